@@ -1,0 +1,44 @@
+#include "whence/core/error.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace whence {
+namespace {
+
+/// Least number of insertions, deletions and replacements that turn `a` into `b`. Levenshtein 1966.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string unknown_name(std::string_view kind, std::string_view name, const std::vector<std::string>& known) {
+  std::string message = "unknown ";
+  ((message += kind) += " \"") += name;
+  message += '"';
+  const auto nearest = std::min_element(known.begin(), known.end(), [&](const auto& a, const auto& b) {
+    return edit_distance(name, a) < edit_distance(name, b);
+  });
+  if (nearest != known.end() && edit_distance(name, *nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
+    message += "; did you mean \"" + *nearest + "\"?";
+  }
+  message += " known: ";
+  for (std::size_t i = 0; i < known.size(); ++i) {
+    message += (i == 0 ? "" : ", ") + known[i];
+  }
+  return message;
+}
+
+}  // namespace whence

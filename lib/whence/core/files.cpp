@@ -1,0 +1,177 @@
+#include "whence/core/files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <openssl/evp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <vector>
+
+#include "whence/core/error.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const char* verb, const fs::path& path, int code) {
+  throw DataError(fmt::format("cannot {} {}: {}", verb, path.string(), std::strerror(code)));
+}
+
+/// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (value_ >= 0) {
+      ::close(value_);
+    }
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return value_; }
+
+ private:
+  int value_;
+};
+
+class MappedFile : public FileBytes {
+ public:
+  explicit MappedFile(const fs::path& path) {
+    const Descriptor file(path, O_RDONLY);
+    struct stat status {};
+    if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+      fail("read", path, errno);
+    }
+    if (!S_ISREG(status.st_mode)) {
+      throw DataError(fmt::format("cannot read {}: not a regular file", path.string()));
+    }
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ == 0) {
+      return;
+    }
+    data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (data_ == MAP_FAILED) {
+      fail("map", path, errno);
+    }
+  }
+  ~MappedFile() override {
+    if (size_ != 0) {
+      ::munmap(data_, size_);
+    }
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const std::byte> bytes() const override { return {static_cast<const std::byte*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+class InflatedFile : public FileBytes {
+ public:
+  explicit InflatedFile(const fs::path& path) {
+    const MappedFile packed(path);  // names a missing file before zlib does
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+    if (!file) {
+      fail("read", path, errno);
+    }
+    gzbuffer(file.get(), 1 << 17);
+    std::size_t size = 0;
+    bytes_.resize(std::max<std::size_t>(packed.bytes().size() * 3, 1 << 16));
+    while (true) {
+      if (size == bytes_.size()) {
+        bytes_.resize(bytes_.size() * 2);
+      }
+      const auto room = static_cast<unsigned>(std::min<std::size_t>(bytes_.size() - size, 1 << 30));
+      const int got = gzread(file.get(), bytes_.data() + size, room);
+      if (got <= 0) {
+        int code = Z_OK;
+        const char* reason = gzerror(file.get(), &code);
+        if (got < 0 || (code != Z_OK && code != Z_STREAM_END)) {
+          throw DataError(fmt::format("{}: damaged or truncated gzip stream after {} bytes ({})", path.string(), size,
+                                      reason != nullptr && *reason != '\0' ? reason : "unknown"));
+        }
+        break;
+      }
+      size += static_cast<std::size_t>(got);
+    }
+    bytes_.resize(size);
+  }
+  std::span<const std::byte> bytes() const override { return bytes_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace
+
+std::shared_ptr<const FileBytes> open_bytes(const fs::path& path) {
+  if (path.extension() == ".gz") {
+    return std::make_shared<InflatedFile>(path);
+  }
+  return std::make_shared<MappedFile>(path);
+}
+
+std::string read_text(const fs::path& path) {
+  const auto file = open_bytes(path);
+  const auto bytes = file->bytes();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void write_atomically(const fs::path& path, const std::function<void(std::ostream&)>& write) {
+  const fs::path part = path.string() + ".part";
+  const auto abandon = [&](int code) {
+    std::error_code ignored;
+    fs::remove(part, ignored);
+    fail("write", path, code);
+  };
+  try {
+    errno = 0;
+    std::ofstream out(part, std::ios::binary | std::ios::trunc);
+    if (!out) {
+      fail("write", path, errno);
+    }
+    write(out);
+    out.close();
+    if (!out) {
+      abandon(errno != 0 ? errno : EIO);
+    }
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(part, ignored);
+    throw;
+  }
+  {
+    const Descriptor file(part, O_RDONLY);
+    if (file.get() < 0 || ::fsync(file.get()) != 0) {
+      abandon(errno);
+    }
+  }
+  if (::rename(part.c_str(), path.c_str()) != 0) {
+    abandon(errno);
+  }
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  write_atomically(path, [&](std::ostream& out) { out << text; });
+}
+
+std::string digest(const fs::path& path) {
+  const MappedFile file(path);
+  std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
+  unsigned length = 0;
+  if (EVP_Digest(file.bytes().data(), file.bytes().size(), hash.data(), &length, EVP_sha256(), nullptr) != 1) {
+    throw Error("SHA-256 of " + path.string() + " failed");
+  }
+  return fmt::format("{:02x}", fmt::join(hash.begin(), hash.begin() + length, ""));
+}
+
+}  // namespace whence

@@ -1,0 +1,50 @@
+#include "whence/core/parallel.h"
+
+#include <ATen/Parallel.h>
+#include <omp.h>
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+
+namespace whence {
+
+void set_threads(std::int64_t threads) {
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : omp_get_num_procs()));
+}
+
+std::int64_t threads() { return at::get_num_threads(); }
+
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body,
+                  const std::function<void()>& between) {
+  const int workers = static_cast<int>(std::min<std::int64_t>(threads(), count));
+  std::exception_ptr first;
+  std::mutex mutex;
+  std::atomic<bool> stopped{false};
+  const auto guarded = [&](const auto& call) {
+    try {
+      call();
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!first) {
+        first = std::current_exception();
+      }
+      stopped = true;
+    }
+  };
+#pragma omp parallel for num_threads(workers) schedule(dynamic, 1)
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (stopped) {
+      continue;
+    }
+    guarded([&] { body(i); });
+    if (between && omp_get_thread_num() == 0) {
+      guarded(between);
+    }
+  }
+  if (first) {
+    std::rethrow_exception(first);
+  }
+}
+
+}  // namespace whence

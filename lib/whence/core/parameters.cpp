@@ -1,0 +1,76 @@
+#include "whence/core/parameters.h"
+
+#include <ATen/ATen.h>
+
+#include "whence/core/error.h"
+
+namespace whence {
+
+ParameterSet::ParameterSet() : index_(std::make_shared<Index>()) {}
+
+void ParameterSet::add(std::string name, at::Tensor value) {
+  auto index = std::make_shared<Index>(*index_);
+  if (!index->position.emplace(name, values_.size()).second) {
+    throw InvalidArgument("parameter \"" + name + "\" is named twice");
+  }
+  index->names.push_back(std::move(name));
+  index_ = std::move(index);
+  values_.push_back(std::move(value));
+}
+
+bool ParameterSet::contains(std::string_view name) const { return index_->position.count(std::string(name)) != 0; }
+
+const at::Tensor& ParameterSet::at(std::string_view name) const {
+  const auto found = index_->position.find(std::string(name));
+  if (found == index_->position.end()) {
+    throw InvalidArgument(unknown_name("parameter", name, names()));
+  }
+  return values_[found->second];
+}
+
+ParameterSet ParameterSet::with(TensorList values) const {
+  if (values.size() != size()) {
+    throw InvalidArgument("parameter set of " + std::to_string(size()) + " tensors, got " + std::to_string(values.size()));
+  }
+  ParameterSet out = *this;
+  out.values_ = std::move(values);
+  return out;
+}
+
+ParameterSet ParameterSet::select(std::string_view prefix) const {
+  ParameterSet out;
+  for (std::size_t i = 0; i < size(); ++i) {
+    if (names()[i].starts_with(prefix)) {
+      out.add(names()[i], values_[i]);
+    }
+  }
+  return out;
+}
+
+ParameterSet ParameterSet::without(std::string_view prefix) const {
+  ParameterSet out;
+  for (std::size_t i = 0; i < size(); ++i) {
+    if (!names()[i].starts_with(prefix)) {
+      out.add(names()[i], values_[i]);
+    }
+  }
+  return out;
+}
+
+ParameterSet ParameterSet::join(const ParameterSet& other) const {
+  ParameterSet out = *this;
+  for (std::size_t i = 0; i < other.size(); ++i) {
+    out.add(other.names()[i], other.values_[i]);
+  }
+  return out;
+}
+
+ParameterSet ParameterSet::to(at::ScalarType dtype, at::Device device) const {
+  TensorList values;
+  for (const auto& t : values_) {
+    values.push_back(t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
+  }
+  return with(std::move(values));
+}
+
+}  // namespace whence

@@ -1,0 +1,47 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "whence/core/tensors.h"
+
+namespace whence {
+
+/// Named tensors in a fixed order: everything a model is made of, or the part of it that a stage trains. Cheap to copy.
+class ParameterSet {
+ public:
+  ParameterSet();
+  /// Throws InvalidArgument on a repeated name.
+  void add(std::string name, at::Tensor value);
+
+  std::size_t size() const { return values_.size(); }
+  bool empty() const { return values_.empty(); }
+  const std::vector<std::string>& names() const { return index_->names; }
+  const TensorList& values() const { return values_; }
+  bool contains(std::string_view name) const;
+  /// Throws InvalidArgument with the nearest known name.
+  const at::Tensor& at(std::string_view name) const;
+
+  /// The same names over other values, given in the same order.
+  ParameterSet with(TensorList values) const;
+  /// Those whose name starts with `prefix`, in order; `without` gives the others.
+  ParameterSet select(std::string_view prefix) const;
+  ParameterSet without(std::string_view prefix) const;
+  /// These and then `other`'s; names must not meet.
+  ParameterSet join(const ParameterSet& other) const;
+  /// Copies of every tensor, detached, as `dtype` on `device`.
+  ParameterSet to(at::ScalarType dtype, at::Device device) const;
+  std::int64_t entries() const { return count_entries(values_); }
+
+ private:
+  struct Index {
+    std::vector<std::string> names;
+    std::unordered_map<std::string, std::size_t> position;
+  };
+  std::shared_ptr<const Index> index_;
+  TensorList values_;
+};
+
+}  // namespace whence

@@ -1,0 +1,76 @@
+#pragma once
+#include <functional>
+#include <memory>
+
+#include "whence/data/dataset.h"
+#include "whence/models/loss.h"
+#include "whence/models/model.h"
+#include "whence/tuning/tuning.h"
+
+namespace whence {
+
+/// What a stage minimises over theta, the parameters that it trains, given the body `parent` that the stage before handed on:
+///
+///   Phi(theta; parent) = (1/N) sum_i w_i loss_i(theta; parent) + penalty(theta; parent),   w_i = 1 unless set.
+///
+/// Theta and parent are lists in the order of trained().names() and parent_layout().names(). Sums over the data go batch by
+/// batch, so memory is that of one batch's graph; the batch size changes no result beyond rounding.
+class Objective {
+ public:
+  Objective(std::shared_ptr<const Model> model, std::shared_ptr<const Loss> loss, std::shared_ptr<const Tuning> tuning,
+            Dataset data, double weight_decay, ParameterSet trained, ParameterSet parent, std::int64_t batch_size);
+
+  const Dataset& data() const { return data_; }
+  const Loss& loss() const { return *loss_; }
+  const Model& model() const { return *model_; }
+  const Tuning& tuning() const { return *tuning_; }
+  /// Names and shapes (the values are those given to the constructor).
+  const ParameterSet& trained() const { return trained_; }
+  const ParameterSet& parent_layout() const { return parent_; }
+  double weight_decay() const { return weight_decay_; }
+  std::int64_t batch_size() const { return batch_size_; }
+
+  /// The same objective with example weights w [N]; undefined means ones.
+  Objective with_weights(at::Tensor weights) const;
+  Objective with_batch_size(std::int64_t batch_size) const;
+
+  /// The model's parameters.
+  ParameterSet merge(const TensorList& theta, const TensorList& parent) const;
+  at::Tensor output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape = nullptr) const;
+  /// [B], unweighted.
+  at::Tensor example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const;
+  at::Tensor penalty(const TensorList& theta, const TensorList& parent) const;
+  /// (1/N) sum over the batch of w_i loss_i. Summed over a partition into batches it is Phi without the penalty.
+  at::Tensor batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const;
+  /// What batch_loss multiplies each example's loss by, w_i / N: [B].
+  at::Tensor batch_weights(const Batch& batch) const;
+  /// Calls body(batch) over the whole dataset, in order.
+  void for_each_batch(const std::function<void(const Batch&)>& body) const;
+
+  /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError on a
+  /// value that is not finite.
+  double value(const TensorList& theta, const TensorList& parent, TensorList* gradient) const;
+
+ private:
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const Loss> loss_;
+  std::shared_ptr<const Tuning> tuning_;
+  Dataset data_;
+  double weight_decay_;
+  ParameterSet trained_, parent_;
+  std::int64_t batch_size_;
+  at::Tensor weights_;
+};
+
+/// How far a checkpoint is from a minimum of its objective.
+struct Stationarity {
+  double objective = 0;
+  double gradient_norm = 0;           ///< |grad Phi|
+  double data_gradient_norm = 0;      ///< root mean square over examples of |grad loss_i|
+  double relative_gradient_norm = 0;  ///< gradient_norm / data_gradient_norm
+};
+
+/// Cost: two passes over the data.
+Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent);
+
+}  // namespace whence
