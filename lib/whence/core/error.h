@@ -7,7 +7,8 @@
 
 namespace whence {
 
-/// Base of every exception this library throws. what() names the thing, its value, what was expected and where it came from.
+/// Base of every exception this library throws. what() names the thing, its value, what was expected and where it came
+/// from.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -25,7 +26,8 @@ class DataError : public Error {
   using Error::Error;
 };
 
-/// Arithmetic left the finite numbers, or a solve has no usable answer. Slow convergence is not this: see SolverSummary.
+/// Arithmetic left the finite numbers, or a solve has no usable answer. Slow convergence is not this: see
+/// SolverSummary.
 class NumericalError : public Error {
  public:
   using Error::Error;
@@ -37,8 +39,8 @@ class Interrupted : public std::runtime_error {
   Interrupted() : std::runtime_error("interrupted") {}
 };
 
-/// `unknown KIND "name"; did you mean "x"? known: a, b, c`: the message for a name that nothing has. The nearest known name is
-/// offered when it is within a third of the name's length in edits.
+/// `unknown KIND "name"; did you mean "x"? known: a, b, c`: the message for a name that nothing has. The nearest known
+/// name is offered when it is within a third of the name's length in edits.
 std::string unknown_name(std::string_view kind, std::string_view name, const std::vector<std::string>& known);
 
 }  // namespace whence

@@ -10,7 +10,8 @@
 
 namespace whence {
 
-/// The bytes of a file, read only: mapped, or inflated in memory when the name ends in .gz. Lives as long as any copy of the pointer.
+/// The bytes of a file, read only: mapped, or inflated in memory when the name ends in .gz. Lives as long as any copy
+/// of the pointer.
 class FileBytes {
  public:
   virtual ~FileBytes() = default;

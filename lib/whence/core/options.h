@@ -65,9 +65,9 @@ inline std::string bound_text(const OneOf& bound) { return std::string(bound.wor
 
 /// Every options struct declares its fields once:
 ///   template <class Self, class Field> static void fields(Self& self, Field&& field);
-/// and each call is field(name, value, bound, help), the value being a double, std::int64_t, bool, std::string or a list
-/// of std::int64_t (written 64/32). Checking, parsing, printing and the reference manual are visitors over that one
-/// declaration, so none of them can drift from another.
+/// and each call is field(name, value, bound, help), the value being a double, std::int64_t, bool, std::string or a
+/// list of std::int64_t (written 64/32). Checking, parsing, printing and the reference manual are visitors over that
+/// one declaration, so none of them can drift from another.
 template <class Options>
 void validate(const Options& options, std::string_view owner) {
   Options::fields(options, [&](std::string_view name, const auto& value, const auto& bound, std::string_view) {

@@ -9,8 +9,9 @@ void set_threads(std::int64_t threads);
 std::int64_t threads();
 
 /// Runs body(i) for i in [0, count) on threads() threads, with torch at one thread inside each. The first exception is
-/// rethrown after all have stopped; work not yet begun is then skipped. GradMode guards belong inside `body`, and forward-mode
-/// differentiation must not be used there. `between` runs on the calling thread now and then, and may throw to stop.
+/// rethrown after all have stopped; work not yet begun is then skipped. GradMode guards belong inside `body`, and
+/// forward-mode differentiation must not be used there. `between` runs on the calling thread now and then, and may
+/// throw to stop.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body,
                   const std::function<void()>& between = {});
 

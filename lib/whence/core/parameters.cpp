@@ -30,7 +30,8 @@ const at::Tensor& ParameterSet::at(std::string_view name) const {
 
 ParameterSet ParameterSet::with(TensorList values) const {
   if (values.size() != size()) {
-    throw InvalidArgument("parameter set of " + std::to_string(size()) + " tensors, got " + std::to_string(values.size()));
+    throw InvalidArgument("parameter set of " + std::to_string(size()) + " tensors, got " +
+                          std::to_string(values.size()));
   }
   ParameterSet out = *this;
   out.values_ = std::move(values);
@@ -68,7 +69,8 @@ ParameterSet ParameterSet::join(const ParameterSet& other) const {
 ParameterSet ParameterSet::to(at::ScalarType dtype, at::Device device) const {
   TensorList values;
   for (const auto& t : values_) {
-    values.push_back(t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
+    values.push_back(
+        t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
   }
   return with(std::move(values));
 }

@@ -7,7 +7,7 @@ namespace whence {
 
 /// One report of long work. `total` is 0 where the end is not known.
 struct ProgressEvent {
-  std::string phase;   ///< "train pretrain", "solve finetune", …
+  std::string phase;  ///< "train pretrain", "solve finetune", …
   std::int64_t done = 0;
   std::int64_t total = 0;
   std::string detail;  ///< "loss 0.213, |gradient| 3.1e-05", or empty.

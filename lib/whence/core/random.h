@@ -7,7 +7,8 @@
 
 namespace whence {
 
-/// A seeded source of randomness. Two sources of one seed and name give the same bits on every machine and for every thread count.
+/// A seeded source of randomness. Two sources of one seed and name give the same bits on every machine and for every
+/// thread count.
 class Random {
  public:
   explicit Random(std::uint64_t seed);

@@ -28,8 +28,8 @@ std::span<const Method<Base>> methods();
 template <class Base>
 std::string_view room_noun();
 
-/// The method that `spec` ("cg" or "cg:max-iterations=50") names, and the options behind the colon. Throws InvalidArgument
-/// with the nearest known name.
+/// The method that `spec` ("cg" or "cg:max-iterations=50") names, and the options behind the colon. Throws
+/// InvalidArgument with the nearest known name.
 template <class Base>
 std::pair<const Method<Base>*, std::string_view> find_method(std::string_view spec) {
   const auto colon = spec.find(':');
@@ -66,14 +66,16 @@ std::string resolved_spec(std::string_view spec) {
 
 }  // namespace whence
 
-/// Ends the file of a method: defines the two functions that the room's registry names. Type is constructed from Options.
-#define WHENCE_METHOD(Base, name, Type, Options)                                                                      \
-  std::unique_ptr<Base> make_##name(std::string_view options) {                                                       \
-    return std::make_unique<Type>(parse<Options>(options, #name));                                                    \
-  }                                                                                                                   \
+/// Ends the file of a method: defines the two functions that the room's registry names. Type is constructed from
+/// Options.
+#define WHENCE_METHOD(Base, name, Type, Options)                   \
+  std::unique_ptr<Base> make_##name(std::string_view options) {    \
+    return std::make_unique<Type>(parse<Options>(options, #name)); \
+  }                                                                \
   std::vector<OptionInfo> options_##name(std::string_view options) { return describe(parse<Options>(options, #name)); }
 
-/// The registry.cpp of a room: LIST(X) holds X(identifier, name, summary, source), one line a method; methods appear in that order.
-#define WHENCE_DECLARE_METHOD(Base, id)                                  \
-  std::unique_ptr<Base> make_##id(std::string_view options);             \
+/// The registry.cpp of a room: LIST(X) holds X(identifier, name, summary, source), one line a method; methods appear in
+/// that order.
+#define WHENCE_DECLARE_METHOD(Base, id)                      \
+  std::unique_ptr<Base> make_##id(std::string_view options); \
   std::vector<OptionInfo> options_##id(std::string_view options);

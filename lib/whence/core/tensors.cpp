@@ -2,9 +2,8 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/autograd.h>
-
 #include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "whence/core/error.h"
 
@@ -101,21 +100,20 @@ TensorList zeros_like(const TensorList& values) {
   return out;
 }
 
-double dot(const at::Tensor& a, const at::Tensor& b) {
+double exact_dot(const at::Tensor& a, const at::Tensor& b) {
   if (!a.is_cpu() || a.scalar_type() != b.scalar_type() ||
       (a.scalar_type() != at::kFloat && a.scalar_type() != at::kDouble)) {
     return (a.detach().to(at::kDouble) * b.detach().to(at::kDouble)).sum().item<double>();
   }
   const auto x = a.contiguous(), y = b.contiguous();
-  return x.scalar_type() == at::kDouble
-             ? chunked_dot(x.const_data_ptr<double>(), y.const_data_ptr<double>(), x.numel())
-             : chunked_dot(x.const_data_ptr<float>(), y.const_data_ptr<float>(), x.numel());
+  return x.scalar_type() == at::kDouble ? chunked_dot(x.const_data_ptr<double>(), y.const_data_ptr<double>(), x.numel())
+                                        : chunked_dot(x.const_data_ptr<float>(), y.const_data_ptr<float>(), x.numel());
 }
 
-double dot(const TensorList& a, const TensorList& b) {
+double exact_dot(const TensorList& a, const TensorList& b) {
   double total = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    total += dot(a[i], b[i]);
+    total += exact_dot(a[i], b[i]);
   }
   return total;
 }
@@ -123,7 +121,7 @@ double dot(const TensorList& a, const TensorList& b) {
 at::Tensor row_dots(const at::Tensor& a, const at::Tensor& b) {
   auto out = at::zeros({a.size(0)}, at::kDouble);
   for (std::int64_t k = 0; k < a.size(0); ++k) {
-    out.data_ptr<double>()[k] = dot(a[k], b[k]);
+    out.data_ptr<double>()[k] = exact_dot(a[k], b[k]);
   }
   return out;
 }
@@ -163,7 +161,8 @@ TensorList gradient(const TensorList& y, const TensorList& x, const TensorList& 
   if (tracked.empty()) {
     return zeros_like(x);
   }
-  auto out = torch::autograd::grad(tracked, x, seeds, retain_graph || create_graph, create_graph, /*allow_unused=*/true);
+  auto out =
+      torch::autograd::grad(tracked, x, seeds, retain_graph || create_graph, create_graph, /*allow_unused=*/true);
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (!out[i].defined()) {
       out[i] = at::zeros_like(x[i]);

@@ -25,8 +25,8 @@ TensorList clone(const TensorList& values);
 TensorList zeros_like(const TensorList& values);
 
 /// sum over all entries of a * b, accumulated in double in an order that does not depend on the thread count.
-double dot(const at::Tensor& a, const at::Tensor& b);
-double dot(const TensorList& a, const TensorList& b);
+double exact_dot(const at::Tensor& a, const at::Tensor& b);
+double exact_dot(const TensorList& a, const TensorList& b);
 /// <a_k, b_k> of each row of two [K, P] blocks, accumulated in double: [K] float64 on the CPU.
 at::Tensor row_dots(const at::Tensor& a, const at::Tensor& b);
 /// |a_k| of each row: [K] float64 on the CPU.

@@ -17,11 +17,11 @@ enum class TargetKind { kClasses, kValues };
 class Dataset {
  public:
   struct Contents {
-    at::Tensor inputs;                         ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for.
-    at::Tensor targets;                        ///< [N] int64 class numbers, or [N, k] floating values.
-    at::Tensor ids;                            ///< [N] int64.
-    double scale = 1;                          ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
-    std::vector<std::string> classes;          ///< Name of each class number; empty for values.
+    at::Tensor inputs;                 ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for.
+    at::Tensor targets;                ///< [N] int64 class numbers, or [N, k] floating values.
+    at::Tensor ids;                    ///< [N] int64.
+    double scale = 1;                  ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
+    std::vector<std::string> classes;  ///< Name of each class number; empty for values.
     std::vector<std::filesystem::path> files;  ///< Where it came from.
   };
   Dataset() = default;
@@ -43,7 +43,8 @@ class Dataset {
   Batch batch(std::int64_t begin, std::int64_t end) const;
   /// The examples of `rows` ([B] int64), in that order.
   Batch batch(const at::Tensor& rows) const;
-  /// The same examples with batches as `dtype` on `device`. Converts once and keeps the result when that takes at most 1 GiB.
+  /// The same examples with batches as `dtype` on `device`. Converts once and keeps the result when that takes at most
+  /// 1 GiB.
   Dataset to(at::ScalarType dtype, at::Device device) const;
   /// The examples of `rows`, with their ids.
   Dataset take(const at::Tensor& rows) const;
@@ -55,11 +56,11 @@ class Dataset {
 };
 
 /// Reads the dataset that a pipeline's data table describes: {"format": "idx", "images": PATH, "labels": PATH,
-/// "classes": [5, 6], "limit": 500}; interface.md lists the formats and `whence methods data` their keys. Paths are relative to
-/// `folder`; any file may be gzipped (.gz). `classes` keeps only those labels and numbers them in the order given, then `limit`
-/// keeps the first so many. `known_classes`, where not empty, are the classes of the stage that the examples are for: they
-/// then fix the numbering, and a label outside them is an error. Throws DataError naming the file and the place, InvalidArgument
-/// naming the key.
+/// "classes": [5, 6], "limit": 500}; interface.md lists the formats and `whence methods data` their keys. Paths are
+/// relative to `folder`; any file may be gzipped (.gz). `classes` keeps only those labels and numbers them in the order
+/// given, then `limit` keeps the first so many. `known_classes`, where not empty, are the classes of the stage that the
+/// examples are for: they then fix the numbering, and a label outside them is an error. Throws DataError naming the
+/// file and the place, InvalidArgument naming the key.
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, TargetKind wanted,
                      const std::vector<std::string>& known_classes = {});
 

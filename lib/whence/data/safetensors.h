@@ -7,9 +7,10 @@
 
 namespace whence {
 
-/// Reads a safetensors file (.gz too). Throws DataError, naming the file and the byte, if the header is not JSON, a dtype is
-/// unknown, a tensor's range leaves the file, overlaps another or does not fit its shape, or a size overflows. Maps the file;
-/// tensors stay valid after it is deleted but not truncated. Tensors come in the order in which their bytes lie.
+/// Reads a safetensors file (.gz too). Throws DataError, naming the file and the byte, if the header is not JSON, a
+/// dtype is unknown, a tensor's range leaves the file, overlaps another or does not fit its shape, or a size overflows.
+/// Maps the file; tensors stay valid after it is deleted but not truncated. Tensors come in the order in which their
+/// bytes lie.
 ParameterSet read_safetensors(const std::filesystem::path& path);
 
 /// The "__metadata__" of a safetensors file; empty where it has none.

@@ -9,12 +9,13 @@
 
 namespace whence {
 
-/// What a stage minimises over theta, the parameters that it trains, given the body `parent` that the stage before handed on:
+/// What a stage minimises over theta, the parameters that it trains, given the body `parent` that the stage before
+/// handed on:
 ///
 ///   Phi(theta; parent) = (1/N) sum_i w_i loss_i(theta; parent) + penalty(theta; parent),   w_i = 1 unless set.
 ///
-/// Theta and parent are lists in the order of trained().names() and parent_layout().names(). Sums over the data go batch by
-/// batch, so memory is that of one batch's graph; the batch size changes no result beyond rounding.
+/// Theta and parent are lists in the order of trained().names() and parent_layout().names(). Sums over the data go
+/// batch by batch, so memory is that of one batch's graph; the batch size changes no result beyond rounding.
 class Objective {
  public:
   Objective(std::shared_ptr<const Model> model, std::shared_ptr<const Loss> loss, std::shared_ptr<const Tuning> tuning,
@@ -47,8 +48,8 @@ class Objective {
   /// Calls body(batch) over the whole dataset, in order.
   void for_each_batch(const std::function<void(const Batch&)>& body) const;
 
-  /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError on a
-  /// value that is not finite.
+  /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError
+  /// on a value that is not finite.
   double value(const TensorList& theta, const TensorList& parent, TensorList* gradient) const;
 
  private:

@@ -12,26 +12,27 @@ namespace whence {
 struct TrainingState {
   TensorList theta;
   std::int64_t iteration = 0;
-  std::vector<TensorList> memory;  ///< What the optimizer carries along: moments, or curvature pairs. Empty at the start.
+  std::vector<TensorList>
+      memory;  ///< What the optimizer carries along: moments, or curvature pairs. Empty at the start.
 };
 
 /// How training ended. Not reaching the tolerance is an outcome, not an exception.
 struct TrainingSummary {
-  bool converged = false;     ///< |grad Phi| met the tolerance.
+  bool converged = false;  ///< |grad Phi| met the tolerance.
   std::int64_t iterations = 0;
   double objective = -1;      ///< Phi over all the data at the end.
   double gradient_norm = -1;  ///< |grad Phi| over all the data at the end.
   double seconds = -1;
-  std::string message;        ///< Why it stopped.
+  std::string message;  ///< Why it stopped.
 };
 
 /// Minimises an objective over theta.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// Goes on from `state` to the end. `random` draws the order of minibatches; an epoch's order depends on its number alone. When
-  /// `progress` throws, `state` is that after the last whole iteration. Throws NumericalError, with the iteration, when the
-  /// objective is no longer finite.
+  /// Goes on from `state` to the end. `random` draws the order of minibatches; an epoch's order depends on its number
+  /// alone. When `progress` throws, `state` is that after the last whole iteration. Throws NumericalError, with the
+  /// iteration, when the objective is no longer finite.
   virtual TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                                    const Random& random, const Progress& progress) const = 0;
 };

@@ -1,0 +1,144 @@
+#include "whence/training/objective.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "whence/core/error.h"
+#include "whence/core/random.h"
+
+namespace whence {
+
+Objective::Objective(std::shared_ptr<const Model> model, std::shared_ptr<const Loss> loss,
+                     std::shared_ptr<const Tuning> tuning, Dataset data, double weight_decay, ParameterSet trained,
+                     ParameterSet parent, std::int64_t batch_size)
+    : model_(std::move(model)),
+      loss_(std::move(loss)),
+      tuning_(std::move(tuning)),
+      data_(std::move(data)),
+      weight_decay_(weight_decay),
+      trained_(std::move(trained)),
+      parent_(std::move(parent)),
+      batch_size_(batch_size) {
+  if (batch_size_ < 1) {
+    throw InvalidArgument(fmt::format("batch size = {}, expected >= 1", batch_size_));
+  }
+}
+
+Objective Objective::with_weights(at::Tensor weights) const {
+  if (weights.defined() && (weights.dim() != 1 || weights.size(0) != data_.size())) {
+    throw InvalidArgument(fmt::format("{} example weights for {} examples", weights.numel(), data_.size()));
+  }
+  Objective out = *this;
+  out.weights_ = std::move(weights);
+  return out;
+}
+
+Objective Objective::with_batch_size(std::int64_t batch_size) const {
+  Objective out = *this;
+  out.batch_size_ = batch_size;
+  return out;
+}
+
+ParameterSet Objective::merge(const TensorList& theta, const TensorList& parent) const {
+  return tuning_->merge(parent_.with(parent), trained_.with(theta));
+}
+
+at::Tensor Objective::output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape) const {
+  return model_->output(merge(theta, parent), batch, tape);
+}
+
+at::Tensor Objective::example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
+  return loss_->per_example(output(theta, parent, batch), batch);
+}
+
+at::Tensor Objective::penalty(const TensorList& theta, const TensorList& parent) const {
+  return tuning_->penalty(parent_.with(parent), trained_.with(theta), weight_decay_);
+}
+
+at::Tensor Objective::batch_weights(const Batch& batch) const {
+  const auto options = batch.inputs.options();
+  const double share = 1.0 / static_cast<double>(data_.size());
+  if (!weights_.defined()) {
+    return at::full({batch.size()}, share, options);
+  }
+  return weights_.index_select(0, batch.rows.cpu()).to(options) * share;
+}
+
+at::Tensor Objective::batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
+  return (example_losses(theta, parent, batch) * batch_weights(batch)).sum();
+}
+
+void Objective::for_each_batch(const std::function<void(const Batch&)>& body) const {
+  for (std::int64_t begin = 0; begin < data_.size(); begin += batch_size_) {
+    body(data_.batch(begin, std::min(data_.size(), begin + batch_size_)));
+  }
+}
+
+double Objective::value(const TensorList& theta, const TensorList& parent, TensorList* gradient_out) const {
+  const auto point = gradient_out != nullptr ? leaves(theta) : detach(theta);
+  const auto fixed = detach(parent);
+  double total = 0;
+  TensorList sum;
+  const auto add = [&](const at::Tensor& part) {
+    total += part.item<double>();
+    if (gradient_out == nullptr) {
+      return;
+    }
+    auto g = gradient(part, point);
+    if (sum.empty()) {
+      sum = std::move(g);
+    } else {
+      axpy(1, g, sum);
+    }
+  };
+  for_each_batch([&](const Batch& batch) { add(batch_loss(point, fixed, batch)); });
+  add(penalty(point, fixed));
+  if (!std::isfinite(total)) {
+    throw NumericalError(fmt::format("the objective is {} over {} examples", total, data_.size()));
+  }
+  if (gradient_out != nullptr) {
+    *gradient_out = std::move(sum);
+  }
+  return total;
+}
+
+Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  Stationarity out;
+  TensorList g;
+  out.objective = objective.value(theta, parent, &g);
+  out.gradient_norm = std::sqrt(exact_dot(g, g));
+  // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
+  // (Hutchinson 1990).
+  constexpr int kProbes = 4;
+  const auto n = objective.data().size();
+  const auto point = leaves(theta);
+  const auto fixed = detach(parent);
+  auto random = Random(0).stream("stationarity");
+  const auto signs = random.uniform({kProbes, n}, -1, 1).sign();
+  std::vector<TensorList> sums;
+  objective.for_each_batch([&](const Batch& batch) {
+    const auto losses = objective.example_losses(point, fixed, batch);
+    for (int probe = 0; probe < kProbes; ++probe) {
+      const auto weights = signs[probe].index_select(0, batch.rows.cpu()).to(losses.options());
+      auto part = gradient({losses}, point, {weights}, false, probe + 1 < kProbes);
+      if (sums.size() < kProbes) {
+        sums.push_back(std::move(part));
+      } else {
+        axpy(1, part, sums[static_cast<std::size_t>(probe)]);
+      }
+    }
+  });
+  double square = 0;
+  for (const auto& sum : sums) {
+    square += exact_dot(sum, sum) / kProbes;
+  }
+  out.data_gradient_norm = std::sqrt(square / static_cast<double>(n));
+  out.relative_gradient_norm = out.data_gradient_norm > 0 ? out.gradient_norm / out.data_gradient_norm : 0;
+  return out;
+}
+
+}  // namespace whence
