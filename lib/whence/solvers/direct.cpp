@@ -88,7 +88,8 @@ class DirectInverse : public Inverse {
       solution = cholesky_.solve(rhs);
       residual = rhs - matrix_ * solution;
     } else {  // the equation behind the filter: (A^2 + damping^2 I) x = A b
-      solution = eigen_.eigenvectors() * inverse_values_.matrix().asDiagonal() * (eigen_.eigenvectors().transpose() * rhs);
+      solution =
+          eigen_.eigenvectors() * inverse_values_.matrix().asDiagonal() * (eigen_.eigenvectors().transpose() * rhs);
       target = matrix_ * rhs;
       residual = target - matrix_ * (matrix_ * solution) - squared_damping_ * solution;
     }
@@ -113,7 +114,7 @@ class DirectInverse : public Inverse {
   Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen_;
   Eigen::ArrayXd inverse_values_;  // empty for the damped inverse
   double squared_damping_ = 0;
-  double smallest_ = NAN;          // of the undamped matrix, when it is not positive definite with the damping
+  double smallest_ = NAN;  // of the undamped matrix, when it is not positive definite with the damping
 };
 
 class DirectSolver : public Solver {

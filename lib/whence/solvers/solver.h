@@ -49,7 +49,8 @@ class Inverse {
   virtual std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const = 0;
 };
 
-/// Solves with an operator. prepare() does what does not depend on the right-hand sides; the solver must outlive what it prepares.
+/// Solves with an operator. prepare() does what does not depend on the right-hand sides; the solver must outlive what
+/// it prepares.
 class Solver {
  public:
   virtual ~Solver() = default;

@@ -45,9 +45,10 @@ at::Tensor extend_to_head(const Stage& stage, const at::Tensor& body) {
 void check_solves(const Stage& stage, const StageAdjoint& adjoint, double damping) {
   for (const auto& summary : adjoint.summaries) {
     if (summary.termination == Termination::kIndefinite) {
-      throw NumericalError(fmt::format("stage {}: the curvature with damping {:.3g} is not positive definite: {}; raise the damping, or use "
-                                       "--curvature gauss-newton or --inversion filtered, or train the stage to a minimum",
-                                       stage.name, damping, summary.message));
+      throw NumericalError(fmt::format(
+          "stage {}: the curvature with damping {:.3g} is not positive definite: {}; raise the damping, or use "
+          "--curvature gauss-newton or --inversion filtered, or train the stage to a minimum",
+          stage.name, damping, summary.message));
     }
     if (summary.termination == Termination::kDiverged) {
       throw NumericalError(fmt::format("stage {}: the solve diverged: {}", stage.name, summary.message));
@@ -128,7 +129,8 @@ at::Tensor push_forward(const Stage& stage, const at::Tensor& v) {
   const auto theta = leaves(stage.theta);
   const auto merged = stage.objective.merge(theta, detach(stage.parent)).values();
   const auto cotangent = leaves(zeros_like(detach(merged)));
-  const auto pulled = gradient(merged, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
+  const auto pulled =
+      gradient(merged, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
   auto out = at::empty({v.size(0), count_entries(merged)}, v.options());
   for (std::int64_t k = 0; k < v.size(0); ++k) {
     out[k] = flatten(gradient(pulled, cotangent, unflatten(v[k], theta), false, true));

@@ -17,7 +17,7 @@ struct InverseOptions {
 
 /// One stage's answer to "how does the measurement move when this stage's data is reweighted?", for K measurements.
 struct StageAdjoint {
-  at::Tensor vectors;                    ///< s [K, P] = inverse curvature times the cotangent. An example's score is -s . grad loss.
+  at::Tensor vectors;  ///< s [K, P] = inverse curvature times the cotangent. An example's score is -s . grad loss.
   std::vector<SolverSummary> summaries;  ///< Of the K solves.
 };
 
@@ -31,17 +31,19 @@ struct StageEvidence {
 
 /// Carries gradients of measurements at the last stage back through the chain.
 ///
-/// At each stage s = H^-1 q; the stage before receives the cotangent of the body it handed on, (d merge / d parent)' c - X s, with
-/// X = d^2 Phi / d parent d theta, and nothing on its head. H. Chen et al., "Multi-Stage Influence Function", NeurIPS 2020, both of its
-/// cases, for any number of stages: formulas.md 9.2. H and X come from one curvature family.
+/// At each stage s = H^-1 q; the stage before receives the cotangent of the body it handed on, (d merge / d parent)' c
+/// - X s, with X = d^2 Phi / d parent d theta, and nothing on its head. H. Chen et al., "Multi-Stage Influence
+/// Function", NeurIPS 2020, both of its cases, for any number of stages: formulas.md 9.2. H and X come from one
+/// curvature family.
 class Adjoint {
  public:
   Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options);
   ~Adjoint();
 
-  /// `measurement_gradients` [K, entries of the last stage's merged parameters]. Sweeps from the last stage back to `first`; entries of the
-  /// result before `first` are empty. Throws NumericalError, naming the stage and what would help, where a solve met an
-  /// indefinite curvature, diverged or gave a value that is not finite. Cost: one block solve a stage, one mixed product between two.
+  /// `measurement_gradients` [K, entries of the last stage's merged parameters]. Sweeps from the last stage back to
+  /// `first`; entries of the result before `first` are empty. Throws NumericalError, naming the stage and what would
+  /// help, where a solve met an indefinite curvature, diverged or gave a value that is not finite. Cost: one block
+  /// solve a stage, one mixed product between two.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
   const std::vector<StageEvidence>& evidence();
@@ -58,8 +60,8 @@ class Adjoint {
   std::vector<StageEvidence> evidence_;
 };
 
-/// (d merge / d theta) v for each row of v: the direction of the model's parameters that a direction of the trained ones is.
-/// [K, P] to [K, entries of the merged parameters].
+/// (d merge / d theta) v for each row of v: the direction of the model's parameters that a direction of the trained
+/// ones is. [K, P] to [K, entries of the merged parameters].
 at::Tensor push_forward(const Stage& stage, const at::Tensor& v);
 
 }  // namespace whence

@@ -40,8 +40,8 @@ struct StageTraining {
 /// A pipeline file: the model, its stages and the queries. interface.md, "Pipeline file".
 class Pipeline {
  public:
-  /// Throws DataError with the line for a file that is not TOML, InvalidArgument for an unknown key (with the nearest known one), a missing
-  /// or repeated name, or stages that cannot follow each other.
+  /// Throws DataError with the line for a file that is not TOML, InvalidArgument for an unknown key (with the nearest
+  /// known one), a missing or repeated name, or stages that cannot follow each other.
   Pipeline(const std::filesystem::path& path, const RunOptions& options);
 
   const std::filesystem::path& path() const { return path_; }
@@ -55,10 +55,12 @@ class Pipeline {
 
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
-  /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit` where > 0.
+  /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit`
+  /// where > 0.
   Dataset queries(const std::string& split, std::int64_t limit = 0) const;
 
-  /// The chain from its checkpoints. Throws DataError naming a missing file (and `whence train`) or a tensor that does not fit.
+  /// The chain from its checkpoints. Throws DataError naming a missing file (and `whence train`) or a tensor that does
+  /// not fit.
   Chain load() const;
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;

@@ -8,8 +8,8 @@
 
 namespace whence {
 
-/// One training run: theta is where minimising objective(theta; parent) stopped, parent the body that the stage before handed
-/// on (empty at the first).
+/// One training run: theta is where minimising objective(theta; parent) stopped, parent the body that the stage before
+/// handed on (empty at the first).
 struct Stage {
   std::string name;
   Objective objective;
