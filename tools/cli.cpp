@@ -15,6 +15,17 @@ const std::vector<std::pair<std::string, at::ScalarType>> kDtypes{
 
 }  // namespace
 
+at::ScalarType parse_dtype(const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& [word, type] : kDtypes) {
+    if (word == name) {
+      return type;
+    }
+    known.push_back(word);
+  }
+  throw UsageError(unknown_name("--dtype", name, known));
+}
+
 CommandLine::CommandLine(std::string command, std::string usage, std::string summary)
     : command_(std::move(command)),
       usage_(std::move(usage)),
@@ -97,19 +108,7 @@ RunOptions CommandLine::run_options() const {
   if (has("seed")) {
     options.seed = get<std::uint64_t>("seed");
   }
-  const auto dtype = text("dtype");
-  std::vector<std::string> known;
-  bool found = false;
-  for (const auto& [name, type] : kDtypes) {
-    known.push_back(name);
-    if (name == dtype) {
-      options.dtype = type;
-      found = true;
-    }
-  }
-  if (!found) {
-    throw UsageError(unknown_name("--dtype", dtype, known));
-  }
+  options.dtype = parse_dtype(text("dtype"));
   const auto device = text("device");
   if (device != "cpu" && device != "cuda") {
     throw UsageError(unknown_name("--device", device, {"cpu", "cuda"}));

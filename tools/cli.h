@@ -41,6 +41,8 @@ class CommandLine {
     return values_[name].as<T>();
   }
   std::string text(const std::string& name) const { return get<std::string>(name); }
+  /// Whether the flag stands on the command line, rather than having its default.
+  bool given(const std::string& name) const { return has(name) && !values_[name].defaulted(); }
   /// Throws UsageError when the flag was not given.
   std::string required(const std::string& name) const;
   bool flag(const std::string& name) const { return get<bool>(name); }
@@ -59,6 +61,9 @@ class CommandLine {
   boost::program_options::variables_map values_;
   std::vector<std::string> arguments_;
 };
+
+/// Throws UsageError with the known names.
+at::ScalarType parse_dtype(const std::string& name);
 
 /// A progress callback for standard error: a bar with rate and time left on a terminal, plain lines elsewhere, nothing
 /// when quiet. In every case it throws Interrupted once SIGINT or SIGTERM has come.

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "cli.h"
+#include "result.h"
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -178,21 +179,12 @@ class AttributionRun {
     return out;
   }
 
-  /// "sneaker": the class of the query or of an example of a stage, by id.
-  std::string query_label(std::int64_t row) const { return label(queries_, row); }
   const Chain& chain() const { return chain_; }
   const Dataset& queries() const { return queries_; }
   const std::vector<std::size_t>& stages() const { return stages_; }
   RunRecord& record() { return record_; }
   bool reused() const { return reused_; }
   Measurement measurement() const { return measurement_; }
-
-  static std::string label(const Dataset& data, std::int64_t row) {
-    if (data.target_kind() == TargetKind::kValues) {
-      return fmt::format("{:.4g}", data.targets()[row].flatten()[0].item<double>());
-    }
-    return data.classes()[static_cast<std::size_t>(data.targets()[row].item<std::int64_t>())];
-  }
 
  private:
   static std::string required_pipeline(const CommandLine& line) {
@@ -274,21 +266,17 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     const auto& ranking = rankings[i];
     const auto s = i % run.stages().size(), q = i / run.stages().size();
     const auto& data = run.chain()[run.stages()[s]].objective.data();
-    const auto row_label = [&](std::int64_t id) {
-      const auto ids = data.ids().contiguous();
-      const auto* begin = ids.const_data_ptr<std::int64_t>();
-      return AttributionRun::label(data, std::find(begin, begin + ids.numel(), id) - begin);
-    };
+    const auto label_of = [&](std::int64_t id) { return example_label(data, row_of(data, id)); };
     fmt::print("\nquery {} (class {}), {} {:.6g}, examples of {}\n", ranking.query,
-               run.query_label(static_cast<std::int64_t>(q)), to_string(run.measurement()), ranking.measurement,
-               ranking.stage);
+               example_label(run.queries(), static_cast<std::int64_t>(q)), to_string(run.measurement()),
+               ranking.measurement, ranking.stage);
     fmt::print("  {:>9} {:>8} {:>11} {:>11}    {:>9} {:>8} {:>11} {:>11}\n", "proponent", "class", "score", "removal",
                "opponent", "class", "score", "removal");
     for (std::size_t r = 0; r < ranking.proponents.size(); ++r) {
       const auto& p = ranking.proponents[r];
       const auto& o = ranking.opponents[r];
       fmt::print("  {:>9} {:>8} {:>+11.3e} {:>+11.3e}    {:>9} {:>8} {:>+11.3e} {:>+11.3e}\n", p.example,
-                 row_label(p.example), p.score, p.removal, o.example, row_label(o.example), o.score, o.removal);
+                 label_of(p.example), p.score, p.removal, o.example, label_of(o.example), o.score, o.removal);
     }
   }
 }
