@@ -20,7 +20,9 @@ setup_packages() {
   for package in "$@"; do
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
   done
-  [[ ${#missing[@]} -gt 0 ]] || return 0
+  if [[ ${#missing[@]} == 0 ]]; then
+    return
+  fi
   local as_root=()
   if [[ $(id -u) != 0 ]]; then
     command -v sudo >/dev/null || setup_fail "neither root nor sudo; have someone run: apt-get install ${missing[*]}"
@@ -64,12 +66,16 @@ setup_cmake() {  # the system's tools go before others on PATH, which may be wra
   fi
   mkdir -p "$whence_root/.deps/bin"
   ln -sf "$candidate" "${candidate%cmake}ctest" "$whence_root/.deps/bin/"
-  [[ ! -x /usr/bin/ninja ]] || ln -sf /usr/bin/ninja "$whence_root/.deps/bin/"
+  if [[ -x /usr/bin/ninja ]]; then
+    ln -sf /usr/bin/ninja "$whence_root/.deps/bin/"
+  fi
   export PATH=$whence_root/.deps/bin:$PATH
 }
 
 setup_torch() {
-  ! cmake -P "$whence_root/cmake/FindLibTorch.cmake" >/dev/null 2>&1 || return 0
+  if cmake -P "$whence_root/cmake/FindLibTorch.cmake" >/dev/null 2>&1; then
+    return
+  fi
   setup_pip --no-deps "torch==$whence_torch"  # LibTorch is inside the wheel; what Python's torch imports is not needed
   if compgen -G "$whence_root/.deps/python/lib/python3*/site-packages/torch/lib/libtorch_cuda.so" >/dev/null; then
     setup_pip "torch==$whence_torch"          # a CUDA build links to libraries of the other wheels
