@@ -1,5 +1,6 @@
-// The contract that every registered curvature keeps: equal to its dense matrix, built independently; symmetric, linear, counted, the same
-// for every batch size. A new family is tested here by its registration line, once its dense truth stands in `truth_of`.
+// The contract that every registered curvature keeps: equal to its dense matrix, built independently; symmetric,
+// linear, counted, the same for every batch size. A new family is tested here by its registration line, once its dense
+// truth stands in `truth_of`.
 #include <torch/csrc/autograd/autograd.h>
 
 #include "support/near.h"
@@ -12,13 +13,15 @@ using test::Tolerance;
 
 namespace {
 
-/// sum_i w_i J_i' (d^2 loss / d output^2) J_i in (theta, parent), from one backward pass an output; the penalty's Hessian beside it.
+/// sum_i w_i J_i' (d^2 loss / d output^2) J_i in (theta, parent), from one backward pass an output; the penalty's
+/// Hessian beside it.
 at::Tensor dense_gauss_newton(const Objective& objective, const TensorList& theta, const TensorList& parent) {
   auto all = leaves(theta);
   const auto from = leaves(parent);
   const auto point = all;
   all.insert(all.end(), from.begin(), from.end());
-  auto total = test::dense_hessian(objective.with_weights(at::zeros({objective.data().size()}, at::kDouble)), theta, parent);
+  auto total =
+      test::dense_hessian(objective.with_weights(at::zeros({objective.data().size()}, at::kDouble)), theta, parent);
   const auto batch = objective.data().batch(0, objective.data().size());
   const auto weights = objective.batch_weights(batch);
   for (std::int64_t i = 0; i < batch.size(); ++i) {
@@ -67,7 +70,8 @@ TEST_CASE("every curvature equals its dense matrix, is symmetric, linear and cou
         CHECK(a->products() == 4);
         CHECK(relative_error(image, x.mm(dense)) < Tolerance::kDense);
         CHECK(relative_error(image.mm(x.t()), x.mm(image.t())) < Tolerance::kSameAlgebra);
-        CHECK(relative_error(a->apply(x[0].unsqueeze(0) + 2 * x[1].unsqueeze(0)), (image[0] + 2 * image[1]).unsqueeze(0)) < Tolerance::kSameAlgebra);
+        CHECK(relative_error(a->apply(x[0].unsqueeze(0) + 2 * x[1].unsqueeze(0)),
+                             (image[0] + 2 * image[1]).unsqueeze(0)) < Tolerance::kSameAlgebra);
         CHECK(at::equal(a->apply(x), image));
       }
     }
@@ -99,12 +103,17 @@ TEST_CASE("every curvature's mixed product equals the dense cross block, and is 
       const auto n = count_entries(stage.theta), p = count_entries(stage.parent);
       const auto v = Random(5).normal({3, n});
       const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
-      const auto mixed = create<Curvature>(method.name)->mixed_product(stage.objective.with_batch_size(5), stage.theta, stage.parent, v);
+      const auto mixed = create<Curvature>(method.name)
+                             ->mixed_product(stage.objective.with_batch_size(5), stage.theta, stage.parent, v);
       CHECK(relative_error(mixed, v.mm(dense.t())) < Tolerance::kDense);
     }
     const auto forgetful = test::toy_chain({{"full"}, {"full"}})[1];
     const auto v = Random(5).normal({1, count_entries(forgetful.theta)});
-    CHECK(create<Curvature>(method.name)->mixed_product(forgetful.objective, forgetful.theta, forgetful.parent, v).abs().max().item<double>() == 0);
+    CHECK(create<Curvature>(method.name)
+              ->mixed_product(forgetful.objective, forgetful.theta, forgetful.parent, v)
+              .abs()
+              .max()
+              .item<double>() == 0);
   }
 }
 
@@ -113,7 +122,8 @@ TEST_CASE("the finite-difference mixed product agrees with double backward") {
     const auto stage = test::toy_chain(kinds)[1];
     const auto v = Random(6).normal({2, count_entries(stage.theta)});
     const auto exact = create<Curvature>("hessian")->mixed_product(stage.objective, stage.theta, stage.parent, v);
-    const auto differences = create<Curvature>("hessian:mixed=finite-difference")->mixed_product(stage.objective, stage.theta, stage.parent, v);
+    const auto differences = create<Curvature>("hessian:mixed=finite-difference")
+                                 ->mixed_product(stage.objective, stage.theta, stage.parent, v);
     CHECK(relative_error(exact, differences) < Tolerance::kDifferences);
   }
 }
@@ -135,7 +145,8 @@ TEST_CASE("sampled products average to the full product") {
     }
     const auto mean = sum / kDraws;
     const auto error = ((squares / kDraws - mean.square()) / kDraws).clamp_min(1e-30).sqrt();
-    CHECK(((mean - expected).abs() / error).max().item<double>() < 5);  // the largest of 24 standard normals; fixed seed
+    CHECK(((mean - expected).abs() / error).max().item<double>() <
+          5);  // the largest of 24 standard normals; fixed seed
   }
 }
 

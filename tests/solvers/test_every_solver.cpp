@@ -12,7 +12,8 @@ namespace {
 /// A symmetric matrix as an operator; sampled, it is the mean of its `parts`.
 class MatrixOperator : public LinearOperator {
  public:
-  explicit MatrixOperator(at::Tensor matrix, at::Tensor parts = {}) : matrix_(std::move(matrix)), parts_(std::move(parts)) {}
+  explicit MatrixOperator(at::Tensor matrix, at::Tensor parts = {})
+      : matrix_(std::move(matrix)), parts_(std::move(parts)) {}
   std::int64_t size() const override { return matrix_.size(0); }
   at::TensorOptions options() const override { return matrix_.options(); }
 
@@ -37,7 +38,8 @@ at::Tensor with_eigenvalues(const std::vector<double>& values, std::uint64_t see
   return basis.mm(at::diag(at::tensor(values, at::kDouble))).mm(basis.t());
 }
 
-std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter, const at::Tensor& b, at::Tensor& x) {
+std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter,
+                                 const at::Tensor& b, at::Tensor& x) {
   const auto solver = create<Solver>(spec);
   return solver->prepare(std::make_shared<MatrixOperator>(matrix), filter)->apply(b, x, {});
 }
@@ -65,7 +67,8 @@ at::Tensor filtered(const at::Tensor& matrix, const Filter& filter, const at::Te
 TEST_SUITE_BEGIN("solvers");
 
 TEST_CASE("every solver inverts under every filter, each row as if alone, twice to the bit") {
-  const std::vector<double> positive{0.5, 0.7, 1, 1.3, 2, 3}, indefinite{-1, -0.4, 0.6, 1, 2, 3}, singular{0, 0, 0.5, 1, 2, 3};
+  const std::vector<double> positive{0.5, 0.7, 1, 1.3, 2, 3}, indefinite{-1, -0.4, 0.6, 1, 2, 3},
+      singular{0, 0, 0.5, 1, 2, 3};
   struct Case {
     std::vector<double> eigenvalues;
     Filter filter;
@@ -134,11 +137,14 @@ TEST_CASE("every solver refuses a negative damping, an unknown option by the nea
   for (const auto& method : methods<Solver>()) {
     CAPTURE(method.name);
     at::Tensor x;
-    CHECK_THROWS_WITH_AS(solve(method.name, at::eye(2, at::kDouble), {Inversion::kDamped, -1}, at::ones({1, 2}, at::kDouble), x),
-                         doctest::Contains("damping = -1, expected >= 0"), InvalidArgument);
-    CHECK_THROWS_WITH_AS(create<Solver>(std::string(method.name) + ":nonsense=1"), doctest::Contains("known:"), InvalidArgument);
+    CHECK_THROWS_WITH_AS(
+        solve(method.name, at::eye(2, at::kDouble), {Inversion::kDamped, -1}, at::ones({1, 2}, at::kDouble), x),
+        doctest::Contains("damping = -1, expected >= 0"), InvalidArgument);
+    CHECK_THROWS_WITH_AS(create<Solver>(std::string(method.name) + ":nonsense=1"), doctest::Contains("known:"),
+                         InvalidArgument);
   }
-  CHECK_THROWS_WITH_AS(create<Solver>("cg:relative-tolerance=2"), "cg: option relative-tolerance = 2, expected in [0, 1]", InvalidArgument);
+  CHECK_THROWS_WITH_AS(create<Solver>("cg:relative-tolerance=2"),
+                       "cg: option relative-tolerance = 2, expected in [0, 1]", InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Solver>("cgg"), doctest::Contains("did you mean \"cg\"?"), InvalidArgument);
 }
 
@@ -159,7 +165,8 @@ TEST_CASE("cg spends at most max-iterations and says that it stopped") {
   const auto matrix = with_eigenvalues({1, 10, 100, 1e3, 1e4});
   const auto a = std::make_shared<MatrixOperator>(matrix);
   at::Tensor x;
-  const auto summary = create<Solver>("cg:max-iterations=2")->prepare(a, {})->apply(at::ones({1, 5}, at::kDouble), x, {}).front();
+  const auto summary =
+      create<Solver>("cg:max-iterations=2")->prepare(a, {})->apply(at::ones({1, 5}, at::kDouble), x, {}).front();
   CHECK(summary.termination == Termination::kIterationLimit);
   CHECK(summary.iterations == 2);
   CHECK(a->products() <= 4);  // two steps, the first residual and one recomputed
@@ -172,7 +179,9 @@ TEST_CASE("cg in float32 stops where rounding stops it") {
   }
   const auto matrix = with_eigenvalues(eigenvalues).to(at::kFloat);
   at::Tensor x;
-  const auto summary = solve("cg:max-iterations=100000,relative-tolerance=1e-12", matrix, {}, Random(1).normal({1, 40}).to(at::kFloat), x).front();
+  const auto summary = solve("cg:max-iterations=100000,relative-tolerance=1e-12", matrix, {},
+                             Random(1).normal({1, 40}).to(at::kFloat), x)
+                           .front();
   CHECK(summary.termination == Termination::kIterationLimit);
   CHECK(summary.iterations < 5000);
   CHECK(summary.message == "rounding stopped the progress: use float64");
@@ -200,7 +209,8 @@ TEST_CASE("lissa with no scale set converges on a top eigenvalue of 5500") {
 }
 
 TEST_CASE("lissa's fixed point with batches is the inverse of the mean; repeats lower its noise") {
-  const auto parts = at::stack({with_eigenvalues({1, 2, 3}, 1), with_eigenvalues({1, 2, 4}, 2), with_eigenvalues({2, 2, 3}, 3)});
+  const auto parts =
+      at::stack({with_eigenvalues({1, 2, 3}, 1), with_eigenvalues({1, 2, 4}, 2), with_eigenvalues({2, 2, 3}, 3)});
   const auto mean = parts.mean(0);
   const auto b = Random(4).normal({1, 3});
   const auto truth = at::linalg_solve(mean, b.t()).t();
@@ -237,7 +247,8 @@ TEST_CASE("a progress callback can stop a solve") {
     at::Tensor x;
     const auto solver = create<Solver>(spec);
     const auto inverse = solver->prepare(std::make_shared<MatrixOperator>(matrix), {});
-    CHECK_THROWS_AS(inverse->apply(at::ones({1, 5}, at::kDouble), x, [](const ProgressEvent&) { throw Interrupted(); }), Interrupted);
+    CHECK_THROWS_AS(inverse->apply(at::ones({1, 5}, at::kDouble), x, [](const ProgressEvent&) { throw Interrupted(); }),
+                    Interrupted);
   }
 }
 

@@ -1,4 +1,5 @@
-// The multi-stage adjoint against truth: a dense recursion that shares no code with it, and retraining of the whole chain.
+// The multi-stage adjoint against truth: a dense recursion that shares no code with it, and retraining of the whole
+// chain.
 #include <torch/csrc/autograd/autograd.h>
 
 #include "support/near.h"
@@ -23,7 +24,8 @@ struct Inverter {
   }
 };
 
-/// The scores of every stage by formulas.md 9.2 with dense matrices, one entry at a time: names of the body are matched by name.
+/// The scores of every stage by formulas.md 9.2 with dense matrices, one entry at a time: names of the body are matched
+/// by name.
 std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries, double damping) {
   std::vector<at::Tensor> out(chain.size());
   for (std::size_t s = 0; s < chain.size(); ++s) {
@@ -42,14 +44,16 @@ std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries,
       const auto v = at::linalg_solve(h.narrow(0, 0, n).narrow(1, 0, n) + damping * at::eye(n, at::kDouble), q);
       for (std::int64_t i = 0; i < stage.objective.data().size(); ++i) {
         const auto at_theta = leaves(stage.theta);
-        const auto one = stage.objective.example_losses(at_theta, stage.parent, stage.objective.data().batch(i, i + 1)).sum();
+        const auto one =
+            stage.objective.example_losses(at_theta, stage.parent, stage.objective.data().batch(i, i + 1)).sum();
         out[s][query][i] = -at::dot(v, flatten(gradient(one, at_theta)));
       }
       if (s == 0) {
         break;
       }
       omega = omega - at::mv(h.narrow(0, n, omega.numel()).narrow(1, 0, n), v);
-      // The body that stage s - 1 handed on is its trained body where it trained one, and its own parent's where it did not.
+      // The body that stage s - 1 handed on is its trained body where it trained one, and its own parent's where it did
+      // not.
       const auto& before = chain[s - 1];
       const auto& body = stage.objective.parent_layout();
       const bool trains_body = before.objective.trained().contains(body.names().front());
@@ -57,7 +61,8 @@ std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries,
       const auto pieces = unflatten(omega, body.values());
       for (const auto& name : before.objective.trained().names()) {
         const auto found = std::find(body.names().begin(), body.names().end(), name) - body.names().begin();
-        q_parts.push_back(body.contains(name) ? pieces[static_cast<std::size_t>(found)] : at::zeros_like(before.objective.trained().at(name)));
+        q_parts.push_back(body.contains(name) ? pieces[static_cast<std::size_t>(found)]
+                                              : at::zeros_like(before.objective.trained().at(name)));
       }
       q = flatten(q_parts);
       omega = trains_body ? at::zeros_like(omega) : omega;
@@ -67,14 +72,16 @@ std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries,
 }
 
 /// d measurement / d w_i * N, by central differences of retraining everything from stage s on.
-double retrained_derivative(const Chain& chain, std::size_t stage, std::int64_t row, const Dataset& queries, std::int64_t query) {
+double retrained_derivative(const Chain& chain, std::size_t stage, std::int64_t row, const Dataset& queries,
+                            std::int64_t query) {
   const double h = 1e-3;
   const auto n = chain[stage].objective.data().size();
   double f[2];
   for (int side = 0; side < 2; ++side) {
     auto weights = at::ones({n}, at::kDouble);
     weights[row] = 1 + (side == 0 ? h : -h);
-    f[side] = measure_all(Measurement::kLoss, test::retrained(chain, stage, weights).back(), queries)[query].item<double>();
+    f[side] =
+        measure_all(Measurement::kLoss, test::retrained(chain, stage, weights).back(), queries)[query].item<double>();
   }
   return (f[0] - f[1]) / (2 * h) * static_cast<double>(n);
 }
@@ -155,8 +162,8 @@ TEST_CASE("one stage of ridge regression: the score gives the exact leave-one-ou
     const auto full = at::linalg_solve(h, x.t().mm(all.targets) / 20);
     const double leverage = at::dot(x[i], at::mv(at::linalg_inv(h), x[i])).item<double>() / 20;
     for (std::int64_t q = 0; q < 4; ++q) {
-      // loss = |t x|^2 / 2 for zero targets: its derivative along the change is what the score predicts, and the prediction itself moves
-      // by the score's direction over 1 - leverage (Cook and Weisberg 1982).
+      // loss = |t x|^2 / 2 for zero targets: its derivative along the change is what the score predicts, and the
+      // prediction itself moves by the score's direction over 1 - leverage (Cook and Weisberg 1982).
       const auto prediction = at::mv(full.t(), queries.batch(q, q + 1).inputs[0]);
       const auto moved = at::mv(refit.t(), queries.batch(q, q + 1).inputs[0]);
       const double exact = at::dot(prediction, moved - prediction).item<double>();
@@ -172,7 +179,8 @@ TEST_CASE("proximity to infinity meets the fixed embedding as O(1/c)") {
   const auto limit = inverter.scores(fixed, 0, queries, Measurement::kLoss);
   std::vector<double> gaps;
   for (const char* c : {"1e2", "1e3", "1e4"}) {
-    const auto pulled = test::toy_chain({{"full", "squared-error"}, {std::string("full:proximity=") + c, "squared-error"}});
+    const auto pulled =
+        test::toy_chain({{"full", "squared-error"}, {std::string("full:proximity=") + c, "squared-error"}});
     gaps.push_back(relative_error(inverter.scores(pulled, 0, queries, Measurement::kLoss), limit));
   }
   CHECK(gaps[0] < 0.2);
@@ -188,8 +196,13 @@ TEST_CASE("cg, lissa and direct agree to their tolerances on a chain, under both
     const InverseOptions damping{.damping = 0.2};
     for (std::size_t s = 0; s < chain.size(); ++s) {
       const auto direct = Inverter(family, "direct", damping).scores(chain, s, queries, Measurement::kMargin);
-      CHECK(relative_error(Inverter(family, "cg:relative-tolerance=1e-10", damping).scores(chain, s, queries, Measurement::kMargin), direct) < 1e-6);
-      CHECK(relative_error(Inverter(family, "lissa:relative-tolerance=1e-10", damping).scores(chain, s, queries, Measurement::kMargin), direct) < 1e-6);
+      CHECK(
+          relative_error(
+              Inverter(family, "cg:relative-tolerance=1e-10", damping).scores(chain, s, queries, Measurement::kMargin),
+              direct) < 1e-6);
+      CHECK(relative_error(Inverter(family, "lissa:relative-tolerance=1e-10", damping)
+                               .scores(chain, s, queries, Measurement::kMargin),
+                           direct) < 1e-6);
     }
   }
 }
@@ -202,7 +215,11 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   adjoint.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
   const auto& evidence = adjoint.evidence()[0];
   const auto n = count_entries(chain[0].theta);
-  const double mean = curvature->operator_at(chain[0].objective, chain[0].theta, {})->apply(at::eye(n, at::kDouble)).diagonal().mean().item<double>();
+  const double mean = curvature->operator_at(chain[0].objective, chain[0].theta, {})
+                          ->apply(at::eye(n, at::kDouble))
+                          .diagonal()
+                          .mean()
+                          .item<double>();
   CHECK(evidence.mean_eigenvalue == doctest::Approx(mean).epsilon(0.2));
   CHECK(evidence.damping == doctest::Approx(0.01 + 0.5 * evidence.mean_eigenvalue));
   CHECK(evidence.products > 32);
@@ -217,9 +234,11 @@ TEST_CASE("an indefinite Hessian ends the sweep with the stage's name and the re
   }
   for (const char* solver : {"cg", "direct"}) {
     CHECK_THROWS_WITH_AS(Inverter("hessian", solver).scores(chain, 0, toy_queries(chain), Measurement::kLoss),
-                         doctest::Contains("stage stage0: the curvature with damping 0 is not positive definite"), NumericalError);
+                         doctest::Contains("stage stage0: the curvature with damping 0 is not positive definite"),
+                         NumericalError);
   }
-  CHECK_THROWS_WITH_AS(Inverter("hessian", "lissa").scores(chain, 0, toy_queries(chain), Measurement::kLoss), doctest::Contains("diverged"), NumericalError);
+  CHECK_THROWS_WITH_AS(Inverter("hessian", "lissa").scores(chain, 0, toy_queries(chain), Measurement::kLoss),
+                       doctest::Contains("diverged"), NumericalError);
   const auto scores = Inverter("gauss-newton", "cg").scores(chain, 0, toy_queries(chain), Measurement::kLoss);
   CHECK(at::isfinite(scores).all().item<bool>());
 }

@@ -55,9 +55,10 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& m
     }
     std::shared_ptr<const Tuning> tuning = create<Tuning>(stages[k].tuning);
     const auto trained = tuning->trainable(fresh, parent, draws);
-    Objective objective(net, create<Loss>(stages[k].loss), tuning, data, stages[k].weight_decay, trained, parent, batch_size);
-    chain.push_back({"stage" + std::to_string(k), std::move(objective), create<Optimizer>("lbfgs"), clone(trained.values()),
-                     clone(parent.values())});
+    Objective objective(net, create<Loss>(stages[k].loss), tuning, data, stages[k].weight_decay, trained, parent,
+                        batch_size);
+    chain.push_back({"stage" + std::to_string(k), std::move(objective), create<Optimizer>("lbfgs"),
+                     clone(trained.values()), clone(parent.values())});
     converge(chain.back());
   }
   return chain;
@@ -79,8 +80,8 @@ inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights
   return chain;
 }
 
-/// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient of the
-/// per-example sum: no code of the curvature room.
+/// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient
+/// of the per-example sum: no code of the curvature room.
 inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent) {
   auto point = leaves(theta);
   const auto from = leaves(parent);
