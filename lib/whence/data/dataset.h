@@ -39,18 +39,24 @@ class Dataset {
   /// Shape of one example's input.
   std::vector<std::int64_t> input_shape() const;
 
-  /// Examples begin .. end-1, in the dataset's floating type and device, inputs scaled.
+  /// Examples begin .. end-1 with scaled inputs in the dataset's floating type (float64 until to() is called); values
+  /// are in that type too. Inputs and targets are on the dataset's device, ids and rows on the CPU. Views of the
+  /// dataset where nothing is to be converted: not to be changed in place.
   Batch batch(std::int64_t begin, std::int64_t end) const;
-  /// The examples of `rows` ([B] int64), in that order.
+  /// The examples of `rows` ([B] int64 on the CPU), in that order.
   Batch batch(const at::Tensor& rows) const;
-  /// The same examples with batches as `dtype` on `device`. Converts once and keeps the result when that takes at most
-  /// 1 GiB.
+  /// The same examples with batches as `dtype` on `device`, converted from what is stored, whatever this dataset's
+  /// type. Converts once and keeps the result when that takes at most 1 GiB.
   Dataset to(at::ScalarType dtype, at::Device device) const;
-  /// The examples of `rows`, with their ids.
+  /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
  private:
+  Batch make_batch(at::Tensor inputs, at::Tensor targets, const at::Tensor& rows) const;
+  void check_rows(const at::Tensor& rows) const;
+
   Contents contents_;
+  at::Tensor ready_inputs_;  // scaled, in dtype_ on device_; undefined where each batch is converted on its own
   at::ScalarType dtype_ = at::kDouble;
   at::Device device_ = at::kCPU;
 };

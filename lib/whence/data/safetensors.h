@@ -16,7 +16,9 @@ ParameterSet read_safetensors(const std::filesystem::path& path);
 /// The "__metadata__" of a safetensors file; empty where it has none.
 std::map<std::string, std::string> read_safetensors_metadata(const std::filesystem::path& path);
 
-/// Writes atomically; the file is byte for byte the same for the same tensors.
+/// Writes atomically; the file is byte for byte the same for the same tensors. Wider dtypes come first, so that all are
+/// aligned; within a dtype's width the order of the set is kept. Throws InvalidArgument for a dtype that the format
+/// lacks.
 void write_safetensors(const std::filesystem::path& path, const ParameterSet& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

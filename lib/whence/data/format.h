@@ -1,0 +1,42 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "whence/core/registry.h"
+#include "whence/data/dataset.h"
+
+namespace whence {
+
+/// Examples as their source holds them, before classes are numbered and any example is dropped.
+struct SourceExamples {
+  at::Tensor inputs;                     ///< [N, ...] any real dtype.
+  double scale = 1;                      ///< Multiplies the inputs: 1/255 for bytes.
+  at::Tensor labels;                     ///< [N] int64; undefined where the targets are values.
+  std::vector<std::string> label_names;  ///< What label i is called; empty: its decimal text.
+  at::Tensor values;                     ///< [N, k] floating; undefined where the targets are labels.
+  std::vector<std::filesystem::path> files;
+  std::string inputs_from, targets_from;  ///< The files of each, as messages name them.
+};
+
+/// One way in which examples are stored.
+class DataFormat {
+ public:
+  virtual ~DataFormat() = default;
+  /// Every key that a table of this format may hold besides `format`: name, default, what it takes, help.
+  virtual std::vector<OptionInfo> keys() const = 0;
+  /// Reads what `table` names, relative to `folder`. Throws InvalidArgument naming the key, DataError naming the file
+  /// and the place in it.
+  virtual SourceExamples read(const nlohmann::json& table, const std::filesystem::path& folder,
+                              TargetKind wanted) const = 0;
+};
+
+template <>
+std::span<const Method<DataFormat>> methods<DataFormat>();
+template <>
+std::string_view room_noun<DataFormat>();
+
+}  // namespace whence

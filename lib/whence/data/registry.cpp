@@ -1,0 +1,41 @@
+#include "whence/data/format.h"
+
+// One line a format: X(id, name, what it is, where it comes from). The file lib/whence/data/ID.cpp defines make_ID;
+// safetensors.cpp being the container, the examples in it are safetensors_examples.cpp's.
+#define WHENCE_DATA_FORMATS(X)                                                                          \
+  X(idx, "idx", "arrays of one number type, as MNIST is shipped", "yann.lecun.com/exdb/mnist")          \
+  X(cifar, "cifar", "32 x 32 colour images, binary version", "cs.toronto.edu/~kriz/cifar.html")         \
+  X(csv, "csv", "a table of numbers, comma separated", "RFC 4180")                                      \
+  X(tsv, "tsv", "a table of numbers, tab separated, without quoting", "iana.org, tab-separated-values") \
+  X(safetensors, "safetensors", "tensors `inputs` [N, ...] and `targets` [N] or [N, k]",                \
+    "huggingface.co/docs/safetensors")
+
+namespace whence {
+namespace {
+
+/// The keys of a format stand where other rooms' methods have options. A format itself takes none in its spec.
+template <std::unique_ptr<DataFormat> (*make)(std::string_view)>
+std::vector<OptionInfo> keys_of(std::string_view options) {
+  return make(options)->keys();
+}
+
+}  // namespace
+
+#define X(id, name, summary, source) std::unique_ptr<DataFormat> make_##id(std::string_view options);
+WHENCE_DATA_FORMATS(X)
+#undef X
+
+template <>
+std::span<const Method<DataFormat>> methods<DataFormat>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &keys_of<make_##id>},
+  static constexpr Method<DataFormat> table[] = {WHENCE_DATA_FORMATS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<DataFormat>() {
+  return "data format";
+}
+
+}  // namespace whence
