@@ -17,13 +17,14 @@ int train(const std::vector<std::string>& arguments) {
   }
   const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
   const auto progress = terminal_progress(line.flag("quiet"));
-  const auto only = line.has("stage") ? std::optional(pipeline.stage_index(line.text("stage"))) : std::nullopt;
+  std::size_t begin = 0, end = pipeline.stages().size();
+  if (line.has("stage")) {
+    begin = pipeline.stage_index(line.text("stage"));
+    end = begin + 1;
+  }
   auto out = nlohmann::ordered_json::array();
   bool far = false;
-  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
-    if (only && *only != k) {
-      continue;
-    }
+  for (auto k = begin; k < end; ++k) {
     const auto& description = pipeline.stages()[k];
     const bool needed = line.flag("force") || !std::filesystem::exists(description.checkpoint);
     TrainingSummary summary;
