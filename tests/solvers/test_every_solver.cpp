@@ -184,7 +184,7 @@ TEST_CASE("cg in float32 stops where rounding stops it") {
                            .front();
   CHECK(summary.termination == Termination::kIterationLimit);
   CHECK(summary.iterations < 5000);
-  CHECK(summary.message == "rounding stopped the progress: use float64");
+  CHECK(summary.message.starts_with("the residual no longer falls"));
   CHECK(at::isfinite(x).all().item<bool>());
 }
 

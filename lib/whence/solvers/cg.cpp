@@ -93,11 +93,7 @@ class CgRun {
     x_.index_add_(0, rows(), steps * direction_);
     residual_.sub_(steps * image);
     auto next = row_dots(residual_, residual_);
-    if (iteration % options_.residual_period == 0 || any_below_target(next)) {
-      residual_ = b_.index_select(0, rows()) - a_.apply(x_.index_select(0, rows()));
-      next = row_dots(residual_, residual_);
-      note_stalls(next);
-    }
+    replace_by_true_residuals(next, iteration % options_.residual_period == 0);
     const auto beta = (next / rho_).to(b_.options()).unsqueeze(1);
     direction_ = residual_ + beta * direction_;
     rho_ = next;
@@ -114,20 +110,32 @@ class CgRun {
 
   at::Tensor rows() const { return at::tensor(active_, at::kLong).to(b_.device()); }
 
-  bool any_below_target(const at::Tensor& squares) const {
+  /// The recurrence drifts from b - A x: it is computed anew for every row now and then, and for a row that seems
+  /// solved, which costs those rows a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
+  void replace_by_true_residuals(at::Tensor& squares, bool all) {
+    std::vector<std::int64_t> positions;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      if (std::sqrt(squares.const_data_ptr<double>()[i]) <= target(active_[i])) {
-        return true;
+      if (all || std::sqrt(squares.const_data_ptr<double>()[i]) <= target(active_[i])) {
+        positions.push_back(static_cast<std::int64_t>(i));
       }
     }
-    return false;
+    if (positions.empty()) {
+      return;
+    }
+    const auto index = at::tensor(positions, at::kLong);
+    const auto there = rows().index_select(0, index.to(b_.device()));
+    const auto fresh = b_.index_select(0, there) - a_.apply(x_.index_select(0, there));
+    residual_.index_copy_(0, index.to(b_.device()), fresh);
+    const auto fresh_squares = row_dots(fresh, fresh);
+    squares.index_copy_(0, index, fresh_squares);
+    note_stalls(positions, fresh_squares);
   }
 
   /// Rounding has the last word when true residuals no longer shrink: the fourth in a row without a tenth less than the
   /// best.
-  void note_stalls(const at::Tensor& squares) {
-    for (std::size_t i = 0; i < active_.size(); ++i) {
-      const auto row = static_cast<std::size_t>(active_[i]);
+  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& squares) {
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      const auto row = static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])]);
       const double size = std::sqrt(squares.const_data_ptr<double>()[i]);
       stalled_[row] = size < 0.9 * best_[row] ? 0 : stalled_[row] + 1;
       best_[row] = std::min(best_[row], size);
@@ -138,7 +146,8 @@ class CgRun {
     if (stalled_[row] < kStallLimit) {
       return false;
     }
-    summaries_[row].message = "rounding stopped the progress: use float64";
+    summaries_[row].message =
+        "the residual no longer falls: rounding, or a system too ill-conditioned; use float64 or raise the damping";
     return true;
   }
 
