@@ -39,7 +39,6 @@ class CgRun {
     residual_ = b - a.apply(x);
     direction_ = residual_.clone();
     rho_ = row_dots(residual_, residual_);
-    best_.assign(summaries_.size(), INFINITY);
     stalled_.assign(summaries_.size(), 0);
   }
 
@@ -127,18 +126,16 @@ class CgRun {
     const auto fresh = b_.index_select(0, there) - a_.apply(x_.index_select(0, there));
     residual_.index_copy_(0, index.to(b_.device()), fresh);
     const auto fresh_squares = row_dots(fresh, fresh);
+    note_stalls(positions, squares.index_select(0, index), fresh_squares);
     squares.index_copy_(0, index, fresh_squares);
-    note_stalls(positions, fresh_squares);
   }
 
-  /// Rounding has the last word when true residuals no longer shrink: the fourth in a row without a tenth less than the
-  /// best.
-  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& squares) {
+  /// Rounding has the last word when the recurrence falls and b - A x does not follow: four times in a row, to half or
+  /// less.
+  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& squares) {
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      const auto row = static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])]);
-      const double size = std::sqrt(squares.const_data_ptr<double>()[i]);
-      stalled_[row] = size < 0.9 * best_[row] ? 0 : stalled_[row] + 1;
-      best_[row] = std::min(best_[row], size);
+      auto& stalled = stalled_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
+      stalled = squares.const_data_ptr<double>()[i] > 4 * recurred.const_data_ptr<double>()[i] ? stalled + 1 : 0;
     }
   }
   bool row_stalled(std::int64_t position) {
@@ -196,7 +193,6 @@ class CgRun {
   std::vector<SolverSummary> summaries_;
   std::vector<std::int64_t> active_;  // rows of b still at work; the tensors below hold these rows alone
   at::Tensor residual_, direction_, rho_, norms_;
-  std::vector<double> best_;
   std::vector<int> stalled_;
 };
 
