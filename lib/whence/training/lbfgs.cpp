@@ -18,7 +18,7 @@ namespace {
 
 constexpr double kDecrease = 1e-4, kCurvature = 0.9;  // Nocedal and Wright's c1 and c2 for quasi-Newton directions
 constexpr int kTrials = 30;                           // evaluations of one line search
-constexpr double kPatience = 30;                      // iterations without a lower objective or gradient
+constexpr double kPatience = 100;                     // iterations without a lower objective or gradient
 
 struct LbfgsOptions {
   std::int64_t max_iterations = 1000;
