@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "whence/core/registry.h"
+
 namespace whence::detail {
 namespace {
 
@@ -53,6 +55,12 @@ bool within(const std::vector<std::int64_t>& value, const Bound& bound) {
 bool within(const std::string& value, const OneOf& bound) {
   const auto padded = fmt::format("|{}|", bound.words);
   return padded.find(fmt::format("|{}|", value)) != padded.npos;
+}
+
+std::string method_name(std::string_view identifier) {
+  std::string name(identifier);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
 }
 
 void throw_out_of_bound(std::string_view owner, std::string_view name, const std::string& value,

@@ -64,15 +64,22 @@ std::string resolved_spec(std::string_view spec) {
   return text;
 }
 
+namespace detail {
+/// A method's name as specs spell it, from its identifier: "cross-entropy" from "cross_entropy".
+std::string method_name(std::string_view identifier);
+}  // namespace detail
+
 }  // namespace whence
 
 /// Ends the file of a method: defines the two functions that the room's registry names. Type is constructed from
 /// Options.
-#define WHENCE_METHOD(Base, name, Type, Options)                   \
-  std::unique_ptr<Base> make_##name(std::string_view options) {    \
-    return std::make_unique<Type>(parse<Options>(options, #name)); \
-  }                                                                \
-  std::vector<OptionInfo> options_##name(std::string_view options) { return describe(parse<Options>(options, #name)); }
+#define WHENCE_METHOD(Base, name, Type, Options)                                        \
+  std::unique_ptr<Base> make_##name(std::string_view options) {                         \
+    return std::make_unique<Type>(parse<Options>(options, detail::method_name(#name))); \
+  }                                                                                     \
+  std::vector<OptionInfo> options_##name(std::string_view options) {                    \
+    return describe(parse<Options>(options, detail::method_name(#name)));               \
+  }
 
 /// The registry.cpp of a room: LIST(X) holds X(identifier, name, summary, source), one line a method; methods appear in
 /// that order.

@@ -90,7 +90,7 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
     }
     auto g = gradient(part, point);
     if (sum.empty()) {
-      sum = std::move(g);
+      sum = clone(g);  // autograd may return expanded tensors, which cannot be added to
     } else {
       axpy(1, g, sum);
     }
@@ -126,7 +126,7 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
       const auto weights = signs[probe].index_select(0, batch.rows.cpu()).to(losses.options());
       auto part = gradient({losses}, point, {weights}, false, probe + 1 < kProbes);
       if (sums.size() < kProbes) {
-        sums.push_back(std::move(part));
+        sums.push_back(clone(part));
       } else {
         axpy(1, part, sums[static_cast<std::size_t>(probe)]);
       }
