@@ -76,6 +76,11 @@ void RunRecord::add_stationarity(const Chain& chain) {
     if (at.relative_gradient_norm > kFarFromMinimum) {
       warning(far_from_minimum_text(stage.name, at));
     }
+    if (k + 1 < chain.size() && stage.objective.trained().without("head.").empty()) {
+      warning(fmt::format(
+          "stage {}: it trains its own head alone and hands that on to nobody, so every score of its examples is 0",
+          stage.name));
+    }
     if (k > 0 && !stage.objective.tuning().remembers_parent()) {
       warning(
           fmt::format("stage {}: nothing in its objective depends on stage {}, so at its minimum every score of the "

@@ -95,6 +95,11 @@ const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "squared-error"}, {"full:proximity=0.3", "squared-error"}, {"full:proximity=0.2", "squared-error"}},
 };
 
+/// A stage before the last that trains its own head alone hands on nothing of its own.
+bool only_head(const Chain& chain, std::size_t stage) {
+  return stage + 1 < chain.size() && chain[stage].objective.trained().without("head.").empty();
+}
+
 Dataset toy_queries(const Chain& chain, std::int64_t count = 3) {
   const bool classes = chain.back().objective.loss().wants() == TargetKind::kClasses;
   return test::toy_data(classes ? "cross-entropy" : "squared-error", count, 3, Random(99));
@@ -117,7 +122,8 @@ TEST_CASE("scores equal the dense recursion over one, two and three stages of ev
       for (std::size_t s = 0; s < chain.size(); ++s) {
         CAPTURE(s);
         CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
-        CHECK(truth[s].abs().max().item<double>() > 1e-6);
+        const bool felt = !only_head(chain, s);
+        CHECK((truth[s].abs().max().item<double>() > 1e-6) == felt);
       }
     }
   }
@@ -136,7 +142,7 @@ TEST_CASE("scores equal central differences of retraining the whole chain") {
       for (const std::int64_t row : {0, 4}) {
         const double truth = retrained_derivative(chain, s, row, queries, 0);
         CAPTURE(truth);
-        CHECK(std::abs(scores[row].item<double>() - truth) < 1e-5 * size);
+        CHECK(std::abs(scores[row].item<double>() - truth) <= 1e-5 * size);
       }
     }
   }

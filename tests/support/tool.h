@@ -26,7 +26,8 @@ struct ToolResult {
 /// A folder with a two-stage pipeline over made-up data, in which the tool is run. Goes away with the object.
 class ToolFolder {
  public:
-  ToolFolder() : path_(std::filesystem::temp_directory_path() / fmt::format("whence-test-{}-{}", ::getpid(), ++count())) {
+  ToolFolder()
+      : path_(std::filesystem::temp_directory_path() / fmt::format("whence-test-{}-{}", ::getpid(), ++count())) {
     std::filesystem::create_directories(path_);
     write_data("pretrain.safetensors", 40, 0);
     write_data("finetune.safetensors", 24, 1);
@@ -83,8 +84,8 @@ data = { format = "safetensors", file = "queries.safetensors" }
 
   /// Runs `whence ARGUMENTS` in the folder, through the shell, `before` first.
   ToolResult run(const std::string& arguments, const std::string& before = "") const {
-    const auto command = fmt::format("cd '{}' && {} '{}' {} >out.txt 2>err.txt </dev/null", path_.string(), before.empty() ? "true;" : before + ";",
-                                     WHENCE_TOOL, arguments);
+    const auto command = fmt::format("cd '{}' && {} '{}' {} >out.txt 2>err.txt </dev/null", path_.string(),
+                                     before.empty() ? "true;" : before + ";", WHENCE_TOOL, arguments);
     const int status = std::system(("bash -c \"" + command + "\"").c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out.txt"), read("err.txt")};
   }

@@ -32,7 +32,8 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   }
   CHECK(folder.read("run/pretrain.safetensors") == first);
 
-  result = folder.run("rank pipeline.toml --stage pretrain --queries test --top 3 --out result --dtype float64 --quiet --strict");
+  result = folder.run(
+      "rank pipeline.toml --stage pretrain --queries test --top 3 --out result --dtype float64 --quiet --strict");
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
   CHECK(result.out.find("query 0 (class ") != std::string::npos);
@@ -62,7 +63,8 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   CHECK(evaluation["slope"].get<double>() == doctest::Approx(1).epsilon(0.25));
   CHECK(evaluation["points"].size() == 60);
   CHECK(folder.read("result/evaluation.svg").find("<svg") != std::string::npos);
-  result = folder.run("evaluate pipeline.toml --stage pretrain --scores result --against lds --subsets 30 --json --quiet");
+  result =
+      folder.run("evaluate pipeline.toml --stage pretrain --scores result --against lds --subsets 30 --json --quiet");
   REQUIRE(result.status == 0);
   const auto lds = nlohmann::json::parse(result.out);
   CHECK(lds["lds"].get<double>() > 0.5);
@@ -85,7 +87,8 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
 TEST_CASE("score: resumable, reused, replayed from run.json, every stage in one sweep") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
-  const std::string base = "score pipeline.toml --queries test --dtype float64 --quiet --solver direct --query-block 2 ";
+  const std::string base =
+      "score pipeline.toml --queries test --dtype float64 --quiet --solver direct --query-block 2 ";
   REQUIRE(folder.run(base + "--stage pretrain --out one").status == 0);
   REQUIRE(folder.run(base + "--stage all --out all").status == 0);
   const auto one = read_scores(folder / "one"), all = read_scores(folder / "all");
@@ -117,13 +120,17 @@ TEST_CASE("score: resumable, reused, replayed from run.json, every stage in one 
 
 TEST_CASE("an interrupted training leaves no checkpoint, exits 130 or 143, and goes on to the same bits") {
   const ToolFolder folder;
-  const auto slow = folder.pipeline("lbfgs:max-iterations=2000,tolerance=1e-9", "adam:max-iterations=6000,learning-rate=1e-3,batch-size=8");
+  const auto slow = folder.pipeline("lbfgs:max-iterations=2000,tolerance=1e-9",
+                                    "adam:max-iterations=6000,learning-rate=1e-3,batch-size=8");
   folder.write("slow.toml", slow);
   REQUIRE(folder.run("train slow.toml --stage pretrain --dtype float64 --quiet").status == 0);
   const auto whole = folder.read("run/pretrain.safetensors");
   fs::remove(folder / "run/pretrain.safetensors");
   for (const auto& [name, status] : {std::pair{"INT", 130}, std::pair{"TERM", 143}}) {
-    const auto command = fmt::format("cd '{}' && timeout --preserve-status -s {} 1.0 '{}' train slow.toml --stage pretrain --dtype float64 --quiet 2>err.txt", folder.path().string(), name, WHENCE_TOOL);
+    const auto command = fmt::format(
+        "cd '{}' && timeout --preserve-status -s {} 1.0 '{}' train slow.toml --stage pretrain --dtype float64 --quiet "
+        "2>err.txt",
+        folder.path().string(), name, WHENCE_TOOL);
     fs::remove(folder / "run/pretrain.safetensors");
     const int raw = std::system(command.c_str());
     if (WEXITSTATUS(raw) == 0) {
@@ -150,7 +157,8 @@ TEST_CASE("usage errors exit 2 with one line and the nearest known word") {
   check_fails(folder.run("rank pipeline.toml --queries test"), 2, "--stage is missing");
   check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test --dtype float16"), 2, "unknown --dtype");
   check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test --top 0"), 2, "--top = 0, expected >= 1");
-  check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores x --against retrain"), 2, "did you mean \"retraining\"?");
+  check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores x --against retrain"), 2,
+              "did you mean \"retraining\"?");
   for (const char* command : {"", "train", "rank", "score", "evaluate", "report", "inspect", "methods"}) {
     const auto result = folder.run(std::string(command) + " --help");
     CHECK(result.status == 0);
@@ -173,11 +181,13 @@ TEST_CASE("bad input: one line, exit 1, nothing written") {
   with("mlp:widths=6", "mlp:width=6", "did you mean \"widths\"?");
   with("mlp:", "mpl:", "unknown model \"mpl\"; did you mean \"mlp\"?");
   with("lbfgs:max", "lbfg:max", "unknown optimizer \"lbfg\"; did you mean \"lbfgs\"?");
-  with("full:proximity=0.1", "full:proximty=0.1", "stage finetune: full: unknown option \"proximty\"; did you mean \"proximity\"?");
+  with("full:proximity=0.1", "full:proximty=0.1",
+       "stage finetune: full: unknown option \"proximty\"; did you mean \"proximity\"?");
   with("name = \"finetune\"", "name = \"pretrain\"", "another stage has that name");
   with("file = \"pretrain.safetensors\"", "file = \"gone.safetensors\"", "gone.safetensors: No such file");
   with("format = \"safetensors\"", "format = \"safetensor\"", "did you mean \"safetensors\"?");
-  with("checkpoint = \"run/finetune.safetensors\"", "checkpoint = \"run/pretrain.safetensors\"", "another stage has the checkpoint");
+  with("checkpoint = \"run/finetune.safetensors\"", "checkpoint = \"run/pretrain.safetensors\"",
+       "another stage has the checkpoint");
   with("weight-decay = 1e-2", "weight-decay = 1e-2\ntuning = \"head\"", "needs a stage before it");
 
   const auto nan_data = [&](double value) {
@@ -201,13 +211,15 @@ TEST_CASE("bad input: one line, exit 1, nothing written") {
     wide.add("targets", at::tensor({0L, 1L, 0L, 1L, 0L, 1L}));
     write_safetensors(folder / "wide.safetensors", wide);
     folder.write("wide.toml", folder.pipeline("file = \"finetune.safetensors\"", "file = \"wide.safetensors\""));
-    check_fails(folder.run("train wide.toml --quiet"), 1, "stage finetune: body.0.weight would be [6, 7] for its data, but stage pretrain hands on [6, 4]");
+    check_fails(folder.run("train wide.toml --quiet"), 1,
+                "stage finetune: body.0.weight would be [6, 7] for its data, but stage pretrain hands on [6, 4]");
   }
 }
 
 TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written") {
   const ToolFolder folder;
-  check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test"), 1, "has no checkpoint at run/pretrain.safetensors: run whence train");
+  check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test"), 1,
+              "has no checkpoint at run/pretrain.safetensors: run whence train");
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
   const std::string rank = "rank pipeline.toml --stage pretrain --queries test --dtype float64 --quiet --out result ";
   check_fails(folder.run(rank + "--damping -1"), 1, "--damping = -1, expected >= 0");
@@ -242,7 +254,8 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
   check_fails(folder.run("report result"), 1, "ranking.jsonl");
   REQUIRE(folder.run(rank).status == 0);
   folder.write_data("queries.safetensors", 5, 77);
-  check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores result"), 1, "queries.safetensors has changed since the scores were made");
+  check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores result"), 1,
+              "queries.safetensors has changed since the scores were made");
 }
 
 TEST_CASE("methods lists every room, and what it lists can be made") {

@@ -39,7 +39,7 @@ class CgRun {
     residual_ = b - a.apply(x);
     direction_ = residual_.clone();
     rho_ = row_dots(residual_, residual_);
-    stalled_.assign(summaries_.size(), 0);
+    looks_.resize(summaries_.size());
   }
 
   std::vector<SolverSummary> run(const Progress& progress) {
@@ -81,12 +81,17 @@ class CgRun {
       summary.iterations = iteration;
       if (bend > 0) {
         alpha.data_ptr<double>()[i] = rho(i) / bend;
+      } else if (!std::isfinite(bend)) {
+        looks_[static_cast<std::size_t>(active_[i])].idle = kMostIdle;  // the last x is the best there is
       } else {
         summary.termination = Termination::kIndefinite;
         summary.message = fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}",
                                       bend / length.const_data_ptr<double>()[i], iteration);
         indefinite.push_back(static_cast<std::int64_t>(i));
       }
+    }
+    if (!at::isfinite(alpha).all().item<bool>()) {
+      alpha.nan_to_num_(0, 0, 0);
     }
     const auto steps = alpha.to(b_.options()).unsqueeze(1);
     x_.index_add_(0, rows(), steps * direction_);
@@ -130,17 +135,20 @@ class CgRun {
     squares.index_copy_(0, index, fresh_squares);
   }
 
-  /// Rounding has the last word when the recurrence falls and b - A x does not follow: four times in a row, to half or
-  /// less.
+  /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when b
+  /// - A x has not lost a tenth of its least size in twenty looks.
   void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& squares) {
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      auto& stalled = stalled_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
-      stalled = squares.const_data_ptr<double>()[i] > 4 * recurred.const_data_ptr<double>()[i] ? stalled + 1 : 0;
+      auto& look = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
+      const double square = squares.const_data_ptr<double>()[i];
+      look.drifts = square > 4 * recurred.const_data_ptr<double>()[i] ? look.drifts + 1 : 0;
+      look.idle = square < 0.81 * look.least ? 0 : look.idle + 1;
+      look.least = std::min(look.least, square);
     }
   }
   bool row_stalled(std::int64_t position) {
     const auto row = static_cast<std::size_t>(active_[static_cast<std::size_t>(position)]);
-    if (stalled_[row] < kStallLimit) {
+    if (looks_[row].drifts < kMostDrifts && looks_[row].idle < kMostIdle) {
       return false;
     }
     summaries_[row].message =
@@ -185,7 +193,12 @@ class CgRun {
     }
   }
 
-  static constexpr int kStallLimit = 4;
+  /// What the true residuals of a row have shown so far.
+  struct Looks {
+    int drifts = 0, idle = 0;
+    double least = INFINITY;  ///< Square of the least.
+  };
+  static constexpr int kMostDrifts = 4, kMostIdle = 20;
   const CgOptions& options_;
   const LinearOperator& a_;
   const at::Tensor& b_;
@@ -193,7 +206,7 @@ class CgRun {
   std::vector<SolverSummary> summaries_;
   std::vector<std::int64_t> active_;  // rows of b still at work; the tensors below hold these rows alone
   at::Tensor residual_, direction_, rho_, norms_;
-  std::vector<int> stalled_;
+  std::vector<Looks> looks_;
 };
 
 class CgSolver : public IterativeSolver {
