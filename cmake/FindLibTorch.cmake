@@ -1,57 +1,92 @@
 # Finds LibTorch by its headers and libraries and makes the target LibTorch::LibTorch.
 #
 # Torch's own package file is not used: in a CUDA build of torch it demands the CUDA toolkit, which whence does not need. Looked for,
-# in this order: Torch_DIR, CMAKE_PREFIX_PATH (a libtorch folder, or the share/cmake inside it), .deps/python below this
-# source tree, the torch that the current Python imports.
-set(libtorch_roots)
-if(Torch_DIR)
-  list(APPEND libtorch_roots ${Torch_DIR}/../../..)
-endif()
-foreach(prefix IN LISTS CMAKE_PREFIX_PATH)
-  list(APPEND libtorch_roots ${prefix} ${prefix}/../..)
-endforeach()
-if(NOT LibTorch_ROOT_FOUND)
-  find_path(LibTorch_ROOT_FOUND include/torch/csrc/autograd/autograd.h HINTS ${libtorch_roots} NO_DEFAULT_PATH)
-endif()
-if(NOT LibTorch_ROOT_FOUND)
-  set(libtorch_python python3)
-  if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/../.deps/python/bin/python3)
-    set(libtorch_python ${CMAKE_CURRENT_LIST_DIR}/../.deps/python/bin/python3)
-  endif()
-  execute_process(
-    COMMAND ${libtorch_python} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
-    OUTPUT_VARIABLE libtorch_python_root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-  find_path(LibTorch_ROOT_FOUND include/torch/csrc/autograd/autograd.h HINTS ${libtorch_python_root} NO_DEFAULT_PATH)
+# in this order, taking the first of a fitting version: Torch_DIR and CMAKE_PREFIX_PATH (variables, then environment; a libtorch folder
+# or the share/cmake inside it), LibTorch_HINT, the torch of the current Python, .deps/python below this source tree, where
+# scripts/setup.sh puts one. `cmake -P FindLibTorch.cmake` says what would be taken, and fails if nothing would.
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+  cmake_minimum_required(VERSION 3.25)
+  set(LibTorch_FIND_VERSION_RANGE 2.13...<2.14)
+  set(LibTorch_FIND_VERSION_MIN 2.13)
+  set(LibTorch_FIND_VERSION_MAX 2.14)
 endif()
 
-if(LibTorch_ROOT_FOUND)
-  if(EXISTS ${LibTorch_ROOT_FOUND}/version.py)
-    file(STRINGS ${LibTorch_ROOT_FOUND}/version.py libtorch_version_line REGEX "^__version__")
-  elseif(EXISTS ${LibTorch_ROOT_FOUND}/build-version)
-    file(STRINGS ${LibTorch_ROOT_FOUND}/build-version libtorch_version_line LIMIT_COUNT 1)
+# Sets `version` to that of the libtorch below `root`, or to "" if there is none.
+function(libtorch_version root version)
+  set(line "")
+  if(NOT EXISTS ${root}/include/torch/csrc/autograd/autograd.h)
+    set(line "")
+  elseif(EXISTS ${root}/version.py)
+    file(STRINGS ${root}/version.py line REGEX "^__version__")
+  elseif(EXISTS ${root}/build-version)
+    file(STRINGS ${root}/build-version line LIMIT_COUNT 1)
   endif()
-  string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" LibTorch_VERSION "${libtorch_version_line}")
+  string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" line "${line}")
+  set(${version} "${line}" PARENT_SCOPE)
+endfunction()
+
+set(libtorch_roots)
+foreach(directory IN ITEMS ${Torch_DIR} $ENV{Torch_DIR})
+  list(APPEND libtorch_roots ${directory}/../../.. ${directory})
+endforeach()
+string(REPLACE ":" ";" libtorch_prefixes "$ENV{CMAKE_PREFIX_PATH}")
+foreach(prefix IN LISTS CMAKE_PREFIX_PATH libtorch_prefixes)
+  list(APPEND libtorch_roots ${prefix} ${prefix}/../..)
+endforeach()
+list(APPEND libtorch_roots ${LibTorch_HINT})
+execute_process(  # locates the package without importing it
+  COMMAND python3 -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+  OUTPUT_VARIABLE libtorch_python_root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+file(GLOB libtorch_own_root ${CMAKE_CURRENT_LIST_DIR}/../.deps/python/lib/python3*/site-packages/torch)
+list(APPEND libtorch_roots ${libtorch_python_root} ${libtorch_own_root})
+
+set(LibTorch_PREFIX)
+set(LibTorch_VERSION)
+foreach(root IN LISTS libtorch_roots)
+  libtorch_version(${root} libtorch_this_version)
+  if(libtorch_this_version STREQUAL "")
+    continue()
+  endif()
+  get_filename_component(root ${root} REALPATH)
+  if(LibTorch_FIND_VERSION_RANGE AND (libtorch_this_version VERSION_LESS LibTorch_FIND_VERSION_MIN
+      OR NOT libtorch_this_version VERSION_LESS LibTorch_FIND_VERSION_MAX))
+    message(STATUS "LibTorch ${libtorch_this_version} at ${root} skipped: ${LibTorch_FIND_VERSION_RANGE} is wanted")
+    continue()
+  endif()
+  set(LibTorch_PREFIX ${root})
+  set(LibTorch_VERSION ${libtorch_this_version})
+  break()
+endforeach()
+
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+  if(NOT LibTorch_PREFIX)
+    message(FATAL_ERROR "no LibTorch ${LibTorch_FIND_VERSION_RANGE} found")
+  endif()
+  message(STATUS "LibTorch ${LibTorch_VERSION} at ${LibTorch_PREFIX}")
+  return()
 endif()
-find_library(LibTorch_C10 c10 HINTS ${LibTorch_ROOT_FOUND}/lib NO_DEFAULT_PATH)
-find_library(LibTorch_CPU torch_cpu HINTS ${LibTorch_ROOT_FOUND}/lib NO_DEFAULT_PATH)
-find_library(LibTorch_TORCH torch HINTS ${LibTorch_ROOT_FOUND}/lib NO_DEFAULT_PATH)
-find_library(LibTorch_CUDA torch_cuda HINTS ${LibTorch_ROOT_FOUND}/lib NO_DEFAULT_PATH)
+
+# The cache must not keep libraries of a torch that is no longer the one chosen.
+foreach(library IN ITEMS c10 torch_cpu torch torch_cuda)
+  unset(LibTorch_${library} CACHE)
+  find_library(LibTorch_${library} ${library} HINTS ${LibTorch_PREFIX}/lib NO_DEFAULT_PATH)
+  mark_as_advanced(LibTorch_${library})
+endforeach()
 # torch and this program must share one OpenMP runtime: the libgomp that the wheel ships, where it ships one.
-file(GLOB libtorch_gomp ${LibTorch_ROOT_FOUND}/lib/libgomp*.so*)
+file(GLOB libtorch_gomp ${LibTorch_PREFIX}/lib/libgomp*.so*)
 
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(LibTorch
-  REQUIRED_VARS LibTorch_ROOT_FOUND LibTorch_C10 LibTorch_CPU LibTorch_TORCH VERSION_VAR LibTorch_VERSION HANDLE_VERSION_RANGE
-  REASON_FAILURE_MESSAGE "set Torch_DIR or CMAKE_PREFIX_PATH, or run tests/run.sh, which installs it")
-mark_as_advanced(LibTorch_ROOT_FOUND LibTorch_C10 LibTorch_CPU LibTorch_TORCH LibTorch_CUDA)
+  REQUIRED_VARS LibTorch_PREFIX LibTorch_c10 LibTorch_torch_cpu LibTorch_torch VERSION_VAR LibTorch_VERSION HANDLE_VERSION_RANGE
+  REASON_FAILURE_MESSAGE "set Torch_DIR or CMAKE_PREFIX_PATH to a libtorch of that version, or run scripts/setup.sh, which installs one")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   add_library(LibTorch::LibTorch INTERFACE IMPORTED)
   target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
-    ${LibTorch_ROOT_FOUND}/include ${LibTorch_ROOT_FOUND}/include/torch/csrc/api/include)
-  target_link_libraries(LibTorch::LibTorch INTERFACE ${LibTorch_TORCH} ${LibTorch_CPU} ${LibTorch_C10} ${libtorch_gomp})
-  target_link_options(LibTorch::LibTorch INTERFACE "LINKER:-rpath,${LibTorch_ROOT_FOUND}/lib")
-  if(LibTorch_CUDA)  # nothing names its symbols: loading it is what registers the device
-    target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--no-as-needed,${LibTorch_CUDA},--as-needed")
+    ${LibTorch_PREFIX}/include ${LibTorch_PREFIX}/include/torch/csrc/api/include)
+  target_link_libraries(LibTorch::LibTorch INTERFACE ${LibTorch_torch} ${LibTorch_torch_cpu} ${LibTorch_c10} ${libtorch_gomp})
+  target_link_options(LibTorch::LibTorch INTERFACE "LINKER:-rpath,${LibTorch_PREFIX}/lib")
+  if(LibTorch_torch_cuda)  # nothing names its symbols: loading it is what registers the device
+    target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--no-as-needed,${LibTorch_torch_cuda},--as-needed")
   endif()
 endif()

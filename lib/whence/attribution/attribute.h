@@ -1,0 +1,48 @@
+#pragma once
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "whence/attribution/attributor.h"
+#include "whence/attribution/measurement.h"
+#include "whence/store/score_sink.h"
+
+namespace whence {
+
+/// Where solved vectors are kept between an interrupted run and the next. Null functions keep nothing.
+struct VectorCache {
+  std::function<std::optional<ParameterSet>(const std::string& block)> load;
+  std::function<void(const std::string& block, const ParameterSet& vectors)> save;
+};
+
+/// What is scored, for whom, and where the scores go.
+struct AttributionTask {
+  const Chain& chain;
+  std::vector<std::size_t> stages;  ///< Whose examples are scored, in rising order.
+  std::vector<ScoreSink*> sinks;    ///< One a scored stage.
+  const Dataset& queries;
+  Measurement measurement = Measurement::kLoss;
+  std::int64_t query_block =
+      32;  ///< Queries that are solved for together. Memory: about 8 vectors of the parameters each.
+};
+
+/// The solves of one scored stage, one summary a query (none for methods that solve nothing).
+struct AttributionSolves {
+  std::string stage;
+  std::vector<SolverSummary> summaries;
+};
+
+/// Scores every example of the task's stages against every query: score = -<V, grad loss(example)>. Positive:
+/// upweighting the example raises the measurement, by score / N for a whole unit of weight.
+///
+/// Cost: for each block of queries, the method's solves, and one forward and backward pass over the stage's data with
+/// one product a query and example. Cells that a sink already has are skipped.
+std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionSource& source, const VectorCache& cache,
+                                         const Progress& progress);
+
+/// Scores of a whole stage in memory: [queries, examples]. For small problems and tests.
+at::Tensor score_matrix(const Chain& chain, std::size_t stage, DirectionSource& source, const Dataset& queries,
+                        Measurement measurement);
+
+}  // namespace whence

@@ -1,0 +1,90 @@
+#include "whence/attribution/measurement.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "whence/core/error.h"
+
+namespace whence {
+namespace {
+
+constexpr std::array<std::pair<Measurement, std::string_view>, 4> kMeasurements{
+    {{Measurement::kLoss, "loss"},
+     {Measurement::kLogProbability, "log-probability"},
+     {Measurement::kLogit, "logit"},
+     {Measurement::kMargin, "margin"}}};
+
+}  // namespace
+
+std::string_view to_string(Measurement measurement) {
+  return kMeasurements[static_cast<std::size_t>(measurement)].second;
+}
+
+Measurement parse_measurement(std::string_view word) {
+  std::vector<std::string> known;
+  for (const auto& [value, name] : kMeasurements) {
+    if (name == word) {
+      return value;
+    }
+    known.emplace_back(name);
+  }
+  throw InvalidArgument(unknown_name("measurement", word, known));
+}
+
+at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch) {
+  if (measurement == Measurement::kLoss) {
+    return loss.per_example(output, batch);
+  }
+  const bool classes = batch.targets.dim() == 1 && !batch.targets.is_floating_point();
+  if (!classes) {
+    if (measurement == Measurement::kLogit && output.size(1) == 1) {
+      return output.squeeze(1);
+    }
+    throw InvalidArgument(fmt::format("measurement = {}, but the queries' targets are values, not classes: use loss{}",
+                                      to_string(measurement), output.size(1) == 1 ? " or logit" : ""));
+  }
+  const auto target = batch.targets.unsqueeze(1);
+  const auto chosen = output.gather(1, target).squeeze(1);
+  if (measurement == Measurement::kLogit) {
+    return chosen;
+  }
+  const auto all = output.logsumexp(1);
+  if (measurement == Measurement::kLogProbability) {
+    return chosen - all;
+  }
+  // log p - log(1 - p): the other classes' log-sum-exp, without the cancellation of 1 - p
+  const auto others = output.masked_fill(at::one_hot(batch.targets, output.size(1)).to(at::kBool), -INFINITY);
+  return chosen - others.logsumexp(1);
+}
+
+at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
+  const at::NoGradGuard no_gradient;
+  TensorList parts;
+  const auto step = last.objective.batch_size();
+  for (std::int64_t begin = 0; begin < queries.size(); begin += step) {
+    const auto batch = queries.batch(begin, std::min(queries.size(), begin + step));
+    const auto output = last.objective.output(last.theta, last.parent, batch);
+    parts.push_back(measure(measurement, last.objective.loss(), output, batch).to(at::kCPU, at::kDouble));
+  }
+  return at::cat(parts);
+}
+
+at::Tensor measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
+                                 std::int64_t end) {
+  const auto merged = last.objective.merge(detach(last.theta), detach(last.parent));
+  const auto point = leaves(merged.values());
+  TensorList rows;
+  for (auto i = begin; i < end; ++i) {
+    const auto batch = queries.batch(i, i + 1);
+    const auto output = last.objective.model().output(merged.with(point), batch);
+    rows.push_back(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point)));
+  }
+  return at::stack(rows);
+}
+
+}  // namespace whence

@@ -1,0 +1,30 @@
+#include "whence/attribution/attributor.h"
+
+// One line a method: X(id, name, what it is, where it comes from). A file of lib/whence/attribution/ ends with
+// WHENCE_METHOD(Attributor, ID, …).
+#define WHENCE_ATTRIBUTORS(X)                                                                           \
+  X(influence, "influence", "inverse curvature times gradient, pulled back through the stages",         \
+    "Koh and Liang 2017; Chen et al. 2020")                                                             \
+  X(grad_dot, "grad-dot", "dot product of the gradients: influence with H = I", "Charpiat et al. 2019") \
+  X(grad_cos, "grad-cos", "cosine of the gradients", "Charpiat et al. 2019")
+
+namespace whence {
+
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Attributor, id)
+WHENCE_ATTRIBUTORS(X)
+#undef X
+
+template <>
+std::span<const Method<Attributor>> methods<Attributor>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<Attributor> table[] = {WHENCE_ATTRIBUTORS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<Attributor>() {
+  return "method";
+}
+
+}  // namespace whence

@@ -1,0 +1,29 @@
+#pragma once
+#include "whence/core/registry.h"
+#include "whence/curvature/linear_operator.h"
+#include "whence/training/objective.h"
+
+namespace whence {
+
+/// A family of second derivatives of a stage's objective. The operator and the mixed product come from one object
+/// because a chain must use one family for both: a Gauss-Newton operator with an exact mixed product is the derivative
+/// of no objective.
+///
+/// Both are means over the whole stage, whatever the batch size.
+class Curvature {
+ public:
+  virtual ~Curvature() = default;
+  /// d^2 Phi / d theta^2 at (theta, parent). The objective is copied; products cost passes over its data.
+  virtual OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                                  const TensorList& parent) const = 0;
+  /// (d^2 Phi / d parent d theta) v for each row of v: [K, P] to [K, entries of parent]. formulas.md 9.4.
+  virtual at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                                   const at::Tensor& v) const = 0;
+};
+
+template <>
+std::span<const Method<Curvature>> methods<Curvature>();
+template <>
+std::string_view room_noun<Curvature>();
+
+}  // namespace whence

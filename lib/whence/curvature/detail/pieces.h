@@ -1,0 +1,37 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "whence/curvature/linear_operator.h"
+#include "whence/training/objective.h"
+
+namespace whence::detail {
+
+/// The second derivative of one summand of an objective: a batch's losses, or the penalty. Holds an autograd graph.
+class Piece {
+ public:
+  virtual ~Piece() = default;
+  /// out[k] += this summand's product with x[k]; both [K, P].
+  virtual void add_product(const at::Tensor& x, at::Tensor& out) const = 0;
+};
+
+/// Makes the piece of a batch; without a batch, that of the penalty.
+using PieceMaker = std::function<std::unique_ptr<Piece>(const Objective&, const TensorList& theta_leaves,
+                                                        const TensorList& parent, const Batch* batch)>;
+
+/// The sum of the pieces of an objective as an operator in theta. Graphs of all batches are built once and kept where
+/// they take at most `graph_bytes`, by an estimate from the layers that one example passes; else rebuilt in every
+/// product, which all rows of a block share.
+OperatorPtr sum_of_pieces(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                          PieceMaker make, double graph_bytes);
+
+/// The exact Hessian's piece of the scalar `value` in `theta`.
+std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta);
+
+/// X v for the scalar `value`: out[k] += (d^2 value / d parent d theta) v[k].
+void add_mixed_product(const at::Tensor& value, const TensorList& theta, const TensorList& parent, const at::Tensor& v,
+                       at::Tensor& out);
+
+}  // namespace whence::detail

@@ -1,0 +1,110 @@
+// The generalized Gauss-Newton matrix J' H_out J: the Hessian without the curvature of the network, positive
+// semidefinite for a convex loss. N. Schraudolph, "Fast Curvature Matrix-Vector Products", 2002. The penalty is
+// quadratic and enters exactly.
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/pieces.h"
+
+namespace whence {
+namespace {
+
+struct GaussNewtonOptions {
+  double graph_bytes = 4e9;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep graphs between products when they take at most this");
+  }
+};
+
+/// J v, H_out and J' w of one batch, from one forward graph. The Jacobian-vector product differentiates the
+/// vector-Jacobian product, which is linear in its cotangent: no forward-mode differentiation, so it may run in any
+/// thread.
+class Linearisation {
+ public:
+  Linearisation(const Objective& objective, const TensorList& theta, const TensorList& parent, const Batch& batch)
+      : objective_(objective), batch_(batch), theta_(theta), output_(objective.output(theta, parent, batch)) {
+    cotangent_ = at::zeros_like(output_).requires_grad_(true);
+    pulled_ = gradient(TensorList{output_}, theta_, {cotangent_}, true);
+  }
+
+  /// w_i / N H_out J v: [B, C].
+  at::Tensor output_curvature(const at::Tensor& v) const {
+    const auto tangent = gradient(pulled_, {cotangent_}, unflatten(v, theta_), false, true).front();
+    const auto curved = objective_.loss().hessian_product(output_.detach(), batch_, tangent);
+    std::vector<std::int64_t> shape(static_cast<std::size_t>(curved.dim()), 1);
+    shape[0] = -1;
+    return curved * objective_.batch_weights(batch_).view(shape);
+  }
+  /// J_x' w for the parameters x: a flat vector.
+  at::Tensor pull_back(const at::Tensor& w, const TensorList& x) const {
+    return flatten(gradient(TensorList{output_}, x, {w}, false, true));
+  }
+
+ private:
+  const Objective& objective_;
+  Batch batch_;
+  TensorList theta_;
+  at::Tensor output_, cotangent_;
+  TensorList pulled_;
+};
+
+class GaussNewtonPiece : public detail::Piece {
+ public:
+  GaussNewtonPiece(const Objective& objective, const TensorList& theta, const TensorList& parent, const Batch& batch)
+      : theta_(theta), linear_(objective, theta, parent, batch) {}
+  void add_product(const at::Tensor& x, at::Tensor& out) const override {
+    for (std::int64_t k = 0; k < x.size(0); ++k) {
+      out[k].add_(linear_.pull_back(linear_.output_curvature(x[k]), theta_));
+    }
+  }
+
+ private:
+  TensorList theta_;
+  Linearisation linear_;
+};
+
+class GaussNewton : public Curvature {
+ public:
+  explicit GaussNewton(GaussNewtonOptions options) : options_(options) {}
+
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed,
+                         const Batch* batch) -> std::unique_ptr<detail::Piece> {
+      if (batch == nullptr) {
+        return detail::hessian_piece(phi.penalty(at, fixed), at);
+      }
+      return std::make_unique<GaussNewtonPiece>(phi, at, fixed, *batch);
+    };
+    return detail::sum_of_pieces(objective, theta, parent, make, options_.graph_bytes);
+  }
+
+  /// J_parent' H_out J_theta v: formulas.md 9.4 (c).
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    auto out = at::zeros({v.size(0), count_entries(parent)}, v.options());
+    const auto point = leaves(theta), from = leaves(parent);
+    detail::add_mixed_product(objective.penalty(point, from), point, from, v, out);
+    if (objective.tuning().merge_uses_parent()) {
+      objective.for_each_batch([&](const Batch& batch) {
+        const Linearisation linear(objective, point, from, batch);
+        for (std::int64_t k = 0; k < v.size(0); ++k) {
+          out[k].add_(linear.pull_back(linear.output_curvature(v[k]), from));
+        }
+      });
+    }
+    return out;
+  }
+
+ private:
+  GaussNewtonOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Curvature, gauss_newton, GaussNewton, GaussNewtonOptions)
+
+}  // namespace whence

@@ -1,0 +1,91 @@
+// The exact Hessian, by differentiating the gradient. B. Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/pieces.h"
+
+namespace whence {
+namespace {
+
+struct HessianOptions {
+  std::string mixed = "double-backward";
+  double step = 0;
+  double graph_bytes = 4e9;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("mixed", self.mixed, OneOf{"double-backward|finite-difference"},
+          "how the mixed product is computed; finite-difference takes two ordinary gradients a vector");
+    field(
+        "step", self.step, kAtLeastZero,
+        "finite-difference: |perturbation| / |theta|; 0: 1e-5 in float64, 1e-3 in float32 (the cube root of rounding)");
+    field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep graphs between products when they take at most this");
+  }
+};
+
+class Hessian : public Curvature {
+ public:
+  explicit Hessian(HessianOptions options) : options_(std::move(options)) {}
+
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch* batch) {
+      return detail::hessian_piece(batch != nullptr ? phi.batch_loss(at, fixed, *batch) : phi.penalty(at, fixed), at);
+    };
+    return detail::sum_of_pieces(objective, theta, parent, make, options_.graph_bytes);
+  }
+
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    auto out = at::zeros({v.size(0), count_entries(parent)}, v.options());
+    const auto point = leaves(theta), from = leaves(parent);
+    detail::add_mixed_product(objective.penalty(point, from), point, from, v, out);
+    if (!objective.tuning().merge_uses_parent()) {
+      return out;
+    }
+    if (options_.mixed == "finite-difference") {
+      add_differences(objective, theta, parent, v, out);
+    } else {
+      objective.for_each_batch([&](const Batch& batch) {
+        detail::add_mixed_product(objective.batch_loss(point, from, batch), point, from, v, out);
+      });
+    }
+    return out;
+  }
+
+ private:
+  /// X v = d/dh grad_parent Phi(theta + h v) at h = 0: formulas.md 9.4 (b). The penalty is quadratic and has been added
+  /// exactly.
+  void add_differences(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                       const at::Tensor& v, at::Tensor& out) const {
+    const double relative = options_.step > 0 ? options_.step : v.scalar_type() == at::kDouble ? 1e-5 : 1e-3;
+    const auto centre = flatten(theta);
+    const double size = std::sqrt(exact_dot(centre, centre));
+    const auto norms = row_norms(v);
+    for (std::int64_t k = 0; k < v.size(0); ++k) {
+      const double norm = norms[k].item<double>();
+      if (norm == 0) {
+        continue;
+      }
+      const double h = relative * (size > 0 ? size : 1) / norm;
+      for (const double side : {h, -h}) {
+        const auto point = unflatten(centre + side * v[k], theta);
+        const auto from = leaves(parent);
+        objective.for_each_batch([&](const Batch& batch) {
+          out[k].add_(flatten(gradient(objective.batch_loss(point, from, batch), from)), 0.5 / side);
+        });
+      }
+    }
+  }
+
+  HessianOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Curvature, hessian, Hessian, HessianOptions)
+
+}  // namespace whence

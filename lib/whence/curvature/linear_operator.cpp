@@ -1,0 +1,108 @@
+#include "whence/curvature/linear_operator.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "whence/core/error.h"
+#include "whence/core/tensors.h"
+
+namespace whence {
+namespace {
+
+/// f(A) for a polynomial f, by products of A.
+class DampedOperator : public LinearOperator {
+ public:
+  DampedOperator(OperatorPtr a, double damping) : a_(std::move(a)), damping_(damping) {}
+  std::int64_t size() const override { return a_->size(); }
+  at::TensorOptions options() const override { return a_->options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add(x, damping_); }
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    return a_->apply_sampled(x, batch_size, random).add(x, damping_);
+  }
+
+ private:
+  OperatorPtr a_;
+  double damping_;
+};
+
+class SquaredOperator : public LinearOperator {
+ public:
+  SquaredOperator(OperatorPtr a, double shift) : a_(std::move(a)), shift_(shift) {}
+  std::int64_t size() const override { return a_->size(); }
+  at::TensorOptions options() const override { return a_->options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(a_->apply(x)).add(x, shift_); }
+  /// Two independent samples: the mean of a product is then the product of the means.
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    return a_->apply_sampled(a_->apply_sampled(x, batch_size, random), batch_size, random).add(x, shift_);
+  }
+
+ private:
+  OperatorPtr a_;
+  double shift_;
+};
+
+}  // namespace
+
+void LinearOperator::check(const at::Tensor& x) const {
+  if (x.dim() != 2 || x.size(1) != size()) {
+    std::ostringstream message;
+    message << "operator acts on blocks [K, " << size() << "], got " << x.sizes();
+    throw InvalidArgument(message.str());
+  }
+}
+
+at::Tensor LinearOperator::apply(const at::Tensor& x) const {
+  check(x);
+  products_ = products_ + static_cast<double>(x.size(0));
+  return do_apply(x);
+}
+
+at::Tensor LinearOperator::apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const {
+  check(x);
+  if (examples() > 0) {
+    products_ =
+        products_ + static_cast<double>(x.size(0)) * static_cast<double>(batch_size) / static_cast<double>(examples());
+  }
+  return do_apply_sampled(x, batch_size, random);
+}
+
+at::Tensor LinearOperator::do_apply_sampled(const at::Tensor&, std::int64_t, Random&) const {
+  throw InvalidArgument(
+      "this operator is not a mean over examples, so it cannot be sampled: leave the solver's batch-size at 0");
+}
+
+OperatorPtr damped(OperatorPtr a, double damping) {
+  return damping == 0 ? a : std::make_shared<DampedOperator>(std::move(a), damping);
+}
+
+OperatorPtr squared(OperatorPtr a, double shift) { return std::make_shared<SquaredOperator>(std::move(a), shift); }
+
+double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random) {
+  const auto signs = random.uniform({probes, a.size()}, -1, 1).sign().to(a.options());
+  return row_dots(signs, a.apply(signs)).mean().item<double>() / static_cast<double>(a.size());
+}
+
+double largest_eigenvalue(const LinearOperator& a, std::int64_t iterations, Random random) {
+  auto x = random.normal({1, a.size()}).to(a.options());
+  double value = 0;
+  for (std::int64_t i = 0; i < iterations; ++i) {
+    x = x / row_norms(x).item<double>();
+    const auto image = a.apply(x);
+    value = row_dots(x, image).item<double>();
+    if (row_norms(image).item<double>() == 0) {
+      return 0;
+    }
+    x = image;
+  }
+  return value;
+}
+
+}  // namespace whence

@@ -1,0 +1,61 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "whence/core/random.h"
+
+namespace whence {
+
+/// A symmetric linear map of a parameter space of P entries into itself, known only by its products with blocks of
+/// vectors.
+///
+/// apply() is the whole interface for callers: it checks the shape, counts the products and calls do_apply(), which is
+/// the whole interface for implementers. Products are deterministic: the same block gives the same bits.
+class LinearOperator {
+ public:
+  virtual ~LinearOperator() = default;
+
+  /// A x for each row of x: [K, P] to [K, P]. Throws InvalidArgument on any other shape.
+  at::Tensor apply(const at::Tensor& x) const;
+  /// An unbiased estimate of A x from `batch_size` examples drawn by `random`, with replacement. Throws InvalidArgument
+  /// where the operator is not a mean over examples.
+  at::Tensor apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const;
+
+  /// P.
+  virtual std::int64_t size() const = 0;
+  /// Dtype and device of its blocks.
+  virtual at::TensorOptions options() const = 0;
+
+  /// Products with one vector made so far: the cost every solver is judged by. A sampled product counts by its share of
+  /// the data.
+  double products() const { return products_.load(); }
+
+ protected:
+  virtual at::Tensor do_apply(const at::Tensor& x) const = 0;
+  virtual at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const;
+  /// What one vector costs in products: wrappers that pass work on count nothing themselves.
+  virtual double cost() const { return 1; }
+  /// Examples the operator is a mean over; 0 where it is none.
+  virtual std::int64_t examples() const { return 0; }
+
+ private:
+  void check(const at::Tensor& x) const;
+  mutable std::atomic<double> products_{0};
+};
+
+using OperatorPtr = std::shared_ptr<const LinearOperator>;
+
+/// A + damping I.
+OperatorPtr damped(OperatorPtr a, double damping);
+/// A^2 + shift I: two products of A each.
+OperatorPtr squared(OperatorPtr a, double shift);
+
+/// tr(A) / P, estimated from `probes` random sign vectors (Hutchinson 1990); exact for a diagonal operator.
+double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random);
+/// The eigenvalue of largest magnitude, from below, by `iterations` power steps: its Rayleigh quotient.
+double largest_eigenvalue(const LinearOperator& a, std::int64_t iterations, Random random);
+
+}  // namespace whence

@@ -1,0 +1,108 @@
+#include "whence/curvature/detail/pieces.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+namespace whence::detail {
+namespace {
+
+/// Bytes of graph that one example takes in a second derivative, about: every layer's input and output, six times over.
+double graph_bytes_per_example(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  Tape tape;
+  objective.output(detach(theta), parent, objective.data().batch(0, 1), &tape);
+  std::int64_t entries = 0;
+  std::int64_t width = 8;
+  for (const auto& entry : tape.entries) {
+    entries += entry.input.numel() + entry.output.numel();
+    width = static_cast<std::int64_t>(entry.output.element_size());
+  }
+  return 6.0 * static_cast<double>(entries * width);
+}
+
+class PieceSum : public LinearOperator {
+ public:
+  PieceSum(Objective objective, const TensorList& theta, const TensorList& parent, PieceMaker make, double graph_bytes)
+      : objective_(std::move(objective)),
+        theta_(leaves(theta)),
+        parent_(detach(parent)),
+        make_(std::move(make)),
+        penalty_(make_(objective_, theta_, parent_, nullptr)) {
+    const auto n = static_cast<double>(objective_.data().size());
+    if (graph_bytes_per_example(objective_, theta_, parent_) * n <= graph_bytes) {
+      objective_.for_each_batch(
+          [&](const Batch& batch) { kept_.push_back(make_(objective_, theta_, parent_, &batch)); });
+    }
+  }
+
+  std::int64_t size() const override { return count_entries(theta_); }
+  at::TensorOptions options() const override { return theta_.front().detach().options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override {
+    auto out = at::zeros_like(x);
+    penalty_->add_product(x, out);
+    for (const auto& piece : kept_) {
+      piece->add_product(x, out);
+    }
+    if (kept_.empty()) {
+      objective_.for_each_batch(
+          [&](const Batch& batch) { make_(objective_, theta_, parent_, &batch)->add_product(x, out); });
+    }
+    return out;
+  }
+
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    const auto n = objective_.data().size();
+    const auto rows = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
+    const auto batch = objective_.data().batch(rows);
+    auto out = at::zeros_like(x);
+    make_(objective_, theta_, parent_, &batch)->add_product(x, out);
+    out.mul_(static_cast<double>(n) / static_cast<double>(batch_size));  // batch losses carry 1/N each
+    penalty_->add_product(x, out);
+    return out;
+  }
+  std::int64_t examples() const override { return objective_.data().size(); }
+
+ private:
+  Objective objective_;
+  TensorList theta_, parent_;
+  PieceMaker make_;
+  std::unique_ptr<Piece> penalty_;
+  std::vector<std::unique_ptr<Piece>> kept_;
+};
+
+class HessianPiece : public Piece {
+ public:
+  HessianPiece(const at::Tensor& value, const TensorList& theta)
+      : theta_(theta), gradient_(gradient(value, theta, true)) {}
+  void add_product(const at::Tensor& x, at::Tensor& out) const override {
+    for (std::int64_t k = 0; k < x.size(0); ++k) {
+      const auto direction = unflatten(x[k], theta_);
+      out[k].add_(flatten(gradient(gradient_, theta_, direction, false, true)));
+    }
+  }
+
+ private:
+  TensorList theta_, gradient_;
+};
+
+}  // namespace
+
+OperatorPtr sum_of_pieces(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                          PieceMaker make, double graph_bytes) {
+  return std::make_shared<PieceSum>(objective, theta, parent, std::move(make), graph_bytes);
+}
+
+std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta) {
+  return std::make_unique<HessianPiece>(value, theta);
+}
+
+void add_mixed_product(const at::Tensor& value, const TensorList& theta, const TensorList& parent, const at::Tensor& v,
+                       at::Tensor& out) {
+  const auto in_theta = gradient(value, theta, true);
+  for (std::int64_t k = 0; k < v.size(0); ++k) {
+    out[k].add_(flatten(gradient(in_theta, parent, unflatten(v[k], theta), false, true)));
+  }
+}
+
+}  // namespace whence::detail

@@ -1,0 +1,28 @@
+#include "whence/curvature/curvature.h"
+
+// One line a family: X(id, name, what it is, where it comes from). The file lib/whence/curvature/ID.cpp ends with
+// WHENCE_METHOD(Curvature, ID, …).
+#define WHENCE_CURVATURES(X)                                               \
+  X(hessian, "hessian", "the exact second derivative", "Pearlmutter 1994") \
+  X(gauss_newton, "gauss-newton", "J' H J, positive semidefinite for convex losses", "Schraudolph 2002")
+
+namespace whence {
+
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Curvature, id)
+WHENCE_CURVATURES(X)
+#undef X
+
+template <>
+std::span<const Method<Curvature>> methods<Curvature>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<Curvature> table[] = {WHENCE_CURVATURES(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<Curvature>() {
+  return "curvature";
+}
+
+}  // namespace whence

@@ -1,0 +1,44 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "whence/models/detail/class_targets.h"
+#include "whence/models/loss.h"
+
+namespace whence {
+namespace {
+
+/// [B, 1]: the column of each example's class.
+at::Tensor class_columns(const at::Tensor& output, const at::Tensor& targets) {
+  if (!detail::is_classes(targets)) {
+    throw InvalidArgument(
+        fmt::format("cross-entropy: targets of shape [{}] and dtype {}, expected [{}] class numbers (Long)",
+                    fmt::join(targets.sizes(), ", "), c10::toString(targets.scalar_type()), output.size(0)));
+  }
+  detail::check_classes("cross-entropy", targets, output.size(1));
+  return targets.unsqueeze(1);
+}
+
+/// -log softmax(output)[target]
+class CrossEntropy : public Loss {
+ public:
+  explicit CrossEntropy(const NoOptions&) {}
+
+  TargetKind wants() const override { return TargetKind::kClasses; }
+
+  at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override {
+    return at::log_softmax(output, 1).gather(1, class_columns(output, batch.targets)).squeeze(1).neg();
+  }
+
+  /// (diag(p) - p p^T) u, p = softmax(output)
+  at::Tensor hessian_product(const at::Tensor& output, const Batch&, const at::Tensor& u) const override {
+    const auto p = at::softmax(output, 1);
+    return p * (u - (p * u).sum(1, /*keepdim=*/true));
+  }
+};
+
+}  // namespace
+
+WHENCE_METHOD(Loss, cross_entropy, CrossEntropy, NoOptions)
+
+}  // namespace whence

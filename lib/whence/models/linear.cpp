@@ -1,0 +1,44 @@
+#include <ATen/ATen.h>
+
+#include "whence/models/model.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+namespace {
+
+struct LinearOptions {
+  bool bias = true;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("bias", self.bias, kAny, "add a constant to every output");
+  }
+};
+
+/// Starts at zero: its objectives are convex, so no start is better.
+class Linear : public Model {
+ public:
+  explicit Linear(const LinearOptions& options) : options_(options) {}
+
+  ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random&) const override {
+    ParameterSet theta;
+    theta.add("head.weight", at::zeros({outputs, c10::multiply_integers(input_shape)}, at::kDouble));
+    if (options_.bias) {
+      theta.add("head.bias", at::zeros({outputs}, at::kDouble));
+    }
+    return theta;
+  }
+
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    return linear(theta, "head", inputs_like(theta, batch.inputs).flatten(1), tape);
+  }
+
+ private:
+  LinearOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Model, linear, Linear, LinearOptions)
+
+}  // namespace whence

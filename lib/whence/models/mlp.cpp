@@ -1,0 +1,54 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/models/model.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+namespace {
+
+struct MlpOptions {
+  std::vector<std::int64_t> widths = {64, 32};
+  std::string activation = "tanh";
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("widths", self.widths, kAtLeastOne, "units of each body layer, first to last");
+    field("activation", self.activation, OneOf{kActivations}, "after every body layer; tanh and gelu are smooth");
+  }
+};
+
+std::string body_layer(std::size_t index) { return fmt::format("body.{}", index); }
+
+class Mlp : public Model {
+ public:
+  explicit Mlp(MlpOptions options) : options_(std::move(options)) {}
+
+  ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override {
+    ParameterSet theta;
+    auto width = c10::multiply_integers(input_shape);
+    for (std::size_t i = 0; i < options_.widths.size(); ++i) {
+      add_layer(theta, body_layer(i), {options_.widths[i], width}, options_.activation, random);
+      width = options_.widths[i];
+    }
+    add_layer(theta, "head", {outputs, width}, "", random);
+    return theta;
+  }
+
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    auto x = inputs_like(theta, batch.inputs).flatten(1);
+    for (std::size_t i = 0; i < options_.widths.size(); ++i) {
+      x = activation(options_.activation, linear(theta, body_layer(i), x, tape));
+    }
+    return linear(theta, "head", x, tape);
+  }
+
+ private:
+  MlpOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Model, mlp, Mlp, MlpOptions)
+
+}  // namespace whence

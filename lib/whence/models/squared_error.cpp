@@ -1,0 +1,43 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "whence/models/detail/class_targets.h"
+#include "whence/models/loss.h"
+
+namespace whence {
+namespace {
+
+/// [B, C] like the output: values as they are, class numbers as one-hot rows.
+at::Tensor target_rows(const at::Tensor& output, const at::Tensor& targets) {
+  if (detail::is_classes(targets)) {
+    detail::check_classes("squared-error", targets, output.size(1));
+    return at::arange(output.size(1), targets.options()).eq(targets.unsqueeze(1)).to(output.scalar_type());
+  }
+  if (targets.sizes() != output.sizes()) {
+    throw InvalidArgument(
+        fmt::format("squared-error: targets of shape [{}] for outputs of shape [{}], expected the same",
+                    fmt::join(targets.sizes(), ", "), fmt::join(output.sizes(), ", ")));
+  }
+  return targets.to(output.scalar_type());
+}
+
+/// |output - target|^2 / 2
+class SquaredError : public Loss {
+ public:
+  explicit SquaredError(const NoOptions&) {}
+
+  TargetKind wants() const override { return TargetKind::kValues; }
+
+  at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override {
+    return (output - target_rows(output, batch.targets)).square().sum(1) / 2;
+  }
+
+  at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor& u) const override { return u; }
+};
+
+}  // namespace
+
+WHENCE_METHOD(Loss, squared_error, SquaredError, NoOptions)
+
+}  // namespace whence

@@ -1,0 +1,29 @@
+#include "whence/solvers/solver.h"
+
+// One line a solver: X(id, name, what it is, where it comes from). The file lib/whence/solvers/ID.cpp ends with
+// WHENCE_METHOD(Solver, ID, …).
+#define WHENCE_SOLVERS(X)                                                                       \
+  X(cg, "cg", "conjugate gradients, all right-hand sides at once", "Hestenes and Stiefel 1952") \
+  X(lissa, "lissa", "truncated Neumann series", "Agarwal, Bullins and Hazan 2017")              \
+  X(direct, "direct", "the dense matrix, factored by Eigen; small models", "Koh and Liang 2017, section 2")
+
+namespace whence {
+
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Solver, id)
+WHENCE_SOLVERS(X)
+#undef X
+
+template <>
+std::span<const Method<Solver>> methods<Solver>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<Solver> table[] = {WHENCE_SOLVERS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<Solver>() {
+  return "solver";
+}
+
+}  // namespace whence

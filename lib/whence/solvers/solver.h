@@ -1,0 +1,78 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "whence/core/progress.h"
+#include "whence/core/registry.h"
+#include "whence/curvature/linear_operator.h"
+
+namespace whence {
+
+enum class Termination {
+  kConverged,       ///< The tolerance was met.
+  kIterationLimit,  ///< The products allowed were spent first, or rounding stopped the progress; x is the best so far.
+  kIndefinite,      ///< A direction of non-positive curvature was met; x is the last good iterate.
+  kDiverged,        ///< The residual grew past its start; x is zero.
+};
+std::string_view to_string(Termination termination);
+
+/// What a solve did for one right-hand side. Failing to converge is an outcome, not an exception: the caller decides.
+struct SolverSummary {
+  Termination termination = Termination::kIterationLimit;
+  std::int64_t iterations = 0;
+  double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 before any solve.
+  double seconds = -1;            ///< Wall time of the block that the right-hand side was part of.
+  std::string message = "solve was not called";
+};
+
+/// How the eigenvalues h of a curvature are inverted.
+enum class Inversion {
+  kDamped,    ///< 1 / (h + damping); needs h + damping > 0.
+  kFiltered,  ///< h / (h^2 + damping^2): negative eigenvalues keep their sign, small ones are suppressed.
+  kPseudo,    ///< 1 / h where h is not zero, 0 where it is.
+};
+struct Filter {
+  Inversion inversion = Inversion::kDamped;
+  double damping = 0;
+};
+std::string_view to_string(Inversion inversion);
+/// Throws InvalidArgument with the known words.
+Inversion parse_inversion(std::string_view word);
+
+/// A filtered inverse of an operator under some solver, ready to be applied to blocks.
+class Inverse {
+ public:
+  virtual ~Inverse() = default;
+  /// x = filter(A) b for every row of b [K, P]; one summary a row. `x` is set, not read.
+  virtual std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const = 0;
+};
+
+/// Solves with an operator. prepare() does what does not depend on the right-hand sides; the solver must outlive what
+/// it prepares.
+class Solver {
+ public:
+  virtual ~Solver() = default;
+  /// Throws InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the damping is
+  /// negative.
+  virtual std::unique_ptr<Inverse> prepare(OperatorPtr a, const Filter& filter) const = 0;
+};
+
+/// A solver that needs products alone. `damped` solves (A + damping I) x = b; `filtered` (A^2 + damping^2 I) x = A b;
+/// `pseudo` the same with no damping, from zero, which leaves the null space alone.
+class IterativeSolver : public Solver {
+ public:
+  std::unique_ptr<Inverse> prepare(OperatorPtr a, const Filter& filter) const override;
+  /// Solves A x = b for each row of b, from the rows of x; A is positive definite if the solve is to converge.
+  /// Deterministic.
+  virtual std::vector<SolverSummary> solve(const LinearOperator& a, const at::Tensor& b, at::Tensor& x,
+                                           const Progress& progress) const = 0;
+};
+
+template <>
+std::span<const Method<Solver>> methods<Solver>();
+template <>
+std::string_view room_noun<Solver>();
+
+}  // namespace whence

@@ -1,0 +1,379 @@
+#include "whence/stages/pipeline.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+#include <chrono>
+#include <set>
+#include <sstream>
+
+#include "whence/core/files.h"
+#include "whence/data/safetensors.h"
+#include "whence/models/checkpoint.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+nlohmann::json to_json(const toml::node& node) {
+  if (const auto* table = node.as_table()) {
+    auto out = nlohmann::json::object();
+    for (const auto& [key, value] : *table) {
+      out[std::string(key.str())] = to_json(value);
+    }
+    return out;
+  }
+  if (const auto* array = node.as_array()) {
+    auto out = nlohmann::json::array();
+    for (const auto& value : *array) {
+      out.push_back(to_json(value));
+    }
+    return out;
+  }
+  if (const auto* text = node.as_string()) {
+    return text->get();
+  }
+  if (const auto* number = node.as_integer()) {
+    return number->get();
+  }
+  if (const auto* number = node.as_floating_point()) {
+    return number->get();
+  }
+  if (const auto* flag = node.as_boolean()) {
+    return flag->get();
+  }
+  std::ostringstream text;
+  text << toml::node_view<const toml::node>(node);
+  throw InvalidArgument(fmt::format("line {}: {} is a date or time, expected text, a number, true or false",
+                                    node.source().begin.line, text.str()));
+}
+
+/// One table of the file, its keys checked against those that it may have.
+class Table {
+ public:
+  Table(const nlohmann::json& json, std::string where, std::vector<std::string> known)
+      : json_(json), where_(std::move(where)) {
+    if (!json.is_object()) {
+      throw InvalidArgument(fmt::format("{}: expected a table, got {}", where_, json.dump()));
+    }
+    for (const auto& [key, value] : json.items()) {
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        throw InvalidArgument(fmt::format("{}: {}", where_, unknown_name("key", key, known)));
+      }
+    }
+  }
+  const nlohmann::json& required(const std::string& key) const {
+    const auto found = json_.find(key);
+    if (found == json_.end()) {
+      throw InvalidArgument(fmt::format("{}: the key \"{}\" is missing", where_, key));
+    }
+    return *found;
+  }
+  std::string text(const std::string& key) const {
+    const auto& value = required(key);
+    if (!value.is_string() || value.get_ref<const std::string&>().empty()) {
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a text", where_, key, value.dump()));
+    }
+    return value;
+  }
+  std::string text(const std::string& key, const std::string& otherwise) const {
+    return json_.contains(key) ? text(key) : otherwise;
+  }
+  double at_least_zero(const std::string& key) const {
+    if (!json_.contains(key)) {
+      return 0;
+    }
+    const auto& value = json_.at(key);
+    if (!value.is_number() || !(value.get<double>() >= 0) || !(value.get<double>() < 1e300)) {
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a number >= 0", where_, key, value.dump()));
+    }
+    return value;
+  }
+
+ private:
+  const nlohmann::json& json_;
+  std::string where_;
+};
+
+StageDescription read_stage(const nlohmann::json& json, std::size_t number, const fs::path& folder) {
+  const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
+                                                 ? json["name"].get<std::string>()
+                                                 : std::to_string(number + 1));
+  const Table table(json, where, {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "checkpoint"});
+  StageDescription out;
+  out.name = table.text("name");
+  if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
+    throw InvalidArgument(fmt::format("{}: name = \"{}\", expected a word other than \"all\"", where, out.name));
+  }
+  out.train = table.required("train");
+  out.tuning = table.text("tuning", out.tuning);
+  out.loss = table.text("loss", out.loss);
+  out.optimizer = table.text("optimizer", out.optimizer);
+  out.weight_decay = table.at_least_zero("weight-decay");
+  out.checkpoint = folder / table.text("checkpoint");
+  try {  // a misspelt method is found before any data is read
+    find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
+    find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
+    find_method<Optimizer>(out.optimizer).first->options(find_method<Optimizer>(out.optimizer).second);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: {}", where, error.what()));
+  }
+  return out;
+}
+
+/// The data for this stage must shape the body as the stage before left it.
+void check_fit(const std::string& stage, const std::string& before, const ParameterSet& fresh,
+               const ParameterSet& parent) {
+  if (parent.empty()) {
+    throw InvalidArgument(
+        fmt::format("stage {}: this model has no body, so stage {} hands nothing on to it", stage, before));
+  }
+  const auto body = fresh.without("head.");
+  for (std::size_t i = 0; i < body.size(); ++i) {
+    const auto& name = body.names()[i];
+    const auto& value = body.values()[i];
+    if (value.sizes() != parent.at(name).sizes()) {
+      throw InvalidArgument(fmt::format("stage {}: {} would be [{}] for its data, but stage {} hands on [{}]", stage,
+                                        name, fmt::join(value.sizes(), ", "), before,
+                                        fmt::join(parent.at(name).sizes(), ", ")));
+    }
+  }
+}
+
+fs::path unfinished_path(const fs::path& checkpoint) { return checkpoint.string() + ".unfinished"; }
+
+void write_unfinished(const fs::path& path, const TrainingState& state, const std::string& settings) {
+  ParameterSet tensors;
+  const auto add = [&](const std::string& group, const TensorList& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      tensors.add(fmt::format("{}.{:06}", group, i), values[i].detach().cpu().contiguous());
+    }
+  };
+  add("theta", state.theta);
+  for (std::size_t i = 0; i < state.memory.size(); ++i) {
+    add(fmt::format("memory.{:06}", i), state.memory[i]);
+  }
+  write_safetensors(path, tensors, {{"iteration", std::to_string(state.iteration)}, {"settings", settings}});
+}
+
+TrainingState read_unfinished(const fs::path& path, const std::string& settings, const TensorList& like) {
+  const auto metadata = read_safetensors_metadata(path);
+  const auto tensors = read_safetensors(path);
+  const auto held = metadata.find("settings");
+  if (held == metadata.end() || held->second != settings) {
+    throw InvalidArgument(fmt::format(
+        "{} holds unfinished training with other settings; finish it with those, or remove the file", path.string()));
+  }
+  const auto group = [&](const std::string& name) {
+    TensorList out;
+    const auto found = tensors.select(name + ".");
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      out.push_back(found.at(fmt::format("{}.{:06}", name, i)).clone().to(like.front().options()));
+    }
+    return out;
+  };
+  TrainingState state;
+  state.theta = group("theta");
+  state.iteration = std::stoll(metadata.at("iteration"));
+  for (std::size_t i = 0;; ++i) {
+    auto memory = group(fmt::format("memory.{:06}", i));
+    if (memory.empty()) {
+      break;
+    }
+    state.memory.push_back(std::move(memory));
+  }
+  return state;
+}
+
+}  // namespace
+
+Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path), options_(options) {
+  nlohmann::json file;
+  const auto text = read_text(path);
+  try {
+    file = to_json(toml::parse(text, path.string()));
+  } catch (const toml::parse_error& error) {
+    throw DataError(fmt::format("{}: line {}: {}", path.string(), error.source().begin.line, error.description()));
+  } catch (const InvalidArgument& error) {
+    throw DataError(fmt::format("{}: {}", path.string(), error.what()));
+  }
+  try {
+    const Table top(file, "the pipeline", {"seed", "model", "stage", "queries"});
+    seed_ = options.seed.value_or(static_cast<std::uint64_t>(top.at_least_zero("seed")));
+    model_spec_ = Table(top.required("model"), "[model]", {"spec"}).text("spec");
+    model_ = create<Model>(model_spec_);
+    const auto& list = top.required("stage");
+    if (!list.is_array() || list.empty()) {
+      throw InvalidArgument("[[stage]]: expected one table or more");
+    }
+    std::set<std::string> names, checkpoints;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      auto stage = read_stage(list[i], i, path.parent_path());
+      if (!names.insert(stage.name).second) {
+        throw InvalidArgument(fmt::format("stage {}: another stage has that name", stage.name));
+      }
+      if (!checkpoints.insert(stage.checkpoint.lexically_normal().string()).second) {
+        throw InvalidArgument(
+            fmt::format("stage {}: another stage has the checkpoint {}", stage.name, stage.checkpoint.string()));
+      }
+      stages_.push_back(std::move(stage));
+    }
+    if (file.contains("queries")) {
+      for (const auto& [split, table] : file["queries"].items()) {
+        queries_[split] = Table(table, "[queries." + split + "]", {"data"}).required("data");
+      }
+    }
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: {}", path.string(), error.what()));
+  }
+}
+
+std::size_t Pipeline::stage_index(const std::string& name) const {
+  std::vector<std::string> known;
+  for (std::size_t i = 0; i < stages_.size(); ++i) {
+    if (stages_[i].name == name) {
+      return i;
+    }
+    known.push_back(stages_[i].name);
+  }
+  throw InvalidArgument(fmt::format("{}: {}", path_.string(), unknown_name("stage", name, known)));
+}
+
+std::vector<std::string> Pipeline::query_splits() const {
+  std::vector<std::string> out;
+  for (const auto& [split, table] : queries_) {
+    out.push_back(split);
+  }
+  return out;
+}
+
+const Dataset& Pipeline::training_data(std::size_t stage) const {
+  const auto found = data_.find(stage);
+  if (found != data_.end()) {
+    return found->second;
+  }
+  const auto& description = stages_.at(stage);
+  try {
+    auto data = read_dataset(description.train, path_.parent_path(), create<Loss>(description.loss)->wants());
+    return data_.emplace(stage, data.to(options_.dtype, options_.device)).first->second;
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
+  }
+}
+
+Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
+  const auto found = queries_.find(split);
+  if (found == queries_.end()) {
+    throw InvalidArgument(fmt::format("{}: {}", path_.string(), unknown_name("queries", split, query_splits())));
+  }
+  const auto last = stages_.size() - 1;
+  const auto& trained_on = training_data(last);
+  Dataset data;
+  try {
+    data = read_dataset(found->second, path_.parent_path(), create<Loss>(stages_[last].loss)->wants(),
+                        trained_on.classes())
+               .to(options_.dtype, options_.device);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", path_.string(), split, error.what()));
+  }
+  if (data.input_shape() != trained_on.input_shape() || data.outputs() != trained_on.outputs()) {
+    throw InvalidArgument(
+        fmt::format("{}: [queries.{}]: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}", path_.string(),
+                    split, fmt::join(data.input_shape(), ", "), data.outputs(),
+                    fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(), stages_[last].name));
+  }
+  return limit > 0 && limit < data.size() ? data.take(at::arange(limit)) : data;
+}
+
+Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
+  const auto& description = stages_.at(stage);
+  const auto& data = training_data(stage);
+  auto random = Random(seed_).stream("stage " + description.name);
+  const auto fresh = model_->initial(data.input_shape(), data.outputs(), random).to(options_.dtype, options_.device);
+  ParameterSet parent;
+  if (!before.empty()) {
+    const auto& previous = before.back();
+    parent = previous.objective.merge(previous.theta, previous.parent).without("head.");
+    check_fit(description.name, previous.name, fresh, parent);
+  }
+  std::shared_ptr<const Tuning> tuning = create<Tuning>(description.tuning);
+  ParameterSet trained;
+  try {
+    trained = tuning->trainable(fresh, parent, random);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
+  }
+  Objective objective(model_, create<Loss>(description.loss), std::move(tuning), data, description.weight_decay,
+                      trained, parent, options_.batch_size);
+  return {description.name, std::move(objective), create<Optimizer>(description.optimizer), clone(trained.values()),
+          clone(parent.values())};
+}
+
+Chain Pipeline::load() const { return load(stages_.size()); }
+
+Chain Pipeline::load(std::size_t count) const {
+  Chain chain;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& description = stages_.at(i);
+    if (!fs::exists(description.checkpoint)) {
+      throw DataError(fmt::format("stage {} has no checkpoint at {}: run whence train {}", description.name,
+                                  description.checkpoint.string(), path_.string()));
+    }
+    auto stage = untrained(i, chain);
+    stage.theta = fit_checkpoint(stage.objective.trained(), read_safetensors(description.checkpoint),
+                                 fmt::format("{} (stage {})", description.checkpoint.string(), description.name))
+                      .values();
+    chain.push_back(std::move(stage));
+  }
+  return chain;
+}
+
+TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) const {
+  const auto& description = stages_.at(stage);
+  auto fresh = untrained(stage, load(stage));
+  const auto settings =
+      fmt::format("{} {} {} {} decay {} seed {} dtype {} examples {}", model_spec_, description.tuning,
+                  description.loss, resolved_spec<Optimizer>(description.optimizer), description.weight_decay, seed_,
+                  c10::toString(options_.dtype), fresh.objective.data().size());
+  if (description.checkpoint.has_parent_path()) {
+    fs::create_directories(description.checkpoint.parent_path());
+  }
+  const auto unfinished = unfinished_path(description.checkpoint);
+  TrainingState state{fresh.theta, 0, {}};
+  if (fs::exists(unfinished)) {
+    state = read_unfinished(unfinished, settings, fresh.theta);
+  }
+  auto saved = std::chrono::steady_clock::now();
+  constexpr std::chrono::seconds kSavePeriod(60);
+  const auto watch = [&](ProgressEvent event) {
+    event.phase += " " + description.name;
+    try {
+      report(progress, event);
+    } catch (const Interrupted&) {
+      write_unfinished(unfinished, state, settings);
+      throw;
+    }
+    if (std::chrono::steady_clock::now() - saved > kSavePeriod) {
+      write_unfinished(unfinished, state, settings);
+      saved = std::chrono::steady_clock::now();
+    }
+  };
+  auto summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
+                                           Random(seed_).stream("training of stage " + description.name), watch);
+  check_finite(state.theta, "a trained parameter");
+  write_safetensors(description.checkpoint,
+                    fresh.objective.trained().with(detach(state.theta)).to(options_.dtype, at::kCPU),
+                    {{"stage", description.name},
+                     {"model", model_spec_},
+                     {"tuning", description.tuning},
+                     {"iterations", std::to_string(summary.iterations)},
+                     {"objective", fmt::format("{}", summary.objective)},
+                     {"gradient-norm", fmt::format("{}", summary.gradient_norm)}});
+  std::error_code ignored;
+  fs::remove(unfinished, ignored);
+  return summary;
+}
+
+}  // namespace whence

@@ -1,0 +1,85 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "whence/stages/stage.h"
+
+namespace whence {
+
+/// How a pipeline is computed, apart from what it says itself.
+struct RunOptions {
+  std::optional<std::uint64_t> seed;  ///< In place of the file's.
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  std::int64_t batch_size = 1024;
+};
+
+/// What a pipeline file says of one stage.
+struct StageDescription {
+  std::string name;
+  nlohmann::json train;
+  std::string tuning = "full";
+  std::string loss = "cross-entropy";
+  std::string optimizer = "lbfgs";
+  double weight_decay = 0;
+  std::filesystem::path checkpoint;
+};
+
+/// How far one stage came in training.
+struct StageTraining {
+  std::string stage;
+  bool trained = false;  ///< False: a checkpoint was there already.
+  TrainingSummary summary;
+  Stationarity stationarity;
+};
+
+/// A pipeline file: the model, its stages and the queries. interface.md, "Pipeline file".
+class Pipeline {
+ public:
+  /// Throws DataError with the line for a file that is not TOML, InvalidArgument for an unknown key (with the nearest
+  /// known one), a missing or repeated name, or stages that cannot follow each other.
+  Pipeline(const std::filesystem::path& path, const RunOptions& options);
+
+  const std::filesystem::path& path() const { return path_; }
+  const RunOptions& options() const { return options_; }
+  std::uint64_t seed() const { return seed_; }
+  const std::string& model_spec() const { return model_spec_; }
+  const std::vector<StageDescription>& stages() const { return stages_; }
+  /// Throws InvalidArgument with the nearest known name.
+  std::size_t stage_index(const std::string& name) const;
+  std::vector<std::string> query_splits() const;
+
+  /// The training data of a stage. Read once.
+  const Dataset& training_data(std::size_t stage) const;
+  /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit`
+  /// where > 0.
+  Dataset queries(const std::string& split, std::int64_t limit = 0) const;
+
+  /// The chain from its checkpoints. Throws DataError naming a missing file (and `whence train`) or a tensor that does
+  /// not fit.
+  Chain load() const;
+  /// The first `count` stages of it.
+  Chain load(std::size_t count) const;
+
+  /// Trains one stage on the loaded stages before it and writes its checkpoint. Interrupted work goes on from
+  /// CHECKPOINT.unfinished, which is written when `progress` throws.
+  TrainingSummary train(std::size_t stage, const Progress& progress) const;
+
+ private:
+  Stage untrained(std::size_t stage, const Chain& before) const;
+
+  std::filesystem::path path_;
+  RunOptions options_;
+  std::uint64_t seed_ = 0;
+  std::string model_spec_;
+  std::vector<StageDescription> stages_;
+  std::map<std::string, nlohmann::json> queries_;
+  std::shared_ptr<const Model> model_;
+  mutable std::map<std::size_t, Dataset> data_;
+};
+
+}  // namespace whence

@@ -1,0 +1,121 @@
+#include "whence/training/detail/minibatch.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+namespace whence::detail {
+namespace {
+
+/// The examples of every epoch in random order, cut into minibatches, the last of an epoch perhaps smaller.
+class Minibatches {
+ public:
+  Minibatches(const Dataset& data, std::int64_t batch_size, const Random& random)
+      : data_(data), batch_size_(std::min(batch_size, data.size())), random_(random) {}
+
+  std::int64_t per_epoch() const { return (data_.size() + batch_size_ - 1) / batch_size_; }
+
+  Batch batch(std::int64_t iteration) {
+    const auto epoch = iteration / per_epoch(), begin = iteration % per_epoch() * batch_size_;
+    if (epoch != epoch_) {
+      order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(data_.size());
+      epoch_ = epoch;
+    }
+    return data_.batch(order_.narrow(0, begin, std::min(batch_size_, data_.size() - begin)));
+  }
+
+ private:
+  const Dataset& data_;
+  std::int64_t batch_size_;
+  Random random_;
+  std::int64_t epoch_ = -1;
+  at::Tensor order_;
+};
+
+double norm(const TensorList& x) { return std::sqrt(exact_dot(x, x)); }
+
+}  // namespace
+
+double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, std::int64_t total) {
+  if (iteration < options.warm_up) {
+    return options.learning_rate * static_cast<double>(iteration + 1) / static_cast<double>(options.warm_up);
+  }
+  const double progress =
+      static_cast<double>(iteration - options.warm_up) / static_cast<double>(total - options.warm_up);
+  if (options.schedule == "linear") {
+    return options.learning_rate * (1 - progress);
+  }
+  if (options.schedule == "cosine") {
+    return options.learning_rate * (1 + std::cos(std::numbers::pi * progress)) / 2;
+  }
+  return options.learning_rate;
+}
+
+std::string progress_detail(double loss, double gradient_norm) {
+  return fmt::format("loss {:.4g}, |gradient| {:.1e}", loss, gradient_norm);
+}
+
+TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
+                                        const Objective& objective, const TensorList& parent, TrainingState& state,
+                                        const Random& random, const Progress& progress, const MinibatchStep& step) {
+  const c10::AutoGradMode with_grad(true);
+  const auto start = std::chrono::steady_clock::now();
+  Minibatches minibatches(objective.data(), options.batch_size, random);
+  const auto total = options.max_iterations > 0 ? options.max_iterations : options.epochs * minibatches.per_epoch();
+  const auto fixed = detach(parent);
+
+  TrainingSummary summary;
+  TensorList gradient_at_end;
+  const auto look = [&] {
+    try {
+      summary.objective = objective.value(state.theta, fixed, &gradient_at_end);
+    } catch (const NumericalError& error) {
+      throw NumericalError(fmt::format("{}: iteration {}: {}", name, state.iteration, error.what()));
+    }
+    summary.gradient_norm = norm(gradient_at_end);
+    summary.converged = options.tolerance > 0 && summary.gradient_norm <= options.tolerance;
+  };
+
+  bool looked = false;
+  while (true) {
+    looked = state.iteration % minibatches.per_epoch() == 0 && options.tolerance > 0;
+    if (looked) {
+      look();
+    }
+    if (summary.converged || state.iteration >= total) {
+      break;
+    }
+    const auto batch = minibatches.batch(state.iteration);
+    const auto theta = leaves(state.theta);
+    const double scale = static_cast<double>(objective.data().size()) / static_cast<double>(batch.size());
+    const auto loss = objective.batch_loss(theta, fixed, batch) * scale + objective.penalty(theta, fixed);
+    const double value = loss.item<double>();
+    const auto gradients = gradient(loss, theta);
+    const double length = norm(gradients);
+    if (!std::isfinite(value) || !std::isfinite(length)) {
+      throw NumericalError(fmt::format(
+          "{}: iteration {}: the minibatch's objective is {}, |gradient| {}; a smaller learning-rate may help", name,
+          state.iteration, value, length));
+    }
+    step(state, gradients, scheduled_rate(options, state.iteration, total));
+    ++state.iteration;
+    report(progress, {"train", state.iteration, total, progress_detail(value, length)});
+  }
+  if (!looked) {
+    look();
+  }
+  summary.iterations = state.iteration;
+  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.message = summary.converged
+                        ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
+                                      summary.gradient_norm, options.tolerance, state.iteration)
+                        : fmt::format("all {} iterations done, |gradient| {:.2e}", total, summary.gradient_norm);
+  return summary;
+}
+
+}  // namespace whence::detail

@@ -1,0 +1,50 @@
+#pragma once
+#include <functional>
+#include <string_view>
+
+#include "whence/training/optimizer.h"
+
+namespace whence::detail {
+
+/// The options that all optimizers by minibatch share. Their structs pass `field` on to this one's fields.
+struct MinibatchOptions {
+  double learning_rate;
+  std::int64_t epochs = 20;
+  std::int64_t max_iterations = 0;
+  std::int64_t batch_size = 64;
+  std::string schedule = "cosine";
+  std::int64_t warm_up = 0;
+  double tolerance = 0;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("learning-rate", self.learning_rate, kPositive, "length of a step before the schedule");
+    field("epochs", self.epochs, kAtLeastOne, "passes over the data");
+    field("max-iterations", self.max_iterations, kAtLeastZero, "steps, in place of epochs; 0: by epochs");
+    field("batch-size", self.batch_size, kAtLeastOne, "examples a step; all where there are fewer");
+    field("schedule", self.schedule, OneOf{"constant|linear|cosine"},
+          "how the learning rate falls to 0 after the warm-up");
+    field("warm-up", self.warm_up, kAtLeastZero, "steps over which the learning rate rises from 0");
+    field("tolerance", self.tolerance, kAtLeastZero,
+          "stop at |grad Phi| of at most this, looked at after each epoch; 0: never");
+  }
+};
+
+/// What an optimizer does with a minibatch's gradient: replaces state.theta and state.memory, writing to no tensor in
+/// them. `learning_rate` is that of this step; state.iteration counts the steps before it.
+using MinibatchStep = std::function<void(TrainingState& state, const TensorList& gradient, double learning_rate)>;
+
+/// The learning rate of step `iteration` of `total`: linear warm-up, then the schedule. I. Loshchilov and F. Hutter,
+/// "SGDR", ICLR 2017, for cosine.
+double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, std::int64_t total);
+
+/// Optimizer::minimise for those that step along minibatches' gradients (1/|B|) sum_B w_i grad loss_i + grad penalty,
+/// whose mean over an epoch's random orders is grad Phi. `name` begins the messages.
+TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
+                                        const Objective& objective, const TensorList& parent, TrainingState& state,
+                                        const Random& random, const Progress& progress, const MinibatchStep& step);
+
+/// "loss 0.2131, |gradient| 3.1e-05": the detail of a progress event.
+std::string progress_detail(double loss, double gradient_norm);
+
+}  // namespace whence::detail

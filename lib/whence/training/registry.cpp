@@ -1,0 +1,31 @@
+#include "whence/core/registry.h"
+
+#include "whence/training/optimizer.h"
+
+// One line a method: X(identifier, name, what it is, where it comes from). The file lib/whence/training/IDENTIFIER.cpp
+// ends with WHENCE_METHOD(Optimizer, IDENTIFIER, …).
+#define WHENCE_OPTIMIZERS(X)                                                                                           \
+  X(lbfgs, "lbfgs", "limited-memory BFGS over all the data: down to rounding on small models", "Liu and Nocedal 1989") \
+  X(adam, "adam", "minibatches, steps scaled by mean squared gradients", "Kingma and Ba 2015")                         \
+  X(sgd, "sgd", "minibatches, with momentum", "Robbins and Monro 1951; Polyak 1964")
+
+namespace whence {
+
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Optimizer, id)
+WHENCE_OPTIMIZERS(X)
+#undef X
+
+template <>
+std::span<const Method<Optimizer>> methods<Optimizer>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<Optimizer> table[] = {WHENCE_OPTIMIZERS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<Optimizer>() {
+  return "optimizer";
+}
+
+}  // namespace whence

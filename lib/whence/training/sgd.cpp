@@ -1,0 +1,59 @@
+// Stochastic gradient descent, with heavy-ball momentum (B. Polyak 1964) or Nesterov's, in the form of I. Sutskever et
+// al., "On the importance of initialization and momentum in deep learning", ICML 2013, with the learning rate outside
+// the velocity.
+#include <ATen/ATen.h>
+
+#include "whence/training/detail/minibatch.h"
+
+namespace whence {
+namespace {
+
+struct SgdOptions {
+  detail::MinibatchOptions loop{.learning_rate = 0.1};
+  double momentum = 0.9;
+  bool nesterov = false;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    detail::MinibatchOptions::fields(self.loop, field);
+    field("momentum", self.momentum, kBelowOne, "decay of the velocity; 0: none");
+    field("nesterov", self.nesterov, kAny, "look ahead along the velocity");
+  }
+
+ private:
+  static constexpr Bound kBelowOne{0, 1 - 1e-12, "in [0, 1)"};
+};
+
+class Sgd : public Optimizer {
+ public:
+  explicit Sgd(SgdOptions options) : options_(std::move(options)) {}
+
+  TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
+                           const Random& random, const Progress& progress) const override {
+    return detail::minimise_by_minibatches(
+        "sgd", options_.loop, objective, parent, state, random, progress,
+        [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
+  }
+
+ private:
+  /// state.memory: the velocity.
+  void step(TrainingState& state, const TensorList& g, double rate) const {
+    if (state.memory.empty()) {
+      state.memory = {zeros_like(state.theta)};
+    }
+    auto& velocity = state.memory[0];
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      velocity[i] = velocity[i] * options_.momentum + g[i];
+      const auto direction = options_.nesterov ? g[i] + velocity[i] * options_.momentum : velocity[i];
+      state.theta[i] = state.theta[i].detach() - rate * direction;
+    }
+  }
+
+  SgdOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Optimizer, sgd, Sgd, SgdOptions)
+
+}  // namespace whence

@@ -1,0 +1,182 @@
+#include <torch/csrc/autograd/autograd.h>
+
+#include "support/near.h"
+#include "support/toy_chain.h"
+#include "whence/attribution/attribute.h"
+#include "whence/core/parallel.h"
+
+using namespace whence;
+using test::relative_error;
+using test::Tolerance;
+
+namespace {
+
+at::Tensor scores_of(const Chain& chain, std::size_t stage, const Dataset& queries,
+                     std::string_view method = "influence", Measurement measurement = Measurement::kLoss) {
+  const auto curvature = create<Curvature>("hessian");
+  const auto solver = create<Solver>("direct");
+  const auto source = create<Attributor>(method)->prepare(chain, {*curvature, *solver, {.damping = 0.3}});
+  return score_matrix(chain, stage, *source, queries, measurement);
+}
+
+/// Gradients of each query's loss at the last stage and of each example's loss at `stage`, in the parameters of `stage`
+/// that the query can feel, one backward pass each.
+at::Tensor looped_gradients(const Stage& stage, const Dataset& data, bool with_head) {
+  const auto merged = stage.objective.merge(stage.theta, stage.parent);
+  TensorList rows;
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    const auto point = leaves(merged.values());
+    const auto batch = data.batch(i, i + 1);
+    const auto all = merged.with(gradient(
+        stage.objective.loss().per_example(stage.objective.model().output(merged.with(point), batch), batch).sum(),
+        point));
+    rows.push_back(flatten((with_head ? all : all.without("head.")).values()));
+  }
+  return at::stack(rows);
+}
+
+const std::vector<test::ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};
+
+/// A sink that stops the run after some blocks, as an interruption would, and keeps what it has.
+class StoppingSink : public ScoreSink {
+ public:
+  StoppingSink(std::int64_t queries, std::int64_t examples)
+      : values(at::full({queries, examples}, NAN, at::kDouble)), held_(at::zeros({queries, examples}, at::kBool)) {}
+  bool has(std::int64_t q, std::int64_t nq, std::int64_t e, std::int64_t ne) const override {
+    return held_.narrow(0, q, nq).narrow(1, e, ne).all().item<bool>();
+  }
+  void block(std::int64_t q, std::int64_t e, const at::Tensor& scores) override {
+    if (blocks_left-- == 0) {
+      throw Interrupted();
+    }
+    values.narrow(0, q, scores.size(0)).narrow(1, e, scores.size(1)).copy_(scores);
+    held_.narrow(0, q, scores.size(0)).narrow(1, e, scores.size(1)).fill_(true);
+    ++written;
+  }
+  at::Tensor values;
+  int blocks_left = 1000, written = 0;
+
+ private:
+  at::Tensor held_;
+};
+
+}  // namespace
+
+TEST_SUITE_BEGIN("attribution");
+
+TEST_CASE("any batch size, query block, example order and thread count give the same scores") {
+  const auto chain = test::toy_chain(kTwoStages);
+  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
+  for (const char* method : {"influence", "grad-dot", "grad-cos"}) {
+    CAPTURE(method);
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto expected = scores_of(chain, s, queries, method);
+      for (const std::int64_t batch : {1, 5, 7, 12}) {
+        auto other = chain;
+        for (auto& stage : other) {
+          stage.objective = stage.objective.with_batch_size(batch);
+        }
+        CHECK(relative_error(scores_of(other, s, queries, method), expected) < 1e-10);
+      }
+      auto shuffled = chain;
+      const auto order = Random(6).permutation(12);
+      const auto& old = chain[s].objective;
+      shuffled[s].objective = Objective(create<Model>("mlp:widths=4,activation=tanh"), create<Loss>("cross-entropy"),
+                                        create<Tuning>(kTwoStages[s].tuning), old.data().take(order),
+                                        old.weight_decay(), old.trained(), old.parent_layout(), 5);
+      CHECK(relative_error(scores_of(shuffled, s, queries, method), expected.index_select(1, order)) < 1e-10);
+      set_threads(1);
+      CHECK(relative_error(scores_of(chain, s, queries, method), expected) < 1e-10);
+      set_threads(2);
+      CHECK(at::equal(scores_of(chain, s, queries, method), expected));
+    }
+  }
+}
+
+TEST_CASE("grad-dot and grad-cos are minus the products of looped gradients; a head counts at its own stage alone") {
+  const auto chain = test::toy_chain(kTwoStages);
+  const auto queries = test::toy_data("cross-entropy", 4, 3, Random(99));
+  for (std::size_t s = 0; s < 2; ++s) {
+    const bool last = s == 1;
+    const auto of_queries = looped_gradients(chain[1], queries, last);
+    const auto of_examples = looped_gradients(chain[s], chain[s].objective.data(), last);
+    const auto dots = -of_queries.mm(of_examples.t());
+    CHECK(relative_error(scores_of(chain, s, queries, "grad-dot"), dots) < Tolerance::kSameAlgebra);
+    // An example's norm is over everything that its stage trains, a query's over what the two share.
+    const auto norms = looped_gradients(chain[s], chain[s].objective.data(), true).norm(2, 1);
+    CHECK(relative_error(scores_of(chain, s, queries, "grad-cos"), dots / norms / of_queries.norm(2, 1).unsqueeze(1)) <
+          Tolerance::kSameAlgebra);
+  }
+}
+
+TEST_CASE("an interrupted run goes on with what the sink and the cache hold, to the same scores") {
+  const auto chain = test::toy_chain(kTwoStages, "mlp:widths=4,activation=tanh", 1, 3, 5);
+  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
+  const auto curvature = create<Curvature>("hessian");
+  const auto solver = create<Solver>("direct");
+  const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solver, {.damping = 0.3}});
+  const auto expected = score_matrix(chain, 0, *source, queries, Measurement::kLoss);
+  for (int stop = 0; stop < 9; ++stop) {  // three blocks of queries times three of examples
+    StoppingSink sink(5, 12);
+    sink.blocks_left = stop;
+    std::map<std::string, ParameterSet> kept;
+    const VectorCache cache{
+        [&](const std::string& name) { return kept.count(name) != 0 ? std::optional(kept.at(name)) : std::nullopt; },
+        [&](const std::string& name, const ParameterSet& vectors) { kept[name] = vectors; }};
+    const AttributionTask task{chain, {0}, {&sink}, queries, Measurement::kLoss, 2};
+    CHECK_THROWS_AS(attribute(task, *source, cache, {}), Interrupted);
+    const auto solved = kept.size();
+    sink.blocks_left = 1000;
+    const auto solves = attribute(task, *source, cache, {});
+    CHECK(sink.written == 9);
+    CHECK(kept.size() == 3);
+    CHECK(solves[0].summaries.size() == 5);
+    CHECK((solves[0].summaries[0].message == "converged in an earlier run") == (solved > 0));
+    CHECK(at::equal(sink.values, expected));
+  }
+}
+
+TEST_CASE("measurements by hand") {
+  const auto output = at::tensor({1.0, 2.0, 4.0}, at::kDouble).unsqueeze(0);
+  const Batch batch{at::zeros({1, 1}, at::kDouble), at::tensor({1L}), at::tensor({0L}), at::tensor({0L})};
+  const auto loss = create<Loss>("cross-entropy");
+  const double all = std::log(std::exp(1) + std::exp(2) + std::exp(4)), p = std::exp(2 - all);
+  const auto f = [&](const char* name) {
+    return measure(parse_measurement(name), *loss, output, batch).item<double>();
+  };
+  CHECK(f("logit") == 2);
+  CHECK(f("log-probability") == doctest::Approx(std::log(p)).epsilon(1e-12));
+  CHECK(f("loss") == doctest::Approx(-std::log(p)).epsilon(1e-12));
+  CHECK(f("margin") == doctest::Approx(std::log(p / (1 - p))).epsilon(1e-12));
+  const Batch values{batch.inputs, at::zeros({1, 3}, at::kDouble), batch.ids, batch.rows};
+  CHECK_THROWS_WITH_AS(measure(Measurement::kMargin, *create<Loss>("squared-error"), output, values),
+                       doctest::Contains("targets are values"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(parse_measurement("logits"), doctest::Contains("did you mean \"logit\"?"), InvalidArgument);
+}
+
+TEST_CASE("float32 scores agree with double") {
+  const auto chain = test::toy_chain(kTwoStages);
+  const auto queries = test::toy_data("cross-entropy", 3, 3, Random(99));
+  auto narrow = chain;
+  for (auto& stage : narrow) {
+    const auto to_float = [](TensorList values) {
+      for (auto& value : values) {
+        value = value.to(at::kFloat);
+      }
+      return values;
+    };
+    stage.theta = to_float(stage.theta);
+    stage.parent = to_float(stage.parent);
+    const auto& old = stage.objective;
+    stage.objective = Objective(
+        create<Model>("mlp:widths=4,activation=tanh"), create<Loss>("cross-entropy"),
+        create<Tuning>(stage.name == "stage0" ? "full" : "full:proximity=0.3"), old.data().to(at::kFloat, at::kCPU),
+        old.weight_decay(), old.trained().to(at::kFloat, at::kCPU), old.parent_layout().to(at::kFloat, at::kCPU), 12);
+  }
+  for (std::size_t s = 0; s < 2; ++s) {
+    CHECK(relative_error(scores_of(narrow, s, queries.to(at::kFloat, at::kCPU)), scores_of(chain, s, queries)) <
+          Tolerance::kFloat);
+  }
+}
+
+TEST_SUITE_END();

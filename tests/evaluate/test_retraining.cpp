@@ -1,0 +1,53 @@
+#include <cmath>
+#include <set>
+
+#include "support/near.h"
+#include "support/toy_chain.h"
+#include "whence/evaluate/retraining.h"
+
+using namespace whence;
+using test::relative_error;
+
+TEST_SUITE_BEGIN("evaluate");
+
+TEST_CASE("retraining equals training each variant by itself, on any number of threads") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}, {"full:proximity=0.3", "cross-entropy"}});
+  const auto queries = test::toy_data("cross-entropy", 3, 3, Random(9));
+  const auto optimizer = create<Optimizer>("lbfgs:max-iterations=5000,tolerance=1e-12,history=50");
+  const auto weights = at::cat({at::ones({1, 12}, at::kDouble), leave_one_out_weights(at::tensor({3L, 7L}), 12)});
+  const auto result = retrain(chain, 0, weights, queries, Measurement::kLoss, optimizer.get(), Random(0), {});
+  CHECK(result.largest_gradient_norm < 1e-9);
+  for (std::int64_t m = 0; m < 3; ++m) {
+    const auto alone = test::retrained(chain, 0, weights[m]);
+    CHECK(relative_error(result.measurements[m], measure_all(Measurement::kLoss, alone.back(), queries)) < 1e-7);
+  }
+  CHECK(relative_error(result.measurements[0], measure_all(Measurement::kLoss, chain.back(), queries)) < 1e-7);
+  CHECK(std::abs((result.measurements[1] - result.measurements[0]).abs().max().item<double>()) > 1e-6);
+}
+
+TEST_CASE("the progress callback can stop retraining") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}});
+  const auto queries = test::toy_data("squared-error", 1, 3, Random(9));
+  CHECK_THROWS_AS(retrain(chain, 0, leave_one_out_weights(at::arange(12), 12), queries, Measurement::kLoss, nullptr,
+                          Random(0), [](const ProgressEvent&) { throw Interrupted(); }),
+                  Interrupted);
+}
+
+TEST_CASE("rows across the scores hold both ends and no row twice") {
+  const auto scores =
+      at::stack({at::tensor({5.0, -1.0, 3.0, 0.0, 9.0, 2.0, 1.0}, at::kDouble), at::zeros({7}, at::kDouble)});
+  CHECK(at::equal(rows_across_scores(scores, 4), at::tensor({1L, 6L, 2L, 4L})));
+  CHECK(at::equal(rows_across_scores(scores, 50), at::arange(7)));
+}
+
+TEST_CASE("subset weights keep a mean over the subset") {
+  const auto weights = subset_weights(20, 11, 0.5, Random(3));
+  for (std::int64_t m = 0; m < 20; ++m) {
+    CHECK(weights[m].sum().item<double>() == doctest::Approx(11));
+    CHECK(weights[m].gt(0).sum().item<std::int64_t>() == 5);
+  }
+  CHECK_FALSE(at::equal(weights[0], weights[1]));
+  CHECK(at::equal(weights, subset_weights(20, 11, 0.5, Random(3))));
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs a build of whence below a temporary prefix, then configures, builds and runs the program that the README shows against it.
+#   tests/install/run.sh CMAKE BUILD
+set -euo pipefail
+cmake=$1 build=$2
+source_dir=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$cmake" --install "$build" --prefix "$work/prefix" >"$work/install.log"
+if compgen -G "$work/prefix/include/whence/*/detail" >/dev/null; then
+  echo "headers of a detail folder were installed"; exit 1
+fi
+
+# The lines of the code block that follows the marker.
+awk '/<!-- snippet: install -->/ { wanted = 1 } wanted && inside && /^```/ { exit } inside { print } wanted && /^```cpp/ { inside = 1 }' \
+  "$source_dir/../../README.md" >"$work/main.cpp"
+[[ -s $work/main.cpp ]] || { echo "README.md has no block of C++ behind <!-- snippet: install -->"; exit 1; }
+(cd "$work/prefix/include" && find whence -name '*.h' | sort | sed 's/.*/#include <&>/') >"$work/every_header.cpp"
+
+cp "$source_dir/CMakeLists.txt" "$work/"
+"$cmake" -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$work/prefix"
+"$cmake" --build "$work/build"
+(cd "$source_dir/../../examples" && "$work/build/program")
+if [[ -x $work/prefix/bin/whence ]]; then
+  "$work/prefix/bin/whence" --version  # finds LibTorch by itself
+fi

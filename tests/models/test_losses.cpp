@@ -1,0 +1,69 @@
+#include <torch/csrc/autograd/autograd.h>
+
+#include "models/made.h"
+#include "support/near.h"
+
+using namespace whence;
+using namespace whence::test;
+
+namespace {
+
+Batch with_targets(at::Tensor targets) {
+  Batch batch;
+  batch.targets = std::move(targets);
+  return batch;
+}
+
+}  // namespace
+
+TEST_SUITE("models") {
+  TEST_CASE("every loss's Hessian product is autograd's") {
+    for (const auto& method : methods<Loss>()) {
+      CAPTURE(method.name);
+      const auto loss = create<Loss>(method.name);
+      const auto batch = made_batch(*loss);
+      Random random(4);
+      const auto output = random.normal({kExamples, kOutputs}), u = random.normal({kExamples, kOutputs});
+      const auto tracked = leaves({output});
+      const auto first = gradient(loss->per_example(tracked[0], batch).sum(), tracked, true);
+      CHECK(relative_error(loss->hessian_product(output, batch, u), gradient(first, tracked, {u})[0]) <
+            Tolerance::kSameAlgebra);
+      CHECK(loss->per_example(output, batch).sizes() == at::IntArrayRef({kExamples}));
+    }
+  }
+
+  TEST_CASE("cross-entropy by hand") {
+    const auto loss = create<Loss>("cross-entropy");
+    CHECK(loss->wants() == TargetKind::kClasses);
+    const auto output = at::tensor({0.0, std::log(3.0), 1000.0, 0.0}, at::kDouble).view({2, 2});
+    const auto values = loss->per_example(output, with_targets(at::tensor({0, 1}, at::kLong)));
+    CHECK(values[0].item<double>() == doctest::Approx(std::log(4.0)).epsilon(1e-14));
+    CHECK(values[1].item<double>() == 1000);  // no overflow
+  }
+
+  TEST_CASE("cross-entropy refuses values, and classes that the output lacks") {
+    const auto loss = create<Loss>("cross-entropy");
+    const auto output = at::zeros({2, 3}, at::kDouble);
+    CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::zeros({2, 3}, at::kDouble))),
+                         "cross-entropy: targets of shape [2, 3] and dtype Double, expected [2] class numbers (Long)",
+                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::tensor({1, 3}, at::kLong))),
+                         "cross-entropy: targets are classes 1 .. 3, expected 0 .. 2 for 3 outputs", InvalidArgument);
+  }
+
+  TEST_CASE("squared-error by hand: values, and classes as one-hot rows") {
+    const auto loss = create<Loss>("squared-error");
+    CHECK(loss->wants() == TargetKind::kValues);
+    const auto output = at::tensor({1.0, 2.0, 3.0, 4.0}, at::kDouble).view({2, 2});
+    const auto values =
+        loss->per_example(output, with_targets(at::tensor({1.0, 0.0, 0.0, 4.5}, at::kDouble).view({2, 2})));
+    CHECK(at::equal(values, at::tensor({2.0, 4.625}, at::kDouble)));
+    CHECK(at::equal(loss->per_example(output, with_targets(at::tensor({1, 0}, at::kLong))),
+                    at::tensor({1.0, 10.0}, at::kDouble)));
+    CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::zeros({2, 3}, at::kDouble))),
+                         "squared-error: targets of shape [2, 3] for outputs of shape [2, 2], expected the same",
+                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::tensor({1, 2}, at::kLong))),
+                         "squared-error: targets are classes 1 .. 2, expected 0 .. 1 for 2 outputs", InvalidArgument);
+  }
+}

@@ -1,0 +1,127 @@
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "support/near.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/store/ranking.h"
+
+using namespace whence;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<std::int64_t> ids_of(const std::vector<RankedExample>& list) {
+  std::vector<std::int64_t> ids;
+  for (const auto& entry : list) {
+    ids.push_back(entry.example);
+  }
+  return ids;
+}
+using Ids = std::vector<std::int64_t>;
+
+struct TemporaryFile {
+  fs::path path = fs::temp_directory_path() / ("whence-ranking-" + std::to_string(::getpid()) + ".jsonl");
+  ~TemporaryFile() { fs::remove(path); }
+};
+
+std::string failure(const fs::path& path, const std::string& text) {
+  write_text(path, text);
+  try {
+    read_rankings(path);
+  } catch (const DataError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+
+const std::string kGoodLine = R"({"query":4,"measurement":0.5,"proponents":[],"opponents":[]})";
+
+}  // namespace
+
+TEST_SUITE("store") {
+  TEST_CASE("proponents are highest first, opponents lowest first, ties go by lower id") {
+    const auto scores = at::tensor({0.5, -2.0, 3.0, 0.5, -2.0}, at::kDouble);
+    const auto ids = at::tensor({50, 40, 30, 20, 10}, at::kLong);
+    const auto ranking = rank_examples(scores, ids, 3);
+    CHECK(ids_of(ranking.proponents) == Ids{30, 20, 50});
+    CHECK(ids_of(ranking.opponents) == Ids{10, 40, 20});
+    CHECK(ranking.proponents[0].score == 3);
+    CHECK(ranking.proponents[0].removal == -3.0 / 5);
+    CHECK(ranking.opponents[0].removal == 2.0 / 5);
+  }
+
+  TEST_CASE("ranking takes what there is, in any dtype and stride") {
+    const auto matrix = at::arange(12, at::kFloat).view({4, 3});
+    const auto ids = at::arange(4, at::kLong);
+    const auto ranking = rank_examples(matrix.select(1, 1), ids, 10);
+    CHECK(ids_of(ranking.proponents) == Ids{3, 2, 1, 0});
+    CHECK(ranking.opponents[0].score == 1);
+    CHECK(rank_examples(matrix.select(1, 1), ids, 0).proponents.empty());
+    CHECK(rank_examples(at::empty({0}), at::empty({0}, at::kLong), 5).opponents.empty());
+  }
+
+  TEST_CASE("ranking refuses what it cannot order") {
+    const auto ids = at::arange(2, at::kLong);
+    CHECK_THROWS_AS(rank_examples(at::tensor({1.0, NAN}), ids, 1), NumericalError);
+    CHECK_THROWS_AS(rank_examples(at::zeros({3}), ids, 1), InvalidArgument);
+    CHECK_THROWS_AS(rank_examples(at::zeros({2}), ids, -1), InvalidArgument);
+    CHECK_THROWS_AS(rank_examples(at::zeros({2}), at::zeros({2}), 1), InvalidArgument);
+  }
+
+  TEST_CASE("rankings come back as they were written") {
+    const TemporaryFile file;
+    const auto ids = at::tensor(Ids{7, 8, 1L << 60}, at::kLong);
+    auto first = rank_examples(at::tensor({0.1, -1e-30, 7.25}, at::kDouble), ids, 2);
+    first.query = 12;
+    first.measurement = 1.0 / 3;
+    first.stage = "pre \"train\"\n";
+    Ranking second;
+    second.query = 13;
+    write_rankings(file.path, std::vector<Ranking>{first, second});
+    const auto read = read_rankings(file.path);
+    REQUIRE(read.size() == 2);
+    CHECK(read[0].query == 12);
+    CHECK(read[0].stage == first.stage);
+    CHECK(read[0].measurement == first.measurement);
+    CHECK(ids_of(read[0].proponents) == Ids{1L << 60, 7});
+    CHECK(ids_of(read[0].opponents) == Ids{8, 7});
+    CHECK(read[0].opponents[0].score == -1e-30);
+    CHECK(read[0].opponents[0].removal == first.opponents[0].removal);
+    CHECK(read[1].stage.empty());
+    CHECK(read[1].proponents.empty());
+    CHECK(read_text(file.path).find(R"({"query":12,"stage":)") == 0);
+    CHECK_FALSE(contains(read_text(file.path).substr(read_text(file.path).find('\n')), "stage"));
+  }
+
+  TEST_CASE("damaged rankings are refused with their line") {
+    const TemporaryFile file;
+    const auto path = file.path;
+    CHECK(failure(path, kGoodLine + "\n" + kGoodLine) == "no error");
+    CHECK(contains(failure(path, kGoodLine + "\n" + kGoodLine.substr(0, 30)), "line 2"));
+    CHECK(contains(failure(path, kGoodLine + "\n\n"), "line 2"));
+    CHECK(contains(failure(path, "[]\n"), path.string() + " line 1"));
+    for (std::size_t length = 1; length < kGoodLine.size(); ++length) {
+      CHECK(failure(path, kGoodLine.substr(0, length)) != "no error");
+    }
+    CHECK(
+        contains(failure(path, R"({"query":1.5,"measurement":0,"proponents":[],"opponents":[]})"), "\"query\" is 1.5"));
+    CHECK(contains(failure(path, R"({"query":1,"measurement":"x","proponents":[],"opponents":[]})"), "line 1"));
+    CHECK(contains(failure(path, R"({"query":1,"measurement":0,"proponents":{},"opponents":[]})"),
+                   "\"proponents\" is no list"));
+    CHECK(
+        contains(failure(path, R"({"query":1,"measurement":0,"proponents":[{"example":1}],"opponents":[]})"), "score"));
+  }
+
+  TEST_CASE("a number that JSON cannot hold is never written") {
+    const TemporaryFile file;
+    Ranking ranking;
+    ranking.measurement = INFINITY;
+    CHECK_THROWS_AS(write_rankings(file.path, std::vector<Ranking>{ranking}), NumericalError);
+    CHECK_FALSE(fs::exists(file.path));
+  }
+}

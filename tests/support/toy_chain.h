@@ -1,0 +1,105 @@
+#pragma once
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "whence/stages/stage.h"
+
+namespace whence::test {
+
+/// What one stage of a toy chain is.
+struct ToyStage {
+  std::string tuning;
+  std::string loss = "squared-error";
+  double weight_decay = 0.05;
+  std::int64_t examples = 12;
+};
+
+/// `examples` random inputs [N, width], with values [N, 2] or 3 classes, whichever the loss wants.
+inline Dataset toy_data(const std::string& loss, std::int64_t examples, std::int64_t width, Random random) {
+  Dataset::Contents contents;
+  contents.inputs = random.normal({examples, width});
+  contents.ids = at::arange(examples) * 10;
+  if (loss == "cross-entropy") {
+    contents.targets = random.uniform({examples}, 0, 3).floor().to(at::kLong);
+    contents.classes = {"a", "b", "c"};
+  } else {
+    contents.targets = random.normal({examples, 2});
+  }
+  return Dataset(std::move(contents)).to(at::kDouble, at::kCPU);
+}
+
+/// Trains a stage again to |gradient| <= 1e-12, from where it is.
+inline void converge(Stage& stage) {
+  const auto optimizer = create<Optimizer>("lbfgs:max-iterations=5000,tolerance=1e-13,history=50");
+  TrainingState state{clone(stage.theta), 0, {}};
+  optimizer->minimise(stage.objective, stage.parent, state, Random(0), {});
+  stage.theta = detach(state.theta);
+}
+
+/// A chain of small stages on random data, in double, each trained to its minimum.
+inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
+                       std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
+  Chain chain;
+  const Random random(seed);
+  const std::shared_ptr<const Model> net = create<Model>(model);
+  for (std::size_t k = 0; k < stages.size(); ++k) {
+    auto draws = random.stream("stage " + std::to_string(k));
+    const auto data = toy_data(stages[k].loss, stages[k].examples, width, draws.stream("data"));
+    const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
+    ParameterSet parent;
+    if (k > 0) {
+      parent = chain.back().objective.merge(chain.back().theta, chain.back().parent).without("head.");
+    }
+    std::shared_ptr<const Tuning> tuning = create<Tuning>(stages[k].tuning);
+    const auto trained = tuning->trainable(fresh, parent, draws);
+    Objective objective(net, create<Loss>(stages[k].loss), tuning, data, stages[k].weight_decay, trained, parent,
+                        batch_size);
+    chain.push_back({"stage" + std::to_string(k), std::move(objective), create<Optimizer>("lbfgs"),
+                     clone(trained.values()), clone(parent.values())});
+    converge(chain.back());
+  }
+  return chain;
+}
+
+/// The chain with one stage's examples weighted anew, that stage and all later ones trained to their minimum again.
+inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights) {
+  for (auto k = stage; k < chain.size(); ++k) {
+    if (k > stage) {
+      chain[k].parent = chain[k - 1].handed_on();
+    }
+    auto current = chain[k];
+    if (k == stage) {
+      current.objective = current.objective.with_weights(weights);
+    }
+    converge(current);
+    chain[k].theta = current.theta;
+  }
+  return chain;
+}
+
+/// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient
+/// of the per-example sum: no code of the curvature room.
+inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  auto point = leaves(theta);
+  const auto from = leaves(parent);
+  const auto batch = objective.data().batch(0, objective.data().size());
+  const auto weights = objective.batch_weights(batch);
+  auto value = objective.penalty(point, from);
+  for (std::int64_t i = 0; i < batch.size(); ++i) {
+    const auto one = objective.data().batch(i, i + 1);
+    value = value + weights[i] * objective.example_losses(point, from, one).sum();
+  }
+  auto all = point;
+  all.insert(all.end(), from.begin(), from.end());
+  const auto g = flatten(gradient(value, all, true));
+  TensorList rows;
+  for (std::int64_t i = 0; i < g.numel(); ++i) {
+    rows.push_back(flatten(gradient(g[i], all, false, true)));
+  }
+  return at::stack(rows);
+}
+
+}  // namespace whence::test

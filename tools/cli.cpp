@@ -1,0 +1,128 @@
+#include "cli.h"
+
+#include <fmt/format.h>
+
+#include "whence/core/error.h"
+#include "whence/core/parallel.h"
+
+namespace whence::cli {
+namespace po = boost::program_options;
+
+namespace {
+
+const std::vector<std::pair<std::string, at::ScalarType>> kDtypes{
+    {"float32", at::kFloat}, {"float64", at::kDouble}, {"bfloat16", at::kBFloat16}};
+
+}  // namespace
+
+at::ScalarType parse_dtype(const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& [word, type] : kDtypes) {
+    if (word == name) {
+      return type;
+    }
+    known.push_back(word);
+  }
+  throw UsageError(unknown_name("--dtype", name, known));
+}
+
+CommandLine::CommandLine(std::string command, std::string usage, std::string summary)
+    : command_(std::move(command)),
+      usage_(std::move(usage)),
+      summary_(std::move(summary)),
+      own_("Options"),
+      common_("Common options") {
+  common_.add_options()                                                                              //
+      ("threads", po::value<std::int64_t>()->default_value(0), "threads to use; 0: all cores")       //
+      ("seed", po::value<std::uint64_t>(), "in place of the pipeline's seed")                        //
+      ("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda")                      //
+      ("dtype", po::value<std::string>()->default_value("float32"), "float32, float64 or bfloat16")  //
+      ("batch-size", po::value<std::int64_t>()->default_value(1024),
+       "examples in one pass; changes memory, not results")                                                        //
+      ("quiet", po::bool_switch(), "no progress on standard error")                                                //
+      ("json", po::bool_switch(), "machine-readable standard output")                                              //
+      ("strict", po::bool_switch(), "exit 4 when a solve did not converge or a checkpoint is far from a minimum")  //
+      ("help,h", po::bool_switch(), "this text");
+}
+
+void CommandLine::positional(const std::string& name, const std::string& help, bool required) {
+  positions_.add(name.c_str(), 1);
+  own_.add_options()(name.c_str(), po::value<std::string>(), help.c_str());
+  positional_names_.emplace_back(name, required);
+}
+
+std::string CommandLine::help() const {
+  std::ostringstream out;
+  out << summary_ << "\n\nUsage: whence " << command_ << ' ' << usage_ << "\n\n" << own_ << '\n' << common_;
+  return out.str();
+}
+
+bool CommandLine::parse(const std::vector<std::string>& arguments) {
+  arguments_ = arguments;
+  po::options_description all;
+  all.add(own_).add(common_);
+  try {
+    po::store(po::command_line_parser(arguments)
+                  .options(all)
+                  .positional(positions_)
+                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                  .run(),
+              values_);
+    po::notify(values_);
+  } catch (const po::unknown_option& error) {
+    std::vector<std::string> known;
+    for (const auto& option : all.options()) {
+      known.push_back("--" + option->long_name());
+    }
+    throw UsageError(unknown_name("option", error.get_option_name(), known));
+  } catch (const po::too_many_positional_options_error&) {
+    throw UsageError(fmt::format("too many arguments; usage: whence {} {}", command_, usage_));
+  } catch (const po::error& error) {
+    throw UsageError(error.what());
+  }
+  if (flag("help")) {
+    fmt::print("{}", help());
+    return false;
+  }
+  for (const auto& [name, required] : positional_names_) {
+    if (required && !has(name)) {
+      throw UsageError(fmt::format("{} is missing; usage: whence {} {}", name, command_, usage_));
+    }
+  }
+  if (get<std::int64_t>("threads") < 0) {
+    throw UsageError(fmt::format("--threads = {}, expected >= 0", get<std::int64_t>("threads")));
+  }
+  set_threads(get<std::int64_t>("threads"));
+  return true;
+}
+
+std::string CommandLine::required(const std::string& name) const {
+  if (!has(name)) {
+    throw UsageError(fmt::format("--{} is missing; usage: whence {} {}", name, command_, usage_));
+  }
+  return text(name);
+}
+
+RunOptions CommandLine::run_options() const {
+  RunOptions options;
+  if (has("seed")) {
+    options.seed = get<std::uint64_t>("seed");
+  }
+  options.dtype = parse_dtype(text("dtype"));
+  const auto device = text("device");
+  if (device != "cpu" && device != "cuda") {
+    throw UsageError(unknown_name("--device", device, {"cpu", "cuda"}));
+  }
+  options.device = device == "cuda" ? at::kCUDA : at::kCPU;
+  if (options.device.is_cuda() && !at::hasCUDA()) {
+    throw InvalidArgument(
+        "--device cuda: this machine has no usable CUDA device, or this LibTorch was built without CUDA");
+  }
+  options.batch_size = get<std::int64_t>("batch-size");
+  if (options.batch_size < 1) {
+    throw UsageError(fmt::format("--batch-size = {}, expected >= 1", options.batch_size));
+  }
+  return options;
+}
+
+}  // namespace whence::cli

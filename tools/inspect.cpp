@@ -1,0 +1,163 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "cli.h"
+#include "result.h"
+#include "whence/core/error.h"
+#include "whence/data/safetensors.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json inspect_safetensors(const fs::path& path) {
+  Json out{{"kind", "safetensors"}, {"tensors", Json::array()}};
+  const auto tensors = read_safetensors(path);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto& value = tensors.values()[i];
+    Json entry{
+        {"name", tensors.names()[i]}, {"dtype", c10::toString(value.scalar_type())}, {"shape", value.sizes().vec()}};
+    if (value.is_floating_point() && value.numel() > 0) {
+      const auto wide = value.to(at::kDouble);
+      entry["rms"] = wide.square().mean().sqrt().item<double>();
+      entry["finite"] = at::isfinite(wide).all().item<bool>();
+    }
+    out["tensors"].push_back(std::move(entry));
+  }
+  out["entries"] = tensors.entries();
+  for (const auto& [key, value] : read_safetensors_metadata(path)) {
+    out["metadata"][key] = value;
+  }
+  return out;
+}
+
+Json inspect_data(const Dataset& data) {
+  Json out{{"examples", data.size()}, {"input", data.input_shape()}, {"outputs", data.outputs()}};
+  if (data.target_kind() == TargetKind::kClasses) {
+    const auto counts = at::bincount(data.targets(), {}, static_cast<std::int64_t>(data.classes().size()));
+    for (std::size_t c = 0; c < data.classes().size(); ++c) {
+      out["classes"][data.classes()[c]] = counts[static_cast<std::int64_t>(c)].item<std::int64_t>();
+    }
+  }
+  return out;
+}
+
+Json inspect_pipeline(const Pipeline& pipeline) {
+  Json out{
+      {"kind", "pipeline"}, {"model", pipeline.model_spec()}, {"seed", pipeline.seed()}, {"stages", Json::array()}};
+  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
+    const auto& stage = pipeline.stages()[k];
+    out["stages"].push_back({{"name", stage.name},
+                             {"data", inspect_data(pipeline.training_data(k))},
+                             {"tuning", stage.tuning},
+                             {"loss", stage.loss},
+                             {"weight-decay", stage.weight_decay},
+                             {"optimizer", stage.optimizer},
+                             {"checkpoint", stage.checkpoint.string()},
+                             {"trained", fs::exists(stage.checkpoint)}});
+  }
+  for (const auto& split : pipeline.query_splits()) {
+    out["queries"][split] = inspect_data(pipeline.queries(split));
+  }
+  return out;
+}
+
+Json inspect_result(const fs::path& folder) {
+  auto run = read_run(folder);
+  const auto scores = read_scores(folder);
+  Json out{{"kind", "result"},
+           {"command", run["command"]},
+           {"options", run["options"]},
+           {"queries", scores.query_ids.size(0)}};
+  for (const auto& entry : scores.stages) {
+    out["scores"].push_back({{"name", entry.name},
+                             {"examples", entry.example_ids.size(0)},
+                             {"dtype", c10::toString(entry.scores.scalar_type())},
+                             {"lowest", entry.scores.min().item<double>()},
+                             {"highest", entry.scores.max().item<double>()}});
+  }
+  for (auto& [name, stage] : run["stages"].items()) {
+    stage.erase("solves");
+    out["stages"][name] = stage;
+  }
+  out["warnings"] = run["warnings"];
+  return out;
+}
+
+/// Key: value lines, nested tables indented.
+void print(const Json& json, int indent = 0) {
+  const std::string margin(static_cast<std::size_t>(indent), ' ');
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_array() && !value.empty() && value[0].is_object()) {
+      for (const auto& entry : value) {
+        fmt::print("{}{} {}\n", margin, key, entry.contains("name") ? entry["name"].get<std::string>() : "");
+        auto rest = entry;
+        rest.erase("name");
+        print(rest, indent + 2);
+      }
+    } else if (value.is_object()) {
+      fmt::print("{}{}\n", margin, key);
+      print(value, indent + 2);
+    } else {
+      fmt::print("{}{:<16} {}\n", margin, key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+/// One line a tensor reads better than nested keys.
+void print_tensors(const Json& json) {
+  for (const auto& tensor : json["tensors"]) {
+    fmt::print("{:<40} {:<9} {:<18} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
+               tensor["shape"].dump(),
+               !tensor.contains("rms")        ? ""
+               : tensor["finite"].get<bool>() ? fmt::format("rms {:.4g}", tensor["rms"].get<double>())
+                                              : "NOT FINITE");
+  }
+  fmt::print("{} entries\n", json["entries"].get<std::int64_t>());
+  if (json.contains("metadata")) {
+    print(json["metadata"]);
+  }
+}
+
+bool has_ending(const fs::path& path, const std::string& ending) {
+  const auto name = path.filename().string();
+  return name.ends_with(ending) || name.ends_with(ending + ".gz");
+}
+
+}  // namespace
+
+int inspect(const std::vector<std::string>& arguments) {
+  CommandLine line("inspect", "FILE|DIR",
+                   "Says what a safetensors file, a pipeline (.toml) or a result directory holds.");
+  line.positional("PATH", "a checkpoint or data set (.safetensors), a pipeline (.toml), or the directory of a result");
+  if (!line.parse(arguments)) {
+    return kDone;
+  }
+  const fs::path path = line.text("PATH");
+  Json out;
+  if (fs::is_directory(path)) {
+    out = inspect_result(path);
+  } else if (has_ending(path, ".toml")) {
+    out = inspect_pipeline(Pipeline(path, line.run_options()));
+  } else if (has_ending(path, ".safetensors")) {
+    out = inspect_safetensors(path);
+  } else {
+    throw InvalidArgument(
+        fmt::format("{}: expected a .safetensors file, a pipeline (.toml) or a result directory{}", path.string(),
+                    fs::exists(path) ? "; for other data sets name them in a pipeline and inspect that"
+                                     : ", and there is no such file"));
+  }
+  if (line.flag("json")) {
+    fmt::print("{}\n", out.dump(2));
+  } else if (out["kind"] == "safetensors") {
+    print_tensors(out);
+  } else {
+    print(out);
+  }
+  return kDone;
+}
+
+}  // namespace whence::cli

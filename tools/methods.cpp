@@ -1,0 +1,89 @@
+#include <fmt/format.h>
+
+#include <array>
+#include <functional>
+
+#include "cli.h"
+#include "whence/attribution/attributor.h"
+#include "whence/core/error.h"
+#include "whence/data/format.h"
+
+namespace whence::cli {
+namespace {
+
+template <class Base>
+nlohmann::ordered_json list() {
+  auto out = nlohmann::ordered_json::array();
+  for (const auto& method : whence::methods<Base>()) {
+    auto options = nlohmann::ordered_json::array();
+    for (const auto& option : method.options("")) {
+      options.push_back(
+          {{"name", option.name}, {"default", option.value}, {"expected", option.bound}, {"help", option.help}});
+    }
+    out.push_back(
+        {{"name", method.name}, {"summary", method.summary}, {"source", method.source}, {"options", options}});
+  }
+  return out;
+}
+
+struct Room {
+  const char* name;
+  const char* flag;
+  nlohmann::ordered_json (*list)();
+};
+
+constexpr std::array kRooms{
+    Room{"data", "format = \"…\" in a data table", &list<DataFormat>},
+    Room{"models", "[model] spec = \"…\"", &list<Model>},
+    Room{"losses", "loss = \"…\" of a stage", &list<Loss>},
+    Room{"tuning", "tuning = \"…\" of a stage", &list<Tuning>},
+    Room{"training", "optimizer = \"…\" of a stage", &list<Optimizer>},
+    Room{"curvature", "--curvature SPEC", &list<Curvature>},
+    Room{"solvers", "--solver SPEC", &list<Solver>},
+    Room{"attribution", "--method SPEC", &list<Attributor>},
+};
+
+void print(const Room& room, const nlohmann::ordered_json& methods) {
+  fmt::print("{}  ({})\n", room.name, room.flag);
+  for (const auto& method : methods) {
+    const auto source = method["source"].get<std::string>();
+    fmt::print("  {:<18}{}{}\n", method["name"].get<std::string>(), method["summary"].get<std::string>(),
+               source.empty() ? "" : fmt::format("  [{}]", source));
+    for (const auto& option : method["options"]) {
+      fmt::print("    {:<24}{}; {}; default {}\n", option["name"].get<std::string>(), option["help"].get<std::string>(),
+                 option["expected"].get<std::string>(), option["default"].get<std::string>());
+    }
+  }
+  fmt::print("\n");
+}
+
+}  // namespace
+
+int methods(const std::vector<std::string>& arguments) {
+  CommandLine line("methods", "[ROOM]",
+                   "Lists every registered method with its options. A spec is NAME or NAME:option=value,option=value.");
+  line.positional("ROOM", "show this room only", false);
+  if (!line.parse(arguments)) {
+    return kDone;
+  }
+  nlohmann::ordered_json all;
+  std::vector<std::string> known;
+  for (const auto& room : kRooms) {
+    known.emplace_back(room.name);
+    if (!line.has("ROOM") || line.text("ROOM") == room.name) {
+      all[room.name] = room.list();
+      if (!line.flag("json")) {
+        print(room, all[room.name]);
+      }
+    }
+  }
+  if (all.empty()) {
+    throw InvalidArgument(unknown_name("room", line.text("ROOM"), known));
+  }
+  if (line.flag("json")) {
+    fmt::print("{}\n", all.dump(2));
+  }
+  return kDone;
+}
+
+}  // namespace whence::cli

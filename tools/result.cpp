@@ -1,0 +1,85 @@
+#include "result.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+
+nlohmann::ordered_json read_run(const fs::path& folder) {
+  const auto path = folder / "run.json";
+  try {
+    auto run = nlohmann::ordered_json::parse(read_text(path));
+    for (const char* key : {"options", "pipeline", "arguments", "inputs"}) {
+      if (!run.contains(key)) {
+        throw DataError(fmt::format("{}: the key \"{}\" is missing, expected a run.json of whence rank or score",
+                                    path.string(), key));
+      }
+    }
+    return run;
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError(fmt::format("{}: not JSON ({})", path.string(), error.what()));
+  }
+}
+
+const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage) {
+  const auto scored = run["options"]["stage"].get<std::string>();
+  std::vector<std::string> known;
+  for (const auto& entry : scores.stages) {
+    const auto name = entry.name == "scores" ? scored : entry.name.substr(std::string("scores.").size());
+    if (name == stage) {
+      return entry;
+    }
+    known.push_back(name);
+  }
+  throw InvalidArgument("the scores are not of that stage: " + unknown_name("stage", stage, known));
+}
+
+void check_inputs_unchanged(const nlohmann::ordered_json& run) {
+  for (const auto& [file, expected] : run["inputs"].items()) {
+    const auto found = digest(file);
+    if (found != expected.get<std::string>()) {
+      throw DataError(fmt::format("{} has changed since the scores were made (SHA-256 {}…, expected {}…): score again",
+                                  file, found.substr(0, 12), expected.get<std::string>().substr(0, 12)));
+    }
+  }
+}
+
+ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
+  ScatterPlot plot;
+  plot.title = fmt::format("Leaving one example of {} out", evaluation["stage"].get<std::string>());
+  plot.x_title = "predicted change (-score / N)";
+  plot.y_title = "change after retraining";
+  plot.identity = true;
+  plot.regression = PlotLine{evaluation["slope"].get<double>(), evaluation["intercept"].get<double>()};
+  for (const auto& point : evaluation["points"]) {
+    plot.points.push_back({point["predicted"], point["actual"],
+                           fmt::format("query {}, example {}", point["query"].get<std::int64_t>(),
+                                       point["example"].get<std::int64_t>())});
+  }
+  return plot;
+}
+
+std::string example_label(const Dataset& data, std::int64_t row) {
+  if (data.target_kind() == TargetKind::kValues) {
+    return fmt::format("{:.4g}", data.targets()[row].flatten()[0].item<double>());
+  }
+  return data.classes()[static_cast<std::size_t>(data.targets()[row].item<std::int64_t>())];
+}
+
+std::int64_t row_of(const Dataset& data, std::int64_t id) {
+  const auto ids = data.ids().contiguous();
+  const auto* begin = ids.const_data_ptr<std::int64_t>();
+  const auto* found = std::find(begin, begin + ids.numel(), id);
+  if (found == begin + ids.numel()) {
+    throw DataError(fmt::format("the data has no example {}", id));
+  }
+  return found - begin;
+}
+
+}  // namespace whence::cli

@@ -1,0 +1,29 @@
+#pragma once
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "whence/report/svg.h"
+#include "whence/stages/pipeline.h"
+#include "whence/store/score_store.h"
+
+namespace whence::cli {
+
+/// run.json of a result directory. Throws DataError where the folder holds none, or a damaged one.
+nlohmann::ordered_json read_run(const std::filesystem::path& folder);
+
+/// The scores of one stage in a result.
+const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage);
+
+/// Throws DataError naming the first of the pipeline's files that has changed since the run.
+void check_inputs_unchanged(const nlohmann::ordered_json& run);
+
+/// The scatter of predicted on actual changes that evaluation.json holds.
+ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
+
+/// "7" or "sneaker": the class of an example, or its value.
+std::string example_label(const Dataset& data, std::int64_t row);
+/// Row of the example with this id. Throws DataError when there is none.
+std::int64_t row_of(const Dataset& data, std::int64_t id);
+
+}  // namespace whence::cli

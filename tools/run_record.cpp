@@ -1,0 +1,142 @@
+#include "run_record.h"
+
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <algorithm>
+
+#include "whence/core/files.h"
+#include "whence/core/parallel.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+
+RunRecord::RunRecord(const CommandLine& line, const Pipeline& pipeline) {
+  json_["command"] = line.command();
+  json_["arguments"] = line.arguments();
+  json_["pipeline"] = fs::absolute(pipeline.path()).string();
+  json_["options"] = nlohmann::ordered_json::object();
+  json_["options"]["dtype"] = line.text("dtype");
+  json_["options"]["device"] = line.text("device");
+  json_["options"]["batch-size"] = pipeline.options().batch_size;
+  json_["options"]["threads"] = threads();
+  json_["seed"] = pipeline.seed();
+  json_["versions"] = {{"whence", WHENCE_VERSION}, {"torch", TORCH_VERSION}};
+  json_["warnings"] = nlohmann::ordered_json::array();
+}
+
+void RunRecord::warning(const std::string& message) {
+  strict_ = true;
+  json_["warnings"].push_back(message);
+  warn(message);
+}
+
+void RunRecord::phase(const std::string& name) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!phase_.empty()) {
+    json_["seconds"][phase_] = std::chrono::duration<double>(now - phase_begin_).count();
+  }
+  phase_ = name;
+  phase_begin_ = now;
+}
+
+void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
+  std::vector<fs::path> files{pipeline.path()};
+  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
+    files.push_back(pipeline.stages()[k].checkpoint);
+    const auto& data = pipeline.training_data(k).files();
+    files.insert(files.end(), data.begin(), data.end());
+  }
+  files.insert(files.end(), queries.files().begin(), queries.files().end());
+  for (const auto& file : files) {
+    const auto name = fs::absolute(file).lexically_normal().string();
+    if (!json_["inputs"].contains(name)) {
+      json_["inputs"][name] = digest(file);
+    }
+  }
+}
+
+std::string far_from_minimum_text(const std::string& stage, const Stationarity& at) {
+  return fmt::format(
+      "stage {}: the checkpoint is not at a minimum: |gradient| = {:.2e}, {:.1e} of an example's gradient (expected at "
+      "most {:.0e}); "
+      "scores assume a minimum, so train it further",
+      stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum);
+}
+
+void RunRecord::add_stationarity(const Chain& chain) {
+  for (std::size_t k = 0; k < chain.size(); ++k) {
+    const auto& stage = chain[k];
+    const auto at = stationarity(stage.objective, stage.theta, stage.parent);
+    json_["stages"][stage.name] = {{"examples", stage.objective.data().size()},
+                                   {"trained-parameters", stage.objective.trained().entries()},
+                                   {"objective", at.objective},
+                                   {"gradient-norm", at.gradient_norm},
+                                   {"relative-gradient-norm", at.relative_gradient_norm}};
+    if (at.relative_gradient_norm > kFarFromMinimum) {
+      warning(far_from_minimum_text(stage.name, at));
+    }
+    if (k > 0 && !stage.objective.tuning().remembers_parent()) {
+      warning(
+          fmt::format("stage {}: nothing in its objective depends on stage {}, so at its minimum every score of the "
+                      "stages before is 0; "
+                      "use tuning full:proximity=…",
+                      stage.name, chain[k - 1].name));
+    }
+  }
+}
+
+void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
+                           const Chain& chain) {
+  for (std::size_t k = 0; k < evidence.size(); ++k) {
+    if (evidence[k].solved) {
+      json_["stages"][chain[k].name]["damping"] = evidence[k].damping;
+      json_["stages"][chain[k].name]["products"] = evidence[k].products;
+      if (evidence[k].mean_eigenvalue >= 0) {
+        json_["stages"][chain[k].name]["mean-eigenvalue"] = evidence[k].mean_eigenvalue;
+      }
+    }
+  }
+  for (const auto& [stage, summaries] : solves) {
+    if (summaries.empty()) {
+      continue;
+    }
+    auto list = nlohmann::ordered_json::array();
+    std::int64_t unconverged = 0;
+    double worst = 0;
+    for (const auto& summary : summaries) {
+      list.push_back({{"termination", to_string(summary.termination)},
+                      {"iterations", summary.iterations},
+                      {"relative-residual", summary.relative_residual},
+                      {"seconds", summary.seconds},
+                      {"message", summary.message}});
+      worst = std::max(worst, summary.relative_residual);
+      unconverged += summary.termination == Termination::kConverged ? 0 : 1;
+    }
+    json_["stages"][stage]["largest-relative-residual"] = worst;
+    json_["stages"][stage]["unconverged-solves"] = unconverged;
+    json_["stages"][stage]["solves"] = list;
+    if (unconverged > 0) {
+      const auto first = std::find_if(summaries.begin(), summaries.end(),
+                                      [](const auto& s) { return s.termination != Termination::kConverged; });
+      warning(fmt::format("stage {}: {} of {} solves did not converge, the largest relative residual is {:.1e} ({})",
+                          stage, unconverged, summaries.size(), worst, first->message));
+    }
+  }
+}
+
+std::string RunRecord::key() const {
+  auto options = json_["options"];
+  options.erase("threads");
+  options.erase("batch-size");
+  return nlohmann::ordered_json{
+      {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
+      .dump();
+}
+
+void RunRecord::write(const fs::path& path) {
+  phase("");
+  write_text(path, json_.dump(2) + "\n");
+}
+
+}  // namespace whence::cli

@@ -1,0 +1,94 @@
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "cli.h"
+#include "whence/core/error.h"
+
+namespace {
+
+using namespace whence;
+using namespace whence::cli;
+
+struct Command {
+  const char* name;
+  int (*run)(const std::vector<std::string>&);
+  const char* summary;
+};
+
+constexpr std::array kCommands{
+    Command{"train", &train, "train the stages that have no checkpoint yet, in order"},
+    Command{"rank", &rank, "score, then show and save the strongest examples per query"},
+    Command{"score", &score, "the whole score matrix, for batches; resumable"},
+    Command{"evaluate", &evaluate, "do the scores predict what retraining does?"},
+    Command{"report", &cli::report, "one self-contained HTML page of a result directory"},
+    Command{"inspect", &inspect, "what a checkpoint, data set, pipeline or result holds"},
+    Command{"methods", &cli::methods, "every registered method, its options, bounds, defaults, source"},
+};
+
+std::string usage() {
+  std::string text =
+      "whence: which training examples, from any stage of a model's life, made it say this?\n\nUsage: whence COMMAND "
+      "[ARGUMENTS]\n\nCommands:\n";
+  for (const auto& command : kCommands) {
+    text += fmt::format("  {:<10}{}\n", command.name, command.summary);
+  }
+  return text + "\n`whence COMMAND --help` tells the rest; `whence methods` is the reference manual.\n";
+}
+
+int dispatch(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) {
+    throw UsageError("a command is missing; `whence --help` lists them");
+  }
+  if (arguments[0] == "-h" || arguments[0] == "--help") {
+    fmt::print("{}", usage());
+    return kDone;
+  }
+  if (arguments[0] == "--version") {
+    fmt::print("whence {}\n", WHENCE_VERSION);
+    return kDone;
+  }
+  std::vector<std::string> known;
+  for (const auto& command : kCommands) {
+    if (arguments[0] == command.name) {
+      return command.run({arguments.begin() + 1, arguments.end()});
+    }
+    known.emplace_back(command.name);
+  }
+  throw UsageError(unknown_name("command", arguments[0], known));
+}
+
+int fail(const char* kind, const std::string& message, int status) {
+  end_progress();
+  std::fprintf(stderr, "whence: %s: %s\n", kind, message.c_str());
+  return status;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  install_signal_handlers();
+  try {
+    return dispatch({values + 1, values + count});
+  } catch (const Interrupted&) {
+    return fail("interrupted", "what is complete stays; the same command goes on from there", 128 + received_signal());
+  } catch (const UsageError& error) {
+    return fail("error", error.what(), kUsage);
+  } catch (const Error& error) {
+    return fail("error", error.what(), kUserError);
+  } catch (const c10::OutOfMemoryError& error) {
+    return fail("error",
+                fmt::format("out of memory: {}; lower --batch-size or --query-block", error.what_without_backtrace()),
+                kUserError);
+  } catch (const std::bad_alloc&) {
+    return fail("error", "out of memory; lower --batch-size or --query-block", kUserError);
+  } catch (const c10::Error& error) {
+    return fail("bug", error.what_without_backtrace(), kBug);
+  } catch (const std::exception& error) {
+    return fail("bug", error.what(), kBug);
+  }
+}
