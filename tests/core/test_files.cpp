@@ -1,0 +1,152 @@
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "data/scratch.h"
+#include "support/near.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+
+namespace whence::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// No file may grow past `bytes` while this lives, as on a full disk.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{bytes, before_.rlim_max};
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) {  // no assertion here: what it prints may go to a file
+      throw std::runtime_error("setrlimit");
+    }
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int) = nullptr;
+};
+
+TEST_SUITE_BEGIN("core");
+
+TEST_CASE("files: plain and gzipped bytes are read whole") {
+  const Scratch scratch;
+  std::string text(300'000, '\0');
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    text[i] = static_cast<char>(i * i % 251);
+  }
+  CHECK(read_text(scratch.put("plain", text)) == text);
+  CHECK(read_text(scratch.put("packed.gz", text)) == text);
+  CHECK(read_text(scratch.put("zeros.gz", std::string(5'000'000, '\0'))).size() == 5'000'000);
+  CHECK(read_text(scratch.put("empty", "")).empty());
+  CHECK(read_text(scratch.put("empty.gz", "")).empty());
+  const auto held = open_bytes(scratch / "plain");
+  fs::remove(scratch / "plain");
+  CHECK(std::to_integer<int>(held->bytes()[1000]) == 1000 * 1000 % 251);
+}
+
+TEST_CASE("files: what cannot be read is named, with the reason") {
+  const Scratch scratch;
+  CHECK_MESSAGE_HOLDS(DataError, "cannot read " + (scratch / "gone").string() + ": No such file",
+                      open_bytes(scratch / "gone"));
+  CHECK_MESSAGE_HOLDS(DataError, "No such file", open_bytes(scratch / "gone.gz"));
+  CHECK_MESSAGE_HOLDS(DataError, "not a regular file", open_bytes(scratch.folder()));
+  CHECK_MESSAGE_HOLDS(DataError, "No such file", digest(scratch / "gone"));
+}
+
+TEST_CASE("files: a gzip stream truncated or damaged is refused") {
+  const Scratch scratch;
+  std::string text;
+  for (int i = 0; i < 2000; ++i) {
+    text += std::to_string(i * 7919 % 10007) + ' ';
+  }
+  const auto whole = bytes_of(scratch.put("a.gz", text));
+  const auto put_raw = [&](const std::string& bytes) {
+    std::ofstream(scratch / "bad.gz", std::ios::binary | std::ios::trunc) << bytes;
+    return scratch / "bad.gz";
+  };
+  for (std::size_t size = 2; size < whole.size(); size += size < 64 || whole.size() - size < 64 ? 1 : 97) {
+    INFO("first ", size, " of ", whole.size(), " bytes");
+    CHECK_MESSAGE_HOLDS(DataError, "bad.gz: damaged or truncated gzip stream",
+                        open_bytes(put_raw(whole.substr(0, size))));
+  }
+  for (const std::size_t place : {whole.size() - 1, whole.size() - 6, whole.size() / 2}) {
+    auto bytes = whole;
+    bytes[place] = static_cast<char>(bytes[place] ^ 0x10);
+    CHECK_MESSAGE_HOLDS(DataError, "bad.gz: damaged or truncated gzip stream", open_bytes(put_raw(bytes)));
+  }
+}
+
+TEST_CASE("files: write_atomically leaves the whole file and no part") {
+  const Scratch scratch;
+  write_text(scratch / "a", "first");
+  write_text(scratch / "a", "second");
+  CHECK(bytes_of(scratch / "a") == "second");
+  CHECK(!fs::exists(scratch / "a.part"));
+}
+
+TEST_CASE("files: a write that fails keeps the old file and leaves no part") {
+  const Scratch scratch;
+  write_text(scratch / "a", "old");
+  CHECK_THROWS_AS(write_atomically(scratch / "a",
+                                   [](std::ostream& out) {
+                                     out << "half";
+                                     throw Interrupted();
+                                   }),
+                  Interrupted);
+  CHECK(bytes_of(scratch / "a") == "old");
+  CHECK(!fs::exists(scratch / "a.part"));
+  CHECK_MESSAGE_HOLDS(DataError, "cannot write " + (scratch / "no/such/a").string() + ": No such file",
+                      write_text(scratch / "no/such/a", "x"));
+  CHECK(!fs::exists(scratch / "no"));
+  fs::create_directory(scratch / "folder");
+  CHECK_MESSAGE_HOLDS(DataError, "folder: Is a directory", write_text(scratch / "folder", "x"));
+  CHECK(!fs::exists(scratch / "folder.part"));
+}
+
+TEST_CASE("files: a full disk is an error that leaves nothing") {
+  const Scratch scratch;
+  std::string large, small, kept;
+  {
+    const FullDisk full(4096);
+    large = message_of<DataError>([&] { write_text(scratch / "large", std::string(1'000'000, 'x')); });
+    // Small pieces fail only when the stream's buffer is flushed.
+    small = message_of<DataError>([&] {
+      write_atomically(scratch / "small", [](std::ostream& out) {
+        for (int i = 0; i < 100'000; ++i) {
+          out << i << '\n';
+        }
+      });
+    });
+    kept = message_of<DataError>([&] { write_text(scratch / "fits", std::string(4096, 'x')); });
+  }
+  CHECK_MESSAGE(large.find("cannot write") == 0, large);
+  CHECK_MESSAGE(small.find("cannot write") == 0, small);
+  CHECK_MESSAGE(large.find("File too large") != large.npos, large);
+  CHECK(kept.empty());
+  CHECK(fs::exists(scratch / "fits"));
+  CHECK(std::distance(fs::directory_iterator(scratch.folder()), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("files: digest is SHA-256") {
+  const Scratch scratch;
+  // FIPS 180-4 examples.
+  CHECK(digest(scratch.put("abc", "abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(digest(scratch.put("none", "")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  const auto packed = scratch.put("abc.gz", "abc");
+  fs::copy(packed, scratch / "same-bytes");
+  CHECK(digest(packed) == digest(scratch / "same-bytes"));  // of the file as it lies, not of what it inflates to
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace whence::test

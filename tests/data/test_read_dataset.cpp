@@ -1,0 +1,169 @@
+#include <nlohmann/json.hpp>
+
+#include "data/scratch.h"
+#include "support/near.h"
+#include "whence/core/error.h"
+#include "whence/data/dataset.h"
+#include "whence/data/format.h"
+#include "whence/data/safetensors.h"
+
+namespace whence::test {
+namespace {
+
+using nlohmann::json;
+
+/// Examples 0 .. 6 with input i and labels 5 6 3 5 9 6 3, read under these keys.
+Dataset read(json keys, const std::vector<std::string>& known = {},
+             const at::Tensor& targets = at::tensor({5, 6, 3, 5, 9, 6, 3}, at::kLong),
+             const at::Tensor& inputs = at::arange(7, at::kFloat).unsqueeze(1)) {
+  const Scratch scratch;
+  ParameterSet tensors;
+  tensors.add("inputs", inputs);
+  tensors.add("targets", targets);
+  write_safetensors(scratch / "d.safetensors", tensors);
+  keys["format"] = "safetensors";
+  keys["file"] = "d.safetensors";
+  return read_dataset(keys, scratch.folder(), TargetKind::kClasses, known);
+}
+
+at::Tensor longs(std::initializer_list<std::int64_t> values) {
+  return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong);
+}
+
+TEST_SUITE_BEGIN("data");
+
+TEST_CASE("classes: without a list, 0 to the highest label") {
+  const auto data = read(json::object());
+  CHECK(data.outputs() == 10);
+  CHECK(data.classes().back() == "9");
+  CHECK(at::equal(data.targets(), longs({5, 6, 3, 5, 9, 6, 3})));
+}
+
+TEST_CASE("classes: a list keeps and numbers in its order, limit comes after, ids stay") {
+  const auto data = read({{"classes", {6, 5}}, {"limit", 3}});
+  CHECK(data.classes() == std::vector<std::string>{"6", "5"});
+  CHECK(at::equal(data.targets(), longs({1, 0, 1})));
+  CHECK(at::equal(data.ids(), longs({0, 1, 3})));
+  CHECK(at::equal(data.batch(0, 3).inputs.flatten(), data.batch(0, 3).ids.to(at::kDouble)));
+  CHECK(at::equal(read({{"limit", 2}}).ids(), longs({0, 1})));
+  CHECK(read({{"limit", 100}}).size() == 7);
+}
+
+TEST_CASE("classes: known ones fix the numbering, and a list only filters") {
+  const std::vector<std::string> known{"9", "3", "5", "6"};
+  CHECK(at::equal(read(json::object(), known).targets(), longs({2, 3, 1, 2, 0, 3, 1})));
+  const auto filtered = read({{"classes", {3, 9}}}, known);
+  CHECK(filtered.classes() == known);
+  CHECK(at::equal(filtered.targets(), longs({1, 0, 1})));
+  CHECK(at::equal(filtered.ids(), longs({2, 4, 6})));
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: example 2 has label 3, expected one of 5, 6",
+                      read(json::object(), {"5", "6"}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "safetensors: key classes: unknown class \"3\"",
+                      read({{"classes", {3}}}, {"5", "6"}));
+}
+
+TEST_CASE("classes: what is refused") {
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key classes: no example of ", read({{"classes", {5, 4}}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "has label 4", read({{"classes", {5, 4}}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key classes = [5, 5] names one twice", read({{"classes", {5, 5}}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key classes = [], expected a list of labels",
+                      read({{"classes", json::array()}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key classes = [1.5], expected a list of labels", read({{"classes", {1.5}}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = 0, expected >= 1", read({{"limit", 0}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = \"7\", expected >= 1", read({{"limit", "7"}}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = 18446744073709551615", read({{"limit", UINT64_MAX}}));
+  const auto negative = longs({5, 6, 5, -2, 6, 5, 6});
+  CHECK_MESSAGE_HOLDS(DataError, "example 3 has label -2, expected >= 0", read(json::object(), {}, negative));
+  CHECK_MESSAGE_HOLDS(DataError, "example 3 has label -2, expected >= 0", read({{"classes", {5}}}, {}, negative));
+  CHECK(at::equal(read({{"classes", {-2, 5, 6}}}, {}, negative).targets(), longs({1, 2, 1, 0, 2, 1, 2})));
+  CHECK_MESSAGE_HOLDS(DataError, "example 6 has label 4000000000000, expected less than",
+                      read(json::object(), {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})));
+  CHECK(read({{"classes", {4000000000000}}}, {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})).size() == 1);
+}
+
+TEST_CASE("safetensors examples: floating targets are values, with one or more an example") {
+  const auto one = read(json::object(), {}, at::arange(7, at::kFloat));
+  CHECK(one.target_kind() == TargetKind::kValues);
+  CHECK(one.targets().sizes() == at::IntArrayRef({7, 1}));
+  const auto two = read({{"limit", 3}}, {}, at::arange(14, at::kDouble).view({7, 2}));
+  CHECK(two.outputs() == 2);
+  CHECK(at::equal(two.batch(2, 3).targets, at::tensor({4.0, 5.0}, at::kDouble).view({1, 2})));
+  CHECK_MESSAGE_HOLDS(DataError, "targets are values, expected classes 5, 6",
+                      read(json::object(), {"5", "6"}, at::zeros({7})));
+}
+
+TEST_CASE("safetensors examples: what is refused") {
+  CHECK_MESSAGE_HOLDS(DataError, "integer targets [7, 1], expected [N, ...] and [N]",
+                      read(json::object(), {}, at::zeros({7, 1}, at::kLong)));
+  CHECK_MESSAGE_HOLDS(DataError, "7 inputs, but 6 targets", read(json::object(), {}, at::zeros({6}, at::kLong)));
+  CHECK_MESSAGE_HOLDS(DataError, "no examples", read(json::object(), {}, at::zeros({0}, at::kLong), at::zeros({0, 2})));
+  auto inputs = at::zeros({7, 2}, at::kHalf);
+  inputs[4][1] = INFINITY;
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: the inputs of example 4 hold NaN or infinity",
+                      read(json::object(), {}, at::zeros({7}, at::kLong), inputs));
+  auto values = at::zeros({7}, at::kFloat);
+  values[6] = NAN;
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: the targets of example 6 hold NaN or infinity",
+                      read(json::object(), {}, values));
+
+  const Scratch scratch;
+  ParameterSet tensors;
+  tensors.add("inputs", at::zeros({2, 2}));
+  tensors.add("labels", at::zeros({2}, at::kLong));
+  write_safetensors(scratch / "d", tensors);
+  CHECK_MESSAGE_HOLDS(DataError, "no tensor \"targets\", it holds: labels, inputs",
+                      read_dataset({{"format", "safetensors"}, {"file", "d"}}, scratch.folder(), TargetKind::kClasses));
+}
+
+TEST_CASE("data table: keys are checked by name, with the nearest") {
+  const auto refuse = [](const json& table, const std::string& part) {
+    CHECK_MESSAGE_HOLDS(InvalidArgument, part, read_dataset(table, ".", TargetKind::kClasses));
+  };
+  refuse(json::array(), "data: key format is missing, expected one of idx, cifar, csv, tsv, safetensors");
+  refuse({{"images", "a"}}, "data: key format is missing");
+  refuse({{"format", 3}}, "data: key format is missing");
+  refuse({{"format", "idz"}}, "unknown data format \"idz\"; did you mean \"idx\"?");
+  refuse({{"format", "idx:images=a"}}, "unknown option \"images\"");
+  refuse({{"format", "idx"}, {"image", "a"}},
+         "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, classes, limit");
+  refuse({{"format", "idx"}, {"images", "a"}}, "idx: key labels is missing, expected a path");
+  refuse({{"format", "idx"}, {"images", ""}, {"labels", "b"}}, "idx: key images = \"\", expected a path");
+  refuse({{"format", "idx"}, {"images", {"a"}}, {"labels", "b"}}, "idx: key images = [\"a\"], expected a path");
+  refuse({{"format", "safetensors"}, {"fil", "a"}}, "did you mean \"file\"?");
+}
+
+TEST_CASE("data table: an absolute path stays as it is") {
+  const Scratch scratch, elsewhere;
+  const auto path = scratch.put("t.csv", "x,label\n1,0\n");
+  const auto data =
+      read_dataset({{"format", "csv"}, {"file", path.string()}}, elsewhere.folder(), TargetKind::kClasses);
+  CHECK(data.files() == std::vector<std::filesystem::path>{path});
+}
+
+TEST_CASE("registry: every format lists its keys once, ending with those all have") {
+  for (const auto& method : methods<DataFormat>()) {
+    INFO(std::string(method.name));
+    const auto keys = method.options("");
+    REQUIRE(keys.size() >= 3);
+    std::vector<std::string> names;
+    for (const auto& key : keys) {
+      names.push_back(key.name);
+      CHECK(!key.value.empty());
+      CHECK(!key.bound.empty());
+      CHECK(!key.help.empty());
+    }
+    CHECK(names[names.size() - 2] == "classes");
+    CHECK(names.back() == "limit");
+    std::sort(names.begin(), names.end());
+    CHECK(std::adjacent_find(names.begin(), names.end()) == names.end());
+    json table{{"format", method.name}, {"no-such-key", 1}};
+    CHECK_MESSAGE_HOLDS(InvalidArgument, std::string(method.name) + ": unknown key \"no-such-key\"",
+                        read_dataset(table, ".", TargetKind::kClasses));
+  }
+  CHECK(methods<DataFormat>()[1].options("")[2].value == "1");  // label-bytes
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace whence::test
