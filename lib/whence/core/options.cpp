@@ -54,7 +54,7 @@ bool within(const std::vector<std::int64_t>& value, const Bound& bound) {
 }
 bool within(const std::string& value, const OneOf& bound) {
   const auto padded = fmt::format("|{}|", bound.words);
-  return padded.find(fmt::format("|{}|", value)) != padded.npos;
+  return value.find('|') == value.npos && padded.find(fmt::format("|{}|", value)) != padded.npos;
 }
 
 std::string method_name(std::string_view identifier) {
