@@ -18,7 +18,9 @@ run() {
   "$WHENCE" "$@"
 }
 
-run train examples/quickstart.toml
-run rank examples/quickstart.toml --stage pretrain --queries test --out examples/run/rank
-run evaluate examples/quickstart.toml --stage pretrain --scores examples/run/rank --against retraining --out examples/run/evaluate
-run report examples/run/rank --out examples/run/report.html
+pipeline=examples/quickstart.toml
+result=examples/run/result
+run train "$pipeline" --dtype float64
+run rank "$pipeline" --stage pretrain --queries test --top 3 --dtype float64 --out "$result"
+run evaluate "$pipeline" --stage pretrain --scores "$result" --examples 20
+run report "$result"

@@ -16,6 +16,7 @@ case "${1:-}" in
 esac
 
 source scripts/setup.sh doctest-dev dataset-fashion-mnist
+scripts/digits.sh
 jobs=$(nproc)
 ((jobs <= 2)) || jobs=$((jobs / 2))  # a compilation takes up to 1.5 GB
 cmake --preset "$preset"

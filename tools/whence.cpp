@@ -1,8 +1,10 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 
@@ -17,17 +19,18 @@ using namespace whence::cli;
 struct Command {
   const char* name;
   int (*run)(const std::vector<std::string>&);
+  bool computes;
   const char* summary;
 };
 
 constexpr std::array kCommands{
-    Command{"train", &train, "train the stages that have no checkpoint yet, in order"},
-    Command{"rank", &rank, "score, then show and save the strongest examples per query"},
-    Command{"score", &score, "the whole score matrix, for batches; resumable"},
-    Command{"evaluate", &evaluate, "do the scores predict what retraining does?"},
-    Command{"report", &cli::report, "one self-contained HTML page of a result directory"},
-    Command{"inspect", &inspect, "what a checkpoint, data set, pipeline or result holds"},
-    Command{"methods", &cli::methods, "every registered method, its options, bounds, defaults, source"},
+    Command{"train", &train, true, "train the stages that have no checkpoint yet, in order"},
+    Command{"rank", &rank, true, "score, then show and save the strongest examples per query"},
+    Command{"score", &score, true, "the whole score matrix, for batches; resumable"},
+    Command{"evaluate", &evaluate, true, "do the scores predict what retraining does?"},
+    Command{"report", &cli::report, false, "one self-contained HTML page of a result directory"},
+    Command{"inspect", &inspect, false, "what a checkpoint, data set, pipeline or result holds"},
+    Command{"methods", &cli::methods, false, "every registered method, its options, bounds, defaults, source"},
 };
 
 std::string usage() {
@@ -40,7 +43,17 @@ std::string usage() {
   return text + "\n`whence COMMAND --help` tells the rest; `whence methods` is the reference manual.\n";
 }
 
-int dispatch(const std::vector<std::string>& arguments) {
+/// OpenMP's threads wait for work by spinning, which on a few cores takes the time that the work needs: 3.4 s of
+/// training became 70 s on two. The policy is read when the runtime is loaded, before main(), so the program starts
+/// itself again with it, once.
+void wait_without_spinning(char** arguments) {
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) {
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", arguments);  // where this fails, all works as before, only slower
+  }
+}
+
+int dispatch(char** values, const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
     throw UsageError("a command is missing; `whence --help` lists them");
   }
@@ -55,6 +68,9 @@ int dispatch(const std::vector<std::string>& arguments) {
   std::vector<std::string> known;
   for (const auto& command : kCommands) {
     if (arguments[0] == command.name) {
+      if (command.computes) {
+        wait_without_spinning(values);
+      }
       return command.run({arguments.begin() + 1, arguments.end()});
     }
     known.emplace_back(command.name);
@@ -73,7 +89,7 @@ int fail(const char* kind, const std::string& message, int status) {
 int main(int count, char** values) {
   install_signal_handlers();
   try {
-    return dispatch({values + 1, values + count});
+    return dispatch(values, {values + 1, values + count});
   } catch (const Interrupted&) {
     return fail("interrupted", "what is complete stays; the same command goes on from there", 128 + received_signal());
   } catch (const UsageError& error) {

@@ -121,7 +121,7 @@ TEST_CASE("registry: a spec makes its method, with the options behind the colon"
   CHECK_MESSAGE_HOLDS(InvalidArgument, "unknown knob \"rund\"; did you mean \"round\"? known: round, square",
                       create<Knob>("rund:depth=2"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "unknown knob \"\"", create<Knob>(""));
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "round_knob: unknown option \"x\"", create<Knob>("round:x=1"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "round-knob: unknown option \"x\"", create<Knob>("round:x=1"));
 }
 
 TEST_SUITE_END();

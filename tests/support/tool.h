@@ -29,8 +29,8 @@ class ToolFolder {
   ToolFolder()
       : path_(std::filesystem::temp_directory_path() / fmt::format("whence-test-{}-{}", ::getpid(), ++count())) {
     std::filesystem::create_directories(path_);
-    write_data("pretrain.safetensors", 40, 0);
-    write_data("finetune.safetensors", 24, 1);
+    write_data("pretrain.safetensors", 200, 0);
+    write_data("finetune.safetensors", 100, 1);
     write_data("queries.safetensors", 5, 2);
     write("pipeline.toml", pipeline());
   }

@@ -28,10 +28,12 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
   std::string message = "unknown ";
   ((message += kind) += " \"") += name;
   message += '"';
-  const auto nearest = std::min_element(known.begin(), known.end(), [&](const auto& a, const auto& b) {
-    return edit_distance(name, a) < edit_distance(name, b);
-  });
-  if (nearest != known.end() && edit_distance(name, *nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
+  const auto distance = [&](const std::string& other) {  // a word cut short is as near as one letter
+    return !name.empty() && other.starts_with(name) ? 1 : edit_distance(name, other);
+  };
+  const auto nearest = std::min_element(known.begin(), known.end(),
+                                        [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  if (nearest != known.end() && distance(*nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
     message += "; did you mean \"" + *nearest + "\"?";
   }
   message += " known: ";
