@@ -235,7 +235,9 @@ TEST_CASE("parallel: between runs on the calling thread, and may stop the work")
     std::atomic<int> elsewhere{0};
     // Other threads wait for the caller's first item: short work could otherwise be over before it takes one.
     const auto body = [&](std::int64_t) {
-      caller_works = caller_works || std::this_thread::get_id() == caller;
+      if (std::this_thread::get_id() == caller) {
+        caller_works = true;
+      }
       while (!caller_works) {
         std::this_thread::yield();
       }

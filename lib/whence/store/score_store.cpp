@@ -126,10 +126,15 @@ class ScoreStore::Work {
  public:
   Work(const fs::path& folder, const std::string& run_key, std::vector<ScoreLayout> layouts, at::Tensor query_ids,
        at::ScalarType dtype);
-  /// Keeps what is done; a failure here was or will be seen by whoever reads the folder.
+  /// Keeps what is done, and leaves nothing where nothing was; a failure here was or will be seen by whoever reads the
+  /// folder.
   ~Work() {
     try {
       commit();
+      std::error_code ignored;
+      if (journal_size_ == 0 && !holds_vectors()) {
+        fs::remove_all(partial_, ignored);
+      }
     } catch (const Error&) {
     }
   }
@@ -149,6 +154,12 @@ class ScoreStore::Work {
     Block block;
   };
 
+  bool holds_vectors() const {
+    std::error_code ignored;
+    const fs::directory_iterator files(partial_, ignored);
+    return std::any_of(begin(files), end(files),
+                       [](const auto& file) { return file.path().filename().string().starts_with("vectors."); });
+  }
   std::string fingerprint() const;
   void claim();
   void replay();
