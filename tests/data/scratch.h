@@ -1,5 +1,4 @@
 #pragma once
-#include <doctest/doctest.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -7,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+
+#include "support/near.h"  // torch before doctest: both define CHECK, and the last one counts
 
 namespace whence::test {
 

@@ -21,7 +21,14 @@ awk '/<!-- snippet: install -->/ { wanted = 1 } wanted && inside && /^```/ { exi
 cp "$source_dir/CMakeLists.txt" "$work/"
 "$cmake" -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$work/prefix"
 "$cmake" --build "$work/build"
-(cd "$source_dir/../../examples" && "$work/build/program")
-if [[ -x $work/prefix/bin/whence ]]; then
-  "$work/prefix/bin/whence" --version  # finds LibTorch by itself
+"$work/prefix/bin/whence" --version  # finds LibTorch by itself
+if [[ ! -d /usr/share/datasets/fashion-mnist ]]; then
+  echo "the program was built, and not run: the package dataset-fashion-mnist is not installed"
+  exit
 fi
+mkdir "$work/examples"
+cp "$source_dir/../../examples/quickstart.toml" "$work/examples/"
+cd "$work/examples"
+"$work/prefix/bin/whence" train quickstart.toml --dtype float64 --quiet
+OMP_WAIT_POLICY=passive "$work/build/program" | tee out.txt
+[[ $(grep -c '^query ' out.txt) == 3 ]]
