@@ -8,7 +8,7 @@
   X(csv, "csv", "a table of numbers, comma separated", "RFC 4180")                                      \
   X(tsv, "tsv", "a table of numbers, tab separated, without quoting", "iana.org, tab-separated-values") \
   X(safetensors, "safetensors", "tensors `inputs` [N, ...] and `targets` [N] or [N, k]",                \
-    "huggingface.co/docs/safetensors")
+    "the safetensors format specification")
 
 namespace whence {
 namespace {

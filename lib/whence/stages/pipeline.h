@@ -12,7 +12,7 @@ namespace whence {
 
 /// How a pipeline is computed, apart from what it says itself.
 struct RunOptions {
-  std::optional<std::uint64_t> seed;  ///< In place of the file's.
+  std::optional<std::uint64_t> seed = {};  ///< In place of the file's.
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
   std::int64_t batch_size = 1024;
