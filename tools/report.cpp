@@ -35,6 +35,11 @@ Content content_of(const Dataset& data, std::int64_t row) {
   return out;
 }
 
+/// "class 9", or "value 0.31".
+std::string card_label(const Dataset& data, std::int64_t row) {
+  return (data.target_kind() == TargetKind::kClasses ? "class " : "value ") + example_label(data, row);
+}
+
 Fact fact(const std::string& name, const std::string& value, bool good, const std::string& note = {}) {
   return {name, value, good ? Fact::State::kGood : Fact::State::kWarning, note};
 }
@@ -106,7 +111,7 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
     if (cards.empty() || cards.back().id != ranking.query) {
       const auto row = row_of(queries, ranking.query);
       cards.push_back({ranking.query,
-                       example_label(queries, row),
+                       card_label(queries, row),
                        fmt::format("{} {:.4g}", run["options"]["measurement"].get<std::string>(), ranking.measurement),
                        content_of(queries, row),
                        {},
@@ -115,7 +120,7 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
     const auto& data = pipeline.training_data(pipeline.stage_index(ranking.stage));
     const auto card = [&](const RankedExample& example) {
       const auto row = row_of(data, example.example);
-      return ExampleCard{example.example, several ? ranking.stage : "", example_label(data, row), example.score,
+      return ExampleCard{example.example, several ? ranking.stage : "", card_label(data, row), example.score,
                          example.removal, content_of(data, row)};
     };
     for (const auto& example : ranking.proponents) {
@@ -150,7 +155,7 @@ int report(const std::vector<std::string>& arguments) {
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
   Page page;
-  page.title = fmt::format("Where {} comes from", run["options"]["queries"].get<std::string>());
+  page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
   page.subtitle = fmt::format(
       "{}: examples of {} behind {} queries", pipeline.path().filename().string(),
       run["options"]["stage"] == "all" ? "every stage" : "stage " + run["options"]["stage"].get<std::string>(),

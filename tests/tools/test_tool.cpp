@@ -52,6 +52,7 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   const auto run = folder.json("result/run.json");
   CHECK(run["stages"]["finetune"]["relative-gradient-norm"].get<double>() < 1e-7);
   CHECK(run["stages"]["pretrain"]["solves"].size() == 5);
+  CHECK(run["stages"]["finetune"]["solves"].size() == 5);  // the sweep passes it
   CHECK(run["inputs"].size() == 6);
   CHECK(run["options"]["solver"] == "cg:max-iterations=1000,relative-tolerance=1e-06,residual-period=50");
 

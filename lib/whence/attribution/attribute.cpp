@@ -12,11 +12,14 @@
 namespace whence {
 namespace {
 
-/// Directions and summaries as tensors, so that they can be kept in a file and come back the same.
+/// Directions of the scored stages, and the summaries of all that were solved, as tensors: so that they can be kept in
+/// a file and come back the same.
 ParameterSet pack(const std::vector<Directions>& directions, const std::vector<std::size_t>& stages) {
   ParameterSet out;
   for (const auto k : stages) {
     out.add(fmt::format("vectors.{}", k), directions[k].vectors);
+  }
+  for (auto k = stages.front(); k < directions.size(); ++k) {
     const auto& summaries = directions[k].summaries;
     auto table = at::empty({static_cast<std::int64_t>(summaries.size()), 4}, at::kDouble);
     for (std::size_t i = 0; i < summaries.size(); ++i) {
@@ -35,6 +38,8 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
   std::vector<Directions> out(count);
   for (const auto k : stages) {
     out[k].vectors = kept.at(fmt::format("vectors.{}", k));
+  }
+  for (auto k = stages.front(); k < count; ++k) {
     const auto table = kept.at(fmt::format("summaries.{}", k)).contiguous();
     for (std::int64_t i = 0; i < table.size(0); ++i) {
       const auto* row = table.const_data_ptr<double>() + 4 * i;
@@ -90,11 +95,11 @@ class StageScorer {
 
 std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionSource& source, const VectorCache& cache,
                                          const Progress& progress) {
+  const auto first_stage = task.stages.front();
   std::vector<AttributionSolves> solves;
-  for (const auto k : task.stages) {
+  for (auto k = first_stage; k < task.chain.size(); ++k) {
     solves.push_back({task.chain[k].name, {}});
   }
-  const auto first_stage = task.stages.front();
   for (std::int64_t begin = 0; begin < task.queries.size(); begin += task.query_block) {
     const auto end = std::min(task.queries.size(), begin + task.query_block);
     const auto block_name = fmt::format("queries {}-{}", begin, end - 1);
@@ -113,10 +118,12 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionS
         cache.save(block_name, pack(directions, task.stages));
       }
     }
+    for (std::size_t i = 0; i < solves.size(); ++i) {
+      const auto& summaries = directions[first_stage + i].summaries;
+      solves[i].summaries.insert(solves[i].summaries.end(), summaries.begin(), summaries.end());
+    }
     for (std::size_t s = 0; s < task.stages.size(); ++s) {
       const auto& stage = task.chain[task.stages[s]];
-      const auto& summaries = directions[task.stages[s]].summaries;
-      solves[s].summaries.insert(solves[s].summaries.end(), summaries.begin(), summaries.end());
       const StageScorer scorer(stage, directions[task.stages[s]], source.normalized());
       const auto& data = stage.objective.data();
       const auto step = stage.objective.batch_size();

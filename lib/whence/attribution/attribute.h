@@ -27,7 +27,7 @@ struct AttributionTask {
       32;  ///< Queries that are solved for together. Memory: about 8 vectors of the parameters each.
 };
 
-/// The solves of one scored stage, one summary a query (none for methods that solve nothing).
+/// The solves at one stage, one summary a query (none for methods that solve nothing).
 struct AttributionSolves {
   std::string stage;
   std::vector<SolverSummary> summaries;
@@ -37,7 +37,8 @@ struct AttributionSolves {
 /// upweighting the example raises the measurement, by score / N for a whole unit of weight.
 ///
 /// Cost: for each block of queries, the method's solves, and one forward and backward pass over the stage's data with
-/// one product a query and example. Cells that a sink already has are skipped.
+/// one product a query and example. Cells that a sink already has are skipped. Returns the solves from the first scored
+/// stage to the last of the chain.
 std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionSource& source, const VectorCache& cache,
                                          const Progress& progress);
 
