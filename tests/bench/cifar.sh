@@ -14,5 +14,5 @@ for choice in "--curvature hessian --relative-damping 0.1" "--curvature gauss-ne
   out=result-$((++count))
   # shellcheck disable=SC2086
   "$whence" score cifar.toml --stage pretrain --queries test --dtype float64 $choice --solver cg:relative-tolerance=1e-4 --out "$out" --quiet || continue
-  "$whence" evaluate cifar.toml --stage pretrain --scores "$out" --examples 12 --quiet
+  "$whence" evaluate cifar.toml --stage pretrain --scores "$out" --examples 10 --quiet
 done
