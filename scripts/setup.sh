@@ -84,7 +84,7 @@ setup_torch() {
     setup_fail "no LibTorch found after pip install torch==$whence_torch"
 }
 
-setup_packages g++ cmake ninja-build ccache libeigen3-dev libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev \
+setup_packages g++ cmake ninja-build ccache libeigen3-dev libspectra-dev libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev \
   libfmt-dev zlib1g-dev libpng-dev libssl-dev python3 python3-venv "$@"
 setup_cmake
 setup_torch

@@ -59,7 +59,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
       b[k] = flatten(whence::gradient(objective.example_losses(point, parent, rows.batch(k, k + 1)).sum(), point));
     }
     const auto a = create<Curvature>("hessian")->operator_at(objective, theta, parent);
-    const auto inverse = solver->prepare(a, {Inversion::kDamped, 1e-3});
+    const auto inverse = solver->prepare({a, {Inversion::kDamped, 1e-3}});
     inverse->apply(b, x, {});
     const double products = a->products();
     print(fmt::format("cg solve to 1e-3, damping 1e-3, {} quer{}", columns, columns == 1 ? "y" : "ies"),

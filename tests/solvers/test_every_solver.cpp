@@ -41,25 +41,13 @@ at::Tensor with_eigenvalues(const std::vector<double>& values, std::uint64_t see
 std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter,
                                  const at::Tensor& b, at::Tensor& x) {
   const auto solver = create<Solver>(spec);
-  return solver->prepare(std::make_shared<MatrixOperator>(matrix), filter)->apply(b, x, {});
+  return solver->prepare({std::make_shared<MatrixOperator>(matrix), filter})->apply(b, x, {});
 }
 
 /// f(A) b with the filter applied to each eigenvalue.
 at::Tensor filtered(const at::Tensor& matrix, const Filter& filter, const at::Tensor& b) {
   const auto [h, basis] = at::linalg_eigh(matrix);
-  at::Tensor f;
-  switch (filter.inversion) {
-    case Inversion::kDamped:
-      f = 1 / (h + filter.damping);
-      break;
-    case Inversion::kFiltered:
-      f = h / (h.square() + filter.damping * filter.damping);
-      break;
-    case Inversion::kPseudo:
-      f = at::where(h.abs() > 1e-10, 1 / h, at::zeros_like(h));
-      break;
-  }
-  return b.mm(basis).mul(f).mm(basis.t());
+  return b.mm(basis).mul(filter(h, 1e-10)).mm(basis.t());
 }
 
 }  // namespace
@@ -166,7 +154,7 @@ TEST_CASE("cg spends at most max-iterations and says that it stopped") {
   const auto a = std::make_shared<MatrixOperator>(matrix);
   at::Tensor x;
   const auto summary =
-      create<Solver>("cg:max-iterations=2")->prepare(a, {})->apply(at::ones({1, 5}, at::kDouble), x, {}).front();
+      create<Solver>("cg:max-iterations=2")->prepare({a})->apply(at::ones({1, 5}, at::kDouble), x, {}).front();
   CHECK(summary.termination == Termination::kIterationLimit);
   CHECK(summary.iterations == 2);
   CHECK(a->products() <= 4);  // two steps, the first residual and one recomputed
@@ -217,7 +205,7 @@ TEST_CASE("lissa's fixed point with batches is the inverse of the mean; repeats 
   const auto error = [&](const char* spec) {
     at::Tensor x;
     const auto solver = create<Solver>(spec);
-    solver->prepare(std::make_shared<MatrixOperator>(mean, parts), {})->apply(b, x, {});
+    solver->prepare({std::make_shared<MatrixOperator>(mean, parts)})->apply(b, x, {});
     return relative_error(x, truth);
   };
   const double once = error("lissa:batch-size=2,depth=400,scale=40");
@@ -237,7 +225,7 @@ TEST_CASE("direct refuses a matrix that is too large, with the size it would nee
    protected:
     at::Tensor do_apply(const at::Tensor& x) const override { return x; }
   };
-  CHECK_THROWS_WITH_AS(create<Solver>("direct")->prepare(std::make_shared<Large>(), {}),
+  CHECK_THROWS_WITH_AS(create<Solver>("direct")->prepare({std::make_shared<Large>()}),
                        doctest::Contains("101770 parameters need 165.7 GB"), InvalidArgument);
 }
 
@@ -246,7 +234,7 @@ TEST_CASE("a progress callback can stop a solve") {
   for (const char* spec : {"cg", "lissa"}) {
     at::Tensor x;
     const auto solver = create<Solver>(spec);
-    const auto inverse = solver->prepare(std::make_shared<MatrixOperator>(matrix), {});
+    const auto inverse = solver->prepare({std::make_shared<MatrixOperator>(matrix)});
     CHECK_THROWS_AS(inverse->apply(at::ones({1, 5}, at::kDouble), x, [](const ProgressEvent&) { throw Interrupted(); }),
                     Interrupted);
   }

@@ -12,6 +12,8 @@
 namespace whence {
 namespace {
 
+constexpr std::int64_t kSummaryColumns = 7;
+
 /// Directions of the scored stages, and the summaries of all that were solved, as tensors: so that they can be kept in
 /// a file and come back the same.
 ParameterSet pack(const std::vector<Directions>& directions, const std::vector<std::size_t>& stages) {
@@ -21,13 +23,16 @@ ParameterSet pack(const std::vector<Directions>& directions, const std::vector<s
   }
   for (auto k = stages.front(); k < directions.size(); ++k) {
     const auto& summaries = directions[k].summaries;
-    auto table = at::empty({static_cast<std::int64_t>(summaries.size()), 4}, at::kDouble);
+    auto table = at::empty({static_cast<std::int64_t>(summaries.size()), kSummaryColumns}, at::kDouble);
     for (std::size_t i = 0; i < summaries.size(); ++i) {
-      auto* row = table.data_ptr<double>() + 4 * i;
+      auto* row = table.data_ptr<double>() + kSummaryColumns * i;
       row[0] = static_cast<double>(summaries[i].termination);
       row[1] = static_cast<double>(summaries[i].iterations);
       row[2] = summaries[i].relative_residual;
       row[3] = summaries[i].seconds;
+      row[4] = summaries[i].products;
+      row[5] = summaries[i].smallest_ritz;
+      row[6] = summaries[i].largest_ritz;
     }
     out.add(fmt::format("summaries.{}", k), table);
   }
@@ -42,10 +47,17 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
   for (auto k = stages.front(); k < count; ++k) {
     const auto table = kept.at(fmt::format("summaries.{}", k)).contiguous();
     for (std::int64_t i = 0; i < table.size(0); ++i) {
-      const auto* row = table.const_data_ptr<double>() + 4 * i;
-      const auto termination = static_cast<Termination>(static_cast<int>(row[0]));
-      out[k].summaries.push_back({termination, static_cast<std::int64_t>(row[1]), row[2], row[3],
-                                  fmt::format("{} in an earlier run", to_string(termination))});
+      const auto* row = table.const_data_ptr<double>() + kSummaryColumns * i;
+      SolverSummary summary;
+      summary.termination = static_cast<Termination>(static_cast<int>(row[0]));
+      summary.iterations = static_cast<std::int64_t>(row[1]);
+      summary.relative_residual = row[2];
+      summary.seconds = row[3];
+      summary.products = row[4];
+      summary.smallest_ritz = row[5];
+      summary.largest_ritz = row[6];
+      summary.message = fmt::format("{} in an earlier run", to_string(summary.termination));
+      out[k].summaries.push_back(std::move(summary));
     }
   }
   return out;

@@ -5,6 +5,13 @@
 
 namespace whence {
 
+/// Where curvature is taken: theta and parent in the order of the objective's trained() and parent_layout().
+struct CurvaturePoint {
+  Objective objective;
+  TensorList theta;
+  TensorList parent;
+};
+
 /// A family of second derivatives of a stage's objective. The operator and the mixed product come from one object
 /// because a chain must use one family for both: a Gauss-Newton operator with an exact mixed product is the derivative
 /// of no objective.

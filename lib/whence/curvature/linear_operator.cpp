@@ -49,6 +49,58 @@ class SquaredOperator : public LinearOperator {
   double shift_;
 };
 
+class SumOperator : public LinearOperator {
+ public:
+  SumOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
+  std::int64_t size() const override { return a_->size(); }
+  at::TensorOptions options() const override { return a_->options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add_(b_->apply(x)); }
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    return a_->apply_sampled(x, batch_size, random).add_(b_->apply_sampled(x, batch_size, random));
+  }
+
+ private:
+  OperatorPtr a_, b_;
+};
+
+class ScaledOperator : public LinearOperator {
+ public:
+  ScaledOperator(double factor, OperatorPtr a) : factor_(factor), a_(std::move(a)) {}
+  std::int64_t size() const override { return a_->size(); }
+  at::TensorOptions options() const override { return a_->options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).mul_(factor_); }
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    return a_->apply_sampled(x, batch_size, random).mul_(factor_);
+  }
+
+ private:
+  double factor_;
+  OperatorPtr a_;
+};
+
+class ComposedOperator : public LinearOperator {
+ public:
+  ComposedOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
+  std::int64_t size() const override { return a_->size(); }
+  at::TensorOptions options() const override { return a_->options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(b_->apply(x)); }
+
+ private:
+  OperatorPtr a_, b_;
+};
+
+void check_sizes(const LinearOperator& a, const LinearOperator& b) {
+  if (a.size() != b.size()) {
+    throw InvalidArgument(fmt::format("operators of {} and {} entries cannot be combined", a.size(), b.size()));
+  }
+}
+
 }  // namespace
 
 void LinearOperator::check(const at::Tensor& x) const {
@@ -84,6 +136,18 @@ OperatorPtr damped(OperatorPtr a, double damping) {
 }
 
 OperatorPtr squared(OperatorPtr a, double shift) { return std::make_shared<SquaredOperator>(std::move(a), shift); }
+
+OperatorPtr operator+(OperatorPtr a, OperatorPtr b) {
+  check_sizes(*a, *b);
+  return std::make_shared<SumOperator>(std::move(a), std::move(b));
+}
+
+OperatorPtr operator*(double factor, OperatorPtr a) { return std::make_shared<ScaledOperator>(factor, std::move(a)); }
+
+OperatorPtr operator*(OperatorPtr a, OperatorPtr b) {
+  check_sizes(*a, *b);
+  return std::make_shared<ComposedOperator>(std::move(a), std::move(b));
+}
 
 double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random) {
   const auto signs = random.uniform({probes, a.size()}, -1, 1).sign().to(a.options());

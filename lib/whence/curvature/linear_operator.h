@@ -52,6 +52,11 @@ using OperatorPtr = std::shared_ptr<const LinearOperator>;
 OperatorPtr damped(OperatorPtr a, double damping);
 /// A^2 + shift I: two products of A each.
 OperatorPtr squared(OperatorPtr a, double shift);
+/// The sum of two operators, a multiple of one, and the composition x -> A (B x), which is symmetric where they
+/// commute. Throw InvalidArgument where the sizes differ.
+OperatorPtr operator+(OperatorPtr a, OperatorPtr b);
+OperatorPtr operator*(double factor, OperatorPtr a);
+OperatorPtr operator*(OperatorPtr a, OperatorPtr b);
 
 /// tr(A) / P, estimated from `probes` random sign vectors (Hutchinson 1990); exact for a diagonal operator.
 double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random);

@@ -121,10 +121,9 @@ class DirectSolver : public Solver {
  public:
   explicit DirectSolver(DirectOptions options) : options_(options) {}
 
-  std::unique_ptr<Inverse> prepare(OperatorPtr a, const Filter& filter) const override {
-    if (!(filter.damping >= 0)) {
-      throw InvalidArgument(fmt::format("damping = {}, expected >= 0", filter.damping));
-    }
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    const auto& [a, filter, point] = system;
+    check_damping(filter);
     const double bytes = 2.0 * 8.0 * static_cast<double>(a->size()) * static_cast<double>(a->size());
     if (bytes > options_.max_bytes) {
       throw InvalidArgument(fmt::format(

@@ -10,25 +10,30 @@
 namespace whence {
 namespace {
 
-constexpr std::array<std::pair<Inversion, std::string_view>, 3> kInversions{
-    {{Inversion::kDamped, "damped"}, {Inversion::kFiltered, "filtered"}, {Inversion::kPseudo, "pseudo"}}};
+constexpr std::array<std::pair<Inversion, std::string_view>, 5> kInversions{{{Inversion::kDamped, "damped"},
+                                                                             {Inversion::kFiltered, "filtered"},
+                                                                             {Inversion::kPseudo, "pseudo"},
+                                                                             {Inversion::kSegment, "segment"},
+                                                                             {Inversion::kMemory, "memory"}}};
 
 class IterativeInverse : public Inverse {
  public:
-  IterativeInverse(const IterativeSolver& solver, OperatorPtr a, const Filter& filter)
-      : solver_(solver), a_(std::move(a)), filter_(filter) {
-    const double damping = filter.inversion == Inversion::kPseudo ? 0 : filter.damping;
-    system_ = filter.inversion == Inversion::kDamped ? damped(a_, damping) : squared(a_, damping * damping);
+  IterativeInverse(const IterativeSolver& solver, const System& system)
+      : solver_(solver), a_(system.a), filter_(system.filter) {
+    const double damping = filter_.inversion == Inversion::kPseudo ? 0 : filter_.damping;
+    system_ = filter_.inversion == Inversion::kDamped ? damped(a_, damping) : squared(a_, damping * damping);
   }
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     const auto start = std::chrono::steady_clock::now();
+    const double before = a_->products();
     x = at::zeros_like(b);
     const auto right = filter_.inversion == Inversion::kDamped ? b : a_->apply(b);
     auto summaries = solver_.solve(*system_, right, x, progress);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (auto& summary : summaries) {
       summary.seconds = seconds;
+      summary.products = (a_->products() - before) / static_cast<double>(b.size(0));
     }
     return summaries;
   }
@@ -60,6 +65,9 @@ std::string_view to_string(Inversion inversion) { return kInversions[static_cast
 Inversion parse_inversion(std::string_view word) {
   std::vector<std::string> known;
   for (const auto& [value, name] : kInversions) {
+    if (value == Inversion::kSegment || value == Inversion::kMemory) {
+      continue;  // these follow from --response
+    }
     if (name == word) {
       return value;
     }
@@ -68,11 +76,47 @@ Inversion parse_inversion(std::string_view word) {
   throw InvalidArgument(unknown_name("inversion", word, known));
 }
 
-std::unique_ptr<Inverse> IterativeSolver::prepare(OperatorPtr a, const Filter& filter) const {
+void check_damping(const Filter& filter) {
   if (!(filter.damping >= 0)) {
     throw InvalidArgument(fmt::format("damping = {}, expected >= 0", filter.damping));
   }
-  return std::make_unique<IterativeInverse>(*this, std::move(a), filter);
+}
+
+at::Tensor Filter::operator()(const at::Tensor& h, double zero) const {
+  const auto inverted = [zero](const at::Tensor& x) { return at::where(x.abs() > zero, 1 / x, at::zeros_like(x)); };
+  const auto g = h + damping;
+  const auto left = [&] {  // of the start, after descent
+    if (steps == 0) {
+      return at::exp(-time * g);
+    }
+    return at::pow(1 - time / static_cast<double>(steps) * g, steps);
+  };
+  switch (inversion) {
+    case Inversion::kDamped:
+      return inverted(g);
+    case Inversion::kFiltered:
+      return at::where(h.abs() > zero, h / (h.square() + damping * damping), at::zeros_like(h));
+    case Inversion::kPseudo:
+      return inverted(h);
+    case Inversion::kSegment: {
+      const auto small = (g * time).abs() < 1e-8;  // the limit at 0 is time; the series' next term is below rounding
+      const auto fraction = steps == 0 ? at::neg(at::expm1(-time * g)) : 1 - left();
+      return at::where(small, at::full_like(g, time), fraction / at::where(small, at::ones_like(g), g));
+    }
+    case Inversion::kMemory:
+      return left();
+  }
+  return {};
+}
+
+std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
+  check_damping(system.filter);
+  if (system.filter.inversion == Inversion::kSegment || system.filter.inversion == Inversion::kMemory) {
+    throw InvalidArgument(
+        "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
+        "lanczos or ekfac");
+  }
+  return std::make_unique<IterativeInverse>(*this, system);
 }
 
 }  // namespace whence

@@ -1,4 +1,5 @@
 #pragma once
+#include <cmath>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -6,7 +7,7 @@
 
 #include "whence/core/progress.h"
 #include "whence/core/registry.h"
-#include "whence/curvature/linear_operator.h"
+#include "whence/curvature/curvature.h"
 
 namespace whence {
 
@@ -24,6 +25,9 @@ struct SolverSummary {
   std::int64_t iterations = 0;
   double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 before any solve.
   double seconds = -1;            ///< Wall time of the block that the right-hand side was part of.
+  double products = -1;           ///< Spent on the block, divided by its right-hand sides; -1 where not counted.
+  double smallest_ritz = NAN;     ///< Rayleigh quotients that the solve met of the system it solved, damping included:
+  double largest_ritz = NAN;      ///< bounds from within of its spectrum. NaN where the solver sees none.
   std::string message = "solve was not called";
 };
 
@@ -32,14 +36,33 @@ enum class Inversion {
   kDamped,    ///< 1 / (h + damping); needs h + damping > 0.
   kFiltered,  ///< h / (h^2 + damping^2): negative eigenvalues keep their sign, small ones are suppressed.
   kPseudo,    ///< 1 / h where h is not zero, 0 where it is.
+  kSegment,   ///< (1 - r) / (h + damping), r as in kMemory: what gradient descent that stops early makes of 1 / h.
+  kMemory,    ///< r = (1 - time / steps (h + damping))^steps: what gradient descent leaves of its start.
 };
+
+/// A function of a curvature's eigenvalues, in the place of 1 / h.
 struct Filter {
   Inversion inversion = Inversion::kDamped;
   double damping = 0;
+  double time = 0;         ///< kSegment and kMemory: the sum of the learning rates.
+  std::int64_t steps = 0;  ///< kSegment and kMemory: how many; 0: infinitely many small ones, r = exp(-time h).
+
+  /// f(h) for a tensor of eigenvalues; those of magnitude at most `zero` count as zero.
+  at::Tensor operator()(const at::Tensor& h, double zero = 0) const;
 };
 std::string_view to_string(Inversion inversion);
-/// Throws InvalidArgument with the known words.
+/// "damped", "filtered" or "pseudo". Throws InvalidArgument with the known words.
 Inversion parse_inversion(std::string_view word);
+/// Throws InvalidArgument unless the damping is >= 0.
+void check_damping(const Filter& filter);
+
+/// A curvature to invert, how, and where it was taken. Solvers that fit factors of their own need `point`; it may be
+/// null, and they then throw InvalidArgument.
+struct System {
+  OperatorPtr a;
+  Filter filter = {};
+  std::shared_ptr<const CurvaturePoint> point = nullptr;
+};
 
 /// A filtered inverse of an operator under some solver, ready to be applied to blocks.
 class Inverse {
@@ -54,16 +77,16 @@ class Inverse {
 class Solver {
  public:
   virtual ~Solver() = default;
-  /// Throws InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the damping is
-  /// negative.
-  virtual std::unique_ptr<Inverse> prepare(OperatorPtr a, const Filter& filter) const = 0;
+  /// Throws InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the filter, or
+  /// the damping is negative.
+  virtual std::unique_ptr<Inverse> prepare(const System& system) const = 0;
 };
 
 /// A solver that needs products alone. `damped` solves (A + damping I) x = b; `filtered` (A^2 + damping^2 I) x = A b;
 /// `pseudo` the same with no damping, from zero, which leaves the null space alone.
 class IterativeSolver : public Solver {
  public:
-  std::unique_ptr<Inverse> prepare(OperatorPtr a, const Filter& filter) const override;
+  std::unique_ptr<Inverse> prepare(const System& system) const override;
   /// Solves A x = b for each row of b, from the rows of x; A is positive definite if the solve is to converge.
   /// Deterministic.
   virtual std::vector<SolverSummary> solve(const LinearOperator& a, const at::Tensor& b, at::Tensor& x,

@@ -89,7 +89,9 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
     evidence.mean_eigenvalue = mean_eigenvalue(*made->curvature, kProbes, Random(0).stream("mean eigenvalue"));
     evidence.damping += options_.relative_damping * std::abs(evidence.mean_eigenvalue);
   }
-  made->inverse = solver_.prepare(made->curvature, {options_.inversion, evidence.damping});
+  made->inverse = solver_.prepare({made->curvature,
+                                   {options_.inversion, evidence.damping},
+                                   std::make_shared<CurvaturePoint>(CurvaturePoint{objective, theta, parent})});
   evidence.solved = true;
   slot = std::move(made);
   return *slot;

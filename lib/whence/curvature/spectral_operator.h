@@ -1,0 +1,25 @@
+#pragma once
+#include <functional>
+
+#include "whence/curvature/linear_operator.h"
+
+namespace whence {
+
+/// A function of eigenvalues: a tensor of them, of any shape, to one of the same shape.
+using SpectralFunction = std::function<at::Tensor(const at::Tensor& eigenvalues)>;
+
+/// An operator whose eigendecomposition is at hand, so that any function of it costs what a product costs: its inverse,
+/// its root, what gradient descent makes of it.
+class SpectralOperator : public LinearOperator {
+ public:
+  /// f(A) x for each row of x: [K, P] to [K, P].
+  at::Tensor apply_function(const at::Tensor& x, const SpectralFunction& f) const { return do_apply_function(x, f); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override {
+    return do_apply_function(x, [](const at::Tensor& h) { return h; });
+  }
+  virtual at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const = 0;
+};
+
+}  // namespace whence
