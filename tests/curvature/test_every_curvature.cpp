@@ -3,9 +3,14 @@
 // truth stands in `truth_of`.
 #include <torch/csrc/autograd/autograd.h>
 
+#include <filesystem>
+
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/curvature/curvature.h"
+#include "whence/curvature/gram_operator.h"
+#include "whence/curvature/spectral_operator.h"
+#include "whence/data/safetensors.h"
 
 using namespace whence;
 using test::relative_error;
@@ -13,37 +18,115 @@ using test::Tolerance;
 
 namespace {
 
-/// sum_i w_i J_i' (d^2 loss / d output^2) J_i in (theta, parent), from one backward pass an output; the penalty's
-/// Hessian beside it.
-at::Tensor dense_gauss_newton(const Objective& objective, const TensorList& theta, const TensorList& parent) {
-  auto all = leaves(theta);
-  const auto from = leaves(parent);
-  const auto point = all;
-  all.insert(all.end(), from.begin(), from.end());
-  auto total =
-      test::dense_hessian(objective.with_weights(at::zeros({objective.data().size()}, at::kDouble)), theta, parent);
-  const auto batch = objective.data().batch(0, objective.data().size());
-  const auto weights = objective.batch_weights(batch);
-  for (std::int64_t i = 0; i < batch.size(); ++i) {
-    const auto one = objective.data().batch(i, i + 1);
-    const auto output = objective.output(point, from, one);
-    TensorList jacobian, curvature;
-    const auto free = output.detach().requires_grad_(true);
-    const auto slope = gradient(objective.loss().per_example(free, one).sum(), {free}, true)[0].flatten();
-    for (std::int64_t c = 0; c < output.numel(); ++c) {
-      jacobian.push_back(flatten(gradient(output.flatten()[c], all, false, true)));
-      curvature.push_back(gradient(slope[c], {free}, false, true)[0].flatten());
-    }
-    const auto j = at::stack(jacobian);
-    total = total + weights[i] * j.t().mm(at::stack(curvature)).mm(j);
-  }
-  return total.detach();
+at::Tensor dense_penalty(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  return test::dense_hessian(objective.with_weights(at::zeros({objective.data().size()}, at::kDouble)), theta, parent)
+      .detach();
 }
 
-at::Tensor truth_of(std::string_view name, const Stage& stage) {
-  return name == "hessian" ? test::dense_hessian(stage.objective, stage.theta, stage.parent)
-                           : dense_gauss_newton(stage.objective, stage.theta, stage.parent);
+/// Rows sqrt(w_i) c' J_i in (theta, parent), [N, R, entries], for the cotangents c of each example that `name` has; one
+/// backward pass an output and example, and no code of the curvature room.
+at::Tensor dense_rows(std::string_view name, const Stage& stage) {
+  const auto& objective = stage.objective;
+  const auto& theta = stage.theta;
+  const auto& parent = stage.parent;
+  auto all = leaves(theta);
+  const auto point = all, from = leaves(parent);
+  all.insert(all.end(), from.begin(), from.end());
+  const auto n = objective.data().size();
+  const auto noise =
+      Random(0).stream("labels of the fisher").uniform({1, n, objective.data().outputs()}, 1e-12, 1 - 1e-12)[0];
+  const auto weights = objective.batch_weights(objective.data().batch(0, n));
+  TensorList out;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto one = objective.data().batch(i, i + 1);
+    const auto output = objective.output(point, from, one);
+    TensorList jacobian;
+    for (std::int64_t c = 0; c < output.numel(); ++c) {
+      jacobian.push_back(flatten(gradient(output.flatten()[c], all, false, true)));
+    }
+    const auto free = output.detach().requires_grad_(true);
+    const auto slope = gradient(objective.loss().per_example(free, one).sum(), TensorList{free}, true)[0].flatten();
+    at::Tensor cotangents;  // [R, C]
+    if (name == "fisher") {
+      cotangents = objective.loss().sampled_gradient(output.detach(), one, noise.narrow(0, i, 1));
+    } else if (name == "empirical-fisher") {
+      cotangents = slope.detach().unsqueeze(0);
+    } else {  // a root of the loss Hessian, by eigenvalues
+      TensorList columns;
+      for (std::int64_t c = 0; c < output.numel(); ++c) {
+        columns.push_back(gradient(slope[c], TensorList{free}, false, true)[0].flatten());
+      }
+      const auto [h, basis] = at::linalg_eigh(at::stack(columns));
+      cotangents = (basis * h.clamp_min(0).sqrt()).t();
+    }
+    out.push_back(cotangents.mm(at::stack(jacobian)) * weights[i].sqrt());
+  }
+  return at::stack(out).detach();
 }
+
+/// kfac's or ekfac's block of a layer with weight [out, in] at `offset`, its bias behind it, from the rows' gradients
+/// there: signals are the bias's columns, inputs the ratio of a gradient to its signal.
+at::Tensor kronecker_block(bool corrected, const at::Tensor& rows, std::int64_t out, std::int64_t in) {
+  const auto n = rows.size(0), r = rows.size(1);
+  const auto gradients =
+      at::cat({rows.narrow(2, 0, out * in).reshape({n, r, out, in}), rows.narrow(2, out * in, out).unsqueeze(3)},
+              3);  // [N, R, out, in + 1]
+  const auto signals = gradients.select(3, in);
+  TensorList inputs;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto largest = signals[i].flatten().abs().argmax().item<std::int64_t>();
+    inputs.push_back(gradients[i].reshape({-1, in + 1})[largest] / signals[i].flatten()[largest]);
+  }
+  const auto a = at::stack(inputs), g = signals.reshape({-1, out});
+  const auto [right_values, right] = at::linalg_eigh(a.t().mm(a) / static_cast<double>(n));
+  const auto [left_values, left] = at::linalg_eigh(g.t().mm(g));
+  const auto values = corrected ? at::matmul(at::matmul(left.t(), gradients), right).square().sum(at::IntArrayRef{0, 1})
+                                : at::outer(left_values, right_values);
+  const auto basis = at::kron(left, right);
+  const auto block = basis.mm(at::diag(values.flatten())).mm(basis.t());
+  std::vector<std::int64_t> order;  // of the entries in a flat vector: the weight's, then the bias's
+  for (std::int64_t i = 0; i < out; ++i) {
+    for (std::int64_t j = 0; j < in; ++j) {
+      order.push_back(i * (in + 1) + j);
+    }
+  }
+  for (std::int64_t i = 0; i < out; ++i) {
+    order.push_back(i * (in + 1) + in);
+  }
+  const auto index = at::tensor(order, at::kLong);
+  return block.index_select(0, index).index_select(1, index);
+}
+
+/// d^2 / d (theta, parent)^2 as the curvature has it, each block built from single examples.
+at::Tensor truth_of(std::string_view name, const Stage& stage) {
+  const auto& objective = stage.objective;
+  const auto& theta = stage.theta;
+  const auto& parent = stage.parent;
+  if (name == "hessian") {
+    return test::dense_hessian(objective, theta, parent);
+  }
+  const auto rows = dense_rows(name, stage);
+  const auto flat = rows.flatten(0, 1);
+  auto total = flat.t().mm(flat);
+  const auto p = count_entries(theta);
+  auto block = total.narrow(0, 0, p).narrow(1, 0, p);
+  if (name == "diagonal") {
+    block.copy_(at::diag(block.diagonal().clone()));
+  } else if (name == "kfac" || name == "ekfac") {
+    block.zero_();
+    std::int64_t offset = 0;
+    for (std::size_t i = 0; i < theta.size(); i += 2) {  // a weight, then its bias
+      const auto out = theta[i].size(0), in = theta[i].size(1), entries = out * (in + 1);
+      block.narrow(0, offset, entries)
+          .narrow(1, offset, entries)
+          .copy_(kronecker_block(name == "ekfac", rows.narrow(2, offset, entries), out, in));
+      offset += entries;
+    }
+  }
+  return total + dense_penalty(objective, theta, parent);
+}
+
+bool is_mean_over_examples(std::string_view name) { return name != "diagonal" && name != "kfac" && name != "ekfac"; }
 
 const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "squared-error"}, {"full:proximity=0.3", "cross-entropy"}},
@@ -86,7 +169,8 @@ TEST_CASE("every curvature is the whole stage's mean, whatever the batch size, g
     const auto expected = create<Curvature>(method.name)->operator_at(whole.objective, whole.theta, {})->apply(x);
     for (const std::int64_t batch : {1, 5, 12}) {
       for (const char* bytes : {"0", "1e9"}) {
-        const auto spec = std::string(method.name) + ":graph-bytes=" + bytes;
+        const auto spec =
+            std::string(method.name) + (is_mean_over_examples(method.name) ? std::string(":graph-bytes=") + bytes : "");
         const auto a = create<Curvature>(spec)->operator_at(whole.objective.with_batch_size(batch), whole.theta, {});
         CHECK(relative_error(a->apply(x), expected) < Tolerance::kSameAlgebra);
       }
@@ -131,6 +215,9 @@ TEST_CASE("the finite-difference mixed product agrees with double backward") {
 TEST_CASE("sampled products average to the full product") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
   for (const auto& method : methods<Curvature>()) {
+    if (!is_mean_over_examples(method.name)) {
+      continue;
+    }
     CAPTURE(method.name);
     const auto a = create<Curvature>(method.name)->operator_at(stage.objective, stage.theta, {});
     const auto x = Random(7).normal({1, a->size()});
@@ -148,6 +235,155 @@ TEST_CASE("sampled products average to the full product") {
     CHECK(((mean - expected).abs() / error).max().item<double>() <
           5);  // the largest of 24 standard normals; fixed seed
   }
+}
+
+TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through convolutions") {
+  for (const char* model : {"mlp:widths=5/4,activation=gelu", "linear"}) {
+    const auto stage = test::toy_chain({{"full", "cross-entropy"}}, model)[0];
+    const auto x = Random(4).normal({3, count_entries(stage.theta)});
+    const auto rows = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {});
+    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at(stage.objective, stage.theta, {});
+    CHECK(relative_error(rows->apply(x), twice->apply(x)) < Tolerance::kSameAlgebra);
+  }
+  Dataset::Contents contents;
+  contents.inputs = Random(1).normal({7, 2, 8, 8});
+  contents.targets = at::arange(7).remainder(3);
+  contents.ids = at::arange(7);
+  contents.classes = {"a", "b", "c"};
+  const auto data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU);
+  for (const char* spec :
+       {"convnet:channels=3/4,activation=tanh,pool=avg", "convnet:channels=3,activation=tanh,dense=5"}) {
+    const std::shared_ptr<const Model> model = create<Model>(spec);
+    auto draws = Random(2);
+    const auto fresh = model->initial(data.input_shape(), 3, draws);
+    const Objective objective(model, create<Loss>("cross-entropy"), create<Tuning>("full"), data, 0.1, fresh, {}, 3);
+    const auto x = Random(4).normal({3, fresh.entries()});
+    const auto rows = create<Curvature>("gauss-newton")->operator_at(objective, fresh.values(), {});
+    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at(objective, fresh.values(), {});
+    CHECK(relative_error(rows->apply(x), twice->apply(x)) < Tolerance::kSameAlgebra);
+    const auto diagonal = create<Curvature>("diagonal")->operator_at(objective, fresh.values(), {});
+    const auto ones = at::ones({1, fresh.entries()}, at::kDouble);
+    const auto dense = rows->apply(at::eye(fresh.entries(), at::kDouble));
+    CHECK(relative_error(diagonal->apply(ones)[0], dense.diagonal()) < Tolerance::kSameAlgebra);
+    // the trace is the same in every basis, so ekfac, which fits every eigenvalue, keeps it
+    const auto kronecker = create<Curvature>("ekfac")->operator_at(objective, fresh.values(), {});
+    CHECK(relative_error(kronecker->apply(at::eye(fresh.entries(), at::kDouble)).diagonal().sum(),
+                         dense.diagonal().sum()) < Tolerance::kSameAlgebra);
+  }
+}
+
+TEST_CASE("rows give products with the root and the dual matrix") {
+  const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
+  for (const char* name : {"gauss-newton", "fisher", "empirical-fisher"}) {
+    CAPTURE(name);
+    const auto a = create<Curvature>(name)->operator_at(stage.objective, stage.theta, {});
+    const auto* gram = dynamic_cast<const GramOperator*>(a.get());
+    REQUIRE(gram != nullptr);
+    const auto j = gram->times(at::eye(gram->size(), at::kDouble)).t();  // [rows, P]
+    REQUIRE(j.size(0) == gram->rows());
+    CHECK(relative_error(gram->transposed_times(at::eye(gram->rows(), at::kDouble)), j) < Tolerance::kSameAlgebra);
+    const auto scale = at::full({gram->size()}, 0.7, at::kDouble);
+    CHECK(relative_error(gram->gram(scale), 0.7 * j.mm(j.t())) < Tolerance::kSameAlgebra);
+    const auto x = Random(3).normal({2, gram->size()});
+    CHECK(relative_error(a->apply(x), x.mm(j.t()).mm(j) + x * gram->diagonal()) < Tolerance::kSameAlgebra);
+  }
+}
+
+TEST_CASE("fisher's mean over labels is the Gauss-Newton matrix") {
+  for (const char* loss : {"cross-entropy", "squared-error"}) {
+    const auto stage = test::toy_chain({{"full", loss}})[0];
+    const auto x = Random(3).normal({1, count_entries(stage.theta)});
+    const auto exact = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {})->apply(x);
+    const auto error = [&](const char* spec) {
+      return relative_error(create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x), exact);
+    };
+    const double few = error("fisher:samples=100"), many = error("fisher:samples=10000");
+    CHECK(many < 0.03);
+    CHECK(many < few);
+  }
+}
+
+TEST_CASE("ekfac and kfac on one linear layer with squared error are the exact Gauss-Newton matrix") {
+  const auto stage = test::toy_chain({{"full", "squared-error"}}, "linear")[0];
+  const auto x = Random(3).normal({3, count_entries(stage.theta)});
+  const auto exact = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {})->apply(x);
+  for (const char* spec : {"ekfac:labels=exact", "kfac:labels=exact"}) {
+    CHECK(relative_error(create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x), exact) <
+          Tolerance::kDense);
+  }
+}
+
+TEST_CASE("spectral operators apply functions of their eigenvalues") {
+  const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
+  const auto x = Random(3).normal({3, count_entries(stage.theta)});
+  for (const char* name : {"diagonal", "kfac", "ekfac"}) {
+    CAPTURE(name);
+    const auto a = create<Curvature>(name)->operator_at(stage.objective, stage.theta, {});
+    const auto* spectral = dynamic_cast<const SpectralOperator*>(a.get());
+    REQUIRE(spectral != nullptr);
+    const auto inverse = spectral->apply_function(x, [](const at::Tensor& h) { return 1 / (h + 0.3); });
+    CHECK(relative_error(damped(a, 0.3)->apply(inverse), x) < Tolerance::kSameAlgebra);
+  }
+}
+
+TEST_CASE("ekfac's factors are kept, found again and finished from where a fit stopped") {
+  const auto folder = std::filesystem::temp_directory_path() / "whence-test-factors";
+  std::filesystem::remove_all(folder);
+  const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
+  const auto x = Random(3).normal({3, count_entries(stage.theta)});
+  const auto spec = "ekfac:factors=" + folder.string();
+  const auto product = [&] { return create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x); };
+  const auto expected = create<Curvature>("ekfac")->operator_at(stage.objective, stage.theta, {})->apply(x);
+  CHECK(at::equal(product(), expected));
+  std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(folder), {});
+  REQUIRE(files.size() == 1);
+  auto metadata = read_safetensors_metadata(files[0]);
+  CHECK(metadata.at("phase") == "2");
+  CHECK(at::equal(product(), expected));
+  // a fit that stopped after the first of three batches of the second pass
+  const auto kept = read_safetensors(files[0]);
+  ParameterSet partial;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    if (!kept.names()[i].ends_with("values") || kept.names()[i].find("-values") != std::string::npos) {
+      partial.add(kept.names()[i], kept.values()[i].clone());
+    }
+  }
+  metadata["phase"] = "1";
+  metadata["examples"] = "0";
+  write_safetensors(files[0], partial, metadata);
+  CHECK(relative_error(product(), expected) < Tolerance::kSameAlgebra);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
+  auto moved = stage;
+  moved.theta[0] = moved.theta[0] + 1e-3;
+  create<Curvature>(spec)->operator_at(moved.objective, moved.theta, {});
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);  // other weights, other factors
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a fixed batch of examples is the curvature of a smaller data set") {
+  const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
+  const auto x = Random(3).normal({1, count_entries(stage.theta)});
+  for (const std::string name : {"hessian", "gauss-newton"}) {
+    const auto curvature = [&](const std::string& spec) {
+      return create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x);
+    };
+    CHECK(at::equal(curvature(name + ":examples=100"), curvature(name)));
+    const auto rows = std::get<0>(Random(5).stream("fixed examples").permutation(12).narrow(0, 0, 5).sort());
+    const auto part = create<Curvature>(name)->operator_at(stage.objective.over(rows), stage.theta, {})->apply(x);
+    CHECK(at::equal(curvature(name + ":examples=5,seed=5"), part));
+  }
+}
+
+TEST_CASE("operators add, scale and compose; sizes must agree") {
+  const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
+  const auto a = create<Curvature>("hessian")->operator_at(stage.objective, stage.theta, {});
+  const auto b = create<Curvature>("diagonal")->operator_at(stage.objective, stage.theta, {});
+  const auto x = Random(3).normal({2, a->size()});
+  CHECK(relative_error((a + 2.0 * b)->apply(x), a->apply(x) + 2 * b->apply(x)) < Tolerance::kSameAlgebra);
+  CHECK(relative_error((a * b)->apply(x), a->apply(b->apply(x))) < Tolerance::kSameAlgebra);
+  const auto other = test::toy_chain({{"full", "cross-entropy"}}, "linear")[0];
+  const auto c = create<Curvature>("hessian")->operator_at(other.objective, other.theta, {});
+  CHECK_THROWS_WITH_AS(a + c, doctest::Contains("cannot be combined"), InvalidArgument);
 }
 
 TEST_CASE("eigenvalue estimates: trace by random signs, largest by power steps") {

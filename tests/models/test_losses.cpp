@@ -32,6 +32,32 @@ TEST_SUITE("models") {
     }
   }
 
+  TEST_CASE("every loss's root squares to its Hessian, and so do drawn labels' gradients on average") {
+    for (const auto& method : methods<Loss>()) {
+      CAPTURE(method.name);
+      const auto loss = create<Loss>(method.name);
+      const auto batch = made_batch(*loss);
+      Random random(4);
+      const auto output = random.normal({kExamples, kOutputs});
+      TensorList columns;
+      for (std::int64_t c = 0; c < kOutputs; ++c) {
+        auto unit = at::zeros_like(output);
+        unit.select(1, c).fill_(1);
+        columns.push_back(loss->hessian_product(output, batch, unit));
+      }
+      const auto hessian = at::stack(columns, 2);
+      const auto root = loss->hessian_root(output, batch);
+      CHECK(relative_error(at::bmm(root, root.transpose(1, 2)), hessian) < Tolerance::kSameAlgebra);
+      constexpr int kDraws = 20000;
+      auto mean = at::zeros_like(hessian);
+      for (int i = 0; i < kDraws; ++i) {
+        const auto g = loss->sampled_gradient(output, batch, random.uniform({kExamples, kOutputs}, 1e-12, 1 - 1e-12));
+        mean.add_(at::bmm(g.unsqueeze(2), g.unsqueeze(1)), 1.0 / kDraws);
+      }
+      CHECK(relative_error(mean, hessian) < 0.03);  // standard error about 1 / sqrt(20000)
+    }
+  }
+
   TEST_CASE("cross-entropy by hand") {
     const auto loss = create<Loss>("cross-entropy");
     CHECK(loss->wants() == TargetKind::kClasses);

@@ -165,14 +165,15 @@ void write_text(const fs::path& path, const std::string& text) {
   write_atomically(path, [&](std::ostream& out) { out << text; });
 }
 
-std::string digest(const fs::path& path) {
-  const MappedFile file(path);
+std::string digest(std::span<const std::byte> bytes) {
   std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
   unsigned length = 0;
-  if (EVP_Digest(file.bytes().data(), file.bytes().size(), hash.data(), &length, EVP_sha256(), nullptr) != 1) {
-    throw Error("SHA-256 of " + path.string() + " failed");
+  if (EVP_Digest(bytes.data(), bytes.size(), hash.data(), &length, EVP_sha256(), nullptr) != 1) {
+    throw Error("SHA-256 failed");
   }
   return fmt::format("{:02x}", fmt::join(hash.begin(), hash.begin() + length, ""));
 }
+
+std::string digest(const fs::path& path) { return digest(MappedFile(path).bytes()); }
 
 }  // namespace whence

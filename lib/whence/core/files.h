@@ -29,5 +29,6 @@ void write_text(const std::filesystem::path& path, const std::string& text);
 
 /// SHA-256 of a file's bytes as hexadecimal, as `sha256sum` prints it.
 std::string digest(const std::filesystem::path& path);
+std::string digest(std::span<const std::byte> bytes);
 
 }  // namespace whence

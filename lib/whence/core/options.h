@@ -26,6 +26,8 @@ inline constexpr Bound kUnitInterval{0, 1, "in [0, 1]"};
 struct OneOf {
   std::string_view words;
 };
+/// A text option that may be anything without a comma: a path.
+struct AnyText {};
 
 /// One option as `whence methods`, run.json and the spec string show it.
 struct OptionInfo {
@@ -52,9 +54,11 @@ bool within(std::int64_t value, const Bound& bound);
 bool within(bool value, const Bound& bound);
 bool within(const std::vector<std::int64_t>& value, const Bound& bound);
 bool within(const std::string& value, const OneOf& bound);
+inline bool within(const std::string&, const AnyText&) { return true; }
 
 inline std::string bound_text(const Bound& bound) { return std::string(bound.text); }
 inline std::string bound_text(const OneOf& bound) { return std::string(bound.words); }
+inline std::string bound_text(const AnyText&) { return "a text"; }
 
 [[noreturn]] void throw_out_of_bound(std::string_view owner, std::string_view name, const std::string& value,
                                      const std::string& bound);

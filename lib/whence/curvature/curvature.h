@@ -26,7 +26,14 @@ class Curvature {
   /// (d^2 Phi / d parent d theta) v for each row of v: [K, P] to [K, entries of parent]. formulas.md 9.4.
   virtual at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
                                    const at::Tensor& v) const = 0;
+  /// What it is or approximates: "hessian", "gauss-newton" or "empirical-fisher". A chain is to be the derivative of
+  /// some objective, which it is within one family.
+  virtual std::string_view family() const { return "gauss-newton"; }
 };
+
+/// Whether everything that the stage trains is the weight or bias of a layer on the model's tape, used as it is: what
+/// curvatures by rows and by Kronecker factors ask for.
+bool covered_by_layers(const CurvaturePoint& point);
 
 template <>
 std::span<const Method<Curvature>> methods<Curvature>();

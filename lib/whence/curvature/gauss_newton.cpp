@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
 
 namespace whence {
@@ -12,10 +13,19 @@ namespace {
 
 struct GaussNewtonOptions {
   double graph_bytes = 4e9;
+  bool rows = true;
+  std::int64_t examples = 0;
+  std::int64_t seed = 0;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep graphs between products when they take at most this");
+    field("graph-bytes", self.graph_bytes, kAtLeastZero,
+          "keep what products share, rows of J or graphs, when that takes at most this");
+    field("rows", self.rows, kAny,
+          "where the model allows, J from one backward pass an output, for all vectors of a block; false: by "
+          "differentiating twice, vector by vector");
+    field("examples", self.examples, kAtLeastZero, "a fixed batch of so many, in place of all the data; 0: all");
+    field("seed", self.seed, kAtLeastZero, "of that batch");
   }
 };
 
@@ -66,12 +76,23 @@ class GaussNewtonPiece : public detail::Piece {
   Linearisation linear_;
 };
 
+/// Up to so many outputs, a backward pass for each is cheaper than two a vector.
+constexpr std::int64_t kMostOutputs = 64;
+
+std::optional<detail::LayerLayout> rows_of(const CurvaturePoint& point) {
+  return point.objective.data().outputs() <= kMostOutputs ? detail::trained_layout(point) : std::nullopt;
+}
+
 class GaussNewton : public Curvature {
  public:
   explicit GaussNewton(GaussNewtonOptions options) : options_(options) {}
 
-  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                          const TensorList& parent) const override {
+  OperatorPtr operator_at(const Objective& whole, const TensorList& theta, const TensorList& parent) const override {
+    const CurvaturePoint point{detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent};
+    if (const auto layout = options_.rows ? rows_of(point) : std::nullopt) {
+      const auto choice = detail::make_rows(detail::RowKind::kGaussNewton, 1, 0, point.objective);
+      return detail::row_operator(point, *layout, choice, options_.graph_bytes);
+    }
     const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed,
                          const Batch* batch) -> std::unique_ptr<detail::Piece> {
       if (batch == nullptr) {
@@ -79,24 +100,13 @@ class GaussNewton : public Curvature {
       }
       return std::make_unique<GaussNewtonPiece>(phi, at, fixed, *batch);
     };
-    return detail::sum_of_pieces(objective, theta, parent, make, options_.graph_bytes);
+    return detail::sum_of_pieces(point.objective, theta, parent, make, options_.graph_bytes);
   }
 
-  /// J_parent' H_out J_theta v: formulas.md 9.4 (c).
-  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+  at::Tensor mixed_product(const Objective& whole, const TensorList& theta, const TensorList& parent,
                            const at::Tensor& v) const override {
-    auto out = at::zeros({v.size(0), count_entries(parent)}, v.options());
-    const auto point = leaves(theta), from = leaves(parent);
-    detail::add_mixed_product(objective.penalty(point, from), point, from, v, out);
-    if (objective.tuning().merge_uses_parent()) {
-      objective.for_each_batch([&](const Batch& batch) {
-        const Linearisation linear(objective, point, from, batch);
-        for (std::int64_t k = 0; k < v.size(0); ++k) {
-          out[k].add_(linear.pull_back(linear.output_curvature(v[k]), from));
-        }
-      });
-    }
-    return out;
+    return detail::gauss_newton_mixed_product(
+        {detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent}, v);
   }
 
  private:
@@ -104,6 +114,28 @@ class GaussNewton : public Curvature {
 };
 
 }  // namespace
+
+at::Tensor detail::gauss_newton_mixed_product(const CurvaturePoint& point, const at::Tensor& v) {
+  const auto& objective = point.objective;
+  const auto theta = leaves(point.theta), parent = leaves(point.parent);
+  auto out = penalty_mixed_product(objective, theta, parent, v);
+  if (!objective.tuning().merge_uses_parent()) {
+    return out;
+  }
+  const auto trained = rows_of(point), before = parent_layout(point);
+  if (trained && before) {
+    const auto choice = make_rows(RowKind::kGaussNewton, 1, 0, objective);
+    add_row_mixed_product(point, *trained, *before, choice, v, out);
+    return out;
+  }
+  objective.for_each_batch([&](const Batch& batch) {
+    const Linearisation linear(objective, theta, parent, batch);
+    for (std::int64_t k = 0; k < v.size(0); ++k) {
+      out[k].add_(linear.pull_back(linear.output_curvature(v[k]), parent));
+    }
+  });
+  return out;
+}
 
 WHENCE_METHOD(Curvature, gauss_newton, GaussNewton, GaussNewtonOptions)
 

@@ -14,6 +14,8 @@ struct HessianOptions {
   std::string mixed = "double-backward";
   double step = 0;
   double graph_bytes = 4e9;
+  std::int64_t examples = 0;
+  std::int64_t seed = 0;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -23,26 +25,30 @@ struct HessianOptions {
         "step", self.step, kAtLeastZero,
         "finite-difference: |perturbation| / |theta|; 0: 1e-5 in float64, 1e-3 in float32 (the cube root of rounding)");
     field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep graphs between products when they take at most this");
+    field("examples", self.examples, kAtLeastZero, "a fixed batch of so many, in place of all the data; 0: all");
+    field("seed", self.seed, kAtLeastZero, "of that batch");
   }
 };
 
 class Hessian : public Curvature {
  public:
   explicit Hessian(HessianOptions options) : options_(std::move(options)) {}
+  std::string_view family() const override { return "hessian"; }
 
   OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
                           const TensorList& parent) const override {
     const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch* batch) {
       return detail::hessian_piece(batch != nullptr ? phi.batch_loss(at, fixed, *batch) : phi.penalty(at, fixed), at);
     };
-    return detail::sum_of_pieces(objective, theta, parent, make, options_.graph_bytes);
+    return detail::sum_of_pieces(detail::fixed_examples(objective, options_.examples, options_.seed), theta, parent,
+                                 make, options_.graph_bytes);
   }
 
-  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+  at::Tensor mixed_product(const Objective& whole, const TensorList& theta, const TensorList& parent,
                            const at::Tensor& v) const override {
-    auto out = at::zeros({v.size(0), count_entries(parent)}, v.options());
+    const auto objective = detail::fixed_examples(whole, options_.examples, options_.seed);
     const auto point = leaves(theta), from = leaves(parent);
-    detail::add_mixed_product(objective.penalty(point, from), point, from, v, out);
+    auto out = detail::penalty_mixed_product(objective, point, from, v);
     if (!objective.tuning().merge_uses_parent()) {
       return out;
     }

@@ -97,6 +97,22 @@ std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& 
   return std::make_unique<HessianPiece>(value, theta);
 }
 
+Objective fixed_examples(const Objective& objective, std::int64_t count, std::int64_t seed) {
+  const auto n = objective.data().size();
+  if (count == 0 || count >= n) {
+    return objective;
+  }
+  const auto order = Random(static_cast<std::uint64_t>(seed)).stream("fixed examples").permutation(n);
+  return objective.over(std::get<0>(order.narrow(0, 0, count).sort()));
+}
+
+at::Tensor penalty_mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                                 const at::Tensor& v) {
+  auto out = at::zeros({v.size(0), count_entries(parent)}, v.options());
+  add_mixed_product(objective.penalty(theta, parent), theta, parent, v, out);
+  return out;
+}
+
 void add_mixed_product(const at::Tensor& value, const TensorList& theta, const TensorList& parent, const at::Tensor& v,
                        at::Tensor& out) {
   const auto in_theta = gradient(value, theta, true);

@@ -35,6 +35,19 @@ class CrossEntropy : public Loss {
     const auto p = at::softmax(output, 1);
     return p * (u - (p * u).sum(1, /*keepdim=*/true));
   }
+
+  /// Column c is sqrt(p_c) times the gradient of the loss for class c: sqrt(p_c) (p - e_c).
+  at::Tensor hessian_root(const at::Tensor& output, const Batch&) const override {
+    const auto p = at::softmax(output, 1);
+    const auto identity = at::eye(output.size(1), output.options());
+    return (p.unsqueeze(2) - identity) * p.sqrt().unsqueeze(1);
+  }
+
+  /// The class is the largest of output + Gumbel noise (E. Gumbel 1954).
+  at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor& noise) const override {
+    const auto drawn = (output - noise.to(output.options()).log().neg().log()).argmax(1);
+    return at::softmax(output, 1) - at::one_hot(drawn, output.size(1)).to(output.options());
+  }
 };
 
 }  // namespace

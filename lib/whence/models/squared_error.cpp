@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "whence/models/detail/class_targets.h"
 #include "whence/models/loss.h"
 
@@ -34,6 +36,15 @@ class SquaredError : public Loss {
   }
 
   at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor& u) const override { return u; }
+
+  at::Tensor hessian_root(const at::Tensor& output, const Batch&) const override {
+    return at::eye(output.size(1), output.options()).expand({output.size(0), output.size(1), output.size(1)});
+  }
+
+  /// A target is the output plus a standard normal number, as half the squared norm has it.
+  at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor& noise) const override {
+    return at::erfinv(2 * noise - 1).mul_(std::sqrt(2.0)).to(output.options());
+  }
 };
 
 }  // namespace

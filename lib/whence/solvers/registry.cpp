@@ -2,10 +2,15 @@
 
 // One line a solver: X(id, name, what it is, where it comes from). The file lib/whence/solvers/ID.cpp ends with
 // WHENCE_METHOD(Solver, ID, …).
-#define WHENCE_SOLVERS(X)                                                                       \
-  X(cg, "cg", "conjugate gradients, all right-hand sides at once", "Hestenes and Stiefel 1952") \
-  X(lissa, "lissa", "truncated Neumann series", "Agarwal, Bullins and Hazan 2017")              \
-  X(direct, "direct", "the dense matrix, factored by Eigen; small models", "Koh and Liang 2017, section 2")
+#define WHENCE_SOLVERS(X)                                                                                   \
+  X(cg, "cg", "conjugate gradients, all right-hand sides at once", "Hestenes and Stiefel 1952")             \
+  X(automatic, "auto", "picks one of the others by what the operator is and how large", "")                 \
+  X(lissa, "lissa", "truncated Neumann series", "Agarwal, Bullins and Hazan 2017")                          \
+  X(direct, "direct", "the dense matrix, factored by Eigen; small models", "Koh and Liang 2017, section 2") \
+  X(woodbury, "woodbury", "exact in the dual, over rows of J", "Woodbury 1950")                             \
+  X(ekfac_inverse, "ekfac", "the inverse of Kronecker factors, as it stands",                               \
+    "George et al. 2018; Grosse et al. 2023")                                                               \
+  X(datainf, "datainf", "the mean of the examples' inverses", "Kwon et al. 2024")
 
 namespace whence {
 

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <utility>
 
+#include "whence/core/tensors.h"
+
 namespace whence {
 namespace {
 
@@ -56,6 +58,8 @@ std::string_view to_string(Termination termination) {
       return "indefinite";
     case Termination::kDiverged:
       return "diverged";
+    case Termination::kApproximate:
+      return "approximate";
   }
   return "";
 }
@@ -80,6 +84,37 @@ void check_damping(const Filter& filter) {
   if (!(filter.damping >= 0)) {
     throw InvalidArgument(fmt::format("damping = {}, expected >= 0", filter.damping));
   }
+}
+
+std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
+                                                 std::chrono::steady_clock::time_point start,
+                                                 const std::string& message) {
+  const auto& [a, filter, point] = system;
+  std::vector<SolverSummary> out(static_cast<std::size_t>(b.size(0)));
+  const bool inverse = filter.inversion != Inversion::kSegment && filter.inversion != Inversion::kMemory;
+  at::Tensor sizes, norms;
+  const double before = a->products();
+  if (inverse) {
+    const bool plain = filter.inversion == Inversion::kDamped;
+    const auto target = plain ? b : a->apply(b);
+    const double shift = filter.inversion == Inversion::kPseudo ? 0 : filter.damping;
+    const auto image = plain ? damped(a, shift)->apply(x) : squared(a, shift * shift)->apply(x);
+    sizes = row_norms(target - image);
+    norms = row_norms(target);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    const auto row = static_cast<std::int64_t>(k);
+    out[k].termination = Termination::kApproximate;
+    if (inverse) {
+      const double norm = norms[row].item<double>();
+      out[k].relative_residual = norm > 0 ? sizes[row].item<double>() / norm : 0;
+    }
+    out[k].seconds = seconds;
+    out[k].products = (a->products() - before) / static_cast<double>(b.size(0));
+    out[k].message = message;
+  }
+  return out;
 }
 
 at::Tensor Filter::operator()(const at::Tensor& h, double zero) const {

@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@ enum class Termination {
   kIterationLimit,  ///< The products allowed were spent first, or rounding stopped the progress; x is the best so far.
   kIndefinite,      ///< A direction of non-positive curvature was met; x is the last good iterate.
   kDiverged,        ///< The residual grew past its start; x is zero.
+  kApproximate,     ///< The solver's own approximation was applied, as asked; the residual says how far off it is.
 };
 std::string_view to_string(Termination termination);
 
@@ -64,6 +66,12 @@ struct System {
   std::shared_ptr<const CurvaturePoint> point = nullptr;
 };
 
+/// Summaries of an approximate inverse x = f(A) b: residuals measured against A, for the cost of a product a row (two
+/// for filters other than damped), and kApproximate. `start` is when the work began.
+std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
+                                                 std::chrono::steady_clock::time_point start,
+                                                 const std::string& message);
+
 /// A filtered inverse of an operator under some solver, ready to be applied to blocks.
 class Inverse {
  public:
@@ -80,6 +88,9 @@ class Solver {
   /// Throws InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the filter, or
   /// the damping is negative.
   virtual std::unique_ptr<Inverse> prepare(const System& system) const = 0;
+  /// The family of curvature that the solver's own factors approximate (Curvature::family); empty where it inverts
+  /// whatever it is given.
+  virtual std::string_view family() const { return {}; }
 };
 
 /// A solver that needs products alone. `damped` solves (A + damping I) x = b; `filtered` (A^2 + damping^2 I) x = A b;

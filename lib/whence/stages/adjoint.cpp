@@ -4,6 +4,10 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+
 #include "whence/core/error.h"
 #include "whence/core/tensors.h"
 
@@ -54,14 +58,117 @@ void check_solves(const Stage& stage, const StageAdjoint& adjoint, double dampin
       throw NumericalError(fmt::format("stage {}: the solve diverged: {}", stage.name, summary.message));
     }
   }
-  check_finite(adjoint.vectors, "an inverse-curvature product");
 }
+
+/// Whether training of the stage began at its parent, for each trained entry that is also the parent's: where in the
+/// parent it lies.
+std::vector<std::array<std::int64_t, 3>> entries_from_parent(const Stage& stage) {
+  std::vector<std::array<std::int64_t, 3>> out;  // offset in theta, offset in the parent, length
+  const auto& trained = stage.objective.trained();
+  const auto& parent = stage.objective.parent_layout();
+  std::int64_t here = 0;
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    std::int64_t there = 0;
+    for (std::size_t j = 0; j < parent.size(); ++j) {
+      if (parent.names()[j] == trained.names()[i]) {
+        out.push_back({here, there, trained.values()[i].numel()});
+      }
+      there += parent.values()[j].numel();
+    }
+    here += trained.values()[i].numel();
+  }
+  return out;
+}
+
+/// x -> x * entries, for each row.
+class EntrywiseOperator : public LinearOperator {
+ public:
+  explicit EntrywiseOperator(at::Tensor entries) : entries_(std::move(entries)) {}
+  std::int64_t size() const override { return entries_.size(0); }
+  at::TensorOptions options() const override { return entries_.options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return x * entries_; }
+
+ private:
+  at::Tensor entries_;
+};
+
+/// Of one block solved in several parts: the worst outcome, and what all of them cost.
+void add_summaries(std::vector<SolverSummary>& total, const std::vector<SolverSummary>& part) {
+  if (total.empty()) {
+    total = part;
+    return;
+  }
+  for (std::size_t k = 0; k < total.size(); ++k) {
+    const bool worse =
+        total[k].termination == Termination::kConverged && part[k].termination != Termination::kConverged;
+    auto& sum = total[k];
+    if (worse) {
+      sum.termination = part[k].termination;
+      sum.message = part[k].message;
+    }
+    sum.iterations += part[k].iterations;
+    sum.relative_residual = std::max(sum.relative_residual, part[k].relative_residual);
+    sum.seconds += part[k].seconds;
+    sum.products += part[k].products;
+    sum.smallest_ritz = std::fmin(sum.smallest_ritz, part[k].smallest_ritz);
+    sum.largest_ritz = std::fmax(sum.largest_ritz, part[k].largest_ritz);
+  }
+}
+
+struct SegmentOptions {
+  double time = 0;
+  std::int64_t steps = 0;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("time", self.time, kAtLeastZero, "sum of the learning rates, over 1 - momentum, of stages without snapshots");
+    field("steps", self.steps, kAtLeastZero, "how many they were; 0: infinitely many small ones");
+  }
+};
+
+constexpr std::array<std::pair<Response, std::string_view>, 3> kResponses{
+    {{Response::kStationary, "stationary"},
+     {Response::kProximalBregman, "proximal-bregman"},
+     {Response::kSegment, "segment"}}};
 
 }  // namespace
 
-struct Adjoint::Prepared {
+std::string_view to_string(Response response) { return kResponses[static_cast<std::size_t>(response)].second; }
+
+void set_response(std::string_view spec, InverseOptions& options) {
+  const auto word = spec.substr(0, spec.find(':'));
+  const auto rest = word.size() == spec.size() ? std::string_view{} : spec.substr(word.size() + 1);
+  std::vector<std::string> known;
+  for (const auto& [value, name] : kResponses) {
+    known.emplace_back(name);
+    if (name != word) {
+      continue;
+    }
+    options.response = value;
+    if (value == Response::kSegment) {
+      const auto given = parse<SegmentOptions>(rest, "response segment");
+      options.time = given.time;
+      options.steps = given.steps;
+    } else {
+      parse<NoOptions>(rest, fmt::format("response {}", name));
+    }
+    return;
+  }
+  throw InvalidArgument(unknown_name("response", word, known));
+}
+
+/// What one segment's data did to its end, and what is left there of its beginning.
+struct Segment {
+  TensorList theta;
   OperatorPtr curvature;
-  std::unique_ptr<Inverse> inverse;
+  at::Tensor root;  ///< [P]: the preconditioner's square root; undefined where steps follow the gradient.
+  std::unique_ptr<Inverse> response, memory;
+};
+
+struct Adjoint::Prepared {
+  std::vector<Segment> segments;
 };
 
 Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options)
@@ -70,28 +177,88 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
       solver_(solver),
       options_(options),
       prepared_(chain.size()),
-      evidence_(chain.size()) {}
+      evidence_(chain.size()) {
+  if (chain.size() > 1 && !solver.family().empty() && solver.family() != curvature.family()) {
+    throw InvalidArgument(fmt::format(
+        "the solver's factors approximate the {} matrix and the curvature is of the family {}: a chain that "
+        "mixes them is the derivative of no objective; use --curvature {}",
+        solver.family(), curvature.family(), solver.family()));
+  }
+  if (options.response == Response::kProximalBregman && curvature.family() != "gauss-newton") {
+    throw InvalidArgument(
+        fmt::format("response proximal-bregman is the Gauss-Newton chain, and the curvature is of the family {}; use "
+                    "--curvature gauss-newton, kfac, ekfac or diagonal",
+                    curvature.family()));
+  }
+  if (options.response == Response::kSegment && options.inversion != Inversion::kDamped) {
+    throw InvalidArgument(
+        fmt::format("response segment has a function of the eigenvalues of its own: inversion = {} "
+                    "has no place, expected damped",
+                    to_string(options.inversion)));
+  }
+}
 
 Adjoint::~Adjoint() = default;
+
+std::vector<TensorList> Adjoint::points(std::size_t stage) const {
+  const auto& trajectory = chain_[stage].trajectory;
+  if (options_.response != Response::kSegment || trajectory.empty()) {
+    return {chain_[stage].theta};
+  }
+  std::vector<TensorList> out;
+  for (const auto& snapshot : trajectory) {
+    out.push_back(snapshot.theta);
+  }
+  return out;
+}
 
 Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   auto& slot = prepared_[stage];
   if (slot) {
     return *slot;
   }
-  const auto& [name, objective, optimizer, theta, parent] = chain_[stage];
+  const auto& at = chain_[stage];
   auto made = std::make_unique<Prepared>();
-  made->curvature = curvature_.operator_at(objective, theta, parent);
   auto& evidence = evidence_[stage];
   evidence.damping = options_.damping;
-  if (options_.relative_damping > 0) {
-    constexpr std::int64_t kProbes = 32;
-    evidence.mean_eigenvalue = mean_eigenvalue(*made->curvature, kProbes, Random(0).stream("mean eigenvalue"));
-    evidence.damping += options_.relative_damping * std::abs(evidence.mean_eigenvalue);
+  const auto thetas = points(stage);
+  evidence.points = static_cast<std::int64_t>(thetas.size());
+  for (std::size_t i = 0; i < thetas.size(); ++i) {
+    Segment segment;
+    segment.theta = thetas[i];
+    segment.curvature = curvature_.operator_at(at.objective, segment.theta, at.parent);
+    if (i == 0 && options_.relative_damping > 0) {
+      constexpr std::int64_t kProbes = 32;
+      evidence.mean_eigenvalue = mean_eigenvalue(*segment.curvature, kProbes, Random(0).stream("mean eigenvalue"));
+      evidence.damping += options_.relative_damping * std::abs(evidence.mean_eigenvalue);
+    }
+    Filter filter{options_.inversion, evidence.damping};
+    auto solved = segment.curvature;
+    std::shared_ptr<const CurvaturePoint> point =
+        std::make_shared<CurvaturePoint>(CurvaturePoint{at.objective, segment.theta, at.parent});
+    if (options_.response == Response::kSegment) {
+      filter.inversion = Inversion::kSegment;
+      filter.time = at.trajectory.empty() ? options_.time : at.trajectory[i].time;
+      filter.steps = at.trajectory.empty() ? options_.steps : at.trajectory[i].steps;
+      if (!(filter.time > 0)) {
+        throw InvalidArgument(fmt::format(
+            "stage {}: response segment needs the sum of its learning rates: train it with sgd or adam and snapshots = "
+            "1 or more in the pipeline, or give segment:time=…,steps=…",
+            at.name));
+      }
+      if (!at.trajectory.empty() && !at.trajectory[i].preconditioner.empty()) {
+        segment.root = flatten(at.trajectory[i].preconditioner).sqrt();
+        const OperatorPtr scale = std::make_shared<EntrywiseOperator>(segment.root);
+        solved = scale * solved * scale;
+        point = nullptr;  // factors fitted at the point would be those of another system
+      }
+      auto left = filter;
+      left.inversion = Inversion::kMemory;
+      segment.memory = solver_.prepare({solved, left, point});
+    }
+    segment.response = solver_.prepare({solved, filter, point});
+    made->segments.push_back(std::move(segment));
   }
-  made->inverse = solver_.prepare({made->curvature,
-                                   {options_.inversion, evidence.damping},
-                                   std::make_shared<CurvaturePoint>(CurvaturePoint{objective, theta, parent})});
   evidence.solved = true;
   slot = std::move(made);
   return *slot;
@@ -104,14 +271,40 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
   for (std::size_t k = chain_.size(); k-- > first;) {
     const auto& stage = chain_[k];
     const auto [right, passed_on] = pull_back_merge(stage, cotangents);
-    out[k].summaries = prepared(k).inverse->apply(right, out[k].vectors, [&](ProgressEvent event) {
+    const auto watch = [&](ProgressEvent event) {
       event.phase += " " + stage.name;
       report(progress, event);
-    });
-    check_solves(stage, out[k], evidence_[k].damping);
+    };
+    auto q = right;  // on the end of the segment at hand
+    auto handed = passed_on;
+    TensorList vectors;
+    auto& segments = prepared(k).segments;
+    for (std::size_t i = segments.size(); i-- > 0;) {
+      const auto& segment = segments[i];
+      const auto scaled = segment.root.defined() ? q * segment.root : q;
+      at::Tensor s;
+      add_summaries(out[k].summaries, segment.response->apply(scaled, s, watch));
+      check_solves(stage, out[k], evidence_[k].damping);
+      s = segment.root.defined() ? s * segment.root : s;
+      check_finite(s, "an inverse-curvature product");
+      vectors.insert(vectors.begin(), s);
+      if (k > first) {
+        handed = handed - curvature_.mixed_product(stage.objective, segment.theta, stage.parent, s);
+      }
+      if (segment.memory && (i > 0 || k > first)) {
+        segment.memory->apply(scaled, q, watch);
+        q = segment.root.defined() ? q / segment.root : q;
+      }
+    }
+    out[k].vectors = vectors.size() == 1 ? vectors[0] : at::cat(vectors, 1);
     if (k > first) {
-      const auto mixed = curvature_.mixed_product(stage.objective, stage.theta, stage.parent, out[k].vectors);
-      cotangents = extend_to_head(chain_[k - 1], passed_on - mixed);
+      if (options_.response == Response::kSegment) {
+        handed = handed.clone();
+        for (const auto& [here, there, length] : entries_from_parent(stage)) {
+          handed.narrow(1, there, length).add_(q.narrow(1, here, length));
+        }
+      }
+      cotangents = extend_to_head(chain_[k - 1], handed);
       check_finite(cotangents, "a pulled-back gradient");
     }
   }
@@ -121,7 +314,10 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
 const std::vector<StageEvidence>& Adjoint::evidence() {
   for (std::size_t k = 0; k < chain_.size(); ++k) {
     if (prepared_[k]) {
-      evidence_[k].products = prepared_[k]->curvature->products();
+      evidence_[k].products = 0;
+      for (const auto& segment : prepared_[k]->segments) {
+        evidence_[k].products += segment.curvature->products();
+      }
     }
   }
   return evidence_;

@@ -8,16 +8,35 @@
 
 namespace whence {
 
+/// What the data of a stage is taken to have done to its result. formulas.md 9.2 and 9.7.
+enum class Response {
+  kStationary,       ///< Theta is a minimum, and moves with it.
+  kProximalBregman,  ///< Theta need not be one: it minimises the stage's proximal Bregman objective around itself (J.
+                     ///< Bae et al., "If Influence Functions are the Answer, Then What is the Question?", NeurIPS
+                     ///< 2022), of which the Gauss-Newton chain with its cross blocks is the exact derivative.
+  kSegment,  ///< Gradient descent stopped early: (1 - (1 - eta H)^T) / H, segment by segment between the snapshots
+             ///< of training (J. Bae et al., "Training Data Attribution via Approximate Unrolling", NeurIPS 2024).
+};
+std::string_view to_string(Response response);
+
 /// How the inverse curvature of every stage is taken.
 struct InverseOptions {
+  Response response = Response::kStationary;
+  double time = 0;         ///< kSegment, for a stage without snapshots: the sum of its learning rates ...
+  std::int64_t steps = 0;  ///< ... and how many they were; 0: infinitely many small ones.
   Inversion inversion = Inversion::kDamped;
   double damping = 0;           ///< Absolute.
   double relative_damping = 0;  ///< Times the mean eigenvalue of the stage's curvature; added to `damping`.
 };
 
+/// Sets response, time and steps from "stationary", "proximal-bregman" or "segment:time=12,steps=300". Throws
+/// InvalidArgument with the known words.
+void set_response(std::string_view spec, InverseOptions& options);
+
 /// One stage's answer to "how does the measurement move when this stage's data is reweighted?", for K measurements.
 struct StageAdjoint {
-  at::Tensor vectors;  ///< s [K, P] = inverse curvature times the cotangent. An example's score is -s . grad loss.
+  at::Tensor vectors;  ///< s [K, S P] = inverse curvature times the cotangent, for each of the stage's S points. An
+                       ///< example's score is -sum over the points of s . grad loss there.
   std::vector<SolverSummary> summaries;  ///< Of the K solves.
 };
 
@@ -27,6 +46,7 @@ struct StageEvidence {
   double damping = 0;           ///< The effective damping.
   double mean_eigenvalue = -1;  ///< Of the undamped curvature; -1 where it was not needed.
   double products = 0;          ///< Operator products with one vector.
+  std::int64_t points = 1;      ///< Where curvature was taken: 1, or one a segment.
 };
 
 /// Carries gradients of measurements at the last stage back through the chain.
@@ -37,6 +57,9 @@ struct StageEvidence {
 /// curvature family.
 class Adjoint {
  public:
+  /// Throws InvalidArgument, with the reason, where the choices are not the derivative of one objective: a solver whose
+  /// factors are of another family than the curvature, in a chain; proximal-bregman with the exact Hessian; segment
+  /// with an inversion other than damped, or for a stage whose learning rates are not known.
   Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options);
   ~Adjoint();
 
@@ -47,6 +70,8 @@ class Adjoint {
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
   const std::vector<StageEvidence>& evidence();
+  /// The S points of a stage that its vectors are for: theta alone, or the ends of its segments.
+  std::vector<TensorList> points(std::size_t stage) const;
 
  private:
   struct Prepared;
@@ -60,8 +85,8 @@ class Adjoint {
   std::vector<StageEvidence> evidence_;
 };
 
-/// (d merge / d theta) v for each row of v: the direction of the model's parameters that a direction of the trained
-/// ones is. [K, P] to [K, entries of the merged parameters].
+/// (d merge / d theta) v at the stage's theta for each row of v: the direction of the model's parameters that a
+/// direction of the trained ones is. [K, P] to [K, entries of the merged parameters].
 at::Tensor push_forward(const Stage& stage, const at::Tensor& v);
 
 }  // namespace whence

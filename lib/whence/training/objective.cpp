@@ -43,6 +43,15 @@ Objective Objective::with_batch_size(std::int64_t batch_size) const {
   return out;
 }
 
+Objective Objective::over(const at::Tensor& rows) const {
+  Objective out = *this;
+  out.data_ = data_.take(rows);
+  if (weights_.defined()) {
+    out.weights_ = weights_.index_select(0, rows);
+  }
+  return out;
+}
+
 ParameterSet Objective::merge(const TensorList& theta, const TensorList& parent) const {
   return tuning_->merge(parent_.with(parent), trained_.with(theta));
 }

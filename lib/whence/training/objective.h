@@ -34,6 +34,8 @@ class Objective {
   /// The same objective with example weights w [N]; undefined means ones.
   Objective with_weights(at::Tensor weights) const;
   Objective with_batch_size(std::int64_t batch_size) const;
+  /// The same over a part of the data, whose mean it then is: `rows` [M] int64 on the CPU.
+  Objective over(const at::Tensor& rows) const;
 
   /// The model's parameters.
   ParameterSet merge(const TensorList& theta, const TensorList& parent) const;

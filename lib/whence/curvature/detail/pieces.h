@@ -4,8 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "whence/curvature/linear_operator.h"
-#include "whence/training/objective.h"
+#include "whence/curvature/curvature.h"
 
 namespace whence::detail {
 
@@ -29,6 +28,18 @@ OperatorPtr sum_of_pieces(const Objective& objective, const TensorList& theta, c
 
 /// The exact Hessian's piece of the scalar `value` in `theta`.
 std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta);
+
+/// The objective over `count` of its examples, drawn without replacement; all of them where count is 0 or more than
+/// there are. What the option `examples` of a curvature means: a fixed large batch.
+Objective fixed_examples(const Objective& objective, std::int64_t count, std::int64_t seed);
+
+/// The penalty's part of X v for each row of v: [K, entries of parent]. Both lists are leaves.
+at::Tensor penalty_mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                                 const at::Tensor& v);
+
+/// The Gauss-Newton cross term J_parent' H_out J_theta v with the penalty's: formulas.md 9.4 (c). For every family that
+/// approximates the Gauss-Newton matrix.
+at::Tensor gauss_newton_mixed_product(const CurvaturePoint& point, const at::Tensor& v);
 
 /// X v for the scalar `value`: out[k] += (d^2 value / d parent d theta) v[k].
 void add_mixed_product(const at::Tensor& value, const TensorList& theta, const TensorList& parent, const at::Tensor& v,

@@ -1,0 +1,112 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "whence/curvature/curvature.h"
+
+namespace whence::detail {
+
+/// Where the weights and biases of the model's layers lie in a flat vector: the trained parameters, or the parent. A
+/// layer's entries are a matrix [outputs, columns]: its weight, flattened, and its bias as the last column (the
+/// homogeneous coordinate), where they are there.
+class LayerLayout {
+ public:
+  struct Layer {
+    std::string name;
+    std::int64_t weight = -1, bias = -1;  ///< Offsets; -1 where not in the vector.
+    std::int64_t outputs = 0;
+    std::int64_t inputs = 0;  ///< Columns of the weight; 0 where it is not in the vector.
+    std::int64_t columns() const { return inputs + (bias >= 0 ? 1 : 0); }
+    std::int64_t entries() const { return outputs * columns(); }
+  };
+
+  /// Null when an entry of `names` is no weight or bias of a layer that the model's tape records, or is not used as it
+  /// is: `values`, the tensors behind the names, must be what `merged` holds.
+  static std::optional<LayerLayout> of(const Objective& objective, const ParameterSet& merged,
+                                       const std::vector<std::string>& names, const TensorList& values);
+
+  const std::vector<Layer>& layers() const { return layers_; }
+  std::int64_t entries() const { return entries_; }
+  /// [K, P] to [K, outputs, columns].
+  static at::Tensor gather(const Layer& layer, const at::Tensor& x);
+  /// out [K, P] += part [K, outputs, columns] at the layer's places.
+  static void add(const Layer& layer, const at::Tensor& part, at::Tensor& out);
+
+ private:
+  std::vector<Layer> layers_;
+  std::int64_t entries_ = 0;
+};
+
+/// Which gradients are the rows of J.
+enum class RowKind {
+  kGaussNewton,  ///< C rows an example: the columns of the loss Hessian's root, pulled back.
+  kFisher,       ///< `samples` rows: gradients for labels drawn from the model, over sqrt(samples).
+  kEmpirical,    ///< One row: the gradient for the example's own label.
+};
+struct RowChoice {
+  RowKind kind = RowKind::kGaussNewton;
+  std::int64_t samples = 1;
+  std::uint64_t seed = 0;
+  at::Tensor noise = {};  ///< kFisher: [samples, N, C], so that an example's labels do not depend on its batch.
+};
+/// With its noise drawn.
+RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, const Objective& objective);
+
+/// What the layers saw of one batch: inputs, and signals of R cotangents at the outputs. Inputs [B, T, columns] over T
+/// positions (1 for a dense layer, pixels of a convolution, uses of a layer that is used again), signals [B, R, T,
+/// outputs]; a row's gradient in the layer is sum_t signal_t input_t'. Scaled so that J' J is the mean over the data.
+struct LayerRows {
+  LayerLayout::Layer layer;
+  std::int64_t examples = 0;  ///< B
+  at::Tensor input, signal;
+  at::Tensor formed;  ///< The gradients themselves, [B R, entries], in place of both where that is smaller.
+};
+
+/// The layer's part of J x for x [K, outputs, columns]: [B, R, K].
+at::Tensor layer_times(const LayerRows& rows, const at::Tensor& x);
+/// The layer's part of J' u for u [B, R, K]: [K, outputs, columns].
+at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u);
+/// |row|^2 in the layer, summed over each example's rows: [B].
+at::Tensor squared_norms(const LayerRows& rows);
+
+/// Rows of one batch, for the layers of a layout. Cost: a forward pass and R backward passes that form no parameter
+/// gradient.
+class RowBatch {
+ public:
+  /// `form`: replace inputs and signals by gradients where those take less memory.
+  RowBatch(const Objective& objective, const ParameterSet& merged, const Batch& batch, const RowChoice& choice,
+           const LayerLayout& layout, bool form);
+  const std::vector<LayerRows>& layers() const { return layers_; }
+  std::int64_t rows() const { return examples_ * per_example_; }
+  std::int64_t examples() const { return examples_; }
+  std::int64_t per_example() const { return per_example_; }
+
+  /// J x: [K, P] to [K, rows].
+  at::Tensor times(const at::Tensor& x) const;
+  /// out [K, P] += J' u.
+  void add_transposed(const at::Tensor& u, at::Tensor& out) const;
+  double bytes() const;
+
+ private:
+  std::int64_t examples_ = 0, per_example_ = 0;
+  std::vector<LayerRows> layers_;
+};
+
+/// The curvature J' J + penalty at a point whose parameters `layout` covers. Rows are made once and kept where they
+/// take at most `kept_bytes`, else made anew for every product, which all vectors of a block share.
+OperatorPtr row_operator(const CurvaturePoint& point, const LayerLayout& layout, const RowChoice& choice,
+                         double kept_bytes);
+
+/// The layout of what the point trains, or null (see LayerLayout::of).
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point);
+std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
+
+/// The penalty's second derivative in theta, which is diagonal for every tuning: [P].
+at::Tensor penalty_diagonal(const CurvaturePoint& point);
+
+/// out [K, parent] += J_parent' J_theta v.
+void add_row_mixed_product(const CurvaturePoint& point, const LayerLayout& trained, const LayerLayout& parent,
+                           const RowChoice& choice, const at::Tensor& v, at::Tensor& out);
+
+}  // namespace whence::detail

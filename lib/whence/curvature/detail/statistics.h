@@ -1,0 +1,35 @@
+#pragma once
+#include <functional>
+#include <string>
+
+#include "whence/core/options.h"
+#include "whence/curvature/detail/layer_rows.h"
+
+namespace whence::detail {
+
+/// What diagonal, kfac and ekfac are fitted to.
+struct StatisticsOptions {
+  std::string labels = "auto";
+  std::int64_t examples = 0;
+  std::int64_t seed = 0;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("labels", self.labels, OneOf{"auto|exact|sampled|data"},
+          "exact: the Gauss-Newton matrix, a backward pass an output; sampled: one label an example, drawn from the "
+          "model; data: the empirical Fisher; auto: exact up to 16 outputs, then sampled");
+    field("examples", self.examples, kAtLeastZero, "fit to so many, drawn at random; 0: all");
+    field("seed", self.seed, kAtLeastZero, "of labels and examples");
+  }
+};
+
+/// Calls body with the rows of every batch that the statistics are taken over. Throws InvalidArgument, with `name`,
+/// where what the stage trains is not made of layers.
+void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
+                   const std::function<void(const RowBatch&)>& body);
+
+/// Sum over the rows of the squares of (left' gradient right), elementwise: [outputs, columns]. `left` [outputs,
+/// outputs] and `right` [columns, columns] where given.
+at::Tensor squared_gradients(const LayerRows& rows, const at::Tensor& left, const at::Tensor& right);
+
+}  // namespace whence::detail

@@ -1,0 +1,57 @@
+// The diagonal of the Gauss-Newton matrix (or of a Fisher matrix), with the penalty's. Y. LeCun, J. Denker and S.
+// Solla, "Optimal Brain Damage", 1990.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/pieces.h"
+#include "whence/curvature/detail/statistics.h"
+#include "whence/curvature/spectral_operator.h"
+
+namespace whence {
+namespace {
+
+class DiagonalOperator : public SpectralOperator {
+ public:
+  explicit DiagonalOperator(at::Tensor values) : values_(std::move(values)) {}
+  std::int64_t size() const override { return values_.size(0); }
+  at::TensorOptions options() const override { return values_.options(); }
+
+ protected:
+  at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override { return x * f(values_); }
+
+ private:
+  at::Tensor values_;
+};
+
+class Diagonal : public Curvature {
+ public:
+  explicit Diagonal(detail::StatisticsOptions options) : options_(std::move(options)) {}
+
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    const CurvaturePoint point{objective, theta, parent};
+    auto values = detail::penalty_diagonal(point).unsqueeze(0);
+    detail::for_each_rows("diagonal", options_, point, [&](const detail::RowBatch& batch) {
+      for (const auto& rows : batch.layers()) {
+        detail::LayerLayout::add(rows.layer, detail::squared_gradients(rows, {}, {}).unsqueeze(0), values);
+      }
+    });
+    return std::make_shared<DiagonalOperator>(values[0]);
+  }
+
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    return detail::gauss_newton_mixed_product({objective, theta, parent}, v);
+  }
+
+ private:
+  detail::StatisticsOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Curvature, diagonal, Diagonal, detail::StatisticsOptions)
+
+}  // namespace whence

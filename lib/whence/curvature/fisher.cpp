@@ -1,0 +1,101 @@
+// The Fisher matrix with labels drawn from the model, whose mean is the Gauss-Newton matrix, and the empirical one with
+// the data's own labels, whose mean is not. F. Kunstner, L. Balles and P. Hennig, "Limitations of the empirical Fisher
+// approximation for natural gradient descent", NeurIPS 2019. The penalty enters exactly.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/pieces.h"
+
+namespace whence {
+namespace {
+
+struct FisherOptions {
+  std::int64_t samples = 1;
+  std::int64_t seed = 0;
+  double graph_bytes = 4e9;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("samples", self.samples, kAtLeastOne, "labels drawn for each example");
+    field("seed", self.seed, kAtLeastZero, "of the labels");
+    field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep the rows of J when they take at most this");
+  }
+};
+
+struct EmpiricalFisherOptions {
+  double graph_bytes = 4e9;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep the rows of J when they take at most this");
+  }
+};
+
+class RowCurvature : public Curvature {
+ public:
+  RowCurvature(const char* name, detail::RowKind kind, std::int64_t samples, std::int64_t seed, double bytes)
+      : name_(name), kind_(kind), samples_(samples), seed_(static_cast<std::uint64_t>(seed)), bytes_(bytes) {}
+
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    const CurvaturePoint point{objective, theta, parent};
+    return detail::row_operator(point, layout(point), detail::make_rows(kind_, samples_, seed_, objective), bytes_);
+  }
+
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    const CurvaturePoint point{objective, theta, parent};
+    auto out = detail::penalty_mixed_product(objective, leaves(theta), leaves(parent), v);
+    if (objective.tuning().merge_uses_parent()) {
+      const auto before = detail::parent_layout(point);
+      if (!before) {
+        throw InvalidArgument(
+            fmt::format("{}: the stage's parent is not used layer by layer; use gauss-newton", name_));
+      }
+      const auto choice = detail::make_rows(kind_, samples_, seed_, objective);
+      detail::add_row_mixed_product(point, layout(point), *before, choice, v, out);
+    }
+    return out;
+  }
+
+  std::string_view family() const override {
+    return kind_ == detail::RowKind::kEmpirical ? "empirical-fisher" : "gauss-newton";
+  }
+
+ private:
+  detail::LayerLayout layout(const CurvaturePoint& point) const {
+    const auto layout = detail::trained_layout(point);
+    if (!layout) {
+      throw InvalidArgument(
+          fmt::format("{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton", name_));
+    }
+    return *layout;
+  }
+
+  const char* name_;
+  detail::RowKind kind_;
+  std::int64_t samples_;
+  std::uint64_t seed_;
+  double bytes_;
+};
+
+class Fisher : public RowCurvature {
+ public:
+  explicit Fisher(const FisherOptions& o)
+      : RowCurvature("fisher", detail::RowKind::kFisher, o.samples, o.seed, o.graph_bytes) {}
+};
+
+class EmpiricalFisher : public RowCurvature {
+ public:
+  explicit EmpiricalFisher(const EmpiricalFisherOptions& o)
+      : RowCurvature("empirical-fisher", detail::RowKind::kEmpirical, 1, 0, o.graph_bytes) {}
+};
+
+}  // namespace
+
+WHENCE_METHOD(Curvature, fisher, Fisher, FisherOptions)
+WHENCE_METHOD(Curvature, empirical_fisher, EmpiricalFisher, EmpiricalFisherOptions)
+
+}  // namespace whence

@@ -1,0 +1,320 @@
+// Kronecker-factored curvature. J. Martens and R. Grosse, "Optimizing Neural Networks with Kronecker-factored
+// Approximate Curvature", ICML 2015; convolutions by R. Grosse and J. Martens, ICML 2016; eigenvalues corrected as in
+// T. George et al., "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis", NeurIPS 2018, which
+// R. Grosse et al., "Studying Large Language Model Generalization with Influence Functions", 2023, brought to
+// influence.
+//
+// A layer's block is S (x) A over its weight with the bias as the last column: A the mean of a a' over examples, summed
+// over positions, S the mean of the signals' g g'. kfac's eigenvalues are products of the factors'; ekfac measures, in
+// the factors' eigenbasis, the mean square of every entry of the gradients, which is the best there is for that basis.
+// The penalty adds to the eigenvalues.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "whence/core/files.h"
+#include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/pieces.h"
+#include "whence/curvature/detail/statistics.h"
+#include "whence/curvature/spectral_operator.h"
+#include "whence/data/safetensors.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+struct KroneckerOptions {
+  detail::StatisticsOptions statistics;
+  std::string dtype = "float32";
+  std::string factors = "";
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    detail::StatisticsOptions::fields(self.statistics, field);
+    field("dtype", self.dtype, OneOf{"float32|bfloat16"},
+          "of the products that fit the factors, which are summed in float64; float64 stays float64");
+    field("factors", self.factors, AnyText{},
+          "a folder that keeps fitted factors, from which unfinished fits go on; empty: not kept");
+  }
+};
+
+/// Q_S diag(values) Q_A' of one layer.
+struct Block {
+  detail::LayerLayout::Layer layer;
+  at::Tensor left;    ///< Q_S [outputs, outputs]
+  at::Tensor right;   ///< Q_A [columns, columns]
+  at::Tensor values;  ///< [outputs, columns], of the data's curvature alone
+};
+
+class KroneckerOperator : public SpectralOperator {
+ public:
+  KroneckerOperator(std::vector<Block> blocks, const at::Tensor& penalty)
+      : blocks_(std::move(blocks)), size_(penalty.size(0)), options_(penalty.options()) {
+    for (auto& block : blocks_) {  // the penalty is the same for all of a layer
+      const auto added = detail::LayerLayout::gather(block.layer, penalty.unsqueeze(0)).mean();
+      block.values = block.values + added;
+    }
+  }
+  std::int64_t size() const override { return size_; }
+  at::TensorOptions options() const override { return options_; }
+
+ protected:
+  at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override {
+    auto out = at::zeros_like(x);
+    for (const auto& block : blocks_) {
+      const auto rotated =
+          at::matmul(block.left.t(), at::matmul(detail::LayerLayout::gather(block.layer, x), block.right));
+      const auto back = at::matmul(block.left, at::matmul(rotated * f(block.values), block.right.t()));
+      detail::LayerLayout::add(block.layer, back, out);
+    }
+    return out;
+  }
+
+ private:
+  std::vector<Block> blocks_;
+  std::int64_t size_;
+  at::TensorOptions options_;
+};
+
+/// A fit in two passes over the data that can stop after any batch and go on from a file.
+class Fit {
+ public:
+  Fit(const char* name, const KroneckerOptions& options, const CurvaturePoint& point, bool corrected)
+      : name_(name), options_(options), point_(point), corrected_(corrected) {
+    if (!options.factors.empty()) {
+      file_ = fs::path(options.factors) / (fingerprint() + ".safetensors");
+      if (fs::exists(file_)) {
+        load();
+      }
+    }
+  }
+
+  std::vector<Block> run() {
+    if (phase_ == Phase::kFactors) {
+      pass([this](const detail::RowBatch& batch) { add_factors(batch); });
+      decompose();
+      start(corrected_ ? Phase::kEigenvalues : Phase::kDone);
+    }
+    if (phase_ == Phase::kEigenvalues) {
+      pass([this](const detail::RowBatch& batch) { add_eigenvalues(batch); });
+      start(Phase::kDone);
+    }
+    std::vector<Block> out;
+    const auto like = point_.theta.front().options();
+    for (auto& [layer, state] : layers_) {
+      const auto values = corrected_ ? state.values : at::outer(state.left_values, state.right_values);
+      out.push_back({layer, state.left.to(like), state.right.to(like), values.clamp_min(0).to(like)});
+    }
+    return out;
+  }
+
+ private:
+  enum class Phase { kFactors, kEigenvalues, kDone };
+  struct State {
+    at::Tensor inputs, signals;            ///< Sums of a a' [columns, columns] and g g' [outputs, outputs], float64.
+    at::Tensor left, right;                ///< Eigenvectors.
+    at::Tensor left_values, right_values;  ///< Eigenvalues.
+    at::Tensor values;                     ///< [outputs, columns] float64.
+  };
+
+  /// What the factors depend on, as a name.
+  std::string fingerprint() const {
+    std::string text = fmt::format("{} {}", name_, corrected_);
+    KroneckerOptions::fields(options_, [&](std::string_view key, const auto& value, const auto&, std::string_view) {
+      if (key != "factors") {
+        text += fmt::format(" {}={}", key, detail::option_text(value));
+      }
+    });
+    const auto& data = point_.objective.data();
+    auto tensors = point_.theta;
+    tensors.insert(tensors.end(), point_.parent.begin(), point_.parent.end());
+    const auto first = data.batch(0, std::min<std::int64_t>(data.size(), 64));
+    tensors.insert(tensors.end(), {data.ids(), first.inputs});
+    for (const auto& tensor : tensors) {
+      const auto bytes = tensor.detach().cpu().contiguous();
+      text += digest(std::as_bytes(std::span(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes())));
+    }
+    return digest(std::as_bytes(std::span(text.data(), text.size()))).substr(0, 32);
+  }
+
+  /// Calls body with every batch of rows that an earlier run has not summed. The second pass finds the rows of the
+  /// first in memory where they take at most 1 GiB.
+  template <class Body>
+  void pass(const Body& body) {
+    std::int64_t seen = 0;
+    double bytes = 0;
+    std::vector<detail::RowBatch> rows;
+    const auto one = [&](const detail::RowBatch& batch) {
+      seen += batch.examples();
+      bytes += batch.bytes();
+      if (bytes <= kKeptBytes) {
+        rows.push_back(batch);
+      }
+      if (seen <= done_) {
+        return;
+      }
+      body(batch);
+      done_ = seen;
+      if (std::chrono::steady_clock::now() - saved_ > std::chrono::seconds(30)) {
+        save();
+      }
+    };
+    if (kept_.empty()) {
+      detail::for_each_rows(name_, options_.statistics, point_, one);
+      kept_ = bytes <= kKeptBytes ? std::move(rows) : std::vector<detail::RowBatch>{};
+    } else {
+      std::for_each(kept_.begin(), kept_.end(), one);
+    }
+    examples_ = seen;
+  }
+  void start(Phase phase) {
+    phase_ = phase;
+    done_ = 0;
+    save();
+  }
+
+  at::ScalarType working_type(const at::Tensor& x) const {
+    return options_.dtype == "bfloat16" && x.scalar_type() == at::kFloat ? at::kBFloat16 : x.scalar_type();
+  }
+  static State& state_of(std::vector<std::pair<detail::LayerLayout::Layer, State>>& layers,
+                         const detail::LayerLayout::Layer& layer) {
+    for (auto& [known, state] : layers) {
+      if (known.name == layer.name) {
+        return state;
+      }
+    }
+    return layers.emplace_back(layer, State{}).second;
+  }
+  static void accumulate(at::Tensor& sum, const at::Tensor& part) {
+    const auto wide = part.to(at::kDouble);
+    sum = sum.defined() ? sum + wide : wide;
+  }
+
+  void add_factors(const detail::RowBatch& batch) {
+    for (const auto& rows : batch.layers()) {
+      auto& state = state_of(layers_, rows.layer);
+      const auto type = working_type(rows.input);
+      const auto a = rows.input.reshape({-1, rows.layer.columns()}).to(type);
+      const auto g = rows.signal.reshape({-1, rows.layer.outputs}).to(type);
+      accumulate(state.inputs, at::mm(a.t(), a));
+      accumulate(state.signals, at::mm(g.t(), g) / static_cast<double>(rows.input.size(1)));
+    }
+  }
+  /// A is a mean over examples; the signals carry their share of the data already.
+  void decompose() {
+    for (auto& [layer, state] : layers_) {
+      const auto like = point_.theta.front().options();
+      const auto [right_values, right] = at::linalg_eigh((state.inputs / static_cast<double>(examples_)).to(like));
+      const auto [left_values, left] = at::linalg_eigh(state.signals.to(like));
+      state.right_values = right_values.clamp_min(0);
+      state.left_values = left_values.clamp_min(0);
+      state.right = right;
+      state.left = left;
+      state.inputs = state.signals = at::Tensor();
+    }
+  }
+  void add_eigenvalues(const detail::RowBatch& batch) {
+    for (const auto& rows : batch.layers()) {
+      auto& state = state_of(layers_, rows.layer);
+      const auto type = working_type(rows.input);
+      detail::LayerRows cast{rows.layer, rows.examples, rows.input.to(type), rows.signal.to(type), {}};
+      accumulate(state.values, detail::squared_gradients(cast, state.left.to(type), state.right.to(type)));
+    }
+  }
+
+  void save() {
+    saved_ = std::chrono::steady_clock::now();
+    if (file_.empty()) {
+      return;
+    }
+    fs::create_directories(file_.parent_path());
+    ParameterSet tensors;
+    for (const auto& [layer, state] : layers_) {
+      for (const auto& [part, tensor] : parts(state)) {
+        if (tensor->defined()) {
+          tensors.add(fmt::format("{}.{}", layer.name, part), tensor->cpu().contiguous());
+        }
+      }
+    }
+    write_safetensors(file_, tensors,
+                      {{"phase", std::to_string(static_cast<int>(phase_))},
+                       {"examples", std::to_string(done_)},
+                       {"curvature", name_}});
+  }
+  void load() {
+    const auto tensors = read_safetensors(file_);
+    const auto metadata = read_safetensors_metadata(file_);
+    phase_ = static_cast<Phase>(std::stoi(metadata.at("phase")));
+    done_ = std::stoll(metadata.at("examples"));
+    const auto layout = detail::trained_layout(point_);
+    for (const auto& layer : layout ? layout->layers() : std::vector<detail::LayerLayout::Layer>{}) {
+      auto& state = state_of(layers_, layer);
+      for (auto& [part, tensor] : parts(state)) {
+        const auto key = fmt::format("{}.{}", layer.name, part);
+        if (tensors.contains(key)) {
+          *const_cast<at::Tensor*>(tensor) = tensors.at(key).clone().to(point_.theta.front().device());
+        }
+      }
+    }
+  }
+  static std::vector<std::pair<const char*, const at::Tensor*>> parts(const State& s) {
+    return {{"inputs", &s.inputs}, {"signals", &s.signals},         {"left", &s.left},
+            {"right", &s.right},   {"left-values", &s.left_values}, {"right-values", &s.right_values},
+            {"values", &s.values}};
+  }
+
+  static constexpr double kKeptBytes = 1 << 30;
+  const char* name_;
+  const KroneckerOptions& options_;
+  const CurvaturePoint& point_;
+  bool corrected_;
+  std::vector<detail::RowBatch> kept_;
+  fs::path file_;
+  Phase phase_ = Phase::kFactors;
+  std::int64_t done_ = 0, examples_ = 0;
+  std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
+  std::vector<std::pair<detail::LayerLayout::Layer, State>> layers_;
+};
+
+class Kronecker : public Curvature {
+ public:
+  Kronecker(const char* name, KroneckerOptions options, bool corrected)
+      : name_(name), options_(std::move(options)), corrected_(corrected) {}
+
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    const CurvaturePoint point{objective, theta, parent};
+    return std::make_shared<KroneckerOperator>(Fit(name_, options_, point, corrected_).run(),
+                                               detail::penalty_diagonal(point));
+  }
+
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    return detail::gauss_newton_mixed_product({objective, theta, parent}, v);
+  }
+
+ private:
+  const char* name_;
+  KroneckerOptions options_;
+  bool corrected_;
+};
+
+class Kfac : public Kronecker {
+ public:
+  explicit Kfac(KroneckerOptions options) : Kronecker("kfac", std::move(options), false) {}
+};
+class Ekfac : public Kronecker {
+ public:
+  explicit Ekfac(KroneckerOptions options) : Kronecker("ekfac", std::move(options), true) {}
+};
+
+}  // namespace
+
+WHENCE_METHOD(Curvature, kfac, Kfac, KroneckerOptions)
+WHENCE_METHOD(Curvature, ekfac, Ekfac, KroneckerOptions)
+
+}  // namespace whence

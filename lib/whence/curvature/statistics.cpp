@@ -1,0 +1,60 @@
+#include "whence/curvature/detail/statistics.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "whence/curvature/detail/pieces.h"
+
+namespace whence::detail {
+namespace {
+
+constexpr std::int64_t kExactOutputs = 16;
+constexpr double kScratchBytes = 1 << 28;
+
+RowKind kind_of(const std::string& labels, std::int64_t outputs) {
+  if (labels == "data") {
+    return RowKind::kEmpirical;
+  }
+  const bool exact = labels == "exact" || (labels == "auto" && outputs <= kExactOutputs);
+  return exact ? RowKind::kGaussNewton : RowKind::kFisher;
+}
+
+}  // namespace
+
+void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
+                   const std::function<void(const RowBatch&)>& body) {
+  const auto layout = trained_layout(point);
+  if (!layout) {
+    throw InvalidArgument(fmt::format(
+        "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
+  }
+  const auto objective = fixed_examples(point.objective, options.examples, options.seed);
+  const auto choice = make_rows(kind_of(options.labels, objective.data().outputs()), 1,
+                                static_cast<std::uint64_t>(options.seed), objective);
+  const auto merged = objective.merge(detach(point.theta), detach(point.parent));
+  objective.for_each_batch(
+      [&](const Batch& batch) { body(RowBatch(objective, merged, batch, choice, *layout, false)); });
+}
+
+at::Tensor squared_gradients(const LayerRows& rows, const at::Tensor& left, const at::Tensor& right) {
+  const auto signal = left.defined() ? at::matmul(rows.signal, left) : rows.signal;
+  const auto input = right.defined() ? at::matmul(rows.input, right) : rows.input;
+  const auto b = signal.size(0), r = signal.size(1), t = signal.size(2), o = signal.size(3), columns = input.size(2);
+  if (t == 1) {
+    const auto squares = signal.square().sum(1).squeeze(1);  // [B, outputs]
+    return at::mm(squares.t(), input.squeeze(1).square());
+  }
+  auto out = at::zeros({o, columns}, signal.options());
+  const auto each = static_cast<double>(r * o * (columns + t) * signal.element_size());
+  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kScratchBytes / each));
+  for (std::int64_t begin = 0; begin < b; begin += step) {
+    const auto length = std::min(step, b - begin);
+    const auto part = signal.narrow(0, begin, length).transpose(2, 3).reshape({length, r * o, t});
+    out.add_(at::bmm(part, input.narrow(0, begin, length)).square_().view({length * r, o, columns}).sum(0));
+  }
+  return out;
+}
+
+}  // namespace whence::detail

@@ -1,0 +1,101 @@
+// Picks a solver by what the operator is and how large: the cheapest exact one, then preconditioned conjugate
+// gradients.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/curvature/gram_operator.h"
+#include "whence/curvature/spectral_operator.h"
+#include "whence/solvers/solver.h"
+
+namespace whence {
+namespace {
+
+struct AutoOptions {
+  double relative_tolerance = 1e-6;
+  std::int64_t max_iterations = 1000;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("relative-tolerance", self.relative_tolerance, kUnitInterval, "of an iterative solver that is picked");
+    field("max-iterations", self.max_iterations, kAtLeastOne, "of an iterative solver that is picked");
+  }
+};
+
+/// A dense matrix of this size is formed and factored in less time than a few queries take to solve.
+constexpr std::int64_t kFewParameters = 400;
+/// Likewise a dual matrix, which needs no products.
+constexpr std::int64_t kFewRows = 4000;
+/// Eigenvectors of a matrix this large take a minute.
+constexpr std::int64_t kMostEigenvectors = 2000;
+
+struct Choice {
+  std::string spec, reason;
+};
+
+class AutoInverse : public Inverse {
+ public:
+  AutoInverse(std::unique_ptr<Solver> solver, std::unique_ptr<Inverse> inverse, std::string note)
+      : solver_(std::move(solver)), inverse_(std::move(inverse)), note_(std::move(note)) {}
+  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+    auto summaries = inverse_->apply(b, x, progress);
+    for (auto& summary : summaries) {
+      summary.message = fmt::format("{}; {}", summary.message, note_);
+    }
+    return summaries;
+  }
+
+ private:
+  std::unique_ptr<Solver> solver_;
+  std::unique_ptr<Inverse> inverse_;
+  std::string note_;
+};
+
+class AutoSolver : public Solver {
+ public:
+  explicit AutoSolver(AutoOptions options) : options_(options) {}
+
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    const auto [spec, reason] = choose(system);
+    auto solver = create<Solver>(spec);
+    auto inverse = solver->prepare(system);
+    return std::make_unique<AutoInverse>(std::move(solver), std::move(inverse),
+                                         fmt::format("auto picked {}: {}", spec, reason));
+  }
+
+ private:
+  Choice choose(const System& system) const {
+    const auto size = system.a->size();
+    const auto inversion = system.filter.inversion;
+    if (dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr) {
+      return {"ekfac", "the curvature comes with its eigenvectors"};
+    }
+    if (inversion == Inversion::kSegment || inversion == Inversion::kMemory) {
+      return size <= kMostEigenvectors
+                 ? Choice{"direct", fmt::format("{} parameters have their eigenvectors in memory", size)}
+                 : Choice{"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
+    }
+    if (size <= kFewParameters) {
+      return {"direct", fmt::format("{} parameters", size)};
+    }
+    const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
+    if (gram != nullptr && inversion == Inversion::kDamped && gram->rows() < size && gram->rows() <= kFewRows &&
+        gram->diagonal().min().item<double>() + system.filter.damping > 0) {
+      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", gram->rows(), size)};
+    }
+    const auto options =
+        fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);
+    return system.point && covered_by_layers(*system.point)
+               ? Choice{"cg:preconditioner=ekfac," + options,
+                        fmt::format("{} parameters, all in layers that ekfac factors", size)}
+               : Choice{"cg:" + options, fmt::format("{} parameters", size)};
+  }
+
+  AutoOptions options_;
+};
+
+}  // namespace
+
+// `auto` is a word of the language, so the method's identifier is another.
+WHENCE_METHOD(Solver, automatic, AutoSolver, AutoOptions)
+
+}  // namespace whence

@@ -1,0 +1,91 @@
+// A curvature's own eigendecomposition, inverted as it stands. For ekfac: R. Grosse et al., "Studying Large Language
+// Model Generalization with Influence Functions", 2023. The answer is exact for the factors and approximate for the
+// curvature that was asked for; the residual says by how much.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/core/tensors.h"
+#include "whence/curvature/spectral_operator.h"
+#include "whence/solvers/solver.h"
+
+namespace whence {
+namespace {
+
+struct EkfacSolverOptions {
+  std::string factors = "ekfac";
+  bool residual = true;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("factors", self.factors, OneOf{"ekfac|kfac|diagonal"},
+          "what is fitted where the curvature has no eigenvectors of its own; give ekfac or kfac as --curvature for "
+          "their options");
+    field("residual", self.residual, kAny, "measure |b - A x|: a product a right-hand side");
+  }
+};
+
+class SpectralInverse : public Inverse {
+ public:
+  SpectralInverse(const System& system, std::shared_ptr<const SpectralOperator> factors, bool residual, bool own)
+      : system_(system), factors_(std::move(factors)), residual_(residual), own_(own) {}
+
+  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
+    const auto start = std::chrono::steady_clock::now();
+    double largest = 0;
+    x = factors_->apply_function(b, [&](const at::Tensor& h) {
+      largest = std::max(largest, h.abs().max().item<double>());
+      return system_.filter(h, 1e-12 * largest);
+    });
+    if (!residual_) {
+      SolverSummary summary;
+      summary.termination = Termination::kApproximate;
+      summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      summary.products = 0;
+      summary.message = "the factors' inverse; its residual was not measured";
+      return std::vector<SolverSummary>(static_cast<std::size_t>(b.size(0)), summary);
+    }
+    auto summaries = approximate_summaries(system_, b, x, start,
+                                           own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors");
+    for (auto& summary : summaries) {
+      if (own_) {
+        summary.termination = Termination::kConverged;
+      }
+    }
+    return summaries;
+  }
+
+ private:
+  System system_;
+  std::shared_ptr<const SpectralOperator> factors_;
+  bool residual_, own_;
+};
+
+class EkfacSolver : public Solver {
+ public:
+  explicit EkfacSolver(EkfacSolverOptions options) : options_(std::move(options)) {}
+  std::string_view family() const override { return "gauss-newton"; }
+
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    check_damping(system.filter);
+    auto factors = std::dynamic_pointer_cast<const SpectralOperator>(system.a);
+    const bool own = factors != nullptr;
+    if (!own) {
+      if (!system.point) {
+        throw InvalidArgument("ekfac: factors are fitted to a stage, and this operator comes from none");
+      }
+      factors = std::dynamic_pointer_cast<const SpectralOperator>(
+          create<Curvature>(options_.factors)
+              ->operator_at(system.point->objective, system.point->theta, system.point->parent));
+    }
+    return std::make_unique<SpectralInverse>(system, std::move(factors), options_.residual, own);
+  }
+
+ private:
+  EkfacSolverOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Solver, ekfac_inverse, EkfacSolver, EkfacSolverOptions)
+
+}  // namespace whence

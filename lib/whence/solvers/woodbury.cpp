@@ -1,0 +1,97 @@
+// The damped inverse of J' J + D in the dual, by M. Woodbury, "Inverting modified matrices", 1950:
+//   (J' J + D)^-1 = D^-1 - D^-1 J' (I + J D^-1 J')^-1 J D^-1.
+// Exact for Gauss-Newton and Fisher matrices, at the cost of a matrix over rows (examples times outputs) in place of
+// one over parameters.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/core/tensors.h"
+#include "whence/curvature/gram_operator.h"
+#include "whence/solvers/solver.h"
+
+namespace whence {
+namespace {
+
+struct WoodburyOptions {
+  double max_bytes = 4e9;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("max-bytes", self.max_bytes, kPositive, "refuse when the matrix over rows and its factor would take more");
+  }
+};
+
+class WoodburyInverse : public Inverse {
+ public:
+  WoodburyInverse(const System& system, std::shared_ptr<const GramOperator> a) : system_(system), a_(std::move(a)) {
+    const auto d = a_->diagonal() + system.filter.damping;
+    if (!(d.min().item<double>() > 0)) {
+      throw InvalidArgument(
+          "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0");
+    }
+    scale_ = 1 / d;
+    auto dual = a_->gram(scale_).to(at::kDouble);
+    dual.diagonal().add_(1);
+    factor_ = at::linalg_cholesky(dual);
+  }
+
+  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
+    const auto start = std::chrono::steady_clock::now();
+    x = solve(b);
+    const auto whole = damped(a_, system_.filter.damping);
+    x = x + solve(b - whole->apply(x));  // one step of refinement takes float32's rounding out
+    auto summaries =
+        approximate_summaries(system_, b, x, start, fmt::format("Cholesky of {} rows in the dual", a_->rows()));
+    for (auto& summary : summaries) {
+      summary.termination = Termination::kConverged;
+    }
+    return summaries;
+  }
+
+ private:
+  at::Tensor solve(const at::Tensor& b) const {
+    const auto scaled = b * scale_;
+    const auto inner = at::cholesky_solve(a_->times(scaled).to(at::kDouble).t(), factor_).t().to(b.options());
+    return scaled - a_->transposed_times(inner.contiguous()) * scale_;
+  }
+
+  System system_;
+  std::shared_ptr<const GramOperator> a_;
+  at::Tensor scale_, factor_;
+};
+
+class WoodburySolver : public Solver {
+ public:
+  explicit WoodburySolver(WoodburyOptions options) : options_(options) {}
+
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    check_damping(system.filter);
+    auto a = std::dynamic_pointer_cast<const GramOperator>(system.a);
+    if (!a) {
+      throw InvalidArgument(
+          "woodbury: expected a curvature that is J' J, by rows: gauss-newton (up to 64 outputs), fisher or "
+          "empirical-fisher");
+    }
+    if (system.filter.inversion != Inversion::kDamped) {
+      throw InvalidArgument(
+          fmt::format("woodbury: inversion = {}, expected damped", to_string(system.filter.inversion)));
+    }
+    const auto rows = static_cast<double>(a->rows());
+    if (16 * rows * rows > options_.max_bytes) {
+      throw InvalidArgument(fmt::format(
+          "woodbury: {} rows (examples times outputs) need {:.1f} GB for the matrix over them and its factor, expected "
+          "at most {:.1f} GB (option max-bytes); use cg",
+          a->rows(), 16 * rows * rows / 1e9, options_.max_bytes / 1e9));
+    }
+    return std::make_unique<WoodburyInverse>(system, std::move(a));
+  }
+
+ private:
+  WoodburyOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Solver, woodbury, WoodburySolver, WoodburyOptions)
+
+}  // namespace whence

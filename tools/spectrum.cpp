@@ -1,0 +1,108 @@
+#include "spectrum.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "result.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/curvature/curvature.h"
+#include "whence/report/svg.h"
+#include "whence/solvers/spectrum.h"
+
+namespace whence::cli {
+namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
+
+void add_spectrum_options(CommandLine& line) {
+  line.add()                                                                                                       //
+      ("spectrum", po::bool_switch(), "of a trained pipeline: the eigenvalues of a stage's curvature, estimated")  //
+      ("stage", po::value<std::string>(), "with --spectrum; the last one where not given")                         //
+      ("curvature", po::value<std::string>()->default_value("hessian"),
+       "with --spectrum: `whence methods curvature`")                                                           //
+      ("probes", po::value<std::int64_t>()->default_value(4), "with --spectrum: random vectors to start from")  //
+      ("steps", po::value<std::int64_t>()->default_value(60),
+       "with --spectrum: Lanczos steps from each; a product a step")  //
+      ("plot", po::value<std::string>(), "with --spectrum: an SVG file of the density");
+}
+
+Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
+  for (const char* name : {"probes", "steps"}) {
+    if (line.get<std::int64_t>(name) < 1) {
+      throw UsageError(fmt::format("--{} = {}, expected >= 1", name, line.get<std::int64_t>(name)));
+    }
+  }
+  const auto index = line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
+  const auto curvature = create<Curvature>(line.text("curvature"));
+  const auto chain = pipeline.load(index + 1);
+  const auto& stage = chain.back();
+  const auto at = stationarity(stage.objective, stage.theta, stage.parent);
+  const auto a = curvature->operator_at(stage.objective, stage.theta, stage.parent);
+  const auto spectrum =
+      estimate_spectrum(*a, line.get<std::int64_t>("probes"), line.get<std::int64_t>("steps"),
+                        Random(pipeline.seed()).stream("spectrum"), terminal_progress(line.flag("quiet")));
+  end_progress();
+  Json out{{"kind", "spectrum"},
+           {"stage", stage.name},
+           {"curvature", resolved_spec<Curvature>(line.text("curvature"))},
+           {"parameters", a->size()},
+           {"products", a->products()},
+           {"gradient-norm", at.gradient_norm},
+           {"relative-gradient-norm", at.relative_gradient_norm},
+           {"smallest", spectrum.smallest},
+           {"smallest-error", spectrum.smallest_error},
+           {"largest", spectrum.largest},
+           {"largest-error", spectrum.largest_error},
+           {"mean", spectrum.mean},
+           {"mean-error", spectrum.mean_error},
+           {"trace", spectrum.trace},
+           {"negative", spectrum.fraction_below(0)}};
+  for (const double share : {1e-4, 1e-3, 1e-2, 1e-1}) {
+    out["below-largest-times"][fmt::format("{:g}", share)] = spectrum.fraction_below(share * spectrum.largest);
+  }
+  out["nodes"] = spectrum.nodes;
+  out["weights"] = spectrum.weights;
+  if (spectrum.smallest < 0) {
+    out["remedy"] = fmt::format(
+        "indefinite: a damped inverse needs --damping > {:.3g}; or --curvature gauss-newton, or --inversion filtered, "
+        "or training to a minimum",
+        -spectrum.smallest);
+  }
+  if (line.has("plot")) {
+    ScatterPlot plot{.title = fmt::format("{}, stage {}", line.text("curvature"), stage.name),
+                     .x_title = "eigenvalue",
+                     .y_title = "log10 of its share"};
+    for (std::size_t j = 0; j < spectrum.nodes.size(); ++j) {
+      if (spectrum.weights[j] > 1e-12) {
+        plot.points.push_back({spectrum.nodes[j], std::log10(spectrum.weights[j]),
+                               fmt::format("{:.4g}, share {:.2g}", spectrum.nodes[j], spectrum.weights[j])});
+      }
+    }
+    write_text(line.text("plot"), scatter_svg(plot));
+    out["plot"] = line.text("plot");
+  }
+  return out;
+}
+
+void print_spectrum(const Json& json) {
+  const auto number = [&](const char* key) { return json[key].get<double>(); };
+  fmt::print("stage {}, {}, {} parameters; {:.0f} products\n", json["stage"].get<std::string>(),
+             json["curvature"].get<std::string>(), json["parameters"].get<std::int64_t>(), number("products"));
+  fmt::print("  |gradient|   {:.1e}, {:.1e} of an example's\n", number("gradient-norm"),
+             number("relative-gradient-norm"));
+  fmt::print("  smallest     {:+.4g} (an eigenvalue within {:.1e})\n", number("smallest"), number("smallest-error"));
+  fmt::print("  largest      {:+.4g} (an eigenvalue within {:.1e})\n", number("largest"), number("largest-error"));
+  fmt::print("  mean         {:+.4g} (standard error {:.1e})\n", number("mean"), number("mean-error"));
+  fmt::print("  negative     {:.2f} % of eigenvalues\n", 100 * number("negative"));
+  for (const auto& [share, fraction] : json["below-largest-times"].items()) {
+    fmt::print("  below {:>6} of the largest  {:>6.2f} %\n", share, 100 * fraction.get<double>());
+  }
+  for (const char* key : {"remedy", "plot"}) {
+    if (json.contains(key)) {
+      fmt::print("  {:<12} {}\n", key, json[key].get<std::string>());
+    }
+  }
+}
+
+}  // namespace whence::cli
