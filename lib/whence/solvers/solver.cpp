@@ -20,18 +20,13 @@ constexpr std::array<std::pair<Inversion, std::string_view>, 5> kInversions{{{In
 
 class IterativeInverse : public Inverse {
  public:
-  IterativeInverse(const IterativeSolver& solver, const System& system)
-      : solver_(solver), a_(system.a), filter_(system.filter) {
-    const double damping = filter_.inversion == Inversion::kPseudo ? 0 : filter_.damping;
-    system_ = filter_.inversion == Inversion::kDamped ? damped(a_, damping) : squared(a_, damping * damping);
-  }
+  IterativeInverse(const IterativeSolver& solver, OperatorPtr a, LinearSystem system)
+      : solver_(solver), a_(std::move(a)), system_(std::move(system)) {}
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     const auto start = std::chrono::steady_clock::now();
     const double before = a_->products();
-    x = at::zeros_like(b);
-    const auto right = filter_.inversion == Inversion::kDamped ? b : a_->apply(b);
-    auto summaries = solver_.solve(*system_, right, x, progress);
+    auto summaries = solver_.solve(system_, system_.target_is_product ? a_->apply(b) : b, x, progress);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (auto& summary : summaries) {
       summary.seconds = seconds;
@@ -42,8 +37,8 @@ class IterativeInverse : public Inverse {
 
  private:
   const IterativeSolver& solver_;
-  OperatorPtr a_, system_;
-  Filter filter_;
+  OperatorPtr a_;
+  LinearSystem system_;
 };
 
 }  // namespace
@@ -89,29 +84,16 @@ void check_damping(const Filter& filter) {
 std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
                                                  std::chrono::steady_clock::time_point start,
                                                  const std::string& message) {
-  const auto& [a, filter, point] = system;
   std::vector<SolverSummary> out(static_cast<std::size_t>(b.size(0)));
-  const bool inverse = filter.inversion != Inversion::kSegment && filter.inversion != Inversion::kMemory;
-  at::Tensor sizes, norms;
-  const double before = a->products();
-  if (inverse) {
-    const bool plain = filter.inversion == Inversion::kDamped;
-    const auto target = plain ? b : a->apply(b);
-    const double shift = filter.inversion == Inversion::kPseudo ? 0 : filter.damping;
-    const auto image = plain ? damped(a, shift)->apply(x) : squared(a, shift * shift)->apply(x);
-    sizes = row_norms(target - image);
-    norms = row_norms(target);
-  }
+  const double before = system.a->products();
+  const auto residuals =
+      system.filter.inverts() ? relative_residuals(system, b, x) : std::vector<double>(out.size(), -1.0);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   for (std::size_t k = 0; k < out.size(); ++k) {
-    const auto row = static_cast<std::int64_t>(k);
     out[k].termination = Termination::kApproximate;
-    if (inverse) {
-      const double norm = norms[row].item<double>();
-      out[k].relative_residual = norm > 0 ? sizes[row].item<double>() / norm : 0;
-    }
+    out[k].relative_residual = residuals[k];
     out[k].seconds = seconds;
-    out[k].products = (a->products() - before) / static_cast<double>(b.size(0));
+    out[k].products = (system.a->products() - before) / static_cast<double>(b.size(0));
     out[k].message = message;
   }
   return out;
@@ -144,14 +126,41 @@ at::Tensor Filter::operator()(const at::Tensor& h, double zero) const {
   return {};
 }
 
-std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
-  check_damping(system.filter);
-  if (system.filter.inversion == Inversion::kSegment || system.filter.inversion == Inversion::kMemory) {
-    throw InvalidArgument(
-        "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
-        "lanczos or ekfac");
+LinearSystem linear_system(const System& system) {
+  const auto& filter = system.filter;
+  check_damping(filter);
+  switch (filter.inversion) {
+    case Inversion::kDamped:
+      return {
+          .base = system.a, .shift = filter.damping, .a = damped(system.a, filter.damping), .target_is_product = false};
+    case Inversion::kFiltered:
+    case Inversion::kPseudo: {
+      const double shift = filter.inversion == Inversion::kPseudo ? 0 : filter.damping * filter.damping;
+      return {.base = squared(system.a, 0), .shift = shift, .a = squared(system.a, shift)};
+    }
+    default:
+      throw InvalidArgument(
+          "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
+          "lanczos or ekfac");
   }
-  return std::make_unique<IterativeInverse>(*this, system);
+}
+
+std::vector<double> relative_residuals(const System& system, const at::Tensor& b, const at::Tensor& x) {
+  const auto linear = linear_system(system);
+  const auto target = linear.target_is_product ? system.a->apply(b) : b;
+  const auto sizes = row_norms(target - linear.a->apply(x)), norms = row_norms(target);
+  std::vector<double> out;
+  for (std::int64_t k = 0; k < b.size(0); ++k) {
+    const double norm = norms[k].item<double>();
+    out.push_back(norm > 0 ? sizes[k].item<double>() / norm : 0);
+  }
+  return out;
+}
+
+std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
+  auto linear = linear_system(system);
+  linear.precondition = preconditioner(system);
+  return std::make_unique<IterativeInverse>(*this, system.a, std::move(linear));
 }
 
 }  // namespace whence

@@ -1,0 +1,31 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <Eigen/Core>
+
+namespace whence::detail {
+
+/// Row-major like a block of vectors, so that one maps onto the other.
+using SmallMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// <a_i, b_j> of the rows of two blocks [M, P] and [N, P]: M x N, accumulated in double in an order that does not
+/// depend on the thread count.
+SmallMatrix block_dots(const at::Tensor& a, const at::Tensor& b);
+
+/// The matrix as a tensor of the options.
+at::Tensor to_tensor(const SmallMatrix& matrix, const at::TensorOptions& options);
+/// A [M, N] tensor of any type and device in double.
+SmallMatrix to_matrix(const at::Tensor& tensor);
+
+/// factors' x: row i is sum_j factors(j, i) x_j. [M, P] by M x N gives [N, P].
+at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x);
+
+/// An orthonormal basis of the rows' span, by two rounds of Cholesky on their Gram matrix, the first with pivots. Rows
+/// that lie, for their length, within `tolerance` of the span of longer ones are left out, and so are zero rows.
+/// [M, P] to [N, P], N <= M.
+at::Tensor orthonormal_rows(const at::Tensor& x, double tolerance);
+/// The distance below which rounding hides whether a row depends on others: 1e-7 in float64, 1e-5 in float32. To leave
+/// out more costs block iterations dearly: at 1e-5 in float64 they need fifteen times as many.
+double dependence_tolerance(const at::Tensor& x);
+
+}  // namespace whence::detail
