@@ -79,7 +79,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   if (slot) {
     return *slot;
   }
-  const auto& [name, objective, optimizer, theta, parent] = chain_[stage];
+  const auto& [name, objective, optimizer, theta, parent, trajectory] = chain_[stage];
   auto made = std::make_unique<Prepared>();
   made->curvature = curvature_.operator_at(objective, theta, parent);
   auto& evidence = evidence_[stage];
