@@ -3,11 +3,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <set>
 
@@ -154,11 +156,18 @@ std::string readable_seconds(double seconds) {
 
 }  // namespace
 
+double resident_bytes() {
+  double all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
 Json make_plan(const PlannedRun& run) {
   const auto queries = static_cast<double>(run.queries.size());
   const double blocks = std::ceil(queries / static_cast<double>(run.query_block));
   const double one_query = query_seconds(run);
   const bool solves = !run.solver.empty();
+  constexpr double kPassesToCheck = 4;  // how far the checkpoint is from a minimum
   double data = data_bytes(run.queries), model = 0, graph = 0, method = 0, scores = 0, vectors = 0, low = 0, high = 0;
   bool known = true;
   Json stages = Json::array(), passes;
@@ -169,14 +178,16 @@ Json make_plan(const PlannedRun& run) {
     for (const auto& snapshot : stage.trajectory) {
       model += bytes_of(snapshot.theta) + bytes_of(snapshot.preconditioner);
     }
+    const double pass = gradient_seconds(stage);
+    passes[stage.name] = pass;
+    low += kPassesToCheck * pass;
+    high += kPassesToCheck * pass;
     const bool scored = std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end();
     const bool solved = solves && k >= run.stages.front();
     if (!scored && !solved) {
       continue;
     }
     const auto layers = layers_of(stage);
-    const double pass = gradient_seconds(stage);
-    passes[stage.name] = pass;
     // a graph keeps what layers saw, and its backward pass as much again; that of a product twice both
     graph =
         std::max(graph, layers.bytes_an_example * (solved ? 4 : 2) *
@@ -204,8 +215,12 @@ Json make_plan(const PlannedRun& run) {
     }
   }
   Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
-  out["memory-bytes"] = {
-      {"data", data}, {"model", model}, {"graph", graph}, {"method", method}, {"peak", data + model + graph + method}};
+  out["memory-bytes"] = {{"program", run.program_bytes},
+                         {"data", data},
+                         {"model", model},
+                         {"graph", graph},
+                         {"method", method},
+                         {"peak", run.program_bytes + data + model + graph + method}};
   out["disk-bytes"] = {{"scores", scores}, {"vectors", vectors}};
   out["seconds"] = {{"low", low}, {"high", known ? Json(high) : Json(nullptr)}, {"gradient-pass", passes}};
   out["stages"] = std::move(stages);
@@ -217,9 +232,9 @@ void print_plan(const Json& plan) {
   const auto& memory = plan["memory-bytes"];
   fmt::print("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(),
              plan["query-block"].get<std::int64_t>());
-  fmt::print("memory  {} at the peak: data {}, model {}, one batch's graph {}, queries' vectors {}\n",
-             bytes(memory["peak"]), bytes(memory["data"]), bytes(memory["model"]), bytes(memory["graph"]),
-             bytes(memory["method"]));
+  fmt::print("memory  {} at the peak: program {}, data {}, model {}, one batch's graph {}, queries' vectors {}\n",
+             bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["data"]), bytes(memory["model"]),
+             bytes(memory["graph"]), bytes(memory["method"]));
   fmt::print("disk    scores {}, vectors until the run is done {}\n", bytes(plan["disk-bytes"]["scores"]),
              bytes(plan["disk-bytes"]["vectors"]));
   const auto& seconds = plan["seconds"];

@@ -16,9 +16,13 @@ struct PlannedRun {
   Normalization normalization;
   std::int64_t query_block;
   const ScoreSource& source;
-  std::string solver;  ///< Empty where nothing is solved.
-  double score_bytes;  ///< Of one score on disk.
+  std::string solver;    ///< Empty where nothing is solved.
+  double score_bytes;    ///< Of one score on disk.
+  double program_bytes;  ///< What the process held before anything was loaded.
 };
+
+/// What the process holds in memory now; 0 where the system does not tell.
+double resident_bytes();
 
 /// Memory, disk, time and which parameters count. Times are taken of a gradient over a few batches, and told of all as
 /// if they were alike. Cost: a few gradients.

@@ -145,11 +145,12 @@ class AttributionRun {
 
   /// What run() would take, measured on a few batches. Writes nothing.
   nlohmann::ordered_json plan() {
+    const double program = resident_bytes();
     load();
     return make_plan({chain_, stages_, queries_, measurement_, normalization_,
                       std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
                       attributor_->uses_curvature() ? line_.text("solver") : "",
-                      pipeline_.options().dtype == at::kDouble ? 8. : 4.});
+                      pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
   }
 
   /// Scores into `folder`, or finds them done there.

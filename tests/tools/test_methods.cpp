@@ -109,6 +109,8 @@ TEST_CASE("a plan says memory, disk, time and what counts, and writes nothing") 
   CHECK(influence["disk-bytes"]["scores"] == 5 * 300 * 4);
   const auto dot = plan("--method grad-dot --dtype float64");
   CHECK(dot["seconds"]["high"] == dot["seconds"]["low"]);
+  CHECK(dot["seconds"]["gradient-pass"].size() == 2);
+  CHECK(dot["memory-bytes"]["peak"].get<double>() > dot["memory-bytes"]["program"].get<double>());
   CHECK(dot["disk-bytes"]["scores"] == 5 * 300 * 8);
   CHECK(dot["stages"][1]["not-attributed"].empty());
   // the head of an earlier stage is no part of what the query measures

@@ -80,11 +80,15 @@ class TrakSource : public detail::FeatureSource {
     const auto layout = shared(stage);
     const auto size = static_cast<double>(layout.values().front().element_size());
     const auto examples = static_cast<double>(chain_[stage].objective.data().size());
+    // a product with a row takes as many multiplications as a forward pass, and per_sample_products its scratch
+    constexpr double kScratchBytes = 268435456;
+    const double formed =
+        static_cast<double>(layout.entries()) * size * static_cast<double>(chain_[stage].objective.batch_size());
     MethodCost out;
-    out.passes_once = std::ceil(dimension / at_once);
-    out.gradients_a_query = out.passes_once;
+    out.passes_once = std::ceil(dimension / at_once) + dimension / 3;
+    out.gradients_a_query = 1;
     out.bytes = dimension * size * (examples + static_cast<double>(query_block)) + dimension * dimension * 16 +
-                at_once * static_cast<double>(layout.entries()) * size;
+                at_once * static_cast<double>(layout.entries()) * size + std::min(kScratchBytes, formed);
     out.bytes_a_query = dimension * size;
     return out;
   }
