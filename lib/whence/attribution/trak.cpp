@@ -23,7 +23,7 @@ namespace {
 struct TrakOptions {
   std::int64_t dimension = 512;
   std::int64_t seed = 0;
-  detail::CovarianceDamping damping{.relative_damping = 1e-2};
+  detail::CovarianceDamping damping{.relative_damping = 0.1};
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -31,7 +31,7 @@ struct TrakOptions {
     field("seed", self.seed, kAtLeastZero, "of the projection");
     detail::CovarianceDamping::fields(
         self.damping, field,
-        "times their mean, added to them; the paper's is 0, which needs far more examples than features");
+        "times their mean, added to them, as in logra; the paper's 0 needs far more examples than features");
   }
 };
 
