@@ -56,6 +56,7 @@ Json inspect_pipeline(const Pipeline& pipeline) {
                              {"loss", stage.loss},
                              {"weight-decay", stage.weight_decay},
                              {"optimizer", stage.optimizer},
+                             {"snapshots", stage.snapshots},
                              {"checkpoint", stage.checkpoint.string()},
                              {"trained", fs::exists(stage.checkpoint)}});
   }

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "cli.h"
+#include "plan.h"
 #include "result.h"
 #include "run_record.h"
 #include "whence/core/error.h"
@@ -35,6 +36,9 @@ void add_attribution_options(CommandLine& line) {
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")                                    //
       ("damping", po::value<double>()->default_value(0), "absolute")                                    //
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
+      ("normalize", po::value<std::string>()->default_value("none"),
+       "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //
+      ("plan", po::bool_switch(), "say what it will take and which parameters count, then stop")             //
       ("query-block", po::value<std::int64_t>()->default_value(32),
        "queries solved for together; changes memory, not results")  //
       ("from", po::value<std::string>(), "take every argument that is not given here from this run.json");
@@ -97,6 +101,7 @@ class AttributionRun {
       : line_(line),
         pipeline_(required_pipeline(line), line.run_options()),
         measurement_(parse_measurement(line.text("measurement"))),
+        normalization_(parse_normalization(line.text("normalize"))),
         record_(line, pipeline_) {
     const auto stage = line.required("stage");
     if (stage == "all") {
@@ -125,6 +130,7 @@ class AttributionRun {
     options["limit-queries"] = line.get<std::int64_t>("limit-queries");
     options["measurement"] = to_string(measurement_);
     options["method"] = resolved_spec<Attributor>(line.text("method"));
+    options["normalize"] = to_string(normalization_);
     attributor_ = create<Attributor>(line.text("method"));
     curvature_ = create<Curvature>(line.text("curvature"));
     solver_ = create<Solver>(line.text("solver"));
@@ -137,11 +143,20 @@ class AttributionRun {
     }
   }
 
+  /// What run() would take, measured on a few batches. Writes nothing.
+  nlohmann::ordered_json plan() {
+    const double program = resident_bytes();
+    load();
+    return make_plan({chain_, stages_, queries_, measurement_, normalization_,
+                      std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
+                      attributor_->uses_curvature() ? line_.text("solver") : "",
+                      pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+  }
+
   /// Scores into `folder`, or finds them done there.
   void run(const fs::path& folder) {
     record_.phase("load");
-    chain_ = pipeline_.load();
-    queries_ = pipeline_.queries(line_.text("queries"), line_.get<std::int64_t>("limit-queries"));
+    load();
     record_.add_inputs(pipeline_, queries_);
     measurements_ = measure_all(measurement_, chain_.back(), queries_);
     check_finite(measurements_, "a query's measurement");
@@ -157,7 +172,7 @@ class AttributionRun {
       return;
     }
     record_.phase("check");
-    record_.add_stationarity(chain_);
+    record_.add_stationarity(chain_, attributor_->uses_curvature());
     record_.phase("attribute");
     score(folder);
     record_.write(folder / "run.json");
@@ -207,6 +222,13 @@ class AttributionRun {
     }
   }
 
+  void load() {
+    chain_ = pipeline_.load();
+    queries_ = pipeline_.queries(line_.text("queries"), line_.get<std::int64_t>("limit-queries"));
+    source_ = attributor_->prepare(chain_, {*curvature_, *solver_, options_});
+    source_->check(stages_, measurement_, normalization_);
+  }
+
   void score(const fs::path& folder) {
     std::vector<ScoreLayout> layouts;
     for (const auto k : stages_) {
@@ -215,23 +237,24 @@ class AttributionRun {
     }
     const bool wide = pipeline_.options().dtype == at::kDouble;
     ScoreStore store(folder, record_.key(), layouts, queries_.ids(), wide ? at::kDouble : at::kFloat);
-    AttributionTask task{chain_, stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block")};
+    AttributionTask task{chain_,        stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"),
+                         normalization_};
     for (const auto& layout : layouts) {
       task.sinks.push_back(&store.sink(layout.name));
     }
     const VectorCache cache{
         [&](const std::string& block) { return store.load_vectors(block); },
         [&](const std::string& block, const ParameterSet& vectors) { store.save_vectors(block, vectors); }};
-    const auto source = attributor_->prepare(chain_, {*curvature_, *solver_, options_});
-    const auto solves = attribute(task, *source, cache, terminal_progress(line_.flag("quiet")));
+    const auto solves = attribute(task, *source_, cache, terminal_progress(line_.flag("quiet")));
     end_progress();
-    record_.add_solves(solves, source->evidence(), chain_);
+    record_.add_solves(solves, source_->evidence(), chain_);
     store.finish();
   }
 
   const CommandLine& line_;
   Pipeline pipeline_;
   Measurement measurement_;
+  Normalization normalization_;
   InverseOptions options_;
   std::vector<std::size_t> stages_;
   std::unique_ptr<Attributor> attributor_;
@@ -240,6 +263,7 @@ class AttributionRun {
   RunRecord record_;
   Chain chain_;
   Dataset queries_;
+  std::unique_ptr<ScoreSource> source_;
   at::Tensor measurements_;
   bool reused_ = false;
 };
@@ -297,6 +321,16 @@ class TemporaryFolder {
   fs::path path_;
 };
 
+int show_plan(const CommandLine& line) {
+  const auto plan = AttributionRun(line).plan();
+  if (line.flag("json")) {
+    fmt::print("{}\n", plan.dump(2));
+  } else {
+    print_plan(plan);
+  }
+  return kDone;
+}
+
 }  // namespace
 
 int score(const std::vector<std::string>& arguments) {
@@ -306,6 +340,9 @@ int score(const std::vector<std::string>& arguments) {
   add_attribution_options(line);
   if (!line.parse(with_earlier(arguments))) {
     return kDone;
+  }
+  if (line.flag("plan")) {
+    return show_plan(line);
   }
   const fs::path folder = line.required("out");
   AttributionRun run(line);
@@ -332,6 +369,9 @@ int rank(const std::vector<std::string>& arguments) {
   const auto top = line.get<std::int64_t>("top");
   if (top < 1) {
     throw UsageError(fmt::format("--top = {}, expected >= 1", top));
+  }
+  if (line.flag("plan")) {
+    return show_plan(line);
   }
   const TemporaryFolder temporary;
   const fs::path folder = line.has("out") ? fs::path(line.text("out")) : temporary.path();

@@ -44,6 +44,8 @@ void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
   std::vector<fs::path> files{pipeline.path()};
   for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
     files.push_back(pipeline.stages()[k].checkpoint);
+    const auto snapshots = pipeline.snapshot_files(k);
+    files.insert(files.end(), snapshots.begin(), snapshots.end());
     const auto& data = pipeline.training_data(k).files();
     files.insert(files.end(), data.begin(), data.end());
   }
@@ -64,7 +66,7 @@ std::string far_from_minimum_text(const std::string& stage, const Stationarity& 
       stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum);
 }
 
-void RunRecord::add_stationarity(const Chain& chain) {
+void RunRecord::add_stationarity(const Chain& chain, bool assumes_minimum) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
     const auto at = stationarity(stage.objective, stage.theta, stage.parent);
@@ -73,6 +75,9 @@ void RunRecord::add_stationarity(const Chain& chain) {
                                    {"objective", at.objective},
                                    {"gradient-norm", at.gradient_norm},
                                    {"relative-gradient-norm", at.relative_gradient_norm}};
+    if (!assumes_minimum) {
+      continue;
+    }
     if (at.relative_gradient_norm > kFarFromMinimum) {
       warning(far_from_minimum_text(stage.name, at));
     }

@@ -20,8 +20,9 @@ class RunRecord {
   void phase(const std::string& name);
   /// Digests of the pipeline file, of the checkpoints and of all data.
   void add_inputs(const Pipeline& pipeline, const Dataset& queries);
-  /// Gradient norm at each checkpoint; warns where a stage is far from a minimum.
-  void add_stationarity(const Chain& chain);
+  /// Gradient norm at each checkpoint; where scores assume a minimum, warns of a stage that is far from one or that the
+  /// measurement cannot feel.
+  void add_stationarity(const Chain& chain, bool assumes_minimum);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// All digests and options in one line: what a resumed run must share.

@@ -1,41 +1,13 @@
-#include <torch/csrc/autograd/autograd.h>
-
-#include "support/near.h"
-#include "support/toy_chain.h"
-#include "whence/attribution/attribute.h"
-#include "whence/core/parallel.h"
+#include "attribution/made.h"
 
 using namespace whence;
+using test::kTwoStages;
+using test::looped_gradients;
 using test::relative_error;
+using test::scores_of;
 using test::Tolerance;
 
 namespace {
-
-at::Tensor scores_of(const Chain& chain, std::size_t stage, const Dataset& queries,
-                     std::string_view method = "influence", Measurement measurement = Measurement::kLoss) {
-  const auto curvature = create<Curvature>("hessian");
-  const auto solver = create<Solver>("direct");
-  const auto source = create<Attributor>(method)->prepare(chain, {*curvature, *solver, {.damping = 0.3}});
-  return score_matrix(chain, stage, *source, queries, measurement);
-}
-
-/// Gradients of each query's loss at the last stage and of each example's loss at `stage`, in the parameters of `stage`
-/// that the query can feel, one backward pass each.
-at::Tensor looped_gradients(const Stage& stage, const Dataset& data, bool with_head) {
-  const auto merged = stage.objective.merge(stage.theta, stage.parent);
-  TensorList rows;
-  for (std::int64_t i = 0; i < data.size(); ++i) {
-    const auto point = leaves(merged.values());
-    const auto batch = data.batch(i, i + 1);
-    const auto all = merged.with(gradient(
-        stage.objective.loss().per_example(stage.objective.model().output(merged.with(point), batch), batch).sum(),
-        point));
-    rows.push_back(flatten((with_head ? all : all.without("head.")).values()));
-  }
-  return at::stack(rows);
-}
-
-const std::vector<test::ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};
 
 /// A sink that stops the run after some blocks, as an interruption would, and keeps what it has.
 class StoppingSink : public ScoreSink {
@@ -64,46 +36,17 @@ class StoppingSink : public ScoreSink {
 
 TEST_SUITE_BEGIN("attribution");
 
-TEST_CASE("any batch size, query block, example order and thread count give the same scores") {
-  const auto chain = test::toy_chain(kTwoStages);
-  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
-  for (const char* method : {"influence", "grad-dot", "grad-cos"}) {
-    CAPTURE(method);
-    for (std::size_t s = 0; s < 2; ++s) {
-      const auto expected = scores_of(chain, s, queries, method);
-      for (const std::int64_t batch : {1, 5, 7, 12}) {
-        auto other = chain;
-        for (auto& stage : other) {
-          stage.objective = stage.objective.with_batch_size(batch);
-        }
-        CHECK(relative_error(scores_of(other, s, queries, method), expected) < 1e-10);
-      }
-      auto shuffled = chain;
-      const auto order = Random(6).permutation(12);
-      const auto& old = chain[s].objective;
-      shuffled[s].objective = Objective(create<Model>("mlp:widths=4,activation=tanh"), create<Loss>("cross-entropy"),
-                                        create<Tuning>(kTwoStages[s].tuning), old.data().take(order),
-                                        old.weight_decay(), old.trained(), old.parent_layout(), 5);
-      CHECK(relative_error(scores_of(shuffled, s, queries, method), expected.index_select(1, order)) < 1e-10);
-      set_threads(1);
-      CHECK(relative_error(scores_of(chain, s, queries, method), expected) < 1e-10);
-      set_threads(2);
-      CHECK(at::equal(scores_of(chain, s, queries, method), expected));
-    }
-  }
-}
-
 TEST_CASE("grad-dot and grad-cos are minus the products of looped gradients; a head counts at its own stage alone") {
   const auto chain = test::toy_chain(kTwoStages);
   const auto queries = test::toy_data("cross-entropy", 4, 3, Random(99));
   for (std::size_t s = 0; s < 2; ++s) {
     const bool last = s == 1;
-    const auto of_queries = looped_gradients(chain[1], queries, last);
-    const auto of_examples = looped_gradients(chain[s], chain[s].objective.data(), last);
+    const auto of_queries = looped_gradients(chain[1], queries, Measurement::kLoss, last);
+    const auto of_examples = looped_gradients(chain[s], chain[s].objective.data(), Measurement::kLoss, last);
     const auto dots = -of_queries.mm(of_examples.t());
     CHECK(relative_error(scores_of(chain, s, queries, "grad-dot"), dots) < Tolerance::kSameAlgebra);
     // An example's norm is over everything that its stage trains, a query's over what the two share.
-    const auto norms = looped_gradients(chain[s], chain[s].objective.data(), true).norm(2, 1);
+    const auto norms = looped_gradients(chain[s], chain[s].objective.data()).norm(2, 1);
     CHECK(relative_error(scores_of(chain, s, queries, "grad-cos"), dots / norms / of_queries.norm(2, 1).unsqueeze(1)) <
           Tolerance::kSameAlgebra);
   }

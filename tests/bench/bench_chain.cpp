@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "whence/attribution/attribute.h"
+#include "whence/attribution/detail/gradient_source.h"
 #include "whence/core/parallel.h"
 #include "whence/stages/pipeline.h"
 
@@ -31,7 +32,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   const Pipeline pipeline(path, {.dtype = dtype});
   const auto chain = pipeline.load();
   const auto index = stage_name.empty() ? 0 : pipeline.stage_index(stage_name);
-  const auto& [name, objective, optimizer, theta, parent] = chain[index];
+  const auto& [name, objective, optimizer, theta, parent, trajectory] = chain[index];
   const auto n = count_entries(theta);
   TensorList gradient;
   const double unit = seconds([&] { objective.value(theta, parent, &gradient); });
@@ -71,12 +72,14 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
     void block(std::int64_t, std::int64_t, const at::Tensor&) override {}
   };
   /// The same directions whatever is asked: what is left is the scoring pass.
-  class Fixed : public DirectionSource {
+  class Fixed : public whence::detail::GradientSource {
    public:
-    Fixed(std::size_t stages, std::size_t at, at::Tensor v) : stages_(stages), at_(at), vectors_(std::move(v)) {}
-    std::vector<Directions> directions(const at::Tensor& q, std::size_t, const Progress&) override {
+    Fixed(const Chain& chain, std::size_t at, at::Tensor v)
+        : GradientSource(chain), stages_(chain.size()), at_(at), vectors_(std::move(v)) {}
+    std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>&,
+                                       const Progress&) override {
       std::vector<Directions> out(stages_);
-      out[at_].vectors = vectors_.narrow(0, 0, q.size(0));
+      out[at_].vectors = vectors_.narrow(0, 0, queries.size());
       return out;
     }
 
@@ -88,7 +91,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   const auto queries = pipeline.queries(pipeline.query_splits().front());
   const auto merged = count_entries(objective.merge(theta, parent).values());
   for (const std::int64_t count : {std::int64_t{1}, std::min<std::int64_t>(32, queries.size())}) {
-    Fixed source(chain.size(), index, random.normal({count, merged}).to(dtype));
+    Fixed source(chain, index, random.normal({count, merged}).to(dtype));
     const auto some = queries.take(at::arange(count));
     print(fmt::format("scoring all examples, {} quer{}", count, count == 1 ? "y" : "ies"), seconds([&] {
             attribute({chain, {index}, {&sink}, some, Measurement::kLoss}, source, {}, {});

@@ -4,10 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <array>
 
 #include "whence/core/tensors.h"
-#include "whence/models/per_sample.h"
 
 namespace whence {
 namespace {
@@ -63,50 +62,39 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
   return out;
 }
 
-/// Scores one stage's examples with one block of directions.
-class StageScorer {
- public:
-  StageScorer(const Stage& stage, const Directions& directions, bool normalized)
-      : stage_(stage), merged_(stage.objective.merge(stage.theta, stage.parent)), normalized_(normalized) {
-    auto vectors = directions.vectors.to(merged_.values().front().options());
-    if (normalized_) {
-      vectors = vectors / row_norms(vectors).clamp_min(1e-300).to(vectors.options()).unsqueeze(1);
-    }
-    std::int64_t offset = 0;
-    for (std::size_t i = 0; i < merged_.size(); ++i) {
-      const auto& value = merged_.values()[i];
-      auto shape = value.sizes().vec();
-      shape.insert(shape.begin(), vectors.size(0));
-      const auto piece = vectors.narrow(1, offset, value.numel());
-      offset += value.numel();
-      if (stage.objective.trained().contains(merged_.names()[i]) || piece.abs().max().item<double>() > 0) {
-        pieces_[merged_.names()[i]] = piece.reshape(shape);
-      }
-    }
-  }
+constexpr std::array<std::pair<Normalization, std::string_view>, 3> kNormalizations{
+    {{Normalization::kNone, "none"}, {Normalization::kCosine, "cosine"}, {Normalization::kRelatif, "relatif"}}};
 
-  at::Tensor scores(const Batch& batch) const {
-    const auto& objective = stage_.objective;
-    auto out = per_sample_products(objective.model(), objective.loss(), merged_, batch, pieces_).neg();
-    if (normalized_) {
-      const auto squares =
-          per_sample_squared_norms(objective.model(), objective.loss(), merged_, batch, objective.trained().names());
-      out = out / squares.sqrt().clamp_min(1e-300).to(out.options());
-    }
-    return out;
-  }
-
- private:
-  const Stage& stage_;
-  ParameterSet merged_;
-  bool normalized_;
-  std::map<std::string, at::Tensor> pieces_;
-};
+/// Scores over the lengths that the normalization names.
+at::Tensor normalized(at::Tensor scores, const at::Tensor& query_norms, const at::Tensor& example_norms) {
+  constexpr double kNonZero = 1e-300;  // where a length is 0 the score is 0 too
+  const auto wide = scores.to(at::kDouble) / example_norms.clamp_min(kNonZero).to(scores.device());
+  return (query_norms.defined() ? wide / query_norms.clamp_min(kNonZero).unsqueeze(1).to(scores.device()) : wide)
+      .to(scores.scalar_type());
+}
 
 }  // namespace
 
-std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionSource& source, const VectorCache& cache,
+std::string_view to_string(Normalization normalization) {
+  return kNormalizations[static_cast<std::size_t>(normalization)].second;
+}
+
+Normalization parse_normalization(std::string_view word) {
+  std::vector<std::string> known;
+  for (const auto& [value, name] : kNormalizations) {
+    if (name == word) {
+      return value;
+    }
+    known.emplace_back(name);
+  }
+  throw InvalidArgument(unknown_name("normalization", word, known));
+}
+
+std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSource& source, const VectorCache& cache,
                                          const Progress& progress) {
+  source.check(task.stages, task.measurement, task.normalization);
+  const auto normalization =
+      task.normalization == Normalization::kNone ? source.own_normalization() : task.normalization;
   const auto first_stage = task.stages.front();
   std::vector<AttributionSolves> solves;
   for (auto k = first_stage; k < task.chain.size(); ++k) {
@@ -115,17 +103,19 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionS
   for (std::int64_t begin = 0; begin < task.queries.size(); begin += task.query_block) {
     const auto end = std::min(task.queries.size(), begin + task.query_block);
     const auto block_name = fmt::format("queries {}-{}", begin, end - 1);
+    const auto report_block = [&](ProgressEvent event) {
+      event.phase += fmt::format(", {}", block_name);
+      report(progress, event);
+    };
     std::vector<Directions> directions;
     const auto kept = cache.load ? cache.load(block_name) : std::nullopt;
     if (kept) {
       directions = unpack(*kept, task.stages, task.chain.size());
     } else {
-      const auto gradients = measurement_gradients(task.measurement, task.chain.back(), task.queries, begin, end);
-      check_finite(gradients, "a measurement's gradient");
-      directions = source.directions(gradients, first_stage, [&](ProgressEvent event) {
-        event.phase += fmt::format(", {}", block_name);
-        report(progress, event);
-      });
+      directions = source.directions({task.queries, task.measurement, begin, end}, task.stages, report_block);
+      for (const auto k : task.stages) {
+        check_finite(directions[k].vectors, "a query's vector");
+      }
       if (cache.save) {
         cache.save(block_name, pack(directions, task.stages));
       }
@@ -135,14 +125,25 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionS
       solves[i].summaries.insert(solves[i].summaries.end(), summaries.begin(), summaries.end());
     }
     for (std::size_t s = 0; s < task.stages.size(); ++s) {
-      const auto& stage = task.chain[task.stages[s]];
-      const StageScorer scorer(stage, directions[task.stages[s]], source.normalized());
+      const auto k = task.stages[s];
+      const auto& stage = task.chain[k];
       const auto& data = stage.objective.data();
       const auto step = stage.objective.batch_size();
+      std::unique_ptr<Scorer> scorer;  // made where a block is wanted: a finished run needs none
+      const auto query_norms =
+          normalization == Normalization::kCosine ? row_norms(directions[k].vectors) : at::Tensor();
       for (std::int64_t row = 0; row < data.size(); row += step) {
         const auto count = std::min(data.size() - row, step);
         if (!task.sinks[s]->has(begin, end - begin, row, count)) {
-          task.sinks[s]->block(begin, row, scorer.scores(data.batch(row, row + count)));
+          if (!scorer) {
+            scorer = source.scorer(k, directions[k], report_block);
+          }
+          const auto batch = data.batch(row, row + count);
+          auto scores = scorer->scores(batch);
+          if (normalization != Normalization::kNone) {
+            scores = normalized(scores, query_norms, source.example_norms(k, batch, normalization));
+          }
+          task.sinks[s]->block(begin, row, scores);
         }
         report(progress, {"score " + stage.name + ", " + block_name, row + count, data.size(), ""});
       }
@@ -151,8 +152,8 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionS
   return solves;
 }
 
-at::Tensor score_matrix(const Chain& chain, std::size_t stage, DirectionSource& source, const Dataset& queries,
-                        Measurement measurement) {
+at::Tensor score_matrix(const Chain& chain, std::size_t stage, ScoreSource& source, const Dataset& queries,
+                        Measurement measurement, Normalization normalization) {
   class Memory : public ScoreSink {
    public:
     explicit Memory(at::Tensor out) : out_(std::move(out)) {}
@@ -167,7 +168,13 @@ at::Tensor score_matrix(const Chain& chain, std::size_t stage, DirectionSource& 
   const auto& data = chain[stage].objective.data();
   auto out = at::empty({queries.size(), data.size()}, at::kDouble);
   Memory sink(out);
-  attribute({chain, {stage}, {&sink}, queries, measurement}, source, {}, {});
+  attribute({.chain = chain,
+             .stages = {stage},
+             .sinks = {&sink},
+             .queries = queries,
+             .measurement = measurement,
+             .normalization = normalization},
+            source, {}, {});
   check_finite(out, "a score");
   return out;
 }

@@ -25,6 +25,7 @@ struct AttributionTask {
   Measurement measurement = Measurement::kLoss;
   std::int64_t query_block =
       32;  ///< Queries that are solved for together. Memory: about 8 vectors of the parameters each.
+  Normalization normalization = Normalization::kNone;  ///< kNone: the method's own, if it has one.
 };
 
 /// The solves at one stage, one summary a query (none for methods that solve nothing).
@@ -33,17 +34,17 @@ struct AttributionSolves {
   std::vector<SolverSummary> summaries;
 };
 
-/// Scores every example of the task's stages against every query: score = -<V, grad loss(example)>. Positive:
-/// upweighting the example raises the measurement, by score / N for a whole unit of weight.
+/// Scores every example of the task's stages against every query. Positive: upweighting the example raises the
+/// measurement; methods that claim so much, not normalized, say by score / N for a whole unit of weight.
 ///
-/// Cost: for each block of queries, the method's solves, and one forward and backward pass over the stage's data with
-/// one product a query and example. Cells that a sink already has are skipped. Returns the solves from the first scored
-/// stage to the last of the chain.
-std::vector<AttributionSolves> attribute(const AttributionTask& task, DirectionSource& source, const VectorCache& cache,
+/// Cost: for each block of queries, the method's solves, and for most methods one forward and backward pass over the
+/// stage's data with one product a query and example; another where scores are normalized. Cells that a sink already
+/// has are skipped. Returns the solves from the first scored stage to the last of the chain.
+std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSource& source, const VectorCache& cache,
                                          const Progress& progress);
 
 /// Scores of a whole stage in memory: [queries, examples]. For small problems and tests.
-at::Tensor score_matrix(const Chain& chain, std::size_t stage, DirectionSource& source, const Dataset& queries,
-                        Measurement measurement);
+at::Tensor score_matrix(const Chain& chain, std::size_t stage, ScoreSource& source, const Dataset& queries,
+                        Measurement measurement, Normalization normalization = Normalization::kNone);
 
 }  // namespace whence

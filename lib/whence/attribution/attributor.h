@@ -3,29 +3,76 @@
 #include <optional>
 #include <vector>
 
+#include "whence/attribution/measurement.h"
 #include "whence/stages/adjoint.h"
 
 namespace whence {
 
-/// For K queries and one stage, the vectors that the stage's examples are scored with: score(query k, example z) =
-/// -<V_k, grad loss(z)> in the stage's model parameters.
+/// Queries begin .. end-1 of a dataset, which are scored together, and what is measured of them.
+struct QueryBlock {
+  const Dataset& data;
+  Measurement measurement;
+  std::int64_t begin, end;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// What one stage's examples are scored with, for a block of K queries.
 struct Directions {
-  at::Tensor vectors;                    ///< [K, entries of the stage's merged parameters].
+  at::Tensor vectors;                    ///< [K, D]: what the D entries are is the method's own affair.
   std::vector<SolverSummary> summaries;  ///< One a query, where a solve was made.
 };
 
-/// An attribution method at work on one chain. What does not depend on the queries is made once.
-class DirectionSource {
+/// What scores are divided by.
+enum class Normalization {
+  kNone,
+  kCosine,   ///< The lengths of the query's vector and of the example's gradient.
+  kRelatif,  ///< The example's length in the inverse curvature. E. Barshan et al., "RelatIF", AISTATS 2020.
+};
+std::string_view to_string(Normalization normalization);
+/// "none", "cosine" or "relatif". Throws InvalidArgument with the known words.
+Normalization parse_normalization(std::string_view word);
+
+/// One stage's examples against one block of queries.
+class Scorer {
  public:
-  virtual ~DirectionSource() = default;
-  /// For each stage of the chain (those before `first` left empty), from the measurements' gradients [K, entries of the
-  /// last stage's merged parameters].
-  virtual std::vector<Directions> directions(const at::Tensor& measurement_gradients, std::size_t first,
+  virtual ~Scorer() = default;
+  /// [K, B], not normalized.
+  virtual at::Tensor scores(const Batch& batch) const = 0;
+};
+
+/// What a method costs, in units that a caller can measure.
+struct MethodCost {
+  double passes_once = 0;        ///< Gradients of all the stage's examples, whatever the queries.
+  double passes_a_block = 0;     ///< The same, for each block of queries.
+  double gradients_a_query = 0;  ///< Gradients of one query.
+  double bytes = 0;              ///< Held at once, beside the model, the data and one batch's graph.
+  double bytes_a_query = 0;      ///< Of the vectors that an interrupted run keeps on disk.
+};
+
+/// An attribution method at work on one chain. What does not depend on the queries is made once, when it is first
+/// needed.
+class ScoreSource {
+ public:
+  virtual ~ScoreSource() = default;
+  /// Throws InvalidArgument, with the remedy, where the method cannot score those stages' examples so.
+  virtual void check(const std::vector<std::size_t>& stages, Measurement measurement,
+                     Normalization normalization) const = 0;
+  /// One entry a stage of the chain. Those in `stages` (rising) have vectors; all from the first of them on may have
+  /// summaries.
+  virtual std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                              const Progress& progress) = 0;
-  /// Whether scores are divided by both norms.
-  virtual bool normalized() const { return false; }
+  /// Scores with what directions() gave for the stage, in this run or an earlier one.
+  virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) = 0;
+  /// What the normalization divides the scores of each example by: [B] float64.
+  virtual at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) = 0;
+  /// What is done where the caller asks for no normalization.
+  virtual Normalization own_normalization() const { return Normalization::kNone; }
   /// One entry a stage; empty where nothing is assumed of the curvature.
   virtual std::vector<StageEvidence> evidence() { return {}; }
+  /// The model's parameters that the scores of a stage's examples look at.
+  virtual std::vector<std::string> parameters(std::size_t stage) const = 0;
+  /// Of scoring one stage, solves apart.
+  virtual MethodCost cost(std::size_t stage, std::int64_t query_block) const = 0;
 };
 
 /// What influence methods solve with. The parts must outlive what is prepared with them.
@@ -35,14 +82,14 @@ struct InverseProblem {
   InverseOptions options;
 };
 
-/// A way to say which examples a prediction comes from. Every gradient method keeps the sign of a score: positive,
-/// upweighting the example raises the measurement.
+/// A way to say which examples a prediction comes from. Every method keeps the sign of a score: positive, upweighting
+/// the example raises the measurement.
 class Attributor {
  public:
   virtual ~Attributor() = default;
   virtual bool uses_curvature() const = 0;
-  /// The chain must outlive the result.
-  virtual std::unique_ptr<DirectionSource> prepare(const Chain& chain, const InverseProblem& problem) const = 0;
+  /// The chain must outlive the result. Cheap: the work is done when scores are asked for.
+  virtual std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const = 0;
 };
 
 template <>

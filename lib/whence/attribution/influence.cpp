@@ -3,29 +3,49 @@
 // NeurIPS 2020.
 #include <ATen/ATen.h>
 
-#include "whence/attribution/attributor.h"
+#include "whence/attribution/detail/gradient_source.h"
 
 namespace whence {
 namespace {
 
-class InfluenceSource : public DirectionSource {
+class InfluenceSource : public detail::GradientSource {
  public:
   InfluenceSource(const Chain& chain, const InverseProblem& problem)
-      : chain_(chain), adjoint_(chain, problem.curvature, problem.solver, problem.options) {}
+      : GradientSource(chain), adjoint_(chain, problem.curvature, problem.solver, problem.options) {}
 
-  std::vector<Directions> directions(const at::Tensor& measurement_gradients, std::size_t first,
+  void check(const std::vector<std::size_t>&, Measurement, Normalization normalization) const override {
+    if (normalization == Normalization::kRelatif) {
+      throw InvalidArgument(
+          "normalize = relatif with influence: that takes the inverse curvature at every example's gradient, which no "
+          "solver here gives; use cosine, or relatif with grad-dot, trak or logra");
+    }
+  }
+
+  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                      const Progress& progress) override {
-    auto adjoints = adjoint_.sweep(measurement_gradients, first, progress);
+    const auto gradients =
+        measurement_gradients(queries.measurement, chain_.back(), queries.data, queries.begin, queries.end);
+    check_finite(gradients, "a measurement's gradient");
+    auto adjoints = adjoint_.sweep(gradients, stages.front(), progress);
     std::vector<Directions> out(chain_.size());
-    for (auto k = first; k < chain_.size(); ++k) {
+    for (auto k = stages.front(); k < chain_.size(); ++k) {
       out[k] = {push_forward(chain_[k], adjoints[k].vectors), std::move(adjoints[k].summaries)};
     }
     return out;
   }
   std::vector<StageEvidence> evidence() override { return adjoint_.evidence(); }
+  /// A stage's head counts here too: it moves with the body.
+  std::vector<std::string> parameters(std::size_t stage) const override {
+    return chain_[stage].objective.trained().names();
+  }
+  /// With what a solver of Krylov's kind keeps beside: right-hand side, solution, residual, direction, product.
+  MethodCost cost(std::size_t stage, std::int64_t query_block) const override {
+    auto out = GradientSource::cost(stage, query_block);
+    out.bytes *= 4;
+    return out;
+  }
 
  private:
-  const Chain& chain_;
   Adjoint adjoint_;
 };
 
@@ -33,7 +53,7 @@ class Influence : public Attributor {
  public:
   explicit Influence(NoOptions) {}
   bool uses_curvature() const override { return true; }
-  std::unique_ptr<DirectionSource> prepare(const Chain& chain, const InverseProblem& problem) const override {
+  std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const override {
     return std::make_unique<InfluenceSource>(chain, problem);
   }
 };

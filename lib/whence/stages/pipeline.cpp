@@ -12,6 +12,7 @@
 #include "whence/core/files.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
+#include "whence/stages/detail/trajectory.h"
 
 namespace whence {
 namespace fs = std::filesystem;
@@ -92,16 +93,51 @@ class Table {
     return value;
   }
 
+  std::int64_t count(const std::string& key) const {
+    if (!json_.contains(key)) {
+      return 0;
+    }
+    const auto& value = json_.at(key);
+    if (!value.is_number_integer() || value.get<std::int64_t>() < 0) {
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a whole number >= 0", where_, key, value.dump()));
+    }
+    return value;
+  }
+
  private:
   const nlohmann::json& json_;
   std::string where_;
 };
 
+/// The iterations after which snapshots are taken: training's end after `count` equal segments.
+std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t examples) {
+  std::vector<std::int64_t> out;
+  if (stage.snapshots == 0) {
+    return out;
+  }
+  std::int64_t total = 0;
+  try {
+    total = create<Optimizer>(stage.optimizer)->planned_iterations(examples);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(
+        fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
+  }
+  if (total < stage.snapshots) {
+    throw InvalidArgument(
+        fmt::format("snapshots = {}, expected at most training's {} iterations", stage.snapshots, total));
+  }
+  for (std::int64_t k = 1; k <= stage.snapshots; ++k) {
+    out.push_back(total / stage.snapshots * k + total % stage.snapshots * k / stage.snapshots);
+  }
+  return out;
+}
+
 StageDescription read_stage(const nlohmann::json& json, std::size_t number, const fs::path& folder) {
   const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
                                                  ? json["name"].get<std::string>()
                                                  : std::to_string(number + 1));
-  const Table table(json, where, {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "checkpoint"});
+  const Table table(json, where,
+                    {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint"});
   StageDescription out;
   out.name = table.text("name");
   if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
@@ -112,6 +148,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   out.loss = table.text("loss", out.loss);
   out.optimizer = table.text("optimizer", out.optimizer);
   out.weight_decay = table.at_least_zero("weight-decay");
+  out.snapshots = table.count("snapshots");
   out.checkpoint = folder / table.text("checkpoint");
   try {  // a misspelt method is found before any data is read
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
@@ -155,7 +192,10 @@ void write_unfinished(const fs::path& path, const TrainingState& state, const st
   for (std::size_t i = 0; i < state.memory.size(); ++i) {
     add(fmt::format("memory.{:06}", i), state.memory[i]);
   }
-  write_safetensors(path, tensors, {{"iteration", std::to_string(state.iteration)}, {"settings", settings}});
+  write_safetensors(path, tensors,
+                    {{"iteration", std::to_string(state.iteration)},
+                     {"time", fmt::format("{}", state.time)},
+                     {"settings", settings}});
 }
 
 TrainingState read_unfinished(const fs::path& path, const std::string& settings, const TensorList& like) {
@@ -177,6 +217,7 @@ TrainingState read_unfinished(const fs::path& path, const std::string& settings,
   TrainingState state;
   state.theta = group("theta");
   state.iteration = std::stoll(metadata.at("iteration"));
+  state.time = std::stod(metadata.at("time"));
   for (std::size_t i = 0;; ++i) {
     auto memory = group(fmt::format("memory.{:06}", i));
     if (memory.empty()) {
@@ -245,6 +286,15 @@ std::vector<std::string> Pipeline::query_splits() const {
   std::vector<std::string> out;
   for (const auto& [split, table] : queries_) {
     out.push_back(split);
+  }
+  return out;
+}
+
+std::vector<fs::path> Pipeline::snapshot_files(std::size_t stage) const {
+  const auto& description = stages_.at(stage);
+  std::vector<fs::path> out;
+  for (std::int64_t number = 1; number <= description.snapshots; ++number) {
+    out.push_back(detail::snapshot_path(description.checkpoint, number));
   }
   return out;
 }
@@ -325,6 +375,8 @@ Chain Pipeline::load(std::size_t count) const {
     stage.theta = fit_checkpoint(stage.objective.trained(), read_safetensors(description.checkpoint),
                                  fmt::format("{} (stage {})", description.checkpoint.string(), description.name))
                       .values();
+    const auto remedy = fmt::format("run whence train {} --stage {} --force", path_.string(), description.name);
+    stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
     chain.push_back(std::move(stage));
   }
   return chain;
@@ -334,9 +386,9 @@ TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) con
   const auto& description = stages_.at(stage);
   auto fresh = untrained(stage, load(stage));
   const auto settings =
-      fmt::format("{} {} {} {} decay {} seed {} dtype {} examples {}", model_spec_, description.tuning,
+      fmt::format("{} {} {} {} decay {} seed {} dtype {} examples {} snapshots {}", model_spec_, description.tuning,
                   description.loss, resolved_spec<Optimizer>(description.optimizer), description.weight_decay, seed_,
-                  c10::toString(options_.dtype), fresh.objective.data().size());
+                  c10::toString(options_.dtype), fresh.objective.data().size(), description.snapshots);
   if (description.checkpoint.has_parent_path()) {
     fs::create_directories(description.checkpoint.parent_path());
   }
@@ -345,10 +397,18 @@ TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) con
   if (fs::exists(unfinished)) {
     state = read_unfinished(unfinished, settings, fresh.theta);
   }
+  std::optional<detail::SnapshotWriter> snapshots;
+  try {
+    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.data().size()),
+                      state);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
+  }
   auto saved = std::chrono::steady_clock::now();
   constexpr std::chrono::seconds kSavePeriod(60);
   const auto watch = [&](ProgressEvent event) {
     event.phase += " " + description.name;
+    snapshots->after_iteration(state);
     try {
       report(progress, event);
     } catch (const Interrupted&) {

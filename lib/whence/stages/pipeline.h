@@ -26,6 +26,7 @@ struct StageDescription {
   std::string loss = "cross-entropy";
   std::string optimizer = "lbfgs";
   double weight_decay = 0;
+  std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
   std::filesystem::path checkpoint;
 };
 
@@ -53,20 +54,24 @@ class Pipeline {
   std::size_t stage_index(const std::string& name) const;
   std::vector<std::string> query_splits() const;
 
+  /// The files of a stage's snapshots, whether they are there or not: run/pretrain.snapshot-1.safetensors, … beside
+  /// run/pretrain.safetensors.
+  std::vector<std::filesystem::path> snapshot_files(std::size_t stage) const;
+
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
   /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit`
   /// where > 0.
   Dataset queries(const std::string& split, std::int64_t limit = 0) const;
 
-  /// The chain from its checkpoints. Throws DataError naming a missing file (and `whence train`) or a tensor that does
-  /// not fit.
+  /// The chain from its checkpoints and snapshots. Throws DataError naming a missing file (and `whence train`), a
+  /// tensor that does not fit, or snapshots of another training than the checkpoint's.
   Chain load() const;
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;
 
-  /// Trains one stage on the loaded stages before it and writes its checkpoint. Interrupted work goes on from
-  /// CHECKPOINT.unfinished, which is written when `progress` throws.
+  /// Trains one stage on the loaded stages before it and writes its snapshots and its checkpoint. Interrupted work goes
+  /// on from CHECKPOINT.unfinished, which is written when `progress` throws.
   TrainingSummary train(std::size_t stage, const Progress& progress) const;
 
  private:

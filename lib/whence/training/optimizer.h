@@ -13,7 +13,8 @@ struct TrainingState {
   TensorList theta;
   std::int64_t iteration = 0;
   std::vector<TensorList>
-      memory;  ///< What the optimizer carries along: moments, or curvature pairs. Empty at the start.
+      memory;       ///< What the optimizer carries along: moments, or curvature pairs. Empty at the start.
+  double time = 0;  ///< Sum of the steps' learning rates, divided by 1 - momentum; 0 where there are none.
 };
 
 /// How training ended. Not reaching the tolerance is an outcome, not an exception.
@@ -35,6 +36,14 @@ class Optimizer {
   /// iteration, when the objective is no longer finite.
   virtual TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                                    const Random& random, const Progress& progress) const = 0;
+  /// How many iterations minimise() makes with `examples` examples, each with a learning rate. Throws InvalidArgument
+  /// with the reason where that is not known before.
+  virtual std::int64_t planned_iterations(std::int64_t /*examples*/) const {
+    throw InvalidArgument("its steps have no learning rate: use sgd or adam");
+  }
+  /// What a step that starts at `state` multiplies the gradient's entries by, apart from the learning rate; empty where
+  /// it follows the gradient.
+  virtual TensorList preconditioner(const TrainingState&) const { return {}; }
 };
 
 template <>

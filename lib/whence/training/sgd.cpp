@@ -35,8 +35,12 @@ class Sgd : public Optimizer {
         [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
   }
 
+  std::int64_t planned_iterations(std::int64_t examples) const override {
+    return detail::planned_iterations(options_.loop, examples);
+  }
+
  private:
-  /// state.memory: the velocity.
+  /// state.memory: the velocity. In the long run a gradient moves theta by its learning rate / (1 - momentum).
   void step(TrainingState& state, const TensorList& g, double rate) const {
     if (state.memory.empty()) {
       state.memory = {zeros_like(state.theta)};
@@ -47,6 +51,7 @@ class Sgd : public Optimizer {
       const auto direction = options_.nesterov ? g[i] + velocity[i] * options_.momentum : velocity[i];
       state.theta[i] = state.theta[i].detach() - rate * direction;
     }
+    state.time += rate / (1 - options_.momentum);
   }
 
   SgdOptions options_;

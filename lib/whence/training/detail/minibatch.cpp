@@ -37,6 +37,10 @@ class Minibatches {
   at::Tensor order_;
 };
 
+std::int64_t all_iterations(const MinibatchOptions& options, std::int64_t per_epoch) {
+  return options.max_iterations > 0 ? options.max_iterations : options.epochs * per_epoch;
+}
+
 double norm(const TensorList& x) { return std::sqrt(exact_dot(x, x)); }
 
 }  // namespace
@@ -56,6 +60,16 @@ double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, s
   return options.learning_rate;
 }
 
+std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t examples) {
+  if (options.tolerance > 0) {
+    throw InvalidArgument(
+        fmt::format("option tolerance = {} ends it at an iteration that is not known before: set tolerance = 0",
+                    options.tolerance));
+  }
+  const auto batch_size = std::min(options.batch_size, examples);
+  return all_iterations(options, (examples + batch_size - 1) / batch_size);
+}
+
 std::string progress_detail(double loss, double gradient_norm) {
   return fmt::format("loss {:.4g}, |gradient| {:.1e}", loss, gradient_norm);
 }
@@ -66,7 +80,7 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
   const c10::AutoGradMode with_grad(true);
   const auto start = std::chrono::steady_clock::now();
   Minibatches minibatches(objective.data(), options.batch_size, random);
-  const auto total = options.max_iterations > 0 ? options.max_iterations : options.epochs * minibatches.per_epoch();
+  const auto total = all_iterations(options, minibatches.per_epoch());
   const auto fixed = detach(parent);
 
   TrainingSummary summary;

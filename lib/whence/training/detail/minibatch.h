@@ -31,12 +31,15 @@ struct MinibatchOptions {
 };
 
 /// What an optimizer does with a minibatch's gradient: replaces state.theta and state.memory, writing to no tensor in
-/// them. `learning_rate` is that of this step; state.iteration counts the steps before it.
+/// them, and adds to state.time. `learning_rate` is that of this step; state.iteration counts the steps before it.
 using MinibatchStep = std::function<void(TrainingState& state, const TensorList& gradient, double learning_rate)>;
 
 /// The learning rate of step `iteration` of `total`: linear warm-up, then the schedule. I. Loshchilov and F. Hutter,
 /// "SGDR", ICLR 2017, for cosine.
 double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, std::int64_t total);
+
+/// Optimizer::planned_iterations for those that step along minibatches' gradients.
+std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t examples);
 
 /// Optimizer::minimise for those that step along minibatches' gradients (1/|B|) sum_B w_i grad loss_i + grad penalty,
 /// whose mean over an epoch's random orders is grad Phi. `name` begins the messages.

@@ -1,0 +1,271 @@
+// S. Choe et al., "What is Your Data Worth to GPT? LLM-Scale Data Valuation with Influence Functions", 2024: LoGra. A
+// layer's gradient dW [out, in] is a sum of outer products of the signal at its output and its input, so P_o' dW P_i is
+// one of the projected two and the gradient is never formed. A bias counts as the weight of one more input, always 1.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+
+#include "whence/attribution/detail/feature_source.h"
+#include "whence/attribution/detail/gradient_source.h"
+#include "whence/models/per_sample.h"
+
+namespace whence {
+namespace {
+
+struct LograOptions {
+  std::int64_t rank = 16;
+  std::string initial = "random";
+  std::string covariance = "layer";
+  std::int64_t seed = 0;
+  detail::CovarianceDamping damping{.relative_damping = 0.1};
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("rank", self.rank, kAtLeastOne, "of the projections on either side of a layer: rank^2 features a layer");
+    field("initial", self.initial, OneOf{"random|pca"},
+          "random: orthonormal; pca: where inputs and signals of the examples are largest, one more pass");
+    field("covariance", self.covariance, OneOf{"layer|joint"}, "of each layer's features, or of all together");
+    field("seed", self.seed, kAtLeastZero, "of the random projections");
+    detail::CovarianceDamping::fields(self.damping, field, "times their mean, added to them; the paper's");
+  }
+};
+
+/// One layer's two projections, and where its features stand.
+struct ProjectedLayer {
+  std::string name;
+  bool weight, bias;  ///< Which of the two is attributed.
+  at::Tensor in;      ///< [inputs, rank]
+  at::Tensor out;     ///< [outputs, rank]
+  std::int64_t offset, width;
+};
+
+/// A use of a layer in a pass as inputs [B, T, inputs] and signals [B, T, outputs], T places each.
+struct Use {
+  std::string layer;
+  at::Tensor inputs, signals;
+};
+
+class LograSource : public detail::FeatureSource {
+ public:
+  LograSource(const Chain& chain, LograOptions options)
+      : FeatureSource(chain), options_(std::move(options)), layers_(chain.size()) {}
+
+  std::vector<std::string> parameters(std::size_t stage) const override {
+    std::vector<std::string> out;
+    for (const auto& layer : attributed(stage)) {
+      if (layer.weight) {
+        out.push_back(layer.name + ".weight");
+      }
+      if (layer.bias) {
+        out.push_back(layer.name + ".bias");
+      }
+    }
+    return out;
+  }
+
+  MethodCost cost(std::size_t stage, std::int64_t query_block) const override {
+    double features = 0, squares = 0;
+    for (const auto& layer : attributed(stage)) {
+      const auto width = static_cast<double>(layer.width);
+      features += width;
+      squares += width * width;
+    }
+    if (options_.covariance == "joint") {
+      squares = features * features;
+    }
+    const auto size = static_cast<double>(chain_[stage].theta.front().element_size());
+    MethodCost out;
+    out.passes_once = options_.initial == "pca" ? 2 : 1;
+    out.passes_a_block = 1;
+    out.gradients_a_query = 1;
+    out.bytes =
+        16 * squares + features * size * static_cast<double>(chain_[stage].objective.batch_size() + query_block);
+    out.bytes_a_query = features * size;
+    return out;
+  }
+
+ protected:
+  std::string_view name() const override { return "logra"; }
+
+  detail::InverseCovariance fit(std::size_t stage, const Progress& progress) override {
+    auto& layers = layers_[stage];
+    layers = attributed(stage);
+    const auto options = chain_[stage].theta.front().options();
+    if (options_.initial == "pca") {
+      set_principal_axes(stage, layers, progress);
+    } else {
+      const auto random = Random(static_cast<std::uint64_t>(options_.seed)).stream("logra");
+      const auto orthonormal = [&](const std::string& name, const at::Tensor& like) {
+        return std::get<0>(at::linalg_qr(random.stream(name).normal(like.sizes()))).to(options);
+      };
+      for (auto& layer : layers) {
+        layer.in = orthonormal(layer.name + ", inputs", layer.in);
+        layer.out = orthonormal(layer.name + ", outputs", layer.out);
+      }
+    }
+    std::vector<std::int64_t> widths;
+    for (const auto& layer : layers) {
+      widths.push_back(layer.width);
+    }
+    if (options_.covariance == "joint") {
+      widths = {layers.back().offset + layers.back().width};
+    }
+    detail::InverseCovariance covariance(widths);
+    pass(stage, "covariance of", progress, [&](const Batch& batch) { covariance.add(example_features(stage, batch)); });
+    covariance.finish(options_.damping, fmt::format("stage {}: logra", chain_[stage].name));
+    return covariance;
+  }
+
+  at::Tensor query_features(std::size_t stage, const QueryBlock& queries) override {
+    const auto& last = chain_.back();
+    TensorList rows;
+    const auto step = last.objective.batch_size();
+    for (auto q = queries.begin; q < queries.end; q += step) {
+      const auto batch = queries.data.batch(q, std::min(queries.end, q + step));
+      rows.push_back(features(last, batch, layers_[stage], [&](const at::Tensor& output) {
+        return measure(queries.measurement, last.objective.loss(), output, batch);
+      }));
+    }
+    return at::cat(rows);
+  }
+
+  at::Tensor example_features(std::size_t stage, const Batch& batch) override {
+    const auto& at = chain_[stage];
+    return features(at, batch, layers_[stage],
+                    [&](const at::Tensor& output) { return at.objective.loss().per_example(output, batch); });
+  }
+
+ private:
+  using PerExample = std::function<at::Tensor(const at::Tensor& output)>;
+
+  /// The layers that share a trained parameter with the queries, with empty projections of the right shapes.
+  std::vector<ProjectedLayer> attributed(std::size_t stage) const {
+    const auto& at = chain_[stage];
+    const auto shared = detail::shared_parameters(chain_, stage);
+    const auto merged = at.objective.merge(at.theta, at.parent);
+    const auto has = [&](const std::string& name) {
+      return std::find(shared.begin(), shared.end(), name) != shared.end();
+    };
+    Tape tape;
+    at.objective.model().output(merged, at.objective.data().batch(0, 1), &tape);
+    std::vector<ProjectedLayer> out;
+    std::int64_t offset = 0;
+    for (const auto& entry : tape.entries) {
+      const bool known = entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution;
+      const bool weight = has(entry.layer + ".weight"), bias = entry.has_bias && has(entry.layer + ".bias");
+      const bool again =
+          std::any_of(out.begin(), out.end(), [&](const auto& layer) { return layer.name == entry.layer; });
+      if (!known || again || (!weight && !bias)) {
+        continue;
+      }
+      const auto& value = merged.at(entry.layer + ".weight");
+      const auto inputs = (weight ? value.numel() / value.size(0) : 0) + (bias ? 1 : 0), outputs = value.size(0);
+      const auto in_rank = std::min(options_.rank, inputs), out_rank = std::min(options_.rank, outputs);
+      out.push_back({entry.layer, weight, bias, at::empty({inputs, in_rank}, value.options()),
+                     at::empty({outputs, out_rank}, value.options()), offset, in_rank * out_rank});
+      offset += in_rank * out_rank;
+    }
+    return out;
+  }
+
+  /// One forward and one backward pass of the summed values.
+  static std::vector<Use> see(const Stage& at, const Batch& batch, const std::vector<ProjectedLayer>& layers,
+                              const PerExample& values) {
+    const c10::AutoGradMode with_grad(true);
+    Tape tape;
+    const auto output = at.objective.output(detach(at.theta), detach(at.parent), batch, &tape);
+    std::vector<TapeEntry> entries;
+    TensorList outputs;
+    for (auto& entry : tape.entries) {
+      if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.name == entry.layer; })) {
+        outputs.push_back(entry.output);
+        entries.push_back(entry);
+      }
+    }
+    const auto signals = gradient(values(output).sum(), outputs);
+    const c10::NoGradGuard no_gradient;
+    std::vector<Use> out;
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      const auto& entry = entries[i];
+      const auto& layer =
+          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == entry.layer; });
+      auto inputs = entry.input, signal = signals[i];
+      if (entry.kind == TapeEntry::Kind::kConvolution) {
+        inputs = patches(entry).transpose(1, 2);
+        signal = signal.flatten(2).transpose(1, 2);
+      } else {
+        inputs = inputs.unsqueeze(1).flatten(1, -2);
+        signal = signal.unsqueeze(1).flatten(1, -2);
+      }
+      if (!layer.weight) {
+        inputs = inputs.narrow(2, 0, 0);
+      }
+      if (layer.bias) {
+        inputs = at::cat({inputs, at::ones({inputs.size(0), inputs.size(1), 1}, inputs.options())}, 2);
+      }
+      out.push_back({entry.layer, inputs, signal});
+    }
+    return out;
+  }
+
+  static at::Tensor features(const Stage& at, const Batch& batch, const std::vector<ProjectedLayer>& layers,
+                             const PerExample& values) {
+    const auto uses = see(at, batch, layers, values);
+    const c10::NoGradGuard no_gradient;
+    auto out = at::zeros({batch.size(), layers.back().offset + layers.back().width}, at.theta.front().options());
+    for (const auto& use : uses) {
+      const auto& layer =
+          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });
+      const auto in = use.inputs.matmul(layer.in), signal = use.signals.matmul(layer.out);  // [B, T, rank]
+      out.narrow(1, layer.offset, layer.width).add_(at::bmm(signal.transpose(1, 2), in).flatten(1));
+    }
+    return out;
+  }
+
+  /// The eigenvectors of the second moments of inputs and signals with the largest eigenvalues.
+  void set_principal_axes(std::size_t stage, std::vector<ProjectedLayer>& layers, const Progress& progress) const {
+    const auto& at = chain_[stage];
+    std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
+    pass(stage, "principal axes of", progress, [&](const Batch& batch) {
+      const auto uses = see(at, batch, layers,
+                            [&](const at::Tensor& output) { return at.objective.loss().per_example(output, batch); });
+      for (const auto& use : uses) {
+        const auto in = use.inputs.flatten(0, 1).to(at::kDouble), out = use.signals.flatten(0, 1).to(at::kDouble);
+        auto& [of_inputs, of_signals] = moments[use.layer];
+        of_inputs = of_inputs.defined() ? of_inputs.addmm_(in.t(), in) : in.t().mm(in);
+        of_signals = of_signals.defined() ? of_signals.addmm_(out.t(), out) : out.t().mm(out);
+      }
+    });
+    const auto largest = [](const at::Tensor& moment, const at::Tensor& like) {
+      const auto vectors = std::get<1>(at::linalg_eigh(moment));  // rising
+      return vectors.narrow(1, vectors.size(1) - like.size(1), like.size(1)).to(like.options()).contiguous();
+    };
+    for (auto& layer : layers) {
+      layer.in = largest(moments.at(layer.name).first, layer.in);
+      layer.out = largest(moments.at(layer.name).second, layer.out);
+    }
+  }
+
+  LograOptions options_;
+  std::vector<std::vector<ProjectedLayer>> layers_;
+};
+
+class Logra : public Attributor {
+ public:
+  explicit Logra(LograOptions options) : options_(std::move(options)) {}
+  bool uses_curvature() const override { return false; }
+  std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
+    return std::make_unique<LograSource>(chain, options_);
+  }
+
+ private:
+  LograOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Attributor, logra, Logra, LograOptions)
+
+}  // namespace whence

@@ -1,0 +1,121 @@
+#include "whence/stages/detail/trajectory.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "whence/data/safetensors.h"
+#include "whence/models/checkpoint.h"
+
+namespace whence::detail {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kPreconditioner = "preconditioner.";
+
+template <class Number>
+Number read_number(const std::map<std::string, std::string>& metadata, const std::string& key, const fs::path& path) {
+  const auto found = metadata.find(key);
+  const std::string text = found == metadata.end() ? "" : found->second;
+  Number value{};
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc{} || end != text.data() + text.size() || !(value >= 0)) {
+    throw DataError(fmt::format("{}: metadata {} = \"{}\", expected a number >= 0", path.string(), key, text));
+  }
+  return value;
+}
+
+/// The time since training began, at a snapshot.
+double total_time(const fs::path& path) {
+  return read_number<double>(read_safetensors_metadata(path), "total-time", path);
+}
+
+/// The tensors named PREFIX…, without the prefix.
+ParameterSet strip(const ParameterSet& set, std::string_view prefix) {
+  ParameterSet out;
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    if (set.names()[i].starts_with(prefix)) {
+      out.add(set.names()[i].substr(prefix.size()), set.values()[i]);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+fs::path snapshot_path(const fs::path& checkpoint, std::int64_t number) {
+  auto path = checkpoint;
+  return path.replace_filename(fmt::format("{}.snapshot-{}.safetensors", checkpoint.stem().string(), number));
+}
+
+SnapshotWriter::SnapshotWriter(const Stage& stage, std::vector<fs::path> files, std::vector<std::int64_t> iterations,
+                               const TrainingState& state)
+    : stage_(stage), files_(std::move(files)), iterations_(std::move(iterations)) {
+  for (; next_ < files_.size() && iterations_[next_] <= state.iteration; ++next_) {
+    if (!fs::exists(files_[next_])) {
+      throw DataError(fmt::format("{} is missing, and the unfinished training is past it: remove the .unfinished file",
+                                  files_[next_].string()));
+    }
+    begin_ = iterations_[next_];
+    begin_time_ = total_time(files_[next_]);
+  }
+  for (auto i = next_; i < files_.size(); ++i) {
+    std::error_code ignored;
+    fs::remove(files_[i], ignored);
+  }
+}
+
+void SnapshotWriter::after_iteration(const TrainingState& state) {
+  if (next_ >= files_.size() || state.iteration != iterations_[next_]) {
+    return;
+  }
+  auto tensors = stage_.objective.trained().with(detach(state.theta));
+  const auto preconditioner = stage_.optimizer->preconditioner(state);
+  ParameterSet scales;
+  for (std::size_t i = 0; i < preconditioner.size(); ++i) {
+    scales.add(fmt::format("{}{}", kPreconditioner, tensors.names()[i]), preconditioner[i]);
+  }
+  write_safetensors(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
+                    {{"stage", stage_.name},
+                     {"iteration", std::to_string(state.iteration)},
+                     {"steps", std::to_string(state.iteration - begin_)},
+                     {"time", fmt::format("{}", state.time - begin_time_)},
+                     {"total-time", fmt::format("{}", state.time)}});
+  begin_ = state.iteration;
+  begin_time_ = state.time;
+  ++next_;
+}
+
+std::vector<Snapshot> read_trajectory(const std::vector<fs::path>& files, const Stage& stage,
+                                      const fs::path& checkpoint, const std::string& remedy) {
+  std::vector<Snapshot> out;
+  const auto& trained = stage.objective.trained();
+  for (const auto& file : files) {
+    if (!fs::exists(file)) {
+      throw DataError(fmt::format("stage {}: snapshots = {}, but there is no {}: {}", stage.name, files.size(),
+                                  file.string(), remedy));
+    }
+    const auto where = fmt::format("{} (stage {})", file.string(), stage.name);
+    const auto tensors = read_safetensors(file);
+    const auto metadata = read_safetensors_metadata(file);
+    Snapshot snapshot;
+    snapshot.theta = fit_checkpoint(trained, tensors.without(kPreconditioner), where).values();
+    if (const auto scales = strip(tensors, kPreconditioner); !scales.empty()) {
+      snapshot.preconditioner = fit_checkpoint(trained, scales, where).values();
+    }
+    snapshot.time = read_number<double>(metadata, "time", file);
+    snapshot.steps = read_number<std::int64_t>(metadata, "steps", file);
+    snapshot.iteration = read_number<std::int64_t>(metadata, "iteration", file);
+    out.push_back(std::move(snapshot));
+  }
+  for (std::size_t i = 0; i < trained.size() && !out.empty(); ++i) {
+    if (!at::equal(out.back().theta[i], stage.theta[i])) {
+      throw DataError(fmt::format("stage {}: {} is not where the training of {} ended: {}", stage.name,
+                                  files.back().string(), checkpoint.string(), remedy));
+    }
+  }
+  return out;
+}
+
+}  // namespace whence::detail

@@ -1,0 +1,56 @@
+#pragma once
+#include "support/looped.h"
+#include "support/near.h"
+#include "support/toy_chain.h"
+#include "whence/attribution/attribute.h"
+
+namespace whence::test {
+
+inline const std::vector<ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};
+
+/// A toy chain with three snapshots a stage, made up but for the last.
+inline Chain traced_chain(const std::vector<ToyStage>& stages) {
+  auto chain = toy_chain(stages);
+  auto draws = Random(17);
+  for (auto& stage : chain) {
+    for (int k = 2; k >= 0; --k) {
+      Snapshot snapshot;
+      for (const auto& value : stage.theta) {
+        snapshot.theta.push_back(value + 0.2 * k * draws.normal(value.sizes()));
+      }
+      snapshot.time = 1.5 + k;
+      snapshot.steps = 10;
+      snapshot.iteration = 10 * (3 - k);
+      stage.trajectory.push_back(std::move(snapshot));
+    }
+  }
+  return chain;
+}
+
+/// A method at work on a chain, with the parts that it borrows.
+struct Prepared {
+  std::unique_ptr<Curvature> curvature = create<Curvature>("hessian");
+  std::unique_ptr<Solver> solver = create<Solver>("direct");
+  std::unique_ptr<ScoreSource> source;
+  Prepared(const Chain& chain, std::string_view spec)
+      : source(create<Attributor>(spec)->prepare(chain, {*curvature, *solver, {.damping = 0.3}})) {}
+};
+
+inline at::Tensor scores_of(const Chain& chain, std::size_t stage, const Dataset& queries,
+                            std::string_view method = "influence", Measurement measurement = Measurement::kLoss,
+                            Normalization normalization = Normalization::kNone) {
+  const Prepared made(chain, method);
+  return score_matrix(chain, stage, *made.source, queries, measurement, normalization);
+}
+
+class MemorySink : public ScoreSink {
+ public:
+  MemorySink(std::int64_t queries, std::int64_t examples) : values(at::full({queries, examples}, NAN, at::kDouble)) {}
+  bool has(std::int64_t, std::int64_t, std::int64_t, std::int64_t) const override { return false; }
+  void block(std::int64_t q, std::int64_t e, const at::Tensor& scores) override {
+    values.narrow(0, q, scores.size(0)).narrow(1, e, scores.size(1)).copy_(scores);
+  }
+  at::Tensor values;
+};
+
+}  // namespace whence::test

@@ -1,0 +1,106 @@
+// What every registered method must do, whatever it is.
+#include <torch/csrc/autograd/autograd.h>
+
+#include "attribution/made.h"
+#include "whence/core/parallel.h"
+
+using namespace whence;
+using test::relative_error;
+
+namespace {
+
+template <class Body>
+void for_every_method(const Body& body) {
+  for (const auto& method : methods<Attributor>()) {
+    CAPTURE(method.name);
+    body(std::string(method.name));
+  }
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("attribution");
+
+TEST_CASE("any batch size, query block, example order and thread count give the same scores, by every method") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
+  for_every_method([&](const std::string& method) {
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto expected = test::scores_of(chain, s, queries, method);
+      for (const std::int64_t batch : {1, 5, 7, 12}) {
+        auto other = chain;
+        for (auto& stage : other) {
+          stage.objective = stage.objective.with_batch_size(batch);
+        }
+        CHECK(relative_error(test::scores_of(other, s, queries, method), expected) < 1e-10);
+      }
+      TensorList alone;
+      for (std::int64_t q = 0; q < 5; ++q) {
+        alone.push_back(test::scores_of(chain, s, queries.take(at::tensor({q})), method));
+      }
+      CHECK(relative_error(at::cat(alone), expected) < 1e-10);
+      auto shuffled = chain;
+      const auto order = Random(6).permutation(12);
+      const auto& old = chain[s].objective;
+      shuffled[s].objective = Objective(create<Model>("mlp:widths=4,activation=tanh"), create<Loss>("cross-entropy"),
+                                        create<Tuning>(test::kTwoStages[s].tuning), old.data().take(order),
+                                        old.weight_decay(), old.trained(), old.parent_layout(), 5);
+      CHECK(relative_error(test::scores_of(shuffled, s, queries, method), expected.index_select(1, order)) < 1e-10);
+      set_threads(1);
+      CHECK(relative_error(test::scores_of(chain, s, queries, method), expected) < 1e-10);
+      set_threads(2);
+      CHECK(at::equal(test::scores_of(chain, s, queries, method), expected));
+    }
+  });
+}
+
+TEST_CASE("every method but chance gives an example that is the query a negative score on its loss") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  const auto& data = chain[1].objective.data();
+  for_every_method([&](const std::string& method) {
+    if (method == "random") {
+      return;
+    }
+    CHECK(test::scores_of(chain, 1, data, method).diagonal().max().item<double>() < 0);
+    // and on its margin a positive one: to weigh more is to be fitted better
+    CHECK(test::scores_of(chain, 1, data, method, Measurement::kMargin).diagonal().min().item<double>() > 0);
+  });
+}
+
+TEST_CASE("what a cache kept scores the same in a later run, by every method") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
+  for_every_method([&](const std::string& method) {
+    std::map<std::string, ParameterSet> kept;
+    const VectorCache cache{
+        [&](const std::string& name) { return kept.count(name) != 0 ? std::optional(kept.at(name)) : std::nullopt; },
+        [&](const std::string& name, const ParameterSet& vectors) { kept[name] = vectors; }};
+    const test::Prepared first(chain, method), later(chain, method);
+    test::MemorySink a(5, 12), b(5, 12);
+    attribute({chain, {0}, {&a}, queries, Measurement::kLoss, 2}, *first.source, cache, {});
+    CHECK(kept.size() == 3);
+    attribute({chain, {0}, {&b}, queries, Measurement::kLoss, 2}, *later.source, cache, {});
+    CHECK(at::equal(a.values, b.values));
+  });
+}
+
+TEST_CASE("every method says what it looks at and what it costs") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  for_every_method([&](const std::string& method) {
+    const test::Prepared made(chain, method);
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto& trained = chain[s].objective.trained();
+      for (const auto& name : made.source->parameters(s)) {
+        CHECK(trained.contains(name));
+      }
+      const auto cost = made.source->cost(s, 4);
+      CHECK(cost.passes_once >= 0);
+      CHECK(cost.passes_once + cost.passes_a_block >= 0);
+      CHECK(cost.bytes_a_query > 0);
+    }
+    const bool gradients = method != "random" && method != "rep-sim";
+    CHECK(made.source->parameters(1).size() == (gradients ? chain[1].objective.trained().size() : 0));
+  });
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,131 @@
+// The attribution methods, normalizations and plans as the tool gives them.
+#include "support/near.h"
+#include "support/tool.h"
+#include "whence/store/score_store.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder in which both stages are trained by adam, the last with snapshots.
+void train_with_snapshots(const ToolFolder& folder) {
+  auto text = folder.pipeline("lbfgs:max-iterations=2000,tolerance=1e-9", "adam:epochs=10,learning-rate=0.01");
+  const std::string old = "optimizer = \"lbfgs:max-iterations=2000,tolerance=1e-9\"";
+  text.replace(text.find(old), old.size(), "optimizer = \"adam:epochs=12,learning-rate=0.01\"\nsnapshots = 3");
+  folder.write("pipeline.toml", text);
+  const auto result = folder.run("train pipeline.toml --quiet");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("every method ranks, normalized or not, and run.json says how") {
+  const ToolFolder folder;
+  train_with_snapshots(folder);
+  CHECK(fs::exists(folder / "run/finetune.snapshot-3.safetensors"));
+  const std::string base = "rank pipeline.toml --stage finetune --queries test --quiet ";
+  for (const std::string method : {"tracin", "trak:dimension=32", "logra:rank=3", "rep-sim", "random", "grad-cos"}) {
+    CAPTURE(method);
+    const auto result = folder.run(base + "--strict --out result-" + method.substr(0, 4) + " --method " + method);
+    CAPTURE(result.err);
+    CHECK(result.status == 0);  // no minimum is assumed, so none is asked for
+    CHECK(result.out.find("proponent") != std::string::npos);
+  }
+  REQUIRE(folder.run(base + "--method grad-dot --normalize cosine --out cosine").status == 0);
+  CHECK(folder.json("cosine/run.json")["options"]["normalize"] == "cosine");
+  CHECK(
+      at::equal(read_scores(folder / "cosine").stages[0].scores, read_scores(folder / "result-grad").stages[0].scores));
+  // another normalization is another run
+  const auto other =
+      folder.run("score pipeline.toml --stage finetune --queries test --quiet --method grad-dot --out cosine");
+  CHECK(other.status == 0);
+  CHECK(other.out.find("already complete") == std::string::npos);
+  CHECK(folder.json("cosine/run.json")["options"]["normalize"] == "none");
+  // snapshots are inputs
+  bool found = false;
+  const auto run = folder.json("cosine/run.json");
+  for (const auto& [name, digest] : run["inputs"].items()) {
+    found = found || name.ends_with("finetune.snapshot-2.safetensors");
+  }
+  CHECK(found);
+}
+
+TEST_CASE("what a method cannot do is one line with the remedy") {
+  const ToolFolder folder;
+  train_with_snapshots(folder);
+  const std::string base = "rank pipeline.toml --stage finetune --queries test --quiet ";
+  check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test --quiet --method tracin --out no"), 1,
+              "stage pretrain: tracin follows training, and no snapshots of it were kept: say snapshots = 10");
+  CHECK_FALSE(fs::exists(folder / "no/scores.safetensors"));
+  check_fails(folder.run(base + "--method tracing"), 1, "unknown method \"tracing\"; did you mean \"tracin\"?");
+  check_fails(folder.run(base + "--method trak:dimension=0"), 1, "trak: option dimension = 0, expected >= 1");
+  check_fails(folder.run(base + "--method trak:rank=2"), 1, "trak: unknown option \"rank\"");
+  check_fails(folder.run(base + "--method logra:initial=svd"), 1, "logra: option initial = svd, expected random|pca");
+  check_fails(folder.run(base + "--method rep-sim:similarity=l2"), 1, "similarity = l2, expected cosine|dot");
+  check_fails(folder.run(base + "--method random:seed=-1"), 1, "random: option seed = -1, expected >= 0");
+  check_fails(folder.run(base + "--normalize cosin"), 1, "unknown normalization \"cosin\"; did you mean \"cosine\"?");
+  check_fails(folder.run(base + "--normalize relatif"), 1, "normalize = relatif with influence");
+  check_fails(folder.run(base + "--method rep-sim --normalize cosine"), 1, "normalize = cosine with rep-sim");
+
+  const auto with = [&](const std::string& snapshots, const std::string& part) {
+    folder.write("bad.toml", folder.pipeline("weight-decay = 1e-2", "weight-decay = 1e-2\nsnapshots = " + snapshots));
+    fs::remove_all(folder / "run");
+    check_fails(folder.run("train bad.toml --quiet"), 1, part);
+    CHECK_FALSE(fs::exists(folder / "run/pretrain.safetensors"));
+  };
+  with("-1", "stage pretrain: snapshots = -1, expected a whole number >= 0");
+  with("1.5", "stage pretrain: snapshots = 1.5, expected a whole number >= 0");
+  with("\"3\"", "snapshots = \"3\", expected a whole number >= 0");
+  with("3", "stage pretrain: snapshots = 3 with optimizer lbfgs:");
+
+  train_with_snapshots(folder);
+  fs::remove(folder / "run/finetune.snapshot-2.safetensors");
+  check_fails(folder.run(base), 1,
+              "stage finetune: snapshots = 3, but there is no run/finetune.snapshot-2.safetensors: run whence train "
+              "pipeline.toml --stage finetune --force");
+}
+
+TEST_CASE("a plan says memory, disk, time and what counts, and writes nothing") {
+  const ToolFolder folder;
+  train_with_snapshots(folder);
+  const auto plan = [&](const std::string& rest) {
+    const auto result = folder.run("score pipeline.toml --stage all --queries test --plan --json --out plan " + rest);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return nlohmann::json::parse(result.out);
+  };
+  const auto influence = plan("");
+  CHECK(influence["queries"] == 5);
+  CHECK(influence["stages"].size() == 2);
+  CHECK(influence["stages"][0]["attributed-percent"] == 100);
+  CHECK(influence["memory-bytes"]["peak"].get<double>() > 0);
+  CHECK(influence["seconds"]["high"].get<double>() > influence["seconds"]["low"].get<double>());
+  CHECK(influence["disk-bytes"]["scores"] == 5 * 300 * 4);
+  const auto dot = plan("--method grad-dot --dtype float64");
+  CHECK(dot["seconds"]["high"] == dot["seconds"]["low"]);
+  CHECK(dot["seconds"]["gradient-pass"].size() == 2);
+  CHECK(dot["memory-bytes"]["peak"].get<double>() > dot["memory-bytes"]["program"].get<double>());
+  CHECK(dot["disk-bytes"]["scores"] == 5 * 300 * 8);
+  CHECK(dot["stages"][1]["not-attributed"].empty());
+  // the head of an earlier stage is no part of what the query measures
+  CHECK(dot["stages"][0]["not-attributed"][0]["name"] == "head.weight");
+  CHECK(dot["stages"][0]["attributed-parameters"] == 30);
+  CHECK_FALSE(fs::exists(folder / "plan"));
+
+  const auto shown = folder.run("rank pipeline.toml --stage finetune --queries test --plan --method tracin --out plan");
+  CHECK(shown.status == 0);
+  CHECK(shown.out.find("100.0 % of parameters attributed\n") != std::string::npos);
+  CHECK(shown.out.find("memory  ") != std::string::npos);
+  CHECK(folder.run("rank pipeline.toml --stage pretrain --queries test --plan --method logra")
+            .out.find("% of parameters attributed; not: head.weight (") != std::string::npos);
+  CHECK(folder.run("rank pipeline.toml --stage pretrain --queries test --plan --solver direct").status == 0);
+  CHECK_FALSE(fs::exists(folder / "plan"));
+}
+
+TEST_SUITE_END();
