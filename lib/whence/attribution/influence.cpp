@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "whence/attribution/detail/gradient_source.h"
+#include "whence/curvature/example_norms.h"
 
 namespace whence {
 namespace {
@@ -11,15 +12,9 @@ namespace {
 class InfluenceSource : public detail::GradientSource {
  public:
   InfluenceSource(const Chain& chain, const InverseProblem& problem)
-      : GradientSource(chain), adjoint_(chain, problem.curvature, problem.solver, problem.options) {}
-
-  void check(const std::vector<std::size_t>&, Measurement, Normalization normalization) const override {
-    if (normalization == Normalization::kRelatif) {
-      throw InvalidArgument(
-          "normalize = relatif with influence: that takes the inverse curvature at every example's gradient, which no "
-          "solver here gives; use cosine, or relatif with grad-dot, trak or logra");
-    }
-  }
+      : GradientSource(chain),
+        adjoint_(chain, problem.curvature, problem.solver, problem.options),
+        norms_(chain.size()) {}
 
   std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                      const Progress& progress) override {
@@ -29,9 +24,24 @@ class InfluenceSource : public detail::GradientSource {
     auto adjoints = adjoint_.sweep(gradients, stages.front(), progress);
     std::vector<Directions> out(chain_.size());
     for (auto k = stages.front(); k < chain_.size(); ++k) {
-      out[k] = {push_forward(chain_[k], adjoints[k].vectors), std::move(adjoints[k].summaries)};
+      out[k] = {in_model(k, adjoints[k].vectors), std::move(adjoints[k].summaries)};
     }
     return out;
+  }
+  /// relatif: the example's length in the inverse curvature, by ekfac's factors.
+  at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override {
+    if (normalization != Normalization::kRelatif) {
+      return GradientSource::example_norms(stage, batch, normalization);
+    }
+    if (!norms_[stage]) {
+      const auto& at = chain_[stage];
+      const double damping = adjoint_.evidence()[stage].damping;
+      norms_[stage] = ekfac_example_norms({at.objective, at.theta, at.parent}, [damping](const at::Tensor& h) {
+        const auto raised = h.clamp_min(0) + damping;
+        return at::where(raised > 0, 1 / raised, at::zeros_like(raised));
+      });
+    }
+    return norms_[stage](batch);
   }
   std::vector<StageEvidence> evidence() override { return adjoint_.evidence(); }
   /// A stage's head counts here too: it moves with the body.
@@ -45,8 +55,31 @@ class InfluenceSource : public detail::GradientSource {
     return out;
   }
 
+ protected:
+  std::vector<Point> points(std::size_t stage) const override {
+    std::vector<Point> out;
+    for (const auto& theta : adjoint_.points(stage)) {
+      out.push_back({chain_[stage].objective.merge(theta, chain_[stage].parent)});
+    }
+    return out;
+  }
+
  private:
+  /// Vectors of the trained parameters at each of the stage's points as vectors of the model's.
+  at::Tensor in_model(std::size_t stage, const at::Tensor& vectors) const {
+    const auto thetas = adjoint_.points(stage);
+    const auto width = vectors.size(1) / static_cast<std::int64_t>(thetas.size());
+    TensorList columns;
+    auto at = chain_[stage];
+    for (std::size_t i = 0; i < thetas.size(); ++i) {
+      at.theta = thetas[i];
+      columns.push_back(push_forward(at, vectors.narrow(1, static_cast<std::int64_t>(i) * width, width)));
+    }
+    return columns.size() == 1 ? columns[0] : at::cat(columns, 1);
+  }
+
   Adjoint adjoint_;
+  std::vector<std::function<at::Tensor(const Batch&)>> norms_;
 };
 
 class Influence : public Attributor {

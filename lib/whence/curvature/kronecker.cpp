@@ -20,6 +20,7 @@
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/detail/statistics.h"
+#include "whence/curvature/example_norms.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/data/safetensors.h"
 
@@ -61,6 +62,25 @@ class KroneckerOperator : public SpectralOperator {
   }
   std::int64_t size() const override { return size_; }
   at::TensorOptions options() const override { return options_; }
+
+  /// Sum over an example's rows of row' f(A) row: [B] float64.
+  at::Tensor quadratic_forms(const detail::RowBatch& batch, const SpectralFunction& f) const {
+    auto out = at::zeros({batch.examples()}, options_.dtype(at::kDouble));
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+      const auto& block = blocks_[l];
+      const auto& rows = batch.layers()[l];
+      const auto signal = at::matmul(rows.signal, block.left), input = at::matmul(rows.input, block.right);
+      const auto gains = f(block.values);
+      if (input.size(1) == 1) {
+        const auto seen = at::mm(input.squeeze(1).square(), gains.t());  // [B, outputs]
+        out.add_((signal.squeeze(2).square().sum(1) * seen).sum(1).to(at::kDouble));
+      } else {
+        const auto gradients = at::matmul(signal.transpose(2, 3), input.unsqueeze(1));  // [B, R, outputs, columns]
+        out.add_((gradients.square() * gains).sum(at::IntArrayRef{1, 2, 3}).to(at::kDouble));
+      }
+    }
+    return out;
+  }
 
  protected:
   at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override {
@@ -313,6 +333,19 @@ class Ekfac : public Kronecker {
 };
 
 }  // namespace
+
+std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
+  const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
+  const auto factors = std::dynamic_pointer_cast<const KroneckerOperator>(curvature);
+  const auto layout = *detail::trained_layout(point);
+  const auto merged = point.objective.merge(detach(point.theta), detach(point.parent));
+  const auto choice = detail::make_rows(detail::RowKind::kEmpirical, 1, 0, point.objective);
+  return [point, factors, layout, merged, choice, f = std::move(f)](const Batch& batch) {
+    const detail::RowBatch rows(point.objective, merged, batch, choice, layout, false);
+    const auto n = static_cast<double>(point.objective.data().size());  // the rows carry sqrt(1/N)
+    return (factors->quadratic_forms(rows, f) * n).sqrt();
+  };
+}
 
 WHENCE_METHOD(Curvature, kfac, Kfac, KroneckerOptions)
 WHENCE_METHOD(Curvature, ekfac, Ekfac, KroneckerOptions)
