@@ -1,22 +1,33 @@
-// Conjugate gradients. M. Hestenes and E. Stiefel, "Methods of conjugate gradients for solving linear systems", 1952. A
-// block of right-hand sides shares the passes over the data; each has its own recurrence, and leaves the block when it
-// is done, so that no row depends on another and a converged row stays as it is.
+// Block conjugate gradients: all right-hand sides minimise over one Krylov space, so that each gains from the others'
+// products. D. O'Leary, "The block conjugate gradient algorithm and related methods", Linear Algebra and its
+// Applications 29 (1980); the residuals held as an orthonormal basis and small factors, as in A. Dubrulle, "Retooling
+// the method of block conjugate gradients", ETNA 12 (2001), without the directions that depend on others. A row leaves
+// the block when it is done and stays as it is.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
 
 #include "whence/core/tensors.h"
+#include "whence/solvers/detail/blocks.h"
+#include "whence/solvers/detail/preconditioner.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
 namespace {
 
+using detail::block_dots;
+using detail::combine;
+using detail::SmallMatrix;
+
 struct CgOptions {
   std::int64_t max_iterations = 1000;
   double relative_tolerance = 1e-6;
   std::int64_t residual_period = 50;
+  std::string preconditioner = "none";
+  std::int64_t rank = 100;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -24,102 +35,114 @@ struct CgOptions {
     field("relative-tolerance", self.relative_tolerance, kUnitInterval, "stop when |b - A x| <= this * |b|");
     field("residual-period", self.residual_period, kAtLeastOne,
           "iterations between true residuals b - A x, against drift");
+    field("preconditioner", self.preconditioner, detail::kPreconditioners, detail::kPreconditionerHelp);
+    field("rank", self.rank, kAtLeastOne, "of preconditioner nystroem, which costs as many products, once");
   }
 };
 
 /// One block solve: the rows still at work, and what is known of all.
 class CgRun {
  public:
-  CgRun(const CgOptions& options, const LinearOperator& a, const at::Tensor& b, at::Tensor& x)
-      : options_(options), a_(a), b_(b), x_(x), summaries_(static_cast<std::size_t>(b.size(0))) {
-    norms_ = row_norms(b);
+  CgRun(const CgOptions& options, const LinearSystem& system, const at::Tensor& b, at::Tensor& x)
+      : options_(options),
+        system_(system),
+        b_(b),
+        x_(x),
+        summaries_(static_cast<std::size_t>(b.size(0))),
+        norms_(row_norms(b)),
+        looks_(summaries_.size()),
+        tolerance_(detail::dependence_tolerance(b)) {
     for (std::int64_t k = 0; k < b.size(0); ++k) {
       active_.push_back(k);
     }
-    residual_ = b - a.apply(x);
-    direction_ = residual_.clone();
-    rho_ = row_dots(residual_, residual_);
-    looks_.resize(summaries_.size());
+    x_ = at::zeros_like(b);
+    residual_ = b.clone();
+    squares_ = row_dots(b, b);
+    retire();
   }
 
   std::vector<SolverSummary> run(const Progress& progress) {
-    retire([&](std::int64_t row) { return row_converged(row); });
     for (std::int64_t iteration = 1; !active_.empty() && iteration <= options_.max_iterations; ++iteration) {
       step(iteration);
-      const auto done = static_cast<std::int64_t>(summaries_.size() - active_.size());
+      const auto done = summaries_.size() - active_.size();
       report(progress,
              {"solve", iteration, options_.max_iterations,
               fmt::format("{} of {} solved, largest residual {:.1e}", done, summaries_.size(), largest_residual())});
     }
-    finish(active_, Termination::kIterationLimit, "iteration limit");
+    finish_all(Termination::kIterationLimit, "iteration limit");
+    for (auto& summary : summaries_) {
+      summary.smallest_ritz = smallest_ritz_;
+      summary.largest_ritz = largest_ritz_;
+    }
     return std::move(summaries_);
   }
 
  private:
-  double target(std::int64_t row) const { return options_.relative_tolerance * norms_[row].item<double>(); }
-  double& rho(std::size_t position) const { return rho_.data_ptr<double>()[position]; }
-  bool row_converged(std::int64_t position) const {
-    return std::sqrt(rho(static_cast<std::size_t>(position))) <= target(active_[static_cast<std::size_t>(position)]);
-  }
+  double square(std::size_t position) const { return squares_.const_data_ptr<double>()[position]; }
+  double norm(std::int64_t row) const { return norms_.const_data_ptr<double>()[row]; }
+  double target(std::int64_t row) const { return options_.relative_tolerance * norm(row); }
+  SolverSummary& summary(std::size_t position) { return summaries_[static_cast<std::size_t>(active_[position])]; }
   double largest_residual() const {
     double largest = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      largest = std::max(largest, std::sqrt(rho(i)) / norms_[active_[i]].item<double>());
+      largest = std::max(largest, std::sqrt(square(i)) / norm(active_[i]));
     }
     return largest;
   }
+  at::Tensor rows() const { return at::tensor(active_, at::kLong).to(b_.device()); }
 
+  /// Minimises over x + the directions for every active row at once, and finds the next directions.
   void step(std::int64_t iteration) {
-    const auto image = a_.apply(direction_);
-    const auto curvature = row_dots(direction_, image);
-    const auto length = row_dots(direction_, direction_);
-    auto alpha = at::zeros_like(rho_);
-    std::vector<std::int64_t> indefinite;
+    renew_directions();
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      const double bend = curvature.const_data_ptr<double>()[i];
-      auto& summary = summaries_[static_cast<std::size_t>(active_[i])];
-      summary.iterations = iteration;
-      if (bend > 0) {
-        alpha.data_ptr<double>()[i] = rho(i) / bend;
-      } else if (!std::isfinite(bend)) {
-        looks_[static_cast<std::size_t>(active_[i])].idle = kMostIdle;  // the last x is the best there is
-      } else {
-        summary.termination = Termination::kIndefinite;
-        summary.message = fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}",
-                                      bend / length.const_data_ptr<double>()[i], iteration);
-        indefinite.push_back(static_cast<std::int64_t>(i));
-      }
+      summary(i).iterations = iteration;
     }
-    if (!at::isfinite(alpha).all().item<bool>()) {
-      alpha.nan_to_num_(0, 0, 0);
+    if (directions_.size(0) == 0) {  // the residuals are not finite, or nothing but rounding
+      finish_all(Termination::kIterationLimit, kRounding);
+      return;
     }
-    const auto steps = alpha.to(b_.options()).unsqueeze(1);
-    x_.index_add_(0, rows(), steps * direction_);
-    residual_.sub_(steps * image);
-    auto next = row_dots(residual_, residual_);
-    replace_by_true_residuals(next, iteration % options_.residual_period == 0);
-    const auto beta = (next / rho_).to(b_.options()).unsqueeze(1);
-    direction_ = residual_ + beta * direction_;
-    rho_ = next;
-    retire([&](std::int64_t position) {
-      const auto row = static_cast<std::size_t>(active_[static_cast<std::size_t>(position)]);
-      if (summaries_[row].termination == Termination::kIndefinite) {
-        summaries_[row].relative_residual =
-            std::sqrt(rho(static_cast<std::size_t>(position))) / norms_[static_cast<std::int64_t>(row)].item<double>();
-        return true;
-      }
-      return row_converged(position) || row_stalled(position);
-    });
+    images_ = system_.a->apply(directions_);
+    const SmallMatrix bend = block_dots(directions_, images_);
+    if (!bend.allFinite()) {
+      finish_all(Termination::kIterationLimit, kRounding);  // the last x is the best there is
+      return;
+    }
+    const Eigen::SelfAdjointEigenSolver<SmallMatrix> ritz(0.5 * (bend + bend.transpose()));
+    const double smallest = ritz.eigenvalues().minCoeff();
+    smallest_ritz_ = std::fmin(smallest_ritz_, smallest);
+    largest_ritz_ = std::fmax(largest_ritz_, ritz.eigenvalues().maxCoeff());
+    if (!(smallest > 0)) {
+      finish_all(Termination::kIndefinite,
+                 fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}", smallest, iteration));
+      return;
+    }
+    inverse_bend_ =
+        ritz.eigenvectors() * ritz.eigenvalues().cwiseInverse().asDiagonal() * ritz.eigenvectors().transpose();
+    const SmallMatrix steps = inverse_bend_ * block_dots(directions_, basis_);
+    x_.index_add_(0, rows(), combine(steps * factors_, directions_));
+    const auto left = detail::factor_rows(basis_ - combine(steps, images_), tolerance_);
+    basis_ = left.basis;
+    factors_ = left.factors * factors_;
+    const Eigen::VectorXd squares = factors_.colwise().squaredNorm();
+    std::copy_n(squares.data(), squares.size(), squares_.data_ptr<double>());
+    look(iteration % options_.residual_period == 0);
   }
 
-  at::Tensor rows() const { return at::tensor(active_, at::kLong).to(b_.device()); }
+  /// The preconditioned residuals' span, made conjugate to the last directions.
+  void renew_directions() {
+    auto next = system_.precondition ? system_.precondition(basis_) : basis_;
+    if (images_.defined()) {
+      next = next - combine(inverse_bend_ * block_dots(images_, next), directions_);
+    }
+    directions_ = detail::factor_rows(next, tolerance_).basis;
+  }
 
   /// The recurrence drifts from b - A x: it is computed anew for every row now and then, and for a row that seems
   /// solved, which costs those rows a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
-  void replace_by_true_residuals(at::Tensor& squares, bool all) {
+  void look(bool all) {
     std::vector<std::int64_t> positions;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      if (all || std::sqrt(squares.const_data_ptr<double>()[i]) <= target(active_[i])) {
+      if (all || std::sqrt(square(i)) <= target(active_[i])) {
         positions.push_back(static_cast<std::int64_t>(i));
       }
     }
@@ -128,69 +151,67 @@ class CgRun {
     }
     const auto index = at::tensor(positions, at::kLong);
     const auto there = rows().index_select(0, index.to(b_.device()));
-    const auto fresh = b_.index_select(0, there) - a_.apply(x_.index_select(0, there));
+    const auto fresh = b_.index_select(0, there) - system_.a->apply(x_.index_select(0, there));
+    residual_ = combine(factors_, basis_);
     residual_.index_copy_(0, index.to(b_.device()), fresh);
     const auto fresh_squares = row_dots(fresh, fresh);
-    note_stalls(positions, squares.index_select(0, index), fresh_squares);
-    squares.index_copy_(0, index, fresh_squares);
+    note_stalls(positions, squares_.index_select(0, index), fresh_squares);
+    squares_.index_copy_(0, index, fresh_squares);
+    retire();
   }
 
   /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when b
   /// - A x has not lost a tenth of its least size in twenty looks.
-  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& squares) {
+  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& fresh) {
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      auto& look = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
-      const double square = squares.const_data_ptr<double>()[i];
-      look.drifts = square > 4 * recurred.const_data_ptr<double>()[i] ? look.drifts + 1 : 0;
-      look.idle = square < 0.81 * look.least ? 0 : look.idle + 1;
-      look.least = std::min(look.least, square);
+      auto& seen = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
+      const double now = fresh.const_data_ptr<double>()[i];
+      seen.drifts = now > 4 * recurred.const_data_ptr<double>()[i] ? seen.drifts + 1 : 0;
+      seen.idle = now < 0.81 * seen.least ? 0 : seen.idle + 1;
+      seen.least = std::min(seen.least, now);
     }
-  }
-  bool row_stalled(std::int64_t position) {
-    const auto row = static_cast<std::size_t>(active_[static_cast<std::size_t>(position)]);
-    if (looks_[row].drifts < kMostDrifts && looks_[row].idle < kMostIdle) {
-      return false;
-    }
-    summaries_[row].message =
-        "the residual no longer falls: rounding, or a system too ill-conditioned; use float64 or raise the damping";
-    return true;
   }
 
-  template <class Done>
-  void retire(const Done& done) {
+  /// Takes the rows that are solved, or that rounding holds, out of the block, and factors what is left.
+  void retire() {
     std::vector<std::int64_t> kept, positions;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      const auto position = static_cast<std::int64_t>(i);
-      if (!done(position)) {
+      const auto& seen = looks_[static_cast<std::size_t>(active_[i])];
+      if (std::sqrt(square(i)) <= target(active_[i])) {
+        finish(i, Termination::kConverged, "converged");
+      } else if (seen.drifts >= kMostDrifts || seen.idle >= kMostIdle) {
+        finish(i, Termination::kIterationLimit, kRounding);
+      } else {
         kept.push_back(active_[i]);
-        positions.push_back(position);
-        continue;
-      }
-      auto& summary = summaries_[static_cast<std::size_t>(active_[i])];
-      const double norm = norms_[active_[i]].item<double>();
-      summary.relative_residual = norm > 0 ? std::sqrt(rho(i)) / norm : 0;
-      if (row_converged(position)) {
-        summary.termination = Termination::kConverged;
-        summary.message = "converged";
+        positions.push_back(static_cast<std::int64_t>(i));
       }
     }
-    if (kept.size() == active_.size()) {
+    const auto index = at::tensor(positions, at::kLong);
+    squares_ = squares_.index_select(0, index);
+    active_ = std::move(kept);
+    if (active_.empty()) {
       return;
     }
-    active_ = std::move(kept);
-    const auto index = at::tensor(positions, at::kLong);
-    residual_ = residual_.index_select(0, index.to(b_.device()));
-    direction_ = direction_.index_select(0, index.to(b_.device()));
-    rho_ = rho_.index_select(0, index);
+    // in units of |b|: what is left of a row below the rounding of b - A x is no direction
+    const auto sizes = norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
+    const auto left = residual_.index_select(0, index.to(b_.device())) / sizes.to(b_.options());
+    auto [basis, factors] = detail::factor_rows(left, 0, 0.1 * tolerance_);
+    basis_ = basis;
+    factors_ = factors * detail::to_matrix(sizes).col(0).asDiagonal();
+    residual_ = at::Tensor();
   }
 
-  void finish(const std::vector<std::int64_t>& left, Termination termination, const char* message) {
-    for (std::size_t i = 0; i < left.size(); ++i) {
-      auto& summary = summaries_[static_cast<std::size_t>(left[i])];
-      summary.termination = termination;
-      summary.message = message;
-      summary.relative_residual = std::sqrt(rho(i)) / norms_[left[i]].item<double>();
+  void finish(std::size_t position, Termination termination, const std::string& message) {
+    const double size = norm(active_[position]);
+    summary(position).termination = termination;
+    summary(position).message = message;
+    summary(position).relative_residual = size > 0 ? std::sqrt(square(position)) / size : 0;
+  }
+  void finish_all(Termination termination, const std::string& message) {
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      finish(i, termination, message);
     }
+    active_.clear();
   }
 
   /// What the true residuals of a row have shown so far.
@@ -199,22 +220,37 @@ class CgRun {
     double least = INFINITY;  ///< Square of the least.
   };
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
+  static constexpr const char* kRounding =
+      "the residual no longer falls: rounding, or a system too ill-conditioned; use float64 or raise the damping";
   const CgOptions& options_;
-  const LinearOperator& a_;
+  const LinearSystem& system_;
   const at::Tensor& b_;
   at::Tensor& x_;
   std::vector<SolverSummary> summaries_;
-  std::vector<std::int64_t> active_;  // rows of b still at work; the tensors below hold these rows alone
-  at::Tensor residual_, direction_, rho_, norms_;
+  at::Tensor norms_;
   std::vector<Looks> looks_;
+  double tolerance_;                  // where rounding hides a direction
+  std::vector<std::int64_t> active_;  // rows of b still at work
+  at::Tensor basis_;                  // their residuals' span, orthonormal: at most as many rows as are active
+  SmallMatrix factors_;               // residual k is sum_j factors_(j, k) basis_j
+  at::Tensor squares_;                // and its square
+  at::Tensor residual_;               // themselves, while they are looked at
+  at::Tensor directions_, images_;    // P, orthonormal, and A P: at most as many rows as are active
+  SmallMatrix inverse_bend_;          // (P' A P)^-1
+  double smallest_ritz_ = NAN, largest_ritz_ = NAN;
 };
 
 class CgSolver : public IterativeSolver {
  public:
-  explicit CgSolver(CgOptions options) : options_(options) {}
-  std::vector<SolverSummary> solve(const LinearOperator& a, const at::Tensor& b, at::Tensor& x,
+  explicit CgSolver(CgOptions options) : options_(std::move(options)) {}
+  std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
                                    const Progress& progress) const override {
-    return CgRun(options_, a, b, x).run(progress);
+    return CgRun(options_, system, b, x).run(progress);
+  }
+
+ protected:
+  BlockMap preconditioner(const System& system) const override {
+    return detail::make_preconditioner(system, options_.preconditioner, options_.rank);
   }
 
  private:

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/tensors.h"
+#include "whence/solvers/detail/dense.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
@@ -25,46 +26,26 @@ struct DirectOptions {
   }
 };
 
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-/// Row by row from products with the unit vectors, made symmetric.
-Matrix dense(const LinearOperator& a) {
-  const auto n = a.size();
-  constexpr std::int64_t kBlock = 128;
-  Matrix matrix(n, n);
-  for (std::int64_t begin = 0; begin < n; begin += kBlock) {
-    const auto count = std::min(kBlock, n - begin);
-    auto unit = at::zeros({count, n}, a.options());
-    unit.diagonal(begin).fill_(1);
-    const auto rows = a.apply(unit).to(at::kCPU, at::kDouble).contiguous();
-    matrix.middleRows(begin, count) = Eigen::Map<const Matrix>(rows.const_data_ptr<double>(), count, n);
-  }
-  return 0.5 * (matrix + matrix.transpose());
-}
+using Matrix = detail::SmallMatrix;
 
 class DirectInverse : public Inverse {
  public:
-  DirectInverse(const LinearOperator& a, const Filter& filter, double pseudo_tolerance) : matrix_(dense(a)) {
-    if (!matrix_.allFinite()) {
-      throw NumericalError("direct: the curvature matrix is not finite");
-    }
+  DirectInverse(const LinearOperator& a, const Filter& filter, double pseudo_tolerance)
+      : matrix_(detail::dense_matrix(a, "direct")), filter_(filter) {
     if (filter.inversion == Inversion::kDamped) {
       matrix_.diagonal().array() += filter.damping;
       cholesky_.compute(matrix_);
-      if (cholesky_.info() == Eigen::Success) {
-        return;
+      if (cholesky_.info() != Eigen::Success) {
+        const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(matrix_, Eigen::EigenvaluesOnly);
+        smallest_ = eigen.eigenvalues()[0] - filter.damping;
       }
-      const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(matrix_, Eigen::EigenvaluesOnly);
-      smallest_ = eigen.eigenvalues()[0] - filter.damping;
       return;
     }
     eigen_.compute(matrix_);
-    const auto& h = eigen_.eigenvalues().array();
-    const double size = h.abs().maxCoeff();
-    if (filter.inversion == Inversion::kFiltered) {
-      squared_damping_ = filter.damping * filter.damping;
-    }
-    inverse_values_ = (h.abs() > pseudo_tolerance * size).select(h / (h.square() + squared_damping_), 0.0);
+    const auto& h = eigen_.eigenvalues();
+    const double zero = filter.inverts() ? pseudo_tolerance * h.cwiseAbs().maxCoeff() : 0;
+    const auto gains = filter(at::from_blob(const_cast<double*>(h.data()), {h.size()}, at::kDouble), zero).contiguous();
+    gains_ = Eigen::Map<const Eigen::VectorXd>(gains.const_data_ptr<double>(), h.size());
   }
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
@@ -79,41 +60,49 @@ class DirectInverse : public Inverse {
       }
       return summaries;
     }
-    const auto right = b.to(at::kCPU, at::kDouble).contiguous();
-    const Eigen::MatrixXd rhs =
-        Eigen::Map<const Matrix>(right.const_data_ptr<double>(), right.size(0), right.size(1)).transpose();
-    const bool damped = inverse_values_.size() == 0;
-    Eigen::MatrixXd solution, residual, target = rhs;
-    if (damped) {
+    const Eigen::MatrixXd rhs = detail::to_matrix(b).transpose();
+    Eigen::MatrixXd solution;
+    if (damped()) {
       solution = cholesky_.solve(rhs);
-      residual = rhs - matrix_ * solution;
-    } else {  // the equation behind the filter: (A^2 + damping^2 I) x = A b
-      solution =
-          eigen_.eigenvectors() * inverse_values_.matrix().asDiagonal() * (eigen_.eigenvectors().transpose() * rhs);
-      target = matrix_ * rhs;
-      residual = target - matrix_ * (matrix_ * solution) - squared_damping_ * solution;
+    } else {
+      solution = eigen_.eigenvectors() * (gains_.asDiagonal() * (eigen_.eigenvectors().transpose() * rhs));
     }
-    const Matrix rows = solution.transpose();
-    x = at::from_blob(const_cast<double*>(rows.data()), {b.size(0), b.size(1)}, at::kDouble)
-            .to(b.options(), false, true);
+    x = detail::to_tensor(solution.transpose(), b.options());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (std::size_t k = 0; k < summaries.size(); ++k) {
       const auto column = static_cast<Eigen::Index>(k);
-      const double norm = target.col(column).norm();
       summaries[k].termination = Termination::kConverged;
-      summaries[k].relative_residual = norm > 0 ? residual.col(column).norm() / norm : 0;
+      summaries[k].relative_residual = residual(rhs.col(column), solution.col(column));
       summaries[k].seconds = seconds;
-      summaries[k].message = damped ? "Cholesky" : "eigendecomposition";
+      summaries[k].message = damped() ? "Cholesky" : "eigendecomposition";
+      if (!damped()) {
+        summaries[k].smallest_ritz = eigen_.eigenvalues().minCoeff();
+        summaries[k].largest_ritz = eigen_.eigenvalues().maxCoeff();
+      }
     }
     return summaries;
   }
 
  private:
-  Matrix matrix_;
+  bool damped() const { return filter_.inversion == Inversion::kDamped; }
+
+  /// Of the equation behind the filter: (A + damping I) x = b or (A^2 + damping^2 I) x = A b; -1 where there is none.
+  double residual(const Eigen::VectorXd& b, const Eigen::VectorXd& x) const {
+    if (!filter_.inverts()) {
+      return -1;
+    }
+    const double damping = filter_.inversion == Inversion::kFiltered ? filter_.damping : 0;
+    const Eigen::VectorXd target = damped() ? b : Eigen::VectorXd(matrix_ * b);
+    const Eigen::VectorXd image = matrix_ * x;
+    const Eigen::VectorXd left = damped() ? image : Eigen::VectorXd(matrix_ * image + damping * damping * x);
+    return target.norm() > 0 ? (target - left).norm() / target.norm() : 0;
+  }
+
+  Matrix matrix_;  // damped where the filter is
+  Filter filter_;
   Eigen::LLT<Eigen::MatrixXd> cholesky_;
   Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen_;
-  Eigen::ArrayXd inverse_values_;  // empty for the damped inverse
-  double squared_damping_ = 0;
+  Eigen::VectorXd gains_;  // the filter of the eigenvalues
   double smallest_ = NAN;  // of the undamped matrix, when it is not positive definite with the damping
 };
 

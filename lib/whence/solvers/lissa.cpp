@@ -1,5 +1,8 @@
-// Truncated Neumann series x <- x + (b - A x) / scale. N. Agarwal, B. Bullins and E. Hazan, "Second-Order Stochastic
-// Optimization for Machine Learning in Linear Time" (LiSSA), JMLR 18 (2017); conditions in formulas.md section 8.
+// Truncated Neumann series x <- x + M (b - A x) / scale. N. Agarwal, B. Bullins and E. Hazan, "Second-Order Stochastic
+// Optimization for Machine Learning in Linear Time" (LiSSA), JMLR 18 (2017); scale, batch and depth from measured
+// eigenvalues: Y. Klochkov and Y. Liu, "Revisiting inverse Hessian vector products for calculating influence
+// functions", 2024; with a preconditioner M it is A. Wang et al., "Better Training Data Attribution via Better Inverse
+// Hessian-Vector Products" (ASTRA), 2025.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -7,128 +10,257 @@
 #include <cmath>
 
 #include "whence/core/tensors.h"
+#include "whence/solvers/detail/krylov.h"
+#include "whence/solvers/detail/preconditioner.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
 namespace {
 
 struct LissaOptions {
-  std::int64_t depth = 5000;
+  std::int64_t depth = 0;
+  std::int64_t max_depth = 20000;
   double scale = 0;
+  bool sampled = false;
   std::int64_t batch_size = 0;
+  bool average = true;
   std::int64_t repeats = 1;
   double relative_tolerance = 1e-6;
+  std::string preconditioner = "none";
+  std::int64_t rank = 100;
   std::int64_t seed = 0;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("depth", self.depth, kAtLeastOne,
-          "terms of the series; the error falls as (1 - smallest eigenvalue / scale)^depth");
+    field("depth", self.depth, kAtLeastZero,
+          "terms of the series; the error falls as (1 - smallest eigenvalue / scale)^depth; 0: until the tolerance is "
+          "met, with batches as many as the measured eigenvalues ask for");
+    field("max-depth", self.max_depth, kAtLeastOne, "most terms where depth is 0");
     field("scale", self.scale, kAtLeastZero,
-          "divides A; the series diverges unless it exceeds half the largest eigenvalue; 0: 1.1 times the largest, by "
-          "20 power steps");
-    field("batch-size", self.batch_size, kAtLeastZero, "examples drawn for each term; 0: all, and the series is exact");
-    field("repeats", self.repeats, kAtLeastOne, "independent series whose mean is taken (with batch-size)");
+          "divides A; the series diverges unless it exceeds half the largest eigenvalue; 0: 1.05 times the largest, by "
+          "20 Lanczos steps");
+    field("sampled", self.sampled, kAny, "draw examples for each term");
+    field("batch-size", self.batch_size, kAtLeastZero,
+          "how many (and sampled); 0: 2 trace / largest eigenvalue where sampled, else all, and the series is exact");
+    field("average", self.average, kAny, "where sampled, the mean of the last half of the iterates");
+    field("repeats", self.repeats, kAtLeastOne, "independent series whose mean is taken (where sampled)");
     field("relative-tolerance", self.relative_tolerance, kUnitInterval,
-          "stop when |b - A x| <= this * |b|; without batches");
-    field("seed", self.seed, kAtLeastZero, "of the batches and the power steps");
+          "stop when |b - A x| <= this * |b|; where sampled, what depth 0 aims at");
+    field("preconditioner", self.preconditioner, detail::kPreconditioners, detail::kPreconditionerHelp);
+    field("rank", self.rank, kAtLeastOne, "of preconditioner nystroem, which costs as many products, once");
+    field("seed", self.seed, kAtLeastZero, "of the batches, the measured eigenvalues and the trace");
   }
+};
+
+/// How the series is summed, after measuring what the options leave open.
+struct Plan {
+  double scale = 1;
+  std::int64_t depth = 0;
+  std::int64_t batch_size = 0;           // 0: all examples
+  double smallest = NAN, largest = NAN;  // Ritz values of M A
+};
+
+/// One block's series.
+class LissaRun {
+ public:
+  LissaRun(const LissaOptions& options, const LinearSystem& system, const at::Tensor& b, const Progress& progress)
+      : options_(options),
+        system_(system),
+        b_(b),
+        progress_(progress),
+        random_(Random(static_cast<std::uint64_t>(options.seed)).stream("lissa")),
+        norms_(row_norms(b)),
+        summaries_(static_cast<std::size_t>(b.size(0))) {
+    make_plan();
+  }
+
+  std::vector<SolverSummary> run(at::Tensor& x) {
+    const auto repeats = plan_.batch_size > 0 ? options_.repeats : 1;
+    x = at::zeros_like(b_);
+    for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
+      const auto answer = series(repeat);
+      if (!answer.defined()) {
+        x.zero_();
+        return std::move(summaries_);
+      }
+      x.add_(answer, 1.0 / static_cast<double>(repeats));
+    }
+    conclude(x);
+    return std::move(summaries_);
+  }
+
+ private:
+  at::Tensor preconditioned(const at::Tensor& x) const { return system_.precondition ? system_.precondition(x) : x; }
+
+  void make_plan() {
+    plan_.batch_size = options_.batch_size;
+    plan_.scale = options_.scale;
+    plan_.depth = options_.depth > 0 ? options_.depth : options_.max_depth;
+    const bool sampled = options_.sampled || options_.batch_size > 0;
+    if (plan_.scale == 0 || (sampled && (options_.batch_size == 0 || options_.depth == 0))) {
+      measure();
+    }
+    if (plan_.scale == 0) {
+      plan_.scale = plan_.largest > 0 ? 1.05 * plan_.largest : 1;
+    }
+    if (sampled && plan_.batch_size == 0) {
+      plan_.batch_size =
+          plan_.largest > 0 ? std::max<std::int64_t>(1, std::llround(std::ceil(2 * trace() / plan_.largest))) : 1;
+    }
+    if (sampled && options_.depth == 0 && plan_.smallest > 0) {
+      const double wanted = -std::log(options_.relative_tolerance) * plan_.scale / plan_.smallest;
+      plan_.depth = wanted < static_cast<double>(plan_.depth) ? std::llround(std::ceil(wanted)) : plan_.depth;
+    }
+  }
+
+  /// The ends of the spectrum of M A.
+  void measure() {
+    auto draws = random_.stream("eigenvalues");
+    detail::KrylovSpace space(draws.normal({system_.a->size()}).to(b_.options()), system_.precondition);
+    for (int step = 0; step < 20 && !space.exhausted(); ++step) {
+      detail::advance(*system_.a, {&space});
+    }
+    const auto ritz = space.ritz().values;
+    plan_.smallest = ritz.minCoeff();
+    plan_.largest = ritz.maxCoeff();
+  }
+
+  /// Of M base, by 30 random sign vectors (Hutchinson 1990).
+  double trace() const {
+    const auto signs = random_.stream("trace").uniform({30, system_.a->size()}, -1, 1).sign().to(b_.options());
+    return row_dots(preconditioned(signs), system_.base->apply(signs)).mean().item<double>();
+  }
+
+  /// The sum, or an undefined tensor where it diverges; the summaries then say so.
+  at::Tensor series(std::int64_t repeat) {
+    auto draws = random_.stream(fmt::format("repeat {}", repeat));
+    auto x = preconditioned(b_) / (system_.precondition ? 1 : plan_.scale);  // the first step of ASTRA is M b itself
+    note(repeat, 1, norms_);
+    auto sum = at::zeros_like(x);
+    std::int64_t summed = 0;
+    for (std::int64_t term = 2; term <= plan_.depth; ++term) {
+      const auto image =
+          plan_.batch_size > 0 ? system_.a->apply_sampled(x, plan_.batch_size, draws) : system_.a->apply(x);
+      const auto residual = b_ - image;
+      const auto sizes = row_norms(residual);
+      if (hopeless(sizes)) {
+        diverged(sizes, term);
+        return {};
+      }
+      if (plan_.batch_size == 0 && (sizes <= options_.relative_tolerance * norms_).all().item<bool>()) {
+        break;  // this x is good as it is; the true residual in conclude() says so
+      }
+      x.add_(preconditioned(residual), 1 / plan_.scale);
+      if (plan_.batch_size > 0 && options_.average && 2 * term > plan_.depth) {
+        sum.add_(x);
+        ++summed;
+      }
+      note(repeat, term, sizes);
+    }
+    return summed > 0 ? sum / summed : x;
+  }
+
+  void note(std::int64_t repeat, std::int64_t term, const at::Tensor& sizes) {
+    const auto done = repeat * plan_.depth + term;
+    for (auto& summary : summaries_) {
+      summary.iterations = done;
+    }
+    const double largest = (sizes / norms_.clamp_min(1e-300)).max().item<double>();
+    report(progress_, {"solve", done, (plan_.batch_size > 0 ? options_.repeats : 1) * plan_.depth,
+                       fmt::format("largest residual {:.1e}", largest)});
+  }
+
+  /// Ten times its start, or not a number: the series has left. A preconditioned residual may rise before it falls.
+  bool hopeless(const at::Tensor& sizes) const {
+    return !(sizes <= (system_.precondition ? 1e6 : 10) * norms_).all().item<bool>();
+  }
+
+  void diverged(const at::Tensor& sizes, std::int64_t term) {
+    if (std::isnan(plan_.largest)) {
+      measure();
+    }
+    const char* remedy = plan_.smallest < 0             ? "the operator is indefinite"
+                         : plan_.scale <= plan_.largest ? "raise scale above it, or leave it at 0"
+                         : plan_.batch_size > 0         ? "raise batch-size, or set it to 0 with sampled=true"
+                                                        : "raise the damping";
+    for (std::size_t k = 0; k < summaries_.size(); ++k) {
+      const auto row = static_cast<std::int64_t>(k);
+      auto& summary = summaries_[k];
+      summary.termination = Termination::kDiverged;
+      summary.iterations = term;
+      summary.relative_residual = sizes[row].item<double>() / norms_[row].item<double>();
+      summary.message = fmt::format(
+          "the residual grew to {:.1e} times its start in {} terms with scale {:.3g}; the eigenvalues reach from about "
+          "{:.3g} to {:.3g}: {}",
+          summary.relative_residual, term, plan_.scale, plan_.smallest, plan_.largest, remedy);
+      note_ritz(summary);
+    }
+  }
+
+  void note_ritz(SolverSummary& summary) const {
+    if (!system_.precondition) {
+      summary.smallest_ritz = plan_.smallest;
+      summary.largest_ritz = plan_.largest;
+    }
+  }
+
+  void conclude(const at::Tensor& x) {
+    const auto sizes = row_norms(b_ - system_.a->apply(x));
+    for (std::size_t k = 0; k < summaries_.size(); ++k) {
+      const auto row = static_cast<std::int64_t>(k);
+      const double size = sizes[row].item<double>(), norm = norms_[row].item<double>();
+      auto& summary = summaries_[k];
+      summary.relative_residual = norm > 0 ? size / norm : 0;
+      const bool converged = size <= options_.relative_tolerance * norm;
+      summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
+      summary.message = converged ? fmt::format("converged with scale {:.3g}", plan_.scale) : shortfall(summary);
+      note_ritz(summary);
+    }
+  }
+
+  /// Why the tolerance was not met, and what would help.
+  std::string shortfall(const SolverSummary& summary) const {
+    if (plan_.batch_size > 0) {
+      return fmt::format(
+          "{} terms of {} examples with scale {:.3g} leave a residual of {:.1e} |b|, the batches' noise included: "
+          "raise "
+          "batch-size, depth or repeats",
+          plan_.depth, plan_.batch_size, plan_.scale, summary.relative_residual);
+    }
+    const double rate = std::log(summary.relative_residual) / static_cast<double>(plan_.depth);
+    const double wanted = std::log(options_.relative_tolerance) / rate;
+    return fmt::format(
+        "{} = {} terms with scale {:.3g} leave a residual of {:.1e} |b|; at this pace {:.2g} would be needed: use "
+        "{}cg, "
+        "raise the damping, or raise it",
+        options_.depth > 0 ? "depth" : "max-depth", plan_.depth, plan_.scale, summary.relative_residual,
+        rate < 0 ? wanted : INFINITY, system_.precondition ? "" : "preconditioner=ekfac or ");
+  }
+
+  const LissaOptions& options_;
+  const LinearSystem& system_;
+  const at::Tensor& b_;
+  const Progress& progress_;
+  Random random_;
+  at::Tensor norms_;
+  std::vector<SolverSummary> summaries_;
+  Plan plan_;
 };
 
 class LissaSolver : public IterativeSolver {
  public:
-  explicit LissaSolver(LissaOptions options) : options_(options) {}
-
-  std::vector<SolverSummary> solve(const LinearOperator& a, const at::Tensor& b, at::Tensor& x,
+  explicit LissaSolver(LissaOptions options) : options_(std::move(options)) {}
+  std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
                                    const Progress& progress) const override {
-    const auto count = b.size(0);
-    const auto random = Random(static_cast<std::uint64_t>(options_.seed)).stream("lissa");
-    const double scale = options_.scale > 0 ? options_.scale : automatic_scale(a, random);
-    const auto norms = row_norms(b);
-    const auto begin = x.clone();
-    auto mean = at::zeros_like(x);
-    std::vector<SolverSummary> summaries(static_cast<std::size_t>(count));
-    const std::int64_t repeats = options_.batch_size > 0 ? options_.repeats : 1;
-    for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
-      auto draws = random.stream(fmt::format("repeat {}", repeat));
-      x = begin.clone();
-      for (std::int64_t term = 1; term <= options_.depth; ++term) {
-        const auto image = options_.batch_size > 0 ? a.apply_sampled(x, options_.batch_size, draws) : a.apply(x);
-        const auto residual = b - image;
-        const auto sizes = row_norms(residual);
-        if (hopeless(sizes, norms)) {
-          return diverged(a, sizes, norms, scale, term, random, x);
-        }
-        if (options_.batch_size == 0 && met(sizes, norms)) {
-          break;  // this x is good as it is; the true residual below says so
-        }
-        x.add_(residual, 1 / scale);
-        for (auto& summary : summaries) {
-          summary.iterations = repeat * options_.depth + term;
-        }
-        report(progress,
-               {"solve", repeat * options_.depth + term, repeats * options_.depth,
-                fmt::format("largest residual {:.1e}", (sizes / norms.clamp_min(1e-300)).max().item<double>())});
-      }
-      mean.add_(x, 1.0 / static_cast<double>(repeats));
-    }
-    x = mean;
-    conclude(a, b, x, norms, summaries, scale);
-    return summaries;
+    return LissaRun(options_, system, b, progress).run(x);
+  }
+
+ protected:
+  BlockMap preconditioner(const System& system) const override {
+    return detail::make_preconditioner(system, options_.preconditioner, options_.rank);
   }
 
  private:
-  static double automatic_scale(const LinearOperator& a, const Random& random) {
-    const double largest = largest_eigenvalue(a, 20, random.stream("power steps"));
-    return largest > 0 ? 1.1 * largest : 1;
-  }
-  bool met(const at::Tensor& sizes, const at::Tensor& norms) const {
-    return (sizes <= options_.relative_tolerance * norms).all().item<bool>();
-  }
-  /// Ten times its start, or not a number: the series has left.
-  static bool hopeless(const at::Tensor& sizes, const at::Tensor& norms) {
-    return !(sizes <= 10 * norms).all().item<bool>();
-  }
-
-  std::vector<SolverSummary> diverged(const LinearOperator& a, const at::Tensor& sizes, const at::Tensor& norms,
-                                      double scale, std::int64_t term, const Random& random, at::Tensor& x) const {
-    const double largest = largest_eigenvalue(a, 20, random.stream("power steps"));
-    std::vector<SolverSummary> summaries(static_cast<std::size_t>(norms.size(0)));
-    for (std::size_t k = 0; k < summaries.size(); ++k) {
-      auto& summary = summaries[k];
-      const auto row = static_cast<std::int64_t>(k);
-      summary.termination = Termination::kDiverged;
-      summary.iterations = term;
-      summary.relative_residual = sizes[row].item<double>() / norms[row].item<double>();
-      summary.message = fmt::format(
-          "the residual grew to {:.1e} times its start in {} terms with scale {:.3g}; the largest eigenvalue is about "
-          "{:.3g}: {}",
-          summary.relative_residual, term, scale, largest,
-          options_.batch_size > 0 && scale > largest ? "raise batch-size"
-          : largest < 0                              ? "the operator is indefinite"
-          : scale > largest                          ? "raise the damping"
-                                                     : "raise scale above it, or leave it at 0");
-    }
-    x.zero_();
-    return summaries;
-  }
-
-  void conclude(const LinearOperator& a, const at::Tensor& b, const at::Tensor& x, const at::Tensor& norms,
-                std::vector<SolverSummary>& summaries, double scale) const {
-    const auto sizes = row_norms(b - a.apply(x));
-    for (std::size_t k = 0; k < summaries.size(); ++k) {
-      auto& summary = summaries[k];
-      const auto row = static_cast<std::int64_t>(k);
-      const double size = sizes[row].item<double>(), norm = norms[row].item<double>();
-      summary.relative_residual = norm > 0 ? size / norm : 0;
-      const bool converged = size <= options_.relative_tolerance * norm;
-      summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
-      summary.message = converged
-                            ? fmt::format("converged with scale {:.3g}", scale)
-                            : fmt::format("all terms summed with scale {:.3g}: raise depth or the damping", scale);
-    }
-  }
-
   LissaOptions options_;
 };
 

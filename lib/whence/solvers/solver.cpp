@@ -7,6 +7,8 @@
 #include <chrono>
 #include <utility>
 
+#include "whence/core/tensors.h"
+
 namespace whence {
 namespace {
 
@@ -18,18 +20,13 @@ constexpr std::array<std::pair<Inversion, std::string_view>, 5> kInversions{{{In
 
 class IterativeInverse : public Inverse {
  public:
-  IterativeInverse(const IterativeSolver& solver, const System& system)
-      : solver_(solver), a_(system.a), filter_(system.filter) {
-    const double damping = filter_.inversion == Inversion::kPseudo ? 0 : filter_.damping;
-    system_ = filter_.inversion == Inversion::kDamped ? damped(a_, damping) : squared(a_, damping * damping);
-  }
+  IterativeInverse(const IterativeSolver& solver, OperatorPtr a, LinearSystem system)
+      : solver_(solver), a_(std::move(a)), system_(std::move(system)) {}
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     const auto start = std::chrono::steady_clock::now();
     const double before = a_->products();
-    x = at::zeros_like(b);
-    const auto right = filter_.inversion == Inversion::kDamped ? b : a_->apply(b);
-    auto summaries = solver_.solve(*system_, right, x, progress);
+    auto summaries = solver_.solve(system_, system_.target_is_product ? a_->apply(b) : b, x, progress);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (auto& summary : summaries) {
       summary.seconds = seconds;
@@ -40,8 +37,8 @@ class IterativeInverse : public Inverse {
 
  private:
   const IterativeSolver& solver_;
-  OperatorPtr a_, system_;
-  Filter filter_;
+  OperatorPtr a_;
+  LinearSystem system_;
 };
 
 }  // namespace
@@ -109,14 +106,41 @@ at::Tensor Filter::operator()(const at::Tensor& h, double zero) const {
   return {};
 }
 
-std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
-  check_damping(system.filter);
-  if (system.filter.inversion == Inversion::kSegment || system.filter.inversion == Inversion::kMemory) {
-    throw InvalidArgument(
-        "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
-        "lanczos or ekfac");
+LinearSystem linear_system(const System& system) {
+  const auto& filter = system.filter;
+  check_damping(filter);
+  switch (filter.inversion) {
+    case Inversion::kDamped:
+      return {
+          .base = system.a, .shift = filter.damping, .a = damped(system.a, filter.damping), .target_is_product = false};
+    case Inversion::kFiltered:
+    case Inversion::kPseudo: {
+      const double shift = filter.inversion == Inversion::kPseudo ? 0 : filter.damping * filter.damping;
+      return {.base = squared(system.a, 0), .shift = shift, .a = squared(system.a, shift)};
+    }
+    default:
+      throw InvalidArgument(
+          "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
+          "lanczos or ekfac");
   }
-  return std::make_unique<IterativeInverse>(*this, system);
+}
+
+std::vector<double> relative_residuals(const System& system, const at::Tensor& b, const at::Tensor& x) {
+  const auto linear = linear_system(system);
+  const auto target = linear.target_is_product ? system.a->apply(b) : b;
+  const auto sizes = row_norms(target - linear.a->apply(x)), norms = row_norms(target);
+  std::vector<double> out;
+  for (std::int64_t k = 0; k < b.size(0); ++k) {
+    const double norm = norms[k].item<double>();
+    out.push_back(norm > 0 ? sizes[k].item<double>() / norm : 0);
+  }
+  return out;
+}
+
+std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
+  auto linear = linear_system(system);
+  linear.precondition = preconditioner(system);
+  return std::make_unique<IterativeInverse>(*this, system.a, std::move(linear));
 }
 
 }  // namespace whence

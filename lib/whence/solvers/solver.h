@@ -1,5 +1,6 @@
 #pragma once
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,7 +24,7 @@ std::string_view to_string(Termination termination);
 struct SolverSummary {
   Termination termination = Termination::kIterationLimit;
   std::int64_t iterations = 0;
-  double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 before any solve.
+  double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 where not measured.
   double seconds = -1;            ///< Wall time of the block that the right-hand side was part of.
   double products = -1;           ///< Spent on the block, divided by its right-hand sides; -1 where not counted.
   double smallest_ritz = NAN;     ///< Rayleigh quotients that the solve met of the system it solved, damping included:
@@ -49,6 +50,8 @@ struct Filter {
 
   /// f(h) for a tensor of eigenvalues; those of magnitude at most `zero` count as zero.
   at::Tensor operator()(const at::Tensor& h, double zero = 0) const;
+  /// Not kSegment nor kMemory: there is an equation behind it, so a residual too.
+  bool inverts() const { return inversion != Inversion::kSegment && inversion != Inversion::kMemory; }
 };
 std::string_view to_string(Inversion inversion);
 /// "damped", "filtered" or "pseudo". Throws InvalidArgument with the known words.
@@ -82,15 +85,34 @@ class Solver {
   virtual std::unique_ptr<Inverse> prepare(const System& system) const = 0;
 };
 
-/// A solver that needs products alone. `damped` solves (A + damping I) x = b; `filtered` (A^2 + damping^2 I) x = A b;
+/// A linear map of the rows of a block: [K, P] to [K, P].
+using BlockMap = std::function<at::Tensor(const at::Tensor& x)>;
+
+/// The equation behind a filtered inverse: `damped` is (A + damping I) x = b; `filtered` (A^2 + damping^2 I) x = A b;
 /// `pseudo` the same with no damping, from zero, which leaves the null space alone.
+struct LinearSystem {
+  OperatorPtr base;               ///< A, or A^2.
+  double shift = 0;               ///< damping, or its square.
+  OperatorPtr a;                  ///< base + shift I; positive definite if a solve is to converge.
+  BlockMap precondition = {};     ///< A fixed symmetric positive definite approximate inverse of `a`; empty: none.
+  bool target_is_product = true;  ///< The right-hand side is A b and not b.
+};
+/// Throws InvalidArgument where the filter is no inverse (segment, memory) or the damping is negative.
+LinearSystem linear_system(const System& system);
+/// |target - a x| / |target| of each row, the target being b or A b; 0 where that is zero. One or three products a row.
+std::vector<double> relative_residuals(const System& system, const at::Tensor& b, const at::Tensor& x);
+
+/// A solver that needs products alone.
 class IterativeSolver : public Solver {
  public:
   std::unique_ptr<Inverse> prepare(const System& system) const override;
-  /// Solves A x = b for each row of b, from the rows of x; A is positive definite if the solve is to converge.
-  /// Deterministic.
-  virtual std::vector<SolverSummary> solve(const LinearOperator& a, const at::Tensor& b, at::Tensor& x,
+  /// Solves a x = b for each row of b. `x` is set, not read. Deterministic.
+  virtual std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
                                            const Progress& progress) const = 0;
+
+ protected:
+  /// What becomes LinearSystem::precondition.
+  virtual BlockMap preconditioner(const System&) const { return {}; }
 };
 
 template <>

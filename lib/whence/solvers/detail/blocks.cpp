@@ -1,0 +1,76 @@
+#include "whence/solvers/detail/blocks.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <Eigen/SVD>
+#include <algorithm>
+#include <vector>
+
+namespace whence::detail {
+namespace {
+
+template <class T>
+SmallMatrix chunked_dots(const at::Tensor& a, const at::Tensor& b) {
+  using Map = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  constexpr std::int64_t kChunk = 1 << 13;  // entries of a row summed in one go
+  const auto size = a.size(1);
+  const Map x(a.const_data_ptr<T>(), a.size(0), size), y(b.const_data_ptr<T>(), b.size(0), size);
+  std::vector<SmallMatrix> partial(static_cast<std::size_t>((size + kChunk - 1) / kChunk));
+  at::parallel_for(0, static_cast<std::int64_t>(partial.size()), 1, [&](std::int64_t first, std::int64_t last) {
+    for (auto c = first; c < last; ++c) {
+      const auto begin = c * kChunk, count = std::min(kChunk, size - begin);
+      const SmallMatrix left = x.middleCols(begin, count).template cast<double>();
+      const SmallMatrix right = y.middleCols(begin, count).template cast<double>();
+      partial[static_cast<std::size_t>(c)] = left * right.transpose();
+    }
+  });
+  SmallMatrix total = SmallMatrix::Zero(a.size(0), b.size(0));
+  for (const auto& part : partial) {
+    total += part;
+  }
+  return total;
+}
+
+}  // namespace
+
+SmallMatrix block_dots(const at::Tensor& a, const at::Tensor& b) {
+  if (a.is_cpu() && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat) {
+    return chunked_dots<float>(a.contiguous(), b.contiguous());
+  }
+  if (a.is_cpu()) {
+    return chunked_dots<double>(a.to(at::kDouble).contiguous(), b.to(at::kDouble).contiguous());
+  }
+  return to_matrix(a.to(at::kDouble).mm(b.to(at::kDouble).t()));
+}
+
+at::Tensor to_tensor(const SmallMatrix& matrix, const at::TensorOptions& options) {
+  return at::from_blob(const_cast<double*>(matrix.data()), {matrix.rows(), matrix.cols()}, at::kDouble)
+      .to(options, false, true);
+}
+
+SmallMatrix to_matrix(const at::Tensor& tensor) {
+  const auto values = tensor.to(at::kCPU, at::kDouble).contiguous();
+  return Eigen::Map<const SmallMatrix>(values.const_data_ptr<double>(), values.size(0), values.size(1));
+}
+
+at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x) {
+  return to_tensor(factors.transpose(), x.options()).mm(x);
+}
+
+RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
+  const auto [q, r] = at::linalg_qr(x.t());
+  const SmallMatrix small = to_matrix(r);
+  if (!small.allFinite() || small.size() == 0) {
+    return {x.narrow(0, 0, 0), SmallMatrix::Zero(0, x.size(0))};
+  }
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(small, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const auto& values = svd.singularValues();
+  const auto kept = (values.array() > std::max(floor, tolerance * values[0])).count();
+  return {combine(svd.matrixU().leftCols(kept), q.t()),
+          values.head(kept).asDiagonal() * svd.matrixV().leftCols(kept).transpose()};
+}
+
+double dependence_tolerance(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 1e-13 : 1e-6; }
+
+}  // namespace whence::detail

@@ -1,0 +1,113 @@
+#include "whence/solvers/detail/low_rank.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "whence/core/tensors.h"
+#include "whence/solvers/detail/blocks.h"
+
+namespace whence::detail {
+namespace {
+
+using EigenSolver = Eigen::SelfAdjointEigenSolver<SmallMatrix>;
+
+double unit_roundoff(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 2.3e-16 : 1.2e-7; }
+
+at::Tensor to_vector(const Eigen::VectorXd& values) {
+  return at::from_blob(const_cast<double*>(values.data()), {values.size()}, at::kDouble).clone();
+}
+
+}  // namespace
+
+LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Random random) {
+  const auto count = std::min(rank, a.size());
+  const auto test = factor_rows(random.normal({count, a.size()}).to(a.options()), 0).basis;
+  const auto sketch = a.apply(test);
+  check_finite(sketch, "a product with the curvature");
+  const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
+  const double nudge = unit_roundoff(sketch) * size * std::sqrt(static_cast<double>(count));
+  const SmallMatrix square = block_dots(test, sketch);
+  const EigenSolver core(0.5 * (square + square.transpose()));
+  LowRank part;
+  if (core.eigenvalues().size() == 0 || !(size > 0)) {
+    part.vectors = sketch.narrow(0, 0, 0);
+    return part;
+  }
+  if (core.eigenvalues()[0] < -10 * nudge) {
+    part.most_negative = core.eigenvalues()[0];
+  }
+  // B = D^-1/2 W' (Y + nudge test), so that B' B is the approximation plus the nudge
+  const auto above = (core.eigenvalues().array() > 0).count();
+  const SmallMatrix scaled = core.eigenvectors().rightCols(above) *
+                             (core.eigenvalues().tail(above).array() + nudge).rsqrt().matrix().asDiagonal();
+  const auto root = combine(scaled, sketch.add(test, nudge));
+  const EigenSolver spectrum(block_dots(root, root));
+  const double least = std::max(10 * nudge, 1e-12 * spectrum.eigenvalues().maxCoeff());
+  const auto kept = (spectrum.eigenvalues().array() > least).count();
+  const SmallMatrix turn = spectrum.eigenvectors().rightCols(kept).rowwise().reverse();
+  part.values = (spectrum.eigenvalues().tail(kept).reverse().array() - nudge).max(0.0);
+  const Eigen::ArrayXd lengths = spectrum.eigenvalues().tail(kept).reverse().array().sqrt();
+  part.vectors = combine(turn * lengths.inverse().matrix().asDiagonal(), root);
+  return part;
+}
+
+LowRankInverse::LowRankInverse(System system, LowRank part, bool complement, double relative_tolerance,
+                               std::string name)
+    : system_(std::move(system)),
+      part_(std::move(part)),
+      relative_tolerance_(relative_tolerance),
+      name_(std::move(name)) {
+  const auto values = to_vector(part_.values);
+  const bool damped = system_.filter.inversion == Inversion::kDamped;
+  const double zero = damped || values.numel() == 0 ? 0 : 1e-12 * values.abs().max().item<double>();
+  if (complement && part_.vectors.size(0) < system_.a->size()) {
+    outside_ = system_.filter(at::zeros({1}, at::kDouble), zero).item<double>();
+  }
+  gains_ = (system_.filter(values, zero) - outside_).unsqueeze(1).to(part_.vectors.options());
+}
+
+std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor& x, const Progress&) const {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<SolverSummary> summaries(static_cast<std::size_t>(b.size(0)));
+  const double damping = system_.filter.inversion == Inversion::kDamped ? system_.filter.damping : 0;
+  const double lowest = part_.most_negative < 0   ? part_.most_negative
+                        : part_.values.size() > 0 ? part_.values.minCoeff()
+                                                  : 0;
+  const bool indefinite = part_.most_negative < 0 || (system_.filter.inversion == Inversion::kDamped &&
+                                                      part_.values.size() > 0 && lowest + damping <= 0);
+  const bool inverts = system_.filter.inverts();
+  const double before = system_.a->products();
+  x = indefinite ? at::zeros_like(b) : outside_ * b + part_.vectors.t().mm(part_.vectors.mm(b.t()).mul(gains_)).t();
+  const auto residuals = inverts && !indefinite ? relative_residuals(system_, b, x) : std::vector<double>{};
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (std::size_t k = 0; k < summaries.size(); ++k) {
+    auto& summary = summaries[k];
+    summary.seconds = seconds;
+    summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
+    summary.smallest_ritz = lowest + damping;
+    summary.largest_ritz = (part_.values.size() > 0 ? part_.values.maxCoeff() : 0) + damping;
+    summary.relative_residual = indefinite ? 1 : inverts ? residuals[k] : -1;
+    if (indefinite) {
+      summary.termination = Termination::kIndefinite;
+      summary.message = fmt::format("{} met the eigenvalue {:.3e}", name_, lowest);
+    } else if (inverts && residuals[k] <= relative_tolerance_) {
+      summary.termination = Termination::kConverged;
+      summary.message = fmt::format("{} leaves a residual of {:.1e} |b|", name_, residuals[k]);
+    } else {
+      summary.message = inverts
+                            ? fmt::format(
+                                  "{} leaves a residual of {:.1e} |b|, more than {:.1e}: raise rank or the damping, "
+                                  "or use it as cg's preconditioner",
+                                  name_, residuals[k], relative_tolerance_)
+                            : fmt::format("{}; its error is not measured", name_);
+    }
+  }
+  return summaries;
+}
+
+}  // namespace whence::detail

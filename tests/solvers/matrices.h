@@ -1,0 +1,65 @@
+#pragma once
+#include <string_view>
+#include <vector>
+
+#include "support/near.h"
+#include "whence/solvers/solver.h"
+
+namespace whence::test {
+
+/// A symmetric matrix as an operator; sampled, it is the mean of its `parts`.
+class MatrixOperator : public LinearOperator {
+ public:
+  explicit MatrixOperator(at::Tensor matrix, at::Tensor parts = {})
+      : matrix_(std::move(matrix)), parts_(std::move(parts)) {}
+  std::int64_t size() const override { return matrix_.size(0); }
+  at::TensorOptions options() const override { return matrix_.options(); }
+
+ protected:
+  at::Tensor do_apply(const at::Tensor& x) const override { return x.mm(matrix_); }
+  at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
+    if (!parts_.defined()) {
+      return LinearOperator::do_apply_sampled(x, batch_size, random);
+    }
+    const auto rows = random.uniform({batch_size}, 0, static_cast<double>(parts_.size(0))).floor().to(at::kLong);
+    return x.mm(parts_.index_select(0, rows).mean(0));
+  }
+
+ private:
+  at::Tensor matrix_, parts_;
+};
+
+/// Q diag(values) Q' with a random basis.
+inline at::Tensor with_eigenvalues(const std::vector<double>& values, std::uint64_t seed = 1) {
+  const auto n = static_cast<std::int64_t>(values.size());
+  const auto basis = std::get<0>(at::linalg_qr(Random(seed).normal({n, n})));
+  return basis.mm(at::diag(at::tensor(values, at::kDouble))).mm(basis.t());
+}
+
+/// `count` values from `last` up to `first`, evenly spread in their logarithms.
+inline std::vector<double> geometric(double first, double last, int count) {
+  std::vector<double> values;
+  for (int i = 0; i < count; ++i) {
+    values.push_back(first * std::pow(last / first, i / (count - 1.0)));
+  }
+  return values;
+}
+
+inline std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter,
+                                        const at::Tensor& b, at::Tensor& x) {
+  const auto solver = create<Solver>(spec);
+  return solver->prepare({std::make_shared<MatrixOperator>(matrix), filter})->apply(b, x, {});
+}
+
+/// f(A) b with the filter applied to each eigenvalue.
+inline at::Tensor filtered(const at::Tensor& matrix, const Filter& filter, const at::Tensor& b) {
+  const auto [h, basis] = at::linalg_eigh(matrix);
+  return b.mm(basis).mul(filter(h, filter.inversion == Inversion::kPseudo ? 1e-10 : 0)).mm(basis.t());
+}
+
+/// A^-1 b for the rows of b.
+inline at::Tensor inverse_of(const at::Tensor& matrix, const at::Tensor& b) {
+  return at::linalg_solve(matrix, b.t()).t();
+}
+
+}  // namespace whence::test
