@@ -2,9 +2,15 @@
 
 // One line a solver: X(id, name, what it is, where it comes from). The file lib/whence/solvers/ID.cpp ends with
 // WHENCE_METHOD(Solver, ID, …).
-#define WHENCE_SOLVERS(X)                                                                       \
-  X(cg, "cg", "conjugate gradients, all right-hand sides at once", "Hestenes and Stiefel 1952") \
-  X(lissa, "lissa", "truncated Neumann series", "Agarwal, Bullins and Hazan 2017")              \
+#define WHENCE_SOLVERS(X)                                                                               \
+  X(cg, "cg", "block conjugate gradients: right-hand sides share one Krylov space", "O'Leary 1980")     \
+  X(lanczos, "lanczos", "any function of the curvature, from the Krylov space of each right-hand side", \
+    "Druskin and Knizhnerman 1989")                                                                     \
+  X(lissa, "lissa", "truncated Neumann series; preconditioned it is ASTRA",                             \
+    "Agarwal, Bullins and Hazan 2017; Wang et al. 2025")                                                \
+  X(nystroem, "nystroem", "the inverse of a random low-rank sketch", "Frangella, Tropp and Udell 2023") \
+  X(arnoldi, "arnoldi", "the inverse on the leading eigenvectors", "Schioppa et al. 2022")              \
+  X(identity, "identity", "no curvature: x = b", "Pruthi et al. 2020")                                  \
   X(direct, "direct", "the dense matrix, factored by Eigen; small models", "Koh and Liang 2017, section 2")
 
 namespace whence {

@@ -1,0 +1,178 @@
+// f(A) b for any function of the eigenvalues, from the Krylov space of b. V. Druskin and L. Knizhnerman, "Two
+// polynomial methods of calculating functions of symmetric matrices", 1989; N. Higham, "Functions of Matrices", 2008,
+// section 13.2. All right-hand sides step together, so that they share the passes over the data.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "whence/core/tensors.h"
+#include "whence/solvers/detail/krylov.h"
+#include "whence/solvers/solver.h"
+
+namespace whence {
+namespace {
+
+struct LanczosOptions {
+  std::int64_t max_iterations = 300;
+  double relative_tolerance = 1e-6;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("max-iterations", self.max_iterations, kAtLeastOne,
+          "most products to spend on a right-hand side; holds as many vectors for each");
+    field(
+        "relative-tolerance", self.relative_tolerance, kUnitInterval,
+        "stop when |b - A x| <= this * |b|, and where the filter is not damped, when x moves by less than this * |x|");
+  }
+};
+
+/// One right-hand side: its space, and the answer's coordinates in it.
+class LanczosRow {
+ public:
+  LanczosRow(const at::Tensor& b, const Filter& filter) : filter_(filter), space_(b), done_(space_.exhausted()) {}
+
+  detail::KrylovSpace* space() { return &space_; }
+  bool done() const { return done_; }
+  at::Tensor answer() const { return space_.combine(factors_); }
+
+  /// Looks at the space as it is now; indefinite and finished rows are done.
+  void look(double tolerance) {
+    const auto ritz = space_.ritz();
+    const double damping = filter_.inversion == Inversion::kDamped ? filter_.damping : 0;
+    smallest_ = ritz.values.minCoeff() + damping;
+    largest_ = ritz.values.maxCoeff() + damping;
+    if (filter_.inversion == Inversion::kDamped && !(smallest_ > 1e-16 * largest_)) {
+      indefinite_ = done_ = true;
+      return;
+    }
+    const Eigen::VectorXd now =
+        space_.start_norm() * (ritz.vectors * gains(ritz.values).cwiseProduct(ritz.vectors.row(0).transpose()));
+    Eigen::VectorXd change = now;
+    change.head(factors_.size()) -= factors_;
+    const double moved = now.norm() > 0 ? change.norm() / now.norm() : 0;
+    change_ = filter_.inversion == Inversion::kDamped ? ritz.next * std::abs(now[now.size() - 1]) / space_.start_norm()
+                                                      : std::max(moved, std::exchange(last_move_, moved));
+    factors_ = now;
+    if (space_.exhausted()) {
+      change_ = 0;
+    }
+    done_ = space_.exhausted() || change_ <= tolerance;
+  }
+
+  SolverSummary summary(double residual, double tolerance) const {
+    SolverSummary out;
+    out.iterations = space_.steps();
+    out.smallest_ritz = smallest_;
+    out.largest_ritz = largest_;
+    out.relative_residual = filter_.inverts() ? residual : change_;
+    const double error = filter_.inverts() ? std::max(residual, change_) : change_;
+    if (indefinite_) {
+      out.termination = Termination::kIndefinite;
+      out.message = fmt::format("a Ritz value is {:.3e} at step {}, damping included", smallest_, space_.steps());
+    } else if (error <= tolerance) {
+      out.termination = Termination::kConverged;
+      out.message = filter_.inverts() ? "converged" : fmt::format("the last change of x was {:.1e} |x|", change_);
+    } else {
+      out.message =
+          done_ ? fmt::format("rounding leaves a residual of {:.1e} |b|; use float64 or raise the damping", residual)
+                : fmt::format(
+                      "iteration limit; the last change was {:.1e}: raise max-iterations or the "
+                      "damping",
+                      change_);
+    }
+    return out;
+  }
+
+ private:
+  Eigen::VectorXd gains(const Eigen::VectorXd& values) const {
+    const auto h = at::from_blob(const_cast<double*>(values.data()), {values.size()}, at::kDouble);
+    const bool pseudo = filter_.inversion == Inversion::kPseudo;
+    const auto f = filter_(h, pseudo ? 1e-12 * values.cwiseAbs().maxCoeff() : 0).contiguous();
+    return Eigen::Map<const Eigen::VectorXd>(f.const_data_ptr<double>(), values.size());
+  }
+
+  Filter filter_;
+  detail::KrylovSpace space_;
+  Eigen::VectorXd factors_;
+  double change_ = 0, last_move_ = INFINITY, smallest_ = NAN, largest_ = NAN;
+  bool indefinite_ = false, done_ = false;
+};
+
+class LanczosInverse : public Inverse {
+ public:
+  LanczosInverse(const LanczosOptions& options, System system) : options_(options), system_(std::move(system)) {}
+
+  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+    const auto start = std::chrono::steady_clock::now();
+    const double before = system_.a->products();
+    std::vector<LanczosRow> rows;
+    for (std::int64_t k = 0; k < b.size(0); ++k) {
+      rows.emplace_back(b[k], system_.filter);
+    }
+    step_all(rows, progress);
+    x = at::empty_like(b);
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      x[static_cast<std::int64_t>(k)] = rows[k].answer();
+    }
+    const auto residuals =
+        system_.filter.inverts() ? relative_residuals(system_, b, x) : std::vector<double>(rows.size(), -1);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    std::vector<SolverSummary> summaries;
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      auto& summary = summaries.emplace_back(rows[k].summary(residuals[k], options_.relative_tolerance));
+      summary.seconds = seconds;
+      summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
+    }
+    return summaries;
+  }
+
+ private:
+  void step_all(std::vector<LanczosRow>& rows, const Progress& progress) const {
+    std::int64_t next_look = 1;  // a look costs the cube of the steps
+    for (std::int64_t step = 1; step <= options_.max_iterations; ++step) {
+      std::vector<detail::KrylovSpace*> spaces;
+      for (auto& row : rows) {
+        if (!row.done()) {
+          spaces.push_back(row.space());
+        }
+      }
+      if (spaces.empty()) {
+        return;
+      }
+      advance(*system_.a, spaces);
+      const bool due = step >= next_look || step == options_.max_iterations;
+      for (auto& row : rows) {
+        if (!row.done() && (due || row.space()->exhausted())) {
+          row.look(options_.relative_tolerance);
+        }
+      }
+      next_look = due ? step + std::max<std::int64_t>(1, step / 16) : next_look;
+      report(progress,
+             {"solve", step, options_.max_iterations, fmt::format("{} of {} at work", spaces.size(), rows.size())});
+    }
+  }
+
+  LanczosOptions options_;
+  System system_;
+};
+
+class LanczosSolver : public Solver {
+ public:
+  explicit LanczosSolver(LanczosOptions options) : options_(options) {}
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    check_damping(system.filter);
+    return std::make_unique<LanczosInverse>(options_, system);
+  }
+
+ private:
+  LanczosOptions options_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Solver, lanczos, LanczosSolver, LanczosOptions)
+
+}  // namespace whence
