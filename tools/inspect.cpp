@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "result.h"
+#include "spectrum.h"
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
 
@@ -131,18 +132,24 @@ bool has_ending(const fs::path& path, const std::string& ending) {
 }  // namespace
 
 int inspect(const std::vector<std::string>& arguments) {
-  CommandLine line("inspect", "FILE|DIR",
-                   "Says what a safetensors file, a pipeline (.toml) or a result directory holds.");
+  CommandLine line("inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
+                   "Says what a safetensors file, a pipeline (.toml) or a result directory holds, and with --spectrum "
+                   "what the eigenvalues of a trained stage's curvature are.");
   line.positional("PATH", "a checkpoint or data set (.safetensors), a pipeline (.toml), or the directory of a result");
+  add_spectrum_options(line);
   if (!line.parse(arguments)) {
     return kDone;
   }
   const fs::path path = line.text("PATH");
   Json out;
+  if (line.flag("spectrum") && !has_ending(path, ".toml")) {
+    throw UsageError(fmt::format("--spectrum: {} is no pipeline (.toml)", path.string()));
+  }
   if (fs::is_directory(path)) {
     out = inspect_result(path);
   } else if (has_ending(path, ".toml")) {
-    out = inspect_pipeline(Pipeline(path, line.run_options()));
+    const Pipeline pipeline(path, line.run_options());
+    out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
   } else if (has_ending(path, ".safetensors")) {
     out = inspect_safetensors(path);
   } else {
@@ -153,6 +160,8 @@ int inspect(const std::vector<std::string>& arguments) {
   }
   if (line.flag("json")) {
     fmt::print("{}\n", out.dump(2));
+  } else if (out["kind"] == "spectrum") {
+    print_spectrum(out);
   } else if (out["kind"] == "safetensors") {
     print_tensors(out);
   } else {

@@ -32,6 +32,9 @@ void add_attribution_options(CommandLine& line) {
       ("method", po::value<std::string>()->default_value("influence"), "`whence methods attribution`")  //
       ("curvature", po::value<std::string>()->default_value("hessian"), "`whence methods curvature`")   //
       ("solver", po::value<std::string>()->default_value("cg"), "`whence methods solvers`")             //
+      ("response", po::value<std::string>()->default_value("stationary"),
+       "stationary: every stage is at its minimum; proximal-bregman: it need not be, with a Gauss-Newton curvature; "
+       "segment[:time=X,steps=N]: training stopped early, by its snapshots or by the sum of its learning rates")  //
       ("inversion", po::value<std::string>()->default_value("damped"),
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")                                    //
       ("damping", po::value<double>()->default_value(0), "absolute")                                    //
@@ -120,6 +123,7 @@ class AttributionRun {
     if (line.get<std::int64_t>("limit-queries") < 0) {
       throw UsageError(fmt::format("--limit-queries = {}, expected >= 0", line.get<std::int64_t>("limit-queries")));
     }
+    set_response(line.text("response"), options_);
     options_.inversion = parse_inversion(line.text("inversion"));
     options_.damping = non_negative("damping", line.get<double>("damping"));
     options_.relative_damping =
@@ -137,6 +141,7 @@ class AttributionRun {
     if (attributor_->uses_curvature()) {
       options["curvature"] = resolved_spec<Curvature>(line.text("curvature"));
       options["solver"] = resolved_spec<Solver>(line.text("solver"));
+      options["response"] = line.text("response");
       options["inversion"] = to_string(options_.inversion);
       options["damping"] = options_.damping;
       options["relative-damping"] = options_.relative_damping;

@@ -218,11 +218,24 @@ TEST_CASE("normalized scores are the plain ones over the lengths") {
     CHECK_THROWS_WITH_AS(scores_of(chain, 0, queries, method, Measurement::kLoss, normalization),
                          doctest::Contains(reason), InvalidArgument);
   };
-  refuses("influence", Normalization::kRelatif, "normalize = relatif with influence");
   refuses("grad-cos", Normalization::kRelatif, "normalize = relatif with grad-cos");
   refuses("rep-sim", Normalization::kCosine, "normalize = cosine with rep-sim");
   refuses("random", Normalization::kRelatif, "normalize = relatif with random");
   CHECK_THROWS_WITH_AS(parse_normalization("cosin"), doctest::Contains("did you mean \"cosine\"?"), InvalidArgument);
+}
+
+TEST_CASE("influence over relatif lengths is that over sqrt(g' H^-1 g), exactly so where ekfac is the curvature") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}}, "linear");  // one layer: the factors are exact
+  const auto queries = test::toy_data("squared-error", 2, 3, Random(99));
+  const auto& stage = chain[0];
+  const auto n = count_entries(stage.theta);
+  const auto h = test::dense_hessian(stage.objective, stage.theta, stage.parent).narrow(0, 0, n).narrow(1, 0, n);
+  const auto g = looped_gradients(stage, stage.objective.data());
+  const auto solved = at::linalg_solve(h + 0.3 * at::eye(n, at::kDouble), g.t()).t();
+  const auto lengths = (g * solved).sum(1).sqrt();
+  const auto plain = scores_of(chain, 0, queries, "influence", Measurement::kLoss, Normalization::kNone);
+  const auto relative = scores_of(chain, 0, queries, "influence", Measurement::kLoss, Normalization::kRelatif);
+  CHECK(relative_error(relative, plain / lengths) < 1e-7);
 }
 
 TEST_CASE("a stage that shares nothing with the query is refused by methods of features") {

@@ -143,6 +143,35 @@ TEST_CASE("cg's block may hold duplicates, multiples, near-duplicates and zeros,
   }
 }
 
+TEST_CASE("cg converges on random blocks of every shape, more right-hand sides than unknowns among them") {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    CAPTURE(seed);
+    auto draws = Random(seed);
+    const auto pick = draws.uniform({3}, 0, 1);
+    const int n = 2 + static_cast<int>(60 * pick[0].item<double>()),
+              k = 1 + static_cast<int>(30 * pick[1].item<double>());
+    const auto matrix = with_eigenvalues(geometric(1, std::pow(10, -6 * pick[2].item<double>()), n), seed);
+    auto b = draws.normal({k, n});
+    for (int i = 1; i < k; ++i) {
+      if (i % 3 == 1) {
+        b[i] = 2 * b[i - 1];
+      } else if (i % 4 == 1) {
+        b[i] = b[0] + std::pow(10, -i % 9) * b[i];
+      } else if (i % 5 == 1) {
+        b[i].mul_(1e-12);
+      }
+    }
+    const auto* spec =
+        seed % 2 == 0 ? "cg:relative-tolerance=1e-9" : "cg:relative-tolerance=1e-9,preconditioner=nystroem,rank=10";
+    at::Tensor x;
+    for (const auto& summary : solve(spec, matrix, {}, b, x)) {
+      CAPTURE(summary.message);
+      CHECK(summary.termination == Termination::kConverged);
+      CHECK(summary.relative_residual <= 1e-9);
+    }
+  }
+}
+
 TEST_CASE("cg spends products on active directions alone: a block of one vector's multiples costs one vector") {
   const auto a = std::make_shared<MatrixOperator>(with_eigenvalues(geometric(1, 0.1, 50)));
   const auto b = Random(1).normal({1, 50});
@@ -170,14 +199,17 @@ TEST_CASE("cg stops a block at negative curvature, with the Rayleigh quotient an
   CHECK(at::isfinite(x).all().item<bool>());
 }
 
-TEST_CASE("orthonormal rows span what they were made from, without the rows that depend on others") {
+TEST_CASE("rows are factored into an orthonormal basis, without the directions that depend on others") {
   auto x = Random(1).normal({5, 40});
-  x[1] = 1e-12 * x[0] - 1e-12 * x[4];
+  x[1] = 1e-3 * x[0] - 1e-3 * x[4];
   x[2].zero_();
-  const auto basis = whence::detail::orthonormal_rows(x, 1e-7);
+  const auto [basis, factors] = whence::detail::factor_rows(x, 1e-13);
   CHECK(basis.size(0) == 3);
   CHECK(relative_error(basis.mm(basis.t()), at::eye(3, at::kDouble)) < 1e-14);
-  CHECK(relative_error(x.mm(basis.t()).mm(basis), x) < 1e-12);
+  CHECK(relative_error(whence::detail::combine(factors, basis), x) < 1e-14);
+  const auto many = whence::detail::factor_rows(Random(1).normal({9, 4}), 1e-13);  // more rows than entries
+  CHECK(many.basis.size(0) == 4);
+  CHECK(whence::detail::factor_rows(at::full({2, 4}, NAN, at::kDouble), 1e-13).basis.size(0) == 0);
 }
 
 TEST_SUITE_END();

@@ -70,7 +70,6 @@ TEST_CASE("what a method cannot do is one line with the remedy") {
   check_fails(folder.run(base + "--method rep-sim:similarity=l2"), 1, "similarity = l2, expected cosine|dot");
   check_fails(folder.run(base + "--method random:seed=-1"), 1, "random: option seed = -1, expected >= 0");
   check_fails(folder.run(base + "--normalize cosin"), 1, "unknown normalization \"cosin\"; did you mean \"cosine\"?");
-  check_fails(folder.run(base + "--normalize relatif"), 1, "normalize = relatif with influence");
   check_fails(folder.run(base + "--method rep-sim --normalize cosine"), 1, "normalize = cosine with rep-sim");
 
   const auto with = [&](const std::string& snapshots, const std::string& part) {

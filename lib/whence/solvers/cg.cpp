@@ -1,12 +1,11 @@
 // Block conjugate gradients: all right-hand sides minimise over one Krylov space, so that each gains from the others'
 // products. D. O'Leary, "The block conjugate gradient algorithm and related methods", Linear Algebra and its
-// Applications 29 (1980); orthonormal directions, without those that depend on others, as in A. Dubrulle, "Retooling
-// the method of block conjugate gradients", ETNA 12 (2001) and H. Ji and Y. Li, "A breakdown-free block conjugate
-// gradient method", BIT 57 (2017). A row leaves the block when it is done and stays as it is.
+// Applications 29 (1980); the residuals held as an orthonormal basis and small factors, as in A. Dubrulle, "Retooling
+// the method of block conjugate gradients", ETNA 12 (2001), without the directions that depend on others. A row leaves
+// the block when it is done and stays as it is.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
@@ -51,17 +50,18 @@ class CgRun {
         x_(x),
         summaries_(static_cast<std::size_t>(b.size(0))),
         norms_(row_norms(b)),
-        looks_(summaries_.size()) {
+        looks_(summaries_.size()),
+        tolerance_(detail::dependence_tolerance(b)) {
     for (std::int64_t k = 0; k < b.size(0); ++k) {
       active_.push_back(k);
     }
     x_ = at::zeros_like(b);
     residual_ = b.clone();
     squares_ = row_dots(b, b);
+    retire();
   }
 
   std::vector<SolverSummary> run(const Progress& progress) {
-    retire();
     for (std::int64_t iteration = 1; !active_.empty() && iteration <= options_.max_iterations; ++iteration) {
       step(iteration);
       const auto done = summaries_.size() - active_.size();
@@ -97,7 +97,7 @@ class CgRun {
     for (std::size_t i = 0; i < active_.size(); ++i) {
       summary(i).iterations = iteration;
     }
-    if (directions_.size(0) == 0) {  // the residuals are not finite
+    if (directions_.size(0) == 0) {  // the residuals are not finite, or nothing but rounding
       finish_all(Termination::kIterationLimit, kRounding);
       return;
     }
@@ -118,26 +118,28 @@ class CgRun {
     }
     inverse_bend_ =
         ritz.eigenvectors() * ritz.eigenvalues().cwiseInverse().asDiagonal() * ritz.eigenvectors().transpose();
-    const SmallMatrix steps = inverse_bend_ * block_dots(directions_, residual_);
-    x_.index_add_(0, rows(), combine(steps, directions_));
-    residual_.sub_(combine(steps, images_));
-    squares_ = row_dots(residual_, residual_);
-    replace_by_true_residuals(iteration % options_.residual_period == 0);
-    retire();
+    const SmallMatrix steps = inverse_bend_ * block_dots(directions_, basis_);
+    x_.index_add_(0, rows(), combine(steps * factors_, directions_));
+    const auto left = detail::factor_rows(basis_ - combine(steps, images_), tolerance_);
+    basis_ = left.basis;
+    factors_ = left.factors * factors_;
+    const Eigen::VectorXd squares = factors_.colwise().squaredNorm();
+    std::copy_n(squares.data(), squares.size(), squares_.data_ptr<double>());
+    look(iteration % options_.residual_period == 0);
   }
 
-  /// The preconditioned residuals, made conjugate to the last directions, then orthonormal.
+  /// The preconditioned residuals' span, made conjugate to the last directions.
   void renew_directions() {
-    auto next = system_.precondition ? system_.precondition(residual_) : residual_;
+    auto next = system_.precondition ? system_.precondition(basis_) : basis_;
     if (images_.defined()) {
       next = next - combine(inverse_bend_ * block_dots(images_, next), directions_);
     }
-    directions_ = detail::orthonormal_rows(next, detail::dependence_tolerance(next));
+    directions_ = detail::factor_rows(next, tolerance_).basis;
   }
 
   /// The recurrence drifts from b - A x: it is computed anew for every row now and then, and for a row that seems
   /// solved, which costs those rows a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
-  void replace_by_true_residuals(bool all) {
+  void look(bool all) {
     std::vector<std::int64_t> positions;
     for (std::size_t i = 0; i < active_.size(); ++i) {
       if (all || std::sqrt(square(i)) <= target(active_[i])) {
@@ -150,44 +152,53 @@ class CgRun {
     const auto index = at::tensor(positions, at::kLong);
     const auto there = rows().index_select(0, index.to(b_.device()));
     const auto fresh = b_.index_select(0, there) - system_.a->apply(x_.index_select(0, there));
+    residual_ = combine(factors_, basis_);
     residual_.index_copy_(0, index.to(b_.device()), fresh);
     const auto fresh_squares = row_dots(fresh, fresh);
     note_stalls(positions, squares_.index_select(0, index), fresh_squares);
     squares_.index_copy_(0, index, fresh_squares);
+    retire();
   }
 
   /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when b
   /// - A x has not lost a tenth of its least size in twenty looks.
   void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& fresh) {
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      auto& look = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
+      auto& seen = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
       const double now = fresh.const_data_ptr<double>()[i];
-      look.drifts = now > 4 * recurred.const_data_ptr<double>()[i] ? look.drifts + 1 : 0;
-      look.idle = now < 0.81 * look.least ? 0 : look.idle + 1;
-      look.least = std::min(look.least, now);
+      seen.drifts = now > 4 * recurred.const_data_ptr<double>()[i] ? seen.drifts + 1 : 0;
+      seen.idle = now < 0.81 * seen.least ? 0 : seen.idle + 1;
+      seen.least = std::min(seen.least, now);
     }
   }
 
-  /// Takes the rows that are solved, or that rounding holds, out of the block.
+  /// Takes the rows that are solved, or that rounding holds, out of the block, and factors what is left.
   void retire() {
     std::vector<std::int64_t> kept, positions;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      const auto& look = looks_[static_cast<std::size_t>(active_[i])];
+      const auto& seen = looks_[static_cast<std::size_t>(active_[i])];
       if (std::sqrt(square(i)) <= target(active_[i])) {
         finish(i, Termination::kConverged, "converged");
-      } else if (look.drifts >= kMostDrifts || look.idle >= kMostIdle) {
+      } else if (seen.drifts >= kMostDrifts || seen.idle >= kMostIdle) {
         finish(i, Termination::kIterationLimit, kRounding);
       } else {
         kept.push_back(active_[i]);
         positions.push_back(static_cast<std::int64_t>(i));
       }
     }
-    if (kept.size() < active_.size()) {
-      const auto index = at::tensor(positions, at::kLong);
-      residual_ = residual_.index_select(0, index.to(b_.device()));
-      squares_ = squares_.index_select(0, index);
-      active_ = std::move(kept);
+    const auto index = at::tensor(positions, at::kLong);
+    squares_ = squares_.index_select(0, index);
+    active_ = std::move(kept);
+    if (active_.empty()) {
+      return;
     }
+    // in units of |b|: what is left of a row below the rounding of b - A x is no direction
+    const auto sizes = norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
+    const auto left = residual_.index_select(0, index.to(b_.device())) / sizes.to(b_.options());
+    auto [basis, factors] = detail::factor_rows(left, 0, 0.1 * tolerance_);
+    basis_ = basis;
+    factors_ = factors * detail::to_matrix(sizes).col(0).asDiagonal();
+    residual_ = at::Tensor();
   }
 
   void finish(std::size_t position, Termination termination, const std::string& message) {
@@ -218,10 +229,14 @@ class CgRun {
   std::vector<SolverSummary> summaries_;
   at::Tensor norms_;
   std::vector<Looks> looks_;
-  std::vector<std::int64_t> active_;  // rows of b still at work; residual_ and squares_ hold these rows alone
-  at::Tensor residual_, squares_;
-  at::Tensor directions_, images_;  // P, orthonormal, and A P: at most as many rows as are active
-  SmallMatrix inverse_bend_;        // (P' A P)^-1
+  double tolerance_;                  // where rounding hides a direction
+  std::vector<std::int64_t> active_;  // rows of b still at work
+  at::Tensor basis_;                  // their residuals' span, orthonormal: at most as many rows as are active
+  SmallMatrix factors_;               // residual k is sum_j factors_(j, k) basis_j
+  at::Tensor squares_;                // and its square
+  at::Tensor residual_;               // themselves, while they are looked at
+  at::Tensor directions_, images_;    // P, orthonormal, and A P: at most as many rows as are active
+  SmallMatrix inverse_bend_;          // (P' A P)^-1
   double smallest_ritz_ = NAN, largest_ritz_ = NAN;
 };
 

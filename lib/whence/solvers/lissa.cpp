@@ -135,6 +135,7 @@ class LissaRun {
   at::Tensor series(std::int64_t repeat) {
     auto draws = random_.stream(fmt::format("repeat {}", repeat));
     auto x = preconditioned(b_) / (system_.precondition ? 1 : plan_.scale);  // the first step of ASTRA is M b itself
+    note(repeat, 1, norms_);
     auto sum = at::zeros_like(x);
     std::int64_t summed = 0;
     for (std::int64_t term = 2; term <= plan_.depth; ++term) {

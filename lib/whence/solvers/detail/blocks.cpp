@@ -3,7 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <Eigen/Cholesky>
+#include <Eigen/SVD>
+#include <algorithm>
 #include <vector>
 
 namespace whence::detail {
@@ -29,35 +30,6 @@ SmallMatrix chunked_dots(const at::Tensor& a, const at::Tensor& b) {
     total += part;
   }
   return total;
-}
-
-/// Rows of a Gram matrix with a unit diagonal that do not depend on those picked before, the farthest first.
-std::vector<std::int64_t> independent_rows(const SmallMatrix& gram, double tolerance) {
-  SmallMatrix left = gram;  // what the rows picked so far leave of each
-  std::vector<std::int64_t> picked;
-  while (static_cast<Eigen::Index>(picked.size()) < gram.rows()) {
-    Eigen::Index pivot = 0;
-    const double square = left.diagonal().maxCoeff(&pivot);
-    if (!(square > tolerance * tolerance)) {
-      break;
-    }
-    picked.push_back(pivot);
-    const Eigen::VectorXd column = left.col(pivot);
-    left -= column * column.transpose() / square;
-    left.row(pivot).setZero();
-    left.col(pivot).setZero();
-  }
-  return picked;
-}
-
-/// L^-1 x for the Cholesky factor L of the rows' Gram matrix, whose diagonal is about 1.
-at::Tensor cholesky_round(const at::Tensor& x) {
-  constexpr double kRounding = 1e-15;  // of the Gram matrix; keeps it positive definite
-  SmallMatrix gram = block_dots(x, x);
-  gram.diagonal().array() += kRounding;
-  const SmallMatrix lower = gram.llt().matrixL();
-  const SmallMatrix inverse = lower.triangularView<Eigen::Lower>().solve(SmallMatrix::Identity(x.size(0), x.size(0)));
-  return combine(inverse.transpose(), x);
 }
 
 }  // namespace
@@ -86,23 +58,19 @@ at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x) {
   return to_tensor(factors.transpose(), x.options()).mm(x);
 }
 
-at::Tensor orthonormal_rows(const at::Tensor& x, double tolerance) {
-  const SmallMatrix gram = block_dots(x, x);
-  Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
-  for (double& s : scale) {
-    s = s > 0 ? 1 / s : 0;
+RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
+  const auto [q, r] = at::linalg_qr(x.t());
+  const SmallMatrix small = to_matrix(r);
+  if (!small.allFinite() || small.size() == 0) {
+    return {x.narrow(0, 0, 0), SmallMatrix::Zero(0, x.size(0))};
   }
-  const auto picked = independent_rows(scale.asDiagonal() * gram * scale.asDiagonal(), tolerance);
-  if (picked.empty()) {
-    return x.narrow(0, 0, 0);
-  }
-  SmallMatrix pick = SmallMatrix::Zero(x.size(0), static_cast<Eigen::Index>(picked.size()));
-  for (std::size_t i = 0; i < picked.size(); ++i) {
-    pick(picked[i], static_cast<Eigen::Index>(i)) = scale[picked[i]];
-  }
-  return cholesky_round(cholesky_round(combine(pick, x)));
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(small, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const auto& values = svd.singularValues();
+  const auto kept = (values.array() > std::max(floor, tolerance * values[0])).count();
+  return {combine(svd.matrixU().leftCols(kept), q.t()),
+          values.head(kept).asDiagonal() * svd.matrixV().leftCols(kept).transpose()};
 }
 
-double dependence_tolerance(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 1e-7 : 1e-5; }
+double dependence_tolerance(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 1e-13 : 1e-6; }
 
 }  // namespace whence::detail

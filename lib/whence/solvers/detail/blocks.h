@@ -20,12 +20,16 @@ SmallMatrix to_matrix(const at::Tensor& tensor);
 /// factors' x: row i is sum_j factors(j, i) x_j. [M, P] by M x N gives [N, P].
 at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x);
 
-/// An orthonormal basis of the rows' span, by two rounds of Cholesky on their Gram matrix, the first with pivots. Rows
-/// that lie, for their length, within `tolerance` of the span of longer ones are left out, and so are zero rows.
-/// [M, P] to [N, P], N <= M.
-at::Tensor orthonormal_rows(const at::Tensor& x, double tolerance);
-/// The distance below which rounding hides whether a row depends on others: 1e-7 in float64, 1e-5 in float32. To leave
-/// out more costs block iterations dearly: at 1e-5 in float64 they need fifteen times as many.
+/// x = factors' basis with orthonormal rows of `basis`.
+struct RowFactors {
+  at::Tensor basis;     ///< [N, P], N <= M.
+  SmallMatrix factors;  ///< N x M.
+};
+/// The rows' span by Householder's QR and the singular values of its small factor, without the directions whose
+/// singular value is at most `floor`, or at most `tolerance` times the largest. No direction where x is not finite.
+RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor = 0);
+/// The relative distance at which rounding hides whether a row depends on others: 1e-13 in float64, 1e-6 in float32. To
+/// leave out more costs block iterations dearly: at 1e-5 in float64 they need fifteen times as many.
 double dependence_tolerance(const at::Tensor& x);
 
 }  // namespace whence::detail

@@ -96,10 +96,10 @@ void advance(const LinearOperator& a, const std::vector<KrylovSpace*>& spaces) {
   }
   const auto images = a.apply(at::stack(rows));
   check_finite(images, "a product with the curvature");
-  std::int64_t at = 0;
+  std::int64_t row = 0;
   for (auto* space : spaces) {
     if (!space->exhausted()) {
-      space->absorb(images[at++]);
+      space->absorb(images[row++]);
     }
   }
 }

@@ -26,7 +26,7 @@ at::Tensor to_vector(const Eigen::VectorXd& values) {
 
 LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Random random) {
   const auto count = std::min(rank, a.size());
-  const auto test = orthonormal_rows(random.normal({count, a.size()}).to(a.options()), 0);
+  const auto test = factor_rows(random.normal({count, a.size()}).to(a.options()), 0).basis;
   const auto sketch = a.apply(test);
   check_finite(sketch, "a product with the curvature");
   const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
