@@ -280,9 +280,20 @@ void print_evidence(const nlohmann::ordered_json& run) {
     fmt::print("  {:<12} |gradient| {:.1e}, {:.1e} of an example's", name, stage.at("gradient-norm").get<double>(),
                stage.at("relative-gradient-norm").get<double>());
     if (stage.contains("solves")) {
-      fmt::print("; {} solves, largest relative residual {:.1e}, {:.0f} products, damping {:.3g}",
-                 stage.at("solves").size(), stage.at("largest-relative-residual").get<double>(),
+      const auto& first = stage.at("solves").at(0);
+      const double worst = stage.at("largest-relative-residual").get<double>();
+      fmt::print("; {} {}, {}, {:.0f} products, damping {:.3g}", stage.at("solves").size(),
+                 stage.at("approximate-solves").get<int>() > 0 ? "approximate solves" : "solves",
+                 worst >= 0 ? fmt::format("largest relative residual {:.1e}", worst) : "residual not measured",
                  stage.at("products").get<double>(), stage.at("damping").get<double>());
+      if (stage.contains("smallest-ritz-value")) {
+        fmt::print(", Ritz values {:.2g} to {:.2g}", stage.at("smallest-ritz-value").get<double>(),
+                   stage.at("largest-ritz-value").get<double>());
+      }
+      const auto message = first.at("message").get<std::string>();
+      if (const auto picked = message.find("auto picked"); picked != std::string::npos) {
+        fmt::print("; {}", message.substr(picked));
+      }
     }
     fmt::print("\n");
   }

@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "whence/core/files.h"
 #include "whence/core/parallel.h"
@@ -102,6 +103,7 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     if (evidence[k].solved) {
       json_["stages"][chain[k].name]["damping"] = evidence[k].damping;
       json_["stages"][chain[k].name]["products"] = evidence[k].products;
+      json_["stages"][chain[k].name]["points"] = evidence[k].points;
       if (evidence[k].mean_eigenvalue >= 0) {
         json_["stages"][chain[k].name]["mean-eigenvalue"] = evidence[k].mean_eigenvalue;
       }
@@ -112,23 +114,40 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
       continue;
     }
     auto list = nlohmann::ordered_json::array();
-    std::int64_t unconverged = 0;
-    double worst = 0;
+    std::int64_t unconverged = 0, approximate = 0;
+    double worst = -1, smallest = NAN, largest = NAN;
     for (const auto& summary : summaries) {
-      list.push_back({{"termination", to_string(summary.termination)},
-                      {"iterations", summary.iterations},
-                      {"relative-residual", summary.relative_residual},
-                      {"seconds", summary.seconds},
-                      {"message", summary.message}});
+      nlohmann::ordered_json solve{{"termination", to_string(summary.termination)},
+                                   {"iterations", summary.iterations},
+                                   {"relative-residual", summary.relative_residual},
+                                   {"products", summary.products},
+                                   {"seconds", summary.seconds}};
+      if (!std::isnan(summary.smallest_ritz)) {
+        solve["smallest-ritz-value"] = summary.smallest_ritz;
+        solve["largest-ritz-value"] = summary.largest_ritz;
+      }
+      solve["message"] = summary.message;
+      list.push_back(std::move(solve));
       worst = std::max(worst, summary.relative_residual);
-      unconverged += summary.termination == Termination::kConverged ? 0 : 1;
+      smallest = std::fmin(smallest, summary.smallest_ritz);
+      largest = std::fmax(largest, summary.largest_ritz);
+      approximate += summary.termination == Termination::kApproximate ? 1 : 0;
+      unconverged +=
+          summary.termination == Termination::kConverged || summary.termination == Termination::kApproximate ? 0 : 1;
     }
-    json_["stages"][stage]["largest-relative-residual"] = worst;
-    json_["stages"][stage]["unconverged-solves"] = unconverged;
-    json_["stages"][stage]["solves"] = list;
+    auto& told = json_["stages"][stage];
+    told["largest-relative-residual"] = worst;
+    told["unconverged-solves"] = unconverged;
+    told["approximate-solves"] = approximate;
+    if (!std::isnan(smallest)) {
+      told["smallest-ritz-value"] = smallest;
+      told["largest-ritz-value"] = largest;
+    }
+    told["solves"] = list;
     if (unconverged > 0) {
-      const auto first = std::find_if(summaries.begin(), summaries.end(),
-                                      [](const auto& s) { return s.termination != Termination::kConverged; });
+      const auto first = std::find_if(summaries.begin(), summaries.end(), [](const auto& s) {
+        return s.termination != Termination::kConverged && s.termination != Termination::kApproximate;
+      });
       warning(fmt::format("stage {}: {} of {} solves did not converge, the largest relative residual is {:.1e} ({})",
                           stage, unconverged, summaries.size(), worst, first->message));
     }

@@ -16,7 +16,8 @@ bool needs_stage(std::string_view solver) { return solver == "woodbury" || solve
 /// What a solver can be exact on; an approximation of low rank is, where its rank is that of the matrix.
 bool is_exact(std::string_view solver, double smallest_eigenvalue, const Filter& filter) {
   const bool singular_outside = filter.inversion == Inversion::kDamped && filter.damping == 0;
-  return solver != "identity" && !needs_stage(solver) && (solver != "nystroem" || (smallest_eigenvalue >= 0 && !singular_outside));
+  return solver != "identity" && !needs_stage(solver) &&
+         (solver != "nystroem" || (smallest_eigenvalue >= 0 && !singular_outside));
 }
 
 bool has_tolerance(std::string_view solver) { return solver != "direct" && solver != "identity"; }

@@ -18,8 +18,8 @@ struct Problem {
   at::Tensor dense;
 
   Problem(const std::string& curvature, const std::string& loss, const std::string& model = "mlp:widths=4",
-          std::int64_t width = 3)
-      : stage(test::toy_chain({{"full", loss}}, model, 1, width, 5)[0]),
+          std::int64_t width = 3, std::int64_t examples = 12)
+      : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width, 5)[0]),
         a(create<Curvature>(curvature)->operator_at(stage.objective, stage.theta, stage.parent)),
         b(Random(2).normal({3, a->size()})),
         dense(a->apply(at::eye(a->size(), at::kDouble))) {}
@@ -137,7 +137,7 @@ TEST_CASE("auto takes the eigenvectors, the dense matrix, the dual or cg, and sa
 }
 
 TEST_CASE("cg and lissa with ekfac and diagonal preconditioners reach the same answer in fewer products") {
-  const Problem problem("gauss-newton", "cross-entropy", "mlp:widths=12", 12);
+  const Problem problem("gauss-newton", "cross-entropy", "mlp:widths=12", 12, 300);
   const double damping = 1e-3;
   const auto expected = problem.inverse(damping);
   double plain = 0;

@@ -54,7 +54,8 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   CHECK(run["stages"]["pretrain"]["solves"].size() == 5);
   CHECK(run["stages"]["finetune"]["solves"].size() == 5);  // the sweep passes it
   CHECK(run["inputs"].size() == 6);
-  CHECK(run["options"]["solver"] == "cg:max-iterations=1000,relative-tolerance=1e-06,residual-period=50,preconditioner=none,rank=100");
+  CHECK(run["options"]["solver"] ==
+        "cg:max-iterations=1000,relative-tolerance=1e-06,residual-period=50,preconditioner=none,rank=100");
 
   result = folder.run("evaluate pipeline.toml --stage pretrain --scores result --examples 12 --quiet");
   CAPTURE(result.err);

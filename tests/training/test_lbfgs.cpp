@@ -18,6 +18,10 @@ class Barrier : public Loss {
   at::Tensor hessian_product(const at::Tensor& output, const Batch&, const at::Tensor& u) const override {
     return u / output.square();
   }
+  at::Tensor hessian_root(const at::Tensor& output, const Batch&) const override { return output; }
+  at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor&) const override {
+    return output;
+  }
 };
 
 }  // namespace

@@ -43,11 +43,12 @@ class MeasuredLoss : public Loss {
   at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override {
     return measure(measurement_, loss_, output, batch);
   }
-  at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor&) const override {
-    throw std::logic_error("trak takes no second derivatives");
-  }
+  at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
+  at::Tensor hessian_root(const at::Tensor&, const Batch&) const override { return none(); }
+  at::Tensor sampled_gradient(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
 
  private:
+  [[noreturn]] static at::Tensor none() { throw std::logic_error("trak takes no second derivatives"); }
   Measurement measurement_;
   const Loss& loss_;
 };
