@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -69,7 +70,8 @@ int main(int count, char** arguments) try {
   }
   double damping = 0;
   std::ifstream(folder / "damping") >> damping;
-  const Pipeline pipeline(folder / "pipeline.toml", {.batch_size = 5000});
+  const Pipeline pipeline(folder / "pipeline.toml",
+                          {.batch_size = std::getenv("BATCH") ? std::atoll(std::getenv("BATCH")) : 1024});
   const auto chain = pipeline.load();
   const auto queries = pipeline.queries(arguments[2]);
   const auto& stage = chain.back();
