@@ -272,6 +272,31 @@ TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through
   }
 }
 
+TEST_CASE("the Hessian of dense layers, written out, equals double backward") {
+  for (const char* model : {"mlp:widths=5/4,activation=gelu", "mlp:widths=6/5/4", "mlp:widths=7,activation=relu",
+                            "linear", "linear:bias=false"}) {
+    for (const char* loss : {"cross-entropy", "squared-error"}) {
+      CAPTURE(model);
+      CAPTURE(loss);
+      const auto stage = test::toy_chain({{.tuning = "full", .loss = loss, .examples = 30}}, model, 1, 3, 11)[0];
+      auto weights = Random(5).uniform({30}, 0, 2);
+      const auto objective = stage.objective.with_weights(weights);
+      const auto x = Random(4).normal({3, count_entries(stage.theta)});
+      const auto written = create<Curvature>("hessian")->operator_at(objective, stage.theta, {});
+      const auto differentiated = create<Curvature>("hessian:dense=false")->operator_at(objective, stage.theta, {});
+      CHECK(relative_error(written->apply(x), differentiated->apply(x)) < Tolerance::kSameAlgebra);
+      // at a point that is no minimum, where the residuals are large
+      auto moved = stage.theta;
+      for (auto& value : moved) {
+        value = value + Random(7).normal(value.sizes());
+      }
+      CHECK(relative_error(create<Curvature>("hessian")->operator_at(objective, moved, {})->apply(x),
+                           create<Curvature>("hessian:dense=false")->operator_at(objective, moved, {})->apply(x)) <
+            Tolerance::kSameAlgebra);
+    }
+  }
+}
+
 TEST_CASE("rows give products with the root and the dual matrix") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
   for (const char* name : {"gauss-newton", "fisher", "empirical-fisher"}) {

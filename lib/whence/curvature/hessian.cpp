@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "whence/curvature/curvature.h"
+#include "whence/curvature/detail/dense_hessian.h"
 #include "whence/curvature/detail/pieces.h"
 
 namespace whence {
@@ -14,6 +15,7 @@ struct HessianOptions {
   std::string mixed = "double-backward";
   double step = 0;
   double graph_bytes = 4e9;
+  bool dense = true;
   std::int64_t examples = 0;
   std::int64_t seed = 0;
 
@@ -25,6 +27,9 @@ struct HessianOptions {
         "step", self.step, kAtLeastZero,
         "finite-difference: |perturbation| / |theta|; 0: 1e-5 in float64, 1e-3 in float32 (the cube root of rounding)");
     field("graph-bytes", self.graph_bytes, kAtLeastZero, "keep graphs between products when they take at most this");
+    field("dense", self.dense, kAny,
+          "models of dense layers: the product written out, for all vectors of a block; false: by differentiating the "
+          "gradient, vector by vector, as for all other models");
     field("examples", self.examples, kAtLeastZero, "a fixed batch of so many, in place of all the data; 0: all");
     field("seed", self.seed, kAtLeastZero, "of that batch");
   }
@@ -37,11 +42,14 @@ class Hessian : public Curvature {
 
   OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
                           const TensorList& parent) const override {
-    const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch* batch) {
-      return detail::hessian_piece(batch != nullptr ? phi.batch_loss(at, fixed, *batch) : phi.penalty(at, fixed), at);
-    };
-    return detail::sum_of_pieces(detail::fixed_examples(objective, options_.examples, options_.seed), theta, parent,
-                                 make, options_.graph_bytes);
+    const auto over = detail::fixed_examples(objective, options_.examples, options_.seed);
+    auto make = options_.dense ? detail::dense_hessian_pieces({over, theta, parent}) : detail::PieceMaker{};
+    if (!make) {
+      make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch* batch) {
+        return detail::hessian_piece(batch != nullptr ? phi.batch_loss(at, fixed, *batch) : phi.penalty(at, fixed), at);
+      };
+    }
+    return detail::sum_of_pieces(over, theta, parent, make, options_.graph_bytes);
   }
 
   at::Tensor mixed_product(const Objective& whole, const TensorList& theta, const TensorList& parent,

@@ -26,7 +26,7 @@ class PieceSum : public LinearOperator {
         theta_(leaves(theta)),
         parent_(detach(parent)),
         make_(std::move(make)),
-        penalty_(make_(objective_, theta_, parent_, nullptr)) {
+        penalty_(diagonal(*make_(objective_, theta_, parent_, nullptr), theta_)) {
     const auto n = static_cast<double>(objective_.data().size());
     if (graph_bytes_per_example(objective_, theta_, parent_) * n <= graph_bytes) {
       objective_.for_each_batch(
@@ -39,8 +39,7 @@ class PieceSum : public LinearOperator {
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
-    auto out = at::zeros_like(x);
-    penalty_->add_product(x, out);
+    auto out = x * penalty_;
     for (const auto& piece : kept_) {
       piece->add_product(x, out);
     }
@@ -58,16 +57,23 @@ class PieceSum : public LinearOperator {
     auto out = at::zeros_like(x);
     make_(objective_, theta_, parent_, &batch)->add_product(x, out);
     out.mul_(static_cast<double>(n) / static_cast<double>(batch_size));  // batch losses carry 1/N each
-    penalty_->add_product(x, out);
-    return out;
+    return out.add_(x * penalty_);
   }
   std::int64_t examples() const override { return objective_.data().size(); }
 
  private:
+  /// Every tuning's penalty is a sum over entries, so its second derivative is diagonal.
+  static at::Tensor diagonal(const Piece& penalty, const TensorList& theta) {
+    const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
+    auto out = at::zeros_like(ones);
+    penalty.add_product(ones, out);
+    return out[0];
+  }
+
   Objective objective_;
   TensorList theta_, parent_;
   PieceMaker make_;
-  std::unique_ptr<Piece> penalty_;
+  at::Tensor penalty_;  // [P]
   std::vector<std::unique_ptr<Piece>> kept_;
 };
 

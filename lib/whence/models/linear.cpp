@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "whence/models/dense_layers.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
 
@@ -16,7 +17,7 @@ struct LinearOptions {
 };
 
 /// Starts at zero: its objectives are convex, so no start is better.
-class Linear : public Model {
+class Linear : public Model, public DenseLayers {
  public:
   explicit Linear(const LinearOptions& options) : options_(options) {}
 
@@ -32,6 +33,9 @@ class Linear : public Model {
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
     return linear(theta, "head", inputs_like(theta, batch.inputs).flatten(1), tape);
   }
+
+  std::vector<std::string> layers() const override { return {"head"}; }
+  std::string activation_name() const override { return ""; }
 
  private:
   LinearOptions options_;

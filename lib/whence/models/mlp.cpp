@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/models/dense_layers.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
 
@@ -20,7 +21,7 @@ struct MlpOptions {
 
 std::string body_layer(std::size_t index) { return fmt::format("body.{}", index); }
 
-class Mlp : public Model {
+class Mlp : public Model, public DenseLayers {
  public:
   explicit Mlp(MlpOptions options) : options_(std::move(options)) {}
 
@@ -42,6 +43,16 @@ class Mlp : public Model {
     }
     return linear(theta, "head", x, tape);
   }
+
+  std::vector<std::string> layers() const override {
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i < options_.widths.size(); ++i) {
+      out.push_back(body_layer(i));
+    }
+    out.emplace_back("head");
+    return out;
+  }
+  std::string activation_name() const override { return options_.activation; }
 
  private:
   MlpOptions options_;
