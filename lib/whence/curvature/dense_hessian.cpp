@@ -13,7 +13,7 @@ namespace whence::detail {
 namespace {
 
 /// Entries of one tangent block that are worked on together: they stay in the cache.
-constexpr std::int64_t kChunkEntries = 1 << 19;
+constexpr std::int64_t kChunkEntries = 1 << 18;
 
 /// One layer at the point, for the examples of a batch.
 struct Layer {
@@ -65,16 +65,18 @@ class DenseHessianPiece : public Piece {
   void add_product(const at::Tensor& x, at::Tensor& out) const override {
     const c10::NoGradGuard no_grad;
     const auto count = x.size(0);
-    std::int64_t widest = 1;
+    std::int64_t widest = 1, deepest = 1;
     TensorList directions, across, sums;  // V [K, out, in]; the same as [out, K in]; what is added up for the result
     for (const auto& layer : layers_) {
       widest = std::max(widest, layer.place.outputs);
+      deepest = std::max(deepest, layer.place.inputs);
       directions.push_back(x.narrow(1, layer.place.weight, layer.weight.numel())
                                .reshape({count, layer.place.outputs, layer.place.inputs}));
       across.push_back(directions.back().transpose(0, 1).reshape({layer.place.outputs, -1}));
       sums.push_back(at::zeros({count * layer.place.outputs, layer.place.inputs}, x.options()));
     }
-    const auto step = std::max<std::int64_t>(1, kChunkEntries / (count * widest));
+    // no fewer than a layer has inputs, or adding up its gradients would cost more than computing them
+    const auto step = std::max(deepest, kChunkEntries / (count * widest));
     for (std::int64_t begin = 0; begin < examples_; begin += step) {
       add_chunk(begin, std::min(step, examples_ - begin), x, directions, across, sums, out);
     }
