@@ -177,7 +177,7 @@ class AttributionRun {
       return;
     }
     record_.phase("check");
-    record_.add_stationarity(chain_, attributor_->uses_curvature());
+    record_.add_stationarity(chain_, attributor_->uses_curvature() && options_.response == Response::kStationary);
     record_.phase("attribute");
     score(folder);
     record_.write(folder / "run.json");

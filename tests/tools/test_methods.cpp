@@ -90,6 +90,82 @@ TEST_CASE("what a method cannot do is one line with the remedy") {
               "pipeline.toml --stage finetune --force");
 }
 
+TEST_CASE("every curvature, solver and response scores a chain, and run.json says what each left") {
+  const ToolFolder folder;
+  folder.write("pipeline.toml", folder.pipeline());
+  REQUIRE(folder.run("train pipeline.toml --quiet --dtype float64").status == 0);
+  const std::string base = "score pipeline.toml --stage pretrain --queries test --quiet --dtype float64 --damping 0.1 ";
+  int number = 0;
+  const auto run = [&](const std::string& rest) {
+    const auto out = "out" + std::to_string(number++);
+    const auto result = folder.run(base + rest + " --out " + out);
+    CAPTURE(rest);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return folder.json(out + "/run.json");
+  };
+  for (const std::string curvature :
+       {"hessian", "gauss-newton", "fisher", "empirical-fisher", "diagonal", "kfac", "ekfac"}) {
+    const auto told = run("--solver auto --curvature " + curvature);
+    CHECK(told["stages"]["pretrain"]["unconverged-solves"] == 0);
+    const auto message = told["stages"]["pretrain"]["solves"][0]["message"].get<std::string>();
+    CHECK(message.find("auto picked ") != std::string::npos);
+  }
+  for (const std::string solver : {"cg", "cg:preconditioner=ekfac", "cg:preconditioner=diagonal", "lanczos", "direct",
+                                   "woodbury", "lissa", "nystroem:rank=400"}) {
+    const auto told = run("--curvature gauss-newton --solver " + solver)["stages"]["pretrain"];
+    CAPTURE(solver);
+    CHECK(told["unconverged-solves"] == 0);
+    CHECK(told["largest-relative-residual"].get<double>() < 1e-5);
+  }
+  for (const std::string solver : {"ekfac", "identity"}) {
+    const auto told = run("--curvature gauss-newton --solver " + solver)["stages"]["pretrain"];
+    CHECK(told["approximate-solves"] == told["solves"].size());
+  }
+  CHECK(run("--solver cg")["stages"]["pretrain"].contains("smallest-ritz-value"));
+  const auto none = run("--curvature gauss-newton --response proximal-bregman");
+  CHECK(none["options"]["response"] == "proximal-bregman");
+  CHECK(none["warnings"].empty());
+  run("--solver lanczos --response segment:time=50,steps=500");
+
+  check_fails(folder.run(base + "--out no --solver ekfac"), 1, "use --curvature gauss-newton");
+  check_fails(folder.run(base + "--out no --response proximal-bregman"), 1, "the curvature is of the family hessian");
+  check_fails(folder.run(base + "--out no --response segment"), 1,
+              "stage finetune: response segment needs the sum of its learning rates");
+  check_fails(folder.run(base + "--out no --response segment:time=5 --solver cg"), 1, "use solver direct, lanczos or");
+  check_fails(folder.run(base + "--out no --response unrolled"), 1, "unknown response \"unrolled\"");
+  check_fails(folder.run(base + "--out no --solver woodbury"), 1, "woodbury: expected a curvature that is J' J");
+  CHECK_FALSE(fs::exists(folder / "no/scores.safetensors"));
+}
+
+TEST_CASE("segments follow the snapshots of training by adam") {
+  const ToolFolder folder;
+  train_with_snapshots(folder);
+  const auto result = folder.run(
+      "score pipeline.toml --stage finetune --queries test --quiet --response segment --solver lanczos --out segments");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(folder.json("segments/run.json")["stages"]["finetune"]["points"] == 3);
+}
+
+TEST_CASE("inspect --spectrum estimates the eigenvalues of a trained stage and plots them") {
+  const ToolFolder folder;
+  folder.write("pipeline.toml", folder.pipeline());
+  REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
+  const auto result =
+      folder.run("inspect pipeline.toml --spectrum --stage pretrain --probes 3 --steps 20 --plot s.svg --quiet --json");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  const auto told = nlohmann::json::parse(result.out);
+  CHECK(told["products"] == 60);
+  CHECK(told["largest"].get<double>() > told["mean"].get<double>());
+  CHECK(told["mean"].get<double>() > told["smallest"].get<double>());
+  CHECK(fs::exists(folder / "s.svg"));
+  CHECK(folder.run("inspect pipeline.toml --spectrum --quiet").out.find("largest") != std::string::npos);
+  check_fails(folder.run("inspect pipeline.toml --spectrum --steps 0"), 2, "--steps = 0, expected >= 1");
+  check_fails(folder.run("inspect run/pretrain.safetensors --spectrum"), 2, "is no pipeline (.toml)");
+}
+
 TEST_CASE("a plan says memory, disk, time and what counts, and writes nothing") {
   const ToolFolder folder;
   train_with_snapshots(folder);
