@@ -6,14 +6,14 @@
 
 namespace whence {
 
-/// Lengths of examples' gradients as a function of the curvature measures them: for a batch of the point's data, sqrt(g_i'
-/// f(A) g_i) with A the ekfac matrix fitted at the point, [B] float64. With f = 1 / (h + damping) it is the length that
-/// relatif divides by: how far an example alone moves the stage. E. Barshan, M. Brunet and G. Dziugaite, "RelatIF:
-/// Identifying Explanatory Training Samples via Relative Influence", AISTATS 2020, with the factors' inverse for the
-/// exact one.
+/// Lengths of examples' gradients as a function of the curvature measures them: for a batch of the point's data,
+/// sqrt(g_i' f(A) g_i) with A the ekfac matrix fitted at the point, [B] float64. With f = 1 / (h + damping) it is the
+/// length that relatif divides by: how far an example alone moves the stage. E. Barshan, M. Brunet and G. Dziugaite,
+/// "RelatIF: Identifying Explanatory Training Samples via Relative Influence", AISTATS 2020, with the factors' inverse
+/// for the exact one.
 ///
-/// Cost: a fit of the factors, once; a batch, one forward and backward pass. Throws InvalidArgument where what the stage
-/// trains is not made of layers.
+/// Cost: a fit of the factors, once; a batch, one forward and backward pass. Throws InvalidArgument where what the
+/// stage trains is not made of layers.
 std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f);
 
 }  // namespace whence
