@@ -216,6 +216,40 @@ TEST_CASE("segment is unrolled gradient descent on a quadratic, and infinitely l
   }
 }
 
+TEST_CASE("segments of preconditioned descent on a quadratic are unrolled exactly, one after the other") {
+  auto stage = test::toy_chain({{"full", "squared-error"}}, "linear")[0];
+  const auto n = count_entries(stage.theta);
+  const auto q = Random(3).normal({1, n}), g = Random(4).normal({n});
+  const double rate = 0.04;
+  const std::int64_t steps = 15, segments = 3;
+  TensorList preconditioners;  // adam's changes from segment to segment
+  for (std::int64_t s = 0; s < segments; ++s) {
+    preconditioners.push_back(Random(10 + static_cast<std::uint64_t>(s)).uniform({n}, 0.5, 2));
+    stage.trajectory.push_back(
+        {clone(stage.theta), unflatten(preconditioners.back(), stage.theta), rate * static_cast<double>(steps), steps});
+  }
+  const auto descended = [&](double epsilon) {
+    auto theta = flatten(stage.theta) + 1;
+    TensorList slope;
+    for (std::int64_t t = 0; t < segments * steps; ++t) {
+      stage.objective.value(unflatten(theta, stage.theta), stage.parent, &slope);
+      theta = theta - rate * preconditioners[static_cast<std::size_t>(t / steps)] * (flatten(slope) + epsilon * g);
+    }
+    return at::dot(q[0], theta).item<double>();
+  };
+  const double actual = descended(0.5) - descended(-0.5);
+  const Chain chain{stage};
+  for (const char* spec : {"direct", "lanczos"}) {
+    CAPTURE(spec);
+    const auto curvature = create<Curvature>("gauss-newton");
+    const auto solver = create<Solver>(spec);
+    Adjoint adjoint(chain, *curvature, *solver, {.response = Response::kSegment});
+    const auto s = adjoint.sweep(q, 0, {})[0].vectors;
+    const double predicted = -at::dot(s[0], g.repeat({segments})).item<double>();
+    CHECK(std::abs(predicted - actual) < 1e-10 * std::abs(actual));
+  }
+}
+
 TEST_CASE("segments follow descent from a parent, closer the more of them there are") {
   auto chain = test::toy_chain({{"full", "cross-entropy"}, {"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh");
   const double rate = 0.3;

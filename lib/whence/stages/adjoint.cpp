@@ -159,15 +159,14 @@ void set_response(std::string_view spec, InverseOptions& options) {
   throw InvalidArgument(unknown_name("response", word, known));
 }
 
-/// What one segment's data did to its end, and what is left there of its beginning.
-struct Segment {
-  TensorList theta;
-  OperatorPtr curvature;
-  at::Tensor root;  ///< [P]: the preconditioner's square root; undefined where steps follow the gradient.
-  std::unique_ptr<Inverse> response, memory;
-};
-
 struct Adjoint::Prepared {
+  /// What one segment's data did to its end, and what is left there of its beginning.
+  struct Segment {
+    TensorList theta;
+    OperatorPtr curvature;
+    at::Tensor root;  ///< [P]: the preconditioner's square root; undefined where steps follow the gradient.
+    std::unique_ptr<Inverse> response, memory;
+  };
   std::vector<Segment> segments;
 };
 
@@ -224,7 +223,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   const auto thetas = points(stage);
   evidence.points = static_cast<std::int64_t>(thetas.size());
   for (std::size_t i = 0; i < thetas.size(); ++i) {
-    Segment segment;
+    Prepared::Segment segment;
     segment.theta = thetas[i];
     segment.curvature = curvature_.operator_at(at.objective, segment.theta, at.parent);
     if (i == 0 && options_.relative_damping > 0) {
