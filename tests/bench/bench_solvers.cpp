@@ -101,7 +101,8 @@ int main(int count, char** arguments) try {
       const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solver, {.damping = damping}});
       const auto scores = score_matrix(chain, chain.size() - 1, *source, queries, Measurement::kLoss);
       const double seconds = since(start);
-      const auto file = fmt::format("whence-{:02}.safetensors", i);
+      auto file = fmt::format("whence-{}.safetensors", specs[i]);
+      std::replace(file.begin(), file.end(), '/', ' ');
       write_safetensors(folder / file, [&] {
         ParameterSet out;
         out.add("scores", scores);
