@@ -5,6 +5,7 @@
 #include <map>
 
 #include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/detail/statistics.h"
 
 namespace whence {

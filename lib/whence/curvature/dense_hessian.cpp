@@ -151,11 +151,8 @@ PieceMaker dense_hessian_pieces(const CurvaturePoint& point) {
   }
   return [layout = *layout, word = dense->activation_name()](const Objective& objective, const TensorList& theta,
                                                              const TensorList& parent,
-                                                             const Batch* batch) -> std::unique_ptr<Piece> {
-    if (batch == nullptr) {
-      return hessian_piece(objective.penalty(theta, parent), theta);
-    }
-    return std::make_unique<DenseHessianPiece>(objective, theta, parent, *batch, layout, word);
+                                                             const Batch& batch) -> std::unique_ptr<Piece> {
+    return std::make_unique<DenseHessianPiece>(objective, theta, parent, batch, layout, word);
   };
 }
 

@@ -38,7 +38,7 @@ class Diagonal : public Curvature {
         detail::LayerLayout::add(rows.layer, detail::squared_gradients(rows, {}, {}).unsqueeze(0), values);
       }
     });
-    return std::make_shared<DiagonalOperator>(values[0]);
+    return diagonal_operator(values[0]);
   }
 
   at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
@@ -51,6 +51,10 @@ class Diagonal : public Curvature {
 };
 
 }  // namespace
+
+std::shared_ptr<const SpectralOperator> diagonal_operator(at::Tensor values) {
+  return std::make_shared<DiagonalOperator>(std::move(values));
+}
 
 WHENCE_METHOD(Curvature, diagonal, Diagonal, detail::StatisticsOptions)
 

@@ -90,15 +90,11 @@ class GaussNewton : public Curvature {
   OperatorPtr operator_at(const Objective& whole, const TensorList& theta, const TensorList& parent) const override {
     const CurvaturePoint point{detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent};
     if (const auto layout = options_.rows ? rows_of(point) : std::nullopt) {
-      const auto choice = detail::make_rows(detail::RowKind::kGaussNewton, 1, 0, point.objective);
-      return detail::row_operator(point, *layout, choice, options_.graph_bytes);
+      return detail::row_operator(point, *layout, {detail::RowKind::kGaussNewton}, options_.graph_bytes);
     }
     const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed,
-                         const Batch* batch) -> std::unique_ptr<detail::Piece> {
-      if (batch == nullptr) {
-        return detail::hessian_piece(phi.penalty(at, fixed), at);
-      }
-      return std::make_unique<GaussNewtonPiece>(phi, at, fixed, *batch);
+                         const Batch& batch) -> std::unique_ptr<detail::Piece> {
+      return std::make_unique<GaussNewtonPiece>(phi, at, fixed, batch);
     };
     return detail::sum_of_pieces(point.objective, theta, parent, make, options_.graph_bytes);
   }
@@ -124,8 +120,7 @@ at::Tensor detail::gauss_newton_mixed_product(const CurvaturePoint& point, const
   }
   const auto trained = rows_of(point), before = parent_layout(point);
   if (trained && before) {
-    const auto choice = make_rows(RowKind::kGaussNewton, 1, 0, objective);
-    add_row_mixed_product(point, *trained, *before, choice, v, out);
+    add_row_mixed_product(point, *trained, *before, {RowKind::kGaussNewton}, v, out);
     return out;
   }
   objective.for_each_batch([&](const Batch& batch) {

@@ -45,8 +45,8 @@ class Hessian : public Curvature {
     const auto over = detail::fixed_examples(objective, options_.examples, options_.seed);
     auto make = options_.dense ? detail::dense_hessian_pieces({over, theta, parent}) : detail::PieceMaker{};
     if (!make) {
-      make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch* batch) {
-        return detail::hessian_piece(batch != nullptr ? phi.batch_loss(at, fixed, *batch) : phi.penalty(at, fixed), at);
+      make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch& batch) {
+        return detail::hessian_piece(phi.batch_loss(at, fixed, batch), at);
       };
     }
     return detail::sum_of_pieces(over, theta, parent, make, options_.graph_bytes);

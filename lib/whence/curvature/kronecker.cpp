@@ -339,7 +339,7 @@ std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint
   const auto factors = std::dynamic_pointer_cast<const KroneckerOperator>(curvature);
   const auto layout = *detail::trained_layout(point);
   const auto merged = point.objective.merge(detach(point.theta), detach(point.parent));
-  const auto choice = detail::make_rows(detail::RowKind::kEmpirical, 1, 0, point.objective);
+  const auto choice = detail::RowChoice{detail::RowKind::kEmpirical};
   return [point, factors, layout, merged, choice, f = std::move(f)](const Batch& batch) {
     const detail::RowBatch rows(point.objective, merged, batch, choice, layout, false);
     const auto n = static_cast<double>(point.objective.data().size());  // the rows carry sqrt(1/N)

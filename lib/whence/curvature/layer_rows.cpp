@@ -8,6 +8,7 @@
 #include <cmath>
 #include <map>
 
+#include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/gram_operator.h"
@@ -15,8 +16,6 @@
 
 namespace whence::detail {
 namespace {
-
-constexpr double kScratchBytes = 1 << 28;
 
 std::string layer_of(const std::string& name) { return name.substr(0, name.rfind('.')); }
 bool is_weight(const std::string& name) { return name.ends_with(".weight"); }
@@ -55,10 +54,10 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
       break;
     }
     case RowKind::kFisher:
-      for (std::int64_t s = 0; s < choice.samples; ++s) {
+      for (std::int64_t s = 0; s < choice.noise.size(0); ++s) {
         const auto noise = choice.noise[s].index_select(0, batch.rows.cpu()).to(output.device());
         out.push_back(objective.loss().sampled_gradient(output, batch, noise) * scale /
-                      std::sqrt(static_cast<double>(choice.samples)));
+                      std::sqrt(static_cast<double>(choice.noise.size(0))));
       }
       break;
     case RowKind::kEmpirical: {
@@ -70,15 +69,6 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
   return out;
 }
 
-/// Rows of `x` so few at a time that `bytes_each` of scratch for one stays within bounds.
-template <class Body>
-void in_chunks(std::int64_t count, double bytes_each, const Body& body) {
-  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kScratchBytes / std::max(1.0, bytes_each)));
-  for (std::int64_t begin = 0; begin < count; begin += step) {
-    body(begin, std::min(step, count - begin));
-  }
-}
-
 /// [B, K, T outputs] of [B, T, K outputs], and back.
 at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t outer) {
   if (middle == 1 || outer == 1) {
@@ -88,12 +78,11 @@ at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t
 }
 
 /// Scratch for one vector of a product with these rows.
-double scratch_bytes(const LayerRows& rows) {
+std::int64_t scratch_bytes(const LayerRows& rows) {
   if (rows.formed.defined()) {
-    return static_cast<double>(rows.formed.size(0) * rows.formed.element_size());
+    return rows.formed.size(0) * rows.formed.element_size();
   }
-  return 2.0 *
-         static_cast<double>(rows.input.size(0) * rows.input.size(1) * rows.layer.outputs * rows.input.element_size());
+  return 2 * rows.examples * rows.input.size(1) * rows.layer.outputs * rows.input.element_size();
 }
 
 void form_where_smaller(LayerRows& rows) {
@@ -103,12 +92,11 @@ void form_where_smaller(LayerRows& rows) {
     return;
   }
   rows.formed = at::empty({b * r, o * columns}, rows.signal.options());
-  in_chunks(b, static_cast<double>(r * o * (t + columns) * rows.signal.element_size()),
-            [&](std::int64_t begin, std::int64_t length) {
-              const auto signal = rows.signal.narrow(0, begin, length).transpose(2, 3).reshape({length, r * o, t});
-              rows.formed.narrow(0, begin * r, length * r)
-                  .copy_(at::bmm(signal, rows.input.narrow(0, begin, length)).view({length * r, o * columns}));
-            });
+  in_chunks(b, r * o * (t + columns) * rows.signal.element_size(), [&](std::int64_t begin, std::int64_t length) {
+    const auto signal = rows.signal.narrow(0, begin, length).transpose(2, 3).reshape({length, r * o, t});
+    rows.formed.narrow(0, begin * r, length * r)
+        .copy_(at::bmm(signal, rows.input.narrow(0, begin, length)).view({length * r, o * columns}));
+  });
   rows.input = at::Tensor();
   rows.signal = at::Tensor();
 }
@@ -349,7 +337,7 @@ at::Tensor squared_norms(const LayerRows& rows) {
 }
 
 RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, const Objective& objective) {
-  RowChoice out{kind, samples, seed};
+  RowChoice out{kind};
   if (kind == RowKind::kFisher) {
     out.noise = Random(seed)
                     .stream("labels of the fisher")
@@ -453,14 +441,6 @@ std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
   const auto& objective = point.objective;
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.parent_layout().names(),
                          point.parent);
-}
-
-at::Tensor penalty_diagonal(const CurvaturePoint& point) {
-  const auto theta = leaves(point.theta);
-  const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
-  auto out = at::zeros_like(ones);
-  hessian_piece(point.objective.penalty(theta, detach(point.parent)), theta)->add_product(ones, out);
-  return out[0];
 }
 
 void add_row_mixed_product(const CurvaturePoint& point, const LayerLayout& trained, const LayerLayout& parent,

@@ -26,11 +26,11 @@ class PieceSum : public LinearOperator {
         theta_(leaves(theta)),
         parent_(detach(parent)),
         make_(std::move(make)),
-        penalty_(diagonal(*make_(objective_, theta_, parent_, nullptr), theta_)) {
+        penalty_(penalty_diagonal({objective_, theta, parent})) {
     const auto n = static_cast<double>(objective_.data().size());
     if (graph_bytes_per_example(objective_, theta_, parent_) * n <= graph_bytes) {
       objective_.for_each_batch(
-          [&](const Batch& batch) { kept_.push_back(make_(objective_, theta_, parent_, &batch)); });
+          [&](const Batch& batch) { kept_.push_back(make_(objective_, theta_, parent_, batch)); });
     }
   }
 
@@ -45,7 +45,7 @@ class PieceSum : public LinearOperator {
     }
     if (kept_.empty()) {
       objective_.for_each_batch(
-          [&](const Batch& batch) { make_(objective_, theta_, parent_, &batch)->add_product(x, out); });
+          [&](const Batch& batch) { make_(objective_, theta_, parent_, batch)->add_product(x, out); });
     }
     return out;
   }
@@ -55,21 +55,13 @@ class PieceSum : public LinearOperator {
     const auto rows = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
     const auto batch = objective_.data().batch(rows);
     auto out = at::zeros_like(x);
-    make_(objective_, theta_, parent_, &batch)->add_product(x, out);
+    make_(objective_, theta_, parent_, batch)->add_product(x, out);
     out.mul_(static_cast<double>(n) / static_cast<double>(batch_size));  // batch losses carry 1/N each
     return out.add_(x * penalty_);
   }
   std::int64_t examples() const override { return objective_.data().size(); }
 
  private:
-  /// Every tuning's penalty is a sum over entries, so its second derivative is diagonal.
-  static at::Tensor diagonal(const Piece& penalty, const TensorList& theta) {
-    const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
-    auto out = at::zeros_like(ones);
-    penalty.add_product(ones, out);
-    return out[0];
-  }
-
   Objective objective_;
   TensorList theta_, parent_;
   PieceMaker make_;
@@ -101,6 +93,14 @@ OperatorPtr sum_of_pieces(const Objective& objective, const TensorList& theta, c
 
 std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta) {
   return std::make_unique<HessianPiece>(value, theta);
+}
+
+at::Tensor penalty_diagonal(const CurvaturePoint& point) {
+  const auto theta = leaves(point.theta);
+  const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
+  auto out = at::zeros_like(ones);
+  hessian_piece(point.objective.penalty(theta, detach(point.parent)), theta)->add_product(ones, out);
+  return out[0];
 }
 
 Objective fixed_examples(const Objective& objective, std::int64_t count, std::int64_t seed) {

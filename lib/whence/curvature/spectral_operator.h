@@ -22,4 +22,7 @@ class SpectralOperator : public LinearOperator {
   virtual at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const = 0;
 };
 
+/// x -> x * values for each row of x; values [P].
+std::shared_ptr<const SpectralOperator> diagonal_operator(at::Tensor values);
+
 }  // namespace whence

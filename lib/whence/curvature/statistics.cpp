@@ -3,15 +3,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-
+#include "whence/core/chunks.h"
 #include "whence/curvature/detail/pieces.h"
 
 namespace whence::detail {
 namespace {
 
 constexpr std::int64_t kExactOutputs = 16;
-constexpr double kScratchBytes = 1 << 28;
 
 RowKind kind_of(const std::string& labels, std::int64_t outputs) {
   if (labels == "data") {
@@ -47,13 +45,10 @@ at::Tensor squared_gradients(const LayerRows& rows, const at::Tensor& left, cons
     return at::mm(squares.t(), input.squeeze(1).square());
   }
   auto out = at::zeros({o, columns}, signal.options());
-  const auto each = static_cast<double>(r * o * (columns + t) * signal.element_size());
-  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kScratchBytes / each));
-  for (std::int64_t begin = 0; begin < b; begin += step) {
-    const auto length = std::min(step, b - begin);
+  in_chunks(b, r * o * (columns + t) * signal.element_size(), [&](std::int64_t begin, std::int64_t length) {
     const auto part = signal.narrow(0, begin, length).transpose(2, 3).reshape({length, r * o, t});
     out.add_(at::bmm(part, input.narrow(0, begin, length)).square_().view({length * r, o, columns}).sum(0));
-  }
+  });
   return out;
 }
 

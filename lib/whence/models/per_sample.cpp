@@ -6,12 +6,11 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <functional>
+
+#include "whence/core/chunks.h"
 
 namespace whence {
 namespace {
-
-constexpr std::int64_t kScratchBytes = std::int64_t{1} << 28;
 
 struct Seen {
   TapeEntry entry;
@@ -56,15 +55,6 @@ std::vector<Seen> see(const Model& model, const Loss& loss, const ParameterSet& 
   return out;
 }
 
-/// Calls body(begin, length) over 0 .. count-1 in pieces of which each needs at most kScratchBytes.
-void in_pieces(std::int64_t count, std::int64_t bytes_each,
-               const std::function<void(std::int64_t, std::int64_t)>& body) {
-  const auto piece = std::max<std::int64_t>(1, kScratchBytes / std::max<std::int64_t>(1, bytes_each));
-  for (std::int64_t begin = 0; begin < count; begin += piece) {
-    body(begin, std::min(piece, count - begin));
-  }
-}
-
 std::int64_t outputs_of(const TapeEntry& entry, const at::Tensor& signal) {
   return entry.kind == TapeEntry::Kind::kLinear ? signal.size(-1) : signal.size(1);
 }
@@ -93,7 +83,7 @@ std::int64_t gradient_bytes(const Seen& seen) {
 void add_factored_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
   const auto& input = seen.entry.input;
   const auto bytes_each = seen.signal.numel() * seen.signal.element_size();
-  in_pieces(directions.size(0), bytes_each, [&](std::int64_t begin, std::int64_t length) {
+  in_chunks(directions.size(0), bytes_each, [&](std::int64_t begin, std::int64_t length) {
     const auto rows = directions.narrow(0, begin, length).flatten(0, 1);                   // [k out, in]
     const auto seen_through = at::mm(input, rows.t()).view({input.size(0), length, -1});   // [B, k, out]
     const auto products = at::bmm(seen_through, seen.signal.unsqueeze(2)).squeeze(2).t();  // [k, B]
@@ -104,7 +94,7 @@ void add_factored_products(const Seen& seen, const at::Tensor& directions, at::T
 /// The same through gradients, formed for some examples at a time.
 void add_formed_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
   const auto rows = directions.flatten(1);  // [K, entries]
-  in_pieces(seen.signal.size(0), gradient_bytes(seen), [&](std::int64_t begin, std::int64_t length) {
+  in_chunks(seen.signal.size(0), gradient_bytes(seen), [&](std::int64_t begin, std::int64_t length) {
     const auto part = examples(seen, begin, length);
     scores.narrow(1, begin, length).add_(at::mm(rows, weight_gradients(part.entry, part.signal).t()));
   });
@@ -151,7 +141,7 @@ at::Tensor squared_weight_norms(const std::vector<Seen>& uses) {
     return squared_row_norms(first.entry.input) * squared_row_norms(first.signal);
   }
   auto out = at::zeros({first.signal.size(0)}, first.signal.options().dtype(at::kDouble));
-  in_pieces(out.size(0), gradient_bytes(first), [&](std::int64_t begin, std::int64_t length) {
+  in_chunks(out.size(0), gradient_bytes(first), [&](std::int64_t begin, std::int64_t length) {
     at::Tensor sum;
     for (const auto& use : uses) {
       const auto part = examples(use, begin, length);

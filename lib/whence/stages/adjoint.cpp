@@ -10,6 +10,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/tensors.h"
+#include "whence/curvature/spectral_operator.h"
 
 namespace whence {
 namespace {
@@ -79,20 +80,6 @@ std::vector<std::array<std::int64_t, 3>> entries_from_parent(const Stage& stage)
   }
   return out;
 }
-
-/// x -> x * entries, for each row.
-class EntrywiseOperator : public LinearOperator {
- public:
-  explicit EntrywiseOperator(at::Tensor entries) : entries_(std::move(entries)) {}
-  std::int64_t size() const override { return entries_.size(0); }
-  at::TensorOptions options() const override { return entries_.options(); }
-
- protected:
-  at::Tensor do_apply(const at::Tensor& x) const override { return x * entries_; }
-
- private:
-  at::Tensor entries_;
-};
 
 /// Of one block solved in several parts: the worst outcome, and what all of them cost.
 void add_summaries(std::vector<SolverSummary>& total, const std::vector<SolverSummary>& part) {
@@ -247,7 +234,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       }
       if (!at.trajectory.empty() && !at.trajectory[i].preconditioner.empty()) {
         segment.root = flatten(at.trajectory[i].preconditioner).sqrt();
-        const OperatorPtr scale = std::make_shared<EntrywiseOperator>(segment.root);
+        const OperatorPtr scale = diagonal_operator(segment.root);
         solved = scale * solved * scale;
         point = nullptr;  // factors fitted at the point would be those of another system
       }

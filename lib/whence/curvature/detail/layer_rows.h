@@ -46,8 +46,6 @@ enum class RowKind {
 };
 struct RowChoice {
   RowKind kind = RowKind::kGaussNewton;
-  std::int64_t samples = 1;
-  std::uint64_t seed = 0;
   at::Tensor noise = {};  ///< kFisher: [samples, N, C], so that an example's labels do not depend on its batch.
 };
 /// With its noise drawn.
@@ -101,9 +99,6 @@ OperatorPtr row_operator(const CurvaturePoint& point, const LayerLayout& layout,
 /// The layout of what the point trains, or null (see LayerLayout::of).
 std::optional<LayerLayout> trained_layout(const CurvaturePoint& point);
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
-
-/// The penalty's second derivative in theta, which is diagonal for every tuning: [P].
-at::Tensor penalty_diagonal(const CurvaturePoint& point);
 
 /// out [K, parent] += J_parent' J_theta v.
 void add_row_mixed_product(const CurvaturePoint& point, const LayerLayout& trained, const LayerLayout& parent,

@@ -8,7 +8,7 @@
 
 namespace whence::detail {
 
-/// The second derivative of one summand of an objective: a batch's losses, or the penalty. Holds an autograd graph.
+/// The second derivative of one summand of an objective: a batch's losses, or the penalty.
 class Piece {
  public:
   virtual ~Piece() = default;
@@ -16,9 +16,9 @@ class Piece {
   virtual void add_product(const at::Tensor& x, at::Tensor& out) const = 0;
 };
 
-/// Makes the piece of a batch; without a batch, that of the penalty.
+/// Makes the piece of a batch's losses.
 using PieceMaker = std::function<std::unique_ptr<Piece>(const Objective&, const TensorList& theta_leaves,
-                                                        const TensorList& parent, const Batch* batch)>;
+                                                        const TensorList& parent, const Batch& batch)>;
 
 /// The sum of the pieces of an objective as an operator in theta. Graphs of all batches are built once and kept where
 /// they take at most `graph_bytes`, by an estimate from the layers that one example passes; else rebuilt in every
@@ -28,6 +28,9 @@ OperatorPtr sum_of_pieces(const Objective& objective, const TensorList& theta, c
 
 /// The exact Hessian's piece of the scalar `value` in `theta`.
 std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta);
+
+/// The penalty's second derivative in theta, which is diagonal for every tuning, each being a sum over entries: [P].
+at::Tensor penalty_diagonal(const CurvaturePoint& point);
 
 /// The objective over `count` of its examples, drawn without replacement; all of them where count is 0 or more than
 /// there are. What the option `examples` of a curvature means: a fixed large batch.
