@@ -47,14 +47,7 @@ class DataInfSolver : public Solver {
     std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
       const auto start = std::chrono::steady_clock::now();
       x = inverse_->apply(b);
-      if (residual_) {
-        return approximate_summaries(system_, b, x, start, "the mean of the examples' inverses");
-      }
-      SolverSummary summary;
-      summary.termination = Termination::kApproximate;
-      summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      summary.message = "the mean of the examples' inverses; its residual was not measured";
-      return std::vector<SolverSummary>(static_cast<std::size_t>(b.size(0)), summary);
+      return approximate_summaries(system_, b, x, start, "the mean of the examples' inverses", residual_);
     }
 
    private:

@@ -36,18 +36,10 @@ class SpectralInverse : public Inverse {
       largest = std::max(largest, h.abs().max().item<double>());
       return system_.filter(h, 1e-12 * largest);
     });
-    if (!residual_) {
-      SolverSummary summary;
-      summary.termination = Termination::kApproximate;
-      summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      summary.products = 0;
-      summary.message = "the factors' inverse; its residual was not measured";
-      return std::vector<SolverSummary>(static_cast<std::size_t>(b.size(0)), summary);
-    }
-    auto summaries = approximate_summaries(system_, b, x, start,
-                                           own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors");
+    auto summaries = approximate_summaries(
+        system_, b, x, start, own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors", residual_);
     for (auto& summary : summaries) {
-      if (own_) {
+      if (own_ && residual_) {
         summary.termination = Termination::kConverged;
       }
     }

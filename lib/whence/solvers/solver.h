@@ -69,11 +69,12 @@ struct System {
   std::shared_ptr<const CurvaturePoint> point = nullptr;
 };
 
-/// Summaries of an approximate inverse x = f(A) b: residuals measured against A, for the cost of a product a row (two
-/// for filters other than damped), and kApproximate. `start` is when the work began.
+/// Summaries of an approximate inverse x = f(A) b: kApproximate, with residuals measured against A where `measure` is
+/// true and the filter is an inverse, for the cost of a product a row (two for filters other than damped). `start` is
+/// when the work began.
 std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
                                                  std::chrono::steady_clock::time_point start,
-                                                 const std::string& message);
+                                                 const std::string& message, bool measure);
 
 /// A filtered inverse of an operator under some solver, ready to be applied to blocks.
 class Inverse {

@@ -41,7 +41,7 @@ class WoodburyInverse : public Inverse {
     const auto whole = damped(a_, system_.filter.damping);
     x = x + solve(b - whole->apply(x));  // one step of refinement takes float32's rounding out
     auto summaries =
-        approximate_summaries(system_, b, x, start, fmt::format("Cholesky of {} rows in the dual", a_->rows()));
+        approximate_summaries(system_, b, x, start, fmt::format("Cholesky of {} rows in the dual", a_->rows()), true);
     for (auto& summary : summaries) {
       summary.termination = Termination::kConverged;
     }
