@@ -1,0 +1,51 @@
+#include "whence/data/detail/tokenizer/model.h"
+
+#include <fmt/format.h>
+
+#include "whence/data/detail/tokenizer/stages.h"
+
+namespace whence::detail {
+
+Vocabulary Vocabulary::read(const Component& component) {
+  const auto& entries = component.value("vocab");
+  if (!entries.is_object()) {
+    component.fail("key \"vocab\": expected an object of ids");
+  }
+  Vocabulary vocabulary;
+  for (const auto& [token, entry] : entries.items()) {
+    const auto id = read_id(entry);
+    if (!id || static_cast<std::size_t>(*id) > 16 * (entries.size() + 65536)) {
+      component.fail(
+          fmt::format("vocab: token \"{}\" has the id {}, expected an integer in proportion to the {} tokens", token,
+                      entry.dump(), entries.size()));
+    }
+    vocabulary.add(token, *id);
+  }
+  return vocabulary;
+}
+
+void Vocabulary::add(std::string token, std::int32_t id) {
+  const std::string_view text = texts_.emplace_back(std::move(token));
+  ids_.insert_or_assign(text, id);
+  tokens_.resize(std::max(tokens_.size(), static_cast<std::size_t>(id) + 1));
+  tokens_[static_cast<std::size_t>(id)] = text;
+}
+
+std::int32_t Vocabulary::find(std::string_view token) const {
+  const auto found = ids_.find(token);
+  return found == ids_.end() ? kNone : found->second;
+}
+
+std::string_view Vocabulary::token(std::int32_t id) const {
+  return id < 0 || id >= end() ? std::string_view{} : tokens_[static_cast<std::size_t>(id)];
+}
+
+std::string byte_token(unsigned char byte) { return fmt::format("<0x{:02X}>", byte); }
+
+std::unique_ptr<TokenModel> read_model(const Component& component) {
+  static const StageReaders<std::unique_ptr<TokenModel>(const Component&)> kReaders = {
+      {"BPE", read_bpe}, {"Unigram", read_unigram}, {"WordLevel", read_word_level}, {"WordPiece", read_word_piece}};
+  return find_reader("model", kReaders, component)(component);
+}
+
+}  // namespace whence::detail
