@@ -1,0 +1,52 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "whence/core/registry.h"
+
+namespace whence {
+
+/// The n demonstrations of a prompt and q queries asked after them, as a model sees them. Methods ask for the tensors
+/// they need; the labels are always there. Any floating type and device; the algebra is float64 on the CPU.
+struct IclTask {
+  at::Tensor labels = {};            ///< [n] int64, 0 .. classes - 1.
+  std::int64_t classes = 0;          ///< C.
+  at::Tensor query_labels = {};      ///< [q] int64; -1 where the right answer is not known.
+  at::Tensor states = {};            ///< [L, n, d]: the demonstrations' hidden states in L layers.
+  at::Tensor query_states = {};      ///< [L, q, d].
+  at::Tensor embeddings = {};        ///< [n, e]: of the demonstrations' texts, by any embedding model.
+  at::Tensor query_embeddings = {};  ///< [q, e].
+  at::Tensor attention =
+      {};  ///< [..., q, n]: weights from a query's position to a demonstration's, any heads and layers.
+
+  std::int64_t demonstrations() const { return labels.size(0); }
+  std::int64_t queries() const { return query_labels.size(0); }
+};
+
+/// Throws InvalidArgument unless both labels have their shape, type and range, with at least one demonstration.
+void check_labels(const IclTask& task);
+
+/// What a method says of the demonstrations: float64 on the CPU, undefined where the method has no such score.
+struct IclScores {
+  at::Tensor test = {};           ///< [q, n]; positive: the demonstration helps the query.
+  at::Tensor self = {};           ///< [n]; high: the others do not explain the demonstration, a suspect.
+  at::Tensor leave_one_out = {};  ///< [q, n]; positive: without the demonstration the query's loss is higher.
+  at::Tensor prediction = {};     ///< [q, C].
+};
+
+/// A way to say which demonstrations of a prompt an answer comes from.
+class IclMethod {
+ public:
+  virtual ~IclMethod() = default;
+  /// Throws InvalidArgument where the task lacks what the method needs or a shape is wrong, NumericalError where a
+  /// number is not finite.
+  virtual IclScores score(const IclTask& task) const = 0;
+};
+
+template <>
+std::span<const Method<IclMethod>> methods<IclMethod>();
+template <>
+std::string_view room_noun<IclMethod>();
+
+}  // namespace whence

@@ -1,0 +1,53 @@
+#include "whence/icl/icl_method.h"
+#include "whence/icl/state_kernel.h"
+
+// One line a method or kernel: X(id, name, what it is, where it comes from). A file of lib/whence/icl/ ends with
+// WHENCE_METHOD(IclMethod or StateKernel, ID, …).
+#define WHENCE_ICL_METHODS(X)                                                                                  \
+  X(ridge, "ridge", "influence in the ridge regression on hidden states, in closed form; exact leave-one-out", \
+    "DETAIL: Zhou et al. 2024")                                                                                \
+  X(embedding, "embedding", "cosine of given embeddings of the query's text and the demonstration's",          \
+    "Liu et al. 2022")                                                                                         \
+  X(attention, "attention", "given attention weights, averaged", "Jain and Wallace 2019")                      \
+  X(random_scores, "random", "standard normal numbers: the baseline of knowing nothing", "")
+
+#define WHENCE_STATE_KERNELS(X)                                         \
+  X(dot, "dot", "inner product of hidden states", "Zhou et al. 2024")   \
+  X(cosine, "cosine", "inner product of hidden states of length 1", "") \
+  X(rbf, "rbf", "Gaussian of the distance; bandwidth by the median", "Gretton et al. 2012")
+
+namespace whence {
+
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(IclMethod, id)
+WHENCE_ICL_METHODS(X)
+#undef X
+#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(StateKernel, id)
+WHENCE_STATE_KERNELS(X)
+#undef X
+
+template <>
+std::span<const Method<IclMethod>> methods<IclMethod>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<IclMethod> table[] = {WHENCE_ICL_METHODS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::span<const Method<StateKernel>> methods<StateKernel>() {
+#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
+  static constexpr Method<StateKernel> table[] = {WHENCE_STATE_KERNELS(X)};
+#undef X
+  return table;
+}
+
+template <>
+std::string_view room_noun<IclMethod>() {
+  return "method";
+}
+template <>
+std::string_view room_noun<StateKernel>() {
+  return "kernel";
+}
+
+}  // namespace whence

@@ -1,0 +1,88 @@
+// What the dual form saves over the arithmetic of DETAIL's authors, which solves a d x d system for each demonstration:
+//   whence_bench_icl
+// One layer, one query, float64, random hidden states; medians of three. The d x d system is factored by LAPACK through
+// torch, as theirs is. At d = 4096 one factorization is timed and multiplied. Keep the machine idle.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "whence/core/parallel.h"
+#include "whence/core/random.h"
+#include "whence/icl/ridge_view.h"
+
+using namespace whence;
+
+namespace {
+
+double seconds(const std::function<void()>& work, int times = 3) {
+  std::vector<double> found;
+  for (int i = 0; i < times; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    found.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(found.begin(), found.begin() + times / 2, found.end());
+  return found[static_cast<std::size_t>(times / 2)];
+}
+
+IclTask made_task(std::int64_t n, std::int64_t d, std::int64_t queries) {
+  Random random(1);
+  IclTask task{.labels = random.uniform({n}, 0, 4).to(at::kLong),
+               .classes = 4,
+               .query_labels = at::zeros({queries}, at::kLong),
+               .states = random.normal({1, n, d}).to(at::kFloat),
+               .query_states = random.normal({1, queries, d}).to(at::kFloat)};
+  return task;
+}
+
+/// The test scores of the first `count` demonstrations for the first query, from H factored anew for each: [count].
+at::Tensor refactored(const IclTask& task, std::int64_t count) {
+  const auto m = task.states[0].to(at::kDouble), query = task.query_states[0].narrow(0, 0, 1).to(at::kDouble);
+  const auto y = at::eye(task.classes, at::kDouble).index_select(0, task.labels);
+  const auto h = m.t().mm(m) + at::eye(m.size(1), at::kDouble);
+  const auto beta = at::linalg_solve(h, m.t().mm(y));
+  const auto target = at::eye(task.classes, at::kDouble)[task.query_labels[0].item<std::int64_t>()];
+  const auto g_query = query.t().mm(query.mm(beta) - target) + beta;
+  auto scores = at::empty({count}, at::kDouble);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto row = m.narrow(0, i, 1);
+    scores[i] = (g_query * at::linalg_solve(h, row.t().mm(row.mm(beta) - y[i]) + beta)).sum();
+  }
+  return scores;
+}
+
+}  // namespace
+
+int main() {
+  set_threads(0);
+  fmt::print("{} threads\n", threads());
+  for (const std::int64_t d : {1000, 4096}) {
+    const auto task = made_task(20, d, 1);
+    IclScores scores;
+    const double ours = seconds([&] { scores = ridge_scores(task, {}); }, 21);
+    at::Tensor theirs;
+    double time = 0;
+    if (d == 1000) {
+      time = seconds([&] { theirs = refactored(task, 20); });
+    } else {
+      const double none = seconds([&] { refactored(task, 0); }, 1);
+      time = none + 20 * (seconds([&] { theirs = refactored(task, 1); }, 1) - none);
+    }
+    const double off = ((scores.test[0].narrow(0, 0, theirs.size(0)) - theirs).norm() / theirs.norm()).item<double>();
+    fmt::print(
+        "n = 20, d = {}: closed form {:.2f} ms, d x d systems {:.0f} ms{}: {:.0f} times; scores differ by {:.0e}\n", d,
+        1e3 * ours, 1e3 * time, d == 1000 ? "" : " (from one of 20)", time / ours, off);
+  }
+  for (const double self_lambda : {0., 1e-9}) {
+    const auto task = made_task(1000, 4096, 100);
+    fmt::print("n = 1000, d = 4096, 100 queries, self-lambda {}: {:.2f} s\n", self_lambda > 0 ? "1e-9" : "= lambda",
+               seconds([&] { ridge_scores(task, {.self_lambda = self_lambda}); }));
+  }
+  for (const std::int64_t n : {2000}) {
+    const auto task = made_task(n, 512, 100);
+    fmt::print("n = {}, d = 512, 100 queries: {:.2f} s\n", n, seconds([&] { ridge_scores(task, {}); }));
+  }
+}

@@ -1,0 +1,94 @@
+// The contract of every method that scores demonstrations, and the baselines.
+#include "made.h"
+
+using namespace whence;
+using test::relative_error;
+using test::Tolerance;
+
+namespace {
+
+/// A task with all that any method asks for.
+IclTask full_task() {
+  auto task = test::made_task({.layers = 2}, 1);
+  Random random(2);
+  task.embeddings = random.normal({8, 6});
+  task.query_embeddings = random.normal({4, 6});
+  task.attention = random.uniform({2, 3, 4, 8}, 0, 1);
+  return task;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("icl");
+
+TEST_CASE("every method scores each demonstration for each query, finitely and twice to the bit") {
+  const auto task = full_task();
+  for (const auto& method : methods<IclMethod>()) {
+    CAPTURE(method.name);
+    const auto scores = create<IclMethod>(method.name)->score(task);
+    REQUIRE(scores.test.defined());
+    CHECK(scores.test.sizes() == at::IntArrayRef({4, 8}));
+    CHECK((scores.test.scalar_type() == at::kDouble));
+    CHECK(at::isfinite(scores.test).all().item<bool>());
+    CHECK(at::equal(scores.test, create<IclMethod>(method.name)->score(task).test));
+    auto bad = task;
+    bad.labels = at::full({8}, 9, at::kLong);
+    CHECK_THROWS_WITH_AS(create<IclMethod>(method.name)->score(bad),
+                         "icl: labels[0] = 9, expected 0 .. 2 for 3 classes", InvalidArgument);
+    CHECK_THROWS_WITH_AS(create<IclMethod>(std::string(method.name) + ":nonsense=1"), doctest::Contains("known:"),
+                         InvalidArgument);
+  }
+  CHECK_THROWS_WITH_AS(create<IclMethod>("rigde"),
+                       doctest::Contains("unknown method \"rigde\"; did you mean \"ridge\"?"), InvalidArgument);
+  CHECK(resolved_spec<IclMethod>("ridge:kernel=rbf:bandwidth=2,lambda=3") ==
+        "ridge:lambda=3,self-lambda=0,regulariser=true,kernel=rbf:bandwidth=2,projection=0,seed=0");
+}
+
+TEST_CASE("embedding: cosine of the embeddings given") {
+  const auto task = full_task();
+  const auto scores = create<IclMethod>("embedding")->score(task);
+  const auto unit = [](const at::Tensor& x) { return x / x.norm(2, {1}, true); };
+  CHECK(relative_error(scores.test, unit(task.query_embeddings).mm(unit(task.embeddings).t())) <
+        Tolerance::kSameAlgebra);
+  CHECK_FALSE(scores.self.defined());
+  CHECK_FALSE(scores.prediction.defined());
+  auto bad = task;
+  bad.embeddings.reset();
+  CHECK_THROWS_WITH_AS(create<IclMethod>("embedding")->score(bad), "icl: embeddings are absent, expected [n, e]",
+                       InvalidArgument);
+  bad.embeddings = task.embeddings.narrow(1, 0, 5);
+  CHECK_THROWS_WITH_AS(create<IclMethod>("embedding")->score(bad),
+                       "icl: query embeddings are Double [4, 6], expected [q, e] = [4, 5] of a floating type",
+                       InvalidArgument);
+}
+
+TEST_CASE("attention: the mean over whatever comes before queries and demonstrations") {
+  auto task = full_task();
+  const auto method = create<IclMethod>("attention");
+  CHECK(relative_error(method->score(task).test, task.attention.mean({0, 1})) < Tolerance::kSameAlgebra);
+  const auto one = task.attention[1][2].clone();
+  task.attention = one;
+  CHECK(relative_error(method->score(task).test, one) == 0);
+  task.attention = one.narrow(1, 0, 7);
+  CHECK_THROWS_WITH_AS(method->score(task),
+                       "icl: attention weights are Double [4, 7], expected [..., q, n] = [4, 8] of a floating type",
+                       InvalidArgument);
+  task.attention.reset();
+  CHECK_THROWS_WITH_AS(method->score(task), "icl: attention weights are absent, expected [..., q, n]", InvalidArgument);
+  task.attention = one.clone().fill_(NAN);
+  CHECK_THROWS_AS(method->score(task), NumericalError);
+}
+
+TEST_CASE("random: the seed's, and standard normal") {
+  auto task = test::made_task({.demonstrations = 200, .queries = 100});
+  const auto scores = create<IclMethod>("random:seed=5")->score(task);
+  CHECK(at::equal(scores.test, create<IclMethod>("random:seed=5")->score(task).test));
+  CHECK_FALSE(at::equal(scores.test, create<IclMethod>("random:seed=6")->score(task).test));
+  CHECK(std::abs(scores.test.mean().item<double>()) < 4 / std::sqrt(20000.));
+  CHECK(scores.test.square().mean().item<double>() == doctest::Approx(1).epsilon(4 * std::sqrt(2 / 20000.)));
+  CHECK(scores.self.sizes() == at::IntArrayRef({200}));
+  CHECK_THROWS_WITH_AS(create<IclMethod>("random:seed=-1"), doctest::Contains("option seed = -1, expected >= 0"),
+                       InvalidArgument);
+}
+
+TEST_SUITE_END();
