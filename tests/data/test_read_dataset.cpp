@@ -119,13 +119,15 @@ TEST_CASE("data table: keys are checked by name, with the nearest") {
   const auto refuse = [](const json& table, const std::string& part) {
     CHECK_MESSAGE_HOLDS(InvalidArgument, part, read_dataset(table, ".", TargetKind::kClasses));
   };
-  refuse(json::array(), "data: key format is missing, expected one of idx, cifar, csv, tsv, safetensors");
+  refuse(json::array(), "data: the list of tables is empty");
+  refuse(json::array({1}), "data: a list of tables is for models of texts");
+  refuse(json::object(), "data: key format is missing, expected one of idx, cifar, csv, tsv, jsonl, text, safetensors");
   refuse({{"images", "a"}}, "data: key format is missing");
   refuse({{"format", 3}}, "data: key format is missing");
   refuse({{"format", "idz"}}, "unknown data format \"idz\"; did you mean \"idx\"?");
   refuse({{"format", "idx:images=a"}}, "unknown option \"images\"");
   refuse({{"format", "idx"}, {"image", "a"}},
-         "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, classes, limit");
+         "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, classes, skip, limit");
   refuse({{"format", "idx"}, {"images", "a"}}, "idx: key labels is missing, expected a path");
   refuse({{"format", "idx"}, {"images", ""}, {"labels", "b"}}, "idx: key images = \"\", expected a path");
   refuse({{"format", "idx"}, {"images", {"a"}}, {"labels", "b"}}, "idx: key images = [\"a\"], expected a path");
@@ -152,7 +154,8 @@ TEST_CASE("registry: every format lists its keys once, ending with those all hav
       CHECK(!key.bound.empty());
       CHECK(!key.help.empty());
     }
-    CHECK(names[names.size() - 2] == "classes");
+    CHECK(names[names.size() - 3] == "classes");
+    CHECK(names[names.size() - 2] == "skip");
     CHECK(names.back() == "limit");
     std::sort(names.begin(), names.end());
     CHECK(std::adjacent_find(names.begin(), names.end()) == names.end());

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -10,19 +11,37 @@
 
 namespace whence {
 
-/// What a loss wants of a table's label column: class numbers, or values as they are.
-enum class TargetKind { kClasses, kValues };
+/// What a loss compares outputs with: class numbers, values as they are, or, of texts, the token after each place or
+/// the tokens that were hidden.
+enum class TargetKind { kClasses, kValues, kNextTokens, kMaskedTokens };
+
+class Tokenizer;
+
+/// The tokens of N texts, end to end.
+struct TokenSequences {
+  at::Tensor tokens;           ///< [S] int32: what the model is given.
+  at::Tensor types;            ///< [S] uint8 token types; undefined: all 0.
+  at::Tensor targets;          ///< [S] int32: the token to be predicted at each place, -1 for none. Undefined: classes.
+  at::Tensor begins, lengths;  ///< [N] int64: where each text lies.
+  at::Tensor asked;            ///< [N] int64: the place in each text where a word is asked for. Undefined: none is.
+  at::Tensor words;            ///< [C] int64: the tokens of the words that stand for the classes.
+  std::int64_t vocabulary = 0;
+  std::int64_t cut = 0;                        ///< Texts that were longer than the longest allowed, and lost their end.
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< Null where the tokens came without one.
+};
 
 /// Examples in memory or in a mapped file, with ids that survive every filter. Immutable and cheap to copy.
 class Dataset {
  public:
   struct Contents {
-    at::Tensor inputs;                 ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for.
-    at::Tensor targets;                ///< [N] int64 class numbers, or [N, k] floating values.
-    at::Tensor ids;                    ///< [N] int64.
-    double scale = 1;                  ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
-    std::vector<std::string> classes;  ///< Name of each class number; empty for values.
-    std::vector<std::filesystem::path> files;  ///< Where it came from.
+    at::Tensor inputs;  ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for. Undefined: texts.
+    at::Tensor targets;  ///< [N] int64 class numbers, or [N, k] floating values. Undefined: tokens are predicted.
+    at::Tensor ids;      ///< [N] int64.
+    double scale = 1;    ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
+    std::vector<std::string> classes;                ///< Name of each class number; empty for values.
+    std::vector<std::filesystem::path> files;        ///< Where it came from.
+    TokenSequences texts = {};                       ///< In place of inputs.
+    TargetKind predicted = TargetKind::kNextTokens;  ///< Which tokens texts.targets are.
   };
   Dataset() = default;
   /// Throws InvalidArgument unless the shapes agree, every class number has a name and every value is finite.
@@ -31,43 +50,69 @@ class Dataset {
   std::int64_t size() const;
   const at::Tensor& ids() const { return contents_.ids; }
   const at::Tensor& targets() const { return contents_.targets; }
-  TargetKind target_kind() const { return contents_.classes.empty() ? TargetKind::kValues : TargetKind::kClasses; }
+  TargetKind target_kind() const;
+  bool is_text() const { return contents_.texts.tokens.defined(); }
+  const TokenSequences& texts() const { return contents_.texts; }
   const std::vector<std::string>& classes() const { return contents_.classes; }
   const std::vector<std::filesystem::path>& files() const { return contents_.files; }
-  /// Width of a prediction: the number of classes, or of values an example.
+  /// Width of a prediction: the number of classes, or of values an example, or of the vocabulary.
   std::int64_t outputs() const;
-  /// Shape of one example's input.
+  /// Outputs that a model needs a head for: none where it predicts tokens or words.
+  std::int64_t head_outputs() const;
+  /// Shape of one example's input; empty for texts.
   std::vector<std::int64_t> input_shape() const;
+  /// What is predicted, examples or, of texts, places: the bound of TokenLayout::serials.
+  std::int64_t predictions() const;
+  /// Tokens of all texts, and of the longest.
+  std::int64_t tokens() const;
+  std::int64_t longest() const;
 
   /// Examples begin .. end-1 with scaled inputs in the dataset's floating type (float64 until to() is called); values
   /// are in that type too. Inputs and targets are on the dataset's device, ids and rows on the CPU. Views of the
-  /// dataset where nothing is to be converted: not to be changed in place.
+  /// dataset where nothing is to be converted: not to be changed in place. Texts are laid out in rows as long as the
+  /// batch's longest, as many to a row as fit, unless packing is off.
   Batch batch(std::int64_t begin, std::int64_t end) const;
   /// The examples of `rows` ([B] int64 on the CPU), in that order.
   Batch batch(const at::Tensor& rows) const;
   /// The same examples with batches as `dtype` on `device`, converted from what is stored, whatever this dataset's
   /// type. Converts once and keeps the result when that takes at most 1 GiB.
   Dataset to(at::ScalarType dtype, at::Device device) const;
+  /// The text of each token of the text in `row`, which together are the text; the numbers of tokens that came without
+  /// a tokenizer.
+  std::vector<std::string> token_texts(std::int64_t row) const;
+  /// The same texts with one a row.
+  Dataset without_packing() const;
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
  private:
   Batch make_batch(at::Tensor inputs, at::Tensor targets, const at::Tensor& rows) const;
+  Batch text_batch(const at::Tensor& rows) const;
   void check_rows(const at::Tensor& rows) const;
 
   Contents contents_;
   at::Tensor ready_inputs_;  // scaled, in dtype_ on device_; undefined where each batch is converted on its own
   at::ScalarType dtype_ = at::kDouble;
   at::Device device_ = at::kCPU;
+  bool packed_ = true;
+};
+
+/// What a model of texts asks of the data.
+struct TextReading {
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< Null: tokens must come as such.
+  std::int64_t vocabulary = 0;                 ///< Tokens that the model knows.
+  std::int64_t context = 0;                    ///< The most tokens of an example.
 };
 
 /// Reads the dataset that a pipeline's data table describes: {"format": "idx", "images": PATH, "labels": PATH,
 /// "classes": [5, 6], "limit": 500}; interface.md lists the formats and `whence methods data` their keys. Paths are
 /// relative to `folder`; any file may be gzipped (.gz). `classes` keeps only those labels and numbers them in the order
-/// given, then `limit` keeps the first so many. `known_classes`, where not empty, are the classes of the stage that the
-/// examples are for: they then fix the numbering, and a label outside them is an error. Throws DataError naming the
-/// file and the place, InvalidArgument naming the key.
+/// given, then `limit` keeps the first so many. A list
+/// of tables is their texts one after the other, with ids that go on from table to table. `known_classes`, where not
+/// empty, are the classes of the stage that the examples are for: they then fix the numbering, and a label outside them
+/// is an error. `reading`, where not null, asks for texts. Throws DataError naming the file and the place,
+/// InvalidArgument naming the key.
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, TargetKind wanted,
-                     const std::vector<std::string>& known_classes = {});
+                     const std::vector<std::string>& known_classes = {}, const TextReading* reading = nullptr);
 
 }  // namespace whence

@@ -11,9 +11,19 @@
 
 namespace whence {
 
+/// Rows of a source of texts: cells by column.
+struct SourceRecords {
+  std::vector<std::string> columns;
+  std::vector<std::vector<std::string>> rows;
+  std::vector<std::int64_t> lines;  ///< Where each row starts in its file, from 1.
+  bool blocks = false;              ///< One long text, to be cut into examples.
+};
+
 /// Examples as their source holds them, before classes are numbered and any example is dropped.
 struct SourceExamples {
-  at::Tensor inputs;                     ///< [N, ...] any real dtype.
+  at::Tensor inputs;                     ///< [N, ...] any real dtype; undefined for texts, which have:
+  SourceRecords records;                 ///< texts as they are written, or
+  TokenSequences tokens;                 ///< as tokens, without a tokenizer.
   double scale = 1;                      ///< Multiplies the inputs: 1/255 for bytes.
   at::Tensor labels;                     ///< [N] int64; undefined where the targets are values.
   std::vector<std::string> label_names;  ///< What label i is called; empty: its decimal text.

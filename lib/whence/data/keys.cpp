@@ -19,6 +19,10 @@ bool read_value(const json& given, std::int64_t& value) {
   value = given.get<std::int64_t>();
   return true;
 }
+bool read_value(const json& given, double& value) {
+  value = given.is_number() ? given.get<double>() : 0;
+  return given.is_number();
+}
 bool read_value(const json& given, bool& value) {
   value = given.is_boolean() && given.get<bool>();
   return given.is_boolean();
@@ -38,6 +42,9 @@ bool read_value(const json& given, std::vector<std::string>& value) {
 }
 
 bool within_bound(std::int64_t value, const Takes& takes) { return value >= takes.low && value <= takes.high; }
+bool within_bound(double value, const Takes& takes) {
+  return value >= static_cast<double>(takes.low) && value <= static_cast<double>(takes.high);
+}
 template <class T>
 bool within_bound(const T&, const Takes&) {
   return true;
@@ -60,6 +67,7 @@ void read_any(const json& table, std::string_view format, std::string_view name,
 
 }  // namespace
 
+std::string key_text(double value) { return fmt::format("{}", value); }
 std::string key_text(std::int64_t value) { return std::to_string(value); }
 std::string key_text(bool value) { return value ? "true" : "false"; }
 std::string key_text(const std::string& value) { return value; }
@@ -67,6 +75,9 @@ std::string key_text(const std::vector<std::string>& value) { return fmt::format
 
 void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::int64_t& value) {
+  read_any(table, format, name, takes, value);
+}
+void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes, double& value) {
   read_any(table, format, name, takes, value);
 }
 void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes, bool& value) {

@@ -2,12 +2,14 @@
 
 // One line a format: X(id, name, what it is, where it comes from). The file lib/whence/data/ID.cpp defines make_ID;
 // safetensors.cpp being the container, the examples in it are safetensors_examples.cpp's.
-#define WHENCE_DATA_FORMATS(X)                                                                          \
-  X(idx, "idx", "arrays of one number type, as MNIST is shipped", "yann.lecun.com/exdb/mnist")          \
-  X(cifar, "cifar", "32 x 32 colour images, binary version", "cs.toronto.edu/~kriz/cifar.html")         \
-  X(csv, "csv", "a table of numbers, comma separated", "RFC 4180")                                      \
-  X(tsv, "tsv", "a table of numbers, tab separated, without quoting", "iana.org, tab-separated-values") \
-  X(safetensors, "safetensors", "tensors `inputs` [N, ...] and `targets` [N] or [N, k]",                \
+#define WHENCE_DATA_FORMATS(X)                                                                                        \
+  X(idx, "idx", "arrays of one number type, as MNIST is shipped", "yann.lecun.com/exdb/mnist")                        \
+  X(cifar, "cifar", "32 x 32 colour images, binary version", "cs.toronto.edu/~kriz/cifar.html")                       \
+  X(csv, "csv", "a table of numbers or texts, comma separated", "RFC 4180")                                           \
+  X(tsv, "tsv", "a table of numbers or texts, tab separated, without quoting", "iana.org, tab-separated-values")      \
+  X(jsonl, "jsonl", "texts, one JSON object a line", "jsonlines.org")                                                 \
+  X(text, "text", "plain text in blocks", "")                                                                         \
+  X(safetensors, "safetensors", "tensors `inputs` [N, ...] and `targets` [N] or [N, k]; or texts as `tokens` [N, T]", \
     "the safetensors format specification")
 
 namespace whence {

@@ -14,8 +14,10 @@ struct SafetensorsKeys {
   std::string file;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("file", self.file, detail::kRequiredPath,
-          "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] or [N, k] values");
+    field(
+        "file", self.file, detail::kRequiredPath,
+        "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] or [N, k] values; or of "
+        "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
   }
 };
 
@@ -25,6 +27,39 @@ at::Tensor named_tensor(const ParameterSet& tensors, std::string_view name, cons
         fmt::format("{}: no tensor \"{}\", it holds: {}", path.string(), name, fmt::join(tensors.names(), ", ")));
   }
   return tensors.at(name);
+}
+
+/// Padded tokens [N, T] end to end.
+TokenSequences read_tokens(const ParameterSet& tensors, const fs::path& path) {
+  const auto padded = tensors.at("tokens");
+  if (padded.dim() != 2 || padded.is_floating_point() || padded.numel() == 0) {
+    throw DataError(fmt::format("{}: tokens [{}] of {}, expected integers [N, T]", path.string(),
+                                fmt::join(padded.sizes(), ", "), c10::toString(padded.scalar_type())));
+  }
+  const auto count = padded.size(0), width = padded.size(1);
+  TokenSequences out;
+  out.lengths = tensors.contains("lengths") ? tensors.at("lengths").to(at::kLong) : at::full({count}, width, at::kLong);
+  if (out.lengths.sizes() != at::IntArrayRef{count} || out.lengths.min().item<std::int64_t>() < 1 ||
+      out.lengths.max().item<std::int64_t>() > width) {
+    throw DataError(fmt::format("{}: lengths, expected [{}] from 1 to {}", path.string(), count, width));
+  }
+  const auto real = at::arange(width, at::kLong).lt(out.lengths.unsqueeze(1));
+  const auto flat = [&](const at::Tensor& x, const char* name) {
+    if (x.sizes() != padded.sizes()) {
+      throw DataError(fmt::format("{}: {} [{}], expected [{}] as tokens", path.string(), name,
+                                  fmt::join(x.sizes(), ", "), fmt::join(padded.sizes(), ", ")));
+    }
+    return x.masked_select(real);
+  };
+  out.tokens = flat(padded, "tokens").to(at::kInt);
+  out.begins = out.lengths.cumsum(0) - out.lengths;
+  if (tensors.contains("types")) {
+    out.types = flat(tensors.at("types"), "types").to(at::kByte);
+  }
+  if (tensors.contains("predicted")) {
+    out.targets = flat(tensors.at("predicted"), "predicted").to(at::kInt).clamp_min(-1);
+  }
+  return out;
 }
 
 class SafetensorsFormat : public DataFormat {
@@ -37,13 +72,21 @@ class SafetensorsFormat : public DataFormat {
     SourceExamples source;
     source.files = {path};
     source.inputs_from = source.targets_from = path.string();
-    source.inputs = named_tensor(tensors, "inputs", path);
+    if (tensors.contains("tokens")) {
+      source.tokens = read_tokens(tensors, path);
+    } else {
+      source.inputs = named_tensor(tensors, "inputs", path);
+    }
+    if (source.tokens.tokens.defined() && !tensors.contains("targets")) {
+      return source;
+    }
     const auto targets = named_tensor(tensors, "targets", path);
     const bool values = targets.is_floating_point();
-    if (source.inputs.dim() < 1 || targets.dim() < 1 || targets.dim() > (values ? 2 : 1)) {
-      throw DataError(fmt::format("{}: inputs [{}] and {} targets [{}], expected [N, ...] and [N]{}", path.string(),
-                                  fmt::join(source.inputs.sizes(), ", "), values ? "floating" : "integer",
-                                  fmt::join(targets.sizes(), ", "), values ? " or [N, k]" : ""));
+    if ((source.inputs.defined() && source.inputs.dim() < 1) || targets.dim() < 1 || targets.dim() > (values ? 2 : 1)) {
+      throw DataError(
+          fmt::format("{}: inputs [{}] and {} targets [{}], expected [N, ...] and [N]{}", path.string(),
+                      fmt::join((source.inputs.defined() ? source.inputs : source.tokens.lengths).sizes(), ", "),
+                      values ? "floating" : "integer", fmt::join(targets.sizes(), ", "), values ? " or [N, k]" : ""));
     }
     if (values) {
       source.values = targets.dim() == 1 ? targets.unsqueeze(1) : targets;

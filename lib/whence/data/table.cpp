@@ -69,6 +69,8 @@ class TableReader {
 
   const std::vector<std::string>& names() const { return names_; }
   const std::string& cell(std::size_t column) const { return cells_[column]; }
+  const std::vector<std::string>& cells() const { return cells_; }
+  std::int64_t line() const { return line_; }
 
   double number(std::size_t column) const {
     double value = 0;
@@ -118,7 +120,36 @@ std::vector<std::size_t> input_columns(const TableKeys& keys, const std::vector<
   return columns;
 }
 
-/// Integers where all of `cells` are, otherwise the number of each among the distinct cells in order.
+/// Every column as text, and the labels where the loss wants classes.
+SourceExamples read_texts(TableReader& reader, const TableKeys& keys, std::string_view format, const fs::path& path,
+                          TargetKind wanted) {
+  SourceExamples source;
+  source.files = {path};
+  source.inputs_from = source.targets_from = path.string();
+  source.records.columns = reader.names();
+  std::vector<std::string> labels;
+  std::size_t label = 0;
+  if (wanted == TargetKind::kClasses) {
+    label = find_column(reader.names(), format, "label", keys.label, path);
+  }
+  while (reader.next()) {
+    source.records.rows.push_back(reader.cells());
+    source.records.lines.push_back(reader.line());
+    if (wanted == TargetKind::kClasses) {
+      if (reader.cell(label).empty()) {
+        reader.fail(label, "no label");
+      }
+      labels.push_back(reader.cell(label));
+    }
+  }
+  if (wanted == TargetKind::kClasses) {
+    set_labels(source, labels);
+  }
+  return source;
+}
+
+}  // namespace
+
 void set_labels(SourceExamples& source, const std::vector<std::string>& cells) {
   std::vector<std::int64_t> labels(cells.size());
   bool integers = true;
@@ -137,13 +168,14 @@ void set_labels(SourceExamples& source, const std::vector<std::string>& cells) {
   source.labels = at::tensor(labels, at::kLong);
 }
 
-}  // namespace
-
 SourceExamples read_table(const nlohmann::json& table, std::string_view format, const fs::path& folder,
                           TargetKind wanted, TakeRow take_row) {
   const auto keys = read_keys<TableKeys>(table, format);
   const auto path = folder / keys.file;
   TableReader reader(path, keys.header, take_row);
+  if (asks_for_texts(table)) {
+    return read_texts(reader, keys, format, path, wanted);
+  }
   const auto label = find_column(reader.names(), format, "label", keys.label, path);
   const auto columns = input_columns(keys, reader.names(), label, format, path);
 

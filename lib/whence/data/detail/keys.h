@@ -15,23 +15,26 @@ struct Takes {
   std::string_view text;         ///< As messages and the manual put it: "a path".
   std::string_view absent = "";  ///< What the manual shows as the default, where the value does not say it.
   bool required = false;
-  std::int64_t low = 0, high = std::numeric_limits<std::int64_t>::max();  ///< Bound of an integer.
+  std::int64_t low = 0, high = std::numeric_limits<std::int64_t>::max();  ///< Bound of a number.
 };
 inline constexpr Takes kRequiredPath{"a path", "required", true};
 
 /// The keys that every format takes, besides `format`.
 struct CommonKeys {
   std::vector<std::string> classes;
+  std::int64_t skip = 0;
   std::int64_t limit = std::numeric_limits<std::int64_t>::max();
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("classes", self.classes, Takes{"a list of labels", "all"},
           "keep only these labels and number them in this order");
-    field("limit", self.limit, Takes{">= 1", "all", false, 1}, "keep the first so many examples, after `classes`");
+    field("skip", self.skip, Takes{">= 0"}, "leave the first so many examples out, after `classes`");
+    field("limit", self.limit, Takes{">= 1", "all", false, 1}, "keep the first so many examples, after `skip`");
   }
 };
 
 std::string key_text(std::int64_t value);
+std::string key_text(double value);
 std::string key_text(bool value);
 std::string key_text(const std::string& value);
 std::string key_text(const std::vector<std::string>& value);
@@ -40,6 +43,8 @@ std::string key_text(const std::vector<std::string>& value);
 /// key is required and absent, or holds anything but what it takes. An integer does for a string.
 void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::int64_t& value);
+void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
+              double& value);
 void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
               bool& value);
 void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,

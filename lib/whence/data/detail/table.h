@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "whence/data/detail/keys.h"
+#include "whence/data/detail/texts.h"
 #include "whence/data/format.h"
 
 namespace whence::detail {
@@ -16,14 +17,16 @@ struct TableKeys {
   std::string label = "label";
   std::vector<std::string> input;
   bool header = true;
+  TextKeys texts;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("file", self.file, kRequiredPath, "the table");
     field("label", self.label, Takes{"a column name"}, "column of the labels, or of the values a loss asks for");
     field("input", self.input, Takes{"a list of column names", "all but the label"},
-          "columns of the inputs, all numbers");
+          "columns of the inputs where they are numbers");
     field("header", self.header, Takes{"true or false"},
           "whether line 1 names the columns; otherwise they are 0, 1, …");
+    TextKeys::fields(self.texts, field);
   }
 };
 
