@@ -51,11 +51,26 @@ TEST_SUITE("models") {
       constexpr int kDraws = 20000;
       auto mean = at::zeros_like(hessian);
       for (int i = 0; i < kDraws; ++i) {
-        const auto g = loss->sampled_gradient(output, batch, random.uniform({kExamples, kOutputs}, 1e-12, 1 - 1e-12));
+        const auto g = loss->sampled_gradient(
+            output, batch, random.uniform({kExamples, loss->noise_width(kOutputs)}, 1e-12, 1 - 1e-12));
         mean.add_(at::bmm(g.unsqueeze(2), g.unsqueeze(1)), 1.0 / kDraws);
       }
       CHECK(relative_error(mean, hessian) < 0.03);  // standard error about 1 / sqrt(20000)
     }
+  }
+
+  TEST_CASE("token losses sum over an example's predictions, or average") {
+    const auto sum = create<Loss>("next-token"), mean = create<Loss>("next-token:mean");
+    const auto batch = made_batch(*sum);
+    Random random(5);
+    const auto output = random.normal({kExamples, kOutputs});
+    const auto rows = create<Loss>("cross-entropy")->per_example(output, with_targets(batch.targets));
+    const auto sums = sum->per_example(output, batch), means = mean->per_example(output, batch);
+    CHECK(sums[0].item<double>() == doctest::Approx((rows[0] + rows[1]).item<double>()).epsilon(1e-14));
+    CHECK(means[0].item<double>() == doctest::Approx((rows[0] + rows[1]).item<double>() / 2).epsilon(1e-14));
+    CHECK(means[1].item<double>() == rows[2].item<double>());
+    CHECK(sums[3].item<double>() == 0);
+    CHECK(create<Loss>("masked-token:mean=true")->wants() == TargetKind::kMaskedTokens);
   }
 
   TEST_CASE("cross-entropy by hand") {

@@ -157,7 +157,8 @@ TEST_SUITE("models") {
                          InvalidArgument);
     CHECK_THROWS_WITH_AS(create<Model>("mlp:widths=4/0"), "mlp: option widths = 4/0, expected >= 1", InvalidArgument);
     CHECK_THROWS_WITH_AS(create<Model>("mpl"),
-                         "unknown model \"mpl\"; did you mean \"mlp\"? known: linear, mlp, convnet", InvalidArgument);
+                         "unknown model \"mpl\"; did you mean \"mlp\"? known: linear, mlp, convnet, transformer",
+                         InvalidArgument);
 
     const auto mlp = create<Model>("mlp:widths=4");
     const auto theta = mlp->initial({10}, 3, random);

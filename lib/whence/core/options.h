@@ -81,7 +81,8 @@ void validate(const Options& options, std::string_view owner) {
   });
 }
 
-/// Reads "name=value,name=value". Throws InvalidArgument on an unknown name, a malformed value or one out of its bound.
+/// Reads "name=value,name=value"; the name alone of one that is true or false means true. Throws InvalidArgument on an
+/// unknown name, a malformed value or one out of its bound.
 template <class Options>
 Options parse(std::string_view text, std::string_view owner) {
   Options options;
@@ -99,6 +100,12 @@ Options parse(std::string_view text, std::string_view owner) {
         return;
       }
       known = true;
+      if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
+        if (equals == item.npos) {  // a flag's name alone
+          value = true;
+          return;
+        }
+      }
       if (!detail::read_option(given, value)) {
         detail::throw_unreadable(owner, name, given, detail::bound_text(bound));
       }

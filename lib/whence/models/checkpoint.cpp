@@ -4,9 +4,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "whence/core/error.h"
+#include "whence/data/safetensors.h"
+#include "whence/models/language_model.h"
 
 namespace whence {
+namespace fs = std::filesystem;
 namespace {
 
 at::Tensor fit(const at::Tensor& expected, const at::Tensor& found, const std::string& what) {
@@ -44,6 +49,30 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
     values.push_back(fit(expected.values()[i], found.at(name), fmt::format("{}: tensor \"{}\"", where, name)));
   }
   return expected.with(std::move(values));
+}
+
+std::vector<fs::path> checkpoint_files(const fs::path& checkpoint) {
+  std::vector<fs::path> out;
+  if (fs::is_directory(checkpoint)) {
+    for (const auto& entry : fs::directory_iterator(checkpoint)) {
+      const auto name = entry.path().filename().string();
+      if (name.starts_with("model") && name.find(".safetensors") != name.npos && !name.ends_with(".part")) {
+        out.push_back(entry.path());
+      }
+    }
+    std::sort(out.begin(), out.end());
+  } else if (fs::exists(checkpoint)) {
+    out.push_back(checkpoint);
+  }
+  return out;
+}
+
+ParameterSet read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,
+                             const std::string& where) {
+  if (model != nullptr && fs::is_directory(checkpoint)) {
+    return model->read_directory(checkpoint, expected);
+  }
+  return fit_checkpoint(expected, read_safetensors(checkpoint), where);
 }
 
 }  // namespace whence

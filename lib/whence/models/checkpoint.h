@@ -1,5 +1,7 @@
 #pragma once
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "whence/core/parameters.h"
 
@@ -9,5 +11,15 @@ namespace whence {
 /// have. Throws DataError that names `where` and the tensor when one is missing, superfluous, of another shape, not
 /// floating or not finite.
 ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& found, const std::string& where);
+
+class LanguageModel;
+
+/// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory.
+std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
+
+/// Reads `expected` from a safetensors file or, with a `model` of texts, from a Hugging Face directory, which may hold
+/// more of the model.
+ParameterSet read_checkpoint(const std::filesystem::path& checkpoint, const LanguageModel* model,
+                             const ParameterSet& expected, const std::string& where);
 
 }  // namespace whence

@@ -5,21 +5,23 @@
 
 namespace whence {
 
-/// How wrong an output is. Apart from the model because Gauss-Newton needs the split.
+/// How wrong an output is. Apart from the model because Gauss-Newton needs the split. An output has one row an example
+/// (rows = B) or, of texts whose tokens are predicted, one a prediction.
 class Loss {
  public:
   virtual ~Loss() = default;
   /// What a table's label column should be read as.
   virtual TargetKind wants() const = 0;
-  /// Loss of each example, unreduced: [B], from output [B, C].
+  /// Loss of each example, unreduced: [B], from output [rows, C].
   virtual at::Tensor per_example(const at::Tensor& output, const Batch& batch) const = 0;
-  /// Per example, the Hessian of the loss in the output, times u [B, C]: [B, C].
+  /// Per row, the Hessian of the loss in the output, times u [rows, C]: [rows, C].
   virtual at::Tensor hessian_product(const at::Tensor& output, const Batch& batch, const at::Tensor& u) const = 0;
-  /// Per example, a matrix L [C, R] with L L' that Hessian: [B, C, R].
+  /// Per row, a matrix L [C, R] with L L' that Hessian: [rows, C, R].
   virtual at::Tensor hessian_root(const at::Tensor& output, const Batch& batch) const = 0;
-  /// The gradient in the output of the loss with a target drawn from what the model predicts, [B, C]: its outer product
-  /// has that Hessian for its mean. Drawn by `noise` [B, C], uniform on (0, 1).
+  /// The gradient in the output of the loss with targets drawn from what the model predicts, [rows, C]: its outer
+  /// product has that Hessian for its mean. Drawn by `noise` [rows, noise_width(C)], uniform on (0, 1).
   virtual at::Tensor sampled_gradient(const at::Tensor& output, const Batch& batch, const at::Tensor& noise) const = 0;
+  virtual std::int64_t noise_width(std::int64_t outputs) const = 0;
 };
 
 template <>

@@ -14,11 +14,15 @@ namespace whence {
 class Model {
  public:
   virtual ~Model() = default;
-  /// Fresh parameters, float64 on the CPU, for inputs of `input_shape` (one example) and `outputs` numbers out. Throws
-  /// InvalidArgument when the shape does not fit the model.
+  /// Whether inputs are texts (see LanguageModel), rather than numbers.
+  virtual bool takes_texts() const { return false; }
+  /// Where training starts, on the CPU: float64 where it is drawn. For inputs of `input_shape` (one example; empty for
+  /// texts) and `outputs` numbers out, or for texts 0: the vocabulary. Throws InvalidArgument when the shape does not
+  /// fit the model.
   virtual ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const = 0;
-  /// [B, outputs], differentiable any number of times in theta and in the batch's inputs, in the dtype of theta. With a
-  /// tape, records every layer that has weights, with outputs that autograd tracks even where theta is not tracked.
+  /// [rows, outputs], a row an example or a predicted token, differentiable any number of times in theta and in the
+  /// batch's inputs (DerivativeOrder), in the dtype of theta, of bfloat16 in float32. With a tape, records every layer
+  /// that has weights, with outputs that autograd tracks even where theta is not tracked.
   virtual at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape = nullptr) const = 0;
 };
 

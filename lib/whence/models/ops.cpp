@@ -6,26 +6,24 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <optional>
 
 #include "whence/core/error.h"
 
 namespace whence {
 namespace {
 
-struct Layer {
-  at::Tensor weight, bias;  // bias is undefined where the layer has none
-};
+thread_local int derivative_order = 2;
 
-Layer find_layer(const ParameterSet& theta, std::string_view layer) {
-  const auto bias = fmt::format("{}.bias", layer);
-  return {theta.at(fmt::format("{}.weight", layer)), theta.contains(bias) ? theta.at(bias) : at::Tensor()};
+std::string optional_name(const ParameterSet& theta, std::string name) { return theta.contains(name) ? name : ""; }
+at::Tensor value_of(const ParameterSet& theta, const std::string& name) {
+  return name.empty() ? at::Tensor() : theta.at(name);
 }
 
-void check_input(std::string_view layer, const at::Tensor& x, const at::Tensor& weight) {
-  if (x.dim() != weight.dim() || x.size(1) != weight.size(1)) {
-    throw InvalidArgument(fmt::format("layer {}: input of shape [{}] does not fit a weight of shape [{}]", layer,
-                                      fmt::join(x.sizes(), ", "), fmt::join(weight.sizes(), ", ")));
-  }
+[[noreturn]] void throw_misfit(std::string_view layer, const at::Tensor& x, const at::Tensor& weight) {
+  throw InvalidArgument(fmt::format("layer {}: input of shape [{}] does not fit a weight of shape [{}]",
+                                    layer.substr(0, layer.rfind('.')), fmt::join(x.sizes(), ", "),
+                                    fmt::join(weight.sizes(), ", ")));
 }
 
 /// Appends the entry and gives it an output that autograd tracks: a leaf where nothing below is tracked, so that the
@@ -38,37 +36,117 @@ at::Tensor record(Tape* tape, TapeEntry entry) {
   if (!entry.output.requires_grad()) {
     entry.output = entry.output.detach().requires_grad_(true);
   }
+  entry.rows = tape->rows;
   tape->entries.push_back(std::move(entry));
   return tape->entries.back().output;
 }
 
+/// The rows' deviations from their means over their standard deviations, by differentiable pieces.
+at::Tensor standardised(const at::Tensor& x, double epsilon) {
+  const auto centred = x - x.mean(-1, /*keepdim=*/true);
+  return centred * (centred.square().mean(-1, /*keepdim=*/true) + epsilon).rsqrt();
+}
+
 }  // namespace
 
+DerivativeOrder::DerivativeOrder(int order) : before_(derivative_order) { derivative_order = order; }
+DerivativeOrder::~DerivativeOrder() { derivative_order = before_; }
+int DerivativeOrder::current() { return derivative_order; }
+
+at::Tensor linear(const ParameterSet& theta, const LinearNames& names, const at::Tensor& x, Tape* tape) {
+  const auto& weight = theta.at(names.weight);
+  if (x.dim() != 2 || weight.dim() != 2 || x.size(1) != weight.size(names.transposed ? 0 : 1)) {
+    throw_misfit(names.weight, x, weight);
+  }
+  TapeEntry entry{.weight = names.weight,
+                  .bias = names.bias,
+                  .input = x,
+                  .output = at::linear(x, names.transposed ? weight.t() : weight, value_of(theta, names.bias))};
+  entry.transposed = names.transposed;
+  return record(tape, std::move(entry));
+}
+
 at::Tensor linear(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, Tape* tape) {
-  const auto [weight, bias] = find_layer(theta, layer);
-  check_input(layer, x, weight);
-  return record(tape, {.kind = TapeEntry::Kind::kLinear,
-                       .layer = std::string(layer),
-                       .has_bias = bias.defined(),
-                       .input = x,
-                       .output = at::linear(x, weight, bias),
-                       .kernel = {},
-                       .padding = {},
-                       .stride = {}});
+  return linear(theta, {fmt::format("{}.weight", layer), optional_name(theta, fmt::format("{}.bias", layer))}, x, tape);
 }
 
 at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, std::int64_t stride,
                        std::int64_t padding, Tape* tape) {
-  const auto [weight, bias] = find_layer(theta, layer);
-  check_input(layer, x, weight);
-  return record(tape, {.kind = TapeEntry::Kind::kConvolution,
-                       .layer = std::string(layer),
-                       .has_bias = bias.defined(),
-                       .input = x,
-                       .output = at::conv2d(x, weight, bias, stride, padding),
-                       .kernel = weight.sizes().slice(2).vec(),
-                       .padding = {padding, padding},
-                       .stride = {stride, stride}});
+  const auto name = fmt::format("{}.weight", layer);
+  const auto& weight = theta.at(name);
+  if (x.dim() != 4 || weight.dim() != 4 || x.size(1) != weight.size(1)) {
+    throw_misfit(name, x, weight);
+  }
+  const auto bias = optional_name(theta, fmt::format("{}.bias", layer));
+  TapeEntry entry{.kind = TapeEntry::Kind::kConvolution,
+                  .weight = name,
+                  .bias = bias,
+                  .input = x,
+                  .output = at::conv2d(x, weight, value_of(theta, bias), stride, padding)};
+  entry.kernel = weight.sizes().slice(2).vec();
+  entry.padding = {padding, padding};
+  entry.stride = {stride, stride};
+  return record(tape, std::move(entry));
+}
+
+at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape) {
+  return record(tape, {.kind = TapeEntry::Kind::kEmbedding,
+                       .weight = weight,
+                       .bias = "",
+                       .input = ids,
+                       .output = theta.at(weight).index_select(0, ids)});
+}
+
+at::Tensor layer_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
+                      Tape* tape) {
+  const auto weight_name = layer + ".weight", bias_name = optional_name(theta, layer + ".bias");
+  const auto& weight = theta.at(weight_name);
+  const auto bias = value_of(theta, bias_name);
+  TapeEntry entry{.kind = TapeEntry::Kind::kScale, .weight = weight_name, .bias = bias_name, .input = x, .output = {}};
+  if (derivative_order > 2 && x.requires_grad()) {
+    entry.output = standardised(x, epsilon) * weight;
+    entry.output = bias.defined() ? entry.output + bias : entry.output;
+  } else {
+    entry.output = at::layer_norm(x, {x.size(-1)}, weight, bias, epsilon);
+  }
+  if (tape != nullptr) {
+    const at::NoGradGuard no_gradient;
+    entry.input = at::layer_norm(x, {x.size(-1)}, {}, {}, epsilon);
+  }
+  return record(tape, std::move(entry));
+}
+
+at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
+                    Tape* tape) {
+  const auto name = layer + ".weight";
+  const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+  const auto normalised = (wide * (wide.square().mean(-1, /*keepdim=*/true) + epsilon).rsqrt()).to(x.scalar_type());
+  return record(tape, {.kind = TapeEntry::Kind::kScale,
+                       .weight = name,
+                       .bias = "",
+                       .input = normalised,
+                       .output = normalised * theta.at(name)});
+}
+
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
+                     bool causal, double scale) {
+  if (derivative_order < 2) {
+    const bool shared = k.size(1) != q.size(1);
+    const auto mask = allowed.defined() ? std::optional<at::Tensor>(allowed) : std::nullopt;
+    return at::scaled_dot_product_attention(q, k, v, mask, 0, causal && !allowed.defined(), scale, shared);
+  }
+  const auto groups = q.size(1) / k.size(1);
+  const auto keys = groups == 1 ? k : k.repeat_interleave(groups, 1);
+  const auto values = groups == 1 ? v : v.repeat_interleave(groups, 1);
+  auto logits = at::matmul(q * scale, keys.transpose(2, 3));
+  if (allowed.defined()) {
+    logits = logits.masked_fill(allowed.logical_not(), -INFINITY);
+  } else if (causal) {
+    const auto later = at::ones({q.size(2), k.size(2)}, logits.options().dtype(at::kBool).requires_grad(false)).triu(1);
+    logits = logits.masked_fill(later, -INFINITY);
+  }
+  const auto wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  return at::matmul(at::softmax(wide, -1).to(q.scalar_type()), values);
 }
 
 at::Tensor activation(std::string_view name, const at::Tensor& x) {
@@ -81,7 +159,16 @@ at::Tensor activation(std::string_view name, const at::Tensor& x) {
   if (name == "gelu") {
     return at::gelu(x);
   }
-  throw InvalidArgument(unknown_name("activation", name, {"tanh", "relu", "gelu"}));
+  if (name == "gelu-tanh") {
+    return at::gelu(x, "tanh");
+  }
+  if (name == "silu") {
+    return at::silu(x);
+  }
+  if (name == "quick-gelu") {
+    return x * at::sigmoid(1.702 * x);
+  }
+  throw InvalidArgument(unknown_name("activation", name, {"tanh", "relu", "gelu", "gelu-tanh", "silu", "quick-gelu"}));
 }
 
 at::Tensor pool(std::string_view name, const at::Tensor& x) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <string>
 #include <string_view>
 
 #include "whence/core/parameters.h"
@@ -11,6 +12,15 @@ namespace whence {
 /// with one they record what they saw, and return an output that autograd tracks even where neither x nor theta is
 /// tracked.
 
+/// The parameters of a linear layer by name; an empty bias is none. Transposed weights are [in, out].
+struct LinearNames {
+  std::string weight, bias;
+  bool transposed = false;
+};
+
+/// x [rows, in] through the layer: [rows, out]. Throws InvalidArgument where the widths do not fit.
+at::Tensor linear(const ParameterSet& theta, const LinearNames& names, const at::Tensor& x, Tape* tape);
+
 /// x [B, in] times the transpose of LAYER.weight [out, in], plus LAYER.bias [out] where theta has it: [B, out]. Throws
 /// InvalidArgument where the widths do not fit.
 at::Tensor linear(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, Tape* tape);
@@ -20,8 +30,41 @@ at::Tensor linear(const ParameterSet& theta, std::string_view layer, const at::T
 at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, std::int64_t stride,
                        std::int64_t padding, Tape* tape);
 
-/// The words that activation() knows; gelu is the exact one, x Phi(x).
+/// Rows of `weight` [count, width] for ids [rows] int64: [rows, width].
+at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape);
+
+/// Each row of x [rows, width] less its mean, over its standard deviation, times LAYER.weight, plus LAYER.bias. J. Ba,
+/// J. Kiros and G. Hinton, "Layer Normalization", 2016. Where a DerivativeOrder of 3 or more
+/// is in scope it is made of pieces: torch's own kernel, used otherwise, has a wrong third derivative.
+at::Tensor layer_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
+                      Tape* tape);
+/// Each row over its root mean square, times LAYER.weight. B. Zhang and R. Sennrich, NeurIPS 2019.
+at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
+                    Tape* tape);
+
+/// softmax(q k' scale + mask) v over the last two dimensions of q [R, H, T, D] and k, v [R, G, S, D], heads sharing
+/// keys where G < H. `allowed` [R or 1, 1, T, S] is what each query may look at; undefined: everything, or, causal, the
+/// keys up to it (T = S). Softmax in float32 at least. A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
+                     bool causal, double scale);
+
+/// How often what is computed in a scope will be differentiated: ops choose their fastest form that allows it. Two
+/// where nothing is said; a derivative beyond what was promised throws, or for layer_norm is wrong.
+class DerivativeOrder {
+ public:
+  explicit DerivativeOrder(int order);
+  ~DerivativeOrder();
+  DerivativeOrder(const DerivativeOrder&) = delete;
+  DerivativeOrder& operator=(const DerivativeOrder&) = delete;
+  static int current();
+
+ private:
+  int before_;
+};
+
+/// The words that models offer; gelu is the exact one, x Phi(x).
 inline constexpr std::string_view kActivations = "tanh|relu|gelu";
+/// Knows also gelu-tanh, its approximation by a tanh, silu (swish) and quick-gelu, x sigmoid(1.702 x).
 at::Tensor activation(std::string_view name, const at::Tensor& x);
 
 /// 2 x 2 means ("avg") or maxima ("max") of x [B, C, H, W]; an odd last row or column is dropped: [B, C, H/2, W/2].

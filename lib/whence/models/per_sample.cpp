@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "whence/core/chunks.h"
+#include "whence/models/ops.h"
 
 namespace whence {
 namespace {
@@ -17,27 +18,34 @@ struct Seen {
   at::Tensor signal;  // gradient of the summed losses at entry.output
 };
 
-std::string weight_name(const TapeEntry& entry) { return entry.layer + ".weight"; }
-std::string bias_name(const TapeEntry& entry) { return entry.layer + ".bias"; }
+/// What each output pixel of a convolution saw: [B, in * k * k, H' * W'].
+at::Tensor patches(const TapeEntry& entry) {
+  return at::im2col(entry.input, entry.kernel, /*dilation=*/{1, 1}, entry.padding, entry.stride);
+}
 
-/// One forward and one backward pass: the layers that own a wanted parameter, with their signals, in forward order.
+/// A convolution's gradients, [B, entries].
+at::Tensor filter_gradients(const Seen& seen) {
+  return at::bmm(seen.signal.flatten(2), patches(seen.entry).transpose(1, 2)).flatten(1);
+}
+
+bool owns(const TapeEntry& entry, const std::string& name) { return entry.weight == name || entry.bias == name; }
+
+/// One forward and one backward pass: the entries that own a wanted parameter, with their signals, in forward order.
 std::vector<Seen> see(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                       const std::vector<std::string>& wanted) {
   const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
   Tape tape;
   const auto output = model.output(theta.with(detach(theta.values())), batch, &tape);
   std::vector<std::string> owned;
   std::vector<Seen> out;
   TensorList outputs;
-  const auto wants = [&](const std::string& name) {
-    return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
-  };
   for (const auto& entry : tape.entries) {
-    owned.push_back(weight_name(entry));
-    if (entry.has_bias) {
-      owned.push_back(bias_name(entry));
+    owned.push_back(entry.weight);
+    if (!entry.bias.empty()) {
+      owned.push_back(entry.bias);
     }
-    if (wants(weight_name(entry)) || (entry.has_bias && wants(bias_name(entry)))) {
+    if (std::any_of(wanted.begin(), wanted.end(), [&](const auto& name) { return owns(entry, name); })) {
       out.push_back({entry, {}});
       outputs.push_back(entry.output);
     }
@@ -55,57 +63,89 @@ std::vector<Seen> see(const Model& model, const Loss& loss, const ParameterSet& 
   return out;
 }
 
-std::int64_t outputs_of(const TapeEntry& entry, const at::Tensor& signal) {
-  return entry.kind == TapeEntry::Kind::kLinear ? signal.size(-1) : signal.size(1);
-}
+bool several_rows(const TapeEntry& entry) { return entry.rows.places.defined(); }
 
-/// The entry with examples begin .. begin + length - 1 only.
-Seen examples(const Seen& seen, std::int64_t begin, std::int64_t length) {
-  Seen out = seen;
-  out.entry.input = seen.entry.input.narrow(0, begin, length);
-  out.signal = seen.signal.narrow(0, begin, length);
-  return out;
-}
-
-/// Bytes of one example's gradient in the weight and, for a convolution, of the patches it is made from.
-std::int64_t gradient_bytes(const Seen& seen) {
+/// The gradient in a matrix is the sum of an example's rows left' right. `left` is int64 row numbers for an embedding,
+/// standing for their one-hot rows.
+struct Factors {
+  at::Tensor left, right;
+};
+Factors factors(const Seen& seen) {
   const auto& [entry, signal] = seen;
-  std::int64_t inputs = entry.input.size(1), pixels = 0;
-  if (entry.kind == TapeEntry::Kind::kConvolution) {
-    inputs *= entry.kernel[0] * entry.kernel[1];
-    pixels = signal.size(2) * signal.size(3);
+  if (entry.kind == TapeEntry::Kind::kEmbedding || entry.transposed) {
+    return {entry.input, signal};
   }
-  return inputs * (outputs_of(entry, signal) + pixels) * signal.element_size();
+  return {signal, entry.input};
 }
 
-/// scores [K, B] += V a linear layer's gradients, one product of matrices with the inputs and one with the signals,
-/// which never forms a gradient.
-void add_factored_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
-  const auto& input = seen.entry.input;
-  const auto bytes_each = seen.signal.numel() * seen.signal.element_size();
-  in_chunks(directions.size(0), bytes_each, [&](std::int64_t begin, std::int64_t length) {
-    const auto rows = directions.narrow(0, begin, length).flatten(0, 1);                   // [k out, in]
-    const auto seen_through = at::mm(input, rows.t()).view({input.size(0), length, -1});   // [B, k, out]
-    const auto products = at::bmm(seen_through, seen.signal.unsqueeze(2)).squeeze(2).t();  // [k, B]
-    scores.narrow(0, begin, length).add_(products);
+/// x [rows, ...] summed over each example's rows.
+at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x) {
+  return several_rows(entry) ? sum_rows(entry.rows, x) : x;
+}
+/// [B, L, ...]
+at::Tensor by_example(const TapeEntry& entry, const at::Tensor& x) {
+  return several_rows(entry) ? rows_by_example(entry.rows, x) : x.unsqueeze(1);
+}
+
+/// V with the part of the gradient in the weight that arises at each row: [rows, K]. One product of matrices with the
+/// right factors and one with the left, which never forms a gradient. For layers of rows, not convolutions.
+at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
+  if (seen.entry.kind == TapeEntry::Kind::kScale) {
+    return at::mm(seen.signal * seen.entry.input, directions.t());
+  }
+  const auto [left, right] = factors(seen);
+  if (seen.entry.kind == TapeEntry::Kind::kEmbedding) {
+    TensorList columns;
+    for (const auto& direction : directions.unbind(0)) {
+      columns.push_back((direction.index_select(0, left) * right).sum(1));
+    }
+    return at::stack(columns, 1);
+  }
+  auto out = at::empty({left.size(0), directions.size(0)}, left.options());
+  in_chunks(directions.size(0), left.numel() * left.element_size(), [&](std::int64_t begin, std::int64_t length) {
+    const auto rows = directions.narrow(0, begin, length).flatten(0, 1);                  // [k height, width]
+    const auto seen_through = at::mm(right, rows.t()).view({right.size(0), length, -1});  // [rows, k, height]
+    out.narrow(1, begin, length).copy_(at::bmm(seen_through, left.unsqueeze(2)).squeeze(2));
   });
+  return out;
 }
 
 /// The same through gradients, formed for some examples at a time.
 void add_formed_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
   const auto rows = directions.flatten(1);  // [K, entries]
-  in_chunks(seen.signal.size(0), gradient_bytes(seen), [&](std::int64_t begin, std::int64_t length) {
-    const auto part = examples(seen, begin, length);
-    scores.narrow(1, begin, length).add_(at::mm(rows, weight_gradients(part.entry, part.signal).t()));
+  if (seen.entry.kind == TapeEntry::Kind::kConvolution) {
+    const auto pixels = seen.signal.size(2) * seen.signal.size(3);
+    const auto patch = seen.entry.input.size(1) * seen.entry.kernel[0] * seen.entry.kernel[1];
+    in_chunks(seen.signal.size(0), (rows.size(1) + patch * pixels) * rows.element_size(),
+              [&](std::int64_t begin, std::int64_t length) {
+                Seen part = seen;
+                part.entry.input = seen.entry.input.narrow(0, begin, length);
+                part.signal = seen.signal.narrow(0, begin, length);
+                scores.narrow(1, begin, length).add_(at::mm(rows, filter_gradients(part).t()));
+              });
+    return;
+  }
+  const auto [left, right] = factors(seen);
+  const auto lefts = by_example(seen.entry, left), rights = by_example(seen.entry, right);
+  in_chunks(lefts.size(0), rows.size(1) * rows.element_size(), [&](std::int64_t begin, std::int64_t length) {
+    const auto gradients =
+        at::bmm(lefts.narrow(0, begin, length).transpose(1, 2), rights.narrow(0, begin, length)).flatten(1);
+    scores.narrow(1, begin, length).add_(at::mm(rows, gradients.t()));
   });
 }
 
+/// scores [K, B] += V the gradients in the weight.
 void add_weight_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
-  const bool linear_layer = seen.entry.kind == TapeEntry::Kind::kLinear;
-  if (linear_layer && directions.size(0) <= seen.entry.input.size(1)) {
-    add_factored_products(seen, directions, scores);
-  } else {
+  const auto kind = seen.entry.kind;
+  const auto count = directions.size(0);
+  // of an example with many rows, the gradient is fewer numbers than the rows with each direction
+  const bool form =
+      kind == TapeEntry::Kind::kConvolution ||
+      (kind == TapeEntry::Kind::kLinear && (several_rows(seen.entry) ? count > 1 : count > seen.entry.input.size(1)));
+  if (form) {
     add_formed_products(seen, directions, scores);
+  } else {
+    scores.add_(by_owner(seen.entry, row_products(seen, directions)).t());
   }
 }
 
@@ -130,33 +170,105 @@ std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor
   return out;
 }
 
+std::vector<std::string> names_of(const std::map<std::string, at::Tensor>& directions) {
+  std::vector<std::string> names;
+  for (const auto& [name, direction] : directions) {
+    names.push_back(name);
+  }
+  return names;
+}
+
 at::Tensor squared_row_norms(const at::Tensor& x) {
   return at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/false, at::kDouble).square();
 }
 
-/// |sum of the uses' weight gradients|^2 per example.
-at::Tensor squared_weight_norms(const std::vector<Seen>& uses) {
-  const auto& first = uses.front();
-  if (uses.size() == 1 && first.entry.kind == TapeEntry::Kind::kLinear) {
-    return squared_row_norms(first.entry.input) * squared_row_norms(first.signal);
-  }
-  auto out = at::zeros({first.signal.size(0)}, first.signal.options().dtype(at::kDouble));
-  in_chunks(out.size(0), gradient_bytes(first), [&](std::int64_t begin, std::int64_t length) {
-    at::Tensor sum;
-    for (const auto& use : uses) {
-      const auto part = examples(use, begin, length);
-      const auto gradients = weight_gradients(part.entry, part.signal);
-      sum = sum.defined() ? sum + gradients : gradients;
+/// One use's per-example gradients in its weight: [B, entries].
+at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal, const ParameterSet& theta) {
+  const Seen seen{entry, signal};
+  switch (entry.kind) {
+    case TapeEntry::Kind::kConvolution:
+      return filter_gradients(seen);
+    case TapeEntry::Kind::kScale:
+      return by_owner(entry, signal * entry.input);
+    case TapeEntry::Kind::kEmbedding: {
+      const auto& weight = theta.at(entry.weight);
+      const auto count = several_rows(entry) ? entry.rows.places.size(0) : signal.size(0);
+      const auto owners = several_rows(entry) ? entry.rows.owners : at::arange(count, entry.input.options());
+      return at::zeros({count * weight.size(0), weight.size(1)}, signal.options())
+          .index_add_(0, owners * weight.size(0) + entry.input, signal)
+          .view({count, -1});
     }
-    out.narrow(0, begin, length).copy_(squared_row_norms(sum));
-  });
-  return out;
+    case TapeEntry::Kind::kLinear:
+      break;
+  }
+  const auto [left, right] = factors(seen);
+  return at::bmm(by_example(entry, left).transpose(1, 2), by_example(entry, right)).flatten(1);
 }
 
-at::Tensor squared_bias_norms(const std::vector<Seen>& uses) {
+/// And in its bias: [B, out].
+at::Tensor bias_gradients(const TapeEntry& entry, const at::Tensor& signal) {
+  return entry.kind == TapeEntry::Kind::kConvolution ? signal.sum({2, 3}) : by_owner(entry, signal);
+}
+
+/// The products left_s . left_t of the rows of two uses of a matrix: [B, L, L'].
+at::Tensor left_products(const at::Tensor& a, const at::Tensor& b) {
+  const bool picks_a = !a.is_floating_point(), picks_b = !b.is_floating_point();
+  if (picks_a && picks_b) {
+    return a.unsqueeze(2).eq(b.unsqueeze(1));
+  }
+  if (picks_b) {
+    return left_products(b, a).transpose(1, 2);
+  }
+  if (picks_a) {  // row a_s of b_t
+    return b.transpose(1, 2).gather(1, a.unsqueeze(2).expand({-1, -1, b.size(1)}));
+  }
+  return at::bmm(a, b.transpose(1, 2));
+}
+
+/// |sum of the uses' weight gradients|^2 per example.
+at::Tensor squared_weight_norms(const std::vector<const Seen*>& uses, const ParameterSet& theta) {
+  const auto& first = *uses.front();
+  const auto kind = first.entry.kind;
+  const bool matrix = kind == TapeEntry::Kind::kLinear || kind == TapeEntry::Kind::kEmbedding;
+  if (!matrix) {
+    at::Tensor sum;
+    for (const auto* use : uses) {
+      const auto gradients = weight_gradients(use->entry, use->signal, theta);
+      sum = sum.defined() ? sum + gradients : gradients;
+    }
+    return squared_row_norms(sum);
+  }
+  if (uses.size() == 1 && kind == TapeEntry::Kind::kLinear && !several_rows(first.entry)) {
+    return squared_row_norms(first.entry.input) * squared_row_norms(first.signal);
+  }
+  std::vector<Factors> by_use;
+  std::int64_t positions = 0;
+  for (const auto* use : uses) {
+    const auto [left, right] = factors(*use);
+    by_use.push_back({by_example(use->entry, left), by_example(use->entry, right)});
+    positions = std::max(positions, by_use.back().right.size(1));
+  }
+  const auto count = by_use.front().right.size(0);
+  auto out = at::zeros({count}, first.signal.options().dtype(at::kDouble));
+  in_chunks(count, 3 * positions * positions * first.signal.element_size(),
+            [&](std::int64_t begin, std::int64_t length) {
+              auto part = out.narrow(0, begin, length);
+              for (const auto& a : by_use) {
+                for (const auto& b : by_use) {
+                  const auto lefts = left_products(a.left.narrow(0, begin, length), b.left.narrow(0, begin, length));
+                  const auto rights =
+                      at::bmm(a.right.narrow(0, begin, length), b.right.narrow(0, begin, length).transpose(1, 2));
+                  part.add_((lefts * rights).sum(at::IntArrayRef{1, 2}, /*keepdim=*/false, at::kDouble));
+                }
+              }
+            });
+  return out.clamp_min_(0);
+}
+
+at::Tensor squared_bias_norms(const std::vector<const Seen*>& uses) {
   at::Tensor sum;
-  for (const auto& use : uses) {
-    const auto gradients = bias_gradients(use.entry, use.signal);
+  for (const auto* use : uses) {
+    const auto gradients = bias_gradients(use->entry, use->signal);
     sum = sum.defined() ? sum + gradients : gradients;
   }
   return squared_row_norms(sum);
@@ -164,55 +276,71 @@ at::Tensor squared_bias_norms(const std::vector<Seen>& uses) {
 
 }  // namespace
 
-at::Tensor patches(const TapeEntry& entry) {
-  return at::im2col(entry.input, entry.kernel, /*dilation=*/{1, 1}, entry.padding, entry.stride);
+at::Tensor input_positions(const TapeEntry& entry) {
+  return entry.kind == TapeEntry::Kind::kConvolution ? patches(entry).transpose(1, 2) : by_example(entry, entry.input);
 }
 
-at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal) {
-  if (entry.kind == TapeEntry::Kind::kLinear) {
-    return (signal.unsqueeze(2) * entry.input.unsqueeze(1)).flatten(1);
-  }
-  return at::bmm(signal.flatten(2), patches(entry).transpose(1, 2)).flatten(1);
-}
-
-at::Tensor bias_gradients(const TapeEntry& entry, const at::Tensor& signal) {
-  return entry.kind == TapeEntry::Kind::kLinear ? signal : signal.sum({2, 3});
+at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
+  return entry.kind == TapeEntry::Kind::kConvolution ? signal.flatten(2).transpose(1, 2) : by_example(entry, signal);
 }
 
 at::Tensor per_sample_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                                const std::map<std::string, at::Tensor>& directions) {
   const auto wanted = checked(directions, theta);
-  std::vector<std::string> names;
-  for (const auto& [name, direction] : wanted) {
-    names.push_back(name);
-  }
-  const auto layers = see(model, loss, theta, batch, names);
+  const auto layers = see(model, loss, theta, batch, names_of(wanted));
   const c10::NoGradGuard no_grad;
   auto scores = at::zeros({wanted.begin()->second.size(0), batch.size()}, wanted.begin()->second.options());
   for (const auto& seen : layers) {
-    if (const auto weight = wanted.find(weight_name(seen.entry)); weight != wanted.end()) {
+    if (const auto weight = wanted.find(seen.entry.weight); weight != wanted.end()) {
       add_weight_products(seen, weight->second, scores);
     }
-    if (const auto bias = wanted.find(bias_name(seen.entry)); bias != wanted.end()) {
+    if (const auto bias = wanted.find(seen.entry.bias); bias != wanted.end()) {
       scores.add_(at::mm(bias->second, bias_gradients(seen.entry, seen.signal).t()));
     }
   }
   return scores;
 }
 
+at::Tensor per_token_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
+                              const std::map<std::string, at::Tensor>& directions) {
+  const auto wanted = checked(directions, theta);
+  const auto layers = see(model, loss, theta, batch, names_of(wanted));
+  const c10::NoGradGuard no_grad;
+  auto out = at::zeros({batch.inputs.numel()}, wanted.begin()->second.options());
+  for (const auto& seen : layers) {
+    const auto add = [&](const at::Tensor& rows) {
+      const auto& origins = seen.entry.rows.origins;
+      if (origins.defined()) {
+        out.index_add_(0, origins, rows);
+      } else {
+        out.add_(rows);
+      }
+    };
+    if (const auto weight = wanted.find(seen.entry.weight); weight != wanted.end()) {
+      add(row_products(seen, weight->second).squeeze(1));
+    }
+    if (const auto bias = wanted.find(seen.entry.bias); bias != wanted.end()) {
+      add(at::mv(seen.signal, bias->second[0]));
+    }
+  }
+  return out;
+}
+
 at::Tensor per_sample_squared_norms(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                                     const std::vector<std::string>& names) {
-  std::map<std::string, std::vector<Seen>> uses;
-  for (auto& seen : see(model, loss, theta, batch, names)) {
-    auto layer = seen.entry.layer;
-    uses[std::move(layer)].push_back(std::move(seen));
-  }
+  const auto layers = see(model, loss, theta, batch, names);
   const c10::NoGradGuard no_grad;
   auto total = at::zeros({batch.size()}, theta.values().front().options().dtype(at::kDouble));
   for (const auto& name : names) {
-    const auto dot = name.rfind('.');
-    const auto& of_layer = uses.at(name.substr(0, dot));
-    total.add_(name.substr(dot) == ".weight" ? squared_weight_norms(of_layer) : squared_bias_norms(of_layer));
+    std::vector<const Seen*> as_weight, as_bias;
+    for (const auto& seen : layers) {
+      if (seen.entry.weight == name) {
+        as_weight.push_back(&seen);
+      } else if (seen.entry.bias == name) {
+        as_bias.push_back(&seen);
+      }
+    }
+    total.add_(as_weight.empty() ? squared_bias_norms(as_bias) : squared_weight_norms(as_weight, theta));
   }
   return total;
 }

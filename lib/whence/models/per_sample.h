@@ -9,9 +9,9 @@
 namespace whence {
 
 /// Per-example derivatives of the loss in the model's parameters from one forward and one backward pass: the tape gives
-/// every layer's input and the signal at its output, of which the layer's gradients are products. I. Goodfellow,
-/// "Efficient Per-Example Gradient Computations", 2015. A layer that is used twice in a pass counts twice, as it
-/// should.
+/// every layer's input and the signal at its output, of which the layer's gradients are products, summed over the
+/// example's rows where it has several (the tokens of a text). I. Goodfellow, "Efficient Per-Example Gradient
+/// Computations", 2015. A parameter that is used twice in a pass, a tied one, counts twice, as it should.
 ///
 /// `names` and the keys of `directions` are names of theta. Throws InvalidArgument on one that no layer on the tape
 /// owns.
@@ -23,18 +23,20 @@ namespace whence {
 at::Tensor per_sample_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                                const std::map<std::string, at::Tensor>& directions);
 
-/// |grad loss_b|^2 over the parameters `names`: [B] float64. A linear layer's norm is |signal| |input|, and is never
-/// formed.
+/// What each token of a batch of texts adds to its example's product with one direction ([1, ...shape] for each
+/// parameter): the part of the gradient that arises at the token, where its embedding is read and layers see it. [R T],
+/// 0 where padded. R. Grosse et al., "Studying Large Language Model Generalization with Influence Functions", 2023.
+at::Tensor per_token_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
+                              const std::map<std::string, at::Tensor>& directions);
+
+/// |grad loss_b|^2 over the parameters `names`: [B] float64. The norm of a linear layer or an embedding follows from
+/// the products of signals with signals and inputs with inputs; its gradient is not formed.
 at::Tensor per_sample_squared_norms(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                                     const std::vector<std::string>& names);
 
-/// One entry's per-example gradients in its weight, [B, entries of the weight], and in its bias, [B, out], from the
-/// gradient `signal` of the summed losses at its output. Where a layer has several entries, its gradients are the sums
-/// of theirs.
-at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal);
-at::Tensor bias_gradients(const TapeEntry& entry, const at::Tensor& signal);
-
-/// What each output pixel of a convolution saw: [B, in * k * k, H' * W'].
-at::Tensor patches(const TapeEntry& entry);
+/// What a linear layer or a convolution saw at each position (a token, a pixel; one for a plain layer): [B, T, inputs],
+/// and of a signal [rows, …] at its output: [B, T, outputs].
+at::Tensor input_positions(const TapeEntry& entry);
+at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal);
 
 }  // namespace whence

@@ -45,6 +45,7 @@ class SquaredError : public Loss {
   at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor& noise) const override {
     return at::erfinv(2 * noise - 1).mul_(std::sqrt(2.0)).to(output.options());
   }
+  std::int64_t noise_width(std::int64_t outputs) const override { return outputs; }
 };
 
 }  // namespace

@@ -4,23 +4,32 @@
 #include <string>
 #include <vector>
 
+#include "whence/data/batch.h"
+
 namespace whence {
 
 /// What one layer with weights saw in a forward pass. With g the gradient of the summed losses at `output`, the layer's
 /// per-example gradients follow from (input, g) without any per-example backward pass.
 struct TapeEntry {
-  enum class Kind { kLinear, kConvolution };
+  enum class Kind {
+    kLinear,       ///< Input [rows, in], output [rows, out], weight [out, in] or, transposed, [in, out].
+    kConvolution,  ///< Input [B, in, H, W], output [B, out, H', W'].
+    kEmbedding,    ///< Input [rows] int64, output [rows, width], weight [count, width]; no bias.
+    kScale,        ///< Input [rows, width] normalised, output [rows, width], weight [width].
+  };
   Kind kind = Kind::kLinear;
-  std::string layer;  ///< The parameters are layer.weight and layer.bias (if has_bias).
-  bool has_bias = true;
-  at::Tensor input;   ///< Linear [B, in]; convolution [B, in, H, W]; detached.
-  at::Tensor output;  ///< Linear [B, out]; convolution [B, out, H', W']; part of the graph.
-  std::vector<std::int64_t> kernel, padding, stride;  ///< Convolution only.
+  std::string weight, bias;  ///< Names of the parameters; empty where there is none.
+  at::Tensor input;          ///< Detached.
+  at::Tensor output;         ///< Part of the graph.
+  RowMap rows = {};          ///< Which example each row belongs to; without places: row b is example b.
+  bool transposed = false;
+  std::vector<std::int64_t> kernel = {}, padding = {}, stride = {};  ///< Convolution only.
 };
 
 /// Records the layers of one forward pass, in order. A null tape costs nothing.
 struct Tape {
   std::vector<TapeEntry> entries;
+  RowMap rows;  ///< What the entries to come are given: a model of texts sets it.
 };
 
 }  // namespace whence

@@ -1,0 +1,68 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace whence::detail {
+
+/// Names of a family's parameters as its checkpoints have them, without `.weight` and `.bias`. Those of a block stand
+/// behind `block` with its number for {}; an empty name is a part that the family lacks.
+struct FamilyNames {
+  std::string prefix;  ///< Before all but the heads' names.
+  std::string tokens, positions, types, embedding_norm;
+  std::string block;
+  std::string attention_norm, mlp_norm, final_norm;
+  std::string query, key, value;  ///< Or one layer for the three:
+  std::string query_key_value;
+  std::string attention_out, mlp_in, mlp_gate, mlp_out;
+  std::string head_dense, head_norm, head, head_bias;  ///< Of the vocabulary; `head` is not used where tied.
+  std::string class_dense, classifier;                 ///< Of classes.
+};
+
+/// How one layer for queries, keys and values orders its outputs.
+enum class FusedOrder { kNone, kBlocks, kHeads };
+
+struct Rotary {
+  std::int64_t width = 0;  ///< Dimensions of a head that are turned; 0: no rotary positions.
+  double base = 10000;
+  std::string scaling = "default";  ///< default, linear, dynamic, llama3 or yarn.
+  double factor = 1;
+  double low_frequency = 1, high_frequency = 4;  ///< llama3
+  double beta_fast = 32, beta_slow = 1;          ///< yarn
+  double attention_factor = 1;                   ///< yarn: multiplies cosines and sines.
+  bool truncate = true;                          ///< yarn
+  std::int64_t original_context = 0;
+};
+
+/// A transformer as config.json describes it. One description serves every family: what differs is a value here.
+struct TransformerConfig {
+  std::string family;  ///< model_type
+  FamilyNames names;
+  std::int64_t vocabulary = 0, context = 0, width = 0, layers = 0, heads = 0, key_heads = 0, head_width = 0, inner = 0;
+  std::string activation;
+  bool causal = true;
+  bool rms = false;         ///< RMS norm in place of layer norm.
+  bool post_norm = false;   ///< Norms after the sums, as in BERT, not before attention and mlp.
+  bool parallel = false;    ///< Attention and mlp read the same residual stream.
+  bool tied = false;        ///< The vocabulary's head is the embedding.
+  bool transposed = false;  ///< Weights of the blocks are stored as [in, out].
+  FusedOrder fused = FusedOrder::kNone;
+  bool query_bias = true, attention_out_bias = true, mlp_bias = true;
+  bool scale_by_layer = false, scale_attention = true;
+  double epsilon = 1e-5, initial_deviation = 0.02;
+  std::int64_t position_offset = 0, type_count = 0;
+  Rotary rotary;
+  std::vector<std::int64_t> windows;  ///< Of each block: keys that a place may look back at, itself included; 0: all.
+  std::string architecture_of_tokens, architecture_of_classes;  ///< transformers' classes.
+  nlohmann::json json;
+};
+
+/// Reads config.json of a directory. Throws DataError naming the file, the key, its value and what is supported.
+TransformerConfig read_transformer_config(const std::filesystem::path& directory);
+
+/// Frequencies of the rotary positions of a text of `length` tokens, [width / 2].
+std::vector<double> rotary_frequencies(const Rotary& rotary, std::int64_t context, std::int64_t length);
+
+}  // namespace whence::detail

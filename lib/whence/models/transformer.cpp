@@ -1,0 +1,457 @@
+// One transformer for every family: A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017. What GPT-2, GPT-NeoX,
+// Llama, Mistral, Qwen2, BERT and RoBERTa do differently is in the description that models/detail/transformer_config.h
+// makes of their config.json. Activations are rows, one a token: [R T, width]; only attention sees the batch's shape.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "whence/core/error.h"
+#include "whence/models/detail/hugging_face.h"
+#include "whence/models/detail/transformer_config.h"
+#include "whence/models/language_model.h"
+#include "whence/models/model.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+struct TransformerOptions {
+  std::string directory;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("directory", self.directory, AnyText{},
+          "holds config.json; weights there are where training starts, else it starts at random");
+  }
+};
+
+using detail::DeclaredParameter;
+using detail::FusedOrder;
+using Start = DeclaredParameter::Start;
+
+/// Cosines and sines of every token's rotary angles: [R, 1, T, width / 2].
+struct Rotation {
+  at::Tensor cosine, sine;
+};
+
+/// Turns the first dimensions of each head of x [R, H, T, D], pairing the first half of them with the second.
+at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
+  const auto half = rotation.cosine.size(3), width = x.size(3);
+  const auto a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
+  TensorList parts{a * rotation.cosine - b * rotation.sine, b * rotation.cosine + a * rotation.sine};
+  if (2 * half < width) {
+    parts.push_back(x.narrow(3, 2 * half, width - 2 * half));
+  }
+  return at::cat(parts, 3);
+}
+
+class Transformer : public Model, public LanguageModel {
+ public:
+  explicit Transformer(TransformerOptions options) : directory_(options.directory) {
+    if (options.directory.empty()) {
+      throw InvalidArgument("transformer: option directory is missing, expected a folder with a config.json");
+    }
+    config_ = detail::read_transformer_config(directory_);
+  }
+
+  bool takes_texts() const override { return true; }
+  std::int64_t vocabulary() const override { return config_.vocabulary; }
+  std::int64_t context() const override { return config_.context; }
+  std::int64_t blocks() const override { return config_.layers; }
+  bool causal() const override { return config_.causal; }
+  const fs::path& directory() const override { return directory_; }
+
+  ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override {
+    if (!input_shape.empty()) {
+      throw InvalidArgument("transformer: expected texts, got inputs that are numbers");
+    }
+    const auto declared = declare(outputs);
+    std::map<std::string, at::Tensor> stored;
+    if (detail::has_weights(directory_)) {
+      stored = detail::read_weights(directory_, config_, declared);
+    }
+    ParameterSet theta;
+    for (const auto& parameter : declared) {
+      const auto found = stored.find(parameter.name);
+      if (found != stored.end()) {
+        theta.add(parameter.name, found->second);
+      } else if (stored.empty() || parameter.name.starts_with("head.")) {
+        theta.add(parameter.name, fresh(parameter, random));
+      } else {
+        throw_missing(directory_, parameter.name);
+      }
+    }
+    return theta;
+  }
+
+  ParameterSet read_directory(const fs::path& path, const ParameterSet& expected) const override {
+    const auto stored = detail::read_weights(path, config_, declare(classes_of(expected)));
+    TensorList values;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto found = stored.find(expected.names()[i]);
+      if (found == stored.end()) {
+        throw_missing(path, expected.names()[i]);
+      }
+      values.push_back(found->second.to(expected.values()[i].options()).clone());
+    }
+    return expected.with(std::move(values));
+  }
+
+  void write_directory(const fs::path& path, const ParameterSet& theta,
+                       const std::vector<std::string>& classes) const override {
+    detail::write_hugging_face(path, directory_, config_, theta, classes);
+  }
+
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    const auto x = residual_stream(theta, batch, tape, {}, nullptr);
+    const auto& text = *batch.text;
+    at::Tensor out;
+    if (classes_of(theta) > 0) {
+      out = class_outputs(theta, x, answer_places(text), tape);
+    } else if (text.asked.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, text.asked), tape, one_row_each(text.asked))
+                .index_select(1, text.words);
+    } else if (text.predicted.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, text.predicted), tape, text.predictions);
+    } else {
+      throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
+    }
+    return out.scalar_type() == at::kDouble ? out : out.to(at::kFloat);
+  }
+
+  std::vector<at::Tensor> hidden_states(const ParameterSet& theta, const Batch& batch,
+                                        const std::vector<std::int64_t>& layers) const override {
+    for (const auto layer : layers) {
+      if (layer < 0 || layer > config_.layers) {
+        throw InvalidArgument(fmt::format("layer {}, expected one of 0 to {}", layer, config_.layers));
+      }
+    }
+    std::vector<at::Tensor> out;
+    residual_stream(theta, batch, nullptr, layers, &out);
+    return out;
+  }
+
+ private:
+  [[noreturn]] static void throw_missing(const fs::path& path, const std::string& name) {
+    throw DataError(fmt::format("{}: tensor \"{}\" is missing", path.string(), name));
+  }
+
+  std::string base(const std::string& name) const { return config_.names.prefix + name; }
+  std::string block(std::int64_t layer, const std::string& name) const {
+    return base(fmt::format(fmt::runtime(config_.names.block), layer) + name);
+  }
+  std::string token_weight() const { return base(config_.names.tokens) + ".weight"; }
+  std::string classifier() const { return "head." + config_.names.classifier; }
+
+  /// Outputs of the classification head in theta; 0 where it has none.
+  std::int64_t classes_of(const ParameterSet& theta) const {
+    const auto name = classifier() + ".weight";
+    return theta.contains(name) ? theta.at(name).size(0) : 0;
+  }
+
+  /// Every parameter of the model, with a head for so many classes, or for 0 the vocabulary's.
+  std::vector<DeclaredParameter> declare(std::int64_t classes) const {
+    const auto& c = config_;
+    const auto& n = c.names;
+    std::vector<DeclaredParameter> out;
+    const auto weight = [&](const std::string& layer, std::int64_t rows, std::int64_t columns) {
+      out.push_back({layer + ".weight", {rows, columns}, Start::kNormal});
+    };
+    const auto linear_layer = [&](const std::string& layer, std::int64_t in, std::int64_t to, bool bias,
+                                  bool transposed) {
+      weight(layer, transposed ? in : to, transposed ? to : in);
+      if (bias) {
+        out.push_back({layer + ".bias", {to}, Start::kZeros});
+      }
+    };
+    const auto norm = [&](const std::string& layer) {
+      out.push_back({layer + ".weight", {c.width}, Start::kOnes});
+      if (!c.rms) {
+        out.push_back({layer + ".bias", {c.width}, Start::kZeros});
+      }
+    };
+    weight(base(n.tokens), c.vocabulary, c.width);
+    if (!n.positions.empty()) {
+      weight(base(n.positions), c.context + c.position_offset, c.width);
+    }
+    if (!n.types.empty()) {
+      weight(base(n.types), c.type_count, c.width);
+    }
+    if (!n.embedding_norm.empty()) {
+      norm(base(n.embedding_norm));
+    }
+    const auto queries = c.heads * c.head_width, keys = c.key_heads * c.head_width;
+    for (std::int64_t l = 0; l < c.layers; ++l) {
+      norm(block(l, n.attention_norm));
+      if (c.fused != FusedOrder::kNone) {
+        linear_layer(block(l, n.query_key_value), c.width, queries + 2 * keys, c.query_bias, c.transposed);
+      } else {
+        linear_layer(block(l, n.query), c.width, queries, c.query_bias, c.transposed);
+        linear_layer(block(l, n.key), c.width, keys, c.query_bias, c.transposed);
+        linear_layer(block(l, n.value), c.width, keys, c.query_bias, c.transposed);
+      }
+      linear_layer(block(l, n.attention_out), queries, c.width, c.attention_out_bias, c.transposed);
+      norm(block(l, n.mlp_norm));
+      if (!n.mlp_gate.empty()) {
+        linear_layer(block(l, n.mlp_gate), c.width, c.inner, c.mlp_bias, c.transposed);
+      }
+      linear_layer(block(l, n.mlp_in), c.width, c.inner, c.mlp_bias, c.transposed);
+      linear_layer(block(l, n.mlp_out), c.inner, c.width, c.mlp_bias, c.transposed);
+    }
+    if (!n.final_norm.empty()) {
+      norm(base(n.final_norm));
+    }
+    if (classes > 0) {
+      if (!n.class_dense.empty()) {
+        linear_layer("head." + n.class_dense, c.width, c.width, true, false);
+      }
+      linear_layer(classifier(), c.width, classes, !n.class_dense.empty(), false);
+      return out;
+    }
+    if (!n.head_dense.empty()) {
+      linear_layer(n.head_dense, c.width, c.width, true, false);
+      out.push_back({n.head_norm + ".weight", {c.width}, Start::kOnes});
+      out.push_back({n.head_norm + ".bias", {c.width}, Start::kZeros});
+    }
+    if (!c.tied) {
+      weight(n.head, c.vocabulary, c.width);
+    }
+    if (!n.head_bias.empty()) {
+      out.push_back({n.head_bias, {c.vocabulary}, Start::kZeros});
+    }
+    return out;
+  }
+
+  at::Tensor fresh(const DeclaredParameter& parameter, const Random& random) const {
+    switch (parameter.start) {
+      case Start::kOnes:
+        return at::ones(parameter.shape, at::kDouble);
+      case Start::kZeros:
+        return at::zeros(parameter.shape, at::kDouble);
+      case Start::kNormal:
+        break;
+    }
+    return random.stream(parameter.name).normal(parameter.shape) * config_.initial_deviation;
+  }
+
+  at::Tensor norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const {
+    return config_.rms ? rms_norm(theta, layer, x, config_.epsilon, tape)
+                       : layer_norm(theta, layer, x, config_.epsilon, tape);
+  }
+
+  /// A linear layer of a block.
+  at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const {
+    const auto bias = layer + ".bias";
+    return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed}, x, tape);
+  }
+
+  void check(const Batch& batch) const {
+    if (!batch.text) {
+      throw InvalidArgument("transformer: expected a batch of texts");
+    }
+    const auto longest = batch.inputs.size(1);
+    if (longest > config_.context && config_.rotary.width == 0) {
+      throw InvalidArgument(
+          fmt::format("transformer: a text of {} tokens, expected at most {}", longest, config_.context));
+    }
+  }
+
+  at::Tensor embed(const ParameterSet& theta, const Batch& batch, Tape* tape) const {
+    const auto& n = config_.names;
+    const auto& text = *batch.text;
+    auto x = embedding(theta, token_weight(), batch.inputs.flatten(), tape);
+    if (!n.positions.empty()) {
+      const auto positions = text.positions.flatten() + config_.position_offset;
+      x = x + embedding(theta, base(n.positions) + ".weight", positions, tape);
+    }
+    if (!n.types.empty()) {
+      const auto types = text.types.defined() ? text.types.flatten() : at::zeros_like(batch.inputs).flatten();
+      x = x + embedding(theta, base(n.types) + ".weight", types, tape);
+    }
+    return n.embedding_norm.empty() ? x : norm(theta, base(n.embedding_norm), x, tape);
+  }
+
+  /// Angles in double, as the cosines and sines that theta's dtype holds.
+  Rotation rotation(const TokenLayout& text, const at::TensorOptions& options) const {
+    const auto& rotary = config_.rotary;
+    const auto wide = options.dtype(at::kDouble);
+    at::Tensor frequencies;  // [width / 2], or for each token's example [R, T, width / 2]
+    if (rotary.scaling == "dynamic" && text.lengths.max().item<std::int64_t>() > config_.context) {
+      TensorList rows;
+      for (std::int64_t b = 0; b < text.lengths.size(0); ++b) {
+        rows.push_back(at::tensor(
+            detail::rotary_frequencies(rotary, config_.context, text.lengths[b].item<std::int64_t>()), at::kDouble));
+      }
+      frequencies = at::stack(rows)
+                        .to(options.device())
+                        .index_select(0, text.tokens.owners)
+                        .unflatten(0, {text.examples.size(0), text.examples.size(1)});
+    } else {
+      frequencies = at::tensor(detail::rotary_frequencies(rotary, config_.context, config_.context), wide);
+    }
+    const auto angles = (text.positions.to(at::kDouble).unsqueeze(2) * frequencies).unsqueeze(1);
+    return {(angles.cos() * rotary.attention_factor).to(options), (angles.sin() * rotary.attention_factor).to(options)};
+  }
+
+  /// Which keys each query may look at, [R, 1, T, T]; undefined where all, or in a causal model all before it.
+  at::Tensor allowed(const TokenLayout& text, std::int64_t window) const {
+    const bool ragged = (text.lengths != text.examples.size(1)).any().item<bool>();
+    const bool masked = config_.causal ? !text.tokens.plain || window > 0 : !text.tokens.plain || ragged;
+    if (!masked) {
+      return {};
+    }
+    auto out = text.examples.unsqueeze(2).eq(text.examples.unsqueeze(1));
+    if (config_.causal) {
+      const auto places = at::arange(text.examples.size(1), text.examples.options());
+      const auto back = places.unsqueeze(1) - places.unsqueeze(0);
+      out = out.logical_and(back.ge(0));
+      if (window > 0) {
+        out = out.logical_and(back.lt(window));
+      }
+    }
+    return out.unsqueeze(1);
+  }
+
+  at::Tensor attend(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, const Batch& batch,
+                    const Rotation& turn, const at::Tensor& mask, Tape* tape) const {
+    const auto& n = config_.names;
+    const auto rows = batch.inputs.size(0), length = batch.inputs.size(1), width = config_.head_width;
+    at::Tensor q, k, v;  // [R T, heads * width]
+    switch (config_.fused) {
+      case FusedOrder::kNone:
+        q = through(theta, block(layer, n.query), x, tape);
+        k = through(theta, block(layer, n.key), x, tape);
+        v = through(theta, block(layer, n.value), x, tape);
+        break;
+      case FusedOrder::kBlocks: {
+        const auto parts = through(theta, block(layer, n.query_key_value), x, tape).chunk(3, 1);
+        q = parts[0], k = parts[1], v = parts[2];
+        break;
+      }
+      case FusedOrder::kHeads: {
+        const auto parts =
+            through(theta, block(layer, n.query_key_value), x, tape).view({-1, config_.heads, 3, width}).unbind(2);
+        q = parts[0], k = parts[1], v = parts[2];
+        break;
+      }
+    }
+    const auto by_head = [&](const at::Tensor& y) { return y.reshape({rows, length, -1, width}).transpose(1, 2); };
+    q = by_head(q), k = by_head(k), v = by_head(v);
+    if (turn.cosine.defined()) {
+      q = rotate(q, turn);
+      k = rotate(k, turn);
+    }
+    double scale = config_.scale_attention ? 1 / std::sqrt(static_cast<double>(width)) : 1;
+    scale /= config_.scale_by_layer ? static_cast<double>(layer + 1) : 1;
+    const auto seen = attention(q, k, v, mask, config_.causal, scale);
+    return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape);
+  }
+
+  at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const {
+    const auto& n = config_.names;
+    auto inner = through(theta, block(layer, n.mlp_in), x, tape);
+    if (n.mlp_gate.empty()) {
+      inner = activation(config_.activation, inner);
+    } else {
+      inner = activation(config_.activation, through(theta, block(layer, n.mlp_gate), x, tape)) * inner;
+    }
+    return through(theta, block(layer, n.mlp_out), inner, tape);
+  }
+
+  /// What every token carries after the last block, [R T, width], and after `layers` in `kept`.
+  at::Tensor residual_stream(const ParameterSet& theta, const Batch& batch, Tape* tape,
+                             const std::vector<std::int64_t>& layers, std::vector<at::Tensor>* kept) const {
+    check(batch);
+    const auto& n = config_.names;
+    if (tape != nullptr) {
+      tape->rows = batch.text->tokens;
+    }
+    const auto options = theta.at(token_weight()).options().requires_grad(false);
+    const auto turn = config_.rotary.width > 0 ? rotation(*batch.text, options) : Rotation{};
+    std::map<std::int64_t, at::Tensor> masks;
+    for (const auto window : config_.windows) {
+      if (masks.count(window) == 0) {
+        masks[window] = allowed(*batch.text, window);
+      }
+    }
+    std::map<std::int64_t, at::Tensor> after;
+    auto x = embed(theta, batch, tape);
+    after[0] = x;
+    for (std::int64_t l = 0; l < config_.layers; ++l) {
+      const auto& mask = masks.at(config_.windows[static_cast<std::size_t>(l)]);
+      const auto attention_norm = block(l, n.attention_norm), mlp_norm = block(l, n.mlp_norm);
+      if (config_.post_norm) {
+        x = norm(theta, attention_norm, x + attend(theta, l, x, batch, turn, mask, tape), tape);
+        x = norm(theta, mlp_norm, x + feed(theta, l, x, tape), tape);
+      } else {
+        const auto seen = attend(theta, l, norm(theta, attention_norm, x, tape), batch, turn, mask, tape);
+        const auto read = config_.parallel ? x : x + seen;
+        const auto fed = feed(theta, l, norm(theta, mlp_norm, read, tape), tape);
+        x = config_.parallel ? x + seen + fed : read + fed;
+      }
+      if (kept != nullptr) {
+        after[l + 1] = x;
+      }
+    }
+    for (const auto layer : layers) {
+      kept->push_back(after.at(layer));
+    }
+    return x;
+  }
+
+  /// Where a head of classes reads: the last token that has seen all, or the first.
+  at::Tensor answer_places(const TokenLayout& text) const {
+    if (!config_.causal) {
+      return text.tokens.places.select(1, 0);
+    }
+    return text.tokens.places.gather(1, (text.lengths - 1).unsqueeze(1)).squeeze(1);
+  }
+
+  /// Rows that are examples, each read at one place.
+  static RowMap one_row_each(const at::Tensor& places) {
+    RowMap map;
+    map.origins = places;
+    return map;
+  }
+
+  at::Tensor final_norm(const ParameterSet& theta, const at::Tensor& x, Tape* tape) const {
+    return config_.names.final_norm.empty() ? x : norm(theta, base(config_.names.final_norm), x, tape);
+  }
+
+  /// One row an example: [B, classes].
+  at::Tensor class_outputs(const ParameterSet& theta, at::Tensor x, const at::Tensor& places, Tape* tape) const {
+    if (tape != nullptr) {
+      tape->rows = one_row_each(places);
+    }
+    x = final_norm(theta, x.index_select(0, places), tape);
+    if (!config_.names.class_dense.empty()) {
+      x = at::tanh(linear(theta, "head." + config_.names.class_dense, x, tape));
+    }
+    return linear(theta, classifier(), x, tape);
+  }
+
+  /// [rows, vocabulary]
+  at::Tensor vocabulary_outputs(const ParameterSet& theta, at::Tensor x, Tape* tape, const RowMap& rows) const {
+    const auto& n = config_.names;
+    if (tape != nullptr) {
+      tape->rows = rows;
+    }
+    x = final_norm(theta, x, tape);
+    if (!n.head_dense.empty()) {
+      x = activation(config_.activation, linear(theta, n.head_dense, x, tape));
+      x = layer_norm(theta, n.head_norm, x, config_.epsilon, tape);
+    }
+    return linear(theta, {config_.tied ? token_weight() : n.head + ".weight", n.head_bias}, x, tape);
+  }
+
+  fs::path directory_;
+  detail::TransformerConfig config_;
+};
+
+}  // namespace
+
+WHENCE_METHOD(Model, transformer, Transformer, TransformerOptions)
+
+}  // namespace whence
