@@ -22,6 +22,7 @@ class Barrier : public Loss {
   at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor&) const override {
     return output;
   }
+  std::int64_t noise_width(std::int64_t outputs) const override { return outputs; }
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/random.h"
+#include "whence/models/ops.h"
 
 namespace whence {
 
@@ -43,6 +44,12 @@ Objective Objective::with_batch_size(std::int64_t batch_size) const {
   return out;
 }
 
+Objective Objective::with_compute_type(at::ScalarType dtype) const {
+  Objective out = *this;
+  out.compute_type_ = dtype;
+  return out;
+}
+
 Objective Objective::over(const at::Tensor& rows) const {
   Objective out = *this;
   out.data_ = data_.take(rows);
@@ -57,7 +64,15 @@ ParameterSet Objective::merge(const TensorList& theta, const TensorList& parent)
 }
 
 at::Tensor Objective::output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape) const {
-  return model_->output(merge(theta, parent), batch, tape);
+  auto model = merge(theta, parent);
+  if (!compute_type_) {
+    return model_->output(model, batch, tape);
+  }
+  auto values = model.values();
+  for (auto& value : values) {
+    value = value.to(*compute_type_);
+  }
+  return model_->output(model.with(std::move(values)), batch, tape).to(theta.front().scalar_type());
 }
 
 at::Tensor Objective::example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
@@ -69,7 +84,7 @@ at::Tensor Objective::penalty(const TensorList& theta, const TensorList& parent)
 }
 
 at::Tensor Objective::batch_weights(const Batch& batch) const {
-  const auto options = batch.inputs.options();
+  const auto options = trained_.values().front().options().requires_grad(false);
   const double share = 1.0 / static_cast<double>(data_.size());
   if (!weights_.defined()) {
     return at::full({batch.size()}, share, options);
@@ -88,6 +103,7 @@ void Objective::for_each_batch(const std::function<void(const Batch&)>& body) co
 }
 
 double Objective::value(const TensorList& theta, const TensorList& parent, TensorList* gradient_out) const {
+  const DerivativeOrder first(1);
   const auto point = gradient_out != nullptr ? leaves(theta) : detach(theta);
   const auto fixed = detach(parent);
   double total = 0;
@@ -116,6 +132,7 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
 }
 
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  const DerivativeOrder first(1);
   Stationarity out;
   TensorList g;
   out.objective = objective.value(theta, parent, &g);

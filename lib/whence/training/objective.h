@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "whence/data/dataset.h"
 #include "whence/models/loss.h"
@@ -34,6 +35,8 @@ class Objective {
   /// The same objective with example weights w [N]; undefined means ones.
   Objective with_weights(at::Tensor weights) const;
   Objective with_batch_size(std::int64_t batch_size) const;
+  /// The same with the model's passes in another dtype, the parameters being cast on their way: mixed precision.
+  Objective with_compute_type(at::ScalarType dtype) const;
   /// The same over a part of the data, whose mean it then is: `rows` [M] int64 on the CPU.
   Objective over(const at::Tensor& rows) const;
 
@@ -63,6 +66,7 @@ class Objective {
   ParameterSet trained_, parent_;
   std::int64_t batch_size_;
   at::Tensor weights_;
+  std::optional<at::ScalarType> compute_type_;
 };
 
 /// How far a checkpoint is from a minimum of its objective.

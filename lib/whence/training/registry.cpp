@@ -7,6 +7,7 @@
 #define WHENCE_OPTIMIZERS(X)                                                                                           \
   X(lbfgs, "lbfgs", "limited-memory BFGS over all the data: down to rounding on small models", "Liu and Nocedal 1989") \
   X(adam, "adam", "minibatches, steps scaled by mean squared gradients", "Kingma and Ba 2015")                         \
+  X(adamw, "adamw", "adam with a weight decay apart from the gradient", "Loshchilov and Hutter 2019")                  \
   X(sgd, "sgd", "minibatches, with momentum", "Robbins and Monro 1951; Polyak 1964")
 
 namespace whence {

@@ -9,6 +9,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "whence/models/ops.h"
+
 namespace whence::detail {
 namespace {
 
@@ -20,13 +22,14 @@ class Minibatches {
 
   std::int64_t per_epoch() const { return (data_.size() + batch_size_ - 1) / batch_size_; }
 
-  Batch batch(std::int64_t iteration) {
+  /// The examples of a step, [B].
+  at::Tensor rows(std::int64_t iteration) {
     const auto epoch = iteration / per_epoch(), begin = iteration % per_epoch() * batch_size_;
     if (epoch != epoch_) {
       order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(data_.size());
       epoch_ = epoch;
     }
-    return data_.batch(order_.narrow(0, begin, std::min(batch_size_, data_.size() - begin)));
+    return order_.narrow(0, begin, std::min(batch_size_, data_.size() - begin));
   }
 
  private:
@@ -82,6 +85,9 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
   Minibatches minibatches(objective.data(), options.batch_size, random);
   const auto total = all_iterations(options, minibatches.per_epoch());
   const auto fixed = detach(parent);
+  const auto at_once = options.micro_batch > 0 ? options.micro_batch : objective.batch_size();
+  const auto computing = options.compute == "bfloat16" ? objective.with_compute_type(at::kBFloat16) : objective;
+  const DerivativeOrder first(1);
 
   TrainingSummary summary;
   TensorList gradient_at_end;
@@ -104,17 +110,28 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
     if (summary.converged || state.iteration >= total) {
       break;
     }
-    const auto batch = minibatches.batch(state.iteration);
+    const auto rows = minibatches.rows(state.iteration);
     const auto theta = leaves(state.theta);
-    const double scale = static_cast<double>(objective.data().size()) / static_cast<double>(batch.size());
-    const auto loss = objective.batch_loss(theta, fixed, batch) * scale + objective.penalty(theta, fixed);
-    const double value = loss.item<double>();
-    const auto gradients = gradient(loss, theta);
+    const double scale = static_cast<double>(objective.data().size()) / static_cast<double>(rows.size(0));
+    const auto penalty = objective.penalty(theta, fixed);
+    double value = penalty.item<double>();
+    auto gradients = clone(gradient(penalty, theta));
+    for (std::int64_t begin = 0; begin < rows.size(0); begin += at_once) {
+      const auto batch = objective.data().batch(rows.narrow(0, begin, std::min(at_once, rows.size(0) - begin)));
+      const auto loss = computing.batch_loss(theta, fixed, batch) * scale;
+      value += loss.item<double>();
+      axpy(1, gradient(loss, theta), gradients);
+    }
     const double length = norm(gradients);
     if (!std::isfinite(value) || !std::isfinite(length)) {
       throw NumericalError(fmt::format(
           "{}: iteration {}: the minibatch's objective is {}, |gradient| {}; a smaller learning-rate may help", name,
           state.iteration, value, length));
+    }
+    if (options.clip > 0 && length > options.clip) {
+      for (auto& g : gradients) {
+        g.mul_(options.clip / length);
+      }
     }
     step(state, gradients, scheduled_rate(options, state.iteration, total));
     ++state.iteration;

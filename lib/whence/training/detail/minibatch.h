@@ -15,6 +15,9 @@ struct MinibatchOptions {
   std::string schedule = "cosine";
   std::int64_t warm_up = 0;
   double tolerance = 0;
+  double clip = 0;
+  std::int64_t micro_batch = 0;
+  std::string compute = "as-parameters";
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -27,6 +30,11 @@ struct MinibatchOptions {
     field("warm-up", self.warm_up, kAtLeastZero, "steps over which the learning rate rises from 0");
     field("tolerance", self.tolerance, kAtLeastZero,
           "stop at |grad Phi| of at most this, looked at after each epoch; 0: never");
+    field("clip", self.clip, kAtLeastZero, "a longer gradient is shortened to this; 0: never");
+    field("micro-batch", self.micro_batch, kAtLeastZero,
+          "examples that go through the model at a time, their gradients accumulating over a step; 0: by --batch-size");
+    field("compute", self.compute, OneOf{"as-parameters|bfloat16"},
+          "bfloat16: passes of the steps in bfloat16, parameters and moments as they are (mixed precision)");
   }
 };
 
