@@ -34,7 +34,9 @@ at::Tensor dense_rows(std::string_view name, const Stage& stage) {
   all.insert(all.end(), from.begin(), from.end());
   const auto n = objective.data().size();
   const auto noise =
-      Random(0).stream("labels of the fisher").uniform({1, n, objective.data().outputs()}, 1e-12, 1 - 1e-12)[0];
+      Random(0)
+          .stream("labels of the fisher")
+          .uniform({1, n, objective.loss().noise_width(objective.data().outputs())}, 1e-12, 1 - 1e-12)[0];
   const auto weights = objective.batch_weights(objective.data().batch(0, n));
   TensorList out;
   for (std::int64_t i = 0; i < n; ++i) {

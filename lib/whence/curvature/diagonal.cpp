@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
@@ -33,11 +35,17 @@ class Diagonal : public Curvature {
                           const TensorList& parent) const override {
     const CurvaturePoint point{objective, theta, parent};
     auto values = detail::penalty_diagonal(point).unsqueeze(0);
-    detail::for_each_rows("diagonal", options_, point, [&](const detail::RowBatch& batch) {
-      for (const auto& rows : batch.layers()) {
-        detail::LayerLayout::add(rows.layer, detail::squared_gradients(rows, {}, {}).unsqueeze(0), values);
-      }
-    });
+    detail::for_each_rows(
+        "diagonal", options_, point,
+        [&](const detail::RowBatch& batch) {
+          for (const auto& rows : batch.layers()) {
+            detail::LayerLayout::add(rows.layer, detail::squared_gradients(rows, {}, {}).unsqueeze(0), values);
+          }
+          for (const auto& rows : batch.others()) {
+            values[0].narrow(0, rows.parameter.offset, rows.parameter.entries).add_(rows.squares());
+          }
+        },
+        std::numeric_limits<std::int64_t>::max());
     return diagonal_operator(values[0]);
   }
 

@@ -40,13 +40,11 @@ class Linearisation {
     pulled_ = gradient(TensorList{output_}, theta_, {cotangent_}, true);
   }
 
-  /// w_i / N H_out J v: [B, C].
+  /// w_i / N H_out J v: [rows, C].
   at::Tensor output_curvature(const at::Tensor& v) const {
     const auto tangent = gradient(pulled_, {cotangent_}, unflatten(v, theta_), false, true).front();
     const auto curved = objective_.loss().hessian_product(output_.detach(), batch_, tangent);
-    std::vector<std::int64_t> shape(static_cast<std::size_t>(curved.dim()), 1);
-    shape[0] = -1;
-    return curved * objective_.batch_weights(batch_).view(shape);
+    return curved * spread_to_outputs(batch_, objective_.batch_weights(batch_)).unsqueeze(1);
   }
   /// J_x' w for the parameters x: a flat vector.
   at::Tensor pull_back(const at::Tensor& w, const TensorList& x) const {

@@ -7,12 +7,14 @@
 // A layer's block is S (x) A over its weight with the bias as the last column: A the mean of a a' over examples, summed
 // over positions, S the mean of the signals' g g'. kfac's eigenvalues are products of the factors'; ekfac measures, in
 // the factors' eigenbasis, the mean square of every entry of the gradients, which is the best there is for that basis.
-// The penalty adds to the eigenvalues.
+// The penalty adds to the eigenvalues. Of parameters that are no layer's matrix (norms, embeddings, heads tied to them)
+// and of layers too wide to decompose, the diagonal is kept.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 #include "whence/core/files.h"
@@ -28,10 +30,13 @@ namespace whence {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr std::int64_t kWidest = 8192;  // whose eigenvectors take minutes
+
 struct KroneckerOptions {
   detail::StatisticsOptions statistics;
   std::string dtype = "float32";
   std::string factors = "";
+  std::int64_t widest = kWidest;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -40,6 +45,8 @@ struct KroneckerOptions {
           "of the products that fit the factors, which are summed in float64; float64 stays float64");
     field("factors", self.factors, AnyText{},
           "a folder that keeps fitted factors, from which unfinished fits go on; empty: not kept");
+    field("widest", self.widest, kAtLeastOne,
+          "layers with more inputs or outputs keep a diagonal, as norms and embeddings do");
   }
 };
 
@@ -51,10 +58,27 @@ struct Block {
   at::Tensor values;  ///< [outputs, columns], of the data's curvature alone
 };
 
+/// The diagonal of a parameter outside the blocks.
+struct DiagonalPart {
+  detail::LayerLayout::Other parameter;
+  at::Tensor values;  ///< [entries]
+};
+
+struct Factors {
+  std::vector<Block> blocks;
+  std::vector<DiagonalPart> diagonals;
+};
+
 class KroneckerOperator : public SpectralOperator {
  public:
-  KroneckerOperator(std::vector<Block> blocks, const at::Tensor& penalty)
-      : blocks_(std::move(blocks)), size_(penalty.size(0)), options_(penalty.options()) {
+  KroneckerOperator(Factors factors, const at::Tensor& penalty)
+      : blocks_(std::move(factors.blocks)),
+        diagonals_(std::move(factors.diagonals)),
+        size_(penalty.size(0)),
+        options_(penalty.options()) {
+    for (auto& part : diagonals_) {
+      part.values = part.values + penalty.narrow(0, part.parameter.offset, part.parameter.entries);
+    }
     for (auto& block : blocks_) {  // the penalty is the same for all of a layer
       const auto added = detail::LayerLayout::gather(block.layer, penalty.unsqueeze(0)).mean();
       block.values = block.values + added;
@@ -79,6 +103,12 @@ class KroneckerOperator : public SpectralOperator {
         out.add_((gradients.square() * gains).sum(at::IntArrayRef{1, 2, 3}).to(at::kDouble));
       }
     }
+    for (const auto& rows : batch.others()) {
+      const auto part = std::find_if(diagonals_.begin(), diagonals_.end(), [&](const DiagonalPart& known) {
+        return known.parameter.name == rows.parameter.name;
+      });
+      out.add_(rows.quadratic_forms(f(part->values)).to(at::kDouble));
+    }
     return out;
   }
 
@@ -91,11 +121,16 @@ class KroneckerOperator : public SpectralOperator {
       const auto back = at::matmul(block.left, at::matmul(rotated * f(block.values), block.right.t()));
       detail::LayerLayout::add(block.layer, back, out);
     }
+    for (const auto& [parameter, values] : diagonals_) {
+      out.narrow(1, parameter.offset, parameter.entries)
+          .copy_(x.narrow(1, parameter.offset, parameter.entries) * f(values));
+    }
     return out;
   }
 
  private:
   std::vector<Block> blocks_;
+  std::vector<DiagonalPart> diagonals_;
   std::int64_t size_;
   at::TensorOptions options_;
 };
@@ -113,7 +148,7 @@ class Fit {
     }
   }
 
-  std::vector<Block> run() {
+  Factors run() {
     if (phase_ == Phase::kFactors) {
       pass([this](const detail::RowBatch& batch) { add_factors(batch); });
       decompose();
@@ -123,11 +158,14 @@ class Fit {
       pass([this](const detail::RowBatch& batch) { add_eigenvalues(batch); });
       start(Phase::kDone);
     }
-    std::vector<Block> out;
+    Factors out;
     const auto like = point_.theta.front().options();
     for (auto& [layer, state] : layers_) {
       const auto values = corrected_ ? state.values : at::outer(state.left_values, state.right_values);
-      out.push_back({layer, state.left.to(like), state.right.to(like), values.clamp_min(0).to(like)});
+      out.blocks.push_back({layer, state.left.to(like), state.right.to(like), values.clamp_min(0).to(like)});
+    }
+    for (const auto& [parameter, squares] : others_) {
+      out.diagonals.push_back({parameter, squares.to(like)});
     }
     return out;
   }
@@ -184,7 +222,7 @@ class Fit {
       }
     };
     if (kept_.empty()) {
-      detail::for_each_rows(name_, options_.statistics, point_, one);
+      detail::for_each_rows(name_, options_.statistics, point_, one, options_.widest);
       kept_ = bytes <= kKeptBytes ? std::move(rows) : std::vector<detail::RowBatch>{};
     } else {
       std::for_each(kept_.begin(), kept_.end(), one);
@@ -219,9 +257,20 @@ class Fit {
       auto& state = state_of(layers_, rows.layer);
       const auto type = working_type(rows.input);
       const auto a = rows.input.reshape({-1, rows.layer.columns()}).to(type);
-      const auto g = rows.signal.reshape({-1, rows.layer.outputs}).to(type);
+      auto signal = rows.signal;  // the mean over an example's positions
+      signal = rows.lengths.defined() ? signal / rows.lengths.clamp_min(1).sqrt().view({-1, 1, 1, 1})
+                                      : signal / std::sqrt(static_cast<double>(rows.input.size(1)));
+      const auto g = signal.reshape({-1, rows.layer.outputs}).to(type);
       accumulate(state.inputs, at::mm(a.t(), a));
-      accumulate(state.signals, at::mm(g.t(), g) / static_cast<double>(rows.input.size(1)));
+      accumulate(state.signals, at::mm(g.t(), g));
+    }
+    for (const auto& rows : batch.others()) {
+      auto found = std::find_if(others_.begin(), others_.end(),
+                                [&](const auto& known) { return known.first.name == rows.parameter.name; });
+      if (found == others_.end()) {
+        found = others_.insert(others_.end(), {rows.parameter, at::Tensor()});
+      }
+      accumulate(found->second, rows.squares());
     }
   }
   /// A is a mean over examples; the signals carry their share of the data already.
@@ -232,8 +281,8 @@ class Fit {
       const auto [left_values, left] = at::linalg_eigh(state.signals.to(like));
       state.right_values = right_values.clamp_min(0);
       state.left_values = left_values.clamp_min(0);
-      state.right = right;
-      state.left = left;
+      state.right = right.contiguous();  // as they are read back
+      state.left = left.contiguous();
       state.inputs = state.signals = at::Tensor();
     }
   }
@@ -241,7 +290,7 @@ class Fit {
     for (const auto& rows : batch.layers()) {
       auto& state = state_of(layers_, rows.layer);
       const auto type = working_type(rows.input);
-      detail::LayerRows cast{rows.layer, rows.examples, rows.input.to(type), rows.signal.to(type), {}};
+      detail::LayerRows cast{rows.layer, rows.examples, rows.input.to(type), rows.signal.to(type)};
       accumulate(state.values, detail::squared_gradients(cast, state.left.to(type), state.right.to(type)));
     }
   }
@@ -260,6 +309,9 @@ class Fit {
         }
       }
     }
+    for (const auto& [parameter, squares] : others_) {
+      tensors.add(fmt::format("{}.squares", parameter.name), squares.cpu().contiguous());
+    }
     write_safetensors(file_, tensors,
                       {{"phase", std::to_string(static_cast<int>(phase_))},
                        {"examples", std::to_string(done_)},
@@ -270,7 +322,13 @@ class Fit {
     const auto metadata = read_safetensors_metadata(file_);
     phase_ = static_cast<Phase>(std::stoi(metadata.at("phase")));
     done_ = std::stoll(metadata.at("examples"));
-    const auto layout = detail::trained_layout(point_);
+    const auto layout = detail::trained_layout(point_, options_.widest);
+    for (const auto& other : layout ? layout->others() : std::vector<detail::LayerLayout::Other>{}) {
+      const auto key = fmt::format("{}.squares", other.name);
+      if (tensors.contains(key)) {
+        others_.emplace_back(other, tensors.at(key).clone().to(point_.theta.front().device()));
+      }
+    }
     for (const auto& layer : layout ? layout->layers() : std::vector<detail::LayerLayout::Layer>{}) {
       auto& state = state_of(layers_, layer);
       for (auto& [part, tensor] : parts(state)) {
@@ -298,6 +356,7 @@ class Fit {
   std::int64_t done_ = 0, examples_ = 0;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
   std::vector<std::pair<detail::LayerLayout::Layer, State>> layers_;
+  std::vector<std::pair<detail::LayerLayout::Other, at::Tensor>> others_;
 };
 
 class Kronecker : public Curvature {
@@ -337,7 +396,7 @@ class Ekfac : public Kronecker {
 std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
   const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
   const auto factors = std::dynamic_pointer_cast<const KroneckerOperator>(curvature);
-  const auto layout = *detail::trained_layout(point);
+  const auto layout = *detail::trained_layout(point, kWidest);
   const auto merged = point.objective.merge(detach(point.theta), detach(point.parent));
   const auto choice = detail::RowChoice{detail::RowKind::kEmpirical};
   return [point, factors, layout, merged, choice, f = std::move(f)](const Batch& batch) {

@@ -7,43 +7,26 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/gram_operator.h"
+#include "whence/models/ops.h"
 #include "whence/models/per_sample.h"
 
 namespace whence::detail {
 namespace {
 
-std::string layer_of(const std::string& name) { return name.substr(0, name.rfind('.')); }
-bool is_weight(const std::string& name) { return name.ends_with(".weight"); }
-
-/// [B, T, inputs]: what the layer saw at each position.
-at::Tensor input_positions(const TapeEntry& entry) {
-  if (entry.kind == TapeEntry::Kind::kLinear) {
-    return entry.input.reshape({entry.input.size(0), -1, entry.input.size(-1)});
-  }
-  return patches(entry).transpose(1, 2);
-}
-
-/// [B, T, outputs] of a signal at the entry's output.
-at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
-  if (entry.kind == TapeEntry::Kind::kLinear) {
-    return signal.reshape({signal.size(0), -1, signal.size(-1)});
-  }
-  return signal.flatten(2).transpose(1, 2);
-}
-
-/// R cotangents of the output, [R][B, C], scaled by sqrt(w_i / N).
+/// R cotangents of the output, each shaped as it, scaled by sqrt(w_i / N).
 TensorList cotangents(const Objective& objective, const at::Tensor& output, const Batch& batch,
                       const RowChoice& choice) {
   const auto weights = objective.batch_weights(batch);
   if ((weights < 0).any().item<bool>()) {
     throw InvalidArgument("a curvature made of rows needs example weights >= 0");
   }
-  const auto scale = weights.sqrt().to(output.options()).unsqueeze(1);
+  const auto scale = spread_to_outputs(batch, weights.sqrt().to(output.options())).unsqueeze(1);
   TensorList out;
   switch (choice.kind) {
     case RowKind::kGaussNewton: {
@@ -55,7 +38,8 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
     }
     case RowKind::kFisher:
       for (std::int64_t s = 0; s < choice.noise.size(0); ++s) {
-        const auto noise = choice.noise[s].index_select(0, batch.rows.cpu()).to(output.device());
+        const auto numbers = batch.predicts_tokens() ? batch.text->serials : batch.rows;
+        const auto noise = choice.noise[s].index_select(0, numbers.cpu()).to(output.device());
         out.push_back(objective.loss().sampled_gradient(output, batch, noise) * scale /
                       std::sqrt(static_cast<double>(choice.noise.size(0))));
       }
@@ -243,33 +227,50 @@ class RowOperator : public GramOperator {
 }  // namespace
 
 std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const ParameterSet& merged,
-                                           const std::vector<std::string>& names, const TensorList& values) {
+                                           const std::vector<std::string>& names, const TensorList& values,
+                                           std::optional<std::int64_t> widest) {
   Tape tape;
-  const auto output =
-      objective.model().output(merged.with(detach(merged.values())), objective.data().batch(0, 1), &tape);
+  const auto batch = objective.data().batch(0, 1);
+  const auto output = objective.model().output(merged.with(detach(merged.values())), batch, &tape);
   if (output.dim() != 2) {
     return std::nullopt;
+  }
+  std::set<std::string> tied;  // matrices that the forward pass also uses otherwise
+  for (const auto& entry : tape.entries) {
+    if (entry.kind == TapeEntry::Kind::kEmbedding) {
+      tied.insert(entry.weight);
+    }
   }
   LayerLayout out;
   std::int64_t offset = 0;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& name = names[i];
-    const auto layer_name = layer_of(name);
     const auto entry = std::find_if(tape.entries.begin(), tape.entries.end(),
-                                    [&](const TapeEntry& e) { return e.layer == layer_name; });
-    if (entry == tape.entries.end() || !merged.contains(name) || merged.at(name).data_ptr() != values[i].data_ptr() ||
-        (!is_weight(name) && !name.ends_with(".bias"))) {
+                                    [&](const TapeEntry& e) { return e.weight == name || e.bias == name; });
+    if (entry == tape.entries.end() || !merged.contains(name) || merged.at(name).data_ptr() != values[i].data_ptr()) {
       return std::nullopt;
     }
-    auto layer =
-        std::find_if(out.layers_.begin(), out.layers_.end(), [&](const Layer& l) { return l.name == layer_name; });
-    if (layer == out.layers_.end()) {
-      out.layers_.push_back({layer_name, -1, -1, values[i].size(0), 0});
-      layer = out.layers_.end() - 1;
+    const auto& weight = merged.at(entry->weight);
+    const auto side = weight.dim() > 1 ? std::max(weight.size(0), weight.numel() / weight.size(0)) : 0;
+    if (tied.count(entry->weight) > 0 || entry->kind == TapeEntry::Kind::kScale || (widest && side > *widest)) {
+      if (!widest) {
+        return std::nullopt;
+      }
+      out.others_.push_back({name, offset, values[i].numel()});
+      offset += values[i].numel();
+      continue;
     }
-    if (is_weight(name)) {
+    auto layer =
+        std::find_if(out.layers_.begin(), out.layers_.end(), [&](const Layer& l) { return l.name == entry->weight; });
+    if (layer == out.layers_.end()) {
+      out.layers_.push_back({entry->weight});
+      layer = out.layers_.end() - 1;
+      layer->transposed = entry->transposed;
+    }
+    layer->outputs = values[i].size(entry->transposed && name == entry->weight ? 1 : 0);
+    if (name == entry->weight) {
       layer->weight = offset;
-      layer->inputs = values[i].numel() / values[i].size(0);
+      layer->inputs = values[i].numel() / layer->outputs;
     } else {
       layer->bias = offset;
     }
@@ -279,11 +280,19 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
   return out;
 }
 
+/// The layer's weights in x [K, P] as a view [K, outputs, inputs].
+static at::Tensor weights_of(const LayerLayout::Layer& layer, const at::Tensor& x) {
+  const auto part = x.narrow(1, layer.weight, layer.outputs * layer.inputs);
+  if (layer.transposed) {
+    return part.unflatten(1, {layer.inputs, layer.outputs}).transpose(1, 2);
+  }
+  return part.unflatten(1, {layer.outputs, layer.inputs});
+}
+
 at::Tensor LayerLayout::gather(const Layer& layer, const at::Tensor& x) {
   TensorList parts;
   if (layer.weight >= 0) {
-    parts.push_back(
-        x.narrow(1, layer.weight, layer.outputs * layer.inputs).reshape({x.size(0), layer.outputs, layer.inputs}));
+    parts.push_back(weights_of(layer, x));
   }
   if (layer.bias >= 0) {
     parts.push_back(x.narrow(1, layer.bias, layer.outputs).unsqueeze(2));
@@ -293,9 +302,7 @@ at::Tensor LayerLayout::gather(const Layer& layer, const at::Tensor& x) {
 
 void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& out) {
   if (layer.weight >= 0) {
-    out.narrow(1, layer.weight, layer.outputs * layer.inputs)
-        .view({out.size(0), layer.outputs, layer.inputs})
-        .add_(part.narrow(2, 0, layer.inputs));
+    weights_of(layer, out).add_(part.narrow(2, 0, layer.inputs));
   }
   if (layer.bias >= 0) {
     out.narrow(1, layer.bias, layer.outputs).add_(part.select(2, layer.inputs));
@@ -341,7 +348,9 @@ RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, cons
   if (kind == RowKind::kFisher) {
     out.noise = Random(seed)
                     .stream("labels of the fisher")
-                    .uniform({samples, objective.data().size(), objective.data().outputs()}, 1e-12, 1 - 1e-12);
+                    .uniform({samples, objective.data().predictions(),
+                              objective.loss().noise_width(objective.data().outputs())},
+                             1e-12, 1 - 1e-12);
   }
   return out;
 }
@@ -350,12 +359,13 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
                    const LayerLayout& layout, bool form)
     : examples_(batch.size()) {
   const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
   Tape tape;
   const auto output = objective.model().output(merged.with(detach(merged.values())), batch, &tape);
   std::map<std::string, std::vector<std::size_t>> uses;  // a layer's entries on the tape
   TensorList outputs;
   for (std::size_t i = 0; i < tape.entries.size(); ++i) {
-    uses[tape.entries[i].layer].push_back(i);
+    uses[tape.entries[i].weight].push_back(i);
     outputs.push_back(tape.entries[i].output);
   }
   const auto starts = cotangents(objective, output.detach(), batch, choice);
@@ -367,6 +377,7 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   const c10::NoGradGuard no_grad;
   for (const auto& layer : layout.layers()) {
     TensorList inputs, layer_signals;
+    at::Tensor lengths;
     for (const auto i : uses.at(layer.name)) {
       const auto& entry = tape.entries[i];
       TensorList rows;
@@ -383,13 +394,71 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
         columns.push_back(at::ones({examples_, positions, 1}, layer_signals.back().options()));
       }
       inputs.push_back(at::cat(columns, 2));
+      if (entry.rows.places.defined()) {
+        const auto real = entry.rows.places.ge(0).to(inputs.back().scalar_type());  // [B, T]
+        inputs.back() = inputs.back() * real.unsqueeze(2);
+        lengths = lengths.defined() ? lengths + real.sum(1) : real.sum(1);
+      }
     }
-    LayerRows rows{layer, examples_, at::cat(inputs, 1), at::cat(layer_signals, 2).contiguous(), {}};
+    LayerRows rows{layer, examples_, at::cat(inputs, 1), at::cat(layer_signals, 2).contiguous(), {}, lengths};
     if (form) {
       form_where_smaller(rows);
     }
     layers_.push_back(std::move(rows));
   }
+  for (const auto& other : layout.others()) {
+    for (std::size_t i = 0; i < tape.entries.size(); ++i) {
+      auto& entry = tape.entries[i];
+      if (entry.weight != other.name && entry.bias != other.name) {
+        continue;
+      }
+      OtherRows rows{other, entry.bias == other.name, entry, {}, examples_};
+      rows.entry.output = at::Tensor();  // lets the graph go
+      for (const auto& of_row : signals) {
+        rows.signals.push_back(of_row[i]);
+      }
+      others_.push_back(std::move(rows));
+    }
+  }
+}
+
+at::Tensor OtherRows::squares() const {
+  at::Tensor out;
+  const auto add = [&](const at::Tensor& part) { out = out.defined() ? out.add_(part) : part; };
+  const auto by_owner = [&](const at::Tensor& x) { return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x; };
+  for (const auto& signal : signals) {
+    if (bias) {
+      add(by_owner(signal).square().sum(0));
+    } else if (entry.kind == TapeEntry::Kind::kScale) {
+      add(by_owner(signal * entry.input).square().sum(0));
+    } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
+      const auto height = parameter.entries / signal.size(1);
+      add(at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, entry.input, signal.square()).flatten());
+    } else {
+      const auto gradient = at::mm(signal.square().t(), entry.input.square());  // [outputs, inputs]
+      add((entry.transposed ? gradient.t() : gradient).flatten());
+    }
+  }
+  return out;
+}
+
+at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
+  auto out = at::zeros({examples}, gains.options());
+  const auto by_owner = [&](const at::Tensor& x) { return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x; };
+  for (const auto& signal : signals) {
+    if (bias) {
+      out.add_(at::mv(by_owner(signal).square(), gains));
+    } else if (entry.kind == TapeEntry::Kind::kScale) {
+      out.add_(at::mv(by_owner(signal * entry.input).square(), gains));
+    } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
+      const auto of_token = gains.view({-1, signal.size(1)}).index_select(0, entry.input);
+      out.add_(by_owner((signal.square() * of_token).sum(1)));
+    } else {
+      const auto matrix = entry.transposed ? gains.view({-1, signal.size(1)}).t() : gains.view({signal.size(1), -1});
+      out.add_(by_owner((at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));
+    }
+  }
+  return out;
 }
 
 at::Tensor RowBatch::times(const at::Tensor& x) const {
@@ -423,6 +492,11 @@ double RowBatch::bytes() const {
       out += part.defined() ? static_cast<double>(part.numel() * part.element_size()) : 0;
     }
   }
+  for (const auto& rows : others_) {
+    for (const auto& signal : rows.signals) {
+      out += 2 * static_cast<double>(signal.numel() * signal.element_size());
+    }
+  }
   return out;
 }
 
@@ -431,10 +505,10 @@ OperatorPtr row_operator(const CurvaturePoint& point, const LayerLayout& layout,
   return std::make_shared<RowOperator>(point, layout, choice, kept_bytes);
 }
 
-std::optional<LayerLayout> trained_layout(const CurvaturePoint& point) {
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
   const auto& objective = point.objective;
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.trained().names(),
-                         point.theta);
+                         point.theta, widest);
 }
 
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {

@@ -22,8 +22,8 @@ RowKind kind_of(const std::string& labels, std::int64_t outputs) {
 }  // namespace
 
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
-                   const std::function<void(const RowBatch&)>& body) {
-  const auto layout = trained_layout(point);
+                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest) {
+  const auto layout = trained_layout(point, widest);
   if (!layout) {
     throw InvalidArgument(fmt::format(
         "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));

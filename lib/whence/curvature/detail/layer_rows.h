@@ -13,20 +13,30 @@ namespace whence::detail {
 class LayerLayout {
  public:
   struct Layer {
-    std::string name;
+    std::string name;                     ///< Of its weight.
     std::int64_t weight = -1, bias = -1;  ///< Offsets; -1 where not in the vector.
     std::int64_t outputs = 0;
     std::int64_t inputs = 0;  ///< Columns of the weight; 0 where it is not in the vector.
+    bool transposed = false;  ///< The weight is stored as [inputs, outputs].
     std::int64_t columns() const { return inputs + (bias >= 0 ? 1 : 0); }
     std::int64_t entries() const { return outputs * columns(); }
   };
 
+  /// A parameter of which only a diagonal is kept: a norm's, an embedding or a head tied to one, or a matrix too wide.
+  struct Other {
+    std::string name;
+    std::int64_t offset = 0, entries = 0;
+  };
+
   /// Null when an entry of `names` is no weight or bias of a layer that the model's tape records, or is not used as it
   /// is: `values`, the tensors behind the names, must be what `merged` holds.
+  /// With a `widest` side, a norm's or embedding's parameters are others(), as are layers with more inputs or outputs.
   static std::optional<LayerLayout> of(const Objective& objective, const ParameterSet& merged,
-                                       const std::vector<std::string>& names, const TensorList& values);
+                                       const std::vector<std::string>& names, const TensorList& values,
+                                       std::optional<std::int64_t> widest = {});
 
   const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<Other>& others() const { return others_; }
   std::int64_t entries() const { return entries_; }
   /// [K, P] to [K, outputs, columns].
   static at::Tensor gather(const Layer& layer, const at::Tensor& x);
@@ -35,6 +45,7 @@ class LayerLayout {
 
  private:
   std::vector<Layer> layers_;
+  std::vector<Other> others_;
   std::int64_t entries_ = 0;
 };
 
@@ -46,7 +57,8 @@ enum class RowKind {
 };
 struct RowChoice {
   RowKind kind = RowKind::kGaussNewton;
-  at::Tensor noise = {};  ///< kFisher: [samples, N, C], so that an example's labels do not depend on its batch.
+  at::Tensor noise =
+      {};  ///< kFisher: [samples, predictions, width], so that an example's labels do not depend on its batch.
 };
 /// With its noise drawn.
 RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, const Objective& objective);
@@ -54,11 +66,13 @@ RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, cons
 /// What the layers saw of one batch: inputs, and signals of R cotangents at the outputs. Inputs [B, T, columns] over T
 /// positions (1 for a dense layer, pixels of a convolution, uses of a layer that is used again), signals [B, R, T,
 /// outputs]; a row's gradient in the layer is sum_t signal_t input_t'. Scaled so that J' J is the mean over the data.
+/// Both are 0 past the end of a text.
 struct LayerRows {
   LayerLayout::Layer layer;
   std::int64_t examples = 0;  ///< B
   at::Tensor input, signal;
-  at::Tensor formed;  ///< The gradients themselves, [B R, entries], in place of both where that is smaller.
+  at::Tensor formed = {};   ///< The gradients themselves, [B R, entries], in place of both where that is smaller.
+  at::Tensor lengths = {};  ///< Positions of each example, [B]; undefined: all T.
 };
 
 /// The layer's part of J x for x [K, outputs, columns]: [B, R, K].
@@ -68,6 +82,21 @@ at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u);
 /// |row|^2 in the layer, summed over each example's rows: [B].
 at::Tensor squared_norms(const LayerRows& rows);
 
+/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses it at several places,
+/// the squares below take the places for independent, as the labels drawn there are.
+struct OtherRows {
+  LayerLayout::Other parameter;
+  bool bias = false;
+  TapeEntry entry;     ///< With its input and rows.
+  TensorList signals;  ///< [R] of [rows, width].
+  std::int64_t examples = 0;
+
+  /// The sum over the rows of the squared entries of their gradients: [entries].
+  at::Tensor squares() const;
+  /// The sums over each example's rows of gains . gradient^2, gains [entries]: [B].
+  at::Tensor quadratic_forms(const at::Tensor& gains) const;
+};
+
 /// Rows of one batch, for the layers of a layout. Cost: a forward pass and R backward passes that form no parameter
 /// gradient.
 class RowBatch {
@@ -76,6 +105,7 @@ class RowBatch {
   RowBatch(const Objective& objective, const ParameterSet& merged, const Batch& batch, const RowChoice& choice,
            const LayerLayout& layout, bool form);
   const std::vector<LayerRows>& layers() const { return layers_; }
+  const std::vector<OtherRows>& others() const { return others_; }
   std::int64_t rows() const { return examples_ * per_example_; }
   std::int64_t examples() const { return examples_; }
   std::int64_t per_example() const { return per_example_; }
@@ -89,6 +119,7 @@ class RowBatch {
  private:
   std::int64_t examples_ = 0, per_example_ = 0;
   std::vector<LayerRows> layers_;
+  std::vector<OtherRows> others_;
 };
 
 /// The curvature J' J + penalty at a point whose parameters `layout` covers. Rows are made once and kept where they
@@ -97,7 +128,7 @@ OperatorPtr row_operator(const CurvaturePoint& point, const LayerLayout& layout,
                          double kept_bytes);
 
 /// The layout of what the point trains, or null (see LayerLayout::of).
-std::optional<LayerLayout> trained_layout(const CurvaturePoint& point);
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
 
 /// out [K, parent] += J_parent' J_theta v.

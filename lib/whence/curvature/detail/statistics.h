@@ -23,10 +23,11 @@ struct StatisticsOptions {
   }
 };
 
-/// Calls body with the rows of every batch that the statistics are taken over. Throws InvalidArgument, with `name`,
-/// where what the stage trains is not made of layers.
+/// Calls body with the rows of every batch that the statistics are taken over. With a `widest` side, parameters outside
+/// the layers and layers wider than it come as RowBatch::others(). Throws InvalidArgument, with `name`, where what the
+/// stage trains is not made of layers.
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
-                   const std::function<void(const RowBatch&)>& body);
+                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest = {});
 
 /// Sum over the rows of the squares of (left' gradient right), elementwise: [outputs, columns]. `left` [outputs,
 /// outputs] and `right` [columns, columns] where given.
