@@ -37,6 +37,9 @@ Json inspect_safetensors(const fs::path& path) {
 
 Json inspect_data(const Dataset& data) {
   Json out{{"examples", data.size()}, {"input", data.input_shape()}, {"outputs", data.outputs()}};
+  if (data.is_text()) {
+    out["input"] = {{"tokens", data.tokens()}, {"longest", data.longest()}, {"cut", data.texts().cut}};
+  }
   if (data.target_kind() == TargetKind::kClasses) {
     const auto counts = at::bincount(data.targets(), {}, static_cast<std::int64_t>(data.classes().size()));
     for (std::size_t c = 0; c < data.classes().size(); ++c) {
@@ -59,7 +62,7 @@ Json inspect_pipeline(const Pipeline& pipeline) {
                              {"optimizer", stage.optimizer},
                              {"snapshots", stage.snapshots},
                              {"checkpoint", stage.checkpoint.string()},
-                             {"trained", fs::exists(stage.checkpoint)}});
+                             {"trained", pipeline.is_trained(k)}});
   }
   for (const auto& split : pipeline.query_splits()) {
     out["queries"][split] = inspect_data(pipeline.queries(split));

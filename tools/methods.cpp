@@ -7,6 +7,8 @@
 #include "whence/attribution/attributor.h"
 #include "whence/core/error.h"
 #include "whence/data/format.h"
+#include "whence/icl/icl_method.h"
+#include "whence/icl/state_kernel.h"
 
 namespace whence::cli {
 namespace {
@@ -41,6 +43,8 @@ constexpr std::array kRooms{
     Room{"curvature", "--curvature SPEC", &list<Curvature>},
     Room{"solvers", "--solver SPEC", &list<Solver>},
     Room{"attribution", "--method SPEC", &list<Attributor>},
+    Room{"icl", "demonstrations in a prompt: a SPEC of IclMethod", &list<IclMethod>},
+    Room{"icl-kernels", "kernel=SPEC of ridge", &list<StateKernel>},
 };
 
 void print(const Room& room, const nlohmann::ordered_json& methods) {

@@ -101,10 +101,8 @@ Layers layers_of(const Stage& stage) {
   stage.objective.output(detach(stage.theta), detach(stage.parent), stage.objective.data().batch(0, 1), &tape);
   Layers out;
   for (const auto& entry : tape.entries) {
-    out.parameters.insert(entry.layer + ".weight");
-    if (entry.has_bias) {
-      out.parameters.insert(entry.layer + ".bias");
-    }
+    out.parameters.insert(entry.weight);
+    out.parameters.insert(entry.bias);
     out.bytes_an_example += bytes_of(entry.input) + bytes_of(entry.output);
   }
   return out;

@@ -158,8 +158,9 @@ class AttributionRun {
                       pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
   }
 
-  /// Scores into `folder`, or finds them done there.
-  void run(const fs::path& folder) {
+  /// Scores into `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so many examples.
+  void run(const fs::path& folder, std::int64_t top = 0) {
+    top_ = top;
     record_.phase("load");
     load();
     record_.add_inputs(pipeline_, queries_);
@@ -174,6 +175,7 @@ class AttributionRun {
         record_.warning(warning);
       }
       record_.json() = earlier;
+      keep_earlier_tokens(folder / "ranking.jsonl");
       return;
     }
     record_.phase("check");
@@ -193,6 +195,12 @@ class AttributionRun {
         ranking.query = queries_.ids()[q].item<std::int64_t>();
         ranking.stage = chain_[stages_[s]].name;
         ranking.measurement = measurements_[q].item<double>();
+        for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+          for (auto& entry : *list) {
+            const auto known = tokens_.find({ranking.query, ranking.stage, entry.example});
+            entry.tokens = known == tokens_.end() ? decltype(entry.tokens){} : known->second;
+          }
+        }
         out.push_back(std::move(ranking));
       }
     }
@@ -253,7 +261,54 @@ class AttributionRun {
     const auto solves = attribute(task, *source_, cache, terminal_progress(line_.flag("quiet")));
     end_progress();
     record_.add_solves(solves, source_->evidence(), chain_);
+    if (top_ > 0 &&
+        std::any_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
+      store.write_scores();
+      TokenScorer scorer(task, *source_, cache);
+      auto rankings = this->rankings(folder, top_);
+      for (std::size_t i = 0; i < rankings.size(); ++i) {
+        score_tokens(rankings[i], static_cast<std::int64_t>(i / stages_.size()), stages_[i % stages_.size()], scorer);
+      }
+      keep_tokens(rankings);
+    }
     store.finish();
+  }
+
+  /// Fills in what each token of the ranked texts adds.
+  void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const {
+    const auto& data = chain_[stage].objective.data();
+    if (!data.is_text()) {
+      return;
+    }
+    for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+      for (auto& entry : *list) {
+        const auto row = row_of(data, entry.example);
+        const auto scores = scorer.scores(stage, query, row);
+        const auto texts = data.token_texts(row);
+        for (std::size_t t = 0; scores.defined() && t < texts.size(); ++t) {
+          entry.tokens.emplace_back(texts[t], scores[static_cast<std::int64_t>(t)].item<double>());
+        }
+      }
+    }
+  }
+  /// An earlier ranking's, whose vectors are gone. One that cannot be read is written anew without.
+  void keep_earlier_tokens(const fs::path& path) {
+    try {
+      if (fs::exists(path)) {
+        keep_tokens(read_rankings(path));
+      }
+    } catch (const DataError& error) {
+      warn(error.what());
+    }
+  }
+  void keep_tokens(const std::vector<Ranking>& rankings) {
+    for (const auto& ranking : rankings) {
+      for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
+        for (const auto& entry : *list) {
+          tokens_[{ranking.query, ranking.stage, entry.example}] = entry.tokens;
+        }
+      }
+    }
   }
 
   const CommandLine& line_;
@@ -270,6 +325,8 @@ class AttributionRun {
   Dataset queries_;
   std::unique_ptr<ScoreSource> source_;
   at::Tensor measurements_;
+  std::int64_t top_ = 0;
+  std::map<std::tuple<std::int64_t, std::string, std::int64_t>, std::vector<std::pair<std::string, double>>> tokens_;
   bool reused_ = false;
 };
 
@@ -299,6 +356,43 @@ void print_evidence(const nlohmann::ordered_json& run) {
   }
 }
 
+/// "class 7", "value 0.3", or nothing where tokens are predicted.
+std::string named_label(const Dataset& data, std::int64_t row) {
+  switch (data.target_kind()) {
+    case TargetKind::kClasses:
+      return "class " + example_label(data, row);
+    case TargetKind::kValues:
+      return "value " + example_label(data, row);
+    default:
+      return "";
+  }
+}
+
+void print_columns(const Ranking& ranking, const Dataset& data) {
+  const auto label_of = [&](std::int64_t id) { return example_label(data, row_of(data, id)); };
+  fmt::print("  {:>9} {:>8} {:>11} {:>11}    {:>9} {:>8} {:>11} {:>11}\n", "proponent", "class", "score", "removal",
+             "opponent", "class", "score", "removal");
+  for (std::size_t r = 0; r < ranking.proponents.size(); ++r) {
+    const auto& p = ranking.proponents[r];
+    const auto& o = ranking.opponents[r];
+    fmt::print("  {:>9} {:>8} {:>+11.3e} {:>+11.3e}    {:>9} {:>8} {:>+11.3e} {:>+11.3e}\n", p.example,
+               label_of(p.example), p.score, p.removal, o.example, label_of(o.example), o.score, o.removal);
+  }
+}
+
+/// One text a paragraph, its tokens shaded by what they add to the score where the terminal has colours.
+void print_texts(const Ranking& ranking, const Dataset& data) {
+  for (const auto& [title, list] : {std::pair("proponent", &ranking.proponents), {"opponent", &ranking.opponents}}) {
+    for (const auto& entry : *list) {
+      const auto row = row_of(data, entry.example);
+      const auto label = named_label(data, row);
+      fmt::print("  {:<9} {:>7}  {:>+.3e}  removal {:>+.3e}{}{}\n", title, entry.example, entry.score, entry.removal,
+                 label.empty() ? "" : "  ", label);
+      fmt::print("    {}\n", shaded_text(entry.tokens, data.token_texts(row)));
+    }
+  }
+}
+
 void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings) {
   fmt::print("score > 0: more of the example raises the {}; removal: predicted change when it is left out\n",
              to_string(run.measurement()));
@@ -306,17 +400,16 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     const auto& ranking = rankings[i];
     const auto s = i % run.stages().size(), q = i / run.stages().size();
     const auto& data = run.chain()[run.stages()[s]].objective.data();
-    const auto label_of = [&](std::int64_t id) { return example_label(data, row_of(data, id)); };
-    fmt::print("\nquery {} (class {}), {} {:.6g}, examples of {}\n", ranking.query,
-               example_label(run.queries(), static_cast<std::int64_t>(q)), to_string(run.measurement()),
-               ranking.measurement, ranking.stage);
-    fmt::print("  {:>9} {:>8} {:>11} {:>11}    {:>9} {:>8} {:>11} {:>11}\n", "proponent", "class", "score", "removal",
-               "opponent", "class", "score", "removal");
-    for (std::size_t r = 0; r < ranking.proponents.size(); ++r) {
-      const auto& p = ranking.proponents[r];
-      const auto& o = ranking.opponents[r];
-      fmt::print("  {:>9} {:>8} {:>+11.3e} {:>+11.3e}    {:>9} {:>8} {:>+11.3e} {:>+11.3e}\n", p.example,
-                 label_of(p.example), p.score, p.removal, o.example, label_of(o.example), o.score, o.removal);
+    const auto label = named_label(run.queries(), static_cast<std::int64_t>(q));
+    fmt::print("\nquery {}{}, {} {:.6g}, examples of {}\n", ranking.query, label.empty() ? "" : " (" + label + ")",
+               to_string(run.measurement()), ranking.measurement, ranking.stage);
+    if (run.queries().is_text()) {
+      fmt::print("    {}\n", shaded_text({}, run.queries().token_texts(static_cast<std::int64_t>(q))));
+    }
+    if (data.is_text()) {
+      print_texts(ranking, data);
+    } else {
+      print_columns(ranking, data);
     }
   }
 }
@@ -392,7 +485,7 @@ int rank(const std::vector<std::string>& arguments) {
   const TemporaryFolder temporary;
   const fs::path folder = line.has("out") ? fs::path(line.text("out")) : temporary.path();
   AttributionRun run(line);
-  run.run(folder);
+  run.run(folder, top);
   const auto rankings = run.rankings(folder, top);
   write_rankings(folder / "ranking.jsonl", rankings);
   if (line.flag("json")) {

@@ -19,8 +19,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// An image where the input has an image's shape, else its numbers.
+/// An image where the input has an image's shape, the text of a text, else its numbers.
 Content content_of(const Dataset& data, std::int64_t row) {
+  if (data.is_text()) {
+    std::string text;
+    for (const auto& token : data.token_texts(row)) {
+      text += token;
+    }
+    return {.text = text};
+  }
   const auto input = data.batch(row, row + 1).inputs[0].to(at::kCPU);
   const auto channels = input.dim() == 3 ? input.size(0) : 1;
   if ((input.dim() == 2 || input.dim() == 3) && (channels == 1 || channels == 3)) {
@@ -37,7 +44,8 @@ Content content_of(const Dataset& data, std::int64_t row) {
 
 /// "class 9", or "value 0.31".
 std::string card_label(const Dataset& data, std::int64_t row) {
-  return (data.target_kind() == TargetKind::kClasses ? "class " : "value ") + example_label(data, row);
+  const auto label = example_label(data, row);
+  return label.empty() ? label : (data.target_kind() == TargetKind::kClasses ? "class " : "value ") + label;
 }
 
 Fact fact(const std::string& name, const std::string& value, bool good, const std::string& note = {}) {
@@ -120,8 +128,14 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
     const auto& data = pipeline.training_data(pipeline.stage_index(ranking.stage));
     const auto card = [&](const RankedExample& example) {
       const auto row = row_of(data, example.example);
-      return ExampleCard{example.example, several ? ranking.stage : "", card_label(data, row), example.score,
-                         example.removal, content_of(data, row)};
+      auto content = content_of(data, row);
+      if (!example.tokens.empty()) {
+        content.text.clear();
+        content.tokens = example.tokens;
+      }
+      return ExampleCard{example.example,       several ? ranking.stage : "",
+                         card_label(data, row), example.score,
+                         example.removal,       content};
     };
     for (const auto& example : ranking.proponents) {
       cards.back().proponents.push_back(card(example));

@@ -2,8 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <string_view>
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -65,7 +70,46 @@ ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
   return plot;
 }
 
+std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,
+                        const std::vector<std::string>& tokens) {
+  constexpr std::size_t kMost = 400;  // bytes that a reader takes in
+  const char* plain = std::getenv("NO_COLOR");
+  const char* forced = std::getenv("CLICOLOR_FORCE");
+  const bool colours = scores.size() == tokens.size() && plain == nullptr &&
+                       (isatty(STDOUT_FILENO) == 1 || (forced != nullptr && std::string_view(forced) != "0"));
+  double largest = 0;
+  for (const auto& [text, value] : scores) {
+    largest = std::max(largest, std::abs(value));
+  }
+  std::string out;
+  std::size_t shown = 0;
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    if (shown > kMost) {
+      out += " …";
+      break;
+    }
+    std::string text;
+    for (const char c : tokens[t]) {
+      text += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    }
+    shown += text.size();
+    if (!colours || largest == 0) {
+      out += text;
+      continue;
+    }
+    // four steps of the 256-colour cube: blue raises the measurement, orange lowers it
+    static constexpr std::array<std::array<int, 4>, 2> kShades{{{0, 153, 111, 69}, {0, 223, 215, 208}}};
+    const auto step = static_cast<std::size_t>(std::min(3.0, 4 * std::abs(scores[t].second) / largest));
+    const auto shade = kShades.at(scores[t].second < 0 ? 1 : 0).at(step);
+    out += shade == 0 ? text : fmt::format("\033[48;5;{}m\033[38;5;16m{}\033[0m", shade, text);
+  }
+  return out;
+}
+
 std::string example_label(const Dataset& data, std::int64_t row) {
+  if (!data.targets().defined()) {
+    return "";
+  }
   if (data.target_kind() == TargetKind::kValues) {
     return fmt::format("{:.4g}", data.targets()[row].flatten()[0].item<double>());
   }

@@ -21,7 +21,12 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run);
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
 
-/// "7" or "sneaker": the class of an example, or its value.
+/// A text for the terminal, on one line and cut where it is long; where standard output shows colours (NO_COLOR,
+/// CLICOLOR_FORCE) and `scores` are there, each token is shaded by its own.
+std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,
+                        const std::vector<std::string>& tokens);
+
+/// "7" or "sneaker": the class of an example, or its value; empty where tokens are predicted.
 std::string example_label(const Dataset& data, std::int64_t row);
 /// Row of the example with this id. Throws DataError when there is none.
 std::int64_t row_of(const Dataset& data, std::int64_t id);

@@ -8,6 +8,7 @@
 
 #include "whence/core/files.h"
 #include "whence/core/parallel.h"
+#include "whence/models/checkpoint.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -42,9 +43,11 @@ void RunRecord::phase(const std::string& name) {
 }
 
 void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
-  std::vector<fs::path> files{pipeline.path()};
+  auto files = pipeline.model_files();
+  files.insert(files.begin(), pipeline.path());
   for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
-    files.push_back(pipeline.stages()[k].checkpoint);
+    const auto checkpoint = checkpoint_files(pipeline.stages()[k].checkpoint);
+    files.insert(files.end(), checkpoint.begin(), checkpoint.end());
     const auto snapshots = pipeline.snapshot_files(k);
     files.insert(files.end(), snapshots.begin(), snapshots.end());
     const auto& data = pipeline.training_data(k).files();

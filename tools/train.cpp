@@ -26,7 +26,7 @@ int train(const std::vector<std::string>& arguments) {
   bool far = false;
   for (auto k = begin; k < end; ++k) {
     const auto& description = pipeline.stages()[k];
-    const bool needed = line.flag("force") || !std::filesystem::exists(description.checkpoint);
+    const bool needed = line.flag("force") || !pipeline.is_trained(k);
     TrainingSummary summary;
     if (needed) {
       summary = pipeline.train(k, progress);

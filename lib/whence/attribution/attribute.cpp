@@ -62,6 +62,8 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
   return out;
 }
 
+std::string block_name(std::int64_t begin, std::int64_t end) { return fmt::format("queries {}-{}", begin, end - 1); }
+
 constexpr std::array<std::pair<Normalization, std::string_view>, 3> kNormalizations{
     {{Normalization::kNone, "none"}, {Normalization::kCosine, "cosine"}, {Normalization::kRelatif, "relatif"}}};
 
@@ -102,13 +104,13 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
   }
   for (std::int64_t begin = 0; begin < task.queries.size(); begin += task.query_block) {
     const auto end = std::min(task.queries.size(), begin + task.query_block);
-    const auto block_name = fmt::format("queries {}-{}", begin, end - 1);
+    const auto block = block_name(begin, end);
     const auto report_block = [&](ProgressEvent event) {
-      event.phase += fmt::format(", {}", block_name);
+      event.phase += fmt::format(", {}", block);
       report(progress, event);
     };
     std::vector<Directions> directions;
-    const auto kept = cache.load ? cache.load(block_name) : std::nullopt;
+    const auto kept = cache.load ? cache.load(block) : std::nullopt;
     if (kept) {
       directions = unpack(*kept, task.stages, task.chain.size());
     } else {
@@ -117,7 +119,7 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
         check_finite(directions[k].vectors, "a query's vector");
       }
       if (cache.save) {
-        cache.save(block_name, pack(directions, task.stages));
+        cache.save(block, pack(directions, task.stages));
       }
     }
     for (std::size_t i = 0; i < solves.size(); ++i) {
@@ -145,11 +147,35 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
           }
           task.sinks[s]->block(begin, row, scores);
         }
-        report(progress, {"score " + stage.name + ", " + block_name, row + count, data.size(), ""});
+        report(progress, {"score " + stage.name + ", " + block, row + count, data.size(), ""});
       }
     }
   }
   return solves;
+}
+
+at::Tensor TokenScorer::scores(std::size_t stage, std::int64_t query, std::int64_t row) {
+  const auto& data = task_.chain[stage].objective.data();
+  if (!data.is_text() || !cache_.load) {
+    return {};
+  }
+  const auto begin = query / task_.query_block * task_.query_block;
+  if (begin != block_) {
+    const auto end = std::min(task_.queries.size(), begin + task_.query_block);
+    const auto kept = cache_.load(block_name(begin, end));
+    if (!kept) {
+      return {};
+    }
+    scorers_.clear();
+    directions_ = unpack(*kept, task_.stages, task_.chain.size());
+    block_ = begin;
+  }
+  auto& scorer = scorers_[stage];
+  if (!scorer) {
+    scorer = source_.scorer(stage, directions_[stage], {});
+  }
+  const auto out = scorer->token_scores(data.batch(row, row + 1), query - begin);
+  return out.defined() ? out.to(at::kCPU, at::kDouble) : out;
 }
 
 at::Tensor score_matrix(const Chain& chain, std::size_t stage, ScoreSource& source, const Dataset& queries,

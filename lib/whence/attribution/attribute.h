@@ -1,5 +1,7 @@
 #pragma once
 #include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,6 +44,26 @@ struct AttributionSolves {
 /// has are skipped. Returns the solves from the first scored stage to the last of the chain.
 std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSource& source, const VectorCache& cache,
                                          const Progress& progress);
+
+/// Per-token scores of texts that attribute() scored, with the vectors that its cache holds.
+class TokenScorer {
+ public:
+  /// All must outlive the scorer.
+  TokenScorer(const AttributionTask& task, ScoreSource& source, const VectorCache& cache)
+      : task_(task), source_(source), cache_(cache) {}
+  /// What each token of the example in row `row` adds to its score for the query in row `query`, before any
+  /// normalization: [tokens] float64 on the CPU. Undefined where the method does not say, the examples are no texts, or
+  /// the vectors are gone. Cheap where queries come in order. Cost: a forward and a backward pass of the text.
+  at::Tensor scores(std::size_t stage, std::int64_t query, std::int64_t row);
+
+ private:
+  const AttributionTask& task_;
+  ScoreSource& source_;
+  const VectorCache& cache_;
+  std::int64_t block_ = -1;
+  std::vector<Directions> directions_;
+  std::map<std::size_t, std::unique_ptr<Scorer>> scorers_;
+};
 
 /// Scores of a whole stage in memory: [queries, examples]. For small problems and tests.
 at::Tensor score_matrix(const Chain& chain, std::size_t stage, ScoreSource& source, const Dataset& queries,

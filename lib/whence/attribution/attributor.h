@@ -38,6 +38,9 @@ class Scorer {
   virtual ~Scorer() = default;
   /// [K, B], not normalized.
   virtual at::Tensor scores(const Batch& batch) const = 0;
+  /// What each token of a text, the only one of `batch`, adds to its score for one query of the block: [tokens].
+  /// Undefined where the method does not say.
+  virtual at::Tensor token_scores(const Batch& /*batch*/, std::int64_t /*query*/) const { return {}; }
 };
 
 /// What a method costs, in units that a caller can measure.

@@ -34,10 +34,10 @@ struct LograOptions {
 
 /// One layer's two projections, and where its features stand.
 struct ProjectedLayer {
-  std::string name;
-  bool weight, bias;  ///< Which of the two is attributed.
-  at::Tensor in;      ///< [inputs, rank]
-  at::Tensor out;     ///< [outputs, rank]
+  std::string name, bias_name;  ///< Of its weight and its bias.
+  bool weight, bias;            ///< Which of the two is attributed.
+  at::Tensor in;                ///< [inputs, rank]
+  at::Tensor out;               ///< [outputs, rank]
   std::int64_t offset, width;
 };
 
@@ -56,10 +56,10 @@ class LograSource : public detail::FeatureSource {
     std::vector<std::string> out;
     for (const auto& layer : attributed(stage)) {
       if (layer.weight) {
-        out.push_back(layer.name + ".weight");
+        out.push_back(layer.name);
       }
       if (layer.bias) {
-        out.push_back(layer.name + ".bias");
+        out.push_back(layer.bias_name);
       }
     }
     return out;
@@ -154,16 +154,17 @@ class LograSource : public detail::FeatureSource {
     std::int64_t offset = 0;
     for (const auto& entry : tape.entries) {
       const bool known = entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution;
-      const bool weight = has(entry.layer + ".weight"), bias = entry.has_bias && has(entry.layer + ".bias");
+      const bool weight = has(entry.weight), bias = has(entry.bias);
       const bool again =
-          std::any_of(out.begin(), out.end(), [&](const auto& layer) { return layer.name == entry.layer; });
+          std::any_of(out.begin(), out.end(), [&](const auto& layer) { return layer.name == entry.weight; });
       if (!known || again || (!weight && !bias)) {
         continue;
       }
-      const auto& value = merged.at(entry.layer + ".weight");
-      const auto inputs = (weight ? value.numel() / value.size(0) : 0) + (bias ? 1 : 0), outputs = value.size(0);
+      const auto& value = merged.at(entry.weight);
+      const auto outputs = value.size(entry.transposed ? 1 : 0);
+      const auto inputs = (weight ? value.numel() / outputs : 0) + (bias ? 1 : 0);
       const auto in_rank = std::min(options_.rank, inputs), out_rank = std::min(options_.rank, outputs);
-      out.push_back({entry.layer, weight, bias, at::empty({inputs, in_rank}, value.options()),
+      out.push_back({entry.weight, entry.bias, weight, bias, at::empty({inputs, in_rank}, value.options()),
                      at::empty({outputs, out_rank}, value.options()), offset, in_rank * out_rank});
       offset += in_rank * out_rank;
     }
@@ -179,7 +180,9 @@ class LograSource : public detail::FeatureSource {
     std::vector<TapeEntry> entries;
     TensorList outputs;
     for (auto& entry : tape.entries) {
-      if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.name == entry.layer; })) {
+      const bool known = entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution;
+      if (known &&
+          std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.name == entry.weight; })) {
         outputs.push_back(entry.output);
         entries.push_back(entry);
       }
@@ -190,22 +193,16 @@ class LograSource : public detail::FeatureSource {
     for (std::size_t i = 0; i < entries.size(); ++i) {
       const auto& entry = entries[i];
       const auto& layer =
-          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == entry.layer; });
-      auto inputs = entry.input, signal = signals[i];
-      if (entry.kind == TapeEntry::Kind::kConvolution) {
-        inputs = patches(entry).transpose(1, 2);
-        signal = signal.flatten(2).transpose(1, 2);
-      } else {
-        inputs = inputs.unsqueeze(1).flatten(1, -2);
-        signal = signal.unsqueeze(1).flatten(1, -2);
-      }
+          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == entry.weight; });
+      auto inputs = input_positions(entry);
+      const auto signal = signal_positions(entry, signals[i]);
       if (!layer.weight) {
         inputs = inputs.narrow(2, 0, 0);
       }
       if (layer.bias) {
         inputs = at::cat({inputs, at::ones({inputs.size(0), inputs.size(1), 1}, inputs.options())}, 2);
       }
-      out.push_back({entry.layer, inputs, signal});
+      out.push_back({entry.weight, inputs, signal});
     }
     return out;
   }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "whence/core/error.h"
+#include "whence/models/ops.h"
 
 namespace whence {
 namespace {
@@ -51,15 +52,14 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
   const auto target = batch.targets.unsqueeze(1);
   const auto chosen = output.gather(1, target).squeeze(1);
   if (measurement == Measurement::kLogit) {
-    return chosen;
+    return sum_outputs(batch, chosen);
   }
-  const auto all = output.logsumexp(1);
   if (measurement == Measurement::kLogProbability) {
-    return chosen - all;
+    return sum_outputs(batch, chosen - output.logsumexp(1));
   }
   // log p - log(1 - p): the other classes' log-sum-exp, without the cancellation of 1 - p
-  const auto others = output.masked_fill(at::one_hot(batch.targets, output.size(1)).to(at::kBool), -INFINITY);
-  return chosen - others.logsumexp(1);
+  const auto others = output.scatter(1, target, -INFINITY);
+  return sum_outputs(batch, chosen - others.logsumexp(1));
 }
 
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
@@ -76,6 +76,7 @@ at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset
 
 at::Tensor measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
                                  std::int64_t end) {
+  const DerivativeOrder first(1);
   const auto merged = last.objective.merge(detach(last.theta), detach(last.parent));
   const auto point = leaves(merged.values());
   TensorList rows;

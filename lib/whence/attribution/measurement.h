@@ -7,7 +7,8 @@
 
 namespace whence {
 
-/// What of a query is explained, as a function f of the last stage's output.
+/// What of a query is explained, as a function f of the last stage's output. Of a text whose tokens are predicted, the
+/// sum over them.
 enum class Measurement {
   kLoss,            ///< The stage's loss.
   kLogProbability,  ///< log p of the query's class.

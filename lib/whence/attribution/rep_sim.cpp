@@ -3,6 +3,8 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/attribution/attributor.h"
+#include "whence/models/language_model.h"
+#include "whence/models/ops.h"
 
 namespace whence {
 namespace {
@@ -16,15 +18,29 @@ struct RepSimOptions {
   }
 };
 
-/// What the last layer on the tape is given, in a stage's model: [B, D], of length 1 for the cosine.
-at::Tensor representations(const Stage& stage, const Batch& batch, bool cosine) {
-  const at::NoGradGuard no_gradient;
+/// What a stage's model makes of each example before its last layer: what that layer is given or, of texts, the mean
+/// over the tokens of what the last block leaves. [B, D]
+at::Tensor last_hidden(const Stage& stage, const Batch& batch) {
+  if (const auto* language = dynamic_cast<const LanguageModel*>(&stage.objective.model())) {
+    const auto merged = stage.objective.merge(stage.theta, stage.parent);
+    const auto rows = language->hidden_states(merged, batch, {language->blocks()})[0];
+    return sum_rows(batch.text->tokens,
+                    rows * batch.text->examples.flatten().ge(0).unsqueeze(1).to(rows.scalar_type())) /
+           batch.text->lengths.unsqueeze(1);
+  }
   Tape tape;
   stage.objective.output(stage.theta, stage.parent, batch, &tape);
   if (tape.entries.empty()) {
     throw InvalidArgument("rep-sim: the model records no layer, so there is nothing to compare");
   }
-  const auto hidden = tape.entries.back().input.flatten(1);
+  return tape.entries.back().input.flatten(1);
+}
+
+/// The same, of length 1 for the cosine.
+at::Tensor representations(const Stage& stage, const Batch& batch, bool cosine) {
+  const at::NoGradGuard no_gradient;
+  const DerivativeOrder first(1);
+  const auto hidden = last_hidden(stage, batch);
   return cosine ? hidden / at::linalg_vector_norm(hidden, 2, {1}, /*keepdim=*/true).clamp_min(1e-30) : hidden;
 }
 

@@ -46,6 +46,7 @@ class MeasuredLoss : public Loss {
   at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
   at::Tensor hessian_root(const at::Tensor&, const Batch&) const override { return none(); }
   at::Tensor sampled_gradient(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
+  std::int64_t noise_width(std::int64_t) const override { return 1; }
 
  private:
   [[noreturn]] static at::Tensor none() { throw std::logic_error("trak takes no second derivatives"); }

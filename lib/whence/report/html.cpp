@@ -89,6 +89,8 @@ std::string image(const std::string& address, std::string_view attributes, const
                      escape(description));
 }
 
+std::string_view sign_class(double score) { return score < 0 ? "down" : "up"; }
+
 std::string content(const Content& shown, const std::string& description) {
   std::string out;
   if (!shown.image.empty()) {
@@ -96,6 +98,18 @@ std::string content(const Content& shown, const std::string& description) {
   }
   if (!shown.text.empty()) {
     out += element("p", "class=\"text\"", escape(shown.text));
+  }
+  if (!shown.tokens.empty()) {
+    double largest = 1e-300;
+    for (const auto& [text, value] : shown.tokens) {
+      largest = std::max(largest, std::abs(value));
+    }
+    std::string spans;
+    for (const auto& [text, value] : shown.tokens) {
+      spans += fmt::format("<span class=\"{}\" style=\"--share:{:.0f}%\" title=\"{}\">{}</span>", sign_class(value),
+                           70 * std::abs(value) / largest, number(value, true), escape(text));
+    }
+    out += element("p", "class=\"text tokens\"", spans);
   }
   if (!shown.values.empty()) {
     std::string rows;
@@ -106,8 +120,6 @@ std::string content(const Content& shown, const std::string& description) {
   }
   return out;
 }
-
-std::string_view sign_class(double score) { return score < 0 ? "down" : "up"; }
 
 std::string Renderer::stage_mark(const std::string& stage) const {
   const auto place = static_cast<std::size_t>(std::find(stages_.begin(), stages_.end(), stage) - stages_.begin());
@@ -138,7 +150,7 @@ std::string Renderer::side(const QueryCard& card, std::string_view title,
     }
   }
   const bool wide = std::any_of(examples.begin(), examples.end(), [](const ExampleCard& shown) {
-    return !shown.content.text.empty() || !shown.content.values.empty();
+    return !shown.content.text.empty() || !shown.content.tokens.empty() || !shown.content.values.empty();
   });
   std::string items;
   for (const auto& shown : examples) {

@@ -22,6 +22,7 @@ struct Content {
   std::string image = {};  ///< "data:image/…" as image_data_uri makes it.
   std::string text = {};
   std::vector<std::pair<std::string, std::string>> values = {};  ///< Named numbers: the columns of a table.
+  std::vector<std::pair<std::string, double>> tokens = {};       ///< A text whose tokens are shaded by a number each.
 };
 
 struct ExampleCard {

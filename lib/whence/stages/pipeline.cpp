@@ -11,6 +11,7 @@
 
 #include "whence/core/files.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/trajectory.h"
 
@@ -171,6 +172,10 @@ void check_fit(const std::string& stage, const std::string& before, const Parame
   for (std::size_t i = 0; i < body.size(); ++i) {
     const auto& name = body.names()[i];
     const auto& value = body.values()[i];
+    if (!parent.contains(name)) {
+      throw InvalidArgument(
+          fmt::format("stage {}: its model has {}, which stage {} does not hand on", stage, name, before));
+    }
     if (value.sizes() != parent.at(name).sizes()) {
       throw InvalidArgument(fmt::format("stage {}: {} would be [{}] for its data, but stage {} hands on [{}]", stage,
                                         name, fmt::join(value.sizes(), ", "), before,
@@ -179,7 +184,20 @@ void check_fit(const std::string& stage, const std::string& before, const Parame
   }
 }
 
-fs::path unfinished_path(const fs::path& checkpoint) { return checkpoint.string() + ".unfinished"; }
+/// Texts go through the model so many tokens at a time at most: a batch's activations are to fit the caches.
+constexpr std::int64_t kTokensPerBatch = 4096;
+
+std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
+  return data.is_text() ? std::clamp<std::int64_t>(kTokensPerBatch / data.longest(), 1, asked) : asked;
+}
+
+fs::path unfinished_path(const fs::path& checkpoint) {
+  auto path = checkpoint.lexically_normal().string();
+  while (path.ends_with('/')) {
+    path.pop_back();
+  }
+  return path + ".unfinished";
+}
 
 void write_unfinished(const fs::path& path, const TrainingState& state, const std::string& settings) {
   ParameterSet tensors;
@@ -243,8 +261,7 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path
   try {
     const Table top(file, "the pipeline", {"seed", "model", "stage", "queries"});
     seed_ = options.seed.value_or(static_cast<std::uint64_t>(top.at_least_zero("seed")));
-    model_spec_ = Table(top.required("model"), "[model]", {"spec"}).text("spec");
-    model_ = create<Model>(model_spec_);
+    read_model(top.required("model"));
     const auto& list = top.required("stage");
     if (!list.is_array() || list.empty()) {
       throw InvalidArgument("[[stage]]: expected one table or more");
@@ -259,6 +276,10 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path
         throw InvalidArgument(
             fmt::format("stage {}: another stage has the checkpoint {}", stage.name, stage.checkpoint.string()));
       }
+      if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
+        throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
+                                          stage.checkpoint.string()));
+      }
       stages_.push_back(std::move(stage));
     }
     if (file.contains("queries")) {
@@ -269,6 +290,54 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: {}", path.string(), error.what()));
   }
+}
+
+void Pipeline::read_model(const nlohmann::json& json) {
+  const Table table(json, "[model]", {"spec", "checkpoint", "tokenizer"});
+  if (json.contains("spec") == json.contains("checkpoint")) {
+    throw InvalidArgument("[model]: expected one of the keys \"spec\" and \"checkpoint\"");
+  }
+  if (json.contains("spec")) {
+    model_spec_ = table.text("spec");
+  } else {
+    const auto directory = path_.parent_path() / table.text("checkpoint");
+    model_spec_ = "transformer:directory=" + directory.string();
+  }
+  model_ = create<Model>(model_spec_);
+  language_model_ = dynamic_cast<const LanguageModel*>(model_.get());
+  if (language_model_ == nullptr) {
+    if (json.contains("tokenizer")) {
+      throw InvalidArgument("[model]: tokenizer is for a model of texts");
+    }
+    return;
+  }
+  reading_ = TextReading{nullptr, language_model_->vocabulary(), language_model_->context()};
+  auto tokenizer = language_model_->directory() / "tokenizer.json";
+  if (json.contains("tokenizer")) {
+    tokenizer = path_.parent_path() / table.text("tokenizer");
+  }
+  if (json.contains("tokenizer") || fs::exists(tokenizer)) {
+    reading_->tokenizer = std::make_shared<const Tokenizer>(tokenizer);
+    tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
+  }
+}
+
+std::vector<fs::path> Pipeline::model_files() const {
+  std::vector<fs::path> out;
+  if (language_model_ == nullptr) {
+    return out;
+  }
+  out = checkpoint_files(language_model_->directory());
+  out.push_back(language_model_->directory() / "config.json");
+  if (!tokenizer_.empty()) {
+    out.push_back(tokenizer_);
+  }
+  return out;
+}
+
+bool Pipeline::is_trained(std::size_t stage) const {
+  const auto& checkpoint = stages_.at(stage).checkpoint;
+  return fs::is_directory(checkpoint) ? !checkpoint_files(checkpoint).empty() : fs::exists(checkpoint);
 }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {
@@ -299,6 +368,22 @@ std::vector<fs::path> Pipeline::snapshot_files(std::size_t stage) const {
   return out;
 }
 
+Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, const std::vector<std::string>& classes) const {
+  const auto wanted = create<Loss>(stages_.at(stage).loss)->wants();
+  const bool of_tokens = wanted == TargetKind::kNextTokens || wanted == TargetKind::kMaskedTokens;
+  if (of_tokens && language_model_ == nullptr) {
+    throw InvalidArgument(fmt::format("loss = {}, but {} is no model of texts", stages_[stage].loss, model_spec_));
+  }
+  if (of_tokens && (wanted == TargetKind::kNextTokens) != language_model_->causal()) {
+    throw InvalidArgument(fmt::format("loss = {}, but the model in {} {}", stages_[stage].loss,
+                                      language_model_->directory().string(),
+                                      language_model_->causal() ? "predicts next tokens: use next-token"
+                                                                : "sees the tokens after each: use masked-token"));
+  }
+  return read_dataset(table, path_.parent_path(), wanted, classes, reading_ ? &*reading_ : nullptr)
+      .to(options_.dtype, options_.device);
+}
+
 const Dataset& Pipeline::training_data(std::size_t stage) const {
   const auto found = data_.find(stage);
   if (found != data_.end()) {
@@ -306,8 +391,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
   }
   const auto& description = stages_.at(stage);
   try {
-    auto data = read_dataset(description.train, path_.parent_path(), create<Loss>(description.loss)->wants());
-    return data_.emplace(stage, data.to(options_.dtype, options_.device)).first->second;
+    return data_.emplace(stage, read(description.train, stage, {})).first->second;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }
@@ -322,9 +406,7 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
   const auto& trained_on = training_data(last);
   Dataset data;
   try {
-    data = read_dataset(found->second, path_.parent_path(), create<Loss>(stages_[last].loss)->wants(),
-                        trained_on.classes())
-               .to(options_.dtype, options_.device);
+    data = read(found->second, last, trained_on.classes());
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", path_.string(), split, error.what()));
   }
@@ -341,7 +423,8 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = stages_.at(stage);
   const auto& data = training_data(stage);
   auto random = Random(seed_).stream("stage " + description.name);
-  const auto fresh = model_->initial(data.input_shape(), data.outputs(), random).to(options_.dtype, options_.device);
+  const auto fresh =
+      model_->initial(data.input_shape(), data.head_outputs(), random).to(options_.dtype, options_.device);
   ParameterSet parent;
   if (!before.empty()) {
     const auto& previous = before.back();
@@ -356,7 +439,7 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }
   Objective objective(model_, create<Loss>(description.loss), std::move(tuning), data, description.weight_decay,
-                      trained, parent, options_.batch_size);
+                      trained, parent, batch_size_for(data, options_.batch_size));
   return {description.name, std::move(objective), create<Optimizer>(description.optimizer), clone(trained.values()),
           clone(parent.values())};
 }
@@ -367,13 +450,13 @@ Chain Pipeline::load(std::size_t count) const {
   Chain chain;
   for (std::size_t i = 0; i < count; ++i) {
     const auto& description = stages_.at(i);
-    if (!fs::exists(description.checkpoint)) {
+    if (!is_trained(i)) {
       throw DataError(fmt::format("stage {} has no checkpoint at {}: run whence train {}", description.name,
                                   description.checkpoint.string(), path_.string()));
     }
     auto stage = untrained(i, chain);
-    stage.theta = fit_checkpoint(stage.objective.trained(), read_safetensors(description.checkpoint),
-                                 fmt::format("{} (stage {})", description.checkpoint.string(), description.name))
+    stage.theta = read_checkpoint(description.checkpoint, language_model_, stage.objective.trained(),
+                                  fmt::format("{} (stage {})", description.checkpoint.string(), description.name))
                       .values();
     const auto remedy = fmt::format("run whence train {} --stage {} --force", path_.string(), description.name);
     stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
@@ -423,14 +506,19 @@ TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) con
   auto summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
                                            Random(seed_).stream("training of stage " + description.name), watch);
   check_finite(state.theta, "a trained parameter");
-  write_safetensors(description.checkpoint,
-                    fresh.objective.trained().with(detach(state.theta)).to(options_.dtype, at::kCPU),
-                    {{"stage", description.name},
-                     {"model", model_spec_},
-                     {"tuning", description.tuning},
-                     {"iterations", std::to_string(summary.iterations)},
-                     {"objective", fmt::format("{}", summary.objective)},
-                     {"gradient-norm", fmt::format("{}", summary.gradient_norm)}});
+  const auto trained = fresh.objective.trained().with(detach(state.theta)).to(options_.dtype, at::kCPU);
+  if (description.checkpoint.extension() == ".safetensors") {
+    write_safetensors(description.checkpoint, trained,
+                      {{"stage", description.name},
+                       {"model", model_spec_},
+                       {"tuning", description.tuning},
+                       {"iterations", std::to_string(summary.iterations)},
+                       {"objective", fmt::format("{}", summary.objective)},
+                       {"gradient-norm", fmt::format("{}", summary.gradient_norm)}});
+  } else {
+    const auto whole = fresh.objective.merge(trained.values(), fresh.parent);
+    language_model_->write_directory(description.checkpoint, whole, fresh.objective.data().classes());
+  }
   std::error_code ignored;
   fs::remove(unfinished, ignored);
   return summary;

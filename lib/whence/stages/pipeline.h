@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "whence/models/language_model.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -49,6 +50,8 @@ class Pipeline {
   const RunOptions& options() const { return options_; }
   std::uint64_t seed() const { return seed_; }
   const std::string& model_spec() const { return model_spec_; }
+  /// The files that describe the model and where it starts; none for a built-in one.
+  std::vector<std::filesystem::path> model_files() const;
   const std::vector<StageDescription>& stages() const { return stages_; }
   /// Throws InvalidArgument with the nearest known name.
   std::size_t stage_index(const std::string& name) const;
@@ -57,6 +60,9 @@ class Pipeline {
   /// The files of a stage's snapshots, whether they are there or not: run/pretrain.snapshot-1.safetensors, … beside
   /// run/pretrain.safetensors.
   std::vector<std::filesystem::path> snapshot_files(std::size_t stage) const;
+
+  /// Whether a stage's result is there.
+  bool is_trained(std::size_t stage) const;
 
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
@@ -75,7 +81,9 @@ class Pipeline {
   TrainingSummary train(std::size_t stage, const Progress& progress) const;
 
  private:
+  void read_model(const nlohmann::json& json);
   Stage untrained(std::size_t stage, const Chain& before) const;
+  Dataset read(const nlohmann::json& table, std::size_t stage, const std::vector<std::string>& classes) const;
 
   std::filesystem::path path_;
   RunOptions options_;
@@ -84,6 +92,9 @@ class Pipeline {
   std::vector<StageDescription> stages_;
   std::map<std::string, nlohmann::json> queries_;
   std::shared_ptr<const Model> model_;
+  const LanguageModel* language_model_ = nullptr;  ///< The same, of texts.
+  std::filesystem::path tokenizer_;
+  std::optional<TextReading> reading_;  ///< For a model of texts.
   mutable std::map<std::size_t, Dataset> data_;
 };
 

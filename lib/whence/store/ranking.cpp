@@ -31,7 +31,7 @@ std::vector<RankedExample> strongest(const at::Tensor& scores, const at::Tensor&
   });
   std::vector<RankedExample> list;
   for (auto i = order.begin(); i != end; ++i) {
-    list.push_back({id[*i], score[*i], -score[*i] / static_cast<double>(scores.numel())});
+    list.push_back({id[*i], score[*i], -score[*i] / static_cast<double>(scores.numel()), {}});
   }
   return list;
 }
@@ -40,6 +40,9 @@ Json to_json(const std::vector<RankedExample>& list) {
   auto out = Json::array();
   for (const auto& entry : list) {
     out.push_back({{"example", entry.example}, {"score", entry.score}, {"removal", entry.removal}});
+    if (!entry.tokens.empty()) {
+      out.back()["tokens"] = entry.tokens;
+    }
   }
   return out;
 }
@@ -59,7 +62,9 @@ void check_writable(const Ranking& ranking) {
   bool finite = std::isfinite(ranking.measurement);
   for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
     for (const auto& entry : *list) {
-      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal);
+      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal) &&
+               std::all_of(entry.tokens.begin(), entry.tokens.end(),
+                           [](const auto& token) { return std::isfinite(token.second); });
     }
   }
   if (!finite) {
@@ -81,8 +86,8 @@ std::vector<RankedExample> read_list(const Json& line, const char* key) {
   }
   std::vector<RankedExample> list;
   for (const auto& entry : line.at(key)) {
-    list.push_back(
-        {whole_number(entry, "example"), entry.at("score").get<double>(), entry.at("removal").get<double>()});
+    list.push_back({whole_number(entry, "example"), entry.at("score").get<double>(), entry.at("removal").get<double>(),
+                    entry.value("tokens", std::vector<std::pair<std::string, double>>())});
   }
   return list;
 }

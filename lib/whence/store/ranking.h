@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace whence {
@@ -12,6 +13,7 @@ struct RankedExample {
   std::int64_t example;  ///< Id.
   double score;
   double removal;  ///< -score / N: the predicted change of the measurement when the example is left out.
+  std::vector<std::pair<std::string, double>> tokens = {};  ///< Of a text: each token and what it adds to the score.
 };
 
 /// The strongest examples of one stage for one query.

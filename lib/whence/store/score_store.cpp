@@ -145,6 +145,7 @@ class ScoreStore::Work {
   fs::path vectors_path(const std::string& block) const {
     return partial_ / fmt::format("vectors.{}.safetensors", file_name(block));
   }
+  void write_scores();
   void finish();
 
  private:
@@ -176,6 +177,7 @@ class ScoreStore::Work {
   std::int64_t journal_size_ = 0;  // bytes that are whole records
   std::string pending_;            // records of blocks not yet synced
   Clock::time_point last_commit_ = Clock::now();
+  bool written_ = false;
 };
 
 class ScoreStore::Work::Matrix : public ScoreSink {
@@ -402,7 +404,7 @@ ScoreSink& ScoreStore::Work::sink(const std::string& name) {
   throw InvalidArgument("score store: " + unknown_name("matrix", name, known));
 }
 
-void ScoreStore::Work::finish() {
+void ScoreStore::Work::write_scores() {
   commit();
   ParameterSet tensors;
   for (const auto& matrix : matrices_) {
@@ -414,6 +416,13 @@ void ScoreStore::Work::finish() {
     tensors.add(example_ids_name(*stage_suffix(matrix->layout().name)), matrix->layout().example_ids);
   }
   write_safetensors(folder_ / "scores.safetensors", tensors, {{std::string(kRunKey), run_key_}});
+  written_ = true;
+}
+
+void ScoreStore::Work::finish() {
+  if (!written_) {
+    write_scores();
+  }
   std::error_code ignored;  // a leftover costs disk, not correctness
   fs::remove_all(partial_, ignored);
 }
@@ -433,6 +442,8 @@ std::optional<ParameterSet> ScoreStore::load_vectors(const std::string& block) c
   const auto path = work_->vectors_path(block);
   return fs::exists(path) ? std::optional(read_safetensors(path)) : std::nullopt;
 }
+
+void ScoreStore::write_scores() { work_->write_scores(); }
 
 void ScoreStore::finish() { work_->finish(); }
 

@@ -45,8 +45,10 @@ class ScoreStore {
   void save_vectors(const std::string& block, const ParameterSet& vectors);
   std::optional<ParameterSet> load_vectors(const std::string& block) const;
 
-  /// Writes DIR/scores.safetensors and removes DIR/.partial. Throws InvalidArgument, naming the first one, when a cell
-  /// was never written. The store takes nothing after this.
+  /// Writes DIR/scores.safetensors, keeping what is under DIR/.partial for load_vectors(). Throws as finish().
+  void write_scores();
+  /// Writes DIR/scores.safetensors, unless write_scores() did, and removes DIR/.partial. Throws InvalidArgument, naming
+  /// the first one, when a cell was never written. The store takes nothing after this.
   void finish();
 
   /// Whether `folder` holds a finished scores.safetensors. Opening a store there begins anew, and finish() replaces the

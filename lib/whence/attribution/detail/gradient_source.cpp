@@ -47,6 +47,18 @@ class ProductScorer : public Scorer {
     return out;
   }
 
+  at::Tensor token_scores(const Batch& batch, std::int64_t query) const override {
+    auto out = at::zeros({batch.inputs.numel()}, terms_.front().model.values().front().options());
+    for (const auto& term : terms_) {
+      std::map<std::string, at::Tensor> direction;
+      for (const auto& [name, piece] : term.pieces) {
+        direction[name] = piece.narrow(0, query, 1);
+      }
+      out.sub_(per_token_products(objective_.model(), objective_.loss(), term.model, batch, direction), term.scale);
+    }
+    return out;
+  }
+
  private:
   const Objective& objective_;
   std::vector<Term> terms_;
@@ -85,7 +97,8 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const Directio
 
 at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, Normalization) {
   const auto& objective = chain_[stage].objective;
-  auto squares = at::zeros({batch.size()}, batch.inputs.options().dtype(at::kDouble));
+  auto squares =
+      at::zeros({batch.size()}, chain_[stage].theta.front().options().dtype(at::kDouble).requires_grad(false));
   for (const auto& [model, scale] : points(stage)) {
     squares.add_(
         per_sample_squared_norms(objective.model(), objective.loss(), model, batch, objective.trained().names()),
