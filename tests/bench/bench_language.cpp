@@ -1,0 +1,99 @@
+// What passes over a language model take, beside tests/bench/language/torch_pass.py: whence_bench_language DIR B T
+// [THREADS]. Random tokens, one text a row; the median of several runs, in seconds, as JSON.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "whence/core/parallel.h"
+#include "whence/models/language_model.h"
+#include "whence/models/ops.h"
+#include "whence/models/per_sample.h"
+#include "whence/training/objective.h"
+
+using namespace whence;
+
+namespace {
+
+double median_seconds(const std::function<void()>& body) {
+  std::vector<double> seconds;
+  body();  // warms up
+  for (int i = 0; i < 7; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+Dataset random_texts(std::int64_t count, std::int64_t length, std::int64_t vocabulary) {
+  Dataset::Contents contents;
+  auto& texts = contents.texts;
+  Random random(0);
+  texts.tokens = random.uniform({count * length}, 0, static_cast<double>(vocabulary)).floor().to(at::kInt);
+  texts.lengths = at::full({count}, length, at::kLong);
+  texts.begins = at::arange(count, at::kLong) * length;
+  texts.targets = at::cat({texts.tokens.slice(0, 1), at::full({1}, -1, at::kInt)});
+  texts.targets.index_fill_(0, texts.begins + texts.lengths - 1, -1);
+  texts.vocabulary = vocabulary;
+  contents.ids = at::arange(count, at::kLong);
+  return Dataset(std::move(contents)).to(at::kFloat, at::kCPU);
+}
+
+std::map<std::string, at::Tensor> directions(const ParameterSet& theta, std::int64_t count) {
+  Random random(1);
+  std::map<std::string, at::Tensor> out;
+  for (std::size_t i = 0; i < theta.size(); ++i) {
+    auto shape = theta.values()[i].sizes().vec();
+    shape.insert(shape.begin(), count);
+    out[theta.names()[i]] = random.normal(shape).to(theta.values()[i].scalar_type());
+  }
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    fmt::print(stderr, "usage: {} DIR B T [THREADS]\n", argv[0]);
+    return 2;
+  }
+  set_threads(argc > 4 ? std::stoll(argv[4]) : 0);
+  const std::shared_ptr<Model> model = create<Model>(fmt::format("transformer:directory={}", argv[1]));
+  const auto* language = dynamic_cast<const LanguageModel*>(model.get());
+  const auto data = random_texts(std::stoll(argv[2]), std::stoll(argv[3]), language->vocabulary());
+  const std::shared_ptr<Loss> loss = create<Loss>("next-token:mean");
+  Random random(0);
+  const auto batch = data.batch(0, data.size());
+  fmt::print("{{");
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto theta = model->initial({}, 0, random).to(dtype, at::kCPU);
+    const char* name = dtype == at::kFloat ? "float32" : "bfloat16";
+    const auto forward = [&] {
+      const at::NoGradGuard no_gradient;
+      const DerivativeOrder first(1);
+      loss->per_example(model->output(theta, batch), batch).mean().item<float>();
+    };
+    const auto train = [&] {
+      const DerivativeOrder first(1);
+      const auto tracked = leaves(theta.values());
+      gradient(loss->per_example(model->output(theta.with(tracked), batch), batch).mean(), tracked);
+    };
+    fmt::print("{}\"forward {}\": {:.4f}, \"backward {}\": {:.4f}", dtype == at::kFloat ? "" : ", ", name,
+               median_seconds(forward), name, median_seconds(train));
+    for (const std::int64_t queries : {1, 8, 32}) {
+      const auto block = directions(theta, queries);
+      const auto seconds =
+          median_seconds([&] { per_sample_products(*model, *loss, theta, batch, block).sum().item<float>(); });
+      fmt::print(", \"score of {} queries {}\": {:.4f}", queries, name, seconds);
+    }
+  }
+  fmt::print("}}\n");
+  return 0;
+}
