@@ -51,9 +51,8 @@ class Tokenizer {
   std::optional<std::int32_t> id(std::string_view token) const;
   std::string_view token(std::int32_t id) const;  // as the vocabulary spells it; empty where no token has the id
 
-  /// The id of the token with this role, one of "bos" "eos" "unk" "pad" "mask" "cls" "sep", where the files name one, or a
-  /// special token is called as usual: "[MASK]", "</s>".
-  /// Throws InvalidArgument on another role.
+  /// The id of the token with this role, one of "bos" "eos" "unk" "pad" "mask" "cls" "sep", where the files name one,
+  /// or a special token is called as usual: "[MASK]", "</s>". Throws InvalidArgument on another role.
   std::optional<std::int32_t> special(std::string_view role) const;
 
  private:
