@@ -422,15 +422,19 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   }
 }
 
+/// x [rows, ...] summed over each example's rows.
+static at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x) {
+  return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x;
+}
+
 at::Tensor OtherRows::squares() const {
   at::Tensor out;
   const auto add = [&](const at::Tensor& part) { out = out.defined() ? out.add_(part) : part; };
-  const auto by_owner = [&](const at::Tensor& x) { return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x; };
   for (const auto& signal : signals) {
     if (bias) {
-      add(by_owner(signal).square().sum(0));
+      add(by_owner(entry, signal).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kScale) {
-      add(by_owner(signal * entry.input).square().sum(0));
+      add(by_owner(entry, signal * entry.input).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto height = parameter.entries / signal.size(1);
       add(at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, entry.input, signal.square()).flatten());
@@ -444,18 +448,17 @@ at::Tensor OtherRows::squares() const {
 
 at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
   auto out = at::zeros({examples}, gains.options());
-  const auto by_owner = [&](const at::Tensor& x) { return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x; };
   for (const auto& signal : signals) {
     if (bias) {
-      out.add_(at::mv(by_owner(signal).square(), gains));
+      out.add_(at::mv(by_owner(entry, signal).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kScale) {
-      out.add_(at::mv(by_owner(signal * entry.input).square(), gains));
+      out.add_(at::mv(by_owner(entry, signal * entry.input).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto of_token = gains.view({-1, signal.size(1)}).index_select(0, entry.input);
-      out.add_(by_owner((signal.square() * of_token).sum(1)));
+      out.add_(by_owner(entry, (signal.square() * of_token).sum(1)));
     } else {
       const auto matrix = entry.transposed ? gains.view({-1, signal.size(1)}).t() : gains.view({signal.size(1), -1});
-      out.add_(by_owner((at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));
+      out.add_(by_owner(entry, (at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));
     }
   }
   return out;

@@ -168,7 +168,8 @@ Batch Dataset::make_batch(at::Tensor inputs, at::Tensor targets, const at::Tenso
 
 namespace {
 
-/// A row of tokens and place of each text: first fit, longest first, in rows as long as the longest.
+/// A row of tokens and place of each text: first fit, longest first, in rows as long as the longest. Where no two share
+/// a row, text i is in row i.
 struct Packing {
   std::vector<std::int64_t> row, begin;  // of each text
   std::int64_t rows = 0;
@@ -178,10 +179,13 @@ Packing pack(const std::vector<std::int64_t>& lengths, std::int64_t width, bool 
   Packing out;
   out.row.resize(lengths.size());
   out.begin.assign(lengths.size(), 0);
-  if (!share) {
+  const auto in_order = [&out, &lengths] {
     out.rows = static_cast<std::int64_t>(lengths.size());
     std::iota(out.row.begin(), out.row.end(), 0);
     return out;
+  };
+  if (!share) {
+    return in_order();
   }
   std::vector<std::size_t> order(lengths.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -206,7 +210,7 @@ Packing pack(const std::vector<std::int64_t>& lengths, std::int64_t width, bool 
       with_room.emplace(width - in_row, row);
     }
   }
-  return out;
+  return out.rows == static_cast<std::int64_t>(lengths.size()) ? in_order() : out;
 }
 
 std::vector<std::int64_t> to_vector(const at::Tensor& x) {
@@ -247,9 +251,7 @@ Batch Dataset::text_batch(const at::Tensor& rows) const {
   for (std::int64_t b = 0; b < count; ++b) {
     const auto i = static_cast<std::size_t>(b);
     counts.push_back(0);
-    // rows that no two texts share keep the batch's order, so that a plain map is the identity
-    const auto first =
-        (layout.tokens.plain ? b : packing.row[i]) * width + (layout.tokens.plain ? 0 : packing.begin[i]);
+    const auto first = packing.row[i] * width + packing.begin[i];
     for (std::int64_t t = 0; t < lengths[i]; ++t) {
       const auto place = first + t, source = begins[i] + t;
       batch.inputs.mutable_data_ptr<std::int64_t>()[place] = tokens[source];

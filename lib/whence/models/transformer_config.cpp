@@ -154,6 +154,14 @@ void read_common(const Config& config, TransformerConfig& out) {
   out.initial_deviation = config.number("initializer_range", 0.02);
 }
 
+/// The keys that every family but GPT-2 shares.
+void read_sizes(const Config& config, TransformerConfig& out) {
+  out.width = config.count("hidden_size");
+  out.layers = config.count("num_hidden_layers");
+  out.heads = config.count("num_attention_heads");
+  out.inner = config.count("intermediate_size");
+}
+
 TransformerConfig read_gpt2(const Config& config) {
   TransformerConfig out;
   out.names = {.prefix = "transformer.",
@@ -222,11 +230,8 @@ TransformerConfig read_gpt_neox(const Config& config) {
                .head_bias = "",
                .class_dense = "",
                .classifier = "score"};
-  out.width = config.count("hidden_size");
-  out.layers = config.count("num_hidden_layers");
-  out.heads = config.count("num_attention_heads");
+  read_sizes(config, out);
   out.context = config.count("max_position_embeddings");
-  out.inner = config.count("intermediate_size");
   out.activation = activation_of(config, "hidden_act", "gelu");
   out.epsilon = config.number("layer_norm_eps", 1e-5);
   out.tied = config.flag("tie_word_embeddings", false);
@@ -269,13 +274,10 @@ TransformerConfig read_llama(const Config& config) {
                .class_dense = "",
                .classifier = "score"};
   const auto family = config.text("model_type", "");
-  out.width = config.count("hidden_size");
-  out.layers = config.count("num_hidden_layers");
-  out.heads = config.count("num_attention_heads");
+  read_sizes(config, out);
   out.key_heads = config.count("num_key_value_heads", family == "mistral" ? 8 : out.heads);
   out.head_width = config.count("head_dim", out.width / out.heads);
   out.context = config.count("max_position_embeddings");
-  out.inner = config.count("intermediate_size");
   out.activation = activation_of(config, "hidden_act", "silu");
   out.epsilon = config.number("rms_norm_eps", 1e-6);
   out.tied = config.flag("tie_word_embeddings", false);
@@ -330,10 +332,7 @@ TransformerConfig read_bert(const Config& config) {
   config.expect("position_embedding_type", config.text("position_embedding_type", "absolute") == "absolute",
                 "absolute");
   config.expect("is_decoder", !config.flag("is_decoder", false), "false");
-  out.width = config.count("hidden_size");
-  out.layers = config.count("num_hidden_layers");
-  out.heads = config.count("num_attention_heads");
-  out.inner = config.count("intermediate_size");
+  read_sizes(config, out);
   out.activation = activation_of(config, "hidden_act", "gelu");
   out.epsilon = config.number("layer_norm_eps", 1e-12);
   out.tied = config.flag("tie_word_embeddings", true);

@@ -335,10 +335,7 @@ std::vector<fs::path> Pipeline::model_files() const {
   return out;
 }
 
-bool Pipeline::is_trained(std::size_t stage) const {
-  const auto& checkpoint = stages_.at(stage).checkpoint;
-  return fs::is_directory(checkpoint) ? !checkpoint_files(checkpoint).empty() : fs::exists(checkpoint);
-}
+bool Pipeline::is_trained(std::size_t stage) const { return !checkpoint_files(stages_.at(stage).checkpoint).empty(); }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {
   std::vector<std::string> known;
