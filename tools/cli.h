@@ -82,6 +82,7 @@ int train(const std::vector<std::string>& arguments);
 int rank(const std::vector<std::string>& arguments);
 int score(const std::vector<std::string>& arguments);
 int evaluate(const std::vector<std::string>& arguments);
+int icl(const std::vector<std::string>& arguments);
 int report(const std::vector<std::string>& arguments);
 int inspect(const std::vector<std::string>& arguments);
 int methods(const std::vector<std::string>& arguments);

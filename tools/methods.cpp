@@ -43,8 +43,8 @@ constexpr std::array kRooms{
     Room{"curvature", "--curvature SPEC", &list<Curvature>},
     Room{"solvers", "--solver SPEC", &list<Solver>},
     Room{"attribution", "--method SPEC", &list<Attributor>},
-    Room{"icl", "demonstrations in a prompt: a SPEC of IclMethod", &list<IclMethod>},
-    Room{"icl-kernels", "kernel=SPEC of ridge", &list<StateKernel>},
+    Room{"icl", "whence icl --method SPEC", &list<IclMethod>},
+    Room{"icl-kernels", "whence icl --kernel SPEC", &list<StateKernel>},
 };
 
 void print(const Room& room, const nlohmann::ordered_json& methods) {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cli.h"
+#include "icl_result.h"
 #include "result.h"
 #include "run_record.h"
 #include "whence/core/error.h"
@@ -151,13 +152,22 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
 
 int report(const std::vector<std::string>& arguments) {
   CommandLine line("report", "DIR [--out FILE.html]",
-                   "Makes one self-contained HTML page of what whence rank and evaluate left in DIR.");
+                   "Makes one self-contained HTML page of what whence rank and evaluate, or whence icl, left in DIR.");
   line.positional("DIR", "the result directory");
   line.add()("out", po::value<std::string>(), "the page; default: DIR/report.html");
   if (!line.parse(arguments)) {
     return kDone;
   }
   const fs::path folder = line.text("DIR");
+  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
+  const auto finish = [&](const Page& page) {
+    write_text(out, render_page(page));
+    fmt::print("{}\n", line.flag("json") ? Json{{"report", out.string()}}.dump() : out.string());
+    return kDone;
+  };
+  if (fs::exists(folder / "icl.json")) {
+    return finish(icl_page(read_json(folder / "icl.json")));
+  }
   const auto run = read_run(folder);
   if (!fs::exists(folder / "ranking.jsonl")) {
     throw DataError(
@@ -183,14 +193,7 @@ int report(const std::vector<std::string>& arguments) {
     page.evaluations.push_back(lds_section(read_json(folder / "evaluation-lds.json")));
   }
   page.queries = query_cards(pipeline, run, rankings);
-  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
-  write_text(out, render_page(page));
-  if (line.flag("json")) {
-    fmt::print("{}\n", Json{{"report", out.string()}}.dump());
-  } else {
-    fmt::print("{}\n", out.string());
-  }
-  return kDone;
+  return finish(page);
 }
 
 }  // namespace whence::cli

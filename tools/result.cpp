@@ -70,17 +70,44 @@ ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
   return plot;
 }
 
+namespace {
+
+bool shows_colours() {
+  const char* plain = std::getenv("NO_COLOR");
+  const char* forced = std::getenv("CLICOLOR_FORCE");
+  return plain == nullptr && (isatty(STDOUT_FILENO) == 1 || (forced != nullptr && std::string_view(forced) != "0"));
+}
+
+}  // namespace
+
+std::string shaded(const std::string& text, double share) {
+  // four steps of the 256-colour cube: blue raises the measurement, orange lowers it
+  static constexpr std::array<std::array<int, 4>, 2> kShades{{{0, 153, 111, 69}, {0, 223, 215, 208}}};
+  const auto step = static_cast<std::size_t>(std::min(3.0, 4 * std::abs(share)));
+  const auto shade = kShades.at(share < 0 ? 1 : 0).at(step);
+  return shade == 0 || !shows_colours() ? text : fmt::format("\033[48;5;{}m\033[38;5;16m{}\033[0m", shade, text);
+}
+
+std::string one_line(const std::string& text, std::size_t most) {
+  std::string out;
+  for (const char c : text) {
+    const bool starts = (static_cast<unsigned char>(c) & 0xC0) != 0x80;  // of a character
+    if (starts && out.size() >= most) {
+      return out + "…";
+    }
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out;
+}
+
 std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,
                         const std::vector<std::string>& tokens) {
   constexpr std::size_t kMost = 400;  // bytes that a reader takes in
-  const char* plain = std::getenv("NO_COLOR");
-  const char* forced = std::getenv("CLICOLOR_FORCE");
-  const bool colours = scores.size() == tokens.size() && plain == nullptr &&
-                       (isatty(STDOUT_FILENO) == 1 || (forced != nullptr && std::string_view(forced) != "0"));
   double largest = 0;
   for (const auto& [text, value] : scores) {
     largest = std::max(largest, std::abs(value));
   }
+  const bool scored = scores.size() == tokens.size() && largest > 0;
   std::string out;
   std::size_t shown = 0;
   for (std::size_t t = 0; t < tokens.size(); ++t) {
@@ -88,20 +115,8 @@ std::string shaded_text(const std::vector<std::pair<std::string, double>>& score
       out += " …";
       break;
     }
-    std::string text;
-    for (const char c : tokens[t]) {
-      text += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-    shown += text.size();
-    if (!colours || largest == 0) {
-      out += text;
-      continue;
-    }
-    // four steps of the 256-colour cube: blue raises the measurement, orange lowers it
-    static constexpr std::array<std::array<int, 4>, 2> kShades{{{0, 153, 111, 69}, {0, 223, 215, 208}}};
-    const auto step = static_cast<std::size_t>(std::min(3.0, 4 * std::abs(scores[t].second) / largest));
-    const auto shade = kShades.at(scores[t].second < 0 ? 1 : 0).at(step);
-    out += shade == 0 ? text : fmt::format("\033[48;5;{}m\033[38;5;16m{}\033[0m", shade, text);
+    shown += tokens[t].size();
+    out += shaded(one_line(tokens[t], std::string::npos), scored ? scores[t].second / largest : 0);
   }
   return out;
 }

@@ -21,6 +21,12 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run);
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
 
+/// `text` for the terminal on a background for `share`, from -1 (orange) to 1 (blue), where standard output shows
+/// colours (NO_COLOR, CLICOLOR_FORCE).
+std::string shaded(const std::string& text, double share);
+/// `text` on one line, cut after `most` bytes.
+std::string one_line(const std::string& text, std::size_t most);
+
 /// A text for the terminal, on one line and cut where it is long; where standard output shows colours (NO_COLOR,
 /// CLICOLOR_FORCE) and `scores` are there, each token is shaded by its own.
 std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,

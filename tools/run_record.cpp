@@ -13,16 +13,19 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 
-RunRecord::RunRecord(const CommandLine& line, const Pipeline& pipeline) {
+RunRecord::RunRecord(const CommandLine& line, const Pipeline& pipeline) : RunRecord(line, pipeline.seed()) {
+  json_["pipeline"] = fs::absolute(pipeline.path()).string();
+}
+
+RunRecord::RunRecord(const CommandLine& line, std::uint64_t seed) {
   json_["command"] = line.command();
   json_["arguments"] = line.arguments();
-  json_["pipeline"] = fs::absolute(pipeline.path()).string();
   json_["options"] = nlohmann::ordered_json::object();
   json_["options"]["dtype"] = line.text("dtype");
   json_["options"]["device"] = line.text("device");
-  json_["options"]["batch-size"] = pipeline.options().batch_size;
+  json_["options"]["batch-size"] = line.run_options().batch_size;
   json_["options"]["threads"] = threads();
-  json_["seed"] = pipeline.seed();
+  json_["seed"] = seed;
   json_["versions"] = {{"whence", WHENCE_VERSION}, {"torch", TORCH_VERSION}};
   json_["warnings"] = nlohmann::ordered_json::array();
 }
@@ -54,6 +57,10 @@ void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
     files.insert(files.end(), data.begin(), data.end());
   }
   files.insert(files.end(), queries.files().begin(), queries.files().end());
+  add_inputs(files);
+}
+
+void RunRecord::add_inputs(const std::vector<fs::path>& files) {
   for (const auto& file : files) {
     const auto name = fs::absolute(file).lexically_normal().string();
     if (!json_["inputs"].contains(name)) {

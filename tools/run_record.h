@@ -12,12 +12,15 @@ namespace whence::cli {
 /// error as they come, and decide the exit status under --strict.
 class RunRecord {
  public:
+  RunRecord(const CommandLine& line, std::uint64_t seed);
   RunRecord(const CommandLine& line, const Pipeline& pipeline);
 
   nlohmann::ordered_json& json() { return json_; }
   void warning(const std::string& message);
   /// Times what happens until the next phase.
   void phase(const std::string& name);
+  /// Digests of `files`, once each.
+  void add_inputs(const std::vector<std::filesystem::path>& files);
   /// Digests of the pipeline file, of the checkpoints and of all data.
   void add_inputs(const Pipeline& pipeline, const Dataset& queries);
   /// Gradient norm at each checkpoint; where scores assume a minimum, warns of a stage that is far from one or that the

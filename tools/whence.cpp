@@ -27,6 +27,7 @@ constexpr std::array kCommands{
     Command{"train", &train, true, "train the stages that have no checkpoint yet, in order"},
     Command{"rank", &rank, true, "score, then show and save the strongest examples per query"},
     Command{"score", &score, true, "the whole score matrix, for batches; resumable"},
+    Command{"icl", &icl, true, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
     Command{"evaluate", &evaluate, true, "do the scores predict what retraining does?"},
     Command{"report", &cli::report, false, "one self-contained HTML page of a result directory"},
     Command{"inspect", &inspect, false, "what a checkpoint, data set, pipeline or result holds"},

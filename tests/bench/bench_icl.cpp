@@ -1,5 +1,6 @@
-// What the dual form saves over the arithmetic of DETAIL's authors, which solves a d x d system for each demonstration:
-//   whence_bench_icl
+// What the dual form saves over the arithmetic of DETAIL's authors, which solves a d x d system for each demonstration,
+// and with a model what attribution costs beside the forward pass, and removals beside running every prompt again:
+//   whence_bench_icl [MODEL TASK [THREADS]]
 // One layer, one query, float64, random hidden states; medians of three. The d x d system is factored by LAPACK through
 // torch, as theirs is. At d = 4096 one factorization is timed and multiplied. Keep the machine idle.
 #include <ATen/ATen.h>
@@ -8,10 +9,14 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <numeric>
+#include <string>
 
 #include "whence/core/parallel.h"
 #include "whence/core/random.h"
+#include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
+#include "whence/models/model.h"
 
 using namespace whence;
 
@@ -54,10 +59,72 @@ at::Tensor refactored(const IclTask& task, std::int64_t count) {
   return scores;
 }
 
+/// Of one query: the prompt's forward pass with the next token's logits at its end, or at every token as transformers
+/// makes them, against everything that whence icl does; then removals against running each prompt whole.
+void with_model(const std::string& folder, const std::string& path) {
+  const at::NoGradGuard no_gradient;
+  const std::shared_ptr<Model> model = create<Model>("transformer:directory=" + folder);
+  const auto& language = dynamic_cast<const LanguageModel&>(*model);
+  Random random(0);
+  const auto theta = model->initial({}, 0, random).to(at::kFloat, at::kCPU);
+  const Tokenizer tokenizer(folder);
+  auto task = read_tasks(path).front();
+  task.queries.resize(1);
+  const auto third = std::max<std::int64_t>(1, language.blocks() / 3);
+  PromptReader reader(language, theta, tokenizer, task, {.layers = {third, 2 * third}});
+  std::vector<std::int64_t> order(task.demonstrations.size());
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  const auto forward = [&](const std::vector<std::int64_t>& which, bool every) {
+    const auto tokens = reader.writer().tokenize(which, task.queries[0]).tokens;
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    return language.go_on(theta,
+                          {.tokens = at::tensor(tokens, at::kLong).unsqueeze(0),
+                           .predict_at = every ? at::arange(count, at::kLong) : at::full({1}, count - 1, at::kLong)});
+  };
+  PromptReading reading;
+  std::vector<double> plain, full, ours, removals, again;
+  for (int round = 0; round < 5; ++round) {  // in turns
+    plain.push_back(seconds([&] { forward(order, false); }, 1));
+    full.push_back(seconds([&] { forward(order, true); }, 1));
+    ours.push_back(seconds(
+        [&] {
+          reading = reader.read();
+          ridge_scores(reading.task, {});
+        },
+        1));
+  }
+  for (int round = 0; round < 2; ++round) {
+    removals.push_back(seconds([&] { reader.remove_each(reading, {}); }, 1));
+    again.push_back(seconds(
+        [&] {
+          for (std::size_t i = 0; i < order.size(); ++i) {
+            auto rest = order;
+            rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(i));
+            forward(rest, false);
+          }
+        },
+        1));
+  }
+  const auto median = [](std::vector<double> x) {
+    std::sort(x.begin(), x.end());
+    return x[x.size() / 2];
+  };
+  fmt::print("{}: {} demonstrations in {} tokens, a query of {}, {} threads\n", task.name, order.size(),
+             reading.prompt_tokens, reading.longest_query, threads());
+  fmt::print("forward pass {:.3f} s, with logits at every token {:.3f} s; icl {:.3f} s: {:.3f} and {:.3f} times\n",
+             median(plain), median(full), median(ours), median(ours) / median(plain), median(ours) / median(full));
+  fmt::print("every removal {:.2f} s, each prompt whole {:.2f} s: {:.2f} of it\n", median(removals), median(again),
+             median(removals) / median(again));
+}
+
 }  // namespace
 
-int main() {
-  set_threads(0);
+int main(int argc, char** argv) {
+  set_threads(argc > 3 ? std::stoll(argv[3]) : 0);
+  if (argc > 2) {
+    with_model(argv[1], argv[2]);
+    return 0;
+  }
   fmt::print("{} threads\n", threads());
   for (const std::int64_t d : {1000, 4096}) {
     const auto task = made_task(20, d, 1);

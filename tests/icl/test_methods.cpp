@@ -14,6 +14,7 @@ IclTask full_task() {
   task.embeddings = random.normal({8, 6});
   task.query_embeddings = random.normal({4, 6});
   task.attention = random.uniform({2, 3, 4, 8}, 0, 1);
+  task.surprisal = random.uniform({8}, 0, 5);
   return task;
 }
 
@@ -21,16 +22,24 @@ IclTask full_task() {
 
 TEST_SUITE_BEGIN("icl");
 
-TEST_CASE("every method scores each demonstration for each query, finitely and twice to the bit") {
+TEST_CASE("every method scores each demonstration, for each query or itself, finitely and twice to the bit") {
   const auto task = full_task();
   for (const auto& method : methods<IclMethod>()) {
     CAPTURE(method.name);
     const auto scores = create<IclMethod>(method.name)->score(task);
-    REQUIRE(scores.test.defined());
-    CHECK(scores.test.sizes() == at::IntArrayRef({4, 8}));
-    CHECK((scores.test.scalar_type() == at::kDouble));
-    CHECK(at::isfinite(scores.test).all().item<bool>());
-    CHECK(at::equal(scores.test, create<IclMethod>(method.name)->score(task).test));
+    const auto again = create<IclMethod>(method.name)->score(task);
+    REQUIRE((scores.test.defined() || scores.self.defined()));
+    if (scores.test.defined()) {
+      CHECK(scores.test.sizes() == at::IntArrayRef({4, 8}));
+      CHECK((scores.test.scalar_type() == at::kDouble));
+      CHECK(at::isfinite(scores.test).all().item<bool>());
+      CHECK(at::equal(scores.test, again.test));
+    }
+    if (scores.self.defined()) {
+      CHECK(scores.self.sizes() == at::IntArrayRef({8}));
+      CHECK(at::isfinite(scores.self).all().item<bool>());
+      CHECK(at::equal(scores.self, again.self));
+    }
     auto bad = task;
     bad.labels = at::full({8}, 9, at::kLong);
     CHECK_THROWS_WITH_AS(create<IclMethod>(method.name)->score(bad),
@@ -77,6 +86,19 @@ TEST_CASE("attention: the mean over whatever comes before queries and demonstrat
   CHECK_THROWS_WITH_AS(method->score(task), "icl: attention weights are absent, expected [..., q, n]", InvalidArgument);
   task.attention = one.clone().fill_(NAN);
   CHECK_THROWS_AS(method->score(task), NumericalError);
+}
+
+TEST_CASE("surprisal: less the mean of its label's, or of all where the label is alone") {
+  auto task = full_task();
+  task.labels = at::tensor({0, 0, 1, 0, 2, 1, 1, 1}, at::kLong);
+  task.surprisal = at::tensor({1., 2., 5., 6., 9., 1., 1., 1.}, at::kDouble);
+  const auto wanted = at::tensor({-2., -1., 3., 3., 5.75, -1., -1., -1.}, at::kDouble);
+  CHECK(relative_error(create<IclMethod>("surprisal")->score(task).self, wanted) < Tolerance::kSameAlgebra);
+  CHECK(at::equal(create<IclMethod>("surprisal:center=false")->score(task).self, task.surprisal));
+  CHECK_FALSE(create<IclMethod>("surprisal")->score(task).test.defined());
+  task.surprisal.reset();
+  CHECK_THROWS_WITH_AS(create<IclMethod>("surprisal")->score(task), "icl: surprisals are absent, expected [n]",
+                       InvalidArgument);
 }
 
 TEST_CASE("random: the seed's, and standard normal") {

@@ -16,8 +16,8 @@ namespace {
 IclScores in_form(Form form, const IclTask& task, const RidgeOptions& options) {
   const auto m = task.states[0], queries = task.query_states[0];
   const bool dual = form == Form::kDual;
-  const RidgeView view(form, dual ? m.mm(m.t()) : m, task.labels, task.classes, options);
-  auto scores = view.score(dual ? queries.mm(m.t()) : queries, task.query_labels);
+  const RidgeView view(form, dual ? m.mm(m.t()) : m, test::target_rows(task.labels, task.classes), options);
+  auto scores = view.score(dual ? queries.mm(m.t()) : queries, test::target_rows(task.query_labels, task.classes));
   scores.self = view.self();
   return scores;
 }
@@ -100,9 +100,9 @@ TEST_CASE("with self-lambda near 0 and n <= d, self is the squared ridge residua
 TEST_CASE("without the regulariser's term, self is leverage times squared residual") {
   const auto task = made_task({}, 3);
   const auto m = task.states[0];
-  const RidgeView view(Form::kDual, m.mm(m.t()), task.labels, task.classes, {.regulariser = false});
-  CHECK(relative_error(view.self(), view.leverages() * view.residuals().square().sum(1)) < Tolerance::kSameAlgebra);
   const auto y = test::target_rows(task.labels, task.classes);
+  const RidgeView view(Form::kDual, m.mm(m.t()), y, {.regulariser = false});
+  CHECK(relative_error(view.self(), view.leverages() * view.residuals().square().sum(1)) < Tolerance::kSameAlgebra);
   CHECK(relative_error(view.residuals(), y - m.mm(test::coefficients(m, y, 1))) < Tolerance::kSameAlgebra);
 }
 

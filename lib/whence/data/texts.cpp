@@ -10,67 +10,11 @@
 
 #include "whence/core/parallel.h"
 #include "whence/core/random.h"
+#include "whence/data/text_template.h"
 #include "whence/data/tokenizer.h"
 
 namespace whence::detail {
 namespace {
-
-/// A template, cut at its braces: literal texts and columns in turn.
-class Template {
- public:
-  Template(const std::string& pattern, const std::string& what, const std::vector<std::string>& columns,
-           const std::optional<std::string>& mask)
-      : what_(what) {
-    std::string literal;
-    for (std::size_t i = 0; i < pattern.size(); ++i) {
-      if ((pattern[i] == '{' || pattern[i] == '}') && pattern.substr(i, 2) == std::string(2, pattern[i])) {
-        literal += pattern[i++];
-      } else if (pattern[i] == '{') {
-        const auto close = pattern.find('}', i);
-        if (close == pattern.npos) {
-          throw InvalidArgument(fmt::format("{} = \"{}\": a brace has no end (write {{{{ for a brace)", what, pattern));
-        }
-        const auto name = pattern.substr(i + 1, close - i - 1);
-        i = close;
-        const auto found = std::find(columns.begin(), columns.end(), name);
-        if (name == "mask" && mask) {
-          literal += *mask;
-          masks_ = true;
-        } else if (found == columns.end()) {
-          throw InvalidArgument(fmt::format("{} = \"{}\": {}", what, pattern, unknown_name("column", name, columns)));
-        } else {
-          parts_.push_back({std::move(literal), static_cast<std::size_t>(found - columns.begin())});
-          literal.clear();
-        }
-      } else {
-        literal += pattern[i];
-      }
-    }
-    end_ = std::move(literal);
-    if (parts_.empty()) {
-      throw InvalidArgument(fmt::format("{} = \"{}\" has no placeholder, expected a column in braces: {{{}}}", what,
-                                        pattern, columns.empty() ? "text" : columns.front()));
-    }
-  }
-
-  bool masks() const { return masks_; }
-  std::string fill(const std::vector<std::string>& cells) const {
-    std::string out;
-    for (const auto& [literal, column] : parts_) {
-      out += literal + cells[column];
-    }
-    return out + end_;
-  }
-
- private:
-  struct Part {
-    std::string literal;
-    std::size_t column;
-  };
-  std::string what_, end_;
-  std::vector<Part> parts_;
-  bool masks_ = false;
-};
 
 /// One example before it is laid end to end with the others.
 struct Piece {
@@ -311,7 +255,7 @@ class TextMaker {
   const Tokenizer& tokenizer_;
   TargetKind wanted_;
   std::int64_t length_;
-  std::optional<Template> text_, answer_, pair_;
+  std::optional<TextTemplate> text_, answer_, pair_;
   std::optional<std::int32_t> mask_;
   std::vector<std::int64_t> words_;
 };

@@ -13,12 +13,16 @@ struct IclTask {
   at::Tensor labels = {};            ///< [n] int64, 0 .. classes - 1.
   std::int64_t classes = 0;          ///< C.
   at::Tensor query_labels = {};      ///< [q] int64; -1 where the right answer is not known.
+  at::Tensor targets = {};           ///< [n, C]: in place of one-hot labels, where outputs are no classes.
+  at::Tensor query_targets = {};     ///< [q, C]; NaN where the right answer is not known.
   at::Tensor states = {};            ///< [L, n, d]: the demonstrations' hidden states in L layers.
   at::Tensor query_states = {};      ///< [L, q, d].
   at::Tensor embeddings = {};        ///< [n, e]: of the demonstrations' texts, by any embedding model.
   at::Tensor query_embeddings = {};  ///< [q, e].
   at::Tensor attention =
       {};  ///< [..., q, n]: weights from a query's position to a demonstration's, any heads and layers.
+
+  at::Tensor surprisal = {};  ///< [n]: minus the log-probability of each output after what stands before it.
 
   std::int64_t demonstrations() const { return labels.size(0); }
   std::int64_t queries() const { return query_labels.size(0); }

@@ -3,12 +3,14 @@
 
 // One line a method or kernel: X(id, name, what it is, where it comes from). A file of lib/whence/icl/ ends with
 // WHENCE_METHOD(IclMethod or StateKernel, ID, …).
-#define WHENCE_ICL_METHODS(X)                                                                                  \
-  X(ridge, "ridge", "influence in the ridge regression on hidden states, in closed form; exact leave-one-out", \
-    "DETAIL: Zhou et al. 2024")                                                                                \
-  X(embedding, "embedding", "cosine of given embeddings of the query's text and the demonstration's",          \
-    "Liu et al. 2022")                                                                                         \
-  X(attention, "attention", "given attention weights, averaged", "Jain and Wallace 2019")                      \
+#define WHENCE_ICL_METHODS(X)                                                                                        \
+  X(ridge, "ridge", "influence in the ridge regression on hidden states, in closed form; exact leave-one-out",       \
+    "DETAIL: Zhou et al. 2024")                                                                                      \
+  X(embedding, "embedding", "cosine of given embeddings of the query's text and the demonstration's",                \
+    "Liu et al. 2022")                                                                                               \
+  X(attention, "attention", "given attention weights, averaged", "Jain and Wallace 2019")                            \
+  X(surprisal, "surprisal", "minus the log-probability of each demonstration's own output in the prompt: self only", \
+    "")                                                                                                              \
   X(random_scores, "random", "standard normal numbers: the baseline of knowing nothing", "")
 
 #define WHENCE_STATE_KERNELS(X)                                         \

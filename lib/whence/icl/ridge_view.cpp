@@ -72,13 +72,13 @@ Smoother primal_smoother(const at::Tensor& features, double lambda) {
 
 }  // namespace
 
-RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& labels, std::int64_t classes,
-                     const RidgeOptions& options) {
+RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& targets, const RidgeOptions& options)
+    : targets_(targets) {
   const at::NoGradGuard no_gradient;
   validate(options, "ridge");
-  check_labels({.labels = labels, .classes = classes, .query_labels = at::empty({0}, at::kLong)});
+  detail::check_values(targets, "targets", {-1, -1}, "[n, C]");
   const bool dual = form == Form::kDual;
-  const auto n = labels.size(0);
+  const auto n = targets.size(0);
   detail::check_values(x, dual ? "kernel values" : "features", {n, dual ? n : -1}, dual ? "[n, n]" : "[n, w]");
   const auto smoother = [&](double lambda) { return dual ? dual_smoother(x, lambda) : primal_smoother(x, lambda); };
   const double self_lambda = options.self_lambda > 0 ? options.self_lambda : options.lambda;
@@ -87,7 +87,6 @@ RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& labels, s
   const auto smoothed = [&](const Smoother& s) { return residuals_ - s.rest(residuals_); };
 
   influence_ = fit.influence;
-  targets_ = detail::one_hot(labels, classes);
   remainders_ = fit.remainders;
   leverages_ = 1 - remainders_;
   residuals_ = fit.rest(targets_);
@@ -100,12 +99,12 @@ RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& labels, s
   }
 }
 
-IclScores RidgeView::score(const at::Tensor& queries, const at::Tensor& labels) const {
+IclScores RidgeView::score(const at::Tensor& queries, const at::Tensor& targets) const {
   const at::NoGradGuard no_gradient;
   const auto share = queries.mm(influence_.t());  // m_t H^-1 M': what each residual adds to the prediction
   IclScores scores;
   scores.prediction = share.mm(targets_);
-  const auto error = scores.prediction - detail::one_hot(labels, targets_.size(1));
+  const auto error = scores.prediction - targets;
   const auto alignment = error.mm(residuals_.t());
   scores.test = -share * alignment;
   const auto moved = share / remainders_;
@@ -125,23 +124,23 @@ void for_each_layer(const IclTask& task, const RidgeOptions& options,
   const at::NoGradGuard no_gradient;
   const detail::Layers layers(task, options);
   const auto n = task.demonstrations(), q = task.queries();
+  const auto targets = detail::targets_of(task), query_targets = detail::query_targets_of(task);
   for (std::int64_t index = 0; index < layers.count(); ++index) {
     const auto layer = layers.fit(index);
     const auto& [kernel, features] = layer;
     const bool dual = kernel.between || n < features.size(1);
     const RidgeView view(dual ? RidgeView::Form::kDual : RidgeView::Form::kPrimal,
-                         dual ? kernel(features, features) : features, task.labels, task.classes, options);
+                         dual ? kernel(features, features) : features, targets, options);
     const auto empty = [&](std::int64_t columns) { return at::empty({q, columns}, at::kDouble); };
-    const IclScores scores{empty(n), view.self(), empty(n), empty(task.classes)};
-    in_chunks(q, 8 * (2 * task.states.size(2) + features.size(1) + 6 * n),
-              [&](std::int64_t begin, std::int64_t length) {
-                const auto rows = layers.query_features(index, layer, begin, length);
-                const auto part =
-                    view.score(dual ? kernel(rows, features) : rows, task.query_labels.narrow(0, begin, length));
-                scores.test.narrow(0, begin, length).copy_(part.test);
-                scores.leave_one_out.narrow(0, begin, length).copy_(part.leave_one_out);
-                scores.prediction.narrow(0, begin, length).copy_(part.prediction);
-              });
+    const IclScores scores{empty(n), view.self(), empty(n), empty(targets.size(1))};
+    in_chunks(
+        q, 8 * (2 * task.states.size(2) + features.size(1) + 6 * n), [&](std::int64_t begin, std::int64_t length) {
+          const auto rows = layers.query_features(index, layer, begin, length);
+          const auto part = view.score(dual ? kernel(rows, features) : rows, query_targets.narrow(0, begin, length));
+          scores.test.narrow(0, begin, length).copy_(part.test);
+          scores.leave_one_out.narrow(0, begin, length).copy_(part.leave_one_out);
+          scores.prediction.narrow(0, begin, length).copy_(part.prediction);
+        });
     visit(scores);
   }
 }
@@ -152,6 +151,11 @@ std::vector<IclScores> ridge_scores_by_layer(const IclTask& task, const RidgeOpt
   std::vector<IclScores> layers;
   for_each_layer(task, options, [&](const IclScores& scores) { layers.push_back(scores); });
   return layers;
+}
+
+double ridge_loss(const IclTask& task, const IclScores& layer) {
+  const at::NoGradGuard no_gradient;
+  return (layer.prediction - detail::query_targets_of(task)).square().sum(1).nanmean().item<double>() / 2;
 }
 
 IclScores ridge_scores(const IclTask& task, const RidgeOptions& options) {

@@ -33,11 +33,11 @@ struct RidgeOptions {
   }
 };
 
-/// Ridge regression of the demonstrations' one-hot labels on their hidden states in one layer, and its influence scores
-/// in closed form. R. Zhou et al., "DETAIL: Task DEmonsTration Attribution for Interpretable In-context Learning",
-/// NeurIPS 2024.
+/// Ridge regression of the demonstrations' targets, one-hot labels or others, on their hidden states in one layer, and
+/// its influence scores in closed form. R. Zhou et al., "DETAIL: Task DEmonsTration Attribution for Interpretable
+/// In-context Learning", NeurIPS 2024.
 ///
-/// With rows m_i, labels y_i (one-hot) and a query's m_t, y_t, the regression is beta = H^-1 M'Y, H = M'M + lambda I;
+/// With rows m_i, targets y_i and a query's m_t, y_t, the regression is beta = H^-1 M'Y, H = M'M + lambda I;
 /// residuals r_i = y_i - m_i beta; leverages h_i = m_i H^-1 m_i'. Gradients g_i = -m_i' r_i + lambda beta, and for the
 /// query g_t = m_t'(m_t beta - y_t) + lambda beta. Then
 ///   test          <g_t, H^-1 g_i>
@@ -55,20 +55,19 @@ class RidgeView {
  public:
   enum class Form { kDual, kPrimal };
   /// From the kernel of the demonstrations [n, n], symmetric (dual), or their features [n, w] (primal, which forms w x
-  /// w: for n >= w), float64 on the CPU. labels [n] int64 in 0 .. classes - 1. Of the options, neither kernel nor
-  /// projection is read. Throws InvalidArgument for an option out of bound, a shape or a label, NumericalError where a
-  /// value is not finite or the matrix plus lambda I is not positive definite to rounding.
-  RidgeView(Form form, const at::Tensor& x, const at::Tensor& labels, std::int64_t classes,
-            const RidgeOptions& options);
+  /// w: for n >= w), and what they are regressed on [n, C], all float64 on the CPU. Of the options, neither kernel nor
+  /// projection is read. Throws InvalidArgument for an option out of bound or a shape, NumericalError where a value is
+  /// not finite or the matrix plus lambda I is not positive definite to rounding.
+  RidgeView(Form form, const at::Tensor& x, const at::Tensor& targets, const RidgeOptions& options);
 
   const at::Tensor& self() const { return self_; }            ///< [n]
   const at::Tensor& residuals() const { return residuals_; }  ///< [n, C]
   const at::Tensor& leverages() const { return leverages_; }  ///< [n]
 
   /// Of queries given by their kernel values with the demonstrations [q, n] (dual) or their features [q, w] (primal),
-  /// float64, and their labels [q]: test, leave_one_out and prediction. A query labelled -1 has NaN for scores, and a
-  /// prediction.
-  IclScores score(const at::Tensor& queries, const at::Tensor& labels) const;
+  /// and their targets [q, C], float64: test, leave_one_out and prediction. A query whose target is NaN has NaN for
+  /// scores, and a prediction.
+  IclScores score(const at::Tensor& queries, const at::Tensor& targets) const;
 
  private:
   at::Tensor influence_;  // row i is H^-1 m_i' (primal) or G^-1 e_i (dual): queries influence_' = m_t H^-1 M'
@@ -85,5 +84,9 @@ class RidgeView {
 /// Besides what RidgeView throws: NumericalError, naming the entry, where a state is not finite.
 IclScores ridge_scores(const IclTask& task, const RidgeOptions& options);
 std::vector<IclScores> ridge_scores_by_layer(const IclTask& task, const RidgeOptions& options);
+
+/// How well one layer's regression foretells the queries: the mean of |m_t beta - y_t|^2 / 2 over those whose target is
+/// known; NaN where none is.
+double ridge_loss(const IclTask& task, const IclScores& layer);
 
 }  // namespace whence

@@ -125,20 +125,18 @@ Selection select_demonstrations(const IclTask& pool, std::int64_t count, const R
   if (q == 0) {
     throw InvalidArgument("icl: 0 queries, expected at least 1 to select demonstrations for");
   }
-  const auto unknown = pool.query_labels.lt(0).nonzero();
+  const auto targets = detail::targets_of(pool), errors = -detail::query_targets_of(pool);
+  const auto unknown = errors.isnan().any(1).nonzero();
   if (unknown.size(0) > 0) {
-    throw InvalidArgument(
-        fmt::format("icl: query labels[{}] = -1, expected 0 .. {}: selection needs every query's label",
-                    unknown[0][0].item<std::int64_t>(), pool.classes - 1));
+    throw InvalidArgument(fmt::format("icl: the label of query {} is not known, but selection needs every query's",
+                                      unknown[0][0].item<std::int64_t>()));
   }
-  const auto errors = -detail::one_hot(pool.query_labels, pool.classes);
   std::vector<Choosing> choosing;
   for (std::int64_t index = 0; index < layers.count(); ++index) {
     const auto layer = layers.fit(index);
     const auto rows = layers.query_features(index, layer, 0, q);
     choosing.push_back({layer.kernel(layer.features, layer.features) / options.lambda,
-                        layer.kernel(rows, layer.features) / options.lambda, detail::one_hot(pool.labels, pool.classes),
-                        errors.clone()});
+                        layer.kernel(rows, layer.features) / options.lambda, targets.clone(), errors.clone()});
   }
   Selection selection;
   auto taken = at::zeros({pool.demonstrations()}, at::kBool);

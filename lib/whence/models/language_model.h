@@ -8,6 +8,36 @@
 
 namespace whence {
 
+/// Keys and values that tokens have left in every block: what a text that begins with them goes on from.
+struct KeyValueCache {
+  TensorList keys, values;  ///< Of each block [R, key heads, tokens, head width].
+  std::int64_t size() const { return keys.empty() ? 0 : keys.front().size(2); }
+  /// Of the first `tokens` alone: views.
+  KeyValueCache first(std::int64_t tokens) const;
+};
+
+/// Rows of tokens that all go on from one beginning, and what is wanted of them. Places number the flattened tokens.
+struct Continuation {
+  at::Tensor tokens;                         ///< [R, T] int64; what pads a row is at its end.
+  const KeyValueCache* beginning = nullptr;  ///< Of one row; null: the rows are texts from their start.
+  /// [R, T] int64: 0 in a row's trunk, which comes first, k > 0 in a branch, which goes on from the trunk as if there
+  /// were no others, -1 where padded. Undefined: all is trunk.
+  at::Tensor branches = {};
+  std::vector<std::int64_t> layers = {};  ///< Whose residual streams are wanted, as in hidden_states(),
+  at::Tensor states_at = {};              ///< [M] at these places.
+  at::Tensor predict_at = {};             ///< [P]: where the next token is asked for.
+  at::Tensor attention_at = {};           ///< [A]: whose attention weights are wanted.
+  bool keep = false;                      ///< Whether keys and values are.
+};
+
+/// Undefined or empty where not asked for.
+struct ContinuationOutput {
+  at::Tensor states;     ///< [layers, M, width]
+  at::Tensor logits;     ///< [P, vocabulary], float32 or float64.
+  at::Tensor attention;  ///< [blocks, A, beginning and T]: the heads' mean; rows sum to 1.
+  KeyValueCache cache;   ///< Of the beginning and the tokens, R rows.
+};
+
 /// What a model of texts says of itself besides computing. Its parameters have the names and shapes of its Hugging Face
 /// checkpoint, those of a head that belongs to one stage behind `head.`.
 class LanguageModel {
@@ -28,6 +58,12 @@ class LanguageModel {
   /// for each of `layers` a tensor [R T, width].
   virtual std::vector<at::Tensor> hidden_states(const ParameterSet& theta, const Batch& batch,
                                                 const std::vector<std::int64_t>& layers) const = 0;
+
+  /// One forward pass of a causal model, without gradients, that runs no token of the beginning again. The same numbers
+  /// as a pass over each text whole, to rounding. Throws InvalidArgument where the model is not causal or a text is
+  /// longer than its context. Memory: keys and values of R (beginning and T) tokens in one block at a time, in all
+  /// where they are kept.
+  virtual ContinuationOutput go_on(const ParameterSet& theta, const Continuation& continuation) const = 0;
 
   /// Reads the parameters `expected`, perhaps a part of the model's, from a Hugging Face directory, with the same dtype
   /// and device. Throws DataError naming the file and the tensor where a shard or a tensor is missing, a shape is not

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "whence/core/error.h"
@@ -45,6 +46,36 @@ at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
     parts.push_back(x.narrow(3, 2 * half, width - 2 * half));
   }
   return at::cat(parts, 3);
+}
+
+/// What a pass is to keep of what it computes, and what it goes on from.
+struct Watch {
+  std::vector<std::int64_t> layers = {};
+  bool to_the_end = false;                        // else the pass stops after the last of these layers
+  std::map<std::int64_t, at::Tensor> after = {};  // the residual stream after them: [R T, width]
+  const Continuation* continuation = nullptr;
+  TensorList attention = {};  // of each block [A, S]
+  KeyValueCache cache = {};
+};
+
+/// The mean over heads of the attention weights from `places` of q [R, H, T, D] to k [R, G, S, D]: [A, S].
+at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& allowed, double scale,
+                             const at::Tensor& places) {
+  const auto length = q.size(2), groups = k.size(1);
+  TensorList out;
+  for (std::int64_t a = 0; a < places.numel(); ++a) {
+    const auto place = places[a].item<std::int64_t>(), row = place / length, token = place % length;
+    const auto query = q[row].select(1, token).reshape({groups, -1, q.size(3)});
+    auto logits = at::matmul(query * scale, k[row].transpose(1, 2));  // [G, H / G, S]
+    logits = logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+    if (allowed.defined()) {
+      logits = logits.masked_fill(allowed[allowed.size(0) == 1 ? 0 : row][0][token].logical_not(), -INFINITY);
+    } else {
+      logits.narrow(2, token + 1, logits.size(2) - token - 1).fill_(-INFINITY);
+    }
+    out.push_back(at::softmax(logits, 2).mean({0, 1}));
+  }
+  return at::stack(out);
 }
 
 class Transformer : public Model, public LanguageModel {
@@ -105,7 +136,7 @@ class Transformer : public Model, public LanguageModel {
   }
 
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
-    const auto x = residual_stream(theta, batch, tape, {}, nullptr);
+    const auto x = residual_stream(theta, batch, tape, nullptr);
     const auto& text = *batch.text;
     at::Tensor out;
     if (classes_of(theta) > 0) {
@@ -123,19 +154,61 @@ class Transformer : public Model, public LanguageModel {
 
   std::vector<at::Tensor> hidden_states(const ParameterSet& theta, const Batch& batch,
                                         const std::vector<std::int64_t>& layers) const override {
-    for (const auto layer : layers) {
-      if (layer < 0 || layer > config_.layers) {
-        throw InvalidArgument(fmt::format("layer {}, expected one of 0 to {}", layer, config_.layers));
-      }
-    }
+    check_layers(layers);
+    Watch watch{.layers = layers};
+    residual_stream(theta, batch, nullptr, &watch);
     std::vector<at::Tensor> out;
-    residual_stream(theta, batch, nullptr, layers, &out);
+    for (const auto layer : layers) {
+      out.push_back(watch.after.at(layer));
+    }
+    return out;
+  }
+
+  ContinuationOutput go_on(const ParameterSet& theta, const Continuation& continuation) const override {
+    const at::NoGradGuard no_gradient;
+    const DerivativeOrder first(1);
+    if (!config_.causal) {
+      throw InvalidArgument(
+          fmt::format("transformer: a {} model looks both ways, expected a causal one to go on", config_.family));
+    }
+    check_layers(continuation.layers);
+    const auto batch = batch_of(continuation);
+    Watch watch{
+        .layers = continuation.layers,
+        .to_the_end = continuation.predict_at.defined() || continuation.attention_at.defined() || continuation.keep,
+        .continuation = &continuation};
+    const auto x = residual_stream(theta, batch, nullptr, &watch);
+    ContinuationOutput out;
+    if (continuation.states_at.defined() && !continuation.layers.empty()) {
+      TensorList states;
+      for (const auto layer : continuation.layers) {
+        states.push_back(watch.after.at(layer).index_select(0, continuation.states_at));
+      }
+      out.states = at::stack(states);
+    }
+    if (continuation.predict_at.defined()) {
+      const auto& places = continuation.predict_at;
+      out.logits = vocabulary_outputs(theta, x.index_select(0, places), nullptr, one_row_each(places));
+      out.logits = out.logits.to(out.logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+    }
+    if (!watch.attention.empty()) {
+      out.attention = at::stack(watch.attention);
+    }
+    out.cache = std::move(watch.cache);
     return out;
   }
 
  private:
   [[noreturn]] static void throw_missing(const fs::path& path, const std::string& name) {
     throw DataError(fmt::format("{}: tensor \"{}\" is missing", path.string(), name));
+  }
+
+  void check_layers(const std::vector<std::int64_t>& layers) const {
+    for (const auto layer : layers) {
+      if (layer < 0 || layer > config_.layers) {
+        throw InvalidArgument(fmt::format("layer {}, expected one of 0 to {}", layer, config_.layers));
+      }
+    }
   }
 
   std::string base(const std::string& name) const { return config_.names.prefix + name; }
@@ -251,11 +324,40 @@ class Transformer : public Model, public LanguageModel {
     if (!batch.text) {
       throw InvalidArgument("transformer: expected a batch of texts");
     }
-    const auto longest = batch.inputs.size(1);
+    const auto longest = batch.text->positions.max().item<std::int64_t>() + 1;
     if (longest > config_.context && config_.rotary.width == 0) {
       throw InvalidArgument(
           fmt::format("transformer: a text of {} tokens, expected at most {}", longest, config_.context));
     }
+  }
+
+  /// The rows of a continuation as texts whose first token has the place after the beginning's last.
+  Batch batch_of(const Continuation& continuation) const {
+    const auto rows = continuation.tokens.size(0), length = continuation.tokens.size(1);
+    const auto options = continuation.tokens.options();
+    const auto before = continuation.beginning != nullptr ? continuation.beginning->size() : 0;
+    auto positions = at::arange(before, before + length, options).expand({rows, length});
+    if (continuation.branches.defined()) {  // each branch counts on from its row's trunk
+      const auto& branches = continuation.branches;
+      const auto same = branches.unsqueeze(2).eq(branches.unsqueeze(1));
+      const auto earlier = at::ones({length, length}, options.dtype(at::kBool)).tril(-1);
+      const auto trunk = branches.eq(0).sum(1, /*keepdim=*/true);
+      positions = before + same.logical_and(earlier).sum(2) + trunk * branches.gt(0).to(at::kLong);
+    }
+    const auto last = positions.max().item<std::int64_t>();
+    if (last >= config_.context) {
+      throw InvalidArgument(
+          fmt::format("transformer: a text of {} tokens, expected at most {}", last + 1, config_.context));
+    }
+    Batch batch;
+    batch.inputs = continuation.tokens;
+    TokenLayout layout;
+    layout.tokens.plain = true;
+    layout.examples = at::arange(rows, options).unsqueeze(1).expand({rows, length});
+    layout.positions = positions;
+    layout.lengths = at::full({rows}, length, options);
+    batch.text = std::move(layout);
+    return batch;
   }
 
   at::Tensor embed(const ParameterSet& theta, const Batch& batch, Tape* tape) const {
@@ -295,6 +397,27 @@ class Transformer : public Model, public LanguageModel {
     return {(angles.cos() * rotary.attention_factor).to(options), (angles.sin() * rotary.attention_factor).to(options)};
   }
 
+  /// The same of a continuation, [R or 1, 1, T, S], S counting the beginning's tokens too.
+  static at::Tensor allowed_after(const Continuation& continuation, const TokenLayout& text, std::int64_t window) {
+    const auto& branches = continuation.branches;
+    const auto own = branches.defined() ? text.positions : text.positions.narrow(0, 0, 1);
+    const auto before = continuation.beginning != nullptr ? continuation.beginning->size() : 0;
+    if (before == 0 && window == 0 && !branches.defined()) {
+      return {};
+    }
+    const auto keys = at::cat({at::arange(before, own.options()).expand({own.size(0), before}), own}, 1);
+    const auto back = own.unsqueeze(2) - keys.unsqueeze(1);
+    auto out = back.ge(0);
+    if (window > 0) {
+      out = out.logical_and(back.lt(window));
+    }
+    if (branches.defined()) {
+      const auto of_keys = at::constant_pad_nd(branches, {before, 0}, 0).unsqueeze(1);
+      out = out.logical_and(of_keys.eq(0).logical_or(of_keys.eq(branches.unsqueeze(2))));
+    }
+    return out.unsqueeze(1);
+  }
+
   /// Which keys each query may look at, [R, 1, T, T]; undefined where all, or in a causal model all before it.
   at::Tensor allowed(const TokenLayout& text, std::int64_t window) const {
     const bool ragged = (text.lengths != text.examples.size(1)).any().item<bool>();
@@ -315,7 +438,7 @@ class Transformer : public Model, public LanguageModel {
   }
 
   at::Tensor attend(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, const Batch& batch,
-                    const Rotation& turn, const at::Tensor& mask, Tape* tape) const {
+                    const Rotation& turn, const at::Tensor& mask, Tape* tape, Watch* watch) const {
     const auto& n = config_.names;
     const auto rows = batch.inputs.size(0), length = batch.inputs.size(1), width = config_.head_width;
     at::Tensor q, k, v;  // [R T, heads * width]
@@ -345,8 +468,29 @@ class Transformer : public Model, public LanguageModel {
     }
     double scale = config_.scale_attention ? 1 / std::sqrt(static_cast<double>(width)) : 1;
     scale /= config_.scale_by_layer ? static_cast<double>(layer + 1) : 1;
+    if (watch != nullptr && watch->continuation != nullptr) {
+      go_on_from(*watch->continuation, layer, k, v);
+      if (watch->continuation->attention_at.defined()) {
+        watch->attention.push_back(attention_weights(q, k, mask, scale, watch->continuation->attention_at));
+      }
+      if (watch->continuation->keep) {
+        watch->cache.keys.push_back(k);
+        watch->cache.values.push_back(v);
+      }
+    }
     const auto seen = attention(q, k, v, mask, config_.causal, scale);
     return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape);
+  }
+
+  /// Puts what a block's beginning left before the keys and values of the tokens after it.
+  static void go_on_from(const Continuation& continuation, std::int64_t layer, at::Tensor& k, at::Tensor& v) {
+    if (continuation.beginning == nullptr) {
+      return;
+    }
+    const auto block = static_cast<std::size_t>(layer);
+    const auto before = [&](const at::Tensor& x) { return x.expand({k.size(0), -1, -1, -1}); };
+    k = at::cat({before(continuation.beginning->keys[block]), k}, 2);
+    v = at::cat({before(continuation.beginning->values[block]), v}, 2);
   }
 
   at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const {
@@ -360,9 +504,8 @@ class Transformer : public Model, public LanguageModel {
     return through(theta, block(layer, n.mlp_out), inner, tape);
   }
 
-  /// What every token carries after the last block, [R T, width], and after `layers` in `kept`.
-  at::Tensor residual_stream(const ParameterSet& theta, const Batch& batch, Tape* tape,
-                             const std::vector<std::int64_t>& layers, std::vector<at::Tensor>* kept) const {
+  /// What every token carries after the last block that is needed, [R T, width].
+  at::Tensor residual_stream(const ParameterSet& theta, const Batch& batch, Tape* tape, Watch* watch) const {
     check(batch);
     const auto& n = config_.names;
     if (tape != nullptr) {
@@ -370,33 +513,36 @@ class Transformer : public Model, public LanguageModel {
     }
     const auto options = theta.at(token_weight()).options().requires_grad(false);
     const auto turn = config_.rotary.width > 0 ? rotation(*batch.text, options) : Rotation{};
+    const auto* continuation = watch != nullptr ? watch->continuation : nullptr;
     std::map<std::int64_t, at::Tensor> masks;
     for (const auto window : config_.windows) {
       if (masks.count(window) == 0) {
-        masks[window] = allowed(*batch.text, window);
+        masks[window] =
+            continuation != nullptr ? allowed_after(*continuation, *batch.text, window) : allowed(*batch.text, window);
       }
     }
-    std::map<std::int64_t, at::Tensor> after;
+    const auto keep = [&](std::int64_t layer, const at::Tensor& x) {
+      if (watch != nullptr && std::find(watch->layers.begin(), watch->layers.end(), layer) != watch->layers.end()) {
+        watch->after[layer] = x;
+      }
+    };
+    const bool whole = watch == nullptr || watch->to_the_end || watch->layers.empty();
+    const auto last = whole ? config_.layers : *std::max_element(watch->layers.begin(), watch->layers.end());
     auto x = embed(theta, batch, tape);
-    after[0] = x;
-    for (std::int64_t l = 0; l < config_.layers; ++l) {
+    keep(0, x);
+    for (std::int64_t l = 0; l < last; ++l) {
       const auto& mask = masks.at(config_.windows[static_cast<std::size_t>(l)]);
       const auto attention_norm = block(l, n.attention_norm), mlp_norm = block(l, n.mlp_norm);
       if (config_.post_norm) {
-        x = norm(theta, attention_norm, x + attend(theta, l, x, batch, turn, mask, tape), tape);
+        x = norm(theta, attention_norm, x + attend(theta, l, x, batch, turn, mask, tape, watch), tape);
         x = norm(theta, mlp_norm, x + feed(theta, l, x, tape), tape);
       } else {
-        const auto seen = attend(theta, l, norm(theta, attention_norm, x, tape), batch, turn, mask, tape);
+        const auto seen = attend(theta, l, norm(theta, attention_norm, x, tape), batch, turn, mask, tape, watch);
         const auto read = config_.parallel ? x : x + seen;
         const auto fed = feed(theta, l, norm(theta, mlp_norm, read, tape), tape);
         x = config_.parallel ? x + seen + fed : read + fed;
       }
-      if (kept != nullptr) {
-        after[l + 1] = x;
-      }
-    }
-    for (const auto layer : layers) {
-      kept->push_back(after.at(layer));
+      keep(l + 1, x);
     }
     return x;
   }
@@ -451,6 +597,15 @@ class Transformer : public Model, public LanguageModel {
 };
 
 }  // namespace
+
+KeyValueCache KeyValueCache::first(std::int64_t tokens) const {
+  KeyValueCache out;
+  for (std::size_t l = 0; l < keys.size(); ++l) {
+    out.keys.push_back(keys[l].narrow(2, 0, tokens));
+    out.values.push_back(values[l].narrow(2, 0, tokens));
+  }
+  return out;
+}
 
 WHENCE_METHOD(Model, transformer, Transformer, TransformerOptions)
 

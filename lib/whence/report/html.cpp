@@ -53,6 +53,8 @@ class Renderer {
   std::string side(const QueryCard& card, std::string_view title, const std::vector<ExampleCard>& examples) const;
   std::string example(const ExampleCard& card, double largest) const;
   std::string stage_mark(const std::string& stage) const;
+  std::string prompt(const PromptCard& card) const;
+  static std::string prompt_legend();
 
   const Page& page_;
   std::vector<std::string> stages_;
@@ -172,6 +174,38 @@ std::string Renderer::query(const QueryCard& card) const {
                  element("div", "class=\"subject\"", subject) + element("div", "", sides));
 }
 
+std::string Renderer::prompt_legend() {
+  return element("ul", "class=\"legend\"",
+                 element("li", "", "<span class=\"key up\"></span>positive: the demonstration helps the answer") +
+                     element("li", "", "<span class=\"key down\"></span>negative: it hurts"));
+}
+
+std::string Renderer::prompt(const PromptCard& card) const {
+  double largest = 1e-300;
+  for (const auto& part : card.parts) {
+    largest = std::max(largest, std::abs(part.score));
+  }
+  std::string items;
+  for (const auto& part : card.parts) {
+    auto shown = element("div", "class=\"text\"", escape(part.text));
+    shown += element("div", "class=\"label\"", escape(part.answer));
+    shown += element("div", "class=\"origin\"",
+                     fmt::format("#{} ", part.number) + element("span", "class=\"score\"", number(part.score, true)) +
+                         element("span", "", escape(part.note)));
+    items += element("li",
+                     fmt::format("class=\"demonstration {}\" style=\"--share:{:.0f}%\"", sign_class(part.score),
+                                 45 * std::abs(part.score) / largest),
+                     shown);
+  }
+  auto out = element("h3", "", escape(card.title)) + element("ol", "class=\"prompt\"", items);
+  if (!card.question.empty()) {
+    out += element("div", "class=\"question\"",
+                   element("div", "class=\"text\"", escape(card.question)) +
+                       element("div", "class=\"label\"", escape(card.answer)));
+  }
+  return element("article", "class=\"card asked\"", out);
+}
+
 std::string Renderer::evidence() const {
   return page_.evidence.empty()
              ? ""
@@ -233,9 +267,13 @@ std::string Renderer::document() const {
       body += query(card);
     }
   }
-  body += element("footer", "",
-                  "Made by whence. Scores are derivatives of the measurement with respect to an example's weight, "
-                  "times the number of examples.");
+  if (!page_.prompts.empty()) {
+    body += element("h2", "", "The prompt") + prompt_legend();
+    for (const auto& card : page_.prompts) {
+      body += prompt(card);
+    }
+  }
+  body += element("footer", "", escape(page_.footer));
   return fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"

@@ -42,6 +42,21 @@ struct QueryCard {
   std::vector<ExampleCard> proponents = {}, opponents = {};
 };
 
+/// A demonstration of a prompt, shaded by its score.
+struct PromptPart {
+  std::int64_t number;
+  std::string text = {}, answer = {};
+  double score = 0;  ///< Positive: it helps.
+  std::string note = {};
+};
+
+/// A prompt with what was asked after it.
+struct PromptCard {
+  std::string title = {};
+  std::vector<PromptPart> parts = {};
+  std::string question = {}, answer = {};  ///< Empty where the scores are of several queries.
+};
+
 /// How scores compare with the truth.
 struct EvaluationSection {
   std::string title = {};
@@ -57,6 +72,10 @@ struct Page {
   std::vector<std::string> warnings = {};
   std::vector<EvaluationSection> evaluations = {};
   std::vector<QueryCard> queries = {};
+  std::vector<PromptCard> prompts = {};
+  std::string footer =
+      "Made by whence. Scores are derivatives of the measurement with respect to an example's weight, times the number "
+      "of examples.";
 };
 
 /// The page as one HTML document that needs no other file, no network and no script. Every text is escaped. Throws

@@ -6,8 +6,10 @@
 
 namespace whence::detail {
 
-/// [r, classes] float64; a row of NaN for a label of -1.
-at::Tensor one_hot(const at::Tensor& labels, std::int64_t classes);
+/// What the demonstrations [n, C] and the queries [q, C] are regressed on, float64 on the CPU: the task's targets, or
+/// its labels as one-hot rows, of NaN for a label of -1.
+at::Tensor targets_of(const IclTask& task);
+at::Tensor query_targets_of(const IclTask& task);
 
 /// A task's hidden states as the ridge view takes them: float64 on the CPU, projected, mapped by the kernel. Refers to
 /// the task.

@@ -69,6 +69,13 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .picture { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; margin-bottom: 8px; image-rendering: pixelated; background: var(--ground); }
 .text { margin: 0 0 8px; max-height: 9.2em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.45; }
 .tokens span { background: color-mix(in srgb, var(--sign) var(--share), transparent); border-radius: 3px; }
+.asked + .asked { margin-top: 16px; }
+.prompt { margin: 0; padding: 0; list-style: none; border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
+.demonstration { padding: 8px 14px; background: color-mix(in srgb, var(--sign) var(--share), transparent); break-inside: avoid; }
+.demonstration + .demonstration { border-top: 1px solid var(--line); }
+.demonstration .text, .question .text { margin: 0; }
+.demonstration .score { margin: 0; padding: 0; }
+.question { margin-top: 10px; padding: 8px 14px; border: 1px dashed var(--line); border-radius: 10px; }
 .values { width: 100%; margin: 0 0 8px; border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 .values th { padding: 1px 8px 1px 0; text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
 .values td { padding: 1px 0; text-align: right; overflow-wrap: anywhere; }

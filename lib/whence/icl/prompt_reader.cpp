@@ -1,0 +1,519 @@
+#include "whence/icl/prompt_reader.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "whence/core/error.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+namespace {
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+constexpr std::size_t kMostWritten = 48;  // tokens of an answer that a model writes itself
+
+template <class Value, std::size_t Count>
+Value parse_word(std::string_view kind, std::string_view word,
+                 const std::array<std::pair<Value, std::string_view>, Count>& words) {
+  std::vector<std::string> known;
+  for (const auto& [value, name] : words) {
+    if (name == word) {
+      return value;
+    }
+    known.emplace_back(name);
+  }
+  throw InvalidArgument(unknown_name(kind, word, known));
+}
+
+using Tokens = std::vector<std::int64_t>;
+
+std::int64_t common_beginning(const Tokens& a, const Tokens& b) {
+  return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+}
+
+Tokens all_of(std::size_t count) {
+  Tokens order(count);
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  return order;
+}
+
+std::int64_t index_of(const std::vector<std::string>& list, const std::string& text) {
+  const auto found = std::find(list.begin(), list.end(), text);
+  return found == list.end() ? -1 : found - list.begin();
+}
+
+}  // namespace
+
+ReadingPosition parse_reading_position(std::string_view word) {
+  static constexpr std::array<std::pair<ReadingPosition, std::string_view>, 2> kWords{
+      {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}}};
+  return parse_word("position", word, kWords);
+}
+
+TargetView parse_target_view(std::string_view word) {
+  static constexpr std::array<std::pair<TargetView, std::string_view>, 3> kWords{
+      {{TargetView::kAuto, "auto"}, {TargetView::kOneHot, "one-hot"}, {TargetView::kEmbedding, "embedding"}}};
+  return parse_word("targets", word, kWords);
+}
+
+at::Tensor embed_texts(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
+                       const std::vector<std::string>& texts, std::int64_t layer) {
+  const at::NoGradGuard no_gradient;
+  const DerivativeOrder first(1);
+  TensorList rows;
+  for (const auto& text : texts) {
+    auto ids = tokenizer.encode(text).ids;
+    if (ids.empty()) {
+      throw DataError(fmt::format("the text \"{}\" has no token", text));
+    }
+    ids.resize(std::min(ids.size(), static_cast<std::size_t>(model.context())));
+    const auto length = static_cast<std::int64_t>(ids.size());
+    const auto options = at::TensorOptions(theta.values().front().device()).dtype(at::kLong);
+    Batch batch;
+    batch.inputs = at::tensor(ids, at::kInt).to(options).unsqueeze(0);
+    batch.text.emplace();
+    batch.text->tokens.plain = true;
+    batch.text->examples = at::zeros({1, length}, options);
+    batch.text->positions = at::arange(length, options).unsqueeze(0);
+    batch.text->lengths = at::full({1}, length, options);
+    rows.push_back(model.hidden_states(theta, batch, {layer})[0].to(at::kCPU, at::kDouble).mean(0));
+  }
+  return at::stack(rows);
+}
+
+PromptReader::PromptReader(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
+                           const PromptTask& task, ReadingOptions options)
+    : model_(model),
+      theta_(theta),
+      tokenizer_(tokenizer),
+      task_(task),
+      options_(std::move(options)),
+      writer_(task, tokenizer) {
+  if (!model.causal()) {
+    throw InvalidArgument(
+        fmt::format("{}: the model looks both ways, expected a causal one, which writes answers to prompts",
+                    model.directory().string()));
+  }
+}
+
+at::Tensor PromptReader::places(const Tokens& values) const {
+  return at::tensor(values, at::kLong).to(theta_.values().front().device());
+}
+
+PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, bool states) {
+  Trunk out;
+  std::vector<std::int64_t> read_at;
+  std::int64_t shared = 0;
+  for (std::size_t j = 0; j < task_.queries.size(); ++j) {
+    auto prompt = writer_.tokenize(order, task_.queries[j]);
+    const auto most = *std::max_element(prompt.tokens.begin(), prompt.tokens.end());
+    if (most >= model_.vocabulary()) {
+      throw DataError(fmt::format(
+          "task {}: the tokenizer has a token {}, but the model knows 0 to {}: it is another model's tokenizer",
+          task_.name, most, model_.vocabulary() - 1));
+    }
+    if (j == 0) {
+      read_at = options_.position == ReadingPosition::kColumn ? prompt.columns : prompt.labels;
+      out.demonstrations = prompt.demonstrations;
+      out.outputs = prompt.outputs;
+      shared = prompt.query;
+    } else {
+      shared = std::min({shared, prompt.query, common_beginning(prompt.tokens, out.prompts.front())});
+    }
+    out.prompts.push_back(std::move(prompt.tokens));
+  }
+  const auto needed = read_at.empty()      ? 0
+                      : options_.surprisal ? out.outputs.back().end
+                                           : *std::max_element(read_at.begin(), read_at.end()) + 1;
+  if (needed > shared) {
+    throw DataError(
+        fmt::format("task {}: the last demonstration's tokens depend on the query behind them; expected a separator "
+                    "that keeps them apart, such as an empty line, got \"{}\"",
+                    task_.name, task_.separator));
+  }
+  out.tokens.assign(out.prompts.front().begin(), out.prompts.front().begin() + shared);
+  auto known = like == nullptr ? 0 : common_beginning(out.tokens, like->tokens);
+  if (states) {  // states of a beginning that is taken over are not at hand
+    known = 0;
+  }
+  if (known > 0) {
+    out.cache = like->cache.first(known);
+  }
+  if (known == shared) {
+    return out;
+  }
+  const Tokens rest(out.tokens.begin() + known, out.tokens.end());
+  Continuation continuation{
+      .tokens = places(rest).unsqueeze(0), .beginning = known > 0 ? &out.cache : nullptr, .keep = true};
+  if (states) {
+    continuation.layers = options_.layers;
+    continuation.states_at = places(read_at);
+    if (options_.surprisal) {
+      Tokens before;
+      for (const auto& output : out.outputs) {
+        for (auto t = output.begin; t < output.end; ++t) {
+          before.push_back(t - 1);
+        }
+      }
+      continuation.predict_at = places(before);
+    }
+  }
+  auto pass = model_.go_on(theta_, continuation);
+  out.cache = std::move(pass.cache);
+  out.states = std::move(pass.states);
+  if (pass.logits.defined()) {
+    out.surprisal = surprisal(out, pass.logits);
+  }
+  return out;
+}
+
+at::Tensor PromptReader::surprisal(const Trunk& trunk, const at::Tensor& logits) {
+  const auto logs = at::log_softmax(logits.to(at::kDouble), 1).cpu();
+  auto out = at::zeros({static_cast<std::int64_t>(trunk.outputs.size())}, at::kDouble);
+  std::int64_t row = 0;
+  for (std::size_t i = 0; i < trunk.outputs.size(); ++i) {
+    for (auto t = trunk.outputs[i].begin; t < trunk.outputs[i].end; ++t) {
+      out[static_cast<std::int64_t>(i)] -= logs[row++][trunk.tokens[static_cast<std::size_t>(t)]];
+    }
+  }
+  return out;
+}
+
+PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answers, bool states) {
+  const auto shared = static_cast<std::int64_t>(trunk.tokens.size());
+  const auto count = trunk.prompts.size();
+  /// One query's row: the rest of its prompt, then all but the last token of each answer.
+  struct Row {
+    Tokens tokens, branches;
+    std::int64_t last = 0;         // the rest's last place
+    std::vector<Tokens> predicts;  // where each token of each answer is predicted
+  };
+  std::vector<Row> rows(count);
+  for (std::size_t j = 0; j < count; ++j) {
+    auto& row = rows[j];
+    row.tokens.assign(trunk.prompts[j].begin() + shared, trunk.prompts[j].end());
+    row.branches.assign(row.tokens.size(), 0);
+    row.last = static_cast<std::int64_t>(row.tokens.size()) - 1;
+    for (std::size_t a = 0; a < answers[j].size(); ++a) {
+      const auto& answer = answers[j][a];
+      row.predicts.emplace_back(answer.empty() ? 0 : 1, row.last);
+      for (std::size_t t = 0; t + 1 < answer.size(); ++t) {
+        row.predicts.back().push_back(static_cast<std::int64_t>(row.tokens.size()));
+        row.tokens.push_back(answer[t]);
+        row.branches.push_back(static_cast<std::int64_t>(a) + 1);
+      }
+    }
+  }
+  Tails out;
+  out.log_probabilities.resize(count);
+  TensorList all_states, all_attention;
+  constexpr std::size_t kTokens = 2048;  // of one pass: more gain nothing
+  for (std::size_t begin = 0; begin < count;) {
+    std::size_t end = begin, longest = 0;
+    while (end < count && end - begin < static_cast<std::size_t>(options_.batch_size)) {
+      const auto wide = std::max(longest, rows[end].tokens.size());
+      if (end > begin && wide * (end + 1 - begin) > kTokens) {
+        break;
+      }
+      longest = wide;
+      ++end;
+    }
+    const auto width = static_cast<std::int64_t>(longest);
+    Tokens tokens, branches, last, predict;
+    bool plain = true;
+    for (auto j = begin; j < end; ++j) {
+      auto row = rows[j];
+      const auto start = static_cast<std::int64_t>(j - begin) * width;
+      last.push_back(start + row.last);
+      for (const auto& places : row.predicts) {
+        for (const auto place : places) {
+          predict.push_back(start + place);
+        }
+      }
+      plain = plain && row.tokens.size() == longest && row.last + 1 == width;
+      row.tokens.resize(longest, row.tokens.front());
+      row.branches.resize(longest, -1);
+      tokens.insert(tokens.end(), row.tokens.begin(), row.tokens.end());
+      branches.insert(branches.end(), row.branches.begin(), row.branches.end());
+    }
+    predict.insert(predict.begin(), last.begin(), last.end());
+    Continuation continuation{.tokens = places(tokens).view({-1, width}),
+                              .beginning = shared > 0 ? &trunk.cache : nullptr,
+                              .predict_at = places(predict)};
+    if (!plain) {
+      continuation.branches = places(branches).view({-1, width});
+    }
+    if (states) {
+      continuation.layers = options_.layers;
+      continuation.states_at = places(last);
+      if (options_.attention) {
+        continuation.attention_at = places(last);
+      }
+    }
+    const auto pass = model_.go_on(theta_, continuation);
+    if (states) {
+      all_states.push_back(pass.states);
+      if (options_.attention) {
+        all_attention.push_back(pass.attention.narrow(2, 0, shared).cpu());
+      }
+    }
+    const auto logits = pass.logits;
+    const auto best = logits.narrow(0, 0, static_cast<std::int64_t>(last.size())).argmax(1).cpu();
+    const auto normalizers = logits.to(at::kDouble).logsumexp(1).cpu();
+    std::vector<std::int64_t> asked_rows, asked_tokens;
+    for (auto j = begin; j < end; ++j) {
+      out.next.push_back(best[static_cast<std::int64_t>(j - begin)].item<std::int64_t>());
+      for (const auto& answer : answers[j]) {
+        asked_tokens.insert(asked_tokens.end(), answer.begin(), answer.end());
+      }
+    }
+    asked_rows.resize(asked_tokens.size());
+    std::iota(asked_rows.begin(), asked_rows.end(), static_cast<std::int64_t>(last.size()));
+    const auto picked = logits.index({places(asked_rows), places(asked_tokens)}).to(at::kCPU, at::kDouble) -
+                        normalizers.slice(0, static_cast<std::int64_t>(last.size()));
+    std::int64_t at = 0;
+    for (auto j = begin; j < end; ++j) {
+      for (const auto& answer : answers[j]) {
+        const auto length = static_cast<std::int64_t>(answer.size());
+        out.log_probabilities[j].push_back(picked.narrow(0, at, length).sum().item<double>());
+        at += length;
+      }
+    }
+    begin = end;
+  }
+  if (states) {
+    out.states = at::cat(all_states, 1);
+    if (options_.attention) {
+      out.attention = at::cat(all_attention, 1);
+    }
+  }
+  return out;
+}
+
+/// What the model writes to each query, token by token, until every answer has ended.
+std::vector<std::string> PromptReader::written(const Trunk& trunk) {
+  auto grown = trunk;
+  const auto count = trunk.prompts.size();
+  std::size_t longest = 0;
+  for (const auto& demonstration : task_.demonstrations) {
+    longest = std::max(longest, writer_.answer(demonstration, *demonstration.output).size());
+  }
+  const auto steps = std::min(2 * longest + 2, kMostWritten);
+  std::vector<std::vector<std::int32_t>> ids(count);
+  std::vector<std::string> out(count);
+  std::vector<bool> ended(count, false);
+  for (std::size_t step = 0; step < steps && std::find(ended.begin(), ended.end(), false) != ended.end(); ++step) {
+    const auto next = tails(grown, Answers(count), false).next;
+    for (std::size_t j = 0; j < count; ++j) {
+      if (ended[j]) {
+        continue;
+      }
+      ids[j].push_back(static_cast<std::int32_t>(next[j]));
+      grown.prompts[j].push_back(next[j]);
+      const auto text = tokenizer_.decode(ids[j], /*skip_special_tokens=*/true);
+      out[j] = writer_.output_of(text);
+      ended[j] = writer_.output_of(text + "x") == out[j] || next[j] == tokenizer_.special("eos").value_or(-1) ||
+                 static_cast<std::int64_t>(grown.prompts[j].size()) >= model_.context();
+    }
+  }
+  return out;
+}
+
+at::Tensor PromptReader::mean_embeddings(const std::vector<Tokens>& texts) {
+  TensorList rows;
+  for (const auto& text : texts) {
+    Tokens every(text.size());
+    std::iota(every.begin(), every.end(), std::int64_t{0});
+    const auto pass =
+        model_.go_on(theta_, {.tokens = places(text).unsqueeze(0), .layers = {0}, .states_at = places(every)});
+    rows.push_back(pass.states[0].to(at::kCPU, at::kDouble).mean(0));
+  }
+  return at::stack(rows);
+}
+
+PromptReader::Answers PromptReader::answers_of(const PromptReading& reading) const {
+  Answers answers(task_.queries.size());
+  for (std::size_t j = 0; j < answers.size(); ++j) {
+    if (reading.closed) {
+      for (const auto& output : reading.outputs) {
+        answers[j].push_back(writer_.answer(task_.queries[j], output));
+      }
+    }
+    answers[j].push_back(reading.explained[j].empty() ? Tokens{}
+                                                      : writer_.answer(task_.queries[j], reading.explained[j]));
+  }
+  return answers;
+}
+
+PromptReading PromptReader::read() {
+  const at::NoGradGuard no_gradient;
+  if (task_.demonstrations.empty()) {
+    throw DataError(fmt::format("task {}: no demonstrations, expected at least one", task_.name));
+  }
+  PromptReading out;
+  const auto n = task_.demonstrations.size(), q = task_.queries.size();
+  for (const auto& demonstration : task_.demonstrations) {
+    if (index_of(out.outputs, *demonstration.output) < 0) {
+      out.outputs.push_back(*demonstration.output);
+    }
+  }
+  const auto classes = out.outputs.size();
+  out.closed = 2 * classes <= n;
+  out.explained.resize(q);
+  for (std::size_t j = 0; j < q; ++j) {
+    out.explained[j] = task_.queries[j].output.value_or("");
+  }
+  const auto answers = answers_of(out);
+  check_length(all_of(n), answers);
+  whole_ = trunk(all_of(n), nullptr, true);
+  const auto first = tails(whole_, answers, true);
+  out.predictions = out.closed ? std::vector<std::string>(q) : written(whole_);
+  out.log_probabilities =
+      out.closed ? at::empty({static_cast<std::int64_t>(q), static_cast<std::int64_t>(classes)}, at::kDouble)
+                 : at::Tensor();
+  out.explained_log_probability = at::full({static_cast<std::int64_t>(q)}, kUnknown, at::kDouble);
+  bool again = false;  // whether a prediction is explained whose log-probability is not yet known
+  Tokens labels;
+  for (std::size_t j = 0; j < q; ++j) {
+    const auto& found = first.log_probabilities[j];
+    if (out.closed) {
+      const auto best = std::max_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(classes));
+      out.predictions[j] = out.outputs[static_cast<std::size_t>(best - found.begin())];
+      for (std::size_t c = 0; c < classes; ++c) {
+        out.log_probabilities[static_cast<std::int64_t>(j)][static_cast<std::int64_t>(c)] = found[c];
+      }
+    }
+    double known = found.back();
+    if (!task_.queries[j].output) {
+      out.explained[j] = out.predictions[j];
+      again = again || !out.closed;
+      known = out.closed ? *std::max_element(found.begin(), found.end() - 1) : kUnknown;
+    }
+    out.explained_log_probability[static_cast<std::int64_t>(j)] = known;
+    labels.push_back(index_of(out.outputs, out.explained[j]));
+  }
+  if (again) {
+    const auto second = tails(whole_, answers_of(out), false);
+    for (std::size_t j = 0; j < q; ++j) {
+      out.explained_log_probability[static_cast<std::int64_t>(j)] =
+          out.explained[j].empty() ? kUnknown : second.log_probabilities[j].back();
+    }
+  }
+  out.prompt_tokens = static_cast<std::int64_t>(whole_.tokens.size());
+  for (const auto& prompt : whole_.prompts) {
+    out.longest_query = std::max(out.longest_query, static_cast<std::int64_t>(prompt.size()) - out.prompt_tokens);
+  }
+  auto& task = out.task;
+  task.classes = static_cast<std::int64_t>(classes);
+  task.query_labels = at::tensor(labels, at::kLong);
+  labels.clear();
+  for (const auto& demonstration : task_.demonstrations) {
+    labels.push_back(index_of(out.outputs, *demonstration.output));
+  }
+  task.labels = at::tensor(labels, at::kLong);
+  task.states = whole_.states;
+  task.surprisal = whole_.surprisal;
+  task.query_states = first.states;
+  if (options_.attention) {
+    TensorList columns;
+    for (const auto& span : whole_.demonstrations) {
+      columns.push_back(first.attention.slice(2, span.begin, std::max(span.begin + 1, span.end)).sum(2));
+    }
+    task.attention = at::stack(columns, 2);
+  }
+  const bool one_hot = options_.targets == TargetView::kAuto ? out.closed : options_.targets == TargetView::kOneHot;
+  if (!one_hot) {
+    std::tie(task.targets, task.query_targets) = embedded_targets(out.explained);
+  }
+  return out;
+}
+
+void PromptReader::check_length(const Tokens& order, const Answers& answers) {
+  for (std::size_t j = 0; j < answers.size(); ++j) {
+    std::size_t longest = 0;
+    for (const auto& answer : answers[j]) {
+      longest = std::max(longest, answer.size());
+    }
+    const auto tokens = writer_.tokenize(order, task_.queries[j]).tokens.size() + longest;
+    if (static_cast<std::int64_t>(tokens) > model_.context()) {
+      throw DataError(
+          fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
+                      "context of {}: take fewer or shorter demonstrations",
+                      task_.name, j, tokens, model_.context()));
+    }
+  }
+}
+
+std::pair<at::Tensor, at::Tensor> PromptReader::embedded_targets(const std::vector<std::string>& explained) {
+  const at::NoGradGuard no_gradient;
+  std::vector<Tokens> own;
+  for (const auto& demonstration : task_.demonstrations) {
+    own.push_back(writer_.answer(demonstration, *demonstration.output));
+  }
+  const auto targets = mean_embeddings(own), mean = targets.mean(0);
+  const auto unit = [&](const at::Tensor& rows) {
+    const auto centred = rows - mean;
+    return centred / at::linalg_vector_norm(centred, 2, {1}, /*keepdim=*/true).clamp_min(1e-30);
+  };
+  TensorList rows;
+  for (std::size_t j = 0; j < explained.size(); ++j) {
+    rows.push_back(explained[j].empty() ? at::full({1, mean.size(0)}, kUnknown, at::kDouble)
+                                        : unit(mean_embeddings({writer_.answer(task_.queries[j], explained[j])})));
+  }
+  return {unit(targets), at::cat(rows)};
+}
+
+at::Tensor PromptReader::states_in_order(const Tokens& order) {
+  const at::NoGradGuard no_gradient;
+  const auto found = trunk(order, nullptr, true).states;
+  return at::empty_like(found).index_copy_(1, places(order), found);
+}
+
+Removals PromptReader::remove_each(const PromptReading& reading, const Progress& progress) {
+  const at::NoGradGuard no_gradient;
+  const auto n = static_cast<std::int64_t>(task_.demonstrations.size());
+  const auto q = static_cast<std::int64_t>(task_.queries.size());
+  const auto answers = answers_of(reading);
+  const auto among = [&](const at::Tensor& log_probabilities) {  // of each query's label, [q]
+    return at::log_softmax(log_probabilities, 1)
+        .gather(1, reading.task.query_labels.clamp_min(0).unsqueeze(1))
+        .squeeze(1)
+        .masked_fill(reading.task.query_labels.lt(0), kUnknown);
+  };
+  Removals out;
+  out.log_probability = at::empty({q, n}, at::kDouble);
+  if (reading.closed) {
+    out.among_outputs = at::empty({q, n}, at::kDouble);
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    report(progress, {.phase = "remove " + task_.name, .done = i, .total = n, .detail = {}});
+    auto order = all_of(static_cast<std::size_t>(n));
+    order.erase(order.begin() + i);
+    const auto found = tails(trunk(order, &whole_, false), answers, false).log_probabilities;
+    auto without = at::empty({q}, at::kDouble);
+    auto outputs = reading.closed ? at::empty_like(reading.log_probabilities) : at::Tensor();
+    for (std::int64_t j = 0; j < q; ++j) {
+      const auto& row = found[static_cast<std::size_t>(j)];
+      without[j] = reading.explained[static_cast<std::size_t>(j)].empty() ? kUnknown : row.back();
+      for (std::int64_t c = 0; reading.closed && c < outputs.size(1); ++c) {
+        outputs[j][c] = row[static_cast<std::size_t>(c)];
+      }
+    }
+    out.log_probability.select(1, i).copy_(reading.explained_log_probability - without);
+    if (reading.closed) {
+      out.among_outputs.select(1, i).copy_(among(reading.log_probabilities) - among(outputs));
+    }
+  }
+  report(progress, {.phase = "remove " + task_.name, .done = n, .total = n, .detail = {}});
+  return out;
+}
+
+}  // namespace whence

@@ -1,0 +1,264 @@
+// whence icl through the binary, with a tiny random Llama that speaks a real tokenizer's tokens.
+#include <numeric>
+
+#include "support/near.h"
+#include "support/tool.h"
+#include "whence/core/files.h"
+#include "whence/models/language_model.h"
+#include "whence/models/model.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+void write_model(const ToolFolder& folder) {
+  fs::create_directories(folder / "tiny");
+  fs::copy_file(fs::path(WHENCE_TESTS) / "data/tokenizers/llama3.json", folder / "tiny/tokenizer.json");
+  folder.write("tiny/config.json", Json{{"model_type", "llama"},
+                                        {"vocab_size", 700},
+                                        {"hidden_size", 16},
+                                        {"intermediate_size", 24},
+                                        {"num_hidden_layers", 3},
+                                        {"num_attention_heads", 2},
+                                        {"rms_norm_eps", 1e-5},
+                                        {"hidden_act", "silu"},
+                                        {"max_position_embeddings", 300}}
+                                       .dump());
+  const auto model = create<Model>("transformer:directory=" + (folder / "tiny").string());
+  Random random(3);
+  const auto theta = model->initial({}, 0, random);
+  fs::create_directories(folder / "made");
+  dynamic_cast<const LanguageModel&>(*model).write_directory(folder / "made", theta.to(at::kFloat, at::kCPU), {});
+  for (const auto& entry : fs::directory_iterator(folder / "made")) {
+    fs::copy_file(entry.path(), folder / ("tiny/" + entry.path().filename().string()),
+                  fs::copy_options::overwrite_existing);
+  }
+}
+
+Json task() {
+  Json demonstrations = Json::array();
+  for (const char* text : {"good film", "dull film", "bright", "sad end", "happy end", "grey"}) {
+    demonstrations.push_back({{"input", text}, {"output", demonstrations.size() % 2 == 0 ? "positive" : "very bad"}});
+  }
+  return {{"demonstrations", demonstrations},
+          {"queries",
+           {{{"input", "a film"}, {"output", "positive"}},
+            {{"input", "the end"}, {"output", "very bad"}},
+            {{"input", "x"}}}}};
+}
+
+std::vector<double> numbers(const Json& list) { return list.get<std::vector<double>>(); }
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("icl scores the demonstrations, verifies them and writes what they are good for") {
+  const ToolFolder folder;
+  write_model(folder);
+  folder.write("task.json", task().dump());
+  folder.write("pool.jsonl",
+               "{\"input\": \"bad\", \"output\": \"very bad\"}\n{\"input\": \"nice\", \"output\": \"positive\"}\n"
+               "{\"input\": \"ok\", \"output\": \"positive\"}\n");
+  const auto result = folder.run(
+      "icl --model tiny --task task.json --layers 1,3 --by-layer --verify --detect-noise --curate 4 --reorder "
+      "two-highest-first --select 2 --pool pool.jsonl --dtype float64 --quiet --out run");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(result.out.find("6 demonstrations in ") != std::string::npos);
+  CHECK(result.out.find("test against removal, among-outputs: Pearson") != std::string::npos);
+  const auto json = folder.json("run/icl.json");
+  REQUIRE(json["queries"].size() == 3);
+  CHECK(json["layers"] == Json{1, 3});
+  std::vector<double> mean(6, 0);
+  for (const auto& query : json["queries"]) {
+    for (std::size_t i = 0; i < 6; ++i) {
+      double sum = 0;
+      for (const auto& [layer, scores] : json["by-layer"].items()) {
+        sum += scores["test"][query["query"].get<std::size_t>()][i].get<double>();
+      }
+      CHECK(query["test"][i].get<double>() == doctest::Approx(sum));
+      mean[i] += query["test"][i].get<double>() / 3;
+    }
+    CHECK(query["verify"]["among-outputs"].size() == 6);
+    CHECK(query["leave-one-out"].size() == 6);
+    const auto& logs = query["log-probabilities"];
+    CHECK(query["prediction"] == (logs["positive"] > logs["very bad"] ? "positive" : "very bad"));
+  }
+  CHECK(json["queries"][2]["output"].is_null());
+  CHECK(json["queries"][2]["explained"] == json["queries"][2]["prediction"]);
+  for (std::size_t i = 0; i < 6; ++i) {
+    CHECK(json["mean-test"][i].get<double>() == doctest::Approx(mean[i]));
+  }
+  CHECK(json["options"]["lambda"] == "1");
+
+  // suspects fall in their self scores; the curated prompt holds the best four in order, and can be run again
+  const auto self = numbers(json["self"]);
+  const auto suspects = folder.json("run/suspects.json");
+  REQUIRE(suspects.size() == 6);
+  for (std::size_t k = 0; k < 6; ++k) {
+    CHECK(suspects[k]["self"].get<double>() == self[suspects[k]["demonstration"].get<std::size_t>()]);
+    CHECK((k == 0 || suspects[k]["self"] <= suspects[k - 1]["self"]));
+  }
+  const auto curated = folder.json("run/curated.json");
+  std::vector<std::size_t> order(6);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return mean[a] > mean[b]; });
+  std::sort(order.begin(), order.begin() + 4);
+  for (std::size_t k = 0; k < 4; ++k) {
+    CHECK(curated["demonstrations"][k] == task()["demonstrations"][order[k]]);
+  }
+  CHECK(folder.read("run/curated.txt").find("Input: ") == 0);
+  CHECK(folder.json("run/reordered.json")["demonstrations"].size() == 6);
+  CHECK(folder.json("run/selected.json")["demonstrations"].size() == 2);
+  const auto again = folder.run("icl --model tiny --task run/curated.json --quiet --json");
+  REQUIRE(again.status == 0);
+  CHECK(Json::parse(again.out)["demonstrations"].size() == 4);
+
+  REQUIRE(folder.run("report run").status == 0);
+  const auto page = folder.read("run/report.html");
+  CHECK(page.find("All queries, on average") != std::string::npos);
+  CHECK(page.find("class=\"demonstration ") != std::string::npos);
+  CHECK(page.find("happy end") != std::string::npos);
+  const auto run = folder.json("run/run.json");
+  CHECK(run["command"] == "icl");
+  CHECK(run["inputs"].size() == 4);  // config, weights, tokenizer, pool
+}
+
+TEST_CASE("icl shades demonstrations where the terminal shows colours, and other methods score too") {
+  const ToolFolder folder;
+  write_model(folder);
+  folder.write("task.json", task().dump());
+  const auto shaded = folder.run("icl --model tiny --task task.json --quiet", "export CLICOLOR_FORCE=1");
+  CHECK(shaded.out.find("\033[48;5;") != std::string::npos);
+  CHECK(folder.run("icl --model tiny --task task.json --quiet").out.find("\033[") == std::string::npos);
+  for (const char* flags :
+       {"--method attention --layers all", "--method embedding", "--method embedding --embedder tiny",
+        "--method random:seed=3", "--kernel cosine:center --lambda 0.1", "--projection 8",
+        "--method surprisal --detect-noise", "--position label", "--targets embedding", "--layers all",
+        "--self-lambda 1e-6"}) {
+    CAPTURE(flags);
+    const auto result = folder.run(fmt::format("icl --model tiny --task task.json --quiet --json {}", flags));
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    const auto json = Json::parse(result.out);
+    CHECK(numbers(json["queries"][0]["test"].is_null() ? json["self"] : json["queries"][0]["test"]).size() == 6);
+  }
+}
+
+TEST_CASE("a validation set chooses the layer") {
+  const ToolFolder folder;
+  write_model(folder);
+  auto chosen = task();
+  chosen["validation"] = chosen["demonstrations"];  // what a layer near the words tells best is up to the model
+  folder.write("task.json", chosen.dump());
+  const auto result = folder.run("icl --model tiny --task task.json --quiet --json");
+  REQUIRE(result.status == 0);
+  const auto layers = Json::parse(result.out)["layers"];
+  REQUIRE(layers.size() == 1);
+  // it is the one whose ridge view has the least loss on the validation set
+  auto asked = task();
+  asked["queries"] = chosen["validation"];
+  folder.write("asked.json", asked.dump());
+  std::vector<double> losses;
+  for (int layer = 0; layer <= 3; ++layer) {
+    const auto one = folder.run(fmt::format("icl --model tiny --task asked.json --quiet --json --layers {}", layer));
+    REQUIRE(one.status == 0);
+    losses.push_back(Json::parse(one.out)["ridge-loss"].get<double>());
+  }
+  CHECK(layers[0].get<std::int64_t>() == std::min_element(losses.begin(), losses.end()) - losses.begin());
+}
+
+TEST_CASE("many tasks in one run go on where they were, and only what changed is made again") {
+  const ToolFolder folder;
+  write_model(folder);
+  auto first = task(), second = task();
+  first["name"] = "first";
+  second["name"] = "second";
+  second["queries"][0]["input"] = "another";
+  folder.write("tasks.jsonl", first.dump() + "\n" + second.dump() + "\n");
+  const std::string command = "icl --model tiny --tasks tasks.jsonl --quiet --out run";
+  REQUIRE(folder.run(command).status == 0);
+  const auto before = fs::last_write_time(folder / "run/first/icl.json");
+  CHECK(folder.json("run/second/icl.json")["queries"][0]["input"] == "another");
+  const auto kept = folder.read("run/second/icl.json");
+  fs::remove(folder / "run/second/icl.json");
+  REQUIRE(folder.run(command).status == 0);
+  CHECK(fs::last_write_time(folder / "run/first/icl.json") == before);
+  CHECK(folder.read("run/second/icl.json") == kept);
+  REQUIRE(folder.run(command + " --lambda 2").status == 0);
+  CHECK(folder.json("run/first/icl.json")["options"]["lambda"] == "2");
+  CHECK(folder.run(command + " --threads 1 --batch-size 1").status == 0);
+}
+
+TEST_CASE("icl refuses what it cannot do in one line") {
+  const ToolFolder folder;
+  write_model(folder);
+  folder.write("task.json", task().dump());
+  const auto fails = [&](const std::string& arguments, int status, const std::string& part) {
+    CAPTURE(arguments);
+    check_fails(folder.run("icl --quiet " + arguments), status, part);
+  };
+  fails("--model tiny", 2, "one of --task FILE and --tasks PATH is needed");
+  fails("--task task.json", 2, "--model is missing");
+  fails("--model tiny --tasks task.json", 2, "--out is missing");
+  fails("--model tiny --task absent.json", 1, "absent.json");
+  fails("--model absent --task task.json", 1, "absent/config.json");
+  fails("--model tiny --task task.json --layers 4", 2, "expected auto, all, or numbers from 0 to 3");
+  fails("--model tiny --task task.json --layers 1,1", 2, "that differ");
+  fails("--model tiny --task task.json --lambda 0", 1, "ridge: option lambda = 0, expected > 0");
+  fails("--model tiny --task task.json --kernel cosin", 1, "did you mean \"cosine\"?");
+  fails("--model tiny --task task.json --method rigde", 1, "did you mean \"ridge\"?");
+  fails("--model tiny --task task.json --method random --lambda 2", 2, "--lambda is for --method ridge, not random");
+  fails("--model tiny --task task.json --position colunm", 1, "did you mean \"column\"?");
+  fails("--model tiny --task task.json --reorder up", 1, "unknown reordering");
+  fails("--model tiny --task task.json --curate 7", 1, "demonstrations to keep = 7, expected 1 .. 6");
+  fails("--model tiny --task task.json --method surprisal --curate 2", 1, "method surprisal has no test scores");
+  fails("--model tiny --task task.json --method attention --detect-noise", 1, "method attention has no self scores");
+  fails("--model tiny --task task.json --select 2", 2, "--select K and --pool FILE go together");
+  auto bad = task();
+  bad["template"] = "no places";
+  folder.write("bad.json", bad.dump());
+  fails("--model tiny --task bad.json", 1, "has no placeholder");
+  bad = task();
+  bad["demonstrations"][0]["output"] = "";
+  folder.write("bad.json", bad.dump());
+  fails("--model tiny --task bad.json", 1, "demonstrations[0]: output = \"\" is blank");
+  bad = task();
+  for (int i = 0; i < 60; ++i) {
+    bad["demonstrations"].push_back({{"input", std::to_string(i)}, {"output", "positive"}});
+  }
+  folder.write("bad.json", bad.dump());
+  fails("--model tiny --task bad.json", 1, "expected at most the model's context of 300");
+  CHECK(!fs::exists(folder / "run"));
+
+  // what can be done all the same is warned of, and --strict says so
+  auto odd = task();
+  odd["queries"][0]["output"] = "postive";
+  odd["demonstrations"][5] = odd["demonstrations"][3];
+  folder.write("odd.json", odd.dump());
+  const auto warned = folder.run("icl --model tiny --task odd.json --quiet --json --strict");
+  CHECK(warned.status == 4);
+  CHECK(warned.err.find("demonstrations 3 and 5 are the same") != std::string::npos);
+  CHECK(warned.err.find("query 0 has no scores: its unknown output") != std::string::npos);
+  CHECK(warned.err.find("did you mean") != std::string::npos);
+  CHECK(Json::parse(warned.out)["queries"][0]["test"][0].is_null());
+  auto one_class = task();
+  for (auto& demonstration : one_class["demonstrations"]) {
+    demonstration["output"] = "positive";
+  }
+  folder.write("one.json", one_class.dump());
+  const auto lonely = folder.run("icl --model tiny --task one.json --quiet --json");
+  CHECK(lonely.status == 0);
+  CHECK(lonely.err.find("every demonstration's output is") != std::string::npos);
+  auto single = task();
+  single["demonstrations"] = {single["demonstrations"][0]};
+  folder.write("single.json", single.dump());
+  CHECK(folder.run("icl --model tiny --task single.json --quiet --verify").status == 0);
+}
+
+TEST_SUITE_END();
