@@ -10,13 +10,13 @@
 
 #include "cli.h"
 #include "icl_result.h"
+#include "icl_uses.h"
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/state_kernel.h"
-#include "whence/icl/uses.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/model.h"
 
@@ -26,7 +26,6 @@ namespace po = boost::program_options;
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Order = std::vector<std::int64_t>;
 
 void add_options(CommandLine& line) {
   line.add()                                                                                 //
@@ -53,15 +52,7 @@ void add_options(CommandLine& line) {
       ("embedder", po::value<std::string>(),
        "another model's directory for --method embedding; default: the token embeddings of the model itself")  //
       ("by-layer", po::bool_switch(), "also each layer's own scores")                                          //
-      ("verify", po::bool_switch(), "run the model without each demonstration, and compare with the scores")   //
-      ("detect-noise", po::bool_switch(), "rank the demonstrations whose labels are suspect: suspects.json")   //
-      ("curate", po::value<std::int64_t>(), "keep the so many most helpful: curated.json, curated.txt")        //
-      ("reorder", po::value<std::string>(),
-       "two-highest-first or descending, by self scores: reordered.json, reordered.txt")                              //
-      ("orders", po::value<std::int64_t>()->default_value(4), "orders of the prompt that --reorder averages over")    //
-      ("select", po::value<std::int64_t>(), "choose so many of --pool for the queries: selected.json, selected.txt")  //
-      ("pool", po::value<std::string>(),
-       "demonstrations to select from: a task (.json), or one {\"input\", \"output\"} a line (.jsonl)");
+      ("verify", po::bool_switch(), "run the model without each demonstration, and compare with the scores");
 }
 
 struct LoadedModel {
@@ -159,12 +150,6 @@ class IclRun {
     if (many_) {
       line.required("out");
     }
-    if (line.has("select") != line.has("pool")) {
-      throw UsageError("--select K and --pool FILE go together");
-    }
-    if (line.get<std::int64_t>("orders") < 1) {
-      throw UsageError(fmt::format("--orders = {}, expected >= 1", line.get<std::int64_t>("orders")));
-    }
     const auto spec = line.text("method");
     method_ = find_method<IclMethod>(spec).first->name;
     if (method_ == "ridge") {
@@ -179,9 +164,10 @@ class IclRun {
     }
     reading_.position = parse_reading_position(line.text("position"));
     reading_.targets = parse_target_view(line.text("targets"));
-    if (line.has("reorder")) {
-      parse_reordering(line.text("reorder"));
-    }
+    uses_.emplace(
+        line, method_, ridge_,
+        [this](const PromptTask& task, const std::vector<std::int64_t>& layers) { return reader(task, layers); },
+        progress_);
     const fs::path path = many_ ? line.text("tasks") : line.text("task");
     tasks_ = read_tasks(path);
     if (!many_ && tasks_.size() != 1) {
@@ -335,6 +321,7 @@ class IclRun {
         return;
       }
     }
+    const auto told = record_.json()["warnings"].size();
     warn_of(task);
     auto layers = layers_of(task);
     auto read = reader(task, layers);
@@ -347,11 +334,13 @@ class IclRun {
     }
     auto json = icl_json(result, line_.flag("by-layer"));
     json["options"] = record_.json()["options"];
+    const auto& warnings = record_.json()["warnings"];
+    json["warnings"] = Json(std::vector<Json>(warnings.begin() + static_cast<std::ptrdiff_t>(told), warnings.end()));
     json["key"] = key;
     if (line_.has("out")) {
       fs::create_directories(folder);
     }
-    uses(task, read, result, folder, json);
+    uses_->apply(result, read, line_.has("out") ? std::optional(folder) : std::nullopt, json);
     if (line_.has("out")) {
       write_text(place, json.dump(1) + "\n");
     }
@@ -393,121 +382,6 @@ class IclRun {
     }
   }
 
-  void uses(const PromptTask& task, PromptReader& read, const IclResult& result, const fs::path& folder, Json& json) {
-    const auto& scores = result.scores;
-    const auto needs = [&](const at::Tensor& found, const char* flag, const char* what) {
-      if (!found.defined()) {
-        throw InvalidArgument(fmt::format("--{}: method {} has no {} scores", flag, method_, what));
-      }
-    };
-    if (line_.flag("detect-noise")) {
-      needs(scores.self, "detect-noise", "self");
-      auto& list = json["suspects"] = Json::array();
-      for (const auto i : suspects(scores.self)) {
-        const auto& demonstration = task.demonstrations[static_cast<std::size_t>(i)];
-        list.push_back({{"demonstration", i},
-                        {"self", scores.self[i].item<double>()},
-                        {"input", demonstration.input},
-                        {"output", *demonstration.output}});
-      }
-      if (line_.has("out")) {
-        write_text(folder / "suspects.json", list.dump(1) + "\n");
-      }
-    }
-    if (line_.has("curate")) {
-      needs(scores.test, "curate", "test");
-      const auto known = scores.test.isnan().any(1).logical_not().nonzero().squeeze(1);
-      if (known.numel() == 0) {
-        throw InvalidArgument(fmt::format("task {}: no query has scores, so there is nothing to curate by", task.name));
-      }
-      const auto kept = curate(scores.test.index_select(0, known), line_.get<std::int64_t>("curate"));
-      json["curated"] = kept;
-      write_prompt(task, kept, folder, "curated");
-    }
-    if (line_.has("reorder")) {
-      auto self = scores.self.clone();
-      Random random(line_.has("seed") ? line_.get<std::uint64_t>("seed") : 0);
-      auto moved = result.reading.task;
-      const auto orders = line_.get<std::int64_t>("orders");
-      for (std::int64_t k = 1; k < orders; ++k) {
-        const auto order = random.permutation(self.size(0));
-        moved.states = read.states_in_order(
-            {order.const_data_ptr<std::int64_t>(), order.const_data_ptr<std::int64_t>() + order.numel()});
-        self += ridge_scores(moved, ridge_).self;
-      }
-      const auto arranged = reorder(self / static_cast<double>(orders), parse_reordering(line_.text("reorder")));
-      json["reordered"] = {{"order", arranged.order}, {"reason", arranged.reason}};
-      write_prompt(task, arranged.order, folder, "reordered");
-    }
-    if (line_.has("select")) {
-      const auto pool = read_pool(line_.text("pool"));
-      auto wide = task;
-      wide.demonstrations = pool;
-      const auto selection = select_from(wide, result);
-      json["selected"] = {{"chosen", selection.chosen}, {"losses", selection.losses}};
-      write_prompt(wide, selection.chosen, folder, "selected");
-    }
-  }
-
-  /// The pool is read in prompts of as many demonstrations as the task has: a state depends on what stands before it.
-  Selection select_from(const PromptTask& pool, const IclResult& result) {
-    const auto size = static_cast<std::int64_t>(pool.demonstrations.size());
-    const auto part = static_cast<std::int64_t>(result.task.demonstrations.size());
-    TensorList states;
-    for (std::int64_t begin = 0; begin < size; begin += part) {
-      report(progress_, {.phase = "read the pool", .done = begin, .total = size, .detail = {}});
-      auto piece = pool;
-      piece.demonstrations.assign(pool.demonstrations.begin() + begin,
-                                  pool.demonstrations.begin() + std::min(size, begin + part));
-      Order order(piece.demonstrations.size());
-      std::iota(order.begin(), order.end(), std::int64_t{0});
-      states.push_back(reader(piece, result.layers).states_in_order(order));
-    }
-    IclTask task;
-    std::vector<std::string> outputs;
-    const auto number = [&](const std::string& output, bool add) {
-      const auto found = std::find(outputs.begin(), outputs.end(), output);
-      const auto place = found - outputs.begin();
-      if (found == outputs.end() && add) {
-        outputs.push_back(output);
-      }
-      return found == outputs.end() && !add ? -1 : place;
-    };
-    std::vector<std::int64_t> labels, query_labels;
-    for (const auto& demonstration : pool.demonstrations) {
-      labels.push_back(number(*demonstration.output, true));
-    }
-    for (const auto& explained : result.reading.explained) {
-      query_labels.push_back(number(explained, false));
-    }
-    task.labels = at::tensor(labels, at::kLong);
-    task.query_labels = at::tensor(query_labels, at::kLong);
-    task.classes = static_cast<std::int64_t>(outputs.size());
-    task.states = at::cat(states, 1);
-    task.query_states = result.reading.task.query_states;
-    if (result.reading.task.targets.defined()) {
-      std::tie(task.targets, task.query_targets) =
-          reader(pool, result.layers).embedded_targets(result.reading.explained);
-    }
-    return select_demonstrations(task, line_.get<std::int64_t>("select"), ridge_);
-  }
-
-  /// NAME.json, a task that can be run again, and NAME.txt, the prompt without a query.
-  void write_prompt(const PromptTask& task, const Order& order, const fs::path& folder, const std::string& name) {
-    auto kept = task;
-    kept.demonstrations.clear();
-    std::string text;
-    const PromptWriter writer(task, model_->tokenizer);
-    for (const auto i : order) {
-      kept.demonstrations.push_back(task.demonstrations[static_cast<std::size_t>(i)]);
-      text += writer.demonstration(static_cast<std::size_t>(i)) + task.separator;
-    }
-    if (line_.has("out")) {
-      write_text(folder / (name + ".json"), to_json(kept).dump(1) + "\n");
-      write_text(folder / (name + ".txt"), text);
-    }
-  }
-
   void show(const Json& json) {
     end_progress();
     if (line_.flag("json")) {
@@ -535,6 +409,7 @@ class IclRun {
   std::vector<std::int64_t> layers_;
   std::vector<PromptTask> tasks_;
   std::optional<LoadedModel> model_, embedder_;
+  std::optional<IclUses> uses_;
   fs::path folder_;
   Json shown_ = Json::array();
 };
@@ -546,6 +421,7 @@ int icl(const std::vector<std::string>& arguments) {
                    "Scores the demonstrations of a prompt for what a model answers to its queries, from one forward "
                    "pass: influence on the ridge regression that the hidden states imply.");
   add_options(line);
+  IclUses::add_options(line);
   if (!line.parse(arguments)) {
     return kDone;
   }

@@ -247,13 +247,14 @@ Page icl_page(const nlohmann::ordered_json& json) {
   page.subtitle = fmt::format("{} demonstrations in {} tokens, layers {}", json["demonstrations"].size(),
                               json["prompt-tokens"].get<int>(), json["layers"].dump());
   page.footer = "Made by whence. Scores are influences on the ridge regression that the hidden states imply.";
-  for (const auto& [key, value] : json["options"].items()) {
-    if (value.is_string() || value.is_number()) {
-      page.evidence.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
-    }
-  }
+  page.warnings = json["warnings"].get<std::vector<std::string>>();
   for (const auto& [name, value] : evidence(json)) {
     page.evidence.push_back({name, value});
+  }
+  for (const char* key : {"model", "dtype", "method", "kernel", "lambda", "self-lambda", "position", "targets"}) {
+    if (json["options"].contains(key)) {
+      page.evidence.push_back({key, json["options"][key].get<std::string>()});
+    }
   }
   const auto card = [&](const std::string& title, const Json& test, const Json* query) {
     PromptCard out{.title = title};

@@ -245,6 +245,21 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
   CHECK(one_hot.task.query_labels[0].item<std::int64_t>() == -1);
 }
 
+TEST_CASE("a task is closed where its outputs repeat, or are all that its queries answer") {
+  const Speaker s;
+  const auto closed = [&](const PromptTask& task) {
+    return PromptReader(*s.language, s.theta, s.tokenizer, task, {.layers = {1}}).read().closed;
+  };
+  PromptTask task{.name = "t", .demonstrations = {{"a", "x"}, {"b", "y"}, {"c", "x"}}, .queries = {{"d", "y"}}};
+  CHECK(closed(task));
+  task.queries = {{"d", {}}};
+  CHECK_FALSE(closed(task));
+  task.queries = {{"d", "y"}, {"e", "z"}};
+  CHECK_FALSE(closed(task));
+  task.demonstrations.push_back({"f", "y"});
+  CHECK(closed(task));
+}
+
 TEST_CASE("one demonstration, duplicates, and another order") {
   const Speaker s;
   auto task = animals();

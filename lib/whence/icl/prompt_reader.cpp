@@ -366,11 +366,13 @@ PromptReading PromptReader::read() {
     }
   }
   const auto classes = out.outputs.size();
-  out.closed = 2 * classes <= n;
-  out.explained.resize(q);
-  for (std::size_t j = 0; j < q; ++j) {
-    out.explained[j] = task_.queries[j].output.value_or("");
+  std::size_t given = 0, among = 0;  // of the queries' outputs
+  for (const auto& query : task_.queries) {
+    out.explained.push_back(query.output.value_or(""));
+    given += query.output ? 1 : 0;
+    among += query.output && index_of(out.outputs, *query.output) >= 0 ? 1 : 0;
   }
+  out.closed = 2 * classes <= n || (given > 0 && among == given);
   const auto answers = answers_of(out);
   check_length(all_of(n), answers);
   whole_ = trunk(all_of(n), nullptr, true);

@@ -45,7 +45,8 @@ struct PromptReading {
   IclTask task;  ///< States, labels and targets, and what else the options ask for.
   /// The demonstrations' distinct outputs, in order of first appearance: the classes.
   std::vector<std::string> outputs;
-  /// Whether there are at most half as many outputs as demonstrations: the answer is then one of them.
+  /// Whether the answer is one of the outputs: where they are at most half as many as the demonstrations, or are all
+  /// that the queries' own outputs say.
   bool closed = false;
   /// Of each query: of a closed task the likeliest of the outputs, else what the model writes, greedily.
   std::vector<std::string> predictions;

@@ -1,0 +1,42 @@
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli.h"
+#include "icl_result.h"
+#include "whence/icl/uses.h"
+
+namespace whence::cli {
+
+/// What --detect-noise, --curate, --reorder and --select make of a task's scores.
+class IclUses {
+ public:
+  using MakeReader = std::function<PromptReader(const PromptTask& task, const std::vector<std::int64_t>& layers)>;
+
+  static void add_options(CommandLine& line);
+  /// Throws for flags that do not go together or words that are not known.
+  IclUses(const CommandLine& line, std::string method, RidgeOptions ridge, MakeReader reader, Progress progress);
+  /// Adds to `json`, and writes files where there is a folder. `read` has read the result's task.
+  void apply(const IclResult& result, PromptReader& read, const std::optional<std::filesystem::path>& folder,
+             nlohmann::ordered_json& json) const;
+
+ private:
+  using Order = std::vector<std::int64_t>;
+  Arrangement rearranged(const IclResult& result, PromptReader& read) const;
+  /// Of the pool, which stands for the task's demonstrations.
+  Selection select_from(const PromptTask& pool, const IclResult& result) const;
+  /// NAME.json, a task that can be run again, and NAME.txt, the prompt without a query.
+  void write_prompt(const PromptTask& task, const Order& order, const std::filesystem::path& path) const;
+
+  const CommandLine& line_;
+  std::string method_;
+  RidgeOptions ridge_;
+  MakeReader reader_;
+  Progress progress_;
+};
+
+}  // namespace whence::cli
