@@ -87,6 +87,15 @@ at::Tensor by_example(const TapeEntry& entry, const at::Tensor& x) {
   return several_rows(entry) ? rows_by_example(entry.rows, x) : x.unsqueeze(1);
 }
 
+/// An embedding's gradients from ids [B, L] and signals [B, L, width]: [B, count width].
+at::Tensor embedding_gradients(const at::Tensor& ids, const at::Tensor& signals, std::int64_t count) {
+  const auto examples = signals.size(0), width = signals.size(2);
+  const auto firsts = at::arange(examples, ids.options()).unsqueeze(1) * count;
+  return at::zeros({examples * count, width}, signals.options())
+      .index_add_(0, (firsts + ids).flatten(), signals.reshape({-1, width}))
+      .view({examples, -1});
+}
+
 /// V with the part of the gradient in the weight that arises at each row: [rows, K]. One product of matrices with the
 /// right factors and one with the left, which never forms a gradient. For layers of rows, not convolutions.
 at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
@@ -101,6 +110,9 @@ at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
     }
     return at::stack(columns, 1);
   }
+  if (directions.size(0) == 1) {
+    return (at::mm(right, directions[0].t()) * left).sum(1, /*keepdim=*/true);
+  }
   auto out = at::empty({left.size(0), directions.size(0)}, left.options());
   in_chunks(directions.size(0), left.numel() * left.element_size(), [&](std::int64_t begin, std::int64_t length) {
     const auto rows = directions.narrow(0, begin, length).flatten(0, 1);                  // [k height, width]
@@ -113,37 +125,57 @@ at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
 /// The same through gradients, formed for some examples at a time.
 void add_formed_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
   const auto rows = directions.flatten(1);  // [K, entries]
+  const auto add = [&](std::int64_t begin, const at::Tensor& gradients) {
+    scores.narrow(1, begin, gradients.size(0))
+        .add_(rows.size(0) > gradients.size(0) ? at::mm(gradients, rows.t()).t() : at::mm(rows, gradients.t()));
+  };
+  const auto entry_bytes = rows.size(1) * rows.element_size();
   if (seen.entry.kind == TapeEntry::Kind::kConvolution) {
     const auto pixels = seen.signal.size(2) * seen.signal.size(3);
     const auto patch = seen.entry.input.size(1) * seen.entry.kernel[0] * seen.entry.kernel[1];
-    in_chunks(seen.signal.size(0), (rows.size(1) + patch * pixels) * rows.element_size(),
+    in_chunks(seen.signal.size(0), entry_bytes + patch * pixels * rows.element_size(),
               [&](std::int64_t begin, std::int64_t length) {
                 Seen part = seen;
                 part.entry.input = seen.entry.input.narrow(0, begin, length);
                 part.signal = seen.signal.narrow(0, begin, length);
-                scores.narrow(1, begin, length).add_(at::mm(rows, filter_gradients(part).t()));
+                add(begin, filter_gradients(part));
               });
     return;
   }
   const auto [left, right] = factors(seen);
   const auto lefts = by_example(seen.entry, left), rights = by_example(seen.entry, right);
-  in_chunks(lefts.size(0), rows.size(1) * rows.element_size(), [&](std::int64_t begin, std::int64_t length) {
-    const auto gradients =
-        at::bmm(lefts.narrow(0, begin, length).transpose(1, 2), rights.narrow(0, begin, length)).flatten(1);
-    scores.narrow(1, begin, length).add_(at::mm(rows, gradients.t()));
+  in_chunks(lefts.size(0), entry_bytes, [&](std::int64_t begin, std::int64_t length) {
+    const auto some_lefts = lefts.narrow(0, begin, length), some_rights = rights.narrow(0, begin, length);
+    add(begin, seen.entry.kind == TapeEntry::Kind::kEmbedding
+                   ? embedding_gradients(some_lefts, some_rights, directions.size(1))
+                   : at::bmm(some_lefts.transpose(1, 2), some_rights).flatten(1));
   });
+}
+
+/// Which way to the products in a weight is cheaper.
+bool better_formed(const TapeEntry& entry, std::int64_t directions, std::int64_t height) {
+  const auto positions = several_rows(entry) ? entry.rows.places.size(1) : 1;
+  switch (entry.kind) {
+    case TapeEntry::Kind::kConvolution:
+      return true;
+    case TapeEntry::Kind::kScale:
+      return false;
+    case TapeEntry::Kind::kEmbedding:  // measured on 512 x 128 entries: the rows of each direction are copied,
+                                       // multiplied, summed
+      return height <= directions * positions;
+    case TapeEntry::Kind::kLinear:  // of an example with many rows, the gradient is fewer numbers than the rows with
+                                    // each direction
+      return several_rows(entry) ? directions > 1 : directions > entry.input.size(1);
+  }
+  return false;
 }
 
 /// scores [K, B] += V the gradients in the weight.
 void add_weight_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
-  const auto kind = seen.entry.kind;
-  const auto count = directions.size(0);
-  // of an example with many rows, the gradient is fewer numbers than the rows with each direction
-  const bool form =
-      kind == TapeEntry::Kind::kConvolution ||
-      (kind == TapeEntry::Kind::kLinear && (several_rows(seen.entry) ? count > 1 : count > seen.entry.input.size(1)));
-  if (form) {
+  if (better_formed(seen.entry, directions.size(0), directions.size(1))) {
     add_formed_products(seen, directions, scores);
+  } else if (seen.entry.kind == TapeEntry::Kind::kScale) {
+    scores.add_(at::mm(directions, by_owner(seen.entry, seen.signal * seen.entry.input).t()));
   } else {
     scores.add_(by_owner(seen.entry, row_products(seen, directions)).t());
   }
@@ -190,14 +222,9 @@ at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal, co
       return filter_gradients(seen);
     case TapeEntry::Kind::kScale:
       return by_owner(entry, signal * entry.input);
-    case TapeEntry::Kind::kEmbedding: {
-      const auto& weight = theta.at(entry.weight);
-      const auto count = several_rows(entry) ? entry.rows.places.size(0) : signal.size(0);
-      const auto owners = several_rows(entry) ? entry.rows.owners : at::arange(count, entry.input.options());
-      return at::zeros({count * weight.size(0), weight.size(1)}, signal.options())
-          .index_add_(0, owners * weight.size(0) + entry.input, signal)
-          .view({count, -1});
-    }
+    case TapeEntry::Kind::kEmbedding:
+      return embedding_gradients(by_example(entry, entry.input), by_example(entry, signal),
+                                 theta.at(entry.weight).size(0));
     case TapeEntry::Kind::kLinear:
       break;
   }
