@@ -163,7 +163,8 @@ TEST_CASE("classes of texts, with a head or as words that are asked for") {
 
 TEST_CASE("masked tokens: the hidden ones are predicted, the same ones each time") {
   const Scratch scratch;
-  scratch.put("t.jsonl", json{{"text", "A long enough text, of which some words are hidden and others stay."}}.dump());
+  const auto line = json{{"text", "A long enough text, of which some words are hidden and others stay."}}.dump();
+  scratch.put("t.jsonl", line);
   const auto reading = reading_with("bert-uncased");
   json table{{"format", "jsonl"}, {"file", "t.jsonl"}, {"mask-probability", 0.4}};
   const auto read = [&] { return read_dataset(table, scratch.folder(), TargetKind::kMaskedTokens, {}, &reading); };
@@ -178,6 +179,10 @@ TEST_CASE("masked tokens: the hidden ones are predicted, the same ones each time
   }
   CHECK(hidden >= 2);
   CHECK(targets.front() == -1);  // [CLS]
+  CHECK(at::equal(read().texts().tokens, data.texts().tokens));
+  std::filesystem::create_directories(scratch / "elsewhere");
+  scratch.put("elsewhere/t.jsonl", line);
+  table["file"] = "elsewhere/t.jsonl";
   CHECK(at::equal(read().texts().tokens, data.texts().tokens));
   table["mask-seed"] = 5;
   CHECK_FALSE(at::equal(read().texts().targets, data.texts().targets));

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
@@ -204,9 +205,9 @@ class TextMaker {
         out.targets.push_back(counts ? out.tokens[t + 1] : -1);
       }
     } else if (wanted_ == TargetKind::kMaskedTokens) {
+      const auto file = std::filesystem::path(source_.inputs_from).filename().string();  // wherever it lies
       hide(encoding, kept, out,
-           Random(static_cast<std::uint64_t>(keys_.mask_seed))
-               .stream(fmt::format("mask {} {} {}", source_.inputs_from.size(), row, number)));
+           Random(static_cast<std::uint64_t>(keys_.mask_seed)).stream(fmt::format("mask {} {} {}", file, row, number)));
     } else if (!words_.empty()) {
       out.asked = static_cast<std::int64_t>(kept.size()) - 1;
       if (text_->masks()) {
