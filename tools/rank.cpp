@@ -179,7 +179,8 @@ class AttributionRun {
       return;
     }
     record_.phase("check");
-    record_.add_stationarity(chain_, attributor_->uses_curvature() && options_.response == Response::kStationary);
+    const bool curved = attributor_->uses_curvature();
+    record_.add_stages(chain_, curved, curved && options_.response == Response::kStationary);
     record_.phase("attribute");
     score(folder);
     record_.write(folder / "run.json");
@@ -334,8 +335,14 @@ class AttributionRun {
 void print_evidence(const nlohmann::ordered_json& run) {
   fmt::print("\nevidence\n");
   for (const auto& [name, stage] : run.at("stages").items()) {
-    fmt::print("  {:<12} |gradient| {:.1e}, {:.1e} of an example's", name, stage.at("gradient-norm").get<double>(),
-               stage.at("relative-gradient-norm").get<double>());
+    fmt::print("  {:<12} ", name);
+    if (stage.contains("gradient-norm")) {
+      fmt::print("|gradient| {:.1e}, {:.1e} of an example's", stage.at("gradient-norm").get<double>(),
+                 stage.at("relative-gradient-norm").get<double>());
+    } else {
+      fmt::print("{} examples, {} trained parameters", stage.at("examples").get<std::int64_t>(),
+                 stage.at("trained-parameters").get<std::int64_t>());
+    }
     if (stage.contains("solves")) {
       const auto& first = stage.at("solves").at(0);
       const double worst = stage.at("largest-relative-residual").get<double>();

@@ -63,10 +63,12 @@ std::vector<Fact> evidence(const Json& run) {
     }
   }
   for (const auto& [name, stage] : run["stages"].items()) {
-    const double relative = stage["relative-gradient-norm"];
-    out.push_back(fact("gradient at " + name,
-                       fmt::format("{:.1e}, {:.1e} of an example's", stage["gradient-norm"].get<double>(), relative),
-                       relative <= kFarFromMinimum, "Scores assume that training stopped at a minimum."));
+    if (stage.contains("gradient-norm")) {  // methods without curvature assume no minimum
+      const double relative = stage["relative-gradient-norm"];
+      out.push_back(fact("gradient at " + name,
+                         fmt::format("{:.1e}, {:.1e} of an example's", stage["gradient-norm"].get<double>(), relative),
+                         relative <= kFarFromMinimum, "Scores assume that training stopped at a minimum."));
+    }
     if (stage.contains("solves")) {
       const auto unconverged = stage["unconverged-solves"].get<std::int64_t>();
       out.push_back(fact("solves at " + name,

@@ -77,15 +77,18 @@ std::string far_from_minimum_text(const std::string& stage, const Stationarity& 
       stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum);
 }
 
-void RunRecord::add_stationarity(const Chain& chain, bool assumes_minimum) {
+void RunRecord::add_stages(const Chain& chain, bool with_gradients, bool assumes_minimum) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
+    auto& told = json_["stages"][stage.name];
+    told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
+    if (!with_gradients) {
+      continue;
+    }
     const auto at = stationarity(stage.objective, stage.theta, stage.parent);
-    json_["stages"][stage.name] = {{"examples", stage.objective.data().size()},
-                                   {"trained-parameters", stage.objective.trained().entries()},
-                                   {"objective", at.objective},
-                                   {"gradient-norm", at.gradient_norm},
-                                   {"relative-gradient-norm", at.relative_gradient_norm}};
+    told["objective"] = at.objective;
+    told["gradient-norm"] = at.gradient_norm;
+    told["relative-gradient-norm"] = at.relative_gradient_norm;
     if (!assumes_minimum) {
       continue;
     }

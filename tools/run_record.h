@@ -23,9 +23,9 @@ class RunRecord {
   void add_inputs(const std::vector<std::filesystem::path>& files);
   /// Digests of the pipeline file, of the checkpoints and of all data.
   void add_inputs(const Pipeline& pipeline, const Dataset& queries);
-  /// Gradient norm at each checkpoint; where scores assume a minimum, warns of a stage that is far from one or that the
-  /// measurement cannot feel.
-  void add_stationarity(const Chain& chain, bool assumes_minimum);
+  /// What each stage trained on what, with_gradients its gradient norm too, which takes about five passes over its
+  /// data; where scores assume a minimum, warns of a stage that is far from one or that the measurement cannot feel.
+  void add_stages(const Chain& chain, bool with_gradients, bool assumes_minimum);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// All digests and options in one line: what a resumed run must share.

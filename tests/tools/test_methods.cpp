@@ -41,6 +41,8 @@ TEST_CASE("every method ranks, normalized or not, and run.json says how") {
   CHECK(folder.json("cosine/run.json")["options"]["normalize"] == "cosine");
   CHECK(
       at::equal(read_scores(folder / "cosine").stages[0].scores, read_scores(folder / "result-grad").stages[0].scores));
+  CHECK_FALSE(folder.json("cosine/run.json")["stages"]["finetune"].contains("gradient-norm"));  // nobody asks for it
+  CHECK(folder.run("report cosine").status == 0);
   // another normalization is another run
   const auto other =
       folder.run("score pipeline.toml --stage finetune --queries test --quiet --method grad-dot --out cosine");
