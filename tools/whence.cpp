@@ -10,6 +10,7 @@
 
 #include "cli.h"
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 
 namespace {
 
@@ -71,6 +72,7 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
     if (arguments[0] == command.name) {
       if (command.computes) {
         wait_without_spinning(values);
+        keep_freed_memory();
       }
       return command.run({arguments.begin() + 1, arguments.end()});
     }

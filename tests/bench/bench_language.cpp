@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "whence/core/memory.h"
 #include "whence/core/parallel.h"
 #include "whence/models/language_model.h"
 #include "whence/models/ops.h"
@@ -64,6 +65,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: {} DIR B T [THREADS]\n", argv[0]);
     return 2;
   }
+  keep_freed_memory();  // as the tool does
   set_threads(argc > 4 ? std::stoll(argv[4]) : 0);
   const std::shared_ptr<Model> model = create<Model>(fmt::format("transformer:directory={}", argv[1]));
   const auto* language = dynamic_cast<const LanguageModel*>(model.get());
