@@ -45,8 +45,9 @@ def median_seconds(run):
 
 seconds = {}
 for dtype in options.dtypes.split(","):
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        options.folder, dtype=getattr(torch, dtype), attn_implementation=options.attention, use_cache=False).eval()  # without dropout
+    config = transformers.AutoConfig.from_pretrained(options.folder, use_cache=False)
+    model = transformers.AutoModelForCausalLM.from_config(  # the numbers in the weights do not change what a pass takes
+        config, dtype=getattr(torch, dtype), attn_implementation=options.attention).eval()  # without dropout
     tokens = torch.randint(0, model.config.vocab_size, (options.batch, options.length))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
