@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 
 namespace whence::cli {
 namespace {
@@ -77,9 +78,16 @@ class Display {
   std::int64_t done_at_begin_ = 0;
 };
 
+void throw_if_signalled() {
+  if (signal_received != 0) {
+    throw Interrupted();
+  }
+}
+
 }  // namespace
 
 void install_signal_handlers() {
+  set_interruption_check(throw_if_signalled);
   const auto handler = [](int number) { signal_received = number; };
   std::signal(SIGINT, handler);
   std::signal(SIGTERM, handler);
@@ -97,9 +105,7 @@ void end_progress() {
 
 Progress terminal_progress(bool quiet) {
   return [quiet, display = std::make_shared<Display>()](const ProgressEvent& event) {
-    if (signal_received != 0) {
-      throw Interrupted();
-    }
+    throw_if_signalled();
     if (!quiet) {
       display->show(event);
     }

@@ -7,6 +7,8 @@
 
 #include "support/near.h"
 #include "support/toy_chain.h"
+#include "whence/core/error.h"
+#include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
@@ -177,6 +179,28 @@ TEST_CASE("every curvature is the whole stage's mean, whatever the batch size, g
         CHECK(relative_error(a->apply(x), expected) < Tolerance::kSameAlgebra);
       }
     }
+  }
+}
+
+TEST_CASE("every curvature's pass over the data stops where the program says so") {
+  const auto whole = test::toy_chain({{"full", "cross-entropy"}})[0];
+  const struct Restore {
+    ~Restore() { set_interruption_check({}); }
+  } restore;
+  for (const auto& method : methods<Curvature>()) {
+    CAPTURE(method.name);
+    int batches = 0;
+    set_interruption_check([&batches] {
+      if (++batches == 3) {
+        throw Interrupted();
+      }
+    });
+    const auto product = [&] {
+      const auto a = create<Curvature>(method.name)->operator_at(whole.objective.with_batch_size(1), whole.theta, {});
+      a->apply(at::ones({1, a->size()}, at::kDouble));
+    };
+    CHECK_THROWS_AS(product(), Interrupted);
+    CHECK(batches == 3);
   }
 }
 

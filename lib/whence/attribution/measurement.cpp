@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -81,6 +82,7 @@ at::Tensor measurement_gradients(Measurement measurement, const Stage& last, con
   const auto point = leaves(merged.values());
   TensorList rows;
   for (auto i = begin; i < end; ++i) {
+    check_interruption();
     const auto batch = queries.batch(i, i + 1);
     const auto output = last.objective.model().output(merged.with(point), batch);
     rows.push_back(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point)));

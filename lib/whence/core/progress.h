@@ -22,4 +22,10 @@ inline void report(const Progress& progress, const ProgressEvent& event) {
   }
 }
 
+/// What long work that has no Progress at hand (a pass over the data, a product of an operator) asks between batches,
+/// on any thread: nothing, until a program sets a check, which may throw Interrupted. Process-wide; set it before work
+/// begins.
+void set_interruption_check(std::function<void()> check);
+void check_interruption();
+
 }  // namespace whence

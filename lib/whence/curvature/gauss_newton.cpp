@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
@@ -65,6 +66,7 @@ class GaussNewtonPiece : public detail::Piece {
       : theta_(theta), linear_(objective, theta, parent, batch) {}
   void add_product(const at::Tensor& x, at::Tensor& out) const override {
     for (std::int64_t k = 0; k < x.size(0); ++k) {
+      check_interruption();
       out[k].add_(linear_.pull_back(linear_.output_curvature(x[k]), theta_));
     }
   }

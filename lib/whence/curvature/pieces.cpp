@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "whence/core/progress.h"
+
 namespace whence::detail {
 namespace {
 
@@ -41,6 +43,7 @@ class PieceSum : public LinearOperator {
   at::Tensor do_apply(const at::Tensor& x) const override {
     auto out = x * penalty_;
     for (const auto& piece : kept_) {
+      check_interruption();
       piece->add_product(x, out);
     }
     if (kept_.empty()) {
@@ -75,6 +78,7 @@ class HessianPiece : public Piece {
       : theta_(theta), gradient_(gradient(value, theta, true)) {}
   void add_product(const at::Tensor& x, at::Tensor& out) const override {
     for (std::int64_t k = 0; k < x.size(0); ++k) {
+      check_interruption();
       const auto direction = unflatten(x[k], theta_);
       out[k].add_(flatten(gradient(gradient_, theta_, direction, false, true)));
     }

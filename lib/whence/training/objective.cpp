@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 #include "whence/core/random.h"
 #include "whence/models/ops.h"
 
@@ -97,6 +98,13 @@ at::Tensor Objective::batch_loss(const TensorList& theta, const TensorList& pare
 }
 
 void Objective::for_each_batch(const std::function<void(const Batch&)>& body) const {
+  pass([&](const Batch& batch) {
+    check_interruption();
+    body(batch);
+  });
+}
+
+void Objective::pass(const std::function<void(const Batch&)>& body) const {
   for (std::int64_t begin = 0; begin < data_.size(); begin += batch_size_) {
     body(data_.batch(begin, std::min(data_.size(), begin + batch_size_)));
   }
@@ -120,7 +128,7 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
       axpy(1, g, sum);
     }
   };
-  for_each_batch([&](const Batch& batch) { add(batch_loss(point, fixed, batch)); });
+  pass([&](const Batch& batch) { add(batch_loss(point, fixed, batch)); });  // training saves itself between iterations
   add(penalty(point, fixed));
   if (!std::isfinite(total)) {
     throw NumericalError(fmt::format("the objective is {} over {} examples", total, data_.size()));

@@ -50,7 +50,7 @@ class Objective {
   at::Tensor batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const;
   /// What batch_loss multiplies each example's loss by, w_i / N: [B].
   at::Tensor batch_weights(const Batch& batch) const;
-  /// Calls body(batch) over the whole dataset, in order.
+  /// Calls body(batch) over the whole dataset, in order, and check_interruption() before each.
   void for_each_batch(const std::function<void(const Batch&)>& body) const;
 
   /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError
@@ -58,6 +58,8 @@ class Objective {
   double value(const TensorList& theta, const TensorList& parent, TensorList* gradient) const;
 
  private:
+  void pass(const std::function<void(const Batch&)>& body) const;
+
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const Loss> loss_;
   std::shared_ptr<const Tuning> tuning_;
