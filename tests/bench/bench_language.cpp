@@ -1,5 +1,6 @@
 // What passes over a language model take, beside tests/bench/language/torch_pass.py: whence_bench_language DIR B T
-// [THREADS]. Random tokens, one text a row; the median of several runs, in seconds, as JSON.
+// [THREADS] [QUERIES]. Random tokens, one text a row; the median of several runs, in seconds, as JSON; scores of 1, 8
+// and 32 queries, at most QUERIES (a query is a vector as long as the model).
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -53,7 +54,7 @@ std::map<std::string, at::Tensor> directions(const ParameterSet& theta, std::int
   for (std::size_t i = 0; i < theta.size(); ++i) {
     auto shape = theta.values()[i].sizes().vec();
     shape.insert(shape.begin(), count);
-    out[theta.names()[i]] = random.normal(shape).to(theta.values()[i].scalar_type());
+    out[theta.names()[i]] = random.normal(shape).to(theta.values()[i].options());
   }
   return out;
 }
@@ -62,7 +63,7 @@ std::map<std::string, at::Tensor> directions(const ParameterSet& theta, std::int
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    fmt::print(stderr, "usage: {} DIR B T [THREADS]\n", argv[0]);
+    fmt::print(stderr, "usage: {} DIR B T [THREADS] [QUERIES]\n", argv[0]);
     return 2;
   }
   keep_freed_memory();  // as the tool does
@@ -73,6 +74,7 @@ int main(int argc, char** argv) {
   const std::shared_ptr<Loss> loss = create<Loss>("next-token:mean");
   Random random(0);
   const auto batch = data.batch(0, data.size());
+  const std::int64_t most = argc > 5 ? std::stoll(argv[5]) : 32;
   fmt::print("{{");
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto theta = model->initial({}, 0, random).to(dtype, at::kCPU);
@@ -90,6 +92,9 @@ int main(int argc, char** argv) {
     fmt::print("{}\"forward {}\": {:.4f}, \"backward {}\": {:.4f}", dtype == at::kFloat ? "" : ", ", name,
                median_seconds(forward), name, median_seconds(train));
     for (const std::int64_t queries : {1, 8, 32}) {
+      if (queries > most) {
+        break;
+      }
       const auto block = directions(theta, queries);
       const auto seconds =
           median_seconds([&] { per_sample_products(*model, *loss, theta, batch, block).sum().item<float>(); });

@@ -58,7 +58,7 @@ for dtype in options.dtypes.split(","):
     def backward():
         optimizer.zero_grad()
         logits = model(input_ids=tokens).logits[:, :-1]
-        torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), tokens[:, 1:]).backward()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten()).backward()
 
     def adamw():
         backward()
