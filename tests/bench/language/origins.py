@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Do the strongest pretraining examples of a query come from its own source? Precision at 10 for results of whence, chance, BM25 and
-embedding similarity, on examples/stories.toml or on a pipeline of the same shape.
+"""Do the strongest pretraining examples of a query come from its own source? Precision at 10, with its standard error over the queries, for
+results of whence, chance, BM25 and embedding similarity, on examples/stories.toml or on a pipeline of the same shape.
 
     origins.py PIPELINE STAGE QUERIES RESULT... [--embedder DIR]
 
@@ -68,7 +68,8 @@ def report(name, scores):
     top = np.argsort(-scores, axis=1, kind="stable")[:, :10]
     hits = np.take_along_axis(same, top, axis=1).mean(axis=1)
     by_source = [hits[[queries[q][0] == s for q in query_ids]].mean() for s in range(len(stage["train"]))]
-    print(f"{name:32}{hits.mean():.3f}   by source {' '.join(f'{x:.2f}' for x in by_source)}")
+    error = hits.std(ddof=1) / len(hits) ** 0.5
+    print(f"{name:32}{hits.mean():.3f} +- {error:.3f}   by source {' '.join(f'{x:.2f}' for x in by_source)}")
 
 
 def bm25(documents, asked, k=1.5, b=0.75):
