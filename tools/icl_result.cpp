@@ -156,6 +156,9 @@ nlohmann::ordered_json icl_json(const IclResult& r, bool each_layer) {
   }
   out["self"] = list(scores.self);
   out["mean-test"] = scores.test.defined() ? list(scores.test.nanmean(0)) : Json(nullptr);
+  if (scores.leave_one_out.defined()) {
+    out["mean-leave-one-out"] = list(scores.leave_one_out.nanmean(0));
+  }
   out["layers"] = r.layers;
   for (std::size_t l = 0; each_layer && l < r.by_layer.size(); ++l) {
     auto& layer = out["by-layer"][std::to_string(r.layers[l])];

@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
 """What scores of demonstrations are worth, from prompts with wrong labels (prompts.py) and what whence_bench_icl_study made of them.
 
-    study.py detect TASKS.jsonl RESULT.jsonl            AUROC of finding the wrong labels, and rank correlation with removal: the
+    study.py detect TASKS.jsonl RESULT.jsonl [--embedder DIR]
+                                                        AUROC of finding the wrong labels, and rank correlation with removal: the
                                                         configuration and layer chosen on the first half of the prompts, told of the second
     study.py layers TASKS.jsonl RESULT.jsonl NAME       one configuration, layer by layer, over all prompts
     study.py variants TASKS.jsonl RESULT.jsonl OUT.jsonl NAME LAYER [--prompts P]
                                                         the second half's prompts with 4, 7 and 10 demonstrations removed: the most helpful,
                                                         the least helpful or random ones; their answers come from
                                                         `whence icl --tasks OUT.jsonl --method random --out DIR`
+    study.py curation TASKS.jsonl RESULT.jsonl OUT.jsonl NAME LAYER
+                                                        every prompt whole, and without its 10 least helpful or 10 random demonstrations
     study.py accuracy DIR                               accuracy by variant, calibrated by the query N/A where there is one
 
-Scores: test (mean over the validation queries; negated to find wrong labels), leave-one-out (likewise), self. Only the standard library.
+Scores: test (mean over the validation queries; negated to find wrong labels), leave-one-out (likewise), self. Embedding: how much the
+validation queries that an encoder (examples/minilm.sh) finds similar have other outputs. Only the standard library, but torch and
+transformers for --embedder.
 """
 import argparse
 import collections
@@ -66,8 +71,31 @@ def correlation(results, name, layer, kind, numbers):
     return mean(found)
 
 
+def by_embedding(tasks, folder, validation):
+    """For each prompt how suspect its demonstrations are."""
+    import torch
+    import transformers
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+
+    def embed(texts):
+        batch = tokens(texts, padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**batch).last_hidden_state * batch["attention_mask"].unsqueeze(2)
+        return torch.nn.functional.normalize(hidden.sum(1), dim=1)
+
+    out = []
+    for task in tasks:
+        own, asked = task["demonstrations"], task["queries"][:validation]
+        share = 1 / len({d["output"] for d in own})
+        agreement = torch.tensor([[(d["output"] == q["output"]) - share for q in asked] for d in own])
+        alike = embed([d["input"] for d in own]) @ embed([q["input"] for q in asked]).T
+        out.append((-(alike * agreement).sum(1)).tolist())
+    return out
+
+
 def detect(options):
-    results, wrong, _ = load(options.tasks, options.results)
+    results, wrong, tasks = load(options.tasks, options.results)
     half = len(results) // 2
     first, second = range(half), range(half, len(results))
     scores = table(results, wrong)
@@ -89,6 +117,9 @@ def detect(options):
     for kind in KINDS:
         best = max((key for key in scores if key[2] == kind), key=lambda key: of(key, first))
         row(kind, best[0], best[1], f"chosen by AUROC ({of(best, first):.3f} on the first half)")
+    if options.embedder:
+        found = by_embedding(tasks[half:], options.embedder, options.validation)
+        print(f"{'embedding':50}{'':6}{mean([auroc(f, w) for f, w in zip(found, wrong[half:])]):8.3f}")
     for name in ("surprisal", "surprisal, centred"):
         if asked:
             print(f"{name:50}{'':6}{mean([auroc(results[n][name], wrong[n]) for n in asked]):8.3f}           {len(asked)} prompts")
@@ -117,21 +148,30 @@ def layers(options):
 def variants(options):
     results, _, tasks = load(options.tasks, options.results)
     half = len(results) // 2
+    write_variants(options, list(zip(results, tasks))[half:half + options.prompts],
+                   ["random-0"] + [f"{order}-{count}" for count in (4, 7, 10) for order in ("most", "least", "random")])
+
+
+def curation(options):
+    results, _, tasks = load(options.tasks, options.results)
+    write_variants(options, list(zip(results, tasks)), ["random-0", "least-10", "random-10"])
+
+
+def write_variants(options, prompts, wanted):
     draw = random.Random(0)
     out = []
-    for result, task in list(zip(results, tasks))[half:half + options.prompts]:
+    for result, task in prompts:
         entry = result["scores"][options.name][str(options.layer)]["test"]
         n = len(task["demonstrations"])
         falling = sorted(range(n), key=lambda i: -entry[i])
         anyhow = draw.sample(range(n), n)
         asked = task["queries"][options.validation:]
-        for count in (0, 4, 7, 10):
-            for order_name, order in (("most", falling), ("least", falling[::-1]), ("random", anyhow)):
-                if count == 0 and order_name != "random":
-                    continue
-                gone = set(order[:count])
-                out.append({**task, "name": f"{task['name']}.{order_name}-{count}", "queries": asked,
-                            "demonstrations": [d for i, d in enumerate(task["demonstrations"]) if i not in gone]})
+        orders = {"most": falling, "least": falling[::-1], "random": anyhow}
+        for variant in wanted:
+            order, count = variant.split("-")
+            gone = set(orders[order][:int(count)])
+            out.append({**task, "name": f"{task['name']}.{variant}", "queries": asked,
+                        "demonstrations": [d for i, d in enumerate(task["demonstrations"]) if i not in gone]})
     pathlib.Path(options.out).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in out))
 
 
@@ -155,19 +195,22 @@ def accuracy(options):
 
 parser = argparse.ArgumentParser()
 commands = parser.add_subparsers(required=True)
-for run in (detect, layers, variants):
+for run in (detect, layers, variants, curation):
     command = commands.add_parser(run.__name__)
     command.set_defaults(run=run)
     command.add_argument("tasks")
     command.add_argument("results")
-    if run is variants:
+    if run in (variants, curation):
         command.add_argument("out")
     if run is not detect:
         command.add_argument("name")
-    if run is variants:
+    if run in (variants, curation):
         command.add_argument("layer", type=int)
+    if run is variants:
         command.add_argument("--prompts", type=int, default=50)
-        command.add_argument("--validation", type=int, default=10)
+    if run is detect:
+        command.add_argument("--embedder")
+    command.add_argument("--validation", type=int, default=10)
 command = commands.add_parser("accuracy")
 command.set_defaults(run=accuracy)
 command.add_argument("folder")
