@@ -3,7 +3,8 @@
 # of the Bible, WikiText-2 and State of the Union speeches (mixture.py, mixture.toml); precision at 10 by method (origins.py).
 #   mixture.sh WHENCE PYTHON SHARED WORK [ENCODER]
 # SHARED holds data/corpus and models/stories260k; PYTHON has numpy, tokenizers and safetensors, with ENCODER (examples/minilm.sh) torch and
-# transformers too. Minutes on one core; with EXACT=1 also conjugate gradients for the 12 queries of `few`, about half an hour.
+# transformers too. Minutes on one core; with EXACT=1 also conjugate gradients for the 12 queries of `few`: 25 iterations of about 40 s, after which the
+# largest relative residual is 0.16.
 set -euo pipefail
 whence=$(realpath "$1") python=$2 shared=$(realpath "$3") work=$4 encoder=${5:-}
 here=$(cd "$(dirname "$0")" && pwd)
