@@ -27,6 +27,7 @@ RunRecord::RunRecord(const CommandLine& line, std::uint64_t seed) {
   json_["options"]["threads"] = threads();
   json_["seed"] = seed;
   json_["versions"] = {{"whence", WHENCE_VERSION}, {"torch", TORCH_VERSION}};
+  json_["inputs"] = nlohmann::ordered_json::object();
   json_["warnings"] = nlohmann::ordered_json::array();
 }
 

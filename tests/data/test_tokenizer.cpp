@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 /// What make_tokenizers.py wrote.
-const fs::path kFolder = fs::path(__FILE__).parent_path() / "tokenizers";
+const fs::path kFolder = fs::path(WHENCE_TESTS) / "data/tokenizers";
 
 Tokenizer made(const std::string& name) { return Tokenizer(kFolder / (name + ".json")); }
 
