@@ -9,8 +9,11 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
+#include <tuple>
 #include <utility>
 
+#include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/models/ops.h"
 
@@ -48,6 +51,83 @@ Tokens all_of(std::size_t count) {
 std::int64_t index_of(const std::vector<std::string>& list, const std::string& text) {
   const auto found = std::find(list.begin(), list.end(), text);
   return found == list.end() ? -1 : found - list.begin();
+}
+
+/// One query's row: the rest of its prompt, then all but the last token of each answer, as branches.
+struct Row {
+  Tokens tokens, branches;
+  std::int64_t last = 0;  // the rest's last place
+  Tokens predict;         // where the tokens of the answers are predicted, one after the other
+};
+
+Row row_of(const Tokens& prompt, std::int64_t shared, const std::vector<Tokens>& answers) {
+  Row row;
+  row.tokens.assign(prompt.begin() + shared, prompt.end());
+  row.branches.assign(row.tokens.size(), 0);
+  row.last = static_cast<std::int64_t>(row.tokens.size()) - 1;
+  for (std::size_t a = 0; a < answers.size(); ++a) {
+    for (std::size_t t = 0; t < answers[a].size(); ++t) {
+      row.predict.push_back(t == 0 ? row.last : static_cast<std::int64_t>(row.tokens.size()) - 1);
+      if (t + 1 < answers[a].size()) {
+        row.tokens.push_back(answers[a][t]);
+        row.branches.push_back(static_cast<std::int64_t>(a) + 1);
+      }
+    }
+  }
+  return row;
+}
+
+/// Rows one below the other, padded to the longest; places number the whole.
+struct Block {
+  Tokens tokens, branches, last, predict;
+  std::int64_t width = 0;
+  bool plain = true;  // all trunk, nothing padded
+};
+
+Block block_of(std::span<const Row> rows) {
+  Block block;
+  for (const auto& row : rows) {
+    block.width = std::max(block.width, static_cast<std::int64_t>(row.tokens.size()));
+  }
+  for (const auto& row : rows) {
+    const auto start = static_cast<std::int64_t>(block.tokens.size());
+    block.plain = block.plain && row.last + 1 == block.width;
+    block.last.push_back(start + row.last);
+    for (const auto place : row.predict) {
+      block.predict.push_back(start + place);
+    }
+    block.tokens.insert(block.tokens.end(), row.tokens.begin(), row.tokens.end());
+    block.branches.insert(block.branches.end(), row.branches.begin(), row.branches.end());
+    block.tokens.resize(static_cast<std::size_t>(start + block.width), row.tokens.front());
+    block.branches.resize(static_cast<std::size_t>(start + block.width), -1);
+  }
+  return block;
+}
+
+/// The rows from `begin` that one pass takes.
+std::size_t block_end(const std::vector<Row>& rows, std::size_t begin, std::int64_t batch_size) {
+  constexpr std::size_t kTokens = 2048;  // more gain nothing
+  constexpr std::size_t kPlaces = 512;   // each has logits for the whole vocabulary
+  std::size_t end = begin, longest = 0, places = 0;
+  while (end < rows.size() && end - begin < static_cast<std::size_t>(batch_size)) {
+    longest = std::max(longest, rows[end].tokens.size());
+    places += rows[end].predict.size() + 1;
+    if (end > begin && (longest * (end + 1 - begin) > kTokens || places > kPlaces)) {
+      break;
+    }
+    ++end;
+  }
+  return end;
+}
+
+/// The log-probability of each of `tokens` by the logits of its row: [M] float64 on the CPU.
+at::Tensor picked_log_probabilities(const at::Tensor& logits, const at::Tensor& tokens) {
+  TensorList parts{at::empty({0}, at::kDouble)};
+  in_chunks(logits.size(0), 16 * logits.size(1), [&](std::int64_t begin, std::int64_t length) {
+    const auto rows = at::log_softmax(logits.narrow(0, begin, length).to(at::kDouble), 1);
+    parts.push_back(rows.gather(1, tokens.narrow(0, begin, length).unsqueeze(1)).squeeze(1).cpu());
+  });
+  return at::cat(parts);
 }
 
 }  // namespace
@@ -176,86 +256,45 @@ PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, 
 }
 
 at::Tensor PromptReader::surprisal(const Trunk& trunk, const at::Tensor& logits) {
-  const auto logs = at::log_softmax(logits.to(at::kDouble), 1).cpu();
-  auto out = at::zeros({static_cast<std::int64_t>(trunk.outputs.size())}, at::kDouble);
+  Tokens tokens;
+  for (const auto& output : trunk.outputs) {
+    tokens.insert(tokens.end(), trunk.tokens.begin() + output.begin, trunk.tokens.begin() + output.end);
+  }
+  const auto logs = picked_log_probabilities(logits, at::tensor(tokens, at::kLong).to(logits.device()));
+  auto out = at::empty({static_cast<std::int64_t>(trunk.outputs.size())}, at::kDouble);
   std::int64_t row = 0;
   for (std::size_t i = 0; i < trunk.outputs.size(); ++i) {
-    for (auto t = trunk.outputs[i].begin; t < trunk.outputs[i].end; ++t) {
-      out[static_cast<std::int64_t>(i)] -= logs[row++][trunk.tokens[static_cast<std::size_t>(t)]];
-    }
+    const auto length = trunk.outputs[i].end - trunk.outputs[i].begin;
+    out[static_cast<std::int64_t>(i)] = -logs.narrow(0, row, length).sum();
+    row += length;
   }
   return out;
 }
 
 PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answers, bool states) {
   const auto shared = static_cast<std::int64_t>(trunk.tokens.size());
-  const auto count = trunk.prompts.size();
-  /// One query's row: the rest of its prompt, then all but the last token of each answer.
-  struct Row {
-    Tokens tokens, branches;
-    std::int64_t last = 0;         // the rest's last place
-    std::vector<Tokens> predicts;  // where each token of each answer is predicted
-  };
-  std::vector<Row> rows(count);
-  for (std::size_t j = 0; j < count; ++j) {
-    auto& row = rows[j];
-    row.tokens.assign(trunk.prompts[j].begin() + shared, trunk.prompts[j].end());
-    row.branches.assign(row.tokens.size(), 0);
-    row.last = static_cast<std::int64_t>(row.tokens.size()) - 1;
-    for (std::size_t a = 0; a < answers[j].size(); ++a) {
-      const auto& answer = answers[j][a];
-      row.predicts.emplace_back(answer.empty() ? 0 : 1, row.last);
-      for (std::size_t t = 0; t + 1 < answer.size(); ++t) {
-        row.predicts.back().push_back(static_cast<std::int64_t>(row.tokens.size()));
-        row.tokens.push_back(answer[t]);
-        row.branches.push_back(static_cast<std::int64_t>(a) + 1);
-      }
-    }
+  std::vector<Row> rows;
+  for (std::size_t j = 0; j < trunk.prompts.size(); ++j) {
+    rows.push_back(row_of(trunk.prompts[j], shared, answers[j]));
   }
   Tails out;
-  out.log_probabilities.resize(count);
   TensorList all_states, all_attention;
-  constexpr std::size_t kTokens = 2048;  // of one pass: more gain nothing
-  for (std::size_t begin = 0; begin < count;) {
-    std::size_t end = begin, longest = 0;
-    while (end < count && end - begin < static_cast<std::size_t>(options_.batch_size)) {
-      const auto wide = std::max(longest, rows[end].tokens.size());
-      if (end > begin && wide * (end + 1 - begin) > kTokens) {
-        break;
-      }
-      longest = wide;
-      ++end;
-    }
-    const auto width = static_cast<std::int64_t>(longest);
-    Tokens tokens, branches, last, predict;
-    bool plain = true;
-    for (auto j = begin; j < end; ++j) {
-      auto row = rows[j];
-      const auto start = static_cast<std::int64_t>(j - begin) * width;
-      last.push_back(start + row.last);
-      for (const auto& places : row.predicts) {
-        for (const auto place : places) {
-          predict.push_back(start + place);
-        }
-      }
-      plain = plain && row.tokens.size() == longest && row.last + 1 == width;
-      row.tokens.resize(longest, row.tokens.front());
-      row.branches.resize(longest, -1);
-      tokens.insert(tokens.end(), row.tokens.begin(), row.tokens.end());
-      branches.insert(branches.end(), row.branches.begin(), row.branches.end());
-    }
-    predict.insert(predict.begin(), last.begin(), last.end());
-    Continuation continuation{.tokens = places(tokens).view({-1, width}),
+  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
+    end = block_end(rows, begin, options_.batch_size);
+    const auto block = block_of(std::span(rows).subspan(begin, end - begin));
+    auto predict = block.last;
+    predict.insert(predict.end(), block.predict.begin(), block.predict.end());
+    Continuation continuation{.tokens = places(block.tokens).view({-1, block.width}),
                               .beginning = shared > 0 ? &trunk.cache : nullptr,
                               .predict_at = places(predict)};
-    if (!plain) {
-      continuation.branches = places(branches).view({-1, width});
+    if (!block.plain) {
+      continuation.branches = places(block.branches).view({-1, block.width});
     }
     if (states) {
       continuation.layers = options_.layers;
-      continuation.states_at = places(last);
+      continuation.states_at = places(block.last);
       if (options_.attention) {
-        continuation.attention_at = places(last);
+        continuation.attention_at = continuation.states_at;
       }
     }
     const auto pass = model_.go_on(theta_, continuation);
@@ -265,29 +304,25 @@ PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answe
         all_attention.push_back(pass.attention.narrow(2, 0, shared).cpu());
       }
     }
-    const auto logits = pass.logits;
-    const auto best = logits.narrow(0, 0, static_cast<std::int64_t>(last.size())).argmax(1).cpu();
-    const auto normalizers = logits.to(at::kDouble).logsumexp(1).cpu();
-    std::vector<std::int64_t> asked_rows, asked_tokens;
+    const auto count = static_cast<std::int64_t>(end - begin);
+    const auto best = pass.logits.narrow(0, 0, count).argmax(1).cpu();
+    Tokens asked;
     for (auto j = begin; j < end; ++j) {
       out.next.push_back(best[static_cast<std::int64_t>(j - begin)].item<std::int64_t>());
       for (const auto& answer : answers[j]) {
-        asked_tokens.insert(asked_tokens.end(), answer.begin(), answer.end());
+        asked.insert(asked.end(), answer.begin(), answer.end());
       }
     }
-    asked_rows.resize(asked_tokens.size());
-    std::iota(asked_rows.begin(), asked_rows.end(), static_cast<std::int64_t>(last.size()));
-    const auto picked = logits.index({places(asked_rows), places(asked_tokens)}).to(at::kCPU, at::kDouble) -
-                        normalizers.slice(0, static_cast<std::int64_t>(last.size()));
+    const auto logs = picked_log_probabilities(pass.logits.slice(0, count), places(asked));
     std::int64_t at = 0;
     for (auto j = begin; j < end; ++j) {
+      auto& sums = out.log_probabilities.emplace_back();
       for (const auto& answer : answers[j]) {
         const auto length = static_cast<std::int64_t>(answer.size());
-        out.log_probabilities[j].push_back(picked.narrow(0, at, length).sum().item<double>());
+        sums.push_back(logs.narrow(0, at, length).sum().item<double>());
         at += length;
       }
     }
-    begin = end;
   }
   if (states) {
     out.states = at::cat(all_states, 1);
