@@ -144,6 +144,9 @@ TEST_CASE("tasks come from a file, lines or a folder, and are written as they ar
   scratch.put("pool.jsonl", "{\"input\": \"x\", \"output\": \"y\"}\n");
   CHECK(read_pool(scratch / "pool.jsonl").size() == 1);
   CHECK(read_pool(scratch / "again.json").size() == 3);
+  const auto example = read_tasks(fs::path(WHENCE_TESTS) / "../examples/messages.json")[0];
+  CHECK(example.demonstrations.size() == 12);
+  CHECK(example.validation.size() == 4);
 }
 
 TEST_SUITE_END();
