@@ -220,10 +220,8 @@ PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, 
                     task_.name, task_.separator));
   }
   out.tokens.assign(out.prompts.front().begin(), out.prompts.front().begin() + shared);
-  auto known = like == nullptr ? 0 : common_beginning(out.tokens, like->tokens);
-  if (states) {  // states of a beginning that is taken over are not at hand
-    known = 0;
-  }
+  // states of a beginning that is taken over are not at hand
+  const auto known = like == nullptr || states ? 0 : common_beginning(out.tokens, like->tokens);
   if (known > 0) {
     out.cache = like->cache.first(known);
   }
