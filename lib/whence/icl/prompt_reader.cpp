@@ -15,6 +15,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
+#include "whence/icl/detail/words.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -22,19 +23,6 @@ namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kMostWritten = 48;  // tokens of an answer that a model writes itself
-
-template <class Value, std::size_t Count>
-Value parse_word(std::string_view kind, std::string_view word,
-                 const std::array<std::pair<Value, std::string_view>, Count>& words) {
-  std::vector<std::string> known;
-  for (const auto& [value, name] : words) {
-    if (name == word) {
-      return value;
-    }
-    known.emplace_back(name);
-  }
-  throw InvalidArgument(unknown_name(kind, word, known));
-}
 
 using Tokens = std::vector<std::int64_t>;
 
@@ -135,13 +123,13 @@ at::Tensor picked_log_probabilities(const at::Tensor& logits, const at::Tensor& 
 ReadingPosition parse_reading_position(std::string_view word) {
   static constexpr std::array<std::pair<ReadingPosition, std::string_view>, 2> kWords{
       {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}}};
-  return parse_word("position", word, kWords);
+  return detail::parse_word("position", word, kWords);
 }
 
 TargetView parse_target_view(std::string_view word) {
   static constexpr std::array<std::pair<TargetView, std::string_view>, 3> kWords{
       {{TargetView::kAuto, "auto"}, {TargetView::kOneHot, "one-hot"}, {TargetView::kEmbedding, "embedding"}}};
-  return parse_word("targets", word, kWords);
+  return detail::parse_word("targets", word, kWords);
 }
 
 at::Tensor embed_texts(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,

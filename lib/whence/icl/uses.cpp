@@ -12,6 +12,7 @@
 #include "whence/core/error.h"
 #include "whence/icl/detail/checks.h"
 #include "whence/icl/detail/layers.h"
+#include "whence/icl/detail/words.h"
 
 namespace whence {
 namespace {
@@ -57,16 +58,7 @@ std::vector<std::int64_t> removal_order(const at::Tensor& test, Removal removal)
   return order_of(mean_over_queries(test), removal == Removal::kMostHelpfulFirst);
 }
 
-Reordering parse_reordering(std::string_view word) {
-  std::vector<std::string> known;
-  for (const auto& [value, name] : kReorderings) {
-    if (name == word) {
-      return value;
-    }
-    known.emplace_back(name);
-  }
-  throw InvalidArgument(unknown_name("reordering", word, known));
-}
+Reordering parse_reordering(std::string_view word) { return detail::parse_word("reordering", word, kReorderings); }
 
 Arrangement reorder(const at::Tensor& self, Reordering reordering) {
   auto order = falling(self);
