@@ -46,7 +46,8 @@ void add_options(CommandLine& line) {
       ("projection", po::value<std::int64_t>(),
        "dimensions of a random projection of the hidden states; 0: none [0]")  //
       ("position", po::value<std::string>()->default_value("column"),
-       "where demonstrations are read: column, the token before the output; label, the output's first")  //
+       "where demonstrations are read: column, the token before the output; label, the output's first; mean, the mean "
+       "over the tokens before the output")  //
       ("targets", po::value<std::string>()->default_value("auto"),
        "what is regressed on: one-hot outputs, the embedding of outputs, or auto: one-hot where outputs repeat")  //
       ("embedder", po::value<std::string>(),

@@ -95,7 +95,7 @@ TEST_CASE("a reading's states, attention and answers are those of each prompt ru
     CAPTURE(family);
     const Speaker s(family, std::string(family) == "gpt2" ? "gpt2" : "llama3");
     const auto task = animals();
-    for (const auto position : {ReadingPosition::kColumn, ReadingPosition::kLabel}) {
+    for (const auto position : {ReadingPosition::kColumn, ReadingPosition::kLabel, ReadingPosition::kMean}) {
       PromptReader reader(*s.language, s.theta, s.tokenizer, task,
                           {.layers = {0, 2}, .position = position, .attention = true, .surprisal = true});
       const auto reading = reader.read();
@@ -106,12 +106,20 @@ TEST_CASE("a reading's states, attention and answers are those of each prompt ru
         const auto row = static_cast<std::int64_t>(j);
         const auto prompt = reader.writer().tokenize({0, 1, 2, 3, 4}, task.queries[j]);
         const auto whole = s.whole(prompt.tokens, {0, 2});
-        const auto places =
-            at::tensor(position == ReadingPosition::kColumn ? prompt.columns : prompt.labels, at::kLong);
-        CHECK(relative_error(reading.task.states, whole.states.index_select(1, places)) < Tolerance::kDense);
-        CHECK(relative_error(reading.task.query_states.select(1, row), whole.states.select(1, -1)) < Tolerance::kDense);
+        const auto mean = [&](std::int64_t begin, std::int64_t end) {
+          return whole.states.slice(1, begin, end).sum(1) / (end - begin);
+        };
+        const bool all = position == ReadingPosition::kMean;
+        const auto length = static_cast<std::int64_t>(prompt.tokens.size());
+        CHECK(relative_error(reading.task.query_states.select(1, row), mean(all ? prompt.query : length - 1, length)) <
+              Tolerance::kDense);
         for (std::size_t i = 0; i < 5; ++i) {
           const auto [begin, end] = prompt.demonstrations[i];
+          const auto column = prompt.columns[i], label = prompt.labels[i];
+          CHECK(relative_error(reading.task.states.select(1, static_cast<std::int64_t>(i)),
+                               position == ReadingPosition::kLabel
+                                   ? mean(label, label + 1)
+                                   : mean(all ? begin : column, column + 1)) < Tolerance::kDense);
           CHECK(relative_error(reading.task.attention.select(1, row).select(1, static_cast<std::int64_t>(i)),
                                whole.attention.select(1, -1).slice(1, begin, end).sum(1)) < Tolerance::kDense);
         }

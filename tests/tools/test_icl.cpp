@@ -139,8 +139,8 @@ TEST_CASE("icl shades demonstrations where the terminal shows colours, and other
   for (const char* flags :
        {"--method attention --layers all", "--method embedding", "--method embedding --embedder tiny",
         "--method random:seed=3", "--kernel cosine:center --lambda 0.1", "--projection 8",
-        "--method surprisal --detect-noise", "--position label", "--targets embedding", "--layers all",
-        "--self-lambda 1e-6"}) {
+        "--method surprisal --detect-noise", "--position label", "--position mean", "--targets embedding",
+        "--layers all", "--self-lambda 1e-6"}) {
     CAPTURE(flags);
     const auto result = folder.run(fmt::format("icl --model tiny --task task.json --quiet --json {}", flags));
     CAPTURE(result.err);

@@ -41,18 +41,85 @@ std::int64_t index_of(const std::vector<std::string>& list, const std::string& t
   return found == list.end() ? -1 : found - list.begin();
 }
 
+/// What is asked of a task's queries.
+PromptReading asked(const PromptTask& task) {
+  PromptReading out;
+  for (const auto& demonstration : task.demonstrations) {
+    if (index_of(out.outputs, *demonstration.output) < 0) {
+      out.outputs.push_back(*demonstration.output);
+    }
+  }
+  std::size_t given = 0, among = 0;  // of the queries' outputs
+  for (const auto& query : task.queries) {
+    out.explained.push_back(query.output.value_or(""));
+    given += query.output ? 1 : 0;
+    among += query.output && index_of(out.outputs, *query.output) >= 0 ? 1 : 0;
+  }
+  out.closed = 2 * out.outputs.size() <= task.demonstrations.size() || (given > 0 && among == given);
+  return out;
+}
+
+/// The mean over a text's tokens of the residual stream after `layer`: [width] float64 on the CPU.
+at::Tensor mean_state(const LanguageModel& model, const ParameterSet& theta, const Tokens& tokens, std::int64_t layer) {
+  const DerivativeOrder first(1);
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  const auto options = at::TensorOptions(theta.values().front().device()).dtype(at::kLong);
+  Batch batch;
+  batch.inputs = at::tensor(tokens, at::kLong).to(options).unsqueeze(0);
+  batch.text.emplace();
+  batch.text->tokens.plain = true;
+  batch.text->examples = at::zeros({1, length}, options);
+  batch.text->positions = at::arange(length, options).unsqueeze(0);
+  batch.text->lengths = at::full({1}, length, options);
+  return model.hidden_states(theta, batch, {layer})[0].to(at::kCPU, at::kDouble).mean(0);
+}
+
+Tokens places_in(std::span<const TokenSpan> spans) {
+  Tokens out;
+  for (const auto& span : spans) {
+    for (auto t = span.begin; t < span.end; ++t) {
+      out.push_back(t);
+    }
+  }
+  return out;
+}
+
+/// The mean of the states at each span's places, one span after the other: [L, M, d] to [L, spans, d].
+at::Tensor span_means(const at::Tensor& states, std::span<const TokenSpan> spans) {
+  const auto count = static_cast<std::int64_t>(spans.size());
+  if (states.size(1) == count) {
+    return states;
+  }
+  TensorList means;
+  std::int64_t at = 0;
+  for (const auto& span : spans) {
+    const auto length = span.end - span.begin;
+    means.push_back(states.narrow(1, at, length).mean({1}, /*keepdim=*/false, at::kDouble));
+    at += length;
+  }
+  return at::stack(means, 1);
+}
+
 /// One query's row: the rest of its prompt, then all but the last token of each answer, as branches.
 struct Row {
+  std::int64_t query = 0;
   Tokens tokens, branches;
+  TokenSpan read;         // its places whose states are wanted
   std::int64_t last = 0;  // the rest's last place
   Tokens predict;         // where the tokens of the answers are predicted, one after the other
 };
 
-Row row_of(const Tokens& prompt, std::int64_t shared, const std::vector<Tokens>& answers) {
-  Row row;
+Row row_of(std::size_t query, const Tokens& prompt, std::int64_t shared, std::int64_t read_from,
+           const std::vector<Tokens>& answers) {
+  Row row{.query = static_cast<std::int64_t>(query),
+          .tokens = {},
+          .branches = {},
+          .read = {read_from - shared, 0},
+          .predict = {}};
   row.tokens.assign(prompt.begin() + shared, prompt.end());
   row.branches.assign(row.tokens.size(), 0);
   row.last = static_cast<std::int64_t>(row.tokens.size()) - 1;
+  row.read.end = row.last + 1;
   for (std::size_t a = 0; a < answers.size(); ++a) {
     for (std::size_t t = 0; t < answers[a].size(); ++t) {
       row.predict.push_back(t == 0 ? row.last : static_cast<std::int64_t>(row.tokens.size()) - 1);
@@ -68,6 +135,7 @@ Row row_of(const Tokens& prompt, std::int64_t shared, const std::vector<Tokens>&
 /// Rows one below the other, padded to the longest; places number the whole.
 struct Block {
   Tokens tokens, branches, last, predict;
+  std::vector<TokenSpan> read;
   std::int64_t width = 0;
   bool plain = true;  // all trunk, nothing padded
 };
@@ -81,6 +149,7 @@ Block block_of(std::span<const Row> rows) {
     const auto start = static_cast<std::int64_t>(block.tokens.size());
     block.plain = block.plain && row.last + 1 == block.width;
     block.last.push_back(start + row.last);
+    block.read.push_back({start + row.read.begin, start + row.read.end});
     for (const auto place : row.predict) {
       block.predict.push_back(start + place);
     }
@@ -92,15 +161,17 @@ Block block_of(std::span<const Row> rows) {
   return block;
 }
 
-/// The rows from `begin` that one pass takes.
-std::size_t block_end(const std::vector<Row>& rows, std::size_t begin, std::int64_t batch_size) {
+/// The rows from `begin` that one pass takes; the longer ones come later.
+std::size_t block_end(std::span<const Row> rows, std::size_t begin, std::int64_t batch_size) {
   constexpr std::size_t kTokens = 2048;  // more gain nothing
   constexpr std::size_t kPlaces = 512;   // each has logits for the whole vocabulary
-  std::size_t end = begin, longest = 0, places = 0;
+  constexpr std::size_t kPadding = 64;   // tokens that cost about what another pass does
+  std::size_t end = begin, tokens = 0, places = 0;
   while (end < rows.size() && end - begin < static_cast<std::size_t>(batch_size)) {
-    longest = std::max(longest, rows[end].tokens.size());
+    const auto padded = rows[end].tokens.size() * (end + 1 - begin);
+    tokens += rows[end].tokens.size();
     places += rows[end].predict.size() + 1;
-    if (end > begin && (longest * (end + 1 - begin) > kTokens || places > kPlaces)) {
+    if (end > begin && (padded > kTokens || padded > tokens + kPadding || places > kPlaces)) {
       break;
     }
     ++end;
@@ -121,8 +192,8 @@ at::Tensor picked_log_probabilities(const at::Tensor& logits, const at::Tensor& 
 }  // namespace
 
 ReadingPosition parse_reading_position(std::string_view word) {
-  static constexpr std::array<std::pair<ReadingPosition, std::string_view>, 2> kWords{
-      {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}}};
+  static constexpr std::array<std::pair<ReadingPosition, std::string_view>, 3> kWords{
+      {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}, {ReadingPosition::kMean, "mean"}}};
   return detail::parse_word("position", word, kWords);
 }
 
@@ -135,24 +206,15 @@ TargetView parse_target_view(std::string_view word) {
 at::Tensor embed_texts(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
                        const std::vector<std::string>& texts, std::int64_t layer) {
   const at::NoGradGuard no_gradient;
-  const DerivativeOrder first(1);
   TensorList rows;
   for (const auto& text : texts) {
-    auto ids = tokenizer.encode(text).ids;
+    const auto ids = tokenizer.encode(text).ids;
     if (ids.empty()) {
       throw DataError(fmt::format("the text \"{}\" has no token", text));
     }
-    ids.resize(std::min(ids.size(), static_cast<std::size_t>(model.context())));
-    const auto length = static_cast<std::int64_t>(ids.size());
-    const auto options = at::TensorOptions(theta.values().front().device()).dtype(at::kLong);
-    Batch batch;
-    batch.inputs = at::tensor(ids, at::kInt).to(options).unsqueeze(0);
-    batch.text.emplace();
-    batch.text->tokens.plain = true;
-    batch.text->examples = at::zeros({1, length}, options);
-    batch.text->positions = at::arange(length, options).unsqueeze(0);
-    batch.text->lengths = at::full({1}, length, options);
-    rows.push_back(model.hidden_states(theta, batch, {layer})[0].to(at::kCPU, at::kDouble).mean(0));
+    const auto length = std::min(ids.size(), static_cast<std::size_t>(model.context()));
+    rows.push_back(
+        mean_state(model, theta, Tokens(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)), layer));
   }
   return at::stack(rows);
 }
@@ -176,9 +238,21 @@ at::Tensor PromptReader::places(const Tokens& values) const {
   return at::tensor(values, at::kLong).to(theta_.values().front().device());
 }
 
-PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, bool states) {
+TokenSpan PromptReader::read_in(const TokenizedPrompt& prompt, std::size_t demonstration) const {
+  const auto column = prompt.columns[demonstration], label = prompt.labels[demonstration];
+  switch (options_.position) {
+    case ReadingPosition::kColumn:
+      return {column, column + 1};
+    case ReadingPosition::kLabel:
+      return {label, label + 1};
+    case ReadingPosition::kMean:
+      return {std::min(prompt.demonstrations[demonstration].begin, column), column + 1};
+  }
+  throw InvalidArgument("unknown ReadingPosition");
+}
+
+PromptReader::Trunk PromptReader::lay_out(const Tokens& order) const {
   Trunk out;
-  std::vector<std::int64_t> read_at;
   std::int64_t shared = 0;
   for (std::size_t j = 0; j < task_.queries.size(); ++j) {
     auto prompt = writer_.tokenize(order, task_.queries[j]);
@@ -188,8 +262,11 @@ PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, 
           "task {}: the tokenizer has a token {}, but the model knows 0 to {}: it is another model's tokenizer",
           task_.name, most, model_.vocabulary() - 1));
     }
+    out.queries.push_back(prompt.query);
     if (j == 0) {
-      read_at = options_.position == ReadingPosition::kColumn ? prompt.columns : prompt.labels;
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        out.read.push_back(read_in(prompt, i));
+      }
       out.demonstrations = prompt.demonstrations;
       out.outputs = prompt.outputs;
       shared = prompt.query;
@@ -198,9 +275,7 @@ PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, 
     }
     out.prompts.push_back(std::move(prompt.tokens));
   }
-  const auto needed = read_at.empty()      ? 0
-                      : options_.surprisal ? out.outputs.back().end
-                                           : *std::max_element(read_at.begin(), read_at.end()) + 1;
+  const auto needed = order.empty() ? 0 : options_.surprisal ? out.outputs.back().end : out.read.back().end;
   if (needed > shared) {
     throw DataError(
         fmt::format("task {}: the last demonstration's tokens depend on the query behind them; expected a separator "
@@ -208,37 +283,44 @@ PromptReader::Trunk PromptReader::trunk(const Tokens& order, const Trunk* like, 
                     task_.name, task_.separator));
   }
   out.tokens.assign(out.prompts.front().begin(), out.prompts.front().begin() + shared);
-  // states of a beginning that is taken over are not at hand
-  const auto known = like == nullptr || states ? 0 : common_beginning(out.tokens, like->tokens);
-  if (known > 0) {
-    out.cache = like->cache.first(known);
-  }
-  if (known == shared) {
-    return out;
-  }
-  const Tokens rest(out.tokens.begin() + known, out.tokens.end());
-  Continuation continuation{
-      .tokens = places(rest).unsqueeze(0), .beginning = known > 0 ? &out.cache : nullptr, .keep = true};
-  if (states) {
-    continuation.layers = options_.layers;
-    continuation.states_at = places(read_at);
-    if (options_.surprisal) {
-      Tokens before;
-      for (const auto& output : out.outputs) {
-        for (auto t = output.begin; t < output.end; ++t) {
-          before.push_back(t - 1);
-        }
+  return out;
+}
+
+void PromptReader::run(Trunk& trunk) const {
+  Continuation continuation{.tokens = places(trunk.tokens).unsqueeze(0),
+                            .layers = options_.layers,
+                            .states_at = places(places_in(trunk.read)),
+                            .keep = true};
+  if (options_.surprisal) {
+    Tokens before;
+    for (const auto& output : trunk.outputs) {
+      for (auto t = output.begin; t < output.end; ++t) {
+        before.push_back(t - 1);
       }
-      continuation.predict_at = places(before);
     }
+    continuation.predict_at = places(before);
   }
   auto pass = model_.go_on(theta_, continuation);
-  out.cache = std::move(pass.cache);
-  out.states = std::move(pass.states);
-  if (pass.logits.defined()) {
-    out.surprisal = surprisal(out, pass.logits);
+  trunk.cache = std::move(pass.cache);
+  trunk.states = span_means(pass.states, trunk.read);
+  if (options_.surprisal) {
+    trunk.surprisal = surprisal(trunk, pass.logits);
   }
-  return out;
+}
+
+void PromptReader::run_from(Trunk& trunk, const Trunk& known) const {
+  const auto taken = common_beginning(trunk.tokens, known.tokens);
+  if (taken > 0) {
+    trunk.cache = known.cache.first(taken);
+  }
+  const Tokens rest(trunk.tokens.begin() + taken, trunk.tokens.end());
+  if (!rest.empty()) {
+    trunk.cache =
+        model_
+            .go_on(theta_,
+                   {.tokens = places(rest).unsqueeze(0), .beginning = taken > 0 ? &trunk.cache : nullptr, .keep = true})
+            .cache;
+  }
 }
 
 at::Tensor PromptReader::surprisal(const Trunk& trunk, const at::Tensor& logits) {
@@ -257,15 +339,23 @@ at::Tensor PromptReader::surprisal(const Trunk& trunk, const at::Tensor& logits)
   return out;
 }
 
-PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answers, bool states) {
+PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answers, bool states) const {
   const auto shared = static_cast<std::int64_t>(trunk.tokens.size());
+  const auto count = trunk.prompts.size();
   std::vector<Row> rows;
-  for (std::size_t j = 0; j < trunk.prompts.size(); ++j) {
-    rows.push_back(row_of(trunk.prompts[j], shared, answers[j]));
+  for (std::size_t j = 0; j < count; ++j) {
+    const auto last = static_cast<std::int64_t>(trunk.prompts[j].size()) - 1;
+    const auto from = options_.position == ReadingPosition::kMean ? trunk.queries[j] : last;
+    rows.push_back(row_of(j, trunk.prompts[j], shared, from, answers[j]));
   }
+  // rows of a pass are padded to the longest of them
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.tokens.size() < b.tokens.size(); });
   Tails out;
+  out.next.resize(count);
+  out.log_probabilities.resize(count);
   TensorList all_states, all_attention;
-  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
+  for (std::size_t begin = 0, end = 0; begin < count; begin = end) {
     end = block_end(rows, begin, options_.batch_size);
     const auto block = block_of(std::span(rows).subspan(begin, end - begin));
     auto predict = block.last;
@@ -278,49 +368,58 @@ PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answe
     }
     if (states) {
       continuation.layers = options_.layers;
-      continuation.states_at = places(block.last);
+      continuation.states_at = places(places_in(block.read));
       if (options_.attention) {
-        continuation.attention_at = continuation.states_at;
+        continuation.attention_at = places(block.last);
       }
     }
     const auto pass = model_.go_on(theta_, continuation);
     if (states) {
-      all_states.push_back(pass.states);
+      all_states.push_back(span_means(pass.states, block.read));
       if (options_.attention) {
         all_attention.push_back(pass.attention.narrow(2, 0, shared).cpu());
       }
     }
-    const auto count = static_cast<std::int64_t>(end - begin);
-    const auto best = pass.logits.narrow(0, 0, count).argmax(1).cpu();
+    const auto height = static_cast<std::int64_t>(end - begin);
+    const auto best = pass.logits.narrow(0, 0, height).argmax(1).cpu();
     Tokens asked;
-    for (auto j = begin; j < end; ++j) {
-      out.next.push_back(best[static_cast<std::int64_t>(j - begin)].item<std::int64_t>());
+    for (auto row = begin; row < end; ++row) {
+      const auto j = static_cast<std::size_t>(rows[row].query);
+      out.next[j] = best[static_cast<std::int64_t>(row - begin)].item<std::int64_t>();
       for (const auto& answer : answers[j]) {
         asked.insert(asked.end(), answer.begin(), answer.end());
       }
     }
-    const auto logs = picked_log_probabilities(pass.logits.slice(0, count), places(asked));
+    const auto logs = picked_log_probabilities(pass.logits.slice(0, height), places(asked));
     std::int64_t at = 0;
-    for (auto j = begin; j < end; ++j) {
-      auto& sums = out.log_probabilities.emplace_back();
+    for (auto row = begin; row < end; ++row) {
+      const auto j = static_cast<std::size_t>(rows[row].query);
       for (const auto& answer : answers[j]) {
         const auto length = static_cast<std::int64_t>(answer.size());
-        sums.push_back(logs.narrow(0, at, length).sum().item<double>());
+        out.log_probabilities[j].push_back(logs.narrow(0, at, length).sum().item<double>());
         at += length;
       }
     }
   }
+  Tokens order;
+  for (const auto& row : rows) {
+    order.push_back(row.query);
+  }
+  const auto in_order = [&](const TensorList& parts) {
+    const auto found = at::cat(parts, 1);
+    return at::empty_like(found).index_copy_(1, at::tensor(order, at::kLong).to(found.device()), found);
+  };
   if (states) {
-    out.states = at::cat(all_states, 1);
+    out.states = in_order(all_states);
     if (options_.attention) {
-      out.attention = at::cat(all_attention, 1);
+      out.attention = in_order(all_attention);
     }
   }
   return out;
 }
 
 /// What the model writes to each query, token by token, until every answer has ended.
-std::vector<std::string> PromptReader::written(const Trunk& trunk) {
+std::vector<std::string> PromptReader::written(const Trunk& trunk) const {
   auto grown = trunk;
   const auto count = trunk.prompts.size();
   std::size_t longest = 0;
@@ -348,18 +447,6 @@ std::vector<std::string> PromptReader::written(const Trunk& trunk) {
   return out;
 }
 
-at::Tensor PromptReader::mean_embeddings(const std::vector<Tokens>& texts) {
-  TensorList rows;
-  for (const auto& text : texts) {
-    Tokens every(text.size());
-    std::iota(every.begin(), every.end(), std::int64_t{0});
-    const auto pass =
-        model_.go_on(theta_, {.tokens = places(text).unsqueeze(0), .layers = {0}, .states_at = places(every)});
-    rows.push_back(pass.states[0].to(at::kCPU, at::kDouble).mean(0));
-  }
-  return at::stack(rows);
-}
-
 PromptReader::Answers PromptReader::answers_of(const PromptReading& reading) const {
   Answers answers(task_.queries.size());
   for (std::size_t j = 0; j < answers.size(); ++j) {
@@ -379,49 +466,45 @@ PromptReading PromptReader::read() {
   if (task_.demonstrations.empty()) {
     throw DataError(fmt::format("task {}: no demonstrations, expected at least one", task_.name));
   }
-  PromptReading out;
-  const auto n = task_.demonstrations.size(), q = task_.queries.size();
-  for (const auto& demonstration : task_.demonstrations) {
-    if (index_of(out.outputs, *demonstration.output) < 0) {
-      out.outputs.push_back(*demonstration.output);
-    }
-  }
-  const auto classes = out.outputs.size();
-  std::size_t given = 0, among = 0;  // of the queries' outputs
-  for (const auto& query : task_.queries) {
-    out.explained.push_back(query.output.value_or(""));
-    given += query.output ? 1 : 0;
-    among += query.output && index_of(out.outputs, *query.output) >= 0 ? 1 : 0;
-  }
-  out.closed = 2 * classes <= n || (given > 0 && among == given);
+  auto out = asked(task_);
   const auto answers = answers_of(out);
-  check_length(all_of(n), answers);
-  whole_ = trunk(all_of(n), nullptr, true);
-  const auto first = tails(whole_, answers, true);
+  whole_ = lay_out(all_of(task_.demonstrations.size()));
+  check_length(whole_, answers);
+  run(whole_);
+  const auto found = tails(whole_, answers, true);
+  predict(out, found);
+  out.prompt_tokens = static_cast<std::int64_t>(whole_.tokens.size());
+  for (const auto& prompt : whole_.prompts) {
+    out.longest_query = std::max(out.longest_query, static_cast<std::int64_t>(prompt.size()) - out.prompt_tokens);
+  }
+  out.task = icl_task(out, found);
+  return out;
+}
+
+void PromptReader::predict(PromptReading& out, const Tails& found) {
+  const auto q = task_.queries.size(), classes = out.outputs.size();
   out.predictions = out.closed ? std::vector<std::string>(q) : written(whole_);
-  out.log_probabilities =
-      out.closed ? at::empty({static_cast<std::int64_t>(q), static_cast<std::int64_t>(classes)}, at::kDouble)
-                 : at::Tensor();
+  if (out.closed) {
+    out.log_probabilities = at::empty({static_cast<std::int64_t>(q), static_cast<std::int64_t>(classes)}, at::kDouble);
+  }
   out.explained_log_probability = at::full({static_cast<std::int64_t>(q)}, kUnknown, at::kDouble);
   bool again = false;  // whether a prediction is explained whose log-probability is not yet known
-  Tokens labels;
   for (std::size_t j = 0; j < q; ++j) {
-    const auto& found = first.log_probabilities[j];
+    const auto& answers = found.log_probabilities[j];
     if (out.closed) {
-      const auto best = std::max_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(classes));
-      out.predictions[j] = out.outputs[static_cast<std::size_t>(best - found.begin())];
+      const auto best = std::max_element(answers.begin(), answers.begin() + static_cast<std::ptrdiff_t>(classes));
+      out.predictions[j] = out.outputs[static_cast<std::size_t>(best - answers.begin())];
       for (std::size_t c = 0; c < classes; ++c) {
-        out.log_probabilities[static_cast<std::int64_t>(j)][static_cast<std::int64_t>(c)] = found[c];
+        out.log_probabilities[static_cast<std::int64_t>(j)][static_cast<std::int64_t>(c)] = answers[c];
       }
     }
-    double known = found.back();
+    double known = answers.back();
     if (!task_.queries[j].output) {
       out.explained[j] = out.predictions[j];
       again = again || !out.closed;
-      known = out.closed ? *std::max_element(found.begin(), found.end() - 1) : kUnknown;
+      known = out.closed ? *std::max_element(answers.begin(), answers.end() - 1) : kUnknown;
     }
     out.explained_log_probability[static_cast<std::int64_t>(j)] = known;
-    labels.push_back(index_of(out.outputs, out.explained[j]));
   }
   if (again) {
     const auto second = tails(whole_, answers_of(out), false);
@@ -430,42 +513,44 @@ PromptReading PromptReader::read() {
           out.explained[j].empty() ? kUnknown : second.log_probabilities[j].back();
     }
   }
-  out.prompt_tokens = static_cast<std::int64_t>(whole_.tokens.size());
-  for (const auto& prompt : whole_.prompts) {
-    out.longest_query = std::max(out.longest_query, static_cast<std::int64_t>(prompt.size()) - out.prompt_tokens);
-  }
-  auto& task = out.task;
-  task.classes = static_cast<std::int64_t>(classes);
-  task.query_labels = at::tensor(labels, at::kLong);
-  labels.clear();
+}
+
+IclTask PromptReader::icl_task(const PromptReading& reading, const Tails& found) {
+  Tokens labels, query_labels;
   for (const auto& demonstration : task_.demonstrations) {
-    labels.push_back(index_of(out.outputs, *demonstration.output));
+    labels.push_back(index_of(reading.outputs, *demonstration.output));
   }
+  for (const auto& explained : reading.explained) {
+    query_labels.push_back(index_of(reading.outputs, explained));
+  }
+  IclTask task;
   task.labels = at::tensor(labels, at::kLong);
+  task.classes = static_cast<std::int64_t>(reading.outputs.size());
+  task.query_labels = at::tensor(query_labels, at::kLong);
   task.states = whole_.states;
   task.surprisal = whole_.surprisal;
-  task.query_states = first.states;
+  task.query_states = found.states;
   if (options_.attention) {
     TensorList columns;
     for (const auto& span : whole_.demonstrations) {
-      columns.push_back(first.attention.slice(2, span.begin, std::max(span.begin + 1, span.end)).sum(2));
+      columns.push_back(found.attention.slice(2, span.begin, std::max(span.begin + 1, span.end)).sum(2));
     }
     task.attention = at::stack(columns, 2);
   }
-  const bool one_hot = options_.targets == TargetView::kAuto ? out.closed : options_.targets == TargetView::kOneHot;
+  const bool one_hot = options_.targets == TargetView::kAuto ? reading.closed : options_.targets == TargetView::kOneHot;
   if (!one_hot) {
-    std::tie(task.targets, task.query_targets) = embedded_targets(out.explained);
+    std::tie(task.targets, task.query_targets) = embedded_targets(reading.explained);
   }
-  return out;
+  return task;
 }
 
-void PromptReader::check_length(const Tokens& order, const Answers& answers) {
+void PromptReader::check_length(const Trunk& trunk, const Answers& answers) const {
   for (std::size_t j = 0; j < answers.size(); ++j) {
     std::size_t longest = 0;
     for (const auto& answer : answers[j]) {
       longest = std::max(longest, answer.size());
     }
-    const auto tokens = writer_.tokenize(order, task_.queries[j]).tokens.size() + longest;
+    const auto tokens = trunk.prompts[j].size() + longest;
     if (static_cast<std::int64_t>(tokens) > model_.context()) {
       throw DataError(
           fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
@@ -477,27 +562,30 @@ void PromptReader::check_length(const Tokens& order, const Answers& answers) {
 
 std::pair<at::Tensor, at::Tensor> PromptReader::embedded_targets(const std::vector<std::string>& explained) {
   const at::NoGradGuard no_gradient;
-  std::vector<Tokens> own;
+  const auto embedding = [&](const Exchange& exchange, const std::string& output) {
+    return mean_state(model_, theta_, writer_.answer(exchange, output), 0);
+  };
+  TensorList own;
   for (const auto& demonstration : task_.demonstrations) {
-    own.push_back(writer_.answer(demonstration, *demonstration.output));
+    own.push_back(embedding(demonstration, *demonstration.output));
   }
-  const auto targets = mean_embeddings(own), mean = targets.mean(0);
+  const auto targets = at::stack(own), mean = targets.mean(0);
   const auto unit = [&](const at::Tensor& rows) {
     const auto centred = rows - mean;
     return centred / at::linalg_vector_norm(centred, 2, {1}, /*keepdim=*/true).clamp_min(1e-30);
   };
   TensorList rows;
   for (std::size_t j = 0; j < explained.size(); ++j) {
-    rows.push_back(explained[j].empty() ? at::full({1, mean.size(0)}, kUnknown, at::kDouble)
-                                        : unit(mean_embeddings({writer_.answer(task_.queries[j], explained[j])})));
+    rows.push_back(explained[j].empty() ? at::full_like(mean, kUnknown) : embedding(task_.queries[j], explained[j]));
   }
-  return {unit(targets), at::cat(rows)};
+  return {unit(targets), unit(at::stack(rows))};
 }
 
 at::Tensor PromptReader::states_in_order(const Tokens& order) {
   const at::NoGradGuard no_gradient;
-  const auto found = trunk(order, nullptr, true).states;
-  return at::empty_like(found).index_copy_(1, places(order), found);
+  auto moved = lay_out(order);
+  run(moved);
+  return at::empty_like(moved.states).index_copy_(1, places(order), moved.states);
 }
 
 Removals PromptReader::remove_each(const PromptReading& reading, const Progress& progress) {
@@ -520,7 +608,9 @@ Removals PromptReader::remove_each(const PromptReading& reading, const Progress&
     report(progress, {.phase = "remove " + task_.name, .done = i, .total = n, .detail = {}});
     auto order = all_of(static_cast<std::size_t>(n));
     order.erase(order.begin() + i);
-    const auto found = tails(trunk(order, &whole_, false), answers, false).log_probabilities;
+    auto rest = lay_out(order);
+    run_from(rest, whole_);
+    const auto found = tails(rest, answers, false).log_probabilities;
     auto without = at::empty({q}, at::kDouble);
     auto outputs = reading.closed ? at::empty_like(reading.log_probabilities) : at::Tensor();
     for (std::int64_t j = 0; j < q; ++j) {

@@ -14,12 +14,14 @@
 
 namespace whence {
 
-/// Where a demonstration's hidden state is read; a query's is always its prompt's last token.
+/// Where a demonstration's hidden state is read. A query's is read where its output is about to be predicted, or is the
+/// same mean.
 enum class ReadingPosition {
   kColumn,  ///< The last token before the output, where it is about to be predicted.
   kLabel,   ///< The output's first token.
+  kMean,    ///< The mean over all its tokens before the output.
 };
-/// "column" or "label". Throws InvalidArgument with the known words.
+/// "column", "label" or "mean". Throws InvalidArgument with the known words.
 ReadingPosition parse_reading_position(std::string_view word);
 
 /// What demonstrations' outputs are regressed on.
@@ -96,9 +98,10 @@ class PromptReader {
   /// What all queries' prompts begin with.
   struct Trunk {
     std::vector<std::vector<std::int64_t>> prompts;  // of each query, whole
+    std::vector<std::int64_t> queries;               // where in each of them the query's own tokens begin
     std::vector<std::int64_t> tokens;                // what they have in common
-    std::vector<std::int64_t> places;                // where the demonstrations are read
     std::vector<TokenSpan> demonstrations, outputs;
+    std::vector<TokenSpan> read;  // of each demonstration
     KeyValueCache cache;
     at::Tensor states;     // [L, n, d]
     at::Tensor surprisal;  // [n]
@@ -110,16 +113,24 @@ class PromptReader {
   };
   using Answers = std::vector<std::vector<std::vector<std::int64_t>>>;  // of each query, tokens
 
-  Trunk trunk(const std::vector<std::int64_t>& order, const Trunk* like, bool states);
+  /// Whose states' mean is a demonstration's.
+  TokenSpan read_in(const TokenizedPrompt& prompt, std::size_t demonstration) const;
+  /// Tokenizes the prompts of the demonstrations `order`: all of a trunk but what running it gives.
+  Trunk lay_out(const std::vector<std::int64_t>& order) const;
+  void run(Trunk& trunk) const;
+  /// Leaves the states out, and takes over the keys and values of what it has in common with a trunk that was run.
+  void run_from(Trunk& trunk, const Trunk& known) const;
   /// [n]: of each output, from the logits at all its tokens' predecessors.
   static at::Tensor surprisal(const Trunk& trunk, const at::Tensor& logits);
   /// Runs what follows the trunk in every prompt, with each of its answers as a branch.
-  Tails tails(const Trunk& trunk, const Answers& answers, bool states);
-  std::vector<std::string> written(const Trunk& trunk);
-  at::Tensor mean_embeddings(const std::vector<std::vector<std::int64_t>>& texts);
+  Tails tails(const Trunk& trunk, const Answers& answers, bool states) const;
+  std::vector<std::string> written(const Trunk& trunk) const;
+  /// Fills in predictions, log-probabilities and what is explained where no output is given.
+  void predict(PromptReading& reading, const Tails& found);
+  IclTask icl_task(const PromptReading& reading, const Tails& found);
   at::Tensor places(const std::vector<std::int64_t>& values) const;
   /// Throws where a prompt with its longest answer passes the context.
-  void check_length(const std::vector<std::int64_t>& order, const Answers& answers);
+  void check_length(const Trunk& trunk, const Answers& answers) const;
   Answers answers_of(const PromptReading& reading) const;
 
   const LanguageModel& model_;
