@@ -1,19 +1,25 @@
 // Many ridge views of many prompts from one forward pass each: what tests/bench/icl/study.py asks.
-//   whence_bench_icl_study MODEL TASKS QUERIES POSITION DTYPE THREADS VERIFIED >RESULT.jsonl
-// TASKS as of whence icl. The first QUERIES queries of a task make the scores; the first VERIFIED tasks are also run
-// without each demonstration. One line a task: answers of all queries and, for each configuration and every second
-// layer, the scores' means over those queries and their rank correlation with removal (the mean of the queries').
+//   whence_bench_icl_study MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED >RESULT.jsonl
+// TASKS as of whence icl; POSITIONS as column,label,mean. The first QUERIES queries of a task make the scores, the
+// first VERIFIED are also asked without each demonstration. One line a task: what all queries are answered and, for
+// each position with each configuration and every second layer, the scores' means over those queries, their rank
+// correlation with removal (the mean of the queries') and, for one of them, the half of the demonstrations that
+// --select would keep.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "whence/core/parallel.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
+#include "whence/icl/uses.h"
 #include "whence/models/model.h"
 
 using namespace whence;
@@ -45,10 +51,12 @@ const std::vector<Configuration> kConfigurations{
     {"rbf 1", "rbf", 1, 0, false},
 };
 
+constexpr auto kSelecting = "cosine 0.1";
+
 Json rounded(const at::Tensor& x) {
   Json out = Json::array();
   for (std::int64_t i = 0; i < x.numel(); ++i) {
-    out.push_back(std::stod(fmt::format("{:.5g}", x[i].item<double>())));
+    out.push_back(std::strtod(fmt::format("{:.5g}", x[i].item<double>()).c_str(), nullptr));
   }
   return out;
 }
@@ -69,11 +77,38 @@ double mean_spearman(const at::Tensor& scores, const at::Tensor& truth) {
   return counted > 0 ? sum / counted : NAN;
 }
 
+/// One layer's scores; null where rounding swallows lambda.
+Json scored(const IclTask& task, std::int64_t layer, const Configuration& c, const at::Tensor& truth) {
+  const RidgeOptions ridge{
+      .lambda = c.lambda, .self_lambda = c.self_lambda, .regulariser = c.regulariser, .kernel = c.kernel};
+  auto one = task;
+  one.states = one.states.narrow(0, layer, 1);
+  one.query_states = one.query_states.narrow(0, layer, 1);
+  Json out;
+  try {
+    const auto scores = ridge_scores(one, ridge);
+    out["test"] = rounded(scores.test.nanmean(0));
+    out["leave-one-out"] = rounded(scores.leave_one_out.nanmean(0));
+    out["self"] = rounded(scores.self);
+    out["loss"] = ridge_loss(one, scores);
+    if (c.name == kSelecting) {
+      out["selected"] = select_demonstrations(one, one.demonstrations() / 2, ridge).chosen;
+    }
+    if (truth.defined()) {
+      out["test-removal"] = mean_spearman(scores.test, truth);
+      out["leave-one-out-removal"] = mean_spearman(scores.leave_one_out, truth);
+    }
+  } catch (const NumericalError&) {
+    return {};
+  }
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 8) {
-    fmt::print(stderr, "usage: {} MODEL TASKS QUERIES POSITION DTYPE THREADS VERIFIED\n", argv[0]);
+    fmt::print(stderr, "usage: {} MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED\n", argv[0]);
     return 2;
   }
   const at::NoGradGuard no_gradient;
@@ -89,54 +124,44 @@ int main(int argc, char** argv) {
     options.layers.push_back(l);
   }
   options.surprisal = true;
-  options.position = parse_reading_position(argv[4]);
-  const auto used = std::stoll(argv[3]);
-  std::int64_t number = 0;
+  const auto used = std::stoll(argv[3]), verified = std::stoll(argv[7]);
+  std::vector<std::string> positions;
+  std::istringstream words(argv[4]);
+  for (std::string word; std::getline(words, word, ',');) {
+    positions.push_back(word);
+  }
   for (const auto& task : read_tasks(argv[2])) {
-    PromptReader reader(language, theta, tokenizer, task, options);
-    const auto reading = reader.read();
-    Json out{{"task", task.name}, {"predictions", reading.predictions}, {"prompt-tokens", reading.prompt_tokens}};
-    if (reading.closed) {
-      out["outputs"] = reading.outputs;
-      for (std::int64_t j = 0; j < reading.log_probabilities.size(0); ++j) {
-        out["log-probabilities"].push_back(rounded(reading.log_probabilities[j]));
-      }
-    }
-    out["surprisal"] = rounded(create<IclMethod>("surprisal:center=false")->score(reading.task).self);
-    out["surprisal, centred"] = rounded(create<IclMethod>("surprisal")->score(reading.task).self);
-    at::Tensor truth;
-    if (number++ < std::stoll(argv[7])) {
+    Json out{{"task", task.name}};
+    at::Tensor truth;  // [verified, n]
+    if (verified > 0) {
       auto few = task;
-      few.queries.resize(static_cast<std::size_t>(used));
-      PromptReader again(language, theta, tokenizer, few, options);
-      const auto removals = again.remove_each(again.read(), {});
+      few.queries.resize(static_cast<std::size_t>(verified));
+      PromptReader reader(language, theta, tokenizer, few, options);
+      const auto reading = reader.read();
+      const auto removals = reader.remove_each(reading, {});
       truth = reading.closed ? removals.among_outputs : removals.log_probability;
       out["removal"] = rounded(truth.mean(0));
     }
-    auto shown = reading.task;
-    shown.query_labels = shown.query_labels.narrow(0, 0, used);
-    shown.query_states = shown.query_states.narrow(1, 0, used);
-    if (shown.targets.defined()) {
-      shown.query_targets = shown.query_targets.narrow(0, 0, used);
-    }
-    for (const auto& c : kConfigurations) {
-      const RidgeOptions ridge{
-          .lambda = c.lambda, .self_lambda = c.self_lambda, .regulariser = c.regulariser, .kernel = c.kernel};
-      std::vector<IclScores> layers;
-      try {
-        layers = ridge_scores_by_layer(shown, ridge);
-      } catch (const NumericalError&) {  // a lambda that rounding swallows
-        continue;
+    for (const auto& position : positions) {
+      options.position = parse_reading_position(position);
+      PromptReader reader(language, theta, tokenizer, task, options);
+      auto reading = reader.read();
+      out["surprisal"] = rounded(create<IclMethod>("surprisal:center=false")->score(reading.task).self);
+      out["surprisal, centred"] = rounded(create<IclMethod>("surprisal")->score(reading.task).self);
+      out["predictions"] = reading.predictions;
+      auto& shown = reading.task;
+      shown.query_labels = shown.query_labels.narrow(0, 0, used);
+      shown.query_states = shown.query_states.narrow(1, 0, used);
+      if (shown.targets.defined()) {
+        shown.query_targets = shown.query_targets.narrow(0, 0, used);
       }
-      for (std::size_t l = 0; l < layers.size(); ++l) {
-        auto& entry = out["scores"][c.name][std::to_string(options.layers[l])];
-        entry["test"] = rounded(layers[l].test.nanmean(0));
-        entry["leave-one-out"] = rounded(layers[l].leave_one_out.nanmean(0));
-        entry["self"] = rounded(layers[l].self);
-        entry["loss"] = ridge_loss(shown, layers[l]);
-        if (truth.defined()) {
-          entry["test-removal"] = mean_spearman(layers[l].test, truth);
-          entry["leave-one-out-removal"] = mean_spearman(layers[l].leave_one_out, truth);
+      for (const auto& c : kConfigurations) {
+        for (std::size_t l = 0; l < options.layers.size(); ++l) {
+          auto scores = scored(shown, static_cast<std::int64_t>(l), c, truth);
+          if (!scores.is_null()) {
+            out["scores"][fmt::format("{} {}", position, c.name)][std::to_string(options.layers[l])] =
+                std::move(scores);
+          }
         }
       }
     }

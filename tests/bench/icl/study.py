@@ -2,15 +2,20 @@
 """What scores of demonstrations are worth, from prompts with wrong labels (prompts.py) and what whence_bench_icl_study made of them.
 
     study.py detect TASKS.jsonl RESULT.jsonl [--embedder DIR]
-                                                        AUROC of finding the wrong labels, and rank correlation with removal: the
-                                                        configuration and layer chosen on the first half of the prompts, told of the second
+                                                        AUROC of finding the wrong labels, and rank correlation with removal, with standard
+                                                        errors: configuration and layer chosen on the first half of the prompts, told of the
+                                                        second, of which some may have been verified
     study.py layers TASKS.jsonl RESULT.jsonl NAME       one configuration, layer by layer, over all prompts
-    study.py variants TASKS.jsonl RESULT.jsonl OUT.jsonl NAME LAYER [--prompts P]
+    study.py variants TASKS.jsonl RESULT.jsonl OUT.jsonl NAME LAYER [--prompts P] [--by ORDER...]
                                                         the second half's prompts with 4, 7 and 10 demonstrations removed: the most helpful,
-                                                        the least helpful or random ones; their answers come from
-                                                        `whence icl --tasks OUT.jsonl --method random --out DIR`
+                                                        the least helpful, random ones, and where wanted those of the highest self scores
+                                                        (self) or surprisal (surprising); their answers come from
+                                                        `whence icl --tasks OUT.jsonl --method random --layers 1 --out DIR`
     study.py curation TASKS.jsonl RESULT.jsonl OUT.jsonl NAME LAYER
-                                                        every prompt whole, and without its 10 least helpful or 10 random demonstrations
+                                                        every prompt whole and without 5 or 10 demonstrations: the least helpful, the least
+                                                        explained, random ones, or those that selection does not choose
+    study.py orders TASKS.jsonl OUT.jsonl DIR           every prompt as given, shuffled, and as `whence icl --reorder two-highest-first`
+                                                        arranged it (DIR has its results) and --reorder descending would
     study.py accuracy DIR                               accuracy by variant, calibrated by the query N/A where there is one
 
 Scores: test (mean over the validation queries; negated to find wrong labels), leave-one-out (likewise), self. Embedding: how much the
@@ -43,6 +48,13 @@ def detector(kind, values):
 KINDS = ("test", "leave-one-out", "self")
 
 
+def said(values):
+    """A mean and its standard error."""
+    values = [v for v in values if v is not None and math.isfinite(v)]
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{mean(values):7.3f} +-{error:.3f}"
+
+
 def load(tasks, results):
     wrong = lines(tasks + ".wrong")
     results = lines(results)
@@ -66,9 +78,8 @@ def mean(values):
     return statistics.mean(values) if values else math.nan
 
 
-def correlation(results, name, layer, kind, numbers):
-    found = [results[n]["scores"].get(name, {}).get(str(layer), {}).get(kind + "-removal") for n in numbers]
-    return mean(found)
+def correlations(results, name, layer, kind, numbers):
+    return [results[n]["scores"].get(name, {}).get(str(layer), {}).get(kind + "-removal") for n in numbers]
 
 
 def by_embedding(tasks, folder, validation):
@@ -96,77 +107,81 @@ def by_embedding(tasks, folder, validation):
 
 def detect(options):
     results, wrong, tasks = load(options.tasks, options.results)
-    half = len(results) // 2
+    half = options.first or len(results) // 2
     first, second = range(half), range(half, len(results))
     scores = table(results, wrong)
-    of = lambda key, numbers: mean([scores[key].get(n) for n in numbers])
-    print(f"{len(results)} prompts; chosen on {half}, told of {len(results) - half}")
-    verified = [n for n, r in enumerate(results) if "removal" in r]
-    asked = [n for n in second if "surprisal" in results[n]]
-    middle = sorted({layer for _, layer, _ in scores})[len({layer for _, layer, _ in scores}) // 2 - 1]
-    print(f"{'score':16}{'configuration':34}{'layer':>6}{'AUROC':>8}{'removal':>9}")
+    verified = [n for n in second if "removal" in results[n]]
+    found = lambda key, numbers: [scores[key].get(n) for n in numbers]
+    removal = lambda key, numbers: correlations(results, key[0], key[1], key[2], numbers)
+    print(f"{len(results)} prompts; chosen on {half}, told of {len(results) - half}, of which {len(verified)} were verified")
+    depths = sorted({layer for _, layer, _ in scores})
+    print(f"{'score':16}{'configuration':34}{'layer':>6}{'AUROC':>15}{'removal':>15}")
 
-    def row(kind, name, layer, note=""):
-        value = of((name, layer, kind), second)
-        together = correlation(results, name, layer, kind, verified) if kind != "self" else math.nan
-        print(f"{kind:16}{name:34}{layer:6}{value:8.3f}{together:9.3f}  {note}")
+    def row(key, note):
+        together = said(removal(key, verified)) if verified and key[2] != "self" else ""
+        print(f"{key[2]:16}{key[0]:34}{key[1]:6} {said(found(key, second)):>14} {together:>14}  {note}")
 
+    def other(name, values):
+        print(f"{name:56} {said(values):>14}")
+
+    middle = depths[len(depths) // 2 - 1]
     for kind in KINDS:
-        row(kind, "detail", middle, "the paper's, middle layer")
-    row("self", "detail, self-lambda 1e-9", middle, "the paper's noise detector")
-    for kind in KINDS:
-        best = max((key for key in scores if key[2] == kind), key=lambda key: of(key, first))
-        row(kind, best[0], best[1], f"chosen by AUROC ({of(best, first):.3f} on the first half)")
+        row(("column detail", middle, kind), "the paper's, middle layer")
+    row(("column detail, self-lambda 1e-9", middle, "self"), "the paper's noise detector")
+    for position in ("column", "label", "mean"):
+        at = [key for key in scores if key[0].startswith(position) and set(first) & scores[key].keys()]
+        for kind in KINDS if at else ():
+            best = max((key for key in at if key[2] == kind), key=lambda key: mean(found(key, first)))
+            row(best, f"chosen by AUROC ({mean(found(best, first)):.3f} on the first half)")
+    for position in ("column", "label", "mean"):
+        name = position + " cosine 0.1"
+        losses = {layer: mean([r["scores"][name][str(layer)]["loss"] for r in results if name in r["scores"]]) for layer in depths}
+        for kind in KINDS if any(math.isfinite(x) for x in losses.values()) else ():
+            row((name, min(losses, key=losses.get), kind), "the layer with the least validation loss")
     if options.embedder:
-        found = by_embedding(tasks[half:], options.embedder, options.validation)
-        print(f"{'embedding':50}{'':6}{mean([auroc(f, w) for f, w in zip(found, wrong[half:])]):8.3f}")
+        alike = by_embedding(tasks[half:], options.embedder, options.validation)
+        other("embedding", [auroc(f, w) for f, w in zip(alike, wrong[half:])])
     for name in ("surprisal", "surprisal, centred"):
-        if asked:
-            print(f"{name:50}{'':6}{mean([auroc(results[n][name], wrong[n]) for n in asked]):8.3f}           {len(asked)} prompts")
+        other(name, [auroc(results[n][name], wrong[n]) for n in second])
     if verified:
-        fit, told = verified[::2], verified[1::2]
-        for kind in ("test", "leave-one-out"):
-            best = max((key for key in scores if key[2] == kind),
-                       key=lambda key: correlation(results, key[0], key[1], kind, fit))
-            print(f"{kind:16}{best[0]:34}{best[1]:6}{of(best, second):8.3f}{correlation(results, best[0], best[1], kind, told):9.3f}  "
-                  f"chosen by removal on {len(fit)} prompts, told of {len(told)}")
-        print(f"{'removal':50}{'':6}{mean([auroc([-x for x in results[n]['removal']], wrong[n]) for n in verified]):8.3f}"
-              f"           the model's own leave-one-out, {len(verified)} prompts")
+        other("removal, the model's own leave-one-out", [auroc([-x for x in results[n]["removal"]], wrong[n]) for n in verified])
 
 
 def layers(options):
     results, wrong, _ = load(options.tasks, options.results)
     scores = table(results, wrong)
-    verified = [n for n, r in enumerate(results) if "removal" in r]
+    every = range(len(results))
     print(f"{options.name}\n{'layer':>6}" + "".join(f"{kind:>16}" for kind in KINDS) + f"{'removal':>10}{'loss':>8}")
     for layer in sorted({layer for name, layer, _ in scores if name == options.name}):
         print(f"{layer:6}" + "".join(f"{mean(scores[options.name, layer, kind].values()):16.3f}" for kind in KINDS)
-              + f"{correlation(results, options.name, layer, 'test', verified):10.3f}"
+              + f"{mean(correlations(results, options.name, layer, 'test', every)):10.3f}"
               + f"{mean([r['scores'][options.name][str(layer)]['loss'] for r in results if options.name in r['scores']]):8.3f}")
 
 
 def variants(options):
     results, _, tasks = load(options.tasks, options.results)
-    half = len(results) // 2
+    half = options.first or len(results) // 2
     write_variants(options, list(zip(results, tasks))[half:half + options.prompts],
-                   ["random-0"] + [f"{order}-{count}" for count in (4, 7, 10) for order in ("most", "least", "random")])
+                   ["random-0"] + [f"{order}-{count}" for count in (4, 7, 10) for order in options.by])
 
 
 def curation(options):
     results, _, tasks = load(options.tasks, options.results)
-    write_variants(options, list(zip(results, tasks)), ["random-0", "least-10", "random-10"])
+    write_variants(options, list(zip(results, tasks)), ["random-0"] + [f"{order}-{count}" for count in (5, 10) for order in ("least", "self", "random")] + ["unselected-10"])
 
 
 def write_variants(options, prompts, wanted):
     draw = random.Random(0)
     out = []
     for result, task in prompts:
-        entry = result["scores"][options.name][str(options.layer)]["test"]
+        entry = result["scores"][options.name][str(options.layer)]
         n = len(task["demonstrations"])
-        falling = sorted(range(n), key=lambda i: -entry[i])
-        anyhow = draw.sample(range(n), n)
+        falling = sorted(range(n), key=lambda i: -entry["test"][i])
         asked = task["queries"][options.validation:]
-        orders = {"most": falling, "least": falling[::-1], "random": anyhow}
+        orders = {"most": falling, "least": falling[::-1], "random": draw.sample(range(n), n),
+                  "self": sorted(range(n), key=lambda i: -entry["self"][i]),
+                  "surprising": sorted(range(n), key=lambda i: -result["surprisal"][i]),
+                  "unselected": [i for i in range(n) if i not in entry.get("selected", ())]}
         for variant in wanted:
             order, count = variant.split("-")
             gone = set(orders[order][:int(count)])
@@ -175,41 +190,64 @@ def write_variants(options, prompts, wanted):
     pathlib.Path(options.out).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in out))
 
 
+def orders(options):
+    draw = random.Random(0)
+    out = []
+    for task in lines(options.tasks):
+        n = len(task["demonstrations"])
+        found = {"given": range(n), "shuffled": draw.sample(range(n), n)}
+        first = json.loads((pathlib.Path(options.folder) / task["name"] / "icl.json").read_text())["reordered"]["order"]
+        found.update({"two-highest-first": first, "descending": first[:2] + first[:1:-1]})
+        out += [{**task, "name": f"{task['name']}.{name}", "queries": task["queries"][options.validation:],
+                 "demonstrations": [task["demonstrations"][i] for i in order]} for name, order in found.items()]
+    pathlib.Path(options.out).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in out))
+
+
 def accuracy(options):
-    right = collections.defaultdict(list)
+    right = collections.defaultdict(dict)  # by variant and prompt, the share
     for path in sorted(pathlib.Path(options.folder).glob("*/icl.json")):
         result = json.loads(path.read_text())
-        variant = path.parent.name.rsplit(".", 1)[1]
+        prompt, variant = path.parent.name.rsplit(".", 1)
         blank = [q for q in result["queries"] if q["input"] == "N/A" and q["output"] is None]
         base = blank[0].get("log-probabilities", {}) if blank else {}
+        answers = []
         for query in result["queries"]:
             if query["output"] is None:
                 continue
             prediction = query["prediction"]
             if base and "log-probabilities" in query:
                 prediction = max(query["log-probabilities"], key=lambda c: query["log-probabilities"][c] - base[c])
-            right[variant].append(prediction == query["output"])
-    for variant in sorted(right, key=lambda v: (v.split("-")[0], int(v.split("-")[1]))):
-        print(f"{variant:12}{mean(right[variant]):.3f}  of {len(right[variant])}")
+            answers.append(prediction == query["output"])
+        right[variant][prompt] = mean(answers)
+    whole = right.get("random-0", right.get("given"))
+    for variant in sorted(right):
+        change = [share - whole[prompt] for prompt, share in right[variant].items() if prompt in whole]
+        print(f"{variant:18}{said(right[variant].values())}   change {said(change)}   {len(right[variant])} prompts")
 
 
 parser = argparse.ArgumentParser()
 commands = parser.add_subparsers(required=True)
-for run in (detect, layers, variants, curation):
+for run in (detect, layers, variants, curation, orders):
     command = commands.add_parser(run.__name__)
     command.set_defaults(run=run)
     command.add_argument("tasks")
-    command.add_argument("results")
-    if run in (variants, curation):
+    if run is not orders:
+        command.add_argument("results")
+    if run in (variants, curation, orders):
         command.add_argument("out")
-    if run is not detect:
+    if run is orders:
+        command.add_argument("folder")
+    elif run is not detect:
         command.add_argument("name")
     if run in (variants, curation):
         command.add_argument("layer", type=int)
     if run is variants:
         command.add_argument("--prompts", type=int, default=50)
+        command.add_argument("--by", nargs="+", default=["most", "least", "random"])
     if run is detect:
         command.add_argument("--embedder")
+    if run in (detect, variants):
+        command.add_argument("--first", type=int, help="prompts of the first half, where it is not half of them")
     command.add_argument("--validation", type=int, default=10)
 command = commands.add_parser("accuracy")
 command.set_defaults(run=accuracy)
