@@ -46,8 +46,8 @@ void add_options(CommandLine& line) {
       ("projection", po::value<std::int64_t>(),
        "dimensions of a random projection of the hidden states; 0: none [0]")  //
       ("position", po::value<std::string>()->default_value("column"),
-       "where demonstrations are read: column, the token before the output; label, the output's first; mean, the mean "
-       "over the tokens before the output")  //
+       "where demonstrations are read: column, the token before the output; label, the output's first; mean, the "
+       "mean over the tokens before the output; auto: column or, where it foretells \"validation\" better, mean")  //
       ("targets", po::value<std::string>()->default_value("auto"),
        "what is regressed on: one-hot outputs, the embedding of outputs, or auto: one-hot where outputs repeat")  //
       ("embedder", po::value<std::string>(),
@@ -163,12 +163,16 @@ class IclRun {
       }
       create<IclMethod>(spec);
     }
-    reading_.position = parse_reading_position(line.text("position"));
+    if (line.text("position") == "auto") {
+      positions_.push_back(ReadingPosition::kMean);
+    } else {
+      reading_.position = parse_reading_position(line.text("position"));
+      positions_ = {reading_.position};
+    }
     reading_.targets = parse_target_view(line.text("targets"));
     uses_.emplace(
         line, method_, ridge_,
-        [this](const PromptTask& task, const std::vector<std::int64_t>& layers) { return reader(task, layers); },
-        progress_);
+        [this](const PromptTask& task, const ReadingOptions& options) { return reader(task, options); }, progress_);
     const fs::path path = many_ ? line.text("tasks") : line.text("task");
     tasks_ = read_tasks(path);
     if (!many_ && tasks_.size() != 1) {
@@ -257,37 +261,47 @@ class IclRun {
     return files;
   }
 
-  PromptReader reader(const PromptTask& task, std::vector<std::int64_t> layers) const {
-    auto options = reading_;
-    options.layers = std::move(layers);
-    return {*model_->language, model_->theta, model_->tokenizer, task, std::move(options)};
+  PromptReader reader(const PromptTask& task, const ReadingOptions& options) const {
+    return {*model_->language, model_->theta, model_->tokenizer, task, options};
   }
 
-  /// The given layers, or the default of the task.
-  std::vector<std::int64_t> layers_of(const PromptTask& task) const {
-    if (!layers_.empty()) {
-      return layers_;
-    }
+  /// How a task is read: as was said or, where it has a validation set, from the layer and the position whose
+  /// regression foretells that best.
+  ReadingOptions reading_of(const PromptTask& task) const {
+    auto best = reading_;
     const auto blocks = model_->language->blocks();
-    if (task.validation.empty() || method_ != "ridge") {
-      const auto third = std::max<std::int64_t>(1, blocks / 3), two_thirds = std::max<std::int64_t>(1, 2 * blocks / 3);
-      return third == two_thirds ? std::vector{third} : std::vector{third, two_thirds};
+    const auto third = std::max<std::int64_t>(1, blocks / 3), two_thirds = std::max<std::int64_t>(1, 2 * blocks / 3);
+    best.layers = !layers_.empty()      ? layers_
+                  : third == two_thirds ? std::vector{third}
+                                        : std::vector{third, two_thirds};
+    const bool given = !layers_.empty() && positions_.size() == 1;
+    if (given || task.validation.empty() || method_ != "ridge") {
+      return best;
     }
     auto asked = task;
     asked.queries = task.validation;
-    const auto every = every_layer(blocks);
-    const auto reading = reader(asked, every).read();
-    const auto scores = ridge_scores_by_layer(reading.task, ridge_);
-    std::int64_t best = 0;
     double least = INFINITY;
-    for (std::size_t l = 0; l < scores.size(); ++l) {
-      const double loss = ridge_loss(reading.task, scores[l]);
-      if (loss < least) {
-        least = loss;
-        best = every[l];
+    for (const auto position : positions_) {
+      auto options = reading_;
+      options.position = position;
+      options.layers = layers_.empty() ? every_layer(blocks) : layers_;
+      const auto reading = reader(asked, options).read();
+      const auto scores = ridge_scores_by_layer(reading.task, ridge_);
+      const auto together = layers_.empty() ? 1 : scores.size();  // layers that are chosen or not as one
+      for (std::size_t l = 0; l < scores.size(); l += together) {
+        double loss = 0;
+        for (auto k = l; k < l + together; ++k) {
+          loss += ridge_loss(reading.task, scores[k]);
+        }
+        if (loss < least) {
+          least = loss;
+          const auto first = options.layers.begin() + static_cast<std::ptrdiff_t>(l);
+          best.layers.assign(first, first + static_cast<std::ptrdiff_t>(together));
+          best.position = position;
+        }
       }
     }
-    return {best};
+    return best;
   }
 
   IclScores scores_of(PromptReading& reading, const PromptTask& task, std::vector<IclScores>& by_layer) const {
@@ -324,11 +338,11 @@ class IclRun {
     }
     const auto told = record_.json()["warnings"].size();
     warn_of(task);
-    auto layers = layers_of(task);
-    auto read = reader(task, layers);
+    const auto options = reading_of(task);
+    auto read = reader(task, options);
     auto reading = read.read();
     warn_of(task, reading);
-    IclResult result{.task = task, .reading = reading, .layers = layers, .scores = {}};
+    IclResult result{.task = task, .reading = reading, .options = options, .scores = {}};
     result.scores = scores_of(reading, task, result.by_layer);
     if (line_.flag("verify")) {
       result.removals = read.remove_each(reading, progress_);
@@ -407,7 +421,8 @@ class IclRun {
   std::string method_;
   RidgeOptions ridge_;
   ReadingOptions reading_;
-  std::vector<std::int64_t> layers_;
+  std::vector<std::int64_t> layers_;                                  // empty: to be chosen
+  std::vector<ReadingPosition> positions_{ReadingPosition::kColumn};  // to choose from
   std::vector<PromptTask> tasks_;
   std::optional<LoadedModel> model_, embedder_;
   std::optional<IclUses> uses_;

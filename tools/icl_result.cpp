@@ -159,9 +159,10 @@ nlohmann::ordered_json icl_json(const IclResult& r, bool each_layer) {
   if (scores.leave_one_out.defined()) {
     out["mean-leave-one-out"] = list(scores.leave_one_out.nanmean(0));
   }
-  out["layers"] = r.layers;
+  out["layers"] = r.options.layers;
+  out["position"] = word_of(r.options.position);
   for (std::size_t l = 0; each_layer && l < r.by_layer.size(); ++l) {
-    auto& layer = out["by-layer"][std::to_string(r.layers[l])];
+    auto& layer = out["by-layer"][std::to_string(r.options.layers[l])];
     layer["self"] = list(r.by_layer[l].self);
     for (std::int64_t j = 0; j < scores.test.size(0); ++j) {
       layer["test"].push_back(list(r.by_layer[l].test[j]));
@@ -189,9 +190,10 @@ nlohmann::ordered_json icl_json(const IclResult& r, bool each_layer) {
 std::string icl_text(const nlohmann::ordered_json& json) {
   const auto& demonstrations = json["demonstrations"];
   const double largest = largest_of(json["mean-test"]);
-  auto out = fmt::format("{}: {} demonstrations in {} tokens, {} quer{}, layers {}\n", json["task"].get<std::string>(),
-                         demonstrations.size(), json["prompt-tokens"].get<int>(), json["queries"].size(),
-                         json["queries"].size() == 1 ? "y" : "ies", json["layers"].dump());
+  auto out = fmt::format("{}: {} demonstrations in {} tokens, {} quer{}, layers {}, position {}\n",
+                         json["task"].get<std::string>(), demonstrations.size(), json["prompt-tokens"].get<int>(),
+                         json["queries"].size(), json["queries"].size() == 1 ? "y" : "ies", json["layers"].dump(),
+                         json.value("position", "column"));
   out += fmt::format("{:>4}{:>12}{:>12}  {}\n", "", "test, mean", "self", "demonstration (test > 0: it helps)");
   for (std::size_t i = 0; i < demonstrations.size(); ++i) {
     const auto& value = json["mean-test"].is_null() ? json["mean-test"] : json["mean-test"][i];
@@ -247,8 +249,9 @@ std::string icl_text(const nlohmann::ordered_json& json) {
 Page icl_page(const nlohmann::ordered_json& json) {
   Page page;
   page.title = fmt::format("What the demonstrations of “{}” do", json["task"].get<std::string>());
-  page.subtitle = fmt::format("{} demonstrations in {} tokens, layers {}", json["demonstrations"].size(),
-                              json["prompt-tokens"].get<int>(), json["layers"].dump());
+  page.subtitle =
+      fmt::format("{} demonstrations in {} tokens, layers {}, position {}", json["demonstrations"].size(),
+                  json["prompt-tokens"].get<int>(), json["layers"].dump(), json.value("position", "column"));
   page.footer = "Made by whence. Scores are influences on the ridge regression that the hidden states imply.";
   page.warnings = json["warnings"].get<std::vector<std::string>>();
   for (const auto& [name, value] : evidence(json)) {

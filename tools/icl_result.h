@@ -14,7 +14,7 @@ namespace whence::cli {
 struct IclResult {
   const PromptTask& task;
   const PromptReading& reading;
-  std::vector<std::int64_t> layers;
+  ReadingOptions options;  ///< With the layers and the position that were chosen.
   IclScores scores;
   std::vector<IclScores> by_layer = {};  ///< Of ridge.
   std::optional<Removals> removals = {};

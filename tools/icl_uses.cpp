@@ -123,7 +123,7 @@ Selection IclUses::select_from(const PromptTask& pool, const IclResult& result) 
                                 pool.demonstrations.begin() + std::min(size, begin + part));
     Order order(piece.demonstrations.size());
     std::iota(order.begin(), order.end(), std::int64_t{0});
-    states.push_back(reader_(piece, result.layers).states_in_order(order));
+    states.push_back(reader_(piece, result.options).states_in_order(order));
   }
   std::vector<std::string> outputs;
   for (const auto& demonstration : pool.demonstrations) {
@@ -149,7 +149,7 @@ Selection IclUses::select_from(const PromptTask& pool, const IclResult& result) 
                .query_states = result.reading.task.query_states};
   if (result.reading.task.targets.defined()) {
     std::tie(task.targets, task.query_targets) =
-        reader_(pool, result.layers).embedded_targets(result.reading.explained);
+        reader_(pool, result.options).embedded_targets(result.reading.explained);
   }
   return select_demonstrations(task, line_.get<std::int64_t>("select"), ridge_);
 }
@@ -158,7 +158,7 @@ void IclUses::write_prompt(const PromptTask& task, const Order& order, const fs:
   auto kept = task;
   kept.demonstrations.clear();
   std::string text;
-  const auto reader = reader_(task, {0});
+  const auto reader = reader_(task, {});
   for (const auto i : order) {
     kept.demonstrations.push_back(task.demonstrations[static_cast<std::size_t>(i)]);
     text += reader.writer().demonstration(static_cast<std::size_t>(i)) + task.separator;

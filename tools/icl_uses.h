@@ -15,7 +15,7 @@ namespace whence::cli {
 /// What --detect-noise, --curate, --reorder and --select make of a task's scores.
 class IclUses {
  public:
-  using MakeReader = std::function<PromptReader(const PromptTask& task, const std::vector<std::int64_t>& layers)>;
+  using MakeReader = std::function<PromptReader(const PromptTask& task, const ReadingOptions& options)>;
 
   static void add_options(CommandLine& line);
   /// Throws for flags that do not go together or words that are not known.

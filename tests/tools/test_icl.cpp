@@ -1,5 +1,8 @@
 // whence icl through the binary, with a tiny random Llama that speaks a real tokenizer's tokens.
+#include <cmath>
+#include <map>
 #include <numeric>
+#include <utility>
 
 #include "support/near.h"
 #include "support/tool.h"
@@ -139,8 +142,8 @@ TEST_CASE("icl shades demonstrations where the terminal shows colours, and other
   for (const char* flags :
        {"--method attention --layers all", "--method embedding", "--method embedding --embedder tiny",
         "--method random:seed=3", "--kernel cosine:center --lambda 0.1", "--projection 8",
-        "--method surprisal --detect-noise", "--position label", "--position mean", "--targets embedding",
-        "--layers all", "--self-lambda 1e-6"}) {
+        "--method surprisal --detect-noise", "--position label", "--position mean", "--position auto",
+        "--targets embedding", "--layers all", "--self-lambda 1e-6"}) {
     CAPTURE(flags);
     const auto result = folder.run(fmt::format("icl --model tiny --task task.json --quiet --json {}", flags));
     CAPTURE(result.err);
@@ -150,27 +153,51 @@ TEST_CASE("icl shades demonstrations where the terminal shows colours, and other
   }
 }
 
-TEST_CASE("a validation set chooses the layer") {
+TEST_CASE("a validation set chooses the layer and the position") {
   const ToolFolder folder;
   write_model(folder);
   auto chosen = task();
   chosen["validation"] = chosen["demonstrations"];  // what a layer near the words tells best is up to the model
   folder.write("task.json", chosen.dump());
-  const auto result = folder.run("icl --model tiny --task task.json --quiet --json");
-  REQUIRE(result.status == 0);
-  const auto layers = Json::parse(result.out)["layers"];
-  REQUIRE(layers.size() == 1);
-  // it is the one whose ridge view has the least loss on the validation set
   auto asked = task();
   asked["queries"] = chosen["validation"];
   folder.write("asked.json", asked.dump());
-  std::vector<double> losses;
-  for (int layer = 0; layer <= 3; ++layer) {
-    const auto one = folder.run(fmt::format("icl --model tiny --task asked.json --quiet --json --layers {}", layer));
-    REQUIRE(one.status == 0);
-    losses.push_back(Json::parse(one.out)["ridge-loss"].get<double>());
+  const auto icl = [&](const std::string& flags) {
+    const auto result = folder.run("icl --model tiny --quiet --json --task " + flags);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return Json::parse(result.out);
+  };
+  // it is the one whose ridge view has the least loss on the validation set
+  std::map<std::pair<std::string, int>, double> losses;
+  for (const char* position : {"column", "mean"}) {
+    for (int layer = 0; layer <= 3; ++layer) {
+      losses[{position, layer}] =
+          icl(fmt::format("asked.json --layers {} --position {}", layer, position))["ridge-loss"].get<double>();
+    }
   }
-  CHECK(layers[0].get<std::int64_t>() == std::min_element(losses.begin(), losses.end()) - losses.begin());
+  const auto least = [&](const auto& of) {
+    std::pair<std::string, int> best;
+    double loss = INFINITY;
+    for (const auto& [reading, found] : losses) {
+      if (of(reading) && found < loss) {
+        loss = found;
+        best = reading;
+      }
+    }
+    return best;
+  };
+  const auto check = [&](const Json& json, const std::pair<std::string, int>& best) {
+    CHECK(json["position"] == best.first);
+    CHECK(json["layers"] == Json{best.second});
+  };
+  check(icl("task.json"), least([](const auto& reading) { return reading.first == "column"; }));
+  check(icl("task.json --position auto"), least([](const auto&) { return true; }));
+  for (int layer = 0; layer <= 3; ++layer) {
+    check(icl(fmt::format("task.json --position auto --layers {}", layer)),
+          least([&](const auto& reading) { return reading.second == layer; }));
+  }
+  CHECK(icl("asked.json --position auto")["position"] == "column");  // nothing to choose by
 }
 
 TEST_CASE("many tasks in one run go on where they were, and only what changed is made again") {

@@ -22,6 +22,8 @@ namespace whence {
 namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+constexpr std::array<std::pair<ReadingPosition, std::string_view>, 3> kPositions{
+    {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}, {ReadingPosition::kMean, "mean"}}};
 constexpr std::size_t kMostWritten = 48;  // tokens of an answer that a model writes itself
 
 using Tokens = std::vector<std::int64_t>;
@@ -192,9 +194,12 @@ at::Tensor picked_log_probabilities(const at::Tensor& logits, const at::Tensor& 
 }  // namespace
 
 ReadingPosition parse_reading_position(std::string_view word) {
-  static constexpr std::array<std::pair<ReadingPosition, std::string_view>, 3> kWords{
-      {{ReadingPosition::kColumn, "column"}, {ReadingPosition::kLabel, "label"}, {ReadingPosition::kMean, "mean"}}};
-  return detail::parse_word("position", word, kWords);
+  return detail::parse_word("position", word, kPositions);
+}
+
+std::string_view word_of(ReadingPosition position) {
+  return std::find_if(kPositions.begin(), kPositions.end(), [&](const auto& known) { return known.first == position; })
+      ->second;
 }
 
 TargetView parse_target_view(std::string_view word) {

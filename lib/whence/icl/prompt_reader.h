@@ -23,6 +23,7 @@ enum class ReadingPosition {
 };
 /// "column", "label" or "mean". Throws InvalidArgument with the known words.
 ReadingPosition parse_reading_position(std::string_view word);
+std::string_view word_of(ReadingPosition position);
 
 /// What demonstrations' outputs are regressed on.
 enum class TargetView {
