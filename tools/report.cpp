@@ -9,6 +9,7 @@
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/report/html.h"
 #include "whence/report/image.h"
 #include "whence/store/ranking.h"
@@ -105,14 +106,6 @@ EvaluationSection lds_section(const Json& result) {
                                    result["fraction"].get<double>())}}};
 }
 
-Json read_json(const fs::path& path) {
-  try {
-    return Json::parse(read_text(path));
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON ({})", path.string(), error.what()));
-  }
-}
-
 /// One card a query, with the lists of all scored stages.
 std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, const std::vector<Ranking>& rankings) {
   const auto queries = pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]);
@@ -168,7 +161,7 @@ int report(const std::vector<std::string>& arguments) {
     return kDone;
   };
   if (fs::exists(folder / "icl.json")) {
-    return finish(icl_page(read_json(folder / "icl.json")));
+    return finish(icl_page(read_json<Json>(folder / "icl.json")));
   }
   const auto run = read_run(folder);
   if (!fs::exists(folder / "ranking.jsonl")) {
@@ -189,10 +182,10 @@ int report(const std::vector<std::string>& arguments) {
   page.evidence = evidence(run);
   page.warnings = run["warnings"].get<std::vector<std::string>>();
   if (fs::exists(folder / "evaluation.json")) {
-    page.evaluations.push_back(leave_one_out_section(read_json(folder / "evaluation.json")));
+    page.evaluations.push_back(leave_one_out_section(read_json<Json>(folder / "evaluation.json")));
   }
   if (fs::exists(folder / "evaluation-lds.json")) {
-    page.evaluations.push_back(lds_section(read_json(folder / "evaluation-lds.json")));
+    page.evaluations.push_back(lds_section(read_json<Json>(folder / "evaluation-lds.json")));
   }
   page.queries = query_cards(pipeline, run, rankings);
   return finish(page);

@@ -12,24 +12,21 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 
 nlohmann::ordered_json read_run(const fs::path& folder) {
   const auto path = folder / "run.json";
-  try {
-    auto run = nlohmann::ordered_json::parse(read_text(path));
-    for (const char* key : {"options", "pipeline", "arguments", "inputs"}) {
-      if (!run.contains(key)) {
-        throw DataError(fmt::format("{}: the key \"{}\" is missing, expected a run.json of whence rank or score",
-                                    path.string(), key));
-      }
+  auto run = read_json<nlohmann::ordered_json>(path);
+  for (const char* key : {"options", "pipeline", "arguments", "inputs"}) {
+    if (!run.contains(key)) {
+      throw DataError(fmt::format("{}: the key \"{}\" is missing, expected a run.json of whence rank or score",
+                                  path.string(), key));
     }
-    return run;
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON ({})", path.string(), error.what()));
   }
+  return run;
 }
 
 const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage) {

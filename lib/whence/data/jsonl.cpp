@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/data/detail/keys.h"
 #include "whence/data/detail/texts.h"
 #include "whence/data/format.h"
@@ -46,33 +46,21 @@ class JsonlFormat : public DataFormat {
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     const auto keys = detail::read_keys<JsonlKeys>(table, "jsonl");
     const auto path = folder / keys.file;
-    const auto text = read_text(path);
     std::vector<nlohmann::json> objects;
     std::set<std::string> columns;
     SourceExamples source;
     source.files = {path};
     source.inputs_from = source.targets_from = path.string();
-    std::int64_t line = 0;
-    for (std::string_view rest = text; !rest.empty();) {
-      const auto row = rest.substr(0, rest.find('\n'));
-      rest.remove_prefix(std::min(rest.size(), row.size() + 1));
-      ++line;
-      if (row.find_first_not_of(" \t\r") == row.npos) {
-        continue;
-      }
-      try {
-        objects.push_back(nlohmann::json::parse(row));
-      } catch (const nlohmann::json::exception& error) {
-        throw DataError(fmt::format("{}: line {}: not JSON ({})", path.string(), line, error.what()));
-      }
-      if (!objects.back().is_object()) {
-        throw DataError(fmt::format("{}: line {}: expected a JSON object", path.string(), line));
+    read_json_lines(path, [&](nlohmann::json object, std::int64_t line, const std::string& where) {
+      if (!object.is_object()) {
+        throw DataError(where + ": expected a JSON object");
       }
       source.records.lines.push_back(line);
-      for (const auto& [key, value] : objects.back().items()) {
+      for (const auto& [key, value] : object.items()) {
         columns.insert(key);
       }
-    }
+      objects.push_back(std::move(object));
+    });
     auto& records = source.records;
     records.columns.assign(columns.begin(), columns.end());
     std::vector<std::string> labels;

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "whence/core/error.h"
-#include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/data/detail/tokenizer/added_tokens.h"
 #include "whence/data/detail/tokenizer/decoders.h"
 #include "whence/data/detail/tokenizer/model.h"
@@ -21,14 +21,6 @@ namespace whence {
 namespace fs = std::filesystem;
 using namespace detail;
 namespace {
-
-nlohmann::json read_json(const fs::path& path) {
-  try {
-    return nlohmann::json::parse(read_text(path));
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON: {}", path.string(), error.what()));
-  }
-}
 
 template <class Read>
 auto read_stage(const Component& file, const char* key, Read&& read) {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "whence/core/error.h"
-#include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence {
 namespace fs = std::filesystem;
@@ -93,32 +93,16 @@ PromptTask task_of(const Json& json, const std::string& name, const std::string&
   return task;
 }
 
-Json parsed(std::string_view text, const std::string& where) {
-  try {
-    return Json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON ({})", where, error.what()));
-  }
-}
-
 /// visit(json, name, where) for the file's one value, or each line's.
 template <class Visit>
 void for_each_value(const fs::path& path, const Visit& visit) {
-  const auto text = read_text(path);
   if (path.extension() != ".jsonl") {
-    visit(parsed(text, path.string()), path.stem().string(), path.string());
+    visit(read_json(path), path.stem().string(), path.string());
     return;
   }
-  std::int64_t line = 0;
-  for (std::string_view rest = text; !rest.empty();) {
-    const auto row = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), row.size() + 1));
-    ++line;
-    if (row.find_first_not_of(kBlanks) != row.npos) {
-      const auto where = fmt::format("{}: line {}", path.string(), line);
-      visit(parsed(row, where), fmt::format("{}-{}", path.stem().string(), line), where);
-    }
-  }
+  read_json_lines(path, [&](const Json& json, std::int64_t line, const std::string& where) {
+    visit(json, fmt::format("{}-{}", path.stem().string(), line), where);
+  });
 }
 
 std::string trimmed_end(std::string text) {

@@ -10,6 +10,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 
 namespace whence::detail {
@@ -21,14 +22,6 @@ constexpr std::string_view kHead = "head.";
 constexpr std::array kTokenizerFiles = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
     "vocab.txt",      "tokenizer.model",       "generation_config.json"};
-
-json read_json(const fs::path& path) {
-  try {
-    return json::parse(read_text(path));
-  } catch (const json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON ({})", path.string(), error.what()));
-  }
-}
 
 /// The files that hold the weights: one, or the shards that the index names.
 std::vector<fs::path> weight_files(const fs::path& directory) {

@@ -9,7 +9,7 @@
 #include <numbers>
 
 #include "whence/core/error.h"
-#include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
@@ -359,12 +359,7 @@ const std::map<std::string, Reader>& families() {
 
 TransformerConfig read_transformer_config(const fs::path& directory) {
   const auto path = directory / "config.json";
-  json values;
-  try {
-    values = json::parse(read_text(path));
-  } catch (const json::exception& error) {
-    throw DataError(fmt::format("{}: not JSON ({})", path.string(), error.what()));
-  }
+  const auto values = read_json(path);
   if (!values.is_object()) {
     throw DataError(fmt::format("{}: expected a JSON object", path.string()));
   }

@@ -138,6 +138,16 @@ def detect(options):
         losses = {layer: mean([r["scores"][name][str(layer)]["loss"] for r in results if name in r["scores"]]) for layer in depths}
         for kind in KINDS if any(math.isfinite(x) for x in losses.values()) else ():
             row((name, min(losses, key=losses.get), kind), "the layer with the least validation loss")
+    every = [(position + " cosine 0.1", layer) for position in ("column", "mean") for layer in depths]
+    for kind in KINDS:
+        chosen = {}
+        for n in second:
+            losses = {(name, layer): results[n]["scores"][name][str(layer)]["loss"] for name, layer in every if name in results[n]["scores"]}
+            chosen[n] = min(losses, key=losses.get) + (kind,)
+        taken = collections.Counter(key[0].split()[0] for key in chosen.values())
+        together = said([removal(chosen[n], [n])[0] for n in verified]) if verified and kind != "self" else ""
+        print(f"{kind:16}{'cosine 0.1':40} {said([scores[key][n] for n, key in chosen.items()]):>14} {together:>14}  "
+              f"position and layer by each prompt's own validation loss: {dict(taken)}")
     if options.embedder:
         alike = by_embedding(tasks[half:], options.embedder, options.validation)
         other("embedding", [auroc(f, w) for f, w in zip(alike, wrong[half:])])
