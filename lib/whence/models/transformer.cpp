@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/error.h"
+#include "whence/models/detail/attention.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/transformer_config.h"
 #include "whence/models/language_model.h"
@@ -32,22 +33,6 @@ using detail::DeclaredParameter;
 using detail::FusedOrder;
 using Start = DeclaredParameter::Start;
 
-/// Cosines and sines of every token's rotary angles: [R, 1, T, width / 2].
-struct Rotation {
-  at::Tensor cosine, sine;
-};
-
-/// Turns the first dimensions of each head of x [R, H, T, D], pairing the first half of them with the second.
-at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
-  const auto half = rotation.cosine.size(3), width = x.size(3);
-  const auto a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
-  TensorList parts{a * rotation.cosine - b * rotation.sine, b * rotation.cosine + a * rotation.sine};
-  if (2 * half < width) {
-    parts.push_back(x.narrow(3, 2 * half, width - 2 * half));
-  }
-  return at::cat(parts, 3);
-}
-
 /// What a pass is to keep of what it computes, and what it goes on from.
 struct Watch {
   std::vector<std::int64_t> layers = {};
@@ -57,26 +42,6 @@ struct Watch {
   TensorList attention = {};  // of each block [A, S]
   KeyValueCache cache = {};
 };
-
-/// The mean over heads of the attention weights from `places` of q [R, H, T, D] to k [R, G, S, D]: [A, S].
-at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& allowed, double scale,
-                             const at::Tensor& places) {
-  const auto length = q.size(2), groups = k.size(1);
-  TensorList out;
-  for (std::int64_t a = 0; a < places.numel(); ++a) {
-    const auto place = places[a].item<std::int64_t>(), row = place / length, token = place % length;
-    const auto query = q[row].select(1, token).reshape({groups, -1, q.size(3)});
-    auto logits = at::matmul(query * scale, k[row].transpose(1, 2));  // [G, H / G, S]
-    logits = logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-    if (allowed.defined()) {
-      logits = logits.masked_fill(allowed[allowed.size(0) == 1 ? 0 : row][0][token].logical_not(), -INFINITY);
-    } else {
-      logits.narrow(2, token + 1, logits.size(2) - token - 1).fill_(-INFINITY);
-    }
-    out.push_back(at::softmax(logits, 2).mean({0, 1}));
-  }
-  return at::stack(out);
-}
 
 class Transformer : public Model, public LanguageModel {
  public:
@@ -375,70 +340,8 @@ class Transformer : public Model, public LanguageModel {
     return n.embedding_norm.empty() ? x : norm(theta, base(n.embedding_norm), x, tape);
   }
 
-  /// Angles in double, as the cosines and sines that theta's dtype holds.
-  Rotation rotation(const TokenLayout& text, const at::TensorOptions& options) const {
-    const auto& rotary = config_.rotary;
-    const auto wide = options.dtype(at::kDouble);
-    at::Tensor frequencies;  // [width / 2], or for each token's example [R, T, width / 2]
-    if (rotary.scaling == "dynamic" && text.lengths.max().item<std::int64_t>() > config_.context) {
-      TensorList rows;
-      for (std::int64_t b = 0; b < text.lengths.size(0); ++b) {
-        rows.push_back(at::tensor(
-            detail::rotary_frequencies(rotary, config_.context, text.lengths[b].item<std::int64_t>()), at::kDouble));
-      }
-      frequencies = at::stack(rows)
-                        .to(options.device())
-                        .index_select(0, text.tokens.owners)
-                        .unflatten(0, {text.examples.size(0), text.examples.size(1)});
-    } else {
-      frequencies = at::tensor(detail::rotary_frequencies(rotary, config_.context, config_.context), wide);
-    }
-    const auto angles = (text.positions.to(at::kDouble).unsqueeze(2) * frequencies).unsqueeze(1);
-    return {(angles.cos() * rotary.attention_factor).to(options), (angles.sin() * rotary.attention_factor).to(options)};
-  }
-
-  /// The same of a continuation, [R or 1, 1, T, S], S counting the beginning's tokens too.
-  static at::Tensor allowed_after(const Continuation& continuation, const TokenLayout& text, std::int64_t window) {
-    const auto& branches = continuation.branches;
-    const auto own = branches.defined() ? text.positions : text.positions.narrow(0, 0, 1);
-    const auto before = continuation.beginning != nullptr ? continuation.beginning->size() : 0;
-    if (before == 0 && window == 0 && !branches.defined()) {
-      return {};
-    }
-    const auto keys = at::cat({at::arange(before, own.options()).expand({own.size(0), before}), own}, 1);
-    const auto back = own.unsqueeze(2) - keys.unsqueeze(1);
-    auto out = back.ge(0);
-    if (window > 0) {
-      out = out.logical_and(back.lt(window));
-    }
-    if (branches.defined()) {
-      const auto of_keys = at::constant_pad_nd(branches, {before, 0}, 0).unsqueeze(1);
-      out = out.logical_and(of_keys.eq(0).logical_or(of_keys.eq(branches.unsqueeze(2))));
-    }
-    return out.unsqueeze(1);
-  }
-
-  /// Which keys each query may look at, [R, 1, T, T]; undefined where all, or in a causal model all before it.
-  at::Tensor allowed(const TokenLayout& text, std::int64_t window) const {
-    const bool ragged = (text.lengths != text.examples.size(1)).any().item<bool>();
-    const bool masked = config_.causal ? !text.tokens.plain || window > 0 : !text.tokens.plain || ragged;
-    if (!masked) {
-      return {};
-    }
-    auto out = text.examples.unsqueeze(2).eq(text.examples.unsqueeze(1));
-    if (config_.causal) {
-      const auto places = at::arange(text.examples.size(1), text.examples.options());
-      const auto back = places.unsqueeze(1) - places.unsqueeze(0);
-      out = out.logical_and(back.ge(0));
-      if (window > 0) {
-        out = out.logical_and(back.lt(window));
-      }
-    }
-    return out.unsqueeze(1);
-  }
-
   at::Tensor attend(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, const Batch& batch,
-                    const Rotation& turn, const at::Tensor& mask, Tape* tape, Watch* watch) const {
+                    const detail::Rotation& turn, const at::Tensor& mask, Tape* tape, Watch* watch) const {
     const auto& n = config_.names;
     const auto rows = batch.inputs.size(0), length = batch.inputs.size(1), width = config_.head_width;
     at::Tensor q, k, v;  // [R T, heads * width]
@@ -463,15 +366,15 @@ class Transformer : public Model, public LanguageModel {
     const auto by_head = [&](const at::Tensor& y) { return y.reshape({rows, length, -1, width}).transpose(1, 2); };
     q = by_head(q), k = by_head(k), v = by_head(v);
     if (turn.cosine.defined()) {
-      q = rotate(q, turn);
-      k = rotate(k, turn);
+      q = detail::rotate(q, turn);
+      k = detail::rotate(k, turn);
     }
     double scale = config_.scale_attention ? 1 / std::sqrt(static_cast<double>(width)) : 1;
     scale /= config_.scale_by_layer ? static_cast<double>(layer + 1) : 1;
     if (watch != nullptr && watch->continuation != nullptr) {
-      go_on_from(*watch->continuation, layer, k, v);
+      detail::go_on_from(*watch->continuation, layer, k, v);
       if (watch->continuation->attention_at.defined()) {
-        watch->attention.push_back(attention_weights(q, k, mask, scale, watch->continuation->attention_at));
+        watch->attention.push_back(detail::attention_weights(q, k, mask, scale, watch->continuation->attention_at));
       }
       if (watch->continuation->keep) {
         watch->cache.keys.push_back(k);
@@ -480,17 +383,6 @@ class Transformer : public Model, public LanguageModel {
     }
     const auto seen = attention(q, k, v, mask, config_.causal, scale);
     return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape);
-  }
-
-  /// Puts what a block's beginning left before the keys and values of the tokens after it.
-  static void go_on_from(const Continuation& continuation, std::int64_t layer, at::Tensor& k, at::Tensor& v) {
-    if (continuation.beginning == nullptr) {
-      return;
-    }
-    const auto block = static_cast<std::size_t>(layer);
-    const auto before = [&](const at::Tensor& x) { return x.expand({k.size(0), -1, -1, -1}); };
-    k = at::cat({before(continuation.beginning->keys[block]), k}, 2);
-    v = at::cat({before(continuation.beginning->values[block]), v}, 2);
   }
 
   at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const {
@@ -512,13 +404,14 @@ class Transformer : public Model, public LanguageModel {
       tape->rows = batch.text->tokens;
     }
     const auto options = theta.at(token_weight()).options().requires_grad(false);
-    const auto turn = config_.rotary.width > 0 ? rotation(*batch.text, options) : Rotation{};
+    const auto turn = config_.rotary.width > 0 ? detail::rotation(config_.rotary, config_.context, *batch.text, options)
+                                               : detail::Rotation{};
     const auto* continuation = watch != nullptr ? watch->continuation : nullptr;
     std::map<std::int64_t, at::Tensor> masks;
     for (const auto window : config_.windows) {
       if (masks.count(window) == 0) {
-        masks[window] =
-            continuation != nullptr ? allowed_after(*continuation, *batch.text, window) : allowed(*batch.text, window);
+        masks[window] = continuation != nullptr ? detail::allowed_after(*continuation, *batch.text, window)
+                                                : detail::allowed(*batch.text, config_.causal, window);
       }
     }
     const auto keep = [&](std::int64_t layer, const at::Tensor& x) {
