@@ -163,12 +163,10 @@ class IclRun {
       }
       create<IclMethod>(spec);
     }
-    if (line.text("position") == "auto") {
-      positions_.push_back(ReadingPosition::kMean);
-    } else {
-      reading_.position = parse_reading_position(line.text("position"));
-      positions_ = {reading_.position};
-    }
+    const auto position = line.text("position");
+    positions_ = position == "auto" ? std::vector{ReadingPosition::kColumn, ReadingPosition::kMean}
+                                    : std::vector{parse_reading_position(position)};
+    reading_.position = positions_.front();
     reading_.targets = parse_target_view(line.text("targets"));
     uses_.emplace(
         line, method_, ridge_,
@@ -421,8 +419,8 @@ class IclRun {
   std::string method_;
   RidgeOptions ridge_;
   ReadingOptions reading_;
-  std::vector<std::int64_t> layers_;                                  // empty: to be chosen
-  std::vector<ReadingPosition> positions_{ReadingPosition::kColumn};  // to choose from
+  std::vector<std::int64_t> layers_;        // empty: to be chosen
+  std::vector<ReadingPosition> positions_;  // to choose from
   std::vector<PromptTask> tasks_;
   std::optional<LoadedModel> model_, embedder_;
   std::optional<IclUses> uses_;

@@ -106,9 +106,10 @@ at::Tensor span_means(const at::Tensor& states, std::span<const TokenSpan> spans
 struct Row {
   std::int64_t query = 0;
   Tokens tokens, branches;
-  TokenSpan read;         // its places whose states are wanted
-  std::int64_t last = 0;  // the rest's last place
-  Tokens predict;         // where the tokens of the answers are predicted, one after the other
+  TokenSpan read;  // its places whose states are wanted, to the rest's last
+  Tokens predict;  // where the tokens of the answers are predicted, one after the other
+
+  std::int64_t last() const { return read.end - 1; }
 };
 
 Row row_of(std::size_t query, const Tokens& prompt, std::int64_t shared, std::int64_t read_from,
@@ -116,15 +117,13 @@ Row row_of(std::size_t query, const Tokens& prompt, std::int64_t shared, std::in
   Row row{.query = static_cast<std::int64_t>(query),
           .tokens = {},
           .branches = {},
-          .read = {read_from - shared, 0},
+          .read = {read_from - shared, static_cast<std::int64_t>(prompt.size()) - shared},
           .predict = {}};
   row.tokens.assign(prompt.begin() + shared, prompt.end());
   row.branches.assign(row.tokens.size(), 0);
-  row.last = static_cast<std::int64_t>(row.tokens.size()) - 1;
-  row.read.end = row.last + 1;
   for (std::size_t a = 0; a < answers.size(); ++a) {
     for (std::size_t t = 0; t < answers[a].size(); ++t) {
-      row.predict.push_back(t == 0 ? row.last : static_cast<std::int64_t>(row.tokens.size()) - 1);
+      row.predict.push_back(t == 0 ? row.last() : static_cast<std::int64_t>(row.tokens.size()) - 1);
       if (t + 1 < answers[a].size()) {
         row.tokens.push_back(answers[a][t]);
         row.branches.push_back(static_cast<std::int64_t>(a) + 1);
@@ -149,8 +148,8 @@ Block block_of(std::span<const Row> rows) {
   }
   for (const auto& row : rows) {
     const auto start = static_cast<std::int64_t>(block.tokens.size());
-    block.plain = block.plain && row.last + 1 == block.width;
-    block.last.push_back(start + row.last);
+    block.plain = block.plain && row.read.end == block.width;
+    block.last.push_back(start + row.last());
     block.read.push_back({start + row.read.begin, start + row.read.end});
     for (const auto place : row.predict) {
       block.predict.push_back(start + place);
@@ -406,15 +405,15 @@ PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answe
       }
     }
   }
-  Tokens order;
-  for (const auto& row : rows) {
-    order.push_back(row.query);
-  }
-  const auto in_order = [&](const TensorList& parts) {
-    const auto found = at::cat(parts, 1);
-    return at::empty_like(found).index_copy_(1, at::tensor(order, at::kLong).to(found.device()), found);
-  };
   if (states) {
+    Tokens order;
+    for (const auto& row : rows) {
+      order.push_back(row.query);
+    }
+    const auto in_order = [&](const TensorList& parts) {
+      const auto found = at::cat(parts, 1);
+      return at::empty_like(found).index_copy_(1, at::tensor(order, at::kLong).to(found.device()), found);
+    };
     out.states = in_order(all_states);
     if (options_.attention) {
       out.attention = in_order(all_attention);

@@ -46,6 +46,7 @@ def detector(kind, values):
 
 
 KINDS = ("test", "leave-one-out", "self")
+POSITIONS = ("column", "label", "mean")
 
 
 def said(values):
@@ -128,12 +129,12 @@ def detect(options):
     for kind in KINDS:
         row(("column detail", middle, kind), "the paper's, middle layer")
     row(("column detail, self-lambda 1e-9", middle, "self"), "the paper's noise detector")
-    for position in ("column", "label", "mean"):
+    for position in POSITIONS:
         at = [key for key in scores if key[0].startswith(position) and set(first) & scores[key].keys()]
         for kind in KINDS if at else ():
             best = max((key for key in at if key[2] == kind), key=lambda key: mean(found(key, first)))
             row(best, f"chosen by AUROC ({mean(found(best, first)):.3f} on the first half)")
-    for position in ("column", "label", "mean"):
+    for position in POSITIONS:
         name = position + " cosine 0.1"
         losses = {layer: mean([r["scores"][name][str(layer)]["loss"] for r in results if name in r["scores"]]) for layer in depths}
         for kind in KINDS if any(math.isfinite(x) for x in losses.values()) else ():
@@ -177,7 +178,18 @@ def variants(options):
 
 def curation(options):
     results, _, tasks = load(options.tasks, options.results)
-    write_variants(options, list(zip(results, tasks)), ["random-0"] + [f"{order}-{count}" for count in (5, 10) for order in ("least", "self", "random")] + ["unselected-10"])
+    write_variants(options, list(zip(results, tasks)),
+                   ["random-0"] + [f"{order}-{count}" for count in (5, 10) for order in ("least", "self", "random")] + ["unselected-10"])
+
+
+def asked_with(task, variant, order, options):
+    """The test queries after these demonstrations."""
+    return {**task, "name": f"{task['name']}.{variant}", "queries": task["queries"][options.validation:],
+            "demonstrations": [task["demonstrations"][i] for i in order]}
+
+
+def write_tasks(path, tasks):
+    pathlib.Path(path).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in tasks))
 
 
 def write_variants(options, prompts, wanted):
@@ -187,17 +199,15 @@ def write_variants(options, prompts, wanted):
         entry = result["scores"][options.name][str(options.layer)]
         n = len(task["demonstrations"])
         falling = sorted(range(n), key=lambda i: -entry["test"][i])
-        asked = task["queries"][options.validation:]
-        orders = {"most": falling, "least": falling[::-1], "random": draw.sample(range(n), n),
+        first = {"most": falling, "least": falling[::-1], "random": draw.sample(range(n), n),
                   "self": sorted(range(n), key=lambda i: -entry["self"][i]),
                   "surprising": sorted(range(n), key=lambda i: -result["surprisal"][i]),
                   "unselected": [i for i in range(n) if i not in entry.get("selected", ())]}
         for variant in wanted:
             order, count = variant.split("-")
-            gone = set(orders[order][:int(count)])
-            out.append({**task, "name": f"{task['name']}.{variant}", "queries": asked,
-                        "demonstrations": [d for i, d in enumerate(task["demonstrations"]) if i not in gone]})
-    pathlib.Path(options.out).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in out))
+            gone = set(first[order][:int(count)])
+            out.append(asked_with(task, variant, [i for i in range(n) if i not in gone], options))
+    write_tasks(options.out, out)
 
 
 def orders(options):
@@ -208,9 +218,8 @@ def orders(options):
         found = {"given": range(n), "shuffled": draw.sample(range(n), n)}
         first = json.loads((pathlib.Path(options.folder) / task["name"] / "icl.json").read_text())["reordered"]["order"]
         found.update({"two-highest-first": first, "descending": first[:2] + first[:1:-1]})
-        out += [{**task, "name": f"{task['name']}.{name}", "queries": task["queries"][options.validation:],
-                 "demonstrations": [task["demonstrations"][i] for i in order]} for name, order in found.items()]
-    pathlib.Path(options.out).write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in out))
+        out += [asked_with(task, name, order, options) for name, order in found.items()]
+    write_tasks(options.out, out)
 
 
 def accuracy(options):
