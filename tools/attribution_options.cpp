@@ -1,0 +1,89 @@
+#include "attribution_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+
+namespace whence::cli {
+namespace po = boost::program_options;
+
+void add_attribution_options(CommandLine& line) {
+  line.positional("PIPELINE", "the pipeline file", false);
+  line.add()                                                                                               //
+      ("stage", po::value<std::string>(), "whose examples to score; all: every stage's, in one sweep")     //
+      ("queries", po::value<std::string>(), "the split [queries.SPLIT] of the pipeline to explain")        //
+      ("limit-queries", po::value<std::int64_t>()->default_value(0), "the first so many queries; 0: all")  //
+      ("out", po::value<std::string>(), "the result directory")                                            //
+      ("measurement", po::value<std::string>()->default_value("loss"),
+       "loss, log-probability, logit or margin of the query")                                           //
+      ("method", po::value<std::string>()->default_value("influence"), "`whence methods attribution`")  //
+      ("curvature", po::value<std::string>()->default_value("hessian"), "`whence methods curvature`")   //
+      ("solver", po::value<std::string>()->default_value("cg"), "`whence methods solvers`")             //
+      ("response", po::value<std::string>()->default_value("stationary"),
+       "stationary: every stage is at its minimum; proximal-bregman: it need not be, with a Gauss-Newton curvature; "
+       "segment[:time=X,steps=N]: training stopped early, by its snapshots or by the sum of its learning rates")  //
+      ("inversion", po::value<std::string>()->default_value("damped"),
+       "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")                                    //
+      ("damping", po::value<double>()->default_value(0), "absolute")                                    //
+      ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
+      ("normalize", po::value<std::string>()->default_value("none"),
+       "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //
+      ("plan", po::bool_switch(), "say what it will take and which parameters count, then stop")             //
+      ("query-block", po::value<std::int64_t>()->default_value(32),
+       "queries solved for together; changes memory, not results")  //
+      ("from", po::value<std::string>(), "take every argument that is not given here from this run.json");
+}
+
+std::vector<std::string> with_earlier(const std::vector<std::string>& arguments) {
+  const auto found = std::find_if(arguments.begin(), arguments.end(),
+                                  [](const auto& a) { return a == "--from" || a.starts_with("--from="); });
+  if (found == arguments.end()) {
+    return arguments;
+  }
+  const bool joined = *found != "--from";
+  if (!joined && found + 1 == arguments.end()) {
+    throw UsageError("--from: the file is missing");
+  }
+  const std::string file = joined ? found->substr(7) : *(found + 1);
+  nlohmann::json run;
+  try {
+    run = nlohmann::json::parse(read_text(file));
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError(fmt::format("{}: not a run.json ({})", file, error.what()));
+  }
+  if (!run.contains("arguments") || !run.contains("pipeline")) {
+    throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", file));
+  }
+  std::vector<std::string> given(arguments.begin(), found);
+  given.insert(given.end(), found + (joined ? 1 : 2), arguments.end());
+  const auto flag_of = [](const std::string& a) {
+    return a.starts_with("--") ? a.substr(0, a.find('=')) : std::string();
+  };
+  std::vector<std::string> out = given;
+  const bool has_pipeline = !given.empty() && !given[0].starts_with("-");
+  const auto earlier = run["arguments"].get<std::vector<std::string>>();
+  for (std::size_t i = 0; i < earlier.size(); ++i) {
+    const auto flag = flag_of(earlier[i]);
+    const bool takes_value = !flag.empty() && earlier[i].find('=') == std::string::npos && i + 1 < earlier.size() &&
+                             !earlier[i + 1].starts_with("--");
+    if (flag.empty()) {
+      continue;  // the pipeline, whose absolute path run.json holds
+    }
+    if (std::none_of(given.begin(), given.end(), [&](const auto& a) { return flag_of(a) == flag; })) {
+      out.push_back(earlier[i]);
+      if (takes_value) {
+        out.push_back(earlier[i + 1]);
+      }
+    }
+    i += takes_value ? 1 : 0;
+  }
+  if (!has_pipeline) {
+    out.insert(out.begin(), run["pipeline"].get<std::string>());
+  }
+  return out;
+}
+
+}  // namespace whence::cli

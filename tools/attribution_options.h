@@ -1,0 +1,16 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cli.h"
+
+namespace whence::cli {
+
+/// The flags that rank and score share.
+void add_attribution_options(CommandLine& line);
+
+/// The arguments behind those of the earlier run that --from names; what is given here comes first and so wins. Throws
+/// UsageError or DataError where that is no run.json of rank or score.
+std::vector<std::string> with_earlier(const std::vector<std::string>& arguments);
+
+}  // namespace whence::cli

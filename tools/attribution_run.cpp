@@ -1,0 +1,222 @@
+#include "attribution_run.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "plan.h"
+#include "result.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/store/score_store.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+namespace {
+
+std::string required_pipeline(const CommandLine& line) {
+  if (!line.has("PIPELINE")) {
+    throw UsageError(fmt::format("PIPELINE is missing; `whence {} --help` tells the arguments", line.command()));
+  }
+  return line.text("PIPELINE");
+}
+
+double non_negative(const char* name, double value) {
+  if (!(value >= 0) || !(value < 1e300)) {
+    throw InvalidArgument(fmt::format("--{} = {}, expected >= 0", name, value));
+  }
+  return value;
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) {
+    throw DataError(fmt::format("cannot make the folder {}: {}", folder.string(), code.message()));
+  }
+}
+
+}  // namespace
+
+AttributionRun::AttributionRun(const CommandLine& line)
+    : line_(line),
+      pipeline_(required_pipeline(line), line.run_options()),
+      measurement_(parse_measurement(line.text("measurement"))),
+      normalization_(parse_normalization(line.text("normalize"))),
+      record_(line, pipeline_) {
+  const auto stage = line.required("stage");
+  if (stage == "all") {
+    for (std::size_t k = 0; k < pipeline_.stages().size(); ++k) {
+      stages_.push_back(k);
+    }
+  } else {
+    stages_.push_back(pipeline_.stage_index(stage));
+  }
+  if (line.has("relative-damping") && line.get<double>("damping") != 0) {
+    throw UsageError("--damping and --relative-damping exclude each other");
+  }
+  if (line.get<std::int64_t>("query-block") < 1) {
+    throw UsageError(fmt::format("--query-block = {}, expected >= 1", line.get<std::int64_t>("query-block")));
+  }
+  if (line.get<std::int64_t>("limit-queries") < 0) {
+    throw UsageError(fmt::format("--limit-queries = {}, expected >= 0", line.get<std::int64_t>("limit-queries")));
+  }
+  set_response(line.text("response"), options_);
+  options_.inversion = parse_inversion(line.text("inversion"));
+  options_.damping = non_negative("damping", line.get<double>("damping"));
+  options_.relative_damping =
+      line.has("relative-damping") ? non_negative("relative-damping", line.get<double>("relative-damping")) : 0;
+  auto& options = record_.json()["options"];
+  options["stage"] = stage;
+  options["queries"] = line.required("queries");
+  options["limit-queries"] = line.get<std::int64_t>("limit-queries");
+  options["measurement"] = to_string(measurement_);
+  options["method"] = resolved_spec<Attributor>(line.text("method"));
+  options["normalize"] = to_string(normalization_);
+  attributor_ = create<Attributor>(line.text("method"));
+  curvature_ = create<Curvature>(line.text("curvature"));
+  solver_ = create<Solver>(line.text("solver"));
+  if (attributor_->uses_curvature()) {
+    options["curvature"] = resolved_spec<Curvature>(line.text("curvature"));
+    options["solver"] = resolved_spec<Solver>(line.text("solver"));
+    options["response"] = line.text("response");
+    options["inversion"] = to_string(options_.inversion);
+    options["damping"] = options_.damping;
+    options["relative-damping"] = options_.relative_damping;
+  }
+}
+
+nlohmann::ordered_json AttributionRun::plan() {
+  const double program = resident_bytes();
+  load();
+  return make_plan({chain_, stages_, queries_, measurement_, normalization_,
+                    std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
+                    attributor_->uses_curvature() ? line_.text("solver") : "",
+                    pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+}
+
+void AttributionRun::run(const fs::path& folder, std::int64_t top) {
+  top_ = top;
+  record_.phase("load");
+  load();
+  record_.add_inputs(pipeline_, queries_);
+  measurements_ = measure_all(measurement_, chain_.back(), queries_);
+  check_finite(measurements_, "a query's measurement");
+  make_folder(folder);
+  if (ScoreStore::complete(folder) && fs::exists(folder / "run.json") && read_scores(folder).run_key == record_.key()) {
+    reused_ = true;
+    const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
+    for (const auto& warning : earlier.value("warnings", nlohmann::ordered_json::array())) {
+      record_.warning(warning);
+    }
+    record_.json() = earlier;
+    keep_earlier_tokens(folder / "ranking.jsonl");
+    return;
+  }
+  record_.phase("check");
+  const bool curved = attributor_->uses_curvature();
+  record_.add_stages(chain_, curved, curved && options_.response == Response::kStationary);
+  record_.phase("attribute");
+  score(folder);
+  record_.write(folder / "run.json");
+}
+
+std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64_t top) const {
+  const auto scores = read_scores(folder);
+  std::vector<Ranking> out;
+  for (std::int64_t q = 0; q < queries_.size(); ++q) {
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+      auto ranking = rank_examples(scores.stages.at(s).scores[q], scores.stages.at(s).example_ids, top);
+      ranking.query = queries_.ids()[q].item<std::int64_t>();
+      ranking.stage = chain_[stages_[s]].name;
+      ranking.measurement = measurements_[q].item<double>();
+      for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+        for (auto& entry : *list) {
+          const auto known = tokens_.find({ranking.query, ranking.stage, entry.example});
+          entry.tokens = known == tokens_.end() ? decltype(entry.tokens){} : known->second;
+        }
+      }
+      out.push_back(std::move(ranking));
+    }
+  }
+  return out;
+}
+
+void AttributionRun::load() {
+  chain_ = pipeline_.load();
+  queries_ = pipeline_.queries(line_.text("queries"), line_.get<std::int64_t>("limit-queries"));
+  source_ = attributor_->prepare(chain_, {*curvature_, *solver_, options_});
+  source_->check(stages_, measurement_, normalization_);
+}
+
+void AttributionRun::score(const fs::path& folder) {
+  std::vector<ScoreLayout> layouts;
+  for (const auto k : stages_) {
+    const auto name = stages_.size() == 1 ? std::string("scores") : "scores." + chain_[k].name;
+    layouts.push_back({name, chain_[k].objective.data().ids()});
+  }
+  const bool wide = pipeline_.options().dtype == at::kDouble;
+  ScoreStore store(folder, record_.key(), layouts, queries_.ids(), wide ? at::kDouble : at::kFloat);
+  AttributionTask task{chain_,        stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"),
+                       normalization_};
+  for (const auto& layout : layouts) {
+    task.sinks.push_back(&store.sink(layout.name));
+  }
+  const VectorCache cache{
+      [&](const std::string& block) { return store.load_vectors(block); },
+      [&](const std::string& block, const ParameterSet& vectors) { store.save_vectors(block, vectors); }};
+  const auto solves = attribute(task, *source_, cache, terminal_progress(line_.flag("quiet")));
+  end_progress();
+  record_.add_solves(solves, source_->evidence(), chain_);
+  if (top_ > 0 &&
+      std::any_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
+    store.write_scores();
+    TokenScorer scorer(task, *source_, cache);
+    auto rankings = this->rankings(folder, top_);
+    for (std::size_t i = 0; i < rankings.size(); ++i) {
+      score_tokens(rankings[i], static_cast<std::int64_t>(i / stages_.size()), stages_[i % stages_.size()], scorer);
+    }
+    keep_tokens(rankings);
+  }
+  store.finish();
+}
+
+void AttributionRun::score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const {
+  const auto& data = chain_[stage].objective.data();
+  if (!data.is_text()) {
+    return;
+  }
+  for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+    for (auto& entry : *list) {
+      const auto row = row_of(data, entry.example);
+      const auto scores = scorer.scores(stage, query, row);
+      const auto texts = data.token_texts(row);
+      for (std::size_t t = 0; scores.defined() && t < texts.size(); ++t) {
+        entry.tokens.emplace_back(texts[t], scores[static_cast<std::int64_t>(t)].item<double>());
+      }
+    }
+  }
+}
+
+void AttributionRun::keep_earlier_tokens(const fs::path& path) {
+  try {
+    if (fs::exists(path)) {
+      keep_tokens(read_rankings(path));
+    }
+  } catch (const DataError& error) {
+    warn(error.what());
+  }
+}
+
+void AttributionRun::keep_tokens(const std::vector<Ranking>& rankings) {
+  for (const auto& ranking : rankings) {
+    for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
+      for (const auto& entry : *list) {
+        tokens_[{ranking.query, ranking.stage, entry.example}] = entry.tokens;
+      }
+    }
+  }
+}
+
+}  // namespace whence::cli

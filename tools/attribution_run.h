@@ -1,0 +1,68 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cli.h"
+#include "run_record.h"
+#include "whence/attribution/attribute.h"
+#include "whence/store/ranking.h"
+
+namespace whence::cli {
+
+/// A run of an attribution command: what it was asked, and the scores that it made.
+class AttributionRun {
+ public:
+  /// Throws UsageError for flags that do not fit together, InvalidArgument for unknown names. `line` must outlive the
+  /// run.
+  explicit AttributionRun(const CommandLine& line);
+
+  /// What run() would take, measured on a few batches. Writes nothing.
+  nlohmann::ordered_json plan();
+
+  /// Scores into `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so many examples.
+  void run(const std::filesystem::path& folder, std::int64_t top = 0);
+
+  /// Ranks what run() scored.
+  std::vector<Ranking> rankings(const std::filesystem::path& folder, std::int64_t top) const;
+
+  const Chain& chain() const { return chain_; }
+  const Dataset& queries() const { return queries_; }
+  const std::vector<std::size_t>& stages() const { return stages_; }
+  RunRecord& record() { return record_; }
+  bool reused() const { return reused_; }
+  Measurement measurement() const { return measurement_; }
+
+ private:
+  void load();
+  void score(const std::filesystem::path& folder);
+  /// Fills in what each token of the ranked texts adds.
+  void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const;
+  /// An earlier ranking's, whose vectors are gone. One that cannot be read is written anew without.
+  void keep_earlier_tokens(const std::filesystem::path& path);
+  void keep_tokens(const std::vector<Ranking>& rankings);
+
+  const CommandLine& line_;
+  Pipeline pipeline_;
+  Measurement measurement_;
+  Normalization normalization_;
+  InverseOptions options_;
+  std::vector<std::size_t> stages_;
+  std::unique_ptr<Attributor> attributor_;
+  std::unique_ptr<Curvature> curvature_;
+  std::unique_ptr<Solver> solver_;
+  RunRecord record_;
+  Chain chain_;
+  Dataset queries_;
+  std::unique_ptr<ScoreSource> source_;
+  at::Tensor measurements_;
+  std::int64_t top_ = 0;
+  std::map<std::tuple<std::int64_t, std::string, std::int64_t>, std::vector<std::pair<std::string, double>>> tokens_;
+  bool reused_ = false;
+};
+
+}  // namespace whence::cli
