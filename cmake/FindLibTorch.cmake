@@ -1,9 +1,10 @@
 # Finds LibTorch by its headers and libraries and makes the target LibTorch::LibTorch.
 #
-# Torch's own package file is not used: in a CUDA build of torch it demands the CUDA toolkit, which whence does not need. Looked for,
-# in this order, taking the first of a fitting version: Torch_DIR and CMAKE_PREFIX_PATH (variables, then environment; a libtorch folder
-# or the share/cmake inside it), LibTorch_HINT, the torch of the current Python, .deps/python below this source tree, where
-# scripts/setup.sh puts one. `cmake -P FindLibTorch.cmake` says what would be taken, and fails if nothing would.
+# Torch's own package file is not used: in a CUDA build of torch it demands the CUDA toolkit, which whence does not need. WHENCE_TORCH
+# (variable or environment; a libtorch folder, the torch package of a Python, or the folder that either is in) is taken, or nothing is.
+# Without it these are looked for, in this order, taking the first of a fitting version: Torch_DIR and CMAKE_PREFIX_PATH (variables, then
+# environment; a libtorch folder or the share/cmake inside it), LibTorch_HINT, the torch of the current Python, .deps/python below this
+# source tree, where scripts/setup.sh puts one. `cmake -P FindLibTorch.cmake` says what would be taken, and fails if nothing would.
 if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
   cmake_minimum_required(VERSION 3.25)
   set(LibTorch_FIND_VERSION_RANGE 2.13...<2.14)
@@ -26,6 +27,14 @@ function(libtorch_version root version)
 endfunction()
 
 set(libtorch_roots)
+if(NOT CMAKE_SCRIPT_MODE_FILE)  # a build folder keeps it, for when it configures itself again
+  set(WHENCE_TORCH "" CACHE PATH "The LibTorch to take; empty: looked for")
+  if(DEFINED ENV{WHENCE_TORCH})
+    set(WHENCE_TORCH "$ENV{WHENCE_TORCH}" CACHE PATH "" FORCE)
+  endif()
+elseif(NOT WHENCE_TORCH)
+  set(WHENCE_TORCH "$ENV{WHENCE_TORCH}")
+endif()
 foreach(directory IN ITEMS ${Torch_DIR} $ENV{Torch_DIR})
   list(APPEND libtorch_roots ${directory}/../../.. ${directory})
 endforeach()
@@ -39,6 +48,10 @@ execute_process(  # locates the package without importing it
   OUTPUT_VARIABLE libtorch_python_root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 file(GLOB libtorch_own_root ${CMAKE_CURRENT_LIST_DIR}/../.deps/python/lib/python3*/site-packages/torch)
 list(APPEND libtorch_roots ${libtorch_python_root} ${libtorch_own_root})
+if(WHENCE_TORCH)
+  get_filename_component(libtorch_given "${WHENCE_TORCH}" ABSOLUTE)
+  set(libtorch_roots ${libtorch_given} ${libtorch_given}/libtorch ${libtorch_given}/torch)
+endif()
 
 set(LibTorch_PREFIX)
 set(LibTorch_VERSION)
@@ -57,6 +70,10 @@ foreach(root IN LISTS libtorch_roots)
   set(LibTorch_VERSION ${libtorch_this_version})
   break()
 endforeach()
+
+if(WHENCE_TORCH AND NOT LibTorch_PREFIX)
+  message(FATAL_ERROR " WHENCE_TORCH = ${WHENCE_TORCH}, expected a folder with LibTorch ${LibTorch_FIND_VERSION_RANGE}")
+endif()
 
 if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
   if(NOT LibTorch_PREFIX)
@@ -78,7 +95,7 @@ file(GLOB libtorch_gomp ${LibTorch_PREFIX}/lib/libgomp*.so*)
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(LibTorch
   REQUIRED_VARS LibTorch_PREFIX LibTorch_c10 LibTorch_torch_cpu LibTorch_torch VERSION_VAR LibTorch_VERSION HANDLE_VERSION_RANGE
-  REASON_FAILURE_MESSAGE "set Torch_DIR or CMAKE_PREFIX_PATH to a libtorch of that version, or run scripts/setup.sh, which installs one")
+  REASON_FAILURE_MESSAGE "set WHENCE_TORCH to the folder of a LibTorch or torch of that version, or run examples/quickstart.sh, which installs one")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   add_library(LibTorch::LibTorch INTERFACE IMPORTED)

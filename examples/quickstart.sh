@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # From a bare clone to a page that shows which pre-training pictures a fine-tuned classifier's predictions come from.
 # Everything is written below examples/run/. What is installed, built or trained already is not done again.
-#   WHENCE=PATH examples/quickstart.sh       with this program, nothing installed or built
+#   examples/quickstart.sh [train|rank|evaluate|report]    as far as that step; without one: all
+#   WHENCE=PATH examples/quickstart.sh                      with this program, nothing installed or built
+#   WHENCE_TORCH=PATH examples/quickstart.sh                with the LibTorch or torch in this folder, which is not fetched then
 set -euo pipefail
 cd "$(dirname "$0")/.."
+last=${1:-report}
+[[ $last =~ ^(train|rank|evaluate|report)$ ]] || { sed -n '4,6s/^# //p' "$0" >&2; exit 2; }
 
 if [[ -z ${WHENCE:-} ]]; then
   source scripts/setup.sh dataset-fashion-mnist
-  [[ -f build/release/build.ninja ]] || cmake --preset release
-  cmake --build --preset release --target whence_tool --parallel 2
+  tests=()
+  [[ -f build/release/build.ninja ]] || tests=(-DWHENCE_TESTS=OFF)  # what they need is not installed here
+  cmake --preset release "${tests[@]}"
+  cmake --build --preset release --target whence_tool --parallel "$whence_jobs"
   WHENCE=build/release/whence
 fi
 
@@ -16,6 +22,7 @@ run() {
   echo
   echo "$ whence $*"
   "$WHENCE" "$@"
+  [[ $1 != "$last" ]] || exit 0
 }
 
 pipeline=examples/quickstart.toml

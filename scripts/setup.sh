@@ -1,12 +1,17 @@
 # Sourced by tests/run.sh, .ci/run and examples/quickstart.sh: installs what is missing to build whence, and nothing else.
 #
 #   source scripts/setup.sh [PACKAGE]...      the Debian packages named are needed besides those that the build needs
+#   WHENCE_TORCH=PATH …                       takes the LibTorch, or the torch of a Python, in that folder, and fetches none
 #
-# Afterwards cmake (>= 3.25), ctest and ninja are on PATH and cmake/FindLibTorch.cmake finds a LibTorch 2.13. System packages come from
-# apt; everything else goes below .deps/ in the source tree. Takes a second when there is nothing to install.
+# Afterwards cmake (>= 3.25), ctest and ninja are on PATH, cmake/FindLibTorch.cmake finds a LibTorch 2.13, and whence_jobs is how many
+# compilations at once fit this machine. System packages come from apt; everything else goes below .deps/ in the source tree. Takes a
+# second when there is nothing to install.
 whence_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 whence_torch=2.13.0
 whence_cmake=3.31.6
+
+# One for each core and each 1.5 GB of memory.
+whence_jobs=$(awk -v cores="$(nproc)" '/^MemAvailable/ { n = int($2 / 1.5e6) } END { print (n > cores ? cores : n < 1 ? 1 : n) }' /proc/meminfo)
 
 setup_note() { echo "setup: $*"; }
 setup_fail() { echo "setup: error: $*" >&2; exit 1; }
@@ -32,7 +37,7 @@ setup_packages() {
   local log
   log=$(mktemp)
   if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-         apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+         apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"; } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     setup_fail "apt-get could not install ${missing[*]} (its last lines are above)"
   fi
@@ -73,8 +78,14 @@ setup_cmake() {  # the system's tools go before others on PATH, which may be wra
 }
 
 setup_torch() {
-  if cmake -P "$whence_root/cmake/FindLibTorch.cmake" >/dev/null 2>&1; then
+  local told
+  if told=$(cmake -P "$whence_root/cmake/FindLibTorch.cmake" 2>&1); then
     return
+  fi
+  [[ -z ${WHENCE_TORCH:-} ]] || setup_fail "$(sed -n 's/^ *\(WHENCE_TORCH = .*\)/\1/p' <<<"$told")"
+  setup_python
+  if told=$("$whence_root/.deps/python/bin/python3" "$whence_root/scripts/torch_size.py" "torch==$whence_torch" 2>/dev/null) && [[ -n $told ]]; then
+    setup_note "$told; WHENCE_TORCH=PATH takes a LibTorch or torch $whence_torch that is there, PIP_FIND_LINKS=FOLDER a wheel for CPUs (interrupt to choose)"
   fi
   setup_pip --no-deps "torch==$whence_torch"  # LibTorch is inside the wheel; what Python's torch imports is not needed
   if compgen -G "$whence_root/.deps/python/lib/python3*/site-packages/torch/lib/libtorch_cuda.so" >/dev/null; then

@@ -17,8 +17,6 @@ esac
 
 source scripts/setup.sh doctest-dev dataset-fashion-mnist
 scripts/digits.sh
-jobs=$(nproc)
-((jobs <= 2)) || jobs=$((jobs / 2))  # a compilation takes up to 1.5 GB
-cmake --preset "$preset"
-cmake --build --preset "$preset" --parallel "$jobs"
+cmake --preset "$preset" -DWHENCE_TESTS=ON  # the quickstart configures without
+cmake --build --preset "$preset" --parallel "$whence_jobs"
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j2 "${choice[@]}"

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The README's first commands as a stranger types them, on a machine that has nothing: a fresh Debian 12 (debootstrap, minbase) below
+# ${TMPDIR:-/tmp} with a clone of this tree's HEAD at this tree's path, root and no sudo. Of this machine it sees the LibTorch wheel, the
+# compiler's cache, and what its network needs. Wants root, 5 GB of disk and the network; leaves nothing behind, also when interrupted.
+#   tests/bare.sh            the quickstart, then tests/run.sh
+#   tests/bare.sh --short    the quickstart up to its first ranking
+#   tests/bare.sh --cold     the same without the compiler's cache: what a stranger waits for
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tree=$PWD
+
+commands=("examples/quickstart.sh" "tests/run.sh")
+cache=$(command -v ccache >/dev/null && ccache --get-config cache_dir || true)
+case "${1:-}" in
+  "") ;;
+  --short) commands=("examples/quickstart.sh rank") ;;
+  --cold) commands=("examples/quickstart.sh rank") cache= ;;
+  *) sed -n '5,7s/^# //p' "$0" >&2; exit 2 ;;
+esac
+
+note() { echo "bare: $*"; }
+fail() { echo "bare: error: $*" >&2; exit 1; }
+[[ $(id -u) == 0 ]] || fail "chroot and mounts need root: sudo tests/bare.sh"
+if ! command -v debootstrap >/dev/null; then
+  command -v apt-get >/dev/null || fail "debootstrap is not installed, and there is no apt-get to install it with"
+  { apt-get update -q && apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 debootstrap; } >/dev/null ||
+    fail "apt-get could not install debootstrap"
+fi
+unshare --mount --pid --fork true || fail "unshare --mount is not allowed here"
+[[ -z $(git status --porcelain --untracked-files=no) ]] || note "changes that are not committed are not in the clone"
+
+machine=$(mktemp -d)
+root=$machine/root
+job=
+clean_up() {
+  trap '' INT TERM HUP
+  if [[ -n $job ]]; then
+    kill -KILL "$job" 2>/dev/null || true
+    wait "$job" 2>/dev/null || true
+    sleep 1
+  fi
+  rm -rf --one-file-system "$machine"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Runs a command that may mount things: its mounts are seen by nobody else and end with its processes, which end with it. So nothing of
+# this machine is ever mounted where the folder is removed. In the background, because a signal is then heard at once.
+apart() {
+  unshare --mount --pid --fork --kill-child -- "$@" &
+  job=$!
+  local status=0
+  wait "$job" || status=$?
+  job=
+  return "$status"
+}
+
+note "debootstrap in $root"
+apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
+  { tail -n 20 "$machine/log" >&2; fail "debootstrap failed (its last lines are above)"; }
+git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
+git --git-dir="$root/srv/whence.git" update-ref --no-deref HEAD "$(git rev-parse HEAD)"
+mkdir "$machine/wheels"
+python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" \
+  --python-version 3.11 --only-binary=:all: "torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" ||
+  fail "pip could not download the wheel of torch"
+settings=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_FIND_LINKS=/srv/wheels)
+if [[ -n ${SSL_CERT_FILE:-} ]]; then  # a machine behind a proxy trusts what a fresh one does not
+  cp "$SSL_CERT_FILE" "$root/srv/certificates.crt"
+  settings+=(PIP_CERT=/srv/certificates.crt)
+fi
+for name in http_proxy https_proxy no_proxy; do
+  [[ -z ${!name:-} ]] || settings+=("$name=${!name}")
+done
+
+cat >"$machine/enter" <<'ENTER'
+set -euo pipefail
+root=$1 wheels=$2 cache=$3
+shift 3
+bind() { mkdir -p "$2" && mount --rbind "$1" "$2"; }
+mount -t proc proc "$root/proc"
+bind /dev "$root/dev"
+bind "$wheels" "$root/srv/wheels"
+[[ -z $cache ]] || bind "$cache" "$root/root/.cache/ccache"
+exec chroot "$root" env -i "$@"
+ENTER
+stranger() {  # types a line in the root, from the clone's folder once that is there
+  echo
+  note "\$ $1"
+  local begin=$SECONDS
+  apart bash "$machine/enter" "$root" "$machine/wheels" "$cache" "${settings[@]}" bash -c "cd '$2' && $1" </dev/null ||
+    fail "'$1' failed after $((SECONDS - begin)) s on a bare machine"
+  note "$((SECONDS - begin)) s"
+}
+
+[[ -z $cache ]] || mkdir -p "$cache"
+begin=$SECONDS
+stranger "apt-get -qq update && apt-get -qq -y install git >/dev/null 2>&1" /
+stranger "git clone -q /srv/whence.git '$tree'" /
+for command in "${commands[@]}"; do
+  stranger "$command" "$tree"
+done
+note "all of it: $((SECONDS - begin)) s"
