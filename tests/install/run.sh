@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a build of whence below a temporary prefix, then configures, builds and runs the program that the README shows against it.
+# Installs a build of whence below a temporary prefix, then configures, builds and runs the program that docs/cpp.md shows against it.
 #   tests/install/run.sh CMAKE BUILD
 set -euo pipefail
 cmake=$1 build=$2
@@ -14,8 +14,8 @@ fi
 
 # The lines of the code block that follows the marker.
 awk '/<!-- snippet: install -->/ { wanted = 1 } wanted && inside && /^```/ { exit } inside { print } wanted && /^```cpp/ { inside = 1 }' \
-  "$source_dir/../../README.md" >"$work/main.cpp"
-[[ -s $work/main.cpp ]] || { echo "README.md has no block of C++ behind <!-- snippet: install -->"; exit 1; }
+  "$source_dir/../../docs/cpp.md" >"$work/main.cpp"
+[[ -s $work/main.cpp ]] || { echo "docs/cpp.md has no block of C++ behind <!-- snippet: install -->"; exit 1; }
 (cd "$work/prefix/include" && find whence -name '*.h' | sort | sed 's/.*/#include <&>/') >"$work/every_header.cpp"
 
 cp "$source_dir/CMakeLists.txt" "$work/"
