@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
 
@@ -89,6 +91,11 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
       throw UsageError(fmt::format("{} is missing; usage: whence {} {}", name, command_, usage_));
     }
   }
+  if (values_.count("out") > 0 && !text("out").empty() &&
+      std::filesystem::exists(std::filesystem::path(text("out")) / "config.json")) {
+    throw InvalidArgument(fmt::format(
+        "--out {}: a model lies there (config.json), in whose folder nothing is written: choose another", text("out")));
+  }
   if (get<std::int64_t>("threads") < 0) {
     throw UsageError(fmt::format("--threads = {}, expected >= 0", get<std::int64_t>("threads")));
   }
@@ -118,6 +125,11 @@ RunOptions CommandLine::run_options() const {
     throw InvalidArgument(
         "--device cuda: this machine has no usable CUDA device, or this LibTorch was built without CUDA");
   }
+  options.note = [quiet = flag("quiet")](const std::string& text) {
+    if (!quiet) {
+      note(text);
+    }
+  };
   options.batch_size = get<std::int64_t>("batch-size");
   if (options.batch_size < 1) {
     throw UsageError(fmt::format("--batch-size = {}, expected >= 1", options.batch_size));

@@ -76,6 +76,8 @@ int received_signal();
 
 /// Prints `whence: warning: …` on standard error unless told before.
 void warn(const std::string& message);
+/// The same as `whence: note: …`: what was assumed, where nothing need be wrong.
+void note(const std::string& message);
 
 /// Each is a subcommand: arguments without the program's and the command's name; returns the exit status.
 int train(const std::vector<std::string>& arguments);

@@ -65,13 +65,20 @@ struct LoadedModel {
 
 /// `classes` > 0: an encoder, whose head for words need not be there.
 LoadedModel load_model(const fs::path& path, const RunOptions& options, std::int64_t classes = 0) {
-  const std::shared_ptr<Model> model = create<Model>("transformer:directory=" + path.string());
+  const std::shared_ptr<Model> model = open_model_folder(path);
   if (checkpoint_files(path).empty()) {
     throw DataError(fmt::format("{}: no weights, expected model.safetensors or its index", path.string()));
   }
   Random random(0);
   auto theta = model->initial({}, classes, random).to(options.dtype, options.device);
-  return {model, dynamic_cast<const LanguageModel*>(model.get()), std::move(theta), Tokenizer(path)};
+  const auto* language = dynamic_cast<const LanguageModel*>(model.get());
+  Tokenizer tokenizer(path);
+  for (const auto* notes : {&language->notes(), &tokenizer.notes()}) {
+    for (const auto& note : *notes) {
+      options.note(note);
+    }
+  }
+  return {model, language, std::move(theta), std::move(tokenizer)};
 }
 
 RidgeOptions ridge_options(const CommandLine& line, std::string_view given) {

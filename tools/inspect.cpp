@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "cli.h"
+#include "inspect_model.h"
 #include "result.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
@@ -135,10 +136,14 @@ bool has_ending(const fs::path& path, const std::string& ending) {
 }  // namespace
 
 int inspect(const std::vector<std::string>& arguments) {
-  CommandLine line("inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
-                   "Says what a safetensors file, a pipeline (.toml) or a result directory holds, and with --spectrum "
-                   "what the eigenvalues of a trained stage's curvature are.");
-  line.positional("PATH", "a checkpoint or data set (.safetensors), a pipeline (.toml), or the directory of a result");
+  CommandLine line(
+      "inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
+      "Says what a model's folder, a tokenizer, a safetensors file, a pipeline (.toml) or a result directory "
+      "holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
+  line.positional(
+      "PATH",
+      "a model's folder or its tokenizer.json, a checkpoint or data set (.safetensors), a pipeline (.toml), "
+      "or the directory of a result");
   add_spectrum_options(line);
   if (!line.parse(arguments)) {
     return kDone;
@@ -148,18 +153,33 @@ int inspect(const std::vector<std::string>& arguments) {
   if (line.flag("spectrum") && !has_ending(path, ".toml")) {
     throw UsageError(fmt::format("--spectrum: {} is no pipeline (.toml)", path.string()));
   }
-  if (fs::is_directory(path)) {
+  if (fs::is_directory(path) && fs::exists(path / "config.json")) {
+    out = inspect_model(path);
+  } else if (fs::is_directory(path) && fs::exists(path / "tokenizer.json")) {
+    out = inspect_tokenizer(path);
+  } else if (fs::is_directory(path)) {
+    if (!fs::exists(path / "run.json")) {
+      throw InvalidArgument(fmt::format(
+          "{}: expected a folder with a config.json (a model) or a run.json (the result of whence rank or score)",
+          path.string()));
+    }
     out = inspect_result(path);
+  } else if (path.filename() == "config.json") {
+    out = inspect_model(path.parent_path().empty() ? "." : path.parent_path());
+  } else if (has_ending(path, "tokenizer.json")) {
+    out = inspect_tokenizer(path);
   } else if (has_ending(path, ".toml")) {
     const Pipeline pipeline(path, line.run_options());
     out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
   } else if (has_ending(path, ".safetensors")) {
     out = inspect_safetensors(path);
   } else {
-    throw InvalidArgument(
-        fmt::format("{}: expected a .safetensors file, a pipeline (.toml) or a result directory{}", path.string(),
-                    fs::exists(path) ? "; for other data sets name them in a pipeline and inspect that"
-                                     : ", and there is no such file"));
+    throw InvalidArgument(fmt::format(
+        "{}: expected a model's folder, a tokenizer.json, a .safetensors file, a pipeline (.toml) or a result "
+        "directory{}",
+        path.string(),
+        fs::exists(path) ? "; for other data sets name them in a pipeline and inspect that"
+                         : ", and there is no such file"));
   }
   if (line.flag("json")) {
     fmt::print("{}\n", out.dump(2));

@@ -59,6 +59,7 @@ void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
   }
   files.insert(files.end(), queries.files().begin(), queries.files().end());
   add_inputs(files);
+  json_["notes"] = pipeline.notes();
 }
 
 void RunRecord::add_inputs(const std::vector<fs::path>& files) {

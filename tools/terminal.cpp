@@ -112,12 +112,20 @@ Progress terminal_progress(bool quiet) {
   };
 }
 
-void warn(const std::string& message) {
+namespace {
+
+void tell(const char* kind, const std::string& message) {
   static std::set<std::string> told;
   if (told.insert(message).second) {
     end_progress();
-    std::fprintf(stderr, "whence: warning: %s\n", message.c_str());
+    std::fprintf(stderr, "whence: %s: %s\n", kind, message.c_str());
   }
 }
+
+}  // namespace
+
+void warn(const std::string& message) { tell("warning", message); }
+
+void note(const std::string& message) { tell("note", message); }
 
 }  // namespace whence::cli

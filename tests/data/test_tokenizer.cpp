@@ -115,6 +115,62 @@ TEST_CASE("pairs of texts, with and without special tokens") {
   CHECK(gpt2.types == std::vector{0, 1});
 }
 
+TEST_CASE("settings beside a tokenizer.json are followed as by AutoTokenizer: make_settings.py") {
+  const auto rows = json::parse(read_text(fs::path(WHENCE_TESTS) / "data/tokenizer_settings.json"));
+  CHECK(rows.size() > 30);
+  for (const auto& row : rows) {
+    const Scratch scratch;
+    CAPTURE(row.dump());
+    fs::copy(kFolder / (row[0].get<std::string>() + ".json"), scratch / "tokenizer.json");
+    const char* const names[] = {"config.json", "tokenizer_config.json", "special_tokens_map.json",
+                                 "added_tokens.json"};
+    for (std::size_t i = 0; i < 4; ++i) {
+      if (!row[i + 1].is_null()) {
+        scratch.put(names[i], row[i + 1].dump());
+      }
+    }
+    const Tokenizer tokenizer(scratch.folder());
+    for (const auto& text : row[5]) {
+      CHECK(json(tokenizer.encode(text[0].get<std::string>()).ids).dump() == text[1].dump());
+    }
+  }
+}
+
+TEST_CASE("add_bos_token and add_eos_token, which versions of transformers follow or not, are followed and said") {
+  const Scratch scratch;
+  fs::copy(kFolder / "llama2.json", scratch / "tokenizer.json");
+  const auto ids = [&](const char* settings) {
+    scratch.put("tokenizer_config.json", settings);
+    return Tokenizer(scratch.folder()).encode("a").ids;
+  };
+  const auto plain = ids("{}");
+  REQUIRE(plain.size() == 2);
+  CHECK(plain[0] == 1);
+  CHECK(ids(R"({"add_bos_token": false})") == std::vector{plain[1]});
+  CHECK(ids(R"({"add_eos_token": true, "eos_token": "</s>"})") == std::vector{plain[0], plain[1], 2});
+  CHECK(ids(R"({"add_bos_token": true})") == plain);
+  CHECK(Tokenizer(scratch.folder()).notes().empty());
+  scratch.put("tokenizer_config.json", R"({"add_bos_token": false})");
+  const auto notes = Tokenizer(scratch.folder()).notes();
+  REQUIRE(notes.size() == 1);
+  CHECK(notes[0].find("add_bos_token = false and add_eos_token = false are followed, as by transformers 4") !=
+        notes[0].npos);
+  CHECK_MESSAGE_HOLDS(DataError, "add_eos_token = true, but no eos_token is named", ids(R"({"add_eos_token": true})"));
+  CHECK_MESSAGE_HOLDS(DataError, "add_bos_token", ids(R"({"add_bos_token": "yes"})"));
+  const auto two = [&](const char* settings) {
+    scratch.put("tokenizer_config.json", settings);
+    return Tokenizer(scratch.folder()).encode("a", "a").ids;
+  };
+  CHECK(two(R"({"add_bos_token": false})") == std::vector{plain[1], plain[1]});
+  fs::copy(kFolder / "bert-cased.json", scratch / "tokenizer.json", fs::copy_options::overwrite_existing);
+  scratch.put("config.json", R"({"model_type": "bert"})");
+  scratch.put("tokenizer_config.json", "{}");
+  const Tokenizer bert(scratch.folder());
+  REQUIRE(!bert.notes().empty());
+  CHECK(bert.notes()[0].find("no do_lower_case, so it is true as in transformers' BertTokenizer, though tokenizer.json "
+                             "says false") != std::string::npos);
+}
+
 TEST_CASE("ids, tokens and roles") {
   const Scratch scratch;
   fs::copy(kFolder / "bert-cased.json", scratch / "tokenizer.json");

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <string_view>
 #include <vector>
 
 #include "whence/core/error.h"
@@ -76,10 +77,28 @@ class MappedFile : public FileBytes {
   std::size_t size_ = 0;
 };
 
+/// Where large files are kept elsewhere, a clone without them has a few lines of text in their place.
+void check_no_pointer(const fs::path& path, std::span<const std::byte> bytes) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+  if (text.starts_with("version https://git-lfs.github.com/spec/")) {
+    const auto size = text.find("\nsize ");
+    const auto count = size == text.npos ? "" : text.substr(size + 6, text.find('\n', size + 6) - size - 6);
+    throw DataError(
+        fmt::format("{}: a Git LFS pointer to {} bytes, not the file itself: run `git lfs pull` in its folder, or "
+                    "download it again",
+                    path.string(), count.empty() ? "unknown many" : count));
+  }
+  if (text.starts_with("/annex/objects/")) {
+    throw DataError(
+        fmt::format("{}: a git-annex pointer, not the file itself: run `git annex get` on it", path.string()));
+  }
+}
+
 class InflatedFile : public FileBytes {
  public:
   explicit InflatedFile(const fs::path& path) {
     const MappedFile packed(path);  // names a missing file before zlib does
+    check_no_pointer(path, packed.bytes());
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
     if (!file) {
       fail("read", path, errno);
@@ -118,7 +137,9 @@ std::shared_ptr<const FileBytes> open_bytes(const fs::path& path) {
   if (path.extension() == ".gz") {
     return std::make_shared<InflatedFile>(path);
   }
-  return std::make_shared<MappedFile>(path);
+  auto file = std::make_shared<MappedFile>(path);
+  check_no_pointer(path, file->bytes());
+  return file;
 }
 
 std::string read_text(const fs::path& path) {

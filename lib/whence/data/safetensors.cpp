@@ -21,6 +21,7 @@ namespace {
 constexpr std::uint64_t kLengthBytes = 8;              // the file starts with its header's length, little-endian
 constexpr std::uint64_t kLongestHeader = 100'000'000;  // the format's own limit
 constexpr const char* kMetadata = "__metadata__";
+constexpr const char* kCutShort = ": the file is cut short; copy or download it again";
 
 struct Dtype {
   std::string_view name;
@@ -40,6 +41,29 @@ std::string dtype_names() {
 
 [[noreturn]] void damaged(const fs::path& path, const std::string& what) {
   throw DataError(fmt::format("{}: {}", path.string(), what));
+}
+
+/// What a file that is no safetensors looks like; empty where it looks like nothing known.
+std::string_view looks_like(std::span<const std::byte> bytes) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 64));
+  static constexpr std::pair<std::string_view, std::string_view> kBeginnings[] = {
+      {"PK\x03\x04", "a zip archive, as PyTorch's .pt, .pth and .bin are"},
+      {"\x80\x02", "a Python pickle"},
+      {"\x80\x03", "a Python pickle"},
+      {"\x80\x04", "a Python pickle"},
+      {"\x80\x05", "a Python pickle"},
+      {"\x89HDF", "an HDF5 file, as Keras' .h5 are"},
+      {"GGUF", "a GGUF file, as llama.cpp has them"},
+      {"\x93NUMPY", "a NumPy array"},
+      {"\x1f\x8b", "a gzip stream: its name must end in .gz"},
+      {"<", "a page of HTML or XML: a download that failed"},
+      {"{", "JSON"}};
+  for (const auto& [beginning, name] : kBeginnings) {
+    if (text.starts_with(beginning)) {
+      return name;
+    }
+  }
+  return {};
 }
 
 /// The header and where the tensors' bytes begin.
@@ -81,12 +105,16 @@ Header read_header(const fs::path& path, std::span<const std::byte> bytes) {
   }
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kLengthBytes);
+  const bool opens = bytes.size() > kLengthBytes && std::to_integer<char>(bytes[kLengthBytes]) == '{';
+  if (const auto kind = looks_like(bytes); !kind.empty() && !opens) {
+    damaged(path, fmt::format("this is {}; expected a safetensors file", kind));
+  }
   if (length > kLongestHeader) {
     damaged(path, fmt::format("header length {} at byte 0, expected at most {}", length, kLongestHeader));
   }
   if (length > bytes.size() - kLengthBytes) {
-    damaged(path,
-            fmt::format("header length {} at byte 0, but only {} bytes follow", length, bytes.size() - kLengthBytes));
+    damaged(path, fmt::format("header length {} at byte 0, but only {} bytes follow{}", length,
+                              bytes.size() - kLengthBytes, opens ? kCutShort : ""));
   }
   Header header{parse_header_text(path, {reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length}),
                 kLengthBytes + length};
@@ -160,8 +188,9 @@ Entry read_entry(const fs::path& path, const std::string& name, const json& valu
   }
   const auto offsets = read_sizes(path, name, value, "data_offsets");
   if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_bytes) {
-    damaged(path, fmt::format("tensor \"{}\": data_offsets [{}], expected two in order within the {} bytes of data",
-                              name, fmt::join(offsets, ", "), data_bytes));
+    const bool cut = offsets.size() == 2 && offsets[0] <= offsets[1] && offsets[1] - offsets[0] == *bytes;
+    damaged(path, fmt::format("tensor \"{}\": data_offsets [{}], expected two in order within the {} bytes of data{}",
+                              name, fmt::join(offsets, ", "), data_bytes, cut ? kCutShort : ""));
   }
   entry.begin = offsets[0];
   entry.end = offsets[1];

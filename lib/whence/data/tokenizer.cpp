@@ -14,6 +14,7 @@
 #include "whence/data/detail/tokenizer/normalizers.h"
 #include "whence/data/detail/tokenizer/post_processors.h"
 #include "whence/data/detail/tokenizer/pre_tokenizers.h"
+#include "whence/data/detail/tokenizer/settings.h"
 #include "whence/data/detail/tokenizer/unicode.h"
 #include "whence/data/detail/tokenizer/word_cache.h"
 
@@ -26,8 +27,6 @@ template <class Read>
 auto read_stage(const Component& file, const char* key, Read&& read) {
   return file.has(key) ? read(file.object(key)) : decltype(read(file)){};
 }
-
-constexpr std::array<std::string_view, 7> kRoles = {"bos", "eos", "unk", "pad", "mask", "cls", "sep"};
 
 /// What special tokens are called where no file gives them roles.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kConventions{{{"bos", "<s>"},
@@ -44,31 +43,13 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kConvent
                                                                                       {"sep", "[SEP]"},
                                                                                       {"sep", "</s>"}}};
 
-/// The tokens that the files beside a tokenizer.json give roles to.
-std::map<std::string, std::string, std::less<>> read_roles(const fs::path& folder) {
-  std::map<std::string, std::string, std::less<>> roles;
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    if (!fs::exists(folder / name)) {
-      continue;
-    }
-    const auto json = read_json(folder / name);
-    const Component file(json, (folder / name).string());
-    for (const auto role : kRoles) {
-      const auto key = fmt::format("{}_token", role);
-      if (file.has(key.c_str())) {
-        const auto& value = file.value(key.c_str());
-        roles.emplace(role, value.is_object() ? file.object(key.c_str()).text("content") : file.text(key.c_str()));
-      }
-    }
-  }
-  return roles;
-}
-
 }  // namespace
 
 class Tokenizer::Impl {
  public:
   explicit Impl(const fs::path& path) : Impl(path, read_json(path)) {}
+
+  const std::vector<std::string>& notes() const { return settings_.notes; }
 
   Encoding encode(std::span<const std::string_view> texts, bool add_special_tokens) const {
     std::vector<EncodedPart> parts;
@@ -121,10 +102,11 @@ class Tokenizer::Impl {
   }
 
   std::optional<std::int32_t> special(std::string_view role) const {
-    if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end()) {
-      throw InvalidArgument(unknown_name("role", role, {kRoles.begin(), kRoles.end()}));
+    if (std::find(std::begin(kTokenizerRoles), std::end(kTokenizerRoles), role) == std::end(kTokenizerRoles)) {
+      throw InvalidArgument(unknown_name("role", role, {std::begin(kTokenizerRoles), std::end(kTokenizerRoles)}));
     }
-    if (const auto found = roles_.find(role); found != roles_.end()) {
+    const auto& roles = settings_.roles;
+    if (const auto found = roles.find(role); found != roles.end()) {
       return id(found->second);
     }
     for (const auto& [known, name] : kConventions) {
@@ -136,8 +118,9 @@ class Tokenizer::Impl {
   }
 
  private:
-  Impl(const fs::path& path, const nlohmann::json& json) {
+  Impl(const fs::path& path, nlohmann::json json) {
     const Component file(json, path.string());
+    settings_ = apply_settings(json, path.parent_path());
     normalizers_ = read_stage(file, "normalizer", read_normalizer);
     pre_tokenizers_ = read_stage(file, "pre_tokenizer", read_pre_tokenizer);
     model_ = read_model(file.object("model"));
@@ -145,11 +128,14 @@ class Tokenizer::Impl {
     decoders_ = read_stage(file, "decoder", read_decoder);
     decodes_ = file.has("decoder");
     if (file.has("added_tokens")) {
-      added_ = AddedTokens(file.objects("added_tokens"), model_->vocabulary(), [&](std::string content) {
-        AlignedText text(content, {0, static_cast<std::uint32_t>(content.size())});
-        normalize(text);
-        return std::string(text.bytes());
-      });
+      added_ = AddedTokens(
+          file.objects("added_tokens"), model_->vocabulary(),
+          [&](std::string content) {
+            AlignedText text(content, {0, static_cast<std::uint32_t>(content.size())});
+            normalize(text);
+            return std::string(text.bytes());
+          },
+          !settings_.split_special_tokens);
     }
     if (!pre_tokenizers_.empty() && pre_tokenizers_.back()->spells_bytes() && model_->read_bytes()) {
       pre_tokenizers_.pop_back();
@@ -160,9 +146,8 @@ class Tokenizer::Impl {
         margins_.push_back(margins_of(model_->vocabulary().token(token_id)));
       }
     }
-    roles_ = read_roles(path.parent_path());
     if (!model_->unknown_token().empty()) {
-      roles_.emplace("unk", model_->unknown_token());
+      settings_.roles.emplace("unk", model_->unknown_token());
     }
   }
 
@@ -246,7 +231,7 @@ class Tokenizer::Impl {
   bool decodes_ = false;  // whether there is a decoder, even one of no stages
   AddedTokens added_;
   std::vector<Margins> margins_;  // of each token of the model; empty where no stage trims
-  std::map<std::string, std::string, std::less<>> roles_;
+  TokenizerSettings settings_;
   mutable WordCaches caches_;
 };
 
@@ -265,6 +250,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   return impl_->decode(ids, skip_special_tokens);
 }
 
+const std::vector<std::string>& Tokenizer::notes() const { return impl_->notes(); }
 std::int64_t Tokenizer::size() const { return impl_->size(); }
 std::optional<std::int32_t> Tokenizer::id(std::string_view token) const { return impl_->id(token); }
 std::string_view Tokenizer::token(std::int32_t id) const { return impl_->token(id); }

@@ -32,9 +32,13 @@ struct Encoding {
 /// Immutable, cheap to copy, and safe to use from several threads.
 class Tokenizer {
  public:
-  /// `path` is a tokenizer.json or the directory that holds one. tokenizer_config.json and special_tokens_map.json
-  /// beside it are read for special(). Throws DataError naming the file, the component and what was expected.
+  /// `path` is a tokenizer.json or the directory that holds one. tokenizer_config.json, special_tokens_map.json,
+  /// added_tokens.json and config.json beside it are followed as transformers' AutoTokenizer follows them. Throws
+  /// DataError naming the file, the component and what was expected.
   explicit Tokenizer(const std::filesystem::path& path);
+
+  /// A line for each setting of those files that was followed though tokenizer.json says otherwise, or that was not.
+  const std::vector<std::string>& notes() const;
 
   /// Throws DataError naming the byte when a text is not UTF-8, and when a text has a word that the vocabulary cannot
   /// spell and there is no unknown token.

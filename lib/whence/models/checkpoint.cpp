@@ -8,6 +8,8 @@
 
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
+#include "whence/models/detail/hugging_face.h"
+#include "whence/models/detail/model_folder.h"
 #include "whence/models/language_model.h"
 
 namespace whence {
@@ -52,27 +54,37 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
 }
 
 std::vector<fs::path> checkpoint_files(const fs::path& checkpoint) {
-  std::vector<fs::path> out;
-  if (fs::is_directory(checkpoint)) {
-    for (const auto& entry : fs::directory_iterator(checkpoint)) {
-      const auto name = entry.path().filename().string();
-      if (name.starts_with("model") && name.find(".safetensors") != name.npos && !name.ends_with(".part")) {
-        out.push_back(entry.path());
-      }
-    }
-    std::sort(out.begin(), out.end());
-  } else if (fs::exists(checkpoint)) {
-    out.push_back(checkpoint);
+  if (!fs::is_directory(checkpoint)) {
+    return fs::exists(checkpoint) ? std::vector{checkpoint} : std::vector<fs::path>{};
+  }
+  auto out = detail::weight_files(checkpoint);
+  if (const auto index = checkpoint / "model.safetensors.index.json";
+      fs::exists(index) && !fs::exists(checkpoint / "model.safetensors")) {
+    out.push_back(index);
   }
   return out;
 }
 
-ParameterSet read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,
-                             const std::string& where) {
-  if (model != nullptr && fs::is_directory(checkpoint)) {
-    return model->read_directory(checkpoint, expected);
+bool is_whence_checkpoint(const fs::path& checkpoint) {
+  if (fs::is_directory(checkpoint)) {
+    return detail::is_by_whence(checkpoint);
   }
-  return fit_checkpoint(expected, read_safetensors(checkpoint), where);
+  return fs::exists(checkpoint) && read_safetensors_metadata(checkpoint).count("tuning") > 0;
+}
+
+NamedTensors read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,
+                             const Renaming& rename, const std::string& where) {
+  if (model != nullptr && fs::is_directory(checkpoint)) {
+    return {model->read_directory(checkpoint, expected), {}};
+  }
+  auto found = read_safetensors(checkpoint);
+  std::string note;
+  if (!is_whence_checkpoint(checkpoint)) {
+    auto named = with_expected_names(expected, found, rename, /*by_shape=*/model == nullptr, where);
+    found = std::move(named.tensors);
+    note = std::move(named.note);
+  }
+  return {fit_checkpoint(expected, found, where), std::move(note)};
 }
 
 }  // namespace whence

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
+#include "whence/models/naming.h"
 
 namespace whence {
 
@@ -14,12 +15,16 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
 
 class LanguageModel;
 
-/// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory.
+/// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory. Throws DataError where
+/// a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
 
-/// Reads `expected` from a safetensors file or, with a `model` of texts, from a Hugging Face directory, which may hold
-/// more of the model.
-ParameterSet read_checkpoint(const std::filesystem::path& checkpoint, const LanguageModel* model,
-                             const ParameterSet& expected, const std::string& where);
+/// Whether `whence train` wrote it, so that it may write it again.
+bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
+
+/// Reads `expected` from a safetensors file, whose names may be another program's (naming.h), or, with a `model` of
+/// texts, from a Hugging Face directory, which may hold more of the model.
+NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const LanguageModel* model,
+                             const ParameterSet& expected, const Renaming& rename, const std::string& where);
 
 }  // namespace whence

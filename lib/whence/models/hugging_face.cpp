@@ -12,6 +12,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
+#include "whence/models/detail/model_folder.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
@@ -19,43 +20,16 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kHead = "head.";
-constexpr std::array kTokenizerFiles = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-    "vocab.txt",      "tokenizer.model",       "generation_config.json"};
-
-/// The files that hold the weights: one, or the shards that the index names.
-std::vector<fs::path> weight_files(const fs::path& directory) {
-  const auto single = directory / "model.safetensors", index = directory / "model.safetensors.index.json";
-  if (fs::exists(single)) {
-    return {single};
-  }
-  if (!fs::exists(index)) {
-    throw DataError(fmt::format(
-        "{}: no model.safetensors and no model.safetensors.index.json (weights in other formats can run code: convert "
-        "them)",
-        directory.string()));
-  }
-  const auto table = read_json(index);
-  if (!table.is_object() || !table.contains("weight_map") || !table["weight_map"].is_object()) {
-    throw DataError(fmt::format("{}: no weight_map", index.string()));
-  }
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : table["weight_map"].items()) {
-    if (!file.is_string() || fs::path(file.get<std::string>()).has_parent_path()) {
-      throw DataError(
-          fmt::format("{}: tensor \"{}\" is in {}, expected a file's name", index.string(), tensor, file.dump()));
-    }
-    if (names.insert(file.get<std::string>()).second && !fs::exists(directory / file.get<std::string>())) {
-      throw DataError(fmt::format("{}: the shard {}, which holds \"{}\", is missing", index.string(),
-                                  file.get<std::string>(), tensor));
-    }
-  }
-  std::vector<fs::path> out;
-  for (const auto& name : names) {
-    out.push_back(directory / name);
-  }
-  return out;
-}
+constexpr std::array kTokenizerFiles = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "vocab.txt",
+                                        "tokenizer.model",
+                                        "generation_config.json",
+                                        "chat_template.jinja"};
 
 /// What checkpoints hold besides parameters, and other tasks' heads.
 bool is_ignored(const std::string& name, const FamilyNames& names) {
@@ -74,6 +48,11 @@ bool is_ignored(const std::string& name, const FamilyNames& names) {
   return std::any_of(kHeads.begin(), kHeads.end(), begins);
 }
 
+/// Whether what the weights call the classifier is one of tokens or of choices.
+bool has_other_head(const TransformerConfig& config) {
+  return config.architecture.ends_with("ForTokenClassification") || config.architecture.ends_with("ForMultipleChoice");
+}
+
 /// Names of norms in checkpoints of before 2020.
 std::string modern(std::string name) {
   for (const auto& [old_end, end] : {std::pair(".gamma", ".weight"), std::pair(".beta", ".bias")}) {
@@ -86,12 +65,8 @@ std::string modern(std::string name) {
 
 }  // namespace
 
-bool has_weights(const fs::path& directory) {
-  return fs::exists(directory / "model.safetensors") || fs::exists(directory / "model.safetensors.index.json");
-}
-
-std::map<std::string, at::Tensor> read_weights(const fs::path& directory, const TransformerConfig& config,
-                                               const std::vector<DeclaredParameter>& declared) {
+std::map<std::string, at::Tensor> read_weights(const std::vector<fs::path>& files, const TransformerConfig& config,
+                                               const std::vector<DeclaredParameter>& declared, Heads heads) {
   const auto& prefix = config.names.prefix;
   std::map<std::string, const DeclaredParameter*> by_stored_name;
   for (const auto& parameter : declared) {
@@ -101,13 +76,16 @@ std::map<std::string, at::Tensor> read_weights(const fs::path& directory, const 
     }
     by_stored_name[std::move(stored)] = &parameter;
   }
+  const auto decoder_bias = config.names.head_bias.empty() ? "" : config.names.head + ".bias";
   std::map<std::string, at::Tensor> out;
-  for (const auto& file : weight_files(directory)) {
+  for (const auto& file : files) {
     const auto tensors = read_safetensors(file);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const auto& name = tensors.names()[i];
       const auto& value = tensors.values()[i];
-      const auto found = by_stored_name.find(modern(name));
+      // the bias of the words is there under one of two names, or both; then transformers adds this one
+      const bool is_decoder_bias = !decoder_bias.empty() && name == decoder_bias;
+      const auto found = by_stored_name.find(is_decoder_bias ? config.names.head_bias : modern(name));
       if (found == by_stored_name.end()) {
         if (is_ignored(name, config.names)) {
           continue;
@@ -116,9 +94,16 @@ std::map<std::string, at::Tensor> read_weights(const fs::path& directory, const 
                                     file.string(), name, config.family, config.layers));
       }
       const auto& parameter = *found->second;
+      if (parameter.name.starts_with(kHead) && has_other_head(config)) {
+        continue;
+      }
       if (value.sizes() != at::IntArrayRef(parameter.shape)) {
-        throw DataError(fmt::format("{}: tensor \"{}\" has shape [{}], expected [{}] by config.json", file.string(),
-                                    name, fmt::join(value.sizes(), ", "), fmt::join(parameter.shape, ", ")));
+        if (heads == Heads::kThatFit && parameter.name.starts_with(kHead)) {
+          continue;
+        }
+        throw DataError(fmt::format("{}: tensor \"{}\" has shape [{}], expected [{}] by {}", file.string(), name,
+                                    fmt::join(value.sizes(), ", "), fmt::join(parameter.shape, ", "),
+                                    parameter.name.starts_with(kHead) ? "the data's classes" : "config.json"));
       }
       if (!value.is_floating_point()) {
         throw DataError(fmt::format("{}: tensor \"{}\" has dtype {}, expected a floating one", file.string(), name,
@@ -127,22 +112,71 @@ std::map<std::string, at::Tensor> read_weights(const fs::path& directory, const 
       if (!at::isfinite(value).all().item<bool>()) {
         throw DataError(fmt::format("{}: tensor \"{}\" holds NaN or infinity", file.string(), name));
       }
-      out[parameter.name] = value;
+      if (is_decoder_bias || name == found->first || out.count(parameter.name) == 0) {
+        out[parameter.name] = value;
+      }
     }
   }
   return out;
 }
 
+bool has_own_head(const std::vector<fs::path>& files, const TransformerConfig& config) {
+  at::Tensor head, tokens;
+  const auto& names = config.names;
+  for (const auto& file : files) {
+    const auto tensors = read_safetensors(file);
+    const auto take = [&](const std::string& name, at::Tensor& into) {
+      if (tensors.contains(name)) {
+        into = tensors.at(name);
+      }
+    };
+    take(names.head + ".weight", head);
+    take(names.tokens + ".weight", tokens);
+    take(names.prefix + names.tokens + ".weight", tokens);
+  }
+  return head.defined() && tokens.defined() && !(head.sizes() == tokens.sizes() && at::equal(head, tokens));
+}
+
+std::int64_t class_outputs(const std::vector<fs::path>& files, const TransformerConfig& config) {
+  if (has_other_head(config)) {
+    return 0;
+  }
+  for (const auto& file : files) {
+    const auto tensors = read_safetensors(file);
+    if (const auto name = config.names.classifier + ".weight"; tensors.contains(name)) {
+      return tensors.at(name).size(0);
+    }
+  }
+  return 0;
+}
+
+bool is_by_whence(const fs::path& directory) {
+  const auto weights = directory / "model.safetensors";
+  return fs::exists(weights) && read_safetensors_metadata(weights).count("whence") > 0;
+}
+
 void write_hugging_face(const fs::path& directory, const fs::path& source, const TransformerConfig& config,
                         const ParameterSet& theta, const std::vector<std::string>& classes) {
-  fs::create_directories(directory);
+  const bool fresh = !fs::exists(directory) || fs::is_empty(directory);
+  if (!fresh && !is_by_whence(directory)) {
+    throw InvalidArgument(
+        fmt::format("{}: holds files that whence did not write, and is left as it is: name another "
+                    "folder, or an empty one",
+                    directory.string()));
+  }
+  const fs::path part = directory.string() + ".part";  // complete before anything appears under its name
+  fs::remove_all(part);
+  fs::create_directories(part);
   auto description = config.json;
   const bool classifies = !theta.select(kHead).empty();
   description["architectures"] =
       json::array({classifies ? config.architecture_of_classes : config.architecture_of_tokens});
   description.erase("torch_dtype");
   description["dtype"] = "float32";
-  description.erase("num_labels");
+  description["tie_word_embeddings"] = config.tied;
+  for (const char* key : {"num_labels", "id2label", "label2id", "problem_type"}) {
+    description.erase(key);
+  }
   if (classifies) {
     const auto outputs = theta.at(fmt::format("{}{}.weight", kHead, config.names.classifier)).size(0);
     description["id2label"] = description["label2id"] = json::object();
@@ -159,13 +193,25 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
     stored.add(name.starts_with(kHead) ? name.substr(kHead.size()) : name,
                theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
   }
-  write_text(directory / "config.json", description.dump(2) + "\n");
+  write_text(part / "config.json", description.dump(2) + "\n");
   for (const char* name : kTokenizerFiles) {
-    if (fs::exists(source / name) && fs::absolute(source) != fs::absolute(directory)) {
-      fs::copy_file(source / name, directory / name, fs::copy_options::overwrite_existing);
+    if (fs::exists(source / name)) {
+      fs::copy_file(source / name, part / name);
     }
   }
-  write_safetensors(directory / "model.safetensors", stored, {{"format", "pt"}});  // last: its presence says complete
+  write_safetensors(part / "model.safetensors", stored, {{"format", "pt"}, {"whence", "1"}});
+  if (fresh) {
+    fs::rename(part, directory);
+    return;
+  }
+  fs::remove(directory / "model.safetensors");  // its presence says complete
+  for (const auto& entry : fs::directory_iterator(part)) {
+    if (entry.path().filename() != "model.safetensors") {
+      fs::rename(entry.path(), directory / entry.path().filename());
+    }
+  }
+  fs::rename(part / "model.safetensors", directory / "model.safetensors");
+  fs::remove_all(part);
 }
 
 }  // namespace whence::detail

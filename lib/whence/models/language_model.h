@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,11 @@ class LanguageModel {
   virtual bool causal() const = 0;
   /// The directory that describes it: config.json, and where it has them tokenizer.json and weights.
   virtual const std::filesystem::path& directory() const = 0;
+  /// The outputs of the classification head that a folder's weights hold, by its config.json: LABEL_0, LABEL_1, …
+  /// where that names none; empty where no such head is there. Throws DataError where it names another number of them.
+  virtual std::vector<std::string> class_names(const std::filesystem::path& folder) const = 0;
+  /// A line for each thing that was assumed about its files and that their owner should know.
+  virtual const std::vector<std::string>& notes() const = 0;
 
   /// The residual stream at every token, after the embeddings (layer 0) and after each block, without the final norm:
   /// for each of `layers` a tensor [R T, width].
@@ -70,9 +76,15 @@ class LanguageModel {
   /// what config.json says, or a tensor is none of such a model's.
   virtual ParameterSet read_directory(const std::filesystem::path& path, const ParameterSet& expected) const = 0;
   /// Writes config.json, model.safetensors and copies of the tokenizer's files, as transformers reads them. `classes`
-  /// names the outputs of a classification head. Files appear whole or not at all.
+  /// names the outputs of a classification head. The folder appears complete or not at all. Throws InvalidArgument where
+  /// it holds what whence did not write: that is left as it is.
   virtual void write_directory(const std::filesystem::path& path, const ParameterSet& theta,
                                const std::vector<std::string>& classes) const = 0;
 };
+
+class Model;
+/// The model, which is a LanguageModel, that a folder in Hugging Face layout describes: the "transformer" of the
+/// registry, whatever the folder is called. An adapter beside the weights is an error unless it is to be ignored.
+std::unique_ptr<Model> open_model_folder(const std::filesystem::path& directory, bool ignore_adapter = false);
 
 }  // namespace whence

@@ -10,6 +10,7 @@
 #include "whence/core/error.h"
 #include "whence/models/detail/attention.h"
 #include "whence/models/detail/hugging_face.h"
+#include "whence/models/detail/model_folder.h"
 #include "whence/models/detail/transformer_config.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
@@ -21,11 +22,13 @@ namespace {
 
 struct TransformerOptions {
   std::string directory;
+  std::string adapter = "refuse";
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("directory", self.directory, AnyText{},
           "holds config.json; weights there are where training starts, else it starts at random");
+    field("adapter", self.adapter, OneOf{"refuse|ignore"}, "what to do where an adapter lies beside the weights");
   }
 };
 
@@ -50,6 +53,20 @@ class Transformer : public Model, public LanguageModel {
       throw InvalidArgument("transformer: option directory is missing, expected a folder with a config.json");
     }
     config_ = detail::read_transformer_config(directory_);
+    notes_ = config_.notes;
+    if (options.adapter == "refuse") {
+      detail::check_no_adapter(directory_);
+    } else {
+      notes_.push_back(fmt::format("{}: the adapter there is ignored, as asked", directory_.string()));
+    }
+    files_ = detail::weight_files(directory_);
+    if (config_.tied && detail::has_own_head(files_, config_)) {
+      config_.tied = false;
+      notes_.push_back(
+          fmt::format("{}: config.json ties the head to the embedding, but {}.weight there is another: it is used, as "
+                      "transformers 5 does (4 ties them)",
+                      directory_.string(), config_.names.head));
+    }
   }
 
   bool takes_texts() const override { return true; }
@@ -64,16 +81,13 @@ class Transformer : public Model, public LanguageModel {
       throw InvalidArgument("transformer: expected texts, got inputs that are numbers");
     }
     const auto declared = declare(outputs);
-    std::map<std::string, at::Tensor> stored;
-    if (detail::has_weights(directory_)) {
-      stored = detail::read_weights(directory_, config_, declared);
-    }
+    const auto stored = detail::read_weights(files_, config_, declared, detail::Heads::kThatFit);
     ParameterSet theta;
     for (const auto& parameter : declared) {
       const auto found = stored.find(parameter.name);
       if (found != stored.end()) {
         theta.add(parameter.name, found->second);
-      } else if (stored.empty() || parameter.name.starts_with("head.")) {
+      } else if (files_.empty() || parameter.name.starts_with("head.")) {
         theta.add(parameter.name, fresh(parameter, random));
       } else {
         throw_missing(directory_, parameter.name);
@@ -83,7 +97,15 @@ class Transformer : public Model, public LanguageModel {
   }
 
   ParameterSet read_directory(const fs::path& path, const ParameterSet& expected) const override {
-    const auto stored = detail::read_weights(path, config_, declare(classes_of(expected)));
+    const auto files = detail::weight_files(path);
+    if (files.empty()) {
+      throw DataError(fmt::format("{}: no weights, expected model.safetensors or its index", path.string()));
+    }
+    if (path.lexically_normal() != directory_.lexically_normal()) {
+      detail::check_no_adapter(path);
+      check_same(path, files);
+    }
+    const auto stored = detail::read_weights(files, config_, declare(classes_of(expected)), detail::Heads::kAll);
     TensorList values;
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const auto found = stored.find(expected.names()[i]);
@@ -95,6 +117,18 @@ class Transformer : public Model, public LanguageModel {
     return expected.with(std::move(values));
   }
 
+  std::vector<std::string> class_names(const fs::path& folder) const override {
+    const auto files = detail::weight_files(folder);
+    const auto config = detail::read_transformer_config(folder);
+    const auto outputs = detail::class_outputs(files, config);
+    if (outputs > 0 && outputs != static_cast<std::int64_t>(config.classes.size())) {
+      throw DataError(fmt::format("{}: id2label names {} classes, but the head in {} has {} outputs",
+                                  (folder / "config.json").string(), config.classes.size(), folder.string(), outputs));
+    }
+    return outputs > 0 ? config.classes : std::vector<std::string>{};
+  }
+  const std::vector<std::string>& notes() const override { return notes_; }
+
   void write_directory(const fs::path& path, const ParameterSet& theta,
                        const std::vector<std::string>& classes) const override {
     detail::write_hugging_face(path, directory_, config_, theta, classes);
@@ -105,7 +139,7 @@ class Transformer : public Model, public LanguageModel {
     const auto& text = *batch.text;
     at::Tensor out;
     if (classes_of(theta) > 0) {
-      out = class_outputs(theta, x, answer_places(text), tape);
+      out = class_outputs(theta, x, answer_places(batch), tape);
     } else if (text.asked.defined()) {
       out = vocabulary_outputs(theta, x.index_select(0, text.asked), tape, one_row_each(text.asked))
                 .index_select(1, text.words);
@@ -166,6 +200,19 @@ class Transformer : public Model, public LanguageModel {
  private:
   [[noreturn]] static void throw_missing(const fs::path& path, const std::string& name) {
     throw DataError(fmt::format("{}: tensor \"{}\" is missing", path.string(), name));
+  }
+
+  /// Weights of another folder are only right where its config.json describes the same computation.
+  void check_same(const fs::path& path, const std::vector<fs::path>& files) const {
+    if (!fs::exists(path / "config.json")) {
+      return;
+    }
+    auto other = detail::read_transformer_config(path);
+    other.tied = other.tied && !detail::has_own_head(files, other);
+    if (const auto difference = detail::difference_of(config_, other); !difference.empty()) {
+      throw DataError(fmt::format("{}: another model than in {}: {}", (path / "config.json").string(),
+                                  directory_.string(), difference));
+    }
   }
 
   void check_layers(const std::vector<std::int64_t>& layers) const {
@@ -440,12 +487,19 @@ class Transformer : public Model, public LanguageModel {
     return x;
   }
 
-  /// Where a head of classes reads: the last token that has seen all, or the first.
-  at::Tensor answer_places(const TokenLayout& text) const {
+  /// Where a head of classes reads: the last token, but for those that are the padding's, or the first.
+  at::Tensor answer_places(const Batch& batch) const {
+    const auto& places = batch.text->tokens.places;  // [B, T], -1 behind a text's end
     if (!config_.causal) {
-      return text.tokens.places.select(1, 0);
+      return places.select(1, 0);
     }
-    return text.tokens.places.gather(1, (text.lengths - 1).unsqueeze(1)).squeeze(1);
+    auto last = batch.text->lengths - 1;
+    if (config_.pad_token >= 0) {
+      const auto tokens = batch.inputs.flatten().index_select(0, places.clamp_min(0).flatten()).view_as(places);
+      const auto counts = places.ge(0).logical_and(tokens.ne(config_.pad_token));
+      last = (counts * at::arange(places.size(1), places.options())).amax(1);
+    }
+    return places.gather(1, last.unsqueeze(1)).squeeze(1);
   }
 
   /// Rows that are examples, each read at one place.
@@ -487,6 +541,8 @@ class Transformer : public Model, public LanguageModel {
 
   fs::path directory_;
   detail::TransformerConfig config_;
+  std::vector<fs::path> files_;  // that hold weights; empty: there are none
+  std::vector<std::string> notes_;
 };
 
 }  // namespace
@@ -498,6 +554,10 @@ KeyValueCache KeyValueCache::first(std::int64_t tokens) const {
     out.values.push_back(values[l].narrow(2, 0, tokens));
   }
   return out;
+}
+
+std::unique_ptr<Model> open_model_folder(const fs::path& directory, bool ignore_adapter) {
+  return std::make_unique<Transformer>(TransformerOptions{directory.string(), ignore_adapter ? "ignore" : "refuse"});
 }
 
 WHENCE_METHOD(Model, transformer, Transformer, TransformerOptions)

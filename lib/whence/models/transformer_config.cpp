@@ -4,83 +4,31 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
-#include <numbers>
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
+#include "whence/models/detail/config_file.h"
+#include "whence/models/detail/config_keys.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
 namespace {
 using nlohmann::json;
 
-/// config.json with messages that name the file and the key.
-class Config {
- public:
-  Config(fs::path path, json values) : path_(std::move(path)), values_(std::move(values)) {}
-
-  const json& values() const { return values_; }
-  bool has(const char* key) const { return values_.contains(key) && !values_[key].is_null(); }
-
-  std::int64_t count(const char* key) const {
-    if (!has(key) || !values_[key].is_number_integer() || values_[key].get<std::int64_t>() < 1 ||
-        values_[key].get<std::int64_t>() > INT32_MAX) {
-      fail(key, "a whole number >= 1");
-    }
-    return values_[key];
-  }
-  std::int64_t count(const char* key, std::int64_t otherwise) const { return has(key) ? count(key) : otherwise; }
-  double number(const char* key, double otherwise) const { return number_in(values_, key, otherwise); }
-  double number_in(const json& table, const char* key, double otherwise) const {
-    if (!table.contains(key) || table[key].is_null()) {
-      return otherwise;
-    }
-    if (!table[key].is_number() || !std::isfinite(table[key].get<double>())) {
-      throw DataError(fmt::format("{}: {} = {}, expected a number", path_.string(), key, table[key].dump()));
-    }
-    return table[key];
-  }
-  bool flag(const char* key, bool otherwise) const {
-    if (!has(key)) {
-      return otherwise;
-    }
-    if (!values_[key].is_boolean()) {
-      fail(key, "true or false");
-    }
-    return values_[key];
-  }
-  std::string text(const char* key, const std::string& otherwise) const {
-    if (!has(key)) {
-      return otherwise;
-    }
-    if (!values_[key].is_string()) {
-      fail(key, "a text");
-    }
-    return values_[key];
-  }
-  [[noreturn]] void fail(const char* key, const std::string& expected) const {
-    throw DataError(fmt::format("{}: {} = {}, expected {}", path_.string(), key,
-                                has(key) ? values_[key].dump() : "missing", expected));
-  }
-  void expect(const char* key, bool holds, const std::string& expected) const {
-    if (!holds) {
-      fail(key, expected);
-    }
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-  json values_;
-};
-
-std::string activation_of(const Config& config, const char* key, const std::string& otherwise) {
-  static const std::map<std::string, std::string> known = {
-      {"gelu", "gelu"},           {"gelu_new", "gelu-tanh"}, {"gelu_pytorch_tanh", "gelu-tanh"},
-      {"gelu_fast", "gelu-tanh"}, {"relu", "relu"},          {"silu", "silu"},
-      {"swish", "silu"},          {"tanh", "tanh"},          {"quick_gelu", "quick-gelu"}};
+std::string activation_of(const ConfigFile& config, const char* key, const std::string& otherwise) {
+  static const std::map<std::string, std::string> known = {{"gelu", "gelu"},
+                                                           {"gelu_new", "gelu-tanh"},
+                                                           {"gelu_pytorch_tanh", "gelu-tanh"},
+                                                           {"gelu_fast", "gelu-tanh"},
+                                                           {"relu", "relu"},
+                                                           {"silu", "silu"},
+                                                           {"swish", "silu"},
+                                                           {"tanh", "tanh"},
+                                                           {"quick_gelu", "quick-gelu"},
+                                                           {"gelu_python", "gelu"},
+                                                           {"gelu_accurate", "gelu-tanh"},
+                                                           {"gelu_python_tanh", "gelu-tanh"}};
   const auto word = config.text(key, otherwise);
   const auto found = known.find(word);
   if (found == known.end()) {
@@ -93,76 +41,61 @@ std::string activation_of(const Config& config, const char* key, const std::stri
   return found->second;
 }
 
-/// Both ways in which transformers writes it: rope_theta and rope_scaling, or rope_parameters with all.
-Rotary read_rotary(const Config& config, std::int64_t head_width, std::int64_t context) {
-  Rotary out;
-  json scaling = json::object();
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (config.has(key)) {
-      config.expect(key, config.values()[key].is_object(), "a table or null");
-      scaling = config.values()[key];
+/// Not a token where null, absent or negative.
+std::int64_t pad_token_of(const ConfigFile& config) {
+  if (!config.has("pad_token_id")) {
+    return -1;
+  }
+  config.expect("pad_token_id", config.values()["pad_token_id"].is_number_integer(), "a token's number or null");
+  return std::max<std::int64_t>(config.values()["pad_token_id"].get<std::int64_t>(), -1);
+}
+
+/// The outputs of a classification head, by their numbers in id2label.
+std::vector<std::string> read_classes(const ConfigFile& config) {
+  if (!config.has("id2label")) {
+    std::vector<std::string> out;
+    for (std::int64_t c = 0; c < config.count("num_labels", 2); ++c) {
+      out.push_back(fmt::format("LABEL_{}", c));
     }
+    return out;
   }
-  out.base =
-      config.number_in(scaling, "rope_theta", config.number("rope_theta", config.number("rotary_emb_base", 1e4)));
-  const double part = config.number_in(scaling, "partial_rotary_factor",
-                                       config.number("partial_rotary_factor", config.number("rotary_pct", 1)));
-  out.width = static_cast<std::int64_t>(static_cast<double>(head_width) * part);
-  out.original_context = context;
-  for (const char* key : {"type", "rope_type"}) {
-    if (scaling.contains(key) && scaling[key].is_string()) {
-      out.scaling = scaling[key];
-    }
-  }
-  const std::vector<std::string> known = {"default", "linear", "dynamic", "llama3", "yarn"};
-  if (std::find(known.begin(), known.end(), out.scaling) == known.end()) {
-    throw DataError(fmt::format("{}: rope_scaling type = \"{}\", expected one of {}", config.path().string(),
-                                out.scaling, fmt::join(known, ", ")));
-  }
-  if (out.width < 2 || out.width % 2 != 0 || out.base <= 1) {
-    throw DataError(
-        fmt::format("{}: rotary positions over {} of a head's dimensions with base {}, expected an even "
-                    "number >= 2 and a base > 1",
-                    config.path().string(), out.width, out.base));
-  }
-  out.factor = config.number_in(scaling, "factor", 1);
-  out.low_frequency = config.number_in(scaling, "low_freq_factor", out.low_frequency);
-  out.high_frequency = config.number_in(scaling, "high_freq_factor", out.high_frequency);
-  out.beta_fast = config.number_in(scaling, "beta_fast", out.beta_fast);
-  out.beta_slow = config.number_in(scaling, "beta_slow", out.beta_slow);
-  out.truncate = !scaling.contains("truncate") || scaling["truncate"] != false;
-  out.original_context = static_cast<std::int64_t>(
-      config.number_in(scaling, "original_max_position_embeddings", static_cast<double>(context)));
-  if (out.factor < 1 || out.original_context < 1) {
-    throw DataError(fmt::format("{}: rope_scaling factor = {}, original_max_position_embeddings = {}, expected >= 1",
-                                config.path().string(), out.factor, out.original_context));
-  }
-  if (out.scaling == "yarn") {
-    const auto magnitude = [](double factor, double times) {
-      return factor <= 1 ? 1 : 0.1 * times * std::log(factor) + 1;
-    };
-    const double once = config.number_in(scaling, "mscale", 0), all = config.number_in(scaling, "mscale_all_dim", 0);
-    const double own =
-        once > 0 && all > 0 ? magnitude(out.factor, once) / magnitude(out.factor, all) : magnitude(out.factor, 1);
-    out.attention_factor = config.number_in(scaling, "attention_factor", own);
+  const auto& table = config.values()["id2label"];
+  config.expect("id2label", table.is_object() && !table.empty(), "a table of names by number");
+  std::vector<std::string> out(table.size());
+  for (std::size_t c = 0; c < out.size(); ++c) {
+    const auto found = table.find(std::to_string(c));
+    config.expect("id2label", found != table.end(), fmt::format("the numbers 0 to {}", table.size() - 1));
+    out[c] = found->is_string() ? found->get<std::string>() : found->dump();
+    config.expect("id2label",
+                  std::find(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(c), out[c]) ==
+                      out.begin() + static_cast<std::ptrdiff_t>(c),
+                  "a name of its own for each number");
   }
   return out;
 }
 
-void read_common(const Config& config, TransformerConfig& out) {
+void read_common(const ConfigFile& config, TransformerConfig& out) {
   out.vocabulary = config.count("vocab_size");
   out.initial_deviation = config.number("initializer_range", 0.02);
+  out.pad_token = pad_token_of(config);
+  out.classes = read_classes(config);
+  out.problem_type = config.text("problem_type", "");
+  if (config.has("architectures")) {
+    const auto& list = config.values()["architectures"];
+    config.expect("architectures", list.is_array() && (list.empty() || list[0].is_string()), "a list of names");
+    out.architecture = list.empty() ? "" : list[0].get<std::string>();
+  }
 }
 
 /// The keys that every family but GPT-2 shares.
-void read_sizes(const Config& config, TransformerConfig& out) {
+void read_sizes(const ConfigFile& config, TransformerConfig& out) {
   out.width = config.count("hidden_size");
   out.layers = config.count("num_hidden_layers");
   out.heads = config.count("num_attention_heads");
   out.inner = config.count("intermediate_size");
 }
 
-TransformerConfig read_gpt2(const Config& config) {
+TransformerConfig read_gpt2(const ConfigFile& config) {
   TransformerConfig out;
   out.names = {.prefix = "transformer.",
                .tokens = "wte",
@@ -187,7 +120,6 @@ TransformerConfig read_gpt2(const Config& config) {
                .head_bias = "",
                .class_dense = "",
                .classifier = "score"};
-  config.expect("add_cross_attention", !config.flag("add_cross_attention", false), "false");
   out.width = config.count("n_embd");
   out.layers = config.count("n_layer");
   out.heads = config.count("n_head");
@@ -205,7 +137,7 @@ TransformerConfig read_gpt2(const Config& config) {
   return out;
 }
 
-TransformerConfig read_gpt_neox(const Config& config) {
+TransformerConfig read_gpt_neox(const ConfigFile& config) {
   TransformerConfig out;
   out.names = {.prefix = "gpt_neox.",
                .tokens = "embed_in",
@@ -239,16 +171,45 @@ TransformerConfig read_gpt_neox(const Config& config) {
   out.fused = FusedOrder::kHeads;
   out.query_bias = out.attention_out_bias = config.flag("attention_bias", true);
   out.rotary = read_rotary(config, out.width / out.heads, out.context);
-  if (!config.has("rotary_pct") && !config.has("rope_parameters") && !config.has("partial_rotary_factor")) {
-    out.rotary.width = out.width / out.heads / 4;  // transformers' default
-  }
   out.architecture_of_tokens = "GPTNeoXForCausalLM";
   out.architecture_of_classes = "GPTNeoXForSequenceClassification";
   return out;
 }
 
+/// Of each block of a Mistral or Qwen2: how far back it looks, 0 for all the way.
+std::vector<std::int64_t> read_windows(const ConfigFile& config, const std::string& family, std::int64_t layers) {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(layers), 0);
+  constexpr std::int64_t kIfAbsent = 4096;
+  const bool slides = family == "mistral" || (family == "qwen2" && config.flag("use_sliding_window", false));
+  const auto window = !slides                                      ? 0
+                      : config.has("sliding_window")               ? config.count("sliding_window")
+                      : config.values().contains("sliding_window") ? 0
+                                                                   : kIfAbsent;
+  if (family == "mistral") {
+    out.assign(out.size(), window);
+  } else if (family == "qwen2" && config.has("layer_types")) {
+    const auto& types = config.values()["layer_types"];
+    config.expect("layer_types", types.is_array() && types.size() == out.size(),
+                  fmt::format("a list of {} words", layers));
+    for (std::size_t l = 0; l < out.size(); ++l) {
+      config.expect("layer_types",
+                    types[l] == "full_attention" || types[l] == "attention" || types[l] == "sliding_attention",
+                    "full_attention or sliding_attention for each layer");
+      config.expect("layer_types", types[l] != "sliding_attention" || window > 0,
+                    "no sliding_attention without use_sliding_window = true and a sliding_window");
+      out[l] = types[l] == "sliding_attention" ? window : 0;
+    }
+  } else if (family == "qwen2" && window > 0) {
+    const auto first = config.number("max_window_layers", 28);
+    for (std::size_t l = 0; l < out.size(); ++l) {
+      out[l] = static_cast<double>(l) >= first ? window : 0;
+    }
+  }
+  return out;
+}
+
 /// Llama, and with other defaults Mistral and Qwen2.
-TransformerConfig read_llama(const Config& config) {
+TransformerConfig read_llama(const ConfigFile& config) {
   TransformerConfig out;
   out.names = {.prefix = "model.",
                .tokens = "embed_tokens",
@@ -275,7 +236,10 @@ TransformerConfig read_llama(const Config& config) {
                .classifier = "score"};
   const auto family = config.text("model_type", "");
   read_sizes(config, out);
-  out.key_heads = config.count("num_key_value_heads", family == "mistral" ? 8 : out.heads);
+  // null is one for each head; what transformers takes where the key is absent is another thing
+  const std::int64_t key_heads_if_absent = family == "mistral" ? 8 : family == "qwen2" ? 32 : out.heads;
+  out.key_heads = config.count("num_key_value_heads",
+                               config.values().contains("num_key_value_heads") ? out.heads : key_heads_if_absent);
   out.head_width = config.count("head_dim", out.width / out.heads);
   out.context = config.count("max_position_embeddings");
   out.activation = activation_of(config, "hidden_act", "silu");
@@ -286,15 +250,7 @@ TransformerConfig read_llama(const Config& config) {
   out.attention_out_bias = family == "llama" && config.flag("attention_bias", false);
   out.mlp_bias = family == "llama" && config.flag("mlp_bias", false);
   out.rotary = read_rotary(config, out.head_width, out.context);
-  if (family == "mistral" && config.has("sliding_window")) {
-    out.windows.assign(static_cast<std::size_t>(out.layers), config.count("sliding_window"));
-  }
-  if (family == "qwen2" && config.flag("use_sliding_window", false) && config.has("sliding_window")) {
-    out.windows.assign(static_cast<std::size_t>(out.layers), 0);
-    for (auto l = config.count("max_window_layers", out.layers); l < out.layers; ++l) {
-      out.windows[static_cast<std::size_t>(l)] = config.count("sliding_window");
-    }
-  }
+  out.windows = read_windows(config, family, out.layers);
   const std::string name = family == "llama" ? "Llama" : family == "mistral" ? "Mistral" : "Qwen2";
   out.architecture_of_tokens = name + "ForCausalLM";
   out.architecture_of_classes = name + "ForSequenceClassification";
@@ -302,7 +258,7 @@ TransformerConfig read_llama(const Config& config) {
 }
 
 /// BERT, and with other names of its heads and another numbering of positions RoBERTa.
-TransformerConfig read_bert(const Config& config) {
+TransformerConfig read_bert(const ConfigFile& config) {
   TransformerConfig out;
   const bool roberta = config.text("model_type", "") == "roberta";
   const std::string prefix = roberta ? "roberta." : "bert.";
@@ -329,9 +285,6 @@ TransformerConfig read_bert(const Config& config) {
                .head_bias = roberta ? "lm_head.bias" : "cls.predictions.bias",
                .class_dense = roberta ? "classifier.dense" : "bert.pooler.dense",
                .classifier = roberta ? "classifier.out_proj" : "classifier"};
-  config.expect("position_embedding_type", config.text("position_embedding_type", "absolute") == "absolute",
-                "absolute");
-  config.expect("is_decoder", !config.flag("is_decoder", false), "false");
   read_sizes(config, out);
   out.activation = activation_of(config, "hidden_act", "gelu");
   out.epsilon = config.number("layer_norm_eps", 1e-12);
@@ -339,15 +292,14 @@ TransformerConfig read_bert(const Config& config) {
   out.causal = false;
   out.post_norm = true;
   out.type_count = config.count("type_vocab_size", 2);
-  const auto pad = roberta ? (config.has("pad_token_id") ? config.values()["pad_token_id"].get<std::int64_t>() : 1) : 0;
-  out.position_offset = roberta ? pad + 1 : 0;
+  out.position_offset = roberta ? (config.has("pad_token_id") ? pad_token_of(config) : 1) + 1 : 0;
   out.context = config.count("max_position_embeddings") - out.position_offset;
   out.architecture_of_tokens = roberta ? "RobertaForMaskedLM" : "BertForMaskedLM";
   out.architecture_of_classes = roberta ? "RobertaForSequenceClassification" : "BertForSequenceClassification";
   return out;
 }
 
-using Reader = TransformerConfig (*)(const Config&);
+using Reader = TransformerConfig (*)(const ConfigFile&);
 const std::map<std::string, Reader>& families() {
   static const std::map<std::string, Reader> table = {
       {"gpt2", read_gpt2},   {"gpt_neox", read_gpt_neox}, {"llama", read_llama}, {"mistral", read_llama},
@@ -359,11 +311,12 @@ const std::map<std::string, Reader>& families() {
 
 TransformerConfig read_transformer_config(const fs::path& directory) {
   const auto path = directory / "config.json";
-  const auto values = read_json(path);
+  auto values = read_json(path);
   if (!values.is_object()) {
     throw DataError(fmt::format("{}: expected a JSON object", path.string()));
   }
-  const Config config(path, values);
+  take_other_spellings(values, path);
+  const ConfigFile config(path, values);
   const auto family = config.text("model_type", "");
   const auto found = families().find(family);
   if (found == families().end()) {
@@ -374,8 +327,10 @@ TransformerConfig read_transformer_config(const fs::path& directory) {
     throw DataError(fmt::format("{}: model_type = \"{}\" is not supported, expected one of {}", path.string(), family,
                                 fmt::join(known, ", ")));
   }
+  check_config_keys(config, family);
   auto out = found->second(config);
   out.family = family;
+  out.notes = notes_on_keys(config, family);
   read_common(config, out);
   out.key_heads = out.key_heads > 0 ? out.key_heads : out.heads;
   if (out.head_width == 0) {
@@ -397,51 +352,38 @@ TransformerConfig read_transformer_config(const fs::path& directory) {
   return out;
 }
 
-std::vector<double> rotary_frequencies(const Rotary& rotary, std::int64_t context, std::int64_t length) {
-  const auto width = static_cast<double>(rotary.width);
-  double base = rotary.base;
-  if (rotary.scaling == "dynamic" && length > context) {
-    const double stretch =
-        rotary.factor * static_cast<double>(length) / static_cast<double>(context) - (rotary.factor - 1);
-    base *= std::pow(stretch, width / (width - 2));
-  }
-  std::vector<double> out;
-  for (std::int64_t i = 0; i < rotary.width / 2; ++i) {
-    out.push_back(std::pow(base, -2 * static_cast<double>(i) / width));
-  }
-  const auto original = static_cast<double>(rotary.original_context);
-  if (rotary.scaling == "linear") {
-    for (auto& f : out) {
-      f /= rotary.factor;
-    }
-  } else if (rotary.scaling == "llama3") {  // long waves are stretched, short ones not, those between in part
-    for (auto& f : out) {
-      const double waves = original * f / (2 * std::numbers::pi);
-      if (waves < rotary.low_frequency) {
-        f /= rotary.factor;
-      } else if (waves <= rotary.high_frequency) {
-        const double smooth = (waves - rotary.low_frequency) / (rotary.high_frequency - rotary.low_frequency);
-        f = (1 - smooth) * f / rotary.factor + smooth * f;
-      }
-    }
-  } else if (rotary.scaling == "yarn") {
-    const auto dimension = [&](double turns) {
-      return width * std::log(original / (turns * 2 * std::numbers::pi)) / (2 * std::log(base));
-    };
-    double low = dimension(rotary.beta_fast), high = dimension(rotary.beta_slow);
-    if (rotary.truncate) {
-      low = std::floor(low);
-      high = std::ceil(high);
-    }
-    low = std::max(low, 0.0);
-    high = std::min(high, width - 1);
-    high = low == high ? high + 0.001 : high;
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
-      out[i] = out[i] / rotary.factor * ramp + out[i] * (1 - ramp);
+std::string difference_of(const TransformerConfig& a, const TransformerConfig& b) {
+  const auto facts = [](const TransformerConfig& c) {
+    const auto& r = c.rotary;
+    return std::vector<std::pair<const char*, std::string>>{
+        {"model_type", c.family},
+        {"the vocabulary", std::to_string(c.vocabulary)},
+        {"the context", std::to_string(c.context)},
+        {"the width", std::to_string(c.width)},
+        {"the layers", std::to_string(c.layers)},
+        {"the heads", fmt::format("{}, {} for keys, of {}", c.heads, c.key_heads, c.head_width)},
+        {"the inner width", std::to_string(c.inner)},
+        {"the activation", c.activation},
+        {"tie_word_embeddings", fmt::format("{}", c.tied)},
+        {"parallel attention and mlp", fmt::format("{}", c.parallel)},
+        {"biases", fmt::format("{} {} {}", c.query_bias, c.attention_out_bias, c.mlp_bias)},
+        {"the scale of attention", fmt::format("{} {}", c.scale_by_layer, c.scale_attention)},
+        {"the norms' epsilon", fmt::format("{}", c.epsilon)},
+        {"the first position", std::to_string(c.position_offset)},
+        {"the token types", std::to_string(c.type_count)},
+        {"pad_token_id", std::to_string(c.pad_token)},
+        {"rotary positions",
+         fmt::format("{} {} {} {} {} {} {} {} {} {} {}", r.width, r.base, r.scaling, r.factor, r.low_frequency,
+                     r.high_frequency, r.beta_fast, r.beta_slow, r.attention_factor, r.truncate, r.original_context)},
+        {"how far back layers look", fmt::format("{}", fmt::join(c.windows, " "))}};
+  };
+  const auto of_a = facts(a), of_b = facts(b);
+  for (std::size_t i = 0; i < of_a.size(); ++i) {
+    if (of_a[i].second != of_b[i].second) {
+      return fmt::format("{}: {}, expected {}", of_a[i].first, of_b[i].second, of_a[i].second);
     }
   }
-  return out;
+  return {};
 }
 
 }  // namespace whence::detail

@@ -13,6 +13,7 @@
 #include "whence/data/safetensors.h"
 #include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
+#include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/trajectory.h"
 
 namespace whence {
@@ -94,6 +95,24 @@ class Table {
     return value;
   }
 
+  /// A table of names by name; empty where absent.
+  Renaming renaming(const std::string& key) const {
+    Renaming out;
+    if (!json_.contains(key)) {
+      return out;
+    }
+    const auto& value = json_.at(key);
+    const auto is_text = [](const nlohmann::json& to) { return to.is_string(); };
+    if (!value.is_object() || !std::all_of(value.begin(), value.end(), is_text)) {
+      throw InvalidArgument(
+          fmt::format("{}: {} = {}, expected {{ \"NAME IN THE FILE\" = \"NAME HERE\" }}", where_, key, value.dump()));
+    }
+    for (const auto& [from, to] : value.items()) {
+      out[from] = to.get<std::string>();
+    }
+    return out;
+  }
+
   std::int64_t count(const std::string& key) const {
     if (!json_.contains(key)) {
       return 0;
@@ -137,8 +156,9 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
                                                  ? json["name"].get<std::string>()
                                                  : std::to_string(number + 1));
-  const Table table(json, where,
-                    {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint"});
+  const Table table(
+      json, where,
+      {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
   if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
@@ -150,7 +170,11 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   out.optimizer = table.text("optimizer", out.optimizer);
   out.weight_decay = table.at_least_zero("weight-decay");
   out.snapshots = table.count("snapshots");
-  out.checkpoint = folder / table.text("checkpoint");
+  out.rename = table.renaming("rename");
+  out.checkpoint = (folder / table.text("checkpoint")).lexically_normal();
+  if (!out.checkpoint.has_filename()) {  // run/finetune/
+    out.checkpoint = out.checkpoint.parent_path();
+  }
   try {  // a misspelt method is found before any data is read
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
     find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
@@ -293,23 +317,31 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path
 }
 
 void Pipeline::read_model(const nlohmann::json& json) {
-  const Table table(json, "[model]", {"spec", "checkpoint", "tokenizer"});
+  const Table table(json, "[model]", {"spec", "checkpoint", "tokenizer", "adapter"});
   if (json.contains("spec") == json.contains("checkpoint")) {
     throw InvalidArgument("[model]: expected one of the keys \"spec\" and \"checkpoint\"");
   }
   if (json.contains("spec")) {
     model_spec_ = table.text("spec");
+    model_ = create<Model>(model_spec_);
   } else {
     const auto directory = path_.parent_path() / table.text("checkpoint");
+    const auto adapter = table.text("adapter", "refuse");
+    if (adapter != "refuse" && adapter != "ignore") {
+      throw InvalidArgument(fmt::format("[model]: adapter = \"{}\", expected refuse or ignore", adapter));
+    }
     model_spec_ = "transformer:directory=" + directory.string();
+    model_ = open_model_folder(directory, adapter == "ignore");
   }
-  model_ = create<Model>(model_spec_);
   language_model_ = dynamic_cast<const LanguageModel*>(model_.get());
   if (language_model_ == nullptr) {
     if (json.contains("tokenizer")) {
       throw InvalidArgument("[model]: tokenizer is for a model of texts");
     }
     return;
+  }
+  for (const auto& text : language_model_->notes()) {
+    note(text);
   }
   reading_ = TextReading{nullptr, language_model_->vocabulary(), language_model_->context()};
   auto tokenizer = language_model_->directory() / "tokenizer.json";
@@ -318,7 +350,19 @@ void Pipeline::read_model(const nlohmann::json& json) {
   }
   if (json.contains("tokenizer") || fs::exists(tokenizer)) {
     reading_->tokenizer = std::make_shared<const Tokenizer>(tokenizer);
+    for (const auto& text : reading_->tokenizer->notes()) {
+      note(text);
+    }
     tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
+  }
+}
+
+void Pipeline::note(const std::string& text) const {
+  if (std::find(notes_.begin(), notes_.end(), text) == notes_.end()) {
+    notes_.push_back(text);
+    if (options_.note) {
+      options_.note(text);
+    }
   }
 }
 
@@ -452,9 +496,15 @@ Chain Pipeline::load(std::size_t count) const {
                                   description.checkpoint.string(), path_.string()));
     }
     auto stage = untrained(i, chain);
-    stage.theta = read_checkpoint(description.checkpoint, language_model_, stage.objective.trained(),
-                                  fmt::format("{} (stage {})", description.checkpoint.string(), description.name))
-                      .values();
+    const auto read =
+        read_checkpoint(description.checkpoint, language_model_, stage.objective.trained(), description.rename,
+                        fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
+    stage.theta = read.tensors.values();
+    if (!read.note.empty()) {
+      note(language_model_ != nullptr ? read.note
+                                      : fmt::format("{}; files do not tell activations: this is {}", read.note,
+                                                    resolved_spec<Model>(model_spec_)));
+    }
     const auto remedy = fmt::format("run whence train {} --stage {} --force", path_.string(), description.name);
     stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
     chain.push_back(std::move(stage));
@@ -464,6 +514,11 @@ Chain Pipeline::load(std::size_t count) const {
 
 TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) const {
   const auto& description = stages_.at(stage);
+  const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
+  detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
+  if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
+    note(fmt::format("{}: no weights there, so stage {} starts at random", model_folder.string(), description.name));
+  }
   auto fresh = untrained(stage, load(stage));
   const auto settings =
       fmt::format("{} {} {} {} decay {} seed {} dtype {} examples {} snapshots {}", model_spec_, description.tuning,

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "whence/models/language_model.h"
+#include "whence/models/naming.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -17,6 +19,7 @@ struct RunOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
   std::int64_t batch_size = 1024;
+  std::function<void(const std::string&)> note = {};  ///< Told each line of Pipeline::notes() as it comes up.
 };
 
 /// What a pipeline file says of one stage.
@@ -29,6 +32,7 @@ struct StageDescription {
   double weight_decay = 0;
   std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
   std::filesystem::path checkpoint;
+  Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
 };
 
 /// How far one stage came in training.
@@ -61,6 +65,9 @@ class Pipeline {
   /// run/pretrain.safetensors.
   std::vector<std::filesystem::path> snapshot_files(std::size_t stage) const;
 
+  /// What was assumed about files from elsewhere and their owner should know, a line each, as it has come up so far.
+  const std::vector<std::string>& notes() const { return notes_; }
+
   /// Whether a stage's result is there.
   bool is_trained(std::size_t stage) const;
 
@@ -77,11 +84,13 @@ class Pipeline {
   Chain load(std::size_t count) const;
 
   /// Trains one stage on the loaded stages before it and writes its snapshots and its checkpoint. Interrupted work goes
-  /// on from CHECKPOINT.unfinished, which is written when `progress` throws.
+  /// on from CHECKPOINT.unfinished, which is written when `progress` throws. Throws InvalidArgument where the
+  /// checkpoint would lie in the model's own folder or in place of something that whence did not write.
   TrainingSummary train(std::size_t stage, const Progress& progress) const;
 
  private:
   void read_model(const nlohmann::json& json);
+  void note(const std::string& text) const;
   Stage untrained(std::size_t stage, const Chain& before) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, const std::vector<std::string>& classes) const;
 
@@ -96,6 +105,7 @@ class Pipeline {
   std::filesystem::path tokenizer_;
   std::optional<TextReading> reading_;  ///< For a model of texts.
   mutable std::map<std::size_t, Dataset> data_;
+  mutable std::vector<std::string> notes_;
 };
 
 }  // namespace whence

@@ -36,6 +36,10 @@ struct Rotary {
   std::int64_t original_context = 0;
 };
 
+class ConfigFile;
+/// Both ways in which transformers writes it: rope_theta and rope_scaling, or rope_parameters with all.
+Rotary read_rotary(const ConfigFile& config, std::int64_t head_width, std::int64_t context);
+
 /// A transformer as config.json describes it. One description serves every family: what differs is a value here.
 struct TransformerConfig {
   std::string family;  ///< model_type
@@ -55,12 +59,22 @@ struct TransformerConfig {
   std::int64_t position_offset = 0, type_count = 0;
   Rotary rotary;
   std::vector<std::int64_t> windows;  ///< Of each block: keys that a place may look back at, itself included; 0: all.
+  std::int64_t pad_token = -1;        ///< A head of classes reads the last token that is not this one; -1: the last.
   std::string architecture_of_tokens, architecture_of_classes;  ///< transformers' classes.
+  std::string architecture;  ///< Of the folder's own weights; empty where it does not say.
+  std::string problem_type;  ///< Of its classification head: "" or transformers' word.
+  std::vector<std::string>
+      classes;  ///< The outputs of that head by id2label, in order; LABEL_0, … where it names none.
+  std::vector<std::string> notes;  ///< A line for each thing in the file that is read otherwise than one may think.
   nlohmann::json json;
 };
 
 /// Reads config.json of a directory. Throws DataError naming the file, the key, its value and what is supported.
 TransformerConfig read_transformer_config(const std::filesystem::path& directory);
+
+/// What is computed otherwise by two descriptions, with both values; empty where nothing is. Classes and their number
+/// do not count.
+std::string difference_of(const TransformerConfig& a, const TransformerConfig& b);
 
 /// Frequencies of the rotary positions of a text of `length` tokens, [width / 2].
 std::vector<double> rotary_frequencies(const Rotary& rotary, std::int64_t context, std::int64_t length);

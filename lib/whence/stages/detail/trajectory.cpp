@@ -46,7 +46,8 @@ ParameterSet strip(const ParameterSet& set, std::string_view prefix) {
 
 fs::path snapshot_path(const fs::path& checkpoint, std::int64_t number) {
   auto path = checkpoint;
-  return path.replace_filename(fmt::format("{}.snapshot-{}.safetensors", checkpoint.stem().string(), number));
+  const auto name = checkpoint.extension() == ".safetensors" ? checkpoint.stem() : checkpoint.filename();
+  return path.replace_filename(fmt::format("{}.snapshot-{}.safetensors", name.string(), number));
 }
 
 SnapshotWriter::SnapshotWriter(const Stage& stage, std::vector<fs::path> files, std::vector<std::int64_t> iterations,

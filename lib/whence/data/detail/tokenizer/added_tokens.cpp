@@ -15,7 +15,7 @@ char32_t character_at(std::string_view text, std::size_t at) { return next_chara
 }  // namespace
 
 AddedTokens::AddedTokens(const std::vector<Component>& list, const Vocabulary& vocabulary,
-                         const std::function<std::string(std::string)>& normalize) {
+                         const std::function<std::string(std::string)>& normalize, bool find_special) {
   auto next = static_cast<std::int32_t>(vocabulary.count());
   for (const auto& item : list) {
     const auto content = item.text("content");
@@ -42,6 +42,9 @@ AddedTokens::AddedTokens(const std::vector<Component>& list, const Vocabulary& v
     end_ = std::max(end_, id + 1);
   }
   for (const auto& [id, entry] : entries_) {
+    if (!find_special && special_.count(entry.content) > 0) {
+      continue;
+    }
     (entry.normalized ? normalized_ : as_written_).add(entry.spelled, id);
   }
 }

@@ -17,9 +17,10 @@ class AddedTokens {
  public:
   AddedTokens() = default;
   /// The list "added_tokens": each has the id of the model's vocabulary, or the next one behind it, whatever the file
-  /// says. `normalize` is what the tokenizer does to a text before it is cut into words.
+  /// says. `normalize` is what the tokenizer does to a text before it is cut into words. Special ones are looked for in
+  /// texts where `find_special`.
   AddedTokens(const std::vector<Component>& list, const Vocabulary& vocabulary,
-              const std::function<std::string(std::string)>& normalize);
+              const std::function<std::string(std::string)>& normalize, bool find_special = true);
 
   /// A part of a text: a token, or, where `id` is none, what lies between tokens.
   struct Part {

@@ -1,0 +1,16 @@
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace whence::detail {
+
+/// The files that hold a folder's weights: model.safetensors, or the shards that its index names; none where it holds
+/// no weights of any kind. Throws DataError naming a shard that is missing, or the weights that are there in a format
+/// that is not read, with what converts them: a training that took them for absent would start at random.
+std::vector<std::filesystem::path> weight_files(const std::filesystem::path& directory);
+
+/// Throws DataError where an adapter lies in the folder: the weights there are not what was trained.
+void check_no_adapter(const std::filesystem::path& directory);
+
+}  // namespace whence::detail

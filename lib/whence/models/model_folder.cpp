@@ -1,0 +1,180 @@
+#include "whence/models/detail/model_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <set>
+
+#include "whence/core/error.h"
+#include "whence/core/json.h"
+
+namespace whence::detail {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kAdapter = "adapter_config.json";
+
+/// What else trainers leave beside a model, in the same formats.
+bool is_no_model(const std::string& name) {
+  static constexpr std::array kBeginnings = {"training_args", "optimizer", "scheduler", "scaler", "rng_state",
+                                             "adapter_model", "trainer_state"};
+  return std::any_of(kBeginnings.begin(), kBeginnings.end(), [&](const char* begin) { return name.starts_with(begin); });
+}
+
+bool is_weights(const std::string& name) {
+  static constexpr std::array kEndings = {".safetensors", ".bin",     ".pt",     ".pth",    ".ckpt",  ".h5",   ".hdf5",
+                                          ".keras",       ".msgpack", ".gguf",   ".ggml",   ".onnx",  ".npz",  ".pkl",
+                                          ".pickle",      ".tflite",  ".distcp", ".pdparams", ".mlmodel", ".index"};
+  return !is_no_model(name) &&
+         (std::any_of(kEndings.begin(), kEndings.end(), [&](const char* end) { return name.ends_with(end); }) ||
+          name.find(".ckpt.data-") != name.npos);
+}
+
+/// Weights in the folder or one below it that are not where they are read from; the most telling one.
+std::optional<fs::path> other_weights(const fs::path& directory) {
+  std::vector<fs::path> here, below;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const auto name = entry.path().filename().string();
+    if (entry.is_directory()) {
+      std::error_code unreadable;
+      for (const auto& inner : fs::directory_iterator(entry.path(), unreadable)) {
+        if (!inner.is_directory() && is_weights(inner.path().filename().string())) {
+          below.push_back(inner.path());
+        }
+      }
+    } else if (is_weights(name)) {
+      here.push_back(entry.path());
+    }
+  }
+  auto& found = here.empty() ? below : here;
+  std::sort(found.begin(), found.end());
+  return found.empty() ? std::nullopt : std::optional(found.front());
+}
+
+/// The class of transformers that reads the folder with its head.
+std::string auto_class(const fs::path& directory) {
+  std::string architecture;
+  try {
+    const auto config = read_json(directory / "config.json");
+    architecture = config.at("architectures").at(0).get<std::string>();
+  } catch (const std::exception&) {
+    return "AutoModel";
+  }
+  for (const auto& [ending, name] : {std::pair("ForCausalLM", "AutoModelForCausalLM"),
+                                     std::pair("LMHeadModel", "AutoModelForCausalLM"),
+                                     std::pair("ForMaskedLM", "AutoModelForMaskedLM"),
+                                     std::pair("ForSequenceClassification", "AutoModelForSequenceClassification")}) {
+    if (architecture.ends_with(ending)) {
+      return name;
+    }
+  }
+  return "AutoModel";
+}
+
+/// A command that makes DIRECTORY-safetensors, as far as one does.
+std::string how_to_convert(const fs::path& directory, const fs::path& weights) {
+  const auto name = weights.filename().string();
+  const auto ending = weights.extension().string();
+  if (ending == ".safetensors") {
+    return fmt::format("rename it to {} if it is the whole model in transformers' names", kWeights);
+  }
+  std::string from, wants;
+  if (ending == ".gguf") {
+    from = fmt::format(", gguf_file='{}'", name);
+  } else if (ending == ".h5" || name.find(".ckpt.") != name.npos) {
+    from = ", from_tf=True";
+    wants = " (with transformers 4 and tensorflow)";
+  } else if (ending == ".msgpack") {
+    from = ", from_flax=True";
+    wants = " (with transformers 4 and flax)";
+  } else if (!name.starts_with("pytorch_model") || ending != ".bin") {
+    return fmt::format("where it was trained, save_pretrained(\"{}-safetensors\") writes what is read",
+                       directory.string());
+  }
+  const auto call = auto_class(directory);
+  return fmt::format(
+      "convert them{}: python3 -c \"import transformers as t; d = '{}'; o = d + '-safetensors'; "
+      "t.{}.from_pretrained(d{}).save_pretrained(o); t.AutoTokenizer.from_pretrained(d).save_pretrained(o)\"",
+      wants, directory.string(), call, from);
+}
+
+std::vector<fs::path> shards_of(const fs::path& directory) {
+  const auto index = directory / kIndex;
+  const auto table = read_json(index);
+  if (!table.is_object() || !table.contains("weight_map") || !table["weight_map"].is_object()) {
+    throw DataError(fmt::format("{}: no weight_map", index.string()));
+  }
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : table["weight_map"].items()) {
+    if (!file.is_string() || fs::path(file.get<std::string>()).has_parent_path()) {
+      throw DataError(
+          fmt::format("{}: tensor \"{}\" is in {}, expected a file's name", index.string(), tensor, file.dump()));
+    }
+    names.insert(file.get<std::string>());
+  }
+  std::vector<fs::path> out;
+  for (const auto& name : names) {
+    if (!fs::exists(directory / name)) {
+      const auto held = std::find_if(table["weight_map"].begin(), table["weight_map"].end(),
+                                     [&, name = name](const auto& file) { return file == name; });
+      throw DataError(fmt::format("{}: the shard {}, which holds \"{}\", is missing: copy or download it",
+                                  index.string(), name, held.key()));
+    }
+    out.push_back(directory / name);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<fs::path> weight_files(const fs::path& directory) {
+  if (fs::exists(directory / kWeights)) {
+    return {directory / kWeights};
+  }
+  if (fs::exists(directory / kIndex)) {
+    return shards_of(directory);
+  }
+  if (!fs::is_directory(directory)) {
+    return {};
+  }
+  if (const auto other = other_weights(directory)) {
+    throw DataError(fmt::format("{}: the weights are in {}, and {} is not there; {}", directory.string(),
+                                fs::relative(*other, directory).string(), kWeights,
+                                how_to_convert(directory, *other)));
+  }
+  if (fs::exists(directory / kAdapter)) {
+    check_no_adapter(directory);
+  }
+  return {};
+}
+
+void check_no_adapter(const fs::path& directory) {
+  if (!fs::exists(directory / kAdapter) && !fs::exists(directory / "adapter_model.safetensors") &&
+      !fs::exists(directory / "adapter_model.bin")) {
+    return;
+  }
+  std::string kind = "an adapter", base, call = "AutoPeftModel";
+  if (fs::exists(directory / kAdapter)) {
+    const auto config = read_json(directory / kAdapter);
+    const auto text = [&](const char* key) {
+      return config.is_object() && config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : "";
+    };
+    kind = text("peft_type").empty() ? kind : fmt::format("an adapter ({})", text("peft_type"));
+    base = text("base_model_name_or_path");
+    call += text("task_type") == "CAUSAL_LM" ? "ForCausalLM"
+            : text("task_type") == "SEQ_CLS" ? "ForSequenceClassification"
+                                             : "";
+  }
+  throw DataError(fmt::format(
+      "{0}: {1} lies there (adapter_model.*{2}), which whence does not read, and the model is not complete without it; "
+      "merge it: python3 -c \"import peft; "
+      "peft.{3}.from_pretrained('{0}').merge_and_unload().save_pretrained('{0}-merged')\", or leave it out "
+      "with adapter = \"ignore\" in [model]",
+      directory.string(), kind, base.empty() ? "" : ", of " + base, call));
+}
+
+}  // namespace whence::detail
