@@ -56,10 +56,13 @@ class CifarFormat : public DataFormat {
     }
     SourceExamples source;
     std::vector<at::Tensor> parts;
+    std::int64_t rows = 0;
     for (const auto& name : keys.files) {
       source.files.push_back(folder / name);
       source.inputs_from += (parts.empty() ? "" : ", ") + source.files.back().string();
+      source.origins.push_back({rows, source.files.back()});
       parts.push_back(read_records(source.files.back(), keys.label_bytes));
+      rows += parts.back().size(0);
     }
     source.targets_from = source.inputs_from;
     const auto records = parts.size() == 1 ? parts[0] : at::cat(parts);

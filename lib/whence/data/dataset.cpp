@@ -337,6 +337,18 @@ std::vector<std::string> Dataset::token_texts(std::int64_t row) const {
   return out;
 }
 
+std::string Dataset::origin(std::int64_t row) const {
+  const auto id = contents_.ids[row].item<std::int64_t>();
+  const auto& origins = contents_.origins;
+  const auto after = std::find_if(origins.begin(), origins.end(), [&](const Origin& o) { return o.first_id > id; });
+  if (after == origins.begin()) {
+    return fmt::format("row {}", id);
+  }
+  const auto& origin = *(after - 1);
+  return fmt::format("{} {} of {}", origin.blocks ? "block" : "row", id - origin.first_id,
+                     origin.file.filename().string());
+}
+
 Dataset Dataset::without_packing() const {
   Dataset out = *this;
   out.packed_ = false;

@@ -30,6 +30,13 @@ struct TokenSequences {
   std::shared_ptr<const Tokenizer> tokenizer;  ///< Null where the tokens came without one.
 };
 
+/// A file whose rows are examples.
+struct Origin {
+  std::int64_t first_id = 0;  ///< Of the file's first row.
+  std::filesystem::path file;
+  bool blocks = false;  ///< Rows are blocks of one long text.
+};
+
 /// Examples in memory or in a mapped file, with ids that survive every filter. Immutable and cheap to copy.
 class Dataset {
  public:
@@ -40,6 +47,7 @@ class Dataset {
     double scale = 1;    ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
     std::vector<std::string> classes;                ///< Name of each class number; empty for values.
     std::vector<std::filesystem::path> files;        ///< Where it came from.
+    std::vector<Origin> origins = {};                ///< Where its rows came from, ids rising.
     TokenSequences texts = {};                       ///< In place of inputs.
     TargetKind predicted = TargetKind::kNextTokens;  ///< Which tokens texts.targets are.
   };
@@ -80,6 +88,11 @@ class Dataset {
   /// The text of each token of the text in `row`, which together are the text; the numbers of tokens that came without
   /// a tokenizer.
   std::vector<std::string> token_texts(std::int64_t row) const;
+  /// Files that rows come from, their ids rising; empty where none is known.
+  const std::vector<Origin>& origins() const { return contents_.origins; }
+  /// Where the example in `row` comes from: "row 17 of train.tsv", counted from 0, a header apart; "row 17" where no
+  /// file is known.
+  std::string origin(std::int64_t row) const;
   /// The same texts with one a row.
   Dataset without_packing() const;
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.

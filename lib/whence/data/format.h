@@ -29,6 +29,7 @@ struct SourceExamples {
   std::vector<std::string> label_names;  ///< What label i is called; empty: its decimal text.
   at::Tensor values;                     ///< [N, k] floating; undefined where the targets are labels.
   std::vector<std::filesystem::path> files;
+  std::vector<Origin> origins = {};       ///< Where rows come from; empty: all from inputs_from.
   std::string inputs_from, targets_from;  ///< The files of each, as messages name them.
 };
 

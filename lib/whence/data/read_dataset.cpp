@@ -190,6 +190,8 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   Dataset::Contents contents;
   contents.scale = source.scale;
   contents.files = source.files;
+  contents.origins =
+      source.origins.empty() ? std::vector{Origin{0, source.inputs_from, source.records.blocks}} : source.origins;
   std::vector<std::int64_t> rows;
   if (source.labels.defined()) {
     Numbering numbering(source, format, keys.classes, known_classes);
@@ -269,6 +271,10 @@ Dataset::Contents joined(std::vector<std::pair<Dataset::Contents, std::int64_t>>
     cat(out.texts.tokens, part.texts.tokens);
     out.texts.cut += part.texts.cut;
     out.files.insert(out.files.end(), part.files.begin(), part.files.end());
+    for (auto origin : part.origins) {
+      origin.first_id += ids_before;
+      out.origins.push_back(std::move(origin));
+    }
     ids_before += parts[i].second;
   }
   return out;
