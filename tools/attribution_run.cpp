@@ -7,6 +7,7 @@
 
 #include "plan.h"
 #include "result.h"
+#include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/store/score_store.h"
@@ -119,18 +120,22 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   record_.add_stages(chain_, curved, curved && options_.response == Response::kStationary);
   record_.phase("attribute");
   score(folder);
+  record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt, folder).text;
   record_.write(folder / "run.json");
 }
 
 std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64_t top) const {
   const auto scores = read_scores(folder);
+  const auto predictions = predict(chain_.back(), queries_);
   std::vector<Ranking> out;
   for (std::int64_t q = 0; q < queries_.size(); ++q) {
     for (std::size_t s = 0; s < stages_.size(); ++s) {
-      auto ranking = rank_examples(scores.stages.at(s).scores[q], scores.stages.at(s).example_ids, top);
+      auto ranking = rank_examples(scores.stages.at(s).scores[q], scores.stages.at(s).example_ids, top, measurement_,
+                                   attributor_->predicts_removal(normalization_));
       ranking.query = queries_.ids()[q].item<std::int64_t>();
       ranking.stage = chain_[stages_[s]].name;
       ranking.measurement = measurements_[q].item<double>();
+      ranking.prediction = predictions.at(static_cast<std::size_t>(q));
       for (auto* list : {&ranking.proponents, &ranking.opponents}) {
         for (auto& entry : *list) {
           const auto known = tokens_.find({ranking.query, ranking.stage, entry.example});

@@ -44,44 +44,57 @@ const std::string kGoodLine = R"({"query":4,"measurement":0.5,"proponents":[],"o
 }  // namespace
 
 TEST_SUITE("store") {
-  TEST_CASE("proponents are highest first, opponents lowest first, ties go by lower id") {
-    const auto scores = at::tensor({0.5, -2.0, 3.0, 0.5, -2.0}, at::kDouble);
-    const auto ids = at::tensor({50, 40, 30, 20, 10}, at::kLong);
-    const auto ranking = rank_examples(scores, ids, 3);
-    CHECK(ids_of(ranking.proponents) == Ids{30, 20, 50});
-    CHECK(ids_of(ranking.opponents) == Ids{10, 40, 20});
-    CHECK(ranking.proponents[0].score == 3);
-    CHECK(ranking.proponents[0].removal == -3.0 / 5);
-    CHECK(ranking.opponents[0].removal == 2.0 / 5);
+  TEST_CASE("proponents speak for the outcome: the lowest scores of a loss, the highest of the others") {
+    const auto scores = at::tensor({0.5, -2.0, 3.0, 0.5, -2.0, 0.0}, at::kDouble);
+    const auto ids = at::tensor({50, 40, 30, 20, 10, 5}, at::kLong);
+    const auto loss = rank_examples(scores, ids, 3, Measurement::kLoss);
+    CHECK(ids_of(loss.proponents) == Ids{10, 40});  // ties go by lower id, and no other example speaks for the outcome
+    CHECK(ids_of(loss.opponents) == Ids{30, 20, 50});
+    CHECK(loss.proponents[0].score == -2);
+    CHECK(loss.proponents[0].removal == 2.0 / 6);  // left out, the loss rises
+    CHECK(loss.opponents[0].removal == -3.0 / 6);
+    for (const auto measurement : {Measurement::kLogProbability, Measurement::kLogit, Measurement::kMargin}) {
+      const auto other = rank_examples(scores, ids, 2, measurement);
+      CHECK(ids_of(other.proponents) == Ids{30, 20});
+      CHECK(other.proponents[0].score == 3);
+      CHECK(other.proponents[0].removal == -3.0 / 6);  // left out, the log-probability falls
+      CHECK(ids_of(other.opponents) == Ids{10, 40});
+    }
+    const auto order = rank_examples(scores, ids, 1, Measurement::kMargin, /*predicts_removal=*/false);
+    CHECK_FALSE(order.proponents[0].removal.has_value());
   }
 
   TEST_CASE("ranking takes what there is, in any dtype and stride") {
     const auto matrix = at::arange(12, at::kFloat).view({4, 3});
     const auto ids = at::arange(4, at::kLong);
-    const auto ranking = rank_examples(matrix.select(1, 1), ids, 10);
+    const auto ranking = rank_examples(matrix.select(1, 1), ids, 10, Measurement::kLogit);
     CHECK(ids_of(ranking.proponents) == Ids{3, 2, 1, 0});
-    CHECK(ranking.opponents[0].score == 1);
-    CHECK(rank_examples(matrix.select(1, 1), ids, 0).proponents.empty());
-    CHECK(rank_examples(at::empty({0}), at::empty({0}, at::kLong), 5).opponents.empty());
+    CHECK(ranking.opponents.empty());
+    CHECK(rank_examples(matrix.select(1, 1), ids, 0, Measurement::kLogit).proponents.empty());
+    CHECK(rank_examples(at::empty({0}), at::empty({0}, at::kLong), 5, Measurement::kLoss).opponents.empty());
   }
 
   TEST_CASE("ranking refuses what it cannot order") {
     const auto ids = at::arange(2, at::kLong);
-    CHECK_THROWS_AS(rank_examples(at::tensor({1.0, NAN}), ids, 1), NumericalError);
-    CHECK_THROWS_AS(rank_examples(at::zeros({3}), ids, 1), InvalidArgument);
-    CHECK_THROWS_AS(rank_examples(at::zeros({2}), ids, -1), InvalidArgument);
-    CHECK_THROWS_AS(rank_examples(at::zeros({2}), at::zeros({2}), 1), InvalidArgument);
+    const auto loss = Measurement::kLoss;
+    CHECK_THROWS_AS(rank_examples(at::tensor({1.0, NAN}), ids, 1, loss), NumericalError);
+    CHECK_THROWS_AS(rank_examples(at::zeros({3}), ids, 1, loss), InvalidArgument);
+    CHECK_THROWS_AS(rank_examples(at::zeros({2}), ids, -1, loss), InvalidArgument);
+    CHECK_THROWS_AS(rank_examples(at::zeros({2}), at::zeros({2}), 1, loss), InvalidArgument);
   }
 
   TEST_CASE("rankings come back as they were written") {
     const TemporaryFile file;
     const auto ids = at::tensor(Ids{7, 8, 1L << 60}, at::kLong);
-    auto first = rank_examples(at::tensor({0.1, -1e-30, 7.25}, at::kDouble), ids, 2);
+    auto first = rank_examples(at::tensor({0.1, -1e-30, 7.25}, at::kDouble), ids, 2, Measurement::kLogit);
     first.query = 12;
     first.measurement = 1.0 / 3;
     first.stage = "pre \"train\"\n";
-    Ranking second;
+    first.prediction =
+        Prediction{.predicted = "cat", .expected = "dog", .probability = 0.75, .expected_probability = 0.25};
+    auto second = rank_examples(at::tensor({0.1, 0.2, 0.3}, at::kDouble), ids, 1, Measurement::kLogit, false);
     second.query = 13;
+    second.prediction = Prediction{.tokens = 5, .first_choices = 2, .perplexity = 3.5};
     write_rankings(file.path, std::vector<Ranking>{first, second});
     const auto read = read_rankings(file.path);
     REQUIRE(read.size() == 2);
@@ -89,13 +102,25 @@ TEST_SUITE("store") {
     CHECK(read[0].stage == first.stage);
     CHECK(read[0].measurement == first.measurement);
     CHECK(ids_of(read[0].proponents) == Ids{1L << 60, 7});
-    CHECK(ids_of(read[0].opponents) == Ids{8, 7});
+    CHECK(ids_of(read[0].opponents) == Ids{8});
     CHECK(read[0].opponents[0].score == -1e-30);
     CHECK(read[0].opponents[0].removal == first.opponents[0].removal);
+    REQUIRE(read[0].prediction.has_value());
+    CHECK(read[0].prediction->predicted == "cat");
+    CHECK(read[0].prediction->expected == "dog");
+    CHECK(read[0].prediction->probability == 0.75);
+    CHECK(read[0].prediction->expected_probability == 0.25);
+    CHECK(std::isnan(read[0].prediction->perplexity));
     CHECK(read[1].stage.empty());
-    CHECK(read[1].proponents.empty());
-    CHECK(read_text(file.path).find(R"({"query":12,"stage":)") == 0);
-    CHECK_FALSE(contains(read_text(file.path).substr(read_text(file.path).find('\n')), "stage"));
+    CHECK(read[1].opponents.empty());
+    CHECK_FALSE(read[1].proponents[0].removal.has_value());
+    CHECK(read[1].prediction->tokens == 5);
+    CHECK(read[1].prediction->first_choices == 2);
+    CHECK(read[1].prediction->perplexity == 3.5);
+    const auto text = read_text(file.path);
+    CHECK(text.find(R"({"query":12,"stage":)") == 0);
+    CHECK_FALSE(contains(text.substr(text.find('\n')), "stage"));
+    CHECK_FALSE(contains(text.substr(text.find('\n')), "removal"));
   }
 
   TEST_CASE("damaged rankings are refused with their line") {

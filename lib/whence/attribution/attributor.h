@@ -85,12 +85,25 @@ struct InverseProblem {
   InverseOptions options;
 };
 
+/// What scores say where everything holds that a method assumes.
+enum class Claim {
+  kRemoval,  ///< -score / N is the change of the measurement, in its unit, when the example is left out.
+  kOrder,    ///< Which examples speak for the query's outcome and which against it, and which of them more.
+  kNothing,  ///< A baseline for the others.
+};
+
 /// A way to say which examples a prediction comes from. Every method keeps the sign of a score: positive, upweighting
 /// the example raises the measurement.
 class Attributor {
  public:
   virtual ~Attributor() = default;
   virtual bool uses_curvature() const = 0;
+  /// Of the scores as they are.
+  virtual Claim claim() const = 0;
+  /// Whether -score / N is a predicted change of the measurement, which scores divided by lengths are no more.
+  bool predicts_removal(Normalization normalization) const {
+    return claim() == Claim::kRemoval && normalization == Normalization::kNone;
+  }
   /// The chain must outlive the result. Cheap: the work is done when scores are asked for.
   virtual std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const = 0;
 };

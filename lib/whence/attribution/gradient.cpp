@@ -39,6 +39,7 @@ class GradientAttributor : public Attributor {
  public:
   explicit GradientAttributor(Normalization own) : own_(own) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kOrder; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<PlainGradientSource>(chain, own_);
   }

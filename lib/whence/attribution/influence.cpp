@@ -86,6 +86,7 @@ class Influence : public Attributor {
  public:
   explicit Influence(NoOptions) {}
   bool uses_curvature() const override { return true; }
+  Claim claim() const override { return Claim::kRemoval; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const override {
     return std::make_unique<InfluenceSource>(chain, problem);
   }

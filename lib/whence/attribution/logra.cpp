@@ -253,6 +253,7 @@ class Logra : public Attributor {
  public:
   explicit Logra(LograOptions options) : options_(std::move(options)) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kRemoval; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<LograSource>(chain, options_);
   }

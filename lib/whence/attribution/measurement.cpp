@@ -38,6 +38,14 @@ Measurement parse_measurement(std::string_view word) {
   throw InvalidArgument(unknown_name("measurement", word, known));
 }
 
+double outcome_sign(Measurement measurement) { return measurement == Measurement::kLoss ? -1 : 1; }
+
+std::pair<std::string_view, std::string_view> side_words(Measurement measurement) {
+  const bool success = measurement == Measurement::kLoss || measurement == Measurement::kLogProbability;
+  return success ? std::pair<std::string_view, std::string_view>{"helpful", "harmful"}
+                 : std::pair<std::string_view, std::string_view>{"proponent", "opponent"};
+}
+
 at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch) {
   if (measurement == Measurement::kLoss) {
     return loss.per_example(output, batch);

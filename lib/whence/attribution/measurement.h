@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "whence/stages/stage.h"
@@ -18,6 +19,14 @@ enum class Measurement {
 std::string_view to_string(Measurement measurement);
 /// Throws InvalidArgument with the known words.
 Measurement parse_measurement(std::string_view word);
+
+/// +1 where a rise of the measurement makes the query's outcome likelier, -1 for the loss. With it a score tells sides:
+/// outcome_sign * score > 0 is an example that speaks for the outcome, a proponent.
+double outcome_sign(Measurement measurement);
+
+/// What those who speak for the outcome and those against it are called: "helpful" and "harmful" of a loss or a
+/// log-probability, which say how well a query is predicted, else "proponent" and "opponent".
+std::pair<std::string_view, std::string_view> side_words(Measurement measurement);
 
 /// f for each example of a batch: [B]. Throws InvalidArgument where the measurement needs classes and the batch has
 /// values.

@@ -94,6 +94,7 @@ class RandomAttributor : public Attributor {
  public:
   explicit RandomAttributor(RandomOptions options) : options_(options) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kNothing; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<RandomSource>(chain, options_);
   }

@@ -114,6 +114,7 @@ class RepSim : public Attributor {
  public:
   explicit RepSim(RepSimOptions options) : options_(std::move(options)) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kOrder; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<RepSimSource>(chain, options_);
   }

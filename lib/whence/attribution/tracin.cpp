@@ -67,6 +67,7 @@ class TracIn : public Attributor {
  public:
   explicit TracIn(NoOptions) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kRemoval; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<TracInSource>(chain);
   }

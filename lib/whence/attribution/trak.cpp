@@ -183,6 +183,7 @@ class Trak : public Attributor {
  public:
   explicit Trak(TrakOptions options) : options_(options) {}
   bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kRemoval; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<TrakSource>(chain, options_);
   }

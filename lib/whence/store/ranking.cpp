@@ -18,20 +18,27 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// The `top` first examples when those that `before` prefers come first.
-template <class Before>
-std::vector<RankedExample> strongest(const at::Tensor& scores, const at::Tensor& ids, std::int64_t top, Before before) {
+/// The `top` first of the examples with sign * score > 0, the largest first.
+std::vector<RankedExample> strongest(const at::Tensor& scores, const at::Tensor& ids, std::int64_t top, double sign,
+                                     bool predicts_removal) {
   const auto* score = scores.const_data_ptr<double>();
   const auto* id = ids.const_data_ptr<std::int64_t>();
-  std::vector<std::int64_t> order(static_cast<std::size_t>(scores.numel()));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
-  const auto end = order.begin() + std::min(top, scores.numel());
+  std::vector<std::int64_t> order;
+  for (std::int64_t i = 0; i < scores.numel(); ++i) {
+    if (sign * score[i] > 0) {
+      order.push_back(i);
+    }
+  }
+  const auto end = order.begin() + std::min(top, static_cast<std::int64_t>(order.size()));
   std::partial_sort(order.begin(), end, order.end(), [&](std::int64_t a, std::int64_t b) {
-    return score[a] != score[b] ? before(score[a], score[b]) : id[a] < id[b];
+    return score[a] != score[b] ? sign * score[a] > sign * score[b] : id[a] < id[b];
   });
   std::vector<RankedExample> list;
   for (auto i = order.begin(); i != end; ++i) {
-    list.push_back({id[*i], score[*i], -score[*i] / static_cast<double>(scores.numel()), {}});
+    list.push_back({id[*i], score[*i], {}, {}});
+    if (predicts_removal) {
+      list.back().removal = -score[*i] / static_cast<double>(scores.numel());
+    }
   }
   return list;
 }
@@ -39,10 +46,39 @@ std::vector<RankedExample> strongest(const at::Tensor& scores, const at::Tensor&
 Json to_json(const std::vector<RankedExample>& list) {
   auto out = Json::array();
   for (const auto& entry : list) {
-    out.push_back({{"example", entry.example}, {"score", entry.score}, {"removal", entry.removal}});
+    out.push_back({{"example", entry.example}});
+    if (entry.removal) {
+      out.back()["removal"] = *entry.removal;
+    }
+    out.back()["score"] = entry.score;
     if (!entry.tokens.empty()) {
       out.back()["tokens"] = entry.tokens;
     }
+  }
+  return out;
+}
+
+/// The parts that are there.
+Json to_json(const Prediction& prediction) {
+  Json out = Json::object();
+  const auto text = [&](const char* key, const std::string& value) {
+    if (!value.empty()) {
+      out[key] = value;
+    }
+  };
+  const auto number = [&](const char* key, double value) {
+    if (std::isfinite(value)) {
+      out[key] = value;
+    }
+  };
+  text("predicted", prediction.predicted);
+  number("probability", prediction.probability);
+  text("expected", prediction.expected);
+  number("expected-probability", prediction.expected_probability);
+  if (prediction.tokens > 0) {
+    out["tokens"] = prediction.tokens;
+    out["first-choices"] = prediction.first_choices;
+    number("perplexity", prediction.perplexity);
   }
   return out;
 }
@@ -53,6 +89,9 @@ Json to_json(const Ranking& ranking) {
     out["stage"] = ranking.stage;
   }
   out["measurement"] = ranking.measurement;
+  if (ranking.prediction) {
+    out["prediction"] = to_json(*ranking.prediction);
+  }
   out["proponents"] = to_json(ranking.proponents);
   out["opponents"] = to_json(ranking.opponents);
   return out;
@@ -62,7 +101,7 @@ void check_writable(const Ranking& ranking) {
   bool finite = std::isfinite(ranking.measurement);
   for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
     for (const auto& entry : *list) {
-      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal) &&
+      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal.value_or(0)) &&
                std::all_of(entry.tokens.begin(), entry.tokens.end(),
                            [](const auto& token) { return std::isfinite(token.second); });
     }
@@ -86,21 +125,39 @@ std::vector<RankedExample> read_list(const Json& line, const char* key) {
   }
   std::vector<RankedExample> list;
   for (const auto& entry : line.at(key)) {
-    list.push_back({whole_number(entry, "example"), entry.at("score").get<double>(), entry.at("removal").get<double>(),
+    list.push_back({whole_number(entry, "example"), entry.at("score").get<double>(), std::nullopt,
                     entry.value("tokens", std::vector<std::pair<std::string, double>>())});
+    if (entry.contains("removal")) {
+      list.back().removal = entry.at("removal").get<double>();
+    }
   }
   return list;
+}
+
+std::optional<Prediction> read_prediction(const Json& line) {
+  if (!line.contains("prediction")) {
+    return std::nullopt;
+  }
+  const auto& found = line.at("prediction");
+  return Prediction{.predicted = found.value("predicted", std::string()),
+                    .expected = found.value("expected", std::string()),
+                    .probability = found.value("probability", Prediction::kAbsent),
+                    .expected_probability = found.value("expected-probability", Prediction::kAbsent),
+                    .tokens = found.value("tokens", std::int64_t{0}),
+                    .first_choices = found.value("first-choices", std::int64_t{0}),
+                    .perplexity = found.value("perplexity", Prediction::kAbsent)};
 }
 
 Ranking read_ranking(const std::string& text) {
   const auto line = Json::parse(text);
   return {whole_number(line, "query"), line.value("stage", std::string()), line.at("measurement").get<double>(),
-          read_list(line, "proponents"), read_list(line, "opponents")};
+          read_prediction(line),       read_list(line, "proponents"),      read_list(line, "opponents")};
 }
 
 }  // namespace
 
-Ranking rank_examples(const at::Tensor& scores, const at::Tensor& example_ids, std::int64_t top) {
+Ranking rank_examples(const at::Tensor& scores, const at::Tensor& example_ids, std::int64_t top,
+                      Measurement measurement, bool predicts_removal) {
   if (scores.dim() != 1 || example_ids.sizes() != scores.sizes() || example_ids.scalar_type() != at::kLong || top < 0) {
     throw InvalidArgument(
         fmt::format("ranking: scores [{}], example ids {} [{}], top {}; expected [N], int64 [N], top >= 0",
@@ -111,8 +168,9 @@ Ranking rank_examples(const at::Tensor& scores, const at::Tensor& example_ids, s
   const auto ids = example_ids.cpu().contiguous();
   check_finite(values, "ranking: scores");
   Ranking ranking;
-  ranking.proponents = strongest(values, ids, top, std::greater<double>());
-  ranking.opponents = strongest(values, ids, top, std::less<double>());
+  const double outcome = outcome_sign(measurement);
+  ranking.proponents = strongest(values, ids, top, outcome, predicts_removal);
+  ranking.opponents = strongest(values, ids, top, -outcome, predicts_removal);
   return ranking;
 }
 
