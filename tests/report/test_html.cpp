@@ -16,9 +16,9 @@ namespace {
 
 const std::string kPixel = "data:image/png;base64,AAAA";
 
-ExampleCard example(std::int64_t id, const std::string& stage, double score) {
+ExampleCard example(std::int64_t id, double score) {
   ExampleCard card{id};
-  card.stage = stage;
+  card.origin = "row " + std::to_string(id);
   card.label = "seven";
   card.score = score;
   card.removal = -score / 100;
@@ -30,6 +30,7 @@ Page full_page() {
   Page page;
   page.title = "Digits";
   page.subtitle = "whence rank";
+  page.verdict = {"verdict", "can be trusted: every solve within 1e-6", Fact::State::kGood};
   page.evidence = {{"Solver", "cg", Fact::State::kGood, "converged"}, {"Gradient norm", "0.1", Fact::State::kWarning}};
   page.warnings = {"far from a minimum"};
   EvaluationSection evaluation;
@@ -38,26 +39,30 @@ Page full_page() {
   evaluation.figures = {{"Spearman", "0.9"}};
   page.evaluations = {evaluation, {}};
   QueryCard query{12};
-  query.label = "label 7";
-  query.measurement = "loss 0.2";
+  query.facts = {{"predicts", "9 (p 0.93)", Fact::State::kGood}, {"loss", "0.2"}};
+  query.origin = "row 12 of test.tsv";
   query.content.image = kPixel;
-  query.proponents = {example(1, "pretrain", 4), example(2, "finetune", 1)};
-  query.opponents = {example(3, "finetune", -2)};
+  query.stages = {{"pretrain", "rows of a.tsv", {example(1, -4)}, {}},
+                  {"finetune", "rows of b.tsv", {example(2, -1)}, {example(3, 2)}}};
   page.queries = {query, QueryCard{13}};
-  page.queries[1].content = {"", "some text", {{"age", "39"}}};
+  page.queries[1].content = {"", "some text", {{"age", "39", "41"}, {"town", "Bonn", "Bonn"}}};
   return page;
 }
 
 /// Every text of a page set to one string.
 Page page_of(const std::string& text) {
   Page page;
-  page.title = page.subtitle = text;
+  page.title = page.subtitle = page.footer = text;
+  page.verdict = {"", text, Fact::State::kBad};
   page.evidence = {{text, text, Fact::State::kWarning, text}};
   page.warnings = {text};
   page.evaluations = {{text, ScatterPlot{text, text, text, {{1, 2, text}}}, {{text, text}}}};
-  QueryCard query{1, text, text, {kPixel, text, {{text, text}}}};
-  query.proponents = {{2, text, text, 1, 1, {kPixel, text, {{text, text}}}}, {3, text + "2", text}};
+  page.words = {text, 1, text, text};
+  const Content content{kPixel, text, {{text, text, text}}, {{text, 1}, {text, -1}}};
+  QueryCard query{1, text, {{text, text, Fact::State::kBad, text}}, content};
+  query.stages = {{text, text, {{2, text, text, 1, 1, content}}, {{3, text, text, {}, 1, content}}}};
   page.queries = {query};
+  page.prompts = {{text, {{1, text, text, 1, text}}, text, text}};
   return page;
 }
 
@@ -107,30 +112,110 @@ TEST_SUITE("report") {
     CHECK(count(html, "href=\"#query-12\"") == 1);
     CHECK(count(html, "id=\"query-12\"") == 1);
     CHECK(count(html, "<svg") == 1);
-    CHECK(count(html, "class=\"example up\"") == 2);
-    CHECK(count(html, "class=\"example down\"") == 1);
-    CHECK(count(html, "+4<") == 1);
-    CHECK(count(html, "left out \u22120.04<") == 1);
-    CHECK(count(html, "width:100.0%") == 1);  // bars are shares of the query's largest score
+    CHECK(count(html, "class=\"example helpful\"") == 2);
+    CHECK(count(html, "class=\"example harmful\"") == 1);
+    CHECK(count(html, "loss +0.04<") == 1);  // what leads is the removal; the helpful one's raises the loss
+    CHECK(count(html, "score \u22124<") == 1);
+    CHECK(count(html, "loss \u22120.02<") == 1);
+    CHECK(count(html, ">row 3<") == 1);
+    CHECK(count(html, ">rows of b.tsv<") == 1);
+    CHECK(count(html, "9 (p 0.93)") == 1);
+    CHECK(count(html, "width:100.0%") == 1);  // bars are shares of the query's largest, of all stages
     CHECK(count(html, "width:25.0%") == 1);
     CHECK(count(html, "width:50.0%") == 1);
-    CHECK(count(html, "class=\"good\"") == 1);
-    CHECK(count(html, "class=\"warning\"") == 1);
-    CHECK(count(html, "far from a minimum") == 1);
-    CHECK(count(html, "positive: more of this example raises the measurement") == 1);
-    CHECK(count(html, "class=\"stage stage-0\"") == 2);  // pretrain: one card and the legend
-    CHECK(count(html, "class=\"stage stage-1\"") == 3);
+    CHECK(count(html, "helpful: without it the loss rises") == 1);
+    CHECK(count(html, "harmful: without it the loss falls") == 1);
+    CHECK(count(html, "class=\"stage stage-0\"") == 1);
+    CHECK(count(html, "class=\"stage stage-1\"") == 1);
+    CHECK(count(html, "class=\"stages\"") == 1);
     CHECK(count(html, "some text") == 1);
     CHECK(count(html, ">39<") == 1);
+    CHECK(count(html, "class=\"beside differs\">41<") == 1);
+    CHECK(count(html, "class=\"beside\">Bonn<") == 1);
   }
 
-  TEST_CASE("one stage needs no legend of stages, one query no index") {
+  TEST_CASE("the verdict stands first, and what it rests on is folded under it") {
+    const auto html = render_page(full_page());
+    const auto verdict = html.find("class=\"verdict good\" role=\"note\">can be trusted: every solve within 1e-6<");
+    const auto folded = html.find("<details class=\"evidence\">");
+    REQUIRE(verdict != html.npos);
+    REQUIRE(folded != html.npos);
+    CHECK(verdict < folded);
+    CHECK(html.substr(0, verdict).find("class=\"fact") == html.npos);
+    const auto end = html.find("</details>", folded);
+    for (const char* told : {"far from a minimum", "Leave-one-out", "Gradient norm", "<svg"}) {
+      CAPTURE(told);
+      CHECK(html.find(told) > folded);
+      CHECK(html.find(told) < end);
+    }
+    CHECK(count(html, "Evidence (1 warning)") == 1);
+    auto bad = full_page();
+    bad.verdict.state = Fact::State::kBad;
+    CHECK(count(render_page(bad), "class=\"verdict bad\"") == 1);
+    CHECK(count(render_page(Page{}), "class=\"verdict") == 0);
+  }
+
+  TEST_CASE("of a log-probability the helpful ones' removal lowers it, in the same blue") {
+    auto page = full_page();
+    page.words = {"log-probability", 1, "helpful", "harmful"};
+    auto card = example(1, 4);
+    card.content = {.tokens = {{"up", 1}, {"down", -1}}};
+    page.queries[0].stages = {{"", "", {card}, {}}};
+    const auto html = render_page(page);
+    CHECK(count(html, "helpful: without it the log-probability falls") == 1);
+    CHECK(count(html, "log-probability \u22120.04<") == 1);
+    CHECK(count(html, "<span class=\"helpful\" style=\"--share:45%\" title=\"+1\">up</span>") == 1);
+    CHECK(count(html, "<span class=\"harmful\" style=\"--share:45%\" title=\"\u22121\">down</span>") == 1);
+    page.words = {"loss", -1, "helpful", "harmful"};
+    CHECK(count(render_page(page), "<span class=\"harmful\" style=\"--share:45%\" title=\"+1\">up</span>") == 1);
+  }
+
+  TEST_CASE("without a predicted removal the score leads, and no removal is told") {
+    auto page = full_page();
+    for (auto& stage : page.queries[0].stages) {
+      for (auto* list : {&stage.helpful, &stage.harmful}) {
+        for (auto& card : *list) {
+          card.removal.reset();
+        }
+      }
+    }
+    const auto html = render_page(page);
+    CHECK(count(html, "class=\"score\">score \u22124<") == 1);
+    CHECK(count(html, "class=\"raw\"") == 0);
+    CHECK(count(html, "loss +") == 0);
+  }
+
+  TEST_CASE("a long text unfolds, whole and at a character's border") {
+    auto page = full_page();
+    std::string text;
+    while (text.size() < 1000) {
+      text += "Grüße ";
+    }
+    page.queries[1].content = {.text = text};
+    auto html = render_page(page);
+    const std::string open = "<details class=\"text\"><summary>";
+    REQUIRE(count(html, open) == 1);
+    auto begin = html.find(open) + open.size();
+    const auto middle = html.find("</summary>", begin);
+    CHECK(html.substr(begin, middle - begin) +
+              html.substr(middle + 10, html.find("</details>", middle) - middle - 10) ==
+          text);
+    page.queries[1].content = {.text = std::string(300, 'x')};
+    CHECK(count(render_page(page), "<p class=\"text\">xxx") == 1);  // not worth folding
+    std::vector<std::pair<std::string, double>> tokens(200, {"word ", 0.5});
+    page.queries[1].content = {.tokens = tokens};
+    html = render_page(page);
+    CHECK(count(html, "<details class=\"text tokens\"><summary>") == 1);
+    CHECK(count(html, ">word </span>") == 200);
+  }
+
+  TEST_CASE("one stage needs no name, one query no index") {
     auto page = full_page();
     page.queries.pop_back();
-    page.queries[0].proponents.pop_back();
-    page.queries[0].opponents.clear();
+    page.queries[0].stages = {{"", "", {example(1, -4)}, {}}};
     const auto html = render_page(page);
-    CHECK(count(html, "stages: ") == 0);
+    CHECK(count(html, "class=\"stage ") == 0);
+    CHECK(count(html, "class=\"stages\"") == 0);
     CHECK(count(html, "<nav") == 0);
     CHECK(count(html, ">none<") == 1);
   }
@@ -150,15 +235,14 @@ TEST_SUITE("report") {
   TEST_CASE("an image must be data") {
     for (const std::string bad : {"https://example.org/x.png", "javascript:alert(1)", "data:text/html,x", "x.png"}) {
       auto page = full_page();
-      page.queries[0].opponents[0].content.image = bad;
+      page.queries[0].stages[1].harmful[0].content.image = bad;
       CHECK_THROWS_AS(render_page(page), InvalidArgument);
     }
   }
 
   TEST_CASE("scores of zero draw empty bars") {
     auto page = full_page();
-    page.queries[0].proponents = {example(1, "", 0)};
-    page.queries[0].opponents.clear();
+    page.queries[0].stages = {{"", "", {example(1, 0)}, {}}};
     CHECK(count(render_page(page), "width:0.0%") == 1);
   }
 }

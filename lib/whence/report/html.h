@@ -11,35 +11,48 @@ namespace whence {
 
 /// One line of evidence: what was done, or how far it can be trusted.
 struct Fact {
-  enum class State { kPlain, kGood, kWarning };
+  enum class State { kPlain, kGood, kWarning, kBad };
   std::string name, value;
   State state = State::kPlain;
   std::string note = {};  ///< One sentence under the value; may be empty.
+};
+
+/// One column of a table's row.
+struct Cell {
+  std::string name, value;
+  std::string beside = {};  ///< The query's value, where an example is shown against it.
 };
 
 /// What an example looks like. Any part may be empty.
 struct Content {
   std::string image = {};  ///< "data:image/…" as image_data_uri makes it.
   std::string text = {};
-  std::vector<std::pair<std::string, std::string>> values = {};  ///< Named numbers: the columns of a table.
-  std::vector<std::pair<std::string, double>> tokens = {};       ///< A text whose tokens are shaded by a number each.
+  std::vector<Cell> cells = {};                             ///< The columns of a table.
+  std::vector<std::pair<std::string, double>> tokens = {};  ///< A text whose tokens add that much to the score each.
 };
 
 struct ExampleCard {
   std::int64_t id;
-  std::string stage = {};  ///< Empty where there is one stage only.
+  std::string origin = {};  ///< "row 17"
   std::string label = {};
+  std::optional<double> removal = {};  ///< Predicted change of the measurement when the example is left out.
   double score = 0;
-  double removal = 0;  ///< Predicted change of the measurement when the example is left out.
   Content content = {};
+};
+
+/// The strongest examples of one stage for one query.
+struct ExampleLists {
+  std::string stage = {};   ///< Empty where there is one stage only.
+  std::string source = {};  ///< Where its examples come from: "rows of train.tsv".
+  std::vector<ExampleCard> helpful = {}, harmful = {};
 };
 
 struct QueryCard {
   std::int64_t id;
-  std::string label = {};
-  std::string measurement = {};  ///< "loss 0.231"
+  std::string origin = {};
+  std::vector<Fact> facts = {};  ///< What the model predicts, what was expected, the measurement.
   Content content = {};
-  std::vector<ExampleCard> proponents = {}, opponents = {};
+  std::vector<ExampleLists> stages = {};  ///< Side by side, on one scale.
 };
 
 /// A demonstration of a prompt, shaded by its score.
@@ -64,13 +77,22 @@ struct EvaluationSection {
   std::vector<Fact> figures = {};
 };
 
+/// What the scores of a page's examples are of.
+struct ScoreWords {
+  std::string measurement = "loss";
+  double outcome = -1;  ///< outcome_sign of the measurement: of which sign the scores of helpful examples are.
+  std::string helpful = "helpful", harmful = "harmful";
+};
+
 /// A result page: what the tool knows about one result directory.
 struct Page {
   std::string title = {};
   std::string subtitle = {};
+  Fact verdict = {"", ""};  ///< First on the page: how far the result can be trusted, in one line.
   std::vector<Fact> evidence = {};
   std::vector<std::string> warnings = {};
   std::vector<EvaluationSection> evaluations = {};
+  ScoreWords words = {};
   std::vector<QueryCard> queries = {};
   std::vector<PromptCard> prompts = {};
   std::string footer =

@@ -15,7 +15,7 @@ using detail::escape;
 
 constexpr double kWidth = 520, kHeight = 440, kRight = 20, kTop = 44, kBottom = 62;
 constexpr double kTickTarget = 6, kDigitWidth = 7.2;
-constexpr std::string_view kPointColour = "#3d7edb", kLineColour = "#e07b39";
+constexpr std::string_view kPointColour = "#7a64d8", kLineColour = "#0d8577";
 
 constexpr std::string_view kNoteStyle = "font-size=\"11\" fill-opacity=\"0.7\"";
 

@@ -4,18 +4,20 @@
 namespace whence::detail {
 
 /// The result page's style sheet: light or dark as the reader's system is, one column on a phone, sections kept whole
-/// in print. Blue and orange tell the signs apart for colour-blind readers too, and each number carries its sign.
+/// in print. Blue is helpful and orange harmful on every page and in the terminal: they are told apart by colour-blind
+/// readers too, and each number carries its sign. Every colour of a text has a contrast of 4.5 with what it stands on
+/// (tests/report/test_style.cpp).
 constexpr std::string_view kStyle = R"css(
 :root {
   color-scheme: light dark;
-  --ground: #f6f7f9; --card: #ffffff; --line: #e1e5ea; --text: #1c2430; --soft: #5d6877;
-  --up: #2f6fd0; --down: #c8601a; --good: #1f8a57; --warning: #b26a00; --warning-ground: #fff6e3;
-  --stage-0: #6a4fc4; --stage-1: #0d8577; --stage-2: #b0417e; --stage-3: #7d7415;
+  --ground: #f6f7f9; --card: #ffffff; --line: #d9dee5; --text: #1c2430; --soft: #566170;
+  --helpful: #1f5fc0; --harmful: #a94a06; --good: #17724a; --warning: #8f5500; --bad: #b3261e; --warning-ground: #fff6e3;
+  --stage-0: #6a4fc4; --stage-1: #0b7267; --stage-2: #b0417e; --stage-3: #716911;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #12161c; --card: #1b2129; --line: #2f3844; --text: #e6eaf0; --soft: #9aa6b5;
-    --up: #6ea5f5; --down: #f0995a; --good: #4fc28a; --warning: #e5a83b; --warning-ground: #2c2414;
+    --helpful: #6ea5f5; --harmful: #f0995a; --good: #4fc28a; --warning: #e5a83b; --bad: #ff8a80; --warning-ground: #2c2414;
     --stage-0: #a793f2; --stage-1: #4cc4b4; --stage-2: #ea86b9; --stage-3: #cfc45a;
   }
 }
@@ -36,57 +38,73 @@ h3 { font-size: 13px; font-weight: 600; margin: 0 0 10px; color: var(--soft); }
 .facts dt { color: var(--soft); font-size: 13px; }
 .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .facts small { display: block; font-weight: 400; color: var(--soft); line-height: 1.35; }
-.good::before, .warning::before { margin-right: 6px; font-weight: 700; }
+.good::before, .warning::before, .bad::before { margin-right: 8px; font-weight: 700; }
 .good::before { content: "\2713"; color: var(--good); }
 .warning::before { content: "!"; color: var(--warning); }
+.bad::before { content: "\2715"; color: var(--bad); }
+.verdict { margin: 20px 0 0; padding: 12px 18px; border: 1px solid var(--state); border-left-width: 6px; border-radius: 10px; background: var(--card); font-weight: 600; overflow-wrap: anywhere; }
+.verdict.good { --state: var(--good); } .verdict.warning { --state: var(--warning); } .verdict.bad { --state: var(--bad); }
+.evidence { margin: 10px 0 0; }
+.evidence > summary { cursor: pointer; color: var(--soft); padding: 4px 2px; }
+.evidence > .card, .evidence > .warnings { margin-top: 12px; }
 .warnings {
   margin: 20px 0 0; padding: 14px 20px 14px 38px; border: 1px solid var(--warning); border-radius: 12px;
   background: var(--warning-ground);
 }
-.legend { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 0 0 16px; padding: 0; list-style: none; color: var(--soft); font-size: 14px; }
-.key { display: inline-block; width: 22px; height: 6px; border-radius: 3px; margin-right: 8px; vertical-align: middle; }
-.up { --sign: var(--up); } .down { --sign: var(--down); }
-.key.up, .key.down { background: var(--sign); }
+.legend { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 16px 0; padding: 0; list-style: none; color: var(--soft); font-size: 14px; }
+.key { display: inline-block; width: 22px; height: 6px; border-radius: 3px; margin-right: 8px; vertical-align: middle; background: var(--side); }
+.helpful { --side: var(--helpful); } .harmful { --side: var(--harmful); }
 .evaluation { display: grid; grid-template-columns: minmax(0, 520px) minmax(0, 1fr); gap: 28px; align-items: center; }
 .evaluation svg { width: 100%; height: auto; display: block; }
 .evaluation + .evaluation { margin-top: 16px; }
-nav { display: flex; flex-wrap: wrap; gap: 8px; margin-bottom: 16px; }
+nav { display: flex; flex-wrap: wrap; gap: 8px; margin: 28px 0 0; }
 nav a {
   display: flex; align-items: center; gap: 8px; padding: 4px 10px; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); color: var(--text); text-decoration: none; font-size: 13px; font-variant-numeric: tabular-nums;
 }
-nav a:hover, nav a:focus-visible { border-color: var(--up); }
+nav a:hover, nav a:focus-visible { border-color: var(--helpful); }
 nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; image-rendering: pixelated; }
 .query { display: grid; grid-template-columns: 200px minmax(0, 1fr); gap: 28px; margin-bottom: 20px; scroll-margin-top: 16px; }
 .subject { min-width: 0; align-self: start; position: sticky; top: 16px; }
 .subject h2 { margin: 0 0 10px; font-size: 16px; }
-.subject .label { font-size: 17px; }
-.subject .measurement { color: var(--soft); font-variant-numeric: tabular-nums; }
+.subject .facts { grid-template-columns: 1fr; gap: 8px; margin: 0 0 10px; }
+.subject .facts .long { grid-column: auto; }
+.stages { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 28px; }
+.lists { min-width: 0; }
+.lists > .origin { margin-bottom: 10px; }
 .side + .side { margin-top: 22px; }
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 12px; margin: 0; padding: 0; list-style: none; }
+.side h3 { color: var(--side); }
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 12px; margin: 0; padding: 0; list-style: none; }
 .examples.wide { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); }
 .example { display: flex; flex-direction: column; min-width: 0; padding: 10px; border: 1px solid var(--line); border-radius: 10px; break-inside: avoid; }
 .picture { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; margin-bottom: 8px; image-rendering: pixelated; background: var(--ground); }
-.text { margin: 0 0 8px; max-height: 9.2em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.45; }
-.tokens span { background: color-mix(in srgb, var(--sign) var(--share), transparent); border-radius: 3px; }
+.text { margin: 0 0 8px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.45; }
+.text > summary { list-style: none; cursor: pointer; }
+.text > summary::-webkit-details-marker { display: none; }
+.text > summary::after { content: " \2026 more"; color: var(--soft); font-size: 12px; }
+.text[open] > summary { display: inline; }
+.text[open] > summary::after { content: none; }
+.tokens span { background: color-mix(in srgb, var(--side) var(--share), transparent); border-radius: 3px; }
 .asked + .asked { margin-top: 16px; }
 .prompt { margin: 0; padding: 0; list-style: none; border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.demonstration { padding: 8px 14px; background: color-mix(in srgb, var(--sign) var(--share), transparent); break-inside: avoid; }
+.demonstration { padding: 8px 14px; background: color-mix(in srgb, var(--side) var(--share), var(--card)); break-inside: avoid; }
 .demonstration + .demonstration { border-top: 1px solid var(--line); }
 .demonstration .text, .question .text { margin: 0; }
-.demonstration .score { margin: 0; padding: 0; }
+.demonstration .score, .demonstration .origin { margin: 0; padding: 0; color: var(--text); }
 .question { margin-top: 10px; padding: 8px 14px; border: 1px dashed var(--line); border-radius: 10px; }
 .values { width: 100%; margin: 0 0 8px; border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 .values th { padding: 1px 8px 1px 0; text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
-.values td { padding: 1px 0; text-align: right; overflow-wrap: anywhere; }
+.values td, .values .value { padding: 1px 0 1px 8px; text-align: right; overflow-wrap: anywhere; }
+.values .beside { color: var(--soft); }
+.values .differs { color: var(--text); font-weight: 600; }
 .label { font-weight: 600; overflow-wrap: anywhere; }
 .origin { display: flex; flex-wrap: wrap; gap: 2px 6px; align-items: baseline; font-size: 12px; color: var(--soft); }
-.stage { color: var(--stage); border: 1px solid; border-radius: 6px; padding: 0 6px; font-size: 11px; font-weight: 600; overflow-wrap: anywhere; }
+.stage { color: var(--stage); border-bottom: 2px solid; padding-bottom: 4px; margin-bottom: 12px; font-weight: 600; overflow-wrap: anywhere; }
 .stage-0 { --stage: var(--stage-0); } .stage-1 { --stage: var(--stage-1); } .stage-2 { --stage: var(--stage-2); } .stage-3 { --stage: var(--stage-3); }
-.score { margin-top: auto; padding-top: 8px; font-weight: 600; color: var(--sign); font-variant-numeric: tabular-nums; }
+.score { margin-top: auto; padding-top: 8px; font-size: 14px; font-weight: 600; color: var(--side); font-variant-numeric: tabular-nums; }
 .bar { height: 5px; border-radius: 3px; background: var(--line); overflow: hidden; }
-.bar span { display: block; height: 100%; border-radius: 3px; background: var(--sign); }
-.removal { margin-top: 4px; font-size: 11.5px; color: var(--soft); font-variant-numeric: tabular-nums; }
+.bar span { display: block; height: 100%; border-radius: 3px; background: var(--side); }
+.raw { margin-top: 4px; font-size: 11.5px; color: var(--soft); font-variant-numeric: tabular-nums; }
 .none { color: var(--soft); margin: 0; }
 footer { margin-top: 40px; color: var(--soft); font-size: 13px; }
 @media (max-width: 760px) {
@@ -102,15 +120,14 @@ footer { margin-top: 40px; color: var(--soft); font-size: 13px; }
   :root {
     color-scheme: light;
     --ground: #ffffff; --card: #ffffff; --line: #cfd4da; --text: #000000; --soft: #444444;
-    --up: #2f6fd0; --down: #c8601a; --good: #1f8a57; --warning: #b26a00; --warning-ground: #ffffff;
-    --stage-0: #6a4fc4; --stage-1: #0d8577; --stage-2: #b0417e; --stage-3: #7d7415;
+    --helpful: #1f5fc0; --harmful: #a94a06; --good: #17724a; --warning: #8f5500; --bad: #b3261e; --warning-ground: #ffffff;
+    --stage-0: #6a4fc4; --stage-1: #0b7267; --stage-2: #b0417e; --stage-3: #716911;
   }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
   .subject { position: static; }
   .query, .evaluation { break-inside: avoid; }
-  .text { max-height: none; }
 }
 )css";
 

@@ -1,0 +1,89 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "whence/report/detail/markup.h"
+
+namespace whence::detail {
+namespace {
+
+constexpr std::size_t kStageColours = 4;
+
+/// What a bar shows: the removal, which all stages share a unit of, where it is predicted.
+double strength(const ExampleCard& card) { return std::abs(card.removal.value_or(card.score)); }
+
+std::string example(const ExampleCard& card, const ScoreWords& words, double help, double largest) {
+  const double share = largest > 0 ? strength(card) / largest : 0;
+  auto out = content(card.content, fmt::format("Example {}", card.id), words.outcome);
+  out += card.label.empty() ? "" : element("div", "class=\"label\"", escape(card.label));
+  out += element("div", "class=\"origin\"", card.origin.empty() ? fmt::format("#{}", card.id) : escape(card.origin));
+  const auto score = number(card.score, true);
+  out += element("div", "class=\"score\"",
+                 card.removal ? escape(words.measurement) + " " + number(*card.removal, true) : "score " + score);
+  out += element("div", "class=\"bar\"", element("span", fmt::format("style=\"width:{:.1f}%\"", 100 * share), ""));
+  out += card.removal ? element("div", "class=\"raw\"", "score " + score) : "";
+  return element("li", fmt::format("class=\"example {}\"", side_class(help)), out);
+}
+
+std::string side(const std::vector<ExampleCard>& examples, const ScoreWords& words, double help, double largest) {
+  const bool wide = std::any_of(examples.begin(), examples.end(), [](const ExampleCard& shown) {
+    return !shown.content.text.empty() || !shown.content.tokens.empty() || !shown.content.cells.empty();
+  });
+  std::string items;
+  for (const auto& shown : examples) {
+    items += example(shown, words, help, largest);
+  }
+  const auto list = items.empty() ? element("p", "class=\"none\"", "none")
+                                  : element("ol", wide ? "class=\"examples wide\"" : "class=\"examples\"", items);
+  const auto title =
+      element("h3", fmt::format("class=\"{}\"", side_class(help)), escape(help < 0 ? words.harmful : words.helpful));
+  return element("section", "class=\"side\"", title + list);
+}
+
+double largest_of(const QueryCard& card) {
+  double largest = 0;
+  for (const auto& stage : card.stages) {
+    for (const auto* list : {&stage.helpful, &stage.harmful}) {
+      for (const auto& shown : *list) {
+        largest = std::max(largest, strength(shown));
+      }
+    }
+  }
+  return largest;
+}
+
+}  // namespace
+
+std::string query_card(const QueryCard& card, const ScoreWords& words) {
+  auto subject = element("h2", "", fmt::format("Query {}", card.id));
+  subject += content(card.content, fmt::format("Query {}", card.id), words.outcome);
+  subject += facts(card.facts);
+  subject += card.origin.empty() ? "" : element("div", "class=\"origin\"", escape(card.origin));
+  const double largest = largest_of(card);
+  std::string stages;
+  for (std::size_t s = 0; s < card.stages.size(); ++s) {
+    const auto& lists = card.stages[s];
+    const auto name = lists.stage.empty() ? ""
+                                          : element("div", fmt::format("class=\"stage stage-{}\"", s % kStageColours),
+                                                    escape(lists.stage));
+    const auto source = lists.source.empty() ? "" : element("div", "class=\"origin\"", escape(lists.source));
+    stages += element("div", "class=\"lists\"",
+                      name + source + side(lists.helpful, words, 1, largest) + side(lists.harmful, words, -1, largest));
+  }
+  return element("article", fmt::format("class=\"query card\" id=\"query-{}\"", card.id),
+                 element("div", "class=\"subject\"", subject) +
+                     element("div", card.stages.size() > 1 ? "class=\"stages\"" : "", stages));
+}
+
+std::string query_legend(const ScoreWords& words) {
+  const auto falls = [&](double help) { return words.outcome * help > 0 ? "falls" : "rises"; };
+  const auto item = [&](double help, const std::string& name) {
+    return element("li", "",
+                   fmt::format("<span class=\"key {}\"></span>{}: without it the {} {}", side_class(help), escape(name),
+                               escape(words.measurement), falls(help)));
+  };
+  return element("ul", "class=\"legend\"", item(1, words.helpful) + item(-1, words.harmful));
+}
+
+}  // namespace whence::detail
