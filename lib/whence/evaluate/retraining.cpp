@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <limits>
 #include <mutex>
 
 #include "whence/core/parallel.h"
@@ -20,7 +22,7 @@ struct Outcome {
 };
 
 Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Optimizer* optimizer,
-                     const Random& random) {
+                     const Random& random, const Progress& progress = {}) {
   Outcome out{chain[stage]};
   TensorList body = chain[stage].parent;
   for (auto k = stage; k < chain.size(); ++k) {
@@ -30,7 +32,7 @@ Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& we
     const auto objective = k == stage ? current.objective.with_weights(weights) : current.objective;
     TrainingState state{clone(current.theta), 0, {}};
     const auto& minimiser = optimizer != nullptr ? *optimizer : *current.optimizer;
-    const auto summary = minimiser.minimise(objective, body, state, random, {});
+    const auto summary = minimiser.minimise(objective, body, state, random, progress);
     current.theta = detach(state.theta);
     out.gradient_norm = std::max(out.gradient_norm, summary.gradient_norm);
     out.unconverged += summary.converged ? 0 : 1;
@@ -65,6 +67,40 @@ Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weig
       announce);
   check_finite(out.measurements, "a retrained measurement");
   return out;
+}
+
+RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights,
+                               const Optimizer* optimizer, const Random& random, double limit) {
+  using Clock = std::chrono::steady_clock;
+  struct CutOff {};
+  const auto seconds_since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  const auto start = Clock::now();
+  auto begun = start;  // of the stage in training
+  auto k = stage;
+  std::int64_t done = 0;
+  double left = 0;
+  const auto watch = [&](const ProgressEvent& event) {
+    check_interruption();
+    if (event.done < done) {
+      begun = Clock::now();
+      ++k;
+    }
+    done = event.done;
+    if (seconds_since(start) > limit && done > 0) {
+      left = seconds_since(begun) * static_cast<double>(event.total - done) / static_cast<double>(done);
+      throw CutOff();
+    }
+  };
+  try {
+    retrain_once(chain, stage, weights, optimizer, random, watch);
+  } catch (const CutOff&) {
+    const double spent = seconds_since(start);
+    return {spent, k + 1 == chain.size() ? spent + left : std::numeric_limits<double>::quiet_NaN()};
+  }
+  const double spent = seconds_since(start);
+  return {spent, spent};
 }
 
 at::Tensor rows_across_scores(const at::Tensor& scores, std::int64_t count) {

@@ -21,6 +21,15 @@ struct Retraining {
 Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Dataset& queries,
                    Measurement measurement, const Optimizer* optimizer, const Random& random, const Progress& progress);
 
+/// What one retraining takes.
+struct RetrainingTime {
+  double seconds = 0;  ///< At least.
+  double at_most = 0;  ///< The same where it was not cut off; NaN where stages were left untried.
+};
+/// Times the retraining with `weights` [N], for at most about `limit` seconds.
+RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights,
+                               const Optimizer* optimizer, const Random& random, double limit);
+
 /// `count` rows of a stage spread evenly over the order of their mean score over the queries, both ends included.
 /// `scores` is [Q, N]; returns [count] int64, or all rows where N is smaller.
 at::Tensor rows_across_scores(const at::Tensor& scores, std::int64_t count);

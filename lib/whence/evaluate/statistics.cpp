@@ -116,6 +116,23 @@ double auroc(Values scores, const std::vector<bool>& positive) {
   return (sum - positives * (positives + 1) / 2) / (positives * negatives);  // Mann and Whitney's U
 }
 
+Interval correlation_interval(double correlation, std::int64_t count) {
+  if (count < 4 || std::isnan(correlation)) {
+    return {kUndefined, kUndefined};
+  }
+  const double z = std::atanh(std::clamp(correlation, -1 + 1e-15, 1 - 1e-15));
+  const double reach = 1.959964 / std::sqrt(static_cast<double>(count - 3));
+  return {std::tanh(z - reach), std::tanh(z + reach)};
+}
+
+Interval percentile_interval(std::vector<double> values, double level) {
+  if (values.empty()) {
+    return {kUndefined, kUndefined};
+  }
+  std::sort(values.begin(), values.end());
+  return {percentile(values, (1 - level) / 2), percentile(values, (1 + level) / 2)};
+}
+
 Interval bootstrap(Values x, Values y, const PairStatistic& statistic, Random& random, std::int64_t resamples,
                    double level) {
   check_paired(x.size(), y.size());
@@ -137,11 +154,7 @@ Interval bootstrap(Values x, Values y, const PairStatistic& statistic, Random& r
       found.push_back(value);
     }
   }
-  if (found.empty()) {
-    return {kUndefined, kUndefined};
-  }
-  std::sort(found.begin(), found.end());
-  return {percentile(found, (1 - level) / 2), percentile(found, (1 + level) / 2)};
+  return percentile_interval(std::move(found), level);
 }
 
 }  // namespace whence

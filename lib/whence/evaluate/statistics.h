@@ -31,6 +31,13 @@ struct Interval {
   double low;
   double high;
 };
+/// The 95 % interval of a Pearson correlation found over `count` independent pairs: R. A. Fisher's z, 1921. NaN for
+/// fewer than 4 pairs.
+Interval correlation_interval(double correlation, std::int64_t count);
+
+/// The middle share `level` of values; NaN where there are none.
+Interval percentile_interval(std::vector<double> values, double level);
+
 using PairStatistic = std::function<double(std::span<const double>, std::span<const double>)>;
 /// Percentile interval of `statistic` over `resamples` draws of the pairs with replacement; draws at which the
 /// statistic is undefined are left out, and both ends are NaN where that is all of them. B. Efron and R. Tibshirani,

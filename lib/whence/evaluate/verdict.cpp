@@ -1,0 +1,187 @@
+#include "whence/evaluate/verdict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace whence {
+namespace {
+
+using Level = Verdict::Level;
+
+constexpr double kMinimum = 1e-3;  // of an example's gradient: at a minimum
+constexpr double kNear = 0.1;      // and near one
+constexpr double kFailed = 0.1;    // relative residual of a solve that tells nothing
+constexpr double kLoose = 1e-2;    // residuals that keep rankings
+
+Verdict make(Level level, const std::string& reason) {
+  const char* begin = level == Level::kTrusted ? "can be trusted"
+                      : level == Level::kCare  ? "with care"
+                      : level == Level::kNot   ? "cannot be trusted"
+                                               : "too few to say";
+  return {level, fmt::format("{}: {}", begin, reason)};
+}
+
+std::string correlation(double value) { return std::isnan(value) ? "undefined" : fmt::format("{:.2f}", value); }
+
+std::string with_interval(double value, const Interval& interval) {
+  return std::isnan(interval.low) ? correlation(value)
+                                  : fmt::format("{} (95 % {} to {})", correlation(value), correlation(interval.low),
+                                                correlation(interval.high));
+}
+
+/// Draws that narrow an interval of `width` to `wanted`: widths fall as the root of their number.
+std::int64_t enough(std::int64_t draws, double width, double wanted) {
+  const double factor = std::isnan(width) ? 4 : std::pow(std::max(1.0, width / wanted), 2);
+  const auto rounded = static_cast<std::int64_t>(std::ceil(static_cast<double>(draws) * factor / 10) * 10);
+  return std::max<std::int64_t>(rounded, 20);
+}
+
+std::string more(const char* flag, std::int64_t count, double seconds) {
+  return fmt::format("--{} {} takes about {}", flag, count, duration_words(static_cast<double>(count + 1) * seconds));
+}
+
+std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const RankingEvidence& evidence, Level level) {
+  if (level == Level::kNot) {
+    if (at.beyond_range) {
+      return make(level, fmt::format("removals of examples of {} are predicted beyond what the measurement can change; "
+                                     "type --damping auto, or a larger one than {:.3g}",
+                                     at.stage, at.damping));
+    }
+    if (at.unconverged > 0 && !(at.residual <= kFailed)) {
+      return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}); type --damping auto, or "
+                                     "a larger one than {:.3g}",
+                                     at.unconverged, at.solves, at.stage, at.residual, at.damping));
+    }
+    if (evidence.assumes_minimum && evidence.hessian && at.relative_gradient > kNear) {
+      return make(level, fmt::format("the checkpoint of {} is no minimum (gradient {:.1e} of an example's), which the "
+                                     "Hessian assumes; type --curvature gauss-newton --damping auto",
+                                     at.stage, at.relative_gradient));
+    }
+    return std::nullopt;
+  }
+  if (at.unconverged > 0) {
+    return make(level, fmt::format("{} of {} solves at {} stopped early, at a relative residual of {:.1e}",
+                                   at.unconverged, at.solves, at.stage, at.residual));
+  }
+  if (evidence.assumes_minimum && at.relative_gradient > kMinimum) {
+    return make(level, fmt::format("the checkpoint of {} is no minimum (gradient {:.1e} of an example's), so removals "
+                                   "are told as if it were one",
+                                   at.stage, at.relative_gradient));
+  }
+  if (at.approximate > 0) {
+    return make(level,
+                fmt::format("the solves at {} are approximations{}", at.stage,
+                            at.residual >= 0 ? fmt::format(", at a relative residual of {:.1e}", at.residual) : ""));
+  }
+  if (!evidence.hessian) {
+    return make(level, fmt::format("{} has an approximate curvature, which keeps order better than size", at.stage));
+  }
+  if (at.residual > kLoose) {
+    return make(level, fmt::format("the solves at {} have a relative residual of {:.1e}", at.stage, at.residual));
+  }
+  if (at.damping > 0 && !(at.damping < 0.1 * at.mean_eigenvalue)) {
+    return make(level,
+                fmt::format("a damping of {:.3g} at {} makes removals smaller than they are", at.damping, at.stage));
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string duration_words(double seconds) {
+  const auto say = [](double count, const char* unit) {
+    const auto whole = std::max<std::int64_t>(1, std::llround(count));
+    return fmt::format("{} {}{}", whole, unit, whole == 1 ? "" : "s");
+  };
+  return seconds < 90        ? fmt::format("{} s", std::max<std::int64_t>(1, std::llround(seconds)))
+         : seconds < 90 * 60 ? say(seconds / 60, "minute")
+                             : say(seconds / 3600, "hour");
+}
+
+Verdict judge(const Agreement& a) {
+  const auto& [low, high] = a.interval;
+  const auto found = fmt::format("Pearson {} over {} examples", with_interval(a.pearson, a.interval), a.examples);
+  if (std::isnan(a.pearson)) {
+    return make(Level::kNot, found + ": predictions or retrainings do not differ between examples");
+  }
+  const bool sized = !a.sizes || (a.slope >= 0.8 && a.slope <= 1.25);
+  if (low >= 0.8) {
+    return sized ? make(Level::kTrusted, a.sizes ? fmt::format("{}, slope {:.2f}", found, a.slope) : found)
+                 : make(Level::kCare, fmt::format("{}: the order holds, but changes are {:.2g} times what is predicted",
+                                                  found, a.slope));
+  }
+  if (high < 0.5) {
+    return make(Level::kNot, found + ": retraining says otherwise");
+  }
+  if (std::isnan(low) || high - low > 0.4) {
+    const auto wanted = std::min(enough(a.examples, high - low, 0.4), a.available);
+    return make(Level::kTooFew,
+                wanted > a.examples ? fmt::format("{}; {}", found, more("examples", wanted, a.seconds)) : found);
+  }
+  return make(Level::kCare,
+              fmt::format("{}: roughly right{}", found,
+                          sized ? "" : fmt::format(", and changes are {:.2g} times what is predicted", a.slope)));
+}
+
+Verdict judge(const SubsetAgreement& a) {
+  const auto& [low, high] = a.interval;
+  const auto found = fmt::format("LDS {} over {} subsets", with_interval(a.score, a.interval), a.subsets);
+  if (std::isnan(a.score)) {
+    return make(Level::kNot, found + ": scores or retrainings do not differ between subsets");
+  }
+  if (low >= 0.5) {
+    return make(Level::kTrusted, found);
+  }
+  if (high < 0.2) {
+    return make(Level::kNot, found + ": little better than chance");
+  }
+  if (std::isnan(low) || high - low > 0.3) {
+    return make(Level::kTooFew,
+                fmt::format("{}; {}", found, more("subsets", enough(a.subsets, high - low, 0.3), a.seconds)));
+  }
+  return make(Level::kCare, found + ": better than chance, far from exact");
+}
+
+Verdict judge(const RankingEvidence& evidence) {
+  if (evidence.claim == Claim::kNothing) {
+    return make(Level::kNot, fmt::format("{} is a baseline that knows nothing", evidence.method));
+  }
+  if (evidence.evaluated && evidence.evaluated->level != Level::kTooFew) {
+    return *evidence.evaluated;
+  }
+  const auto check = evidence.check.empty() ? "" : fmt::format("; to check: {}", evidence.check);
+  if (evidence.curved) {
+    for (const auto level : {Level::kNot, Level::kCare}) {
+      for (const auto& stage : evidence.stages) {
+        if (auto found = stage_verdict(stage, evidence, level)) {
+          found->text += check;
+          return *found;
+        }
+      }
+    }
+  }
+  if (!evidence.warnings.empty()) {
+    return make(Level::kCare, evidence.warnings.front() + check);
+  }
+  if (!evidence.curved) {
+    return make(Level::kCare, fmt::format("{} {}, which this run cannot check{}", evidence.method,
+                                          evidence.claim == Claim::kOrder ? "orders examples and predicts no removal"
+                                                                          : "predicts removals by an approximation",
+                                          check));
+  }
+  double gradient = 0, residual = 0;
+  for (const auto& stage : evidence.stages) {
+    gradient = std::fmax(gradient, stage.relative_gradient);
+    residual = std::fmax(residual, stage.residual);
+  }
+  return make(
+      Level::kTrusted,
+      fmt::format("every solve within {:.1e}{}", residual,
+                  evidence.assumes_minimum
+                      ? fmt::format(", every checkpoint at a minimum (gradient {:.1e} of an example's)", gradient)
+                      : ""));
+}
+
+}  // namespace whence
