@@ -1,10 +1,15 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <chrono>
+#include <cmath>
+
 #include "cli.h"
 #include "result.h"
+#include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/parallel.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
 
@@ -12,6 +17,11 @@ namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
+
+std::string number_text(const nlohmann::ordered_json& value) {
+  return value.is_number() && std::isfinite(value.get<double>()) ? fmt::format("{:.4f}", value.get<double>())
+                                                                 : "undefined";
+}
 
 std::vector<double> numbers(const at::Tensor& x) {
   const auto flat = x.to(at::kDouble).contiguous().flatten();
@@ -29,7 +39,17 @@ struct Setting {
   std::unique_ptr<Optimizer> optimizer;
   Random random;
   Progress progress;
+  bool predicts_removal;
 };
+
+/// Retrains, with what each training took.
+std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
+  const auto start = std::chrono::steady_clock::now();
+  auto truth =
+      retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.random, at.progress);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  return {std::move(truth), taken.count() / static_cast<double>(weights.size(0))};
+}
 
 nlohmann::ordered_json convergence(const Retraining& truth) {
   return {{"largest-gradient-norm", truth.largest_gradient_norm}, {"unconverged-trainings", truth.unconverged}};
@@ -42,14 +62,14 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   // the first training leaves nothing out: the measurements that the others are compared with, converged in the same
   // way
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
-  const auto truth =
-      retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.random, at.progress);
+  const auto [truth, seconds] = timed_retrain(at, weights);
   const auto actual =
       (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
   const auto predicted = (at.scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
   const auto x = numbers(predicted), y = numbers(actual);
-  auto random = at.random.stream("bootstrap");
-  const auto interval = bootstrap(x, y, pearson, random);
+  const double found = pearson(x, y);
+  // the queries of one example move together: an example counts once
+  const auto interval = correlation_interval(found, rows.size(0));
   const auto line = least_squares(x, y);
   double mean_pearson = 0, mean_spearman = 0;
   for (std::int64_t q = 0; q < predicted.size(0); ++q) {
@@ -60,13 +80,16 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
                              {"stage", at.chain[at.stage].name},
                              {"examples", rows.size(0)},
                              {"queries", predicted.size(0)},
-                             {"pearson", pearson(x, y)},
+                             {"pearson", found},
                              {"pearson-interval-95", {interval.low, interval.high}},
                              {"spearman", spearman(x, y)},
                              {"slope", line.slope},
                              {"intercept", line.intercept},
                              {"mean-pearson-per-query", mean_pearson},
-                             {"mean-spearman-per-query", mean_spearman}};
+                             {"mean-spearman-per-query", mean_spearman},
+                             {"predicts-removal", at.predicts_removal},
+                             {"available-examples", data.size()},
+                             {"seconds-a-training", seconds}};
   out.update(convergence(truth));
   auto points = nlohmann::ordered_json::array();
   for (std::int64_t q = 0; q < predicted.size(0); ++q) {
@@ -92,11 +115,28 @@ double linear_datamodelling_score(const at::Tensor& scores, const at::Tensor& in
   return total / static_cast<double>(scores.size(0));
 }
 
+/// The score's 95 % interval: subsets drawn again with replacement.
+nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& inside, const at::Tensor& measured) {
+  constexpr int kResamples = 300;
+  auto random = at.random.stream("bootstrap");
+  const auto subsets = inside.size(0);
+  std::vector<double> found;
+  for (int r = 0; r < kResamples; ++r) {
+    const auto rows = random.uniform({subsets}, 0, static_cast<double>(subsets)).to(at::kLong).clamp_max(subsets - 1);
+    const double value =
+        linear_datamodelling_score(at.scores, inside.index_select(0, rows), measured.index_select(0, rows));
+    if (std::isfinite(value)) {
+      found.push_back(value);
+    }
+  }
+  const auto interval = percentile_interval(std::move(found), 0.95);
+  return {interval.low, interval.high};
+}
+
 nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subsets, double fraction) {
   const auto n = at.chain[at.stage].objective.data().size();
   const auto weights = subset_weights(subsets, n, fraction, at.random.stream("subsets"));
-  const auto truth =
-      retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.random, at.progress);
+  const auto [truth, seconds] = timed_retrain(at, weights);
   const auto inside = weights.gt(0).to(at::kDouble);
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
   nlohmann::ordered_json out{{"against", "lds"},
@@ -105,6 +145,7 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
                              {"fraction", fraction},
                              {"queries", at.scores.size(0)},
                              {"lds", linear_datamodelling_score(at.scores, inside, truth.measurements)},
+                             {"lds-interval-95", subset_interval(at, inside, truth.measurements)},
                              {"lds-of-random-scores", linear_datamodelling_score(chance, inside, truth.measurements)}};
   out.update(convergence(truth));
   return out;
@@ -119,31 +160,70 @@ void print(const nlohmann::ordered_json& result) {
   } else {
     fmt::print("leave-one-out retraining of {}: {} examples x {} queries\n", result["stage"].get<std::string>(),
                result["examples"].get<std::int64_t>(), result["queries"].get<std::int64_t>());
-    fmt::print(
-        "  Pearson {:.4f} (95 % {:.4f} to {:.4f}), Spearman {:.4f}, slope {:.3f}; mean over queries: Pearson {:.4f}, "
-        "Spearman {:.4f}\n",
-        result["pearson"].get<double>(), result["pearson-interval-95"][0].get<double>(),
-        result["pearson-interval-95"][1].get<double>(), result["spearman"].get<double>(), result["slope"].get<double>(),
-        result["mean-pearson-per-query"].get<double>(), result["mean-spearman-per-query"].get<double>());
+    fmt::print("  Pearson {}, Spearman {}, slope {}; mean over queries: Pearson {}, Spearman {}\n",
+               number_text(result["pearson"]), number_text(result["spearman"]), number_text(result["slope"]),
+               number_text(result["mean-pearson-per-query"]), number_text(result["mean-spearman-per-query"]));
   }
-  fmt::print("  retraining: largest |gradient| at the end {:.1e}\n", result["largest-gradient-norm"].get<double>());
+  fmt::print("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n",
+             result["seconds-a-training"].get<double>(), result["largest-gradient-norm"].get<double>());
+  fmt::print("{}\n", result["verdict"].get<std::string>());
+}
+
+/// What the trainings take, from one that leaves the first example out; cut off where that is long.
+nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::int64_t trainings) {
+  constexpr double kSeconds = 60;
+  const auto& data = at.chain[at.stage].objective.data();
+  const auto one = time_retraining(at.chain, at.stage, leave_one_out_weights(at::zeros({1}, at::kLong), data.size())[0],
+                                   at.optimizer.get(), at.random, kSeconds);
+  std::int64_t examples = 0;
+  auto stages = nlohmann::ordered_json::array();
+  for (auto k = at.stage; k < at.chain.size(); ++k) {
+    stages.push_back(at.chain[k].name);
+    examples += at.chain[k].objective.data().size();
+  }
+  const auto side_by_side = std::min<std::int64_t>(threads(), trainings);
+  const double rounds = static_cast<double>(trainings) / static_cast<double>(side_by_side);
+  return {{"against", against},
+          {"trainings", trainings},
+          {"stages", stages},
+          {"examples-a-pass", examples},
+          {"queries", at.queries.size()},
+          {"seconds-a-training", one.seconds},
+          {"side-by-side", side_by_side},
+          {"seconds", {{"low", one.seconds * rounds}, {"high", one.at_most * rounds}}}};
+}
+
+void print_plan(const nlohmann::ordered_json& plan) {
+  std::string stages;
+  for (const auto& name : plan["stages"]) {
+    stages += (stages.empty() ? "" : ", then ") + name.get<std::string>();
+  }
+  fmt::print("{} trainings of {}, {} at a time\n", plan["trainings"].get<std::int64_t>(), stages,
+             plan["side-by-side"].get<std::int64_t>());
+  const double low = plan["seconds"]["low"], high = plan["seconds"]["high"];
+  const auto told = low == high        ? "about " + duration_words(low)
+                    : std::isnan(high) ? "more than " + duration_words(low)
+                                       : fmt::format("{} to {}", duration_words(low), duration_words(high));
+  fmt::print("time    {}: one takes {}{}\n", told, low == high ? "" : "more than ",
+             duration_words(plan["seconds-a-training"].get<double>()));
 }
 
 }  // namespace
 
 int evaluate(const std::vector<std::string>& arguments) {
-  CommandLine line("evaluate", "PIPELINE --stage NAME --scores DIR --against retraining|lds [options]",
+  CommandLine line("evaluate", "PIPELINE --scores DIR [--stage NAME] [--against retraining|lds] [--plan] [options]",
                    "Compares scores with what retraining the chain does, and says how well they agree.");
   line.positional("PIPELINE", "the pipeline file");
-  line.add()                                                                                //
-      ("stage", po::value<std::string>(), "whose examples were scored")                     //
-      ("scores", po::value<std::string>(), "the result directory of whence rank or score")  //
+  line.add()                                                                                                  //
+      ("stage", po::value<std::string>(), "whose examples to leave out; default: the stage that was scored")  //
+      ("scores", po::value<std::string>(), "the result directory of whence rank or score")                    //
       ("against", po::value<std::string>()->default_value("retraining"),
        "retraining: leave examples out one at a time; lds: train on random subsets")  //
       ("examples", po::value<std::int64_t>()->default_value(20),
        "examples to leave out, spread over the scores' range")                                          //
       ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")           //
       ("fraction", po::value<double>()->default_value(0.5), "of the examples in a subset (lds)")        //
+      ("plan", po::bool_switch(), "say how long it will take, from one training, then stop")            //
       ("optimizer", po::value<std::string>(), "train with this instead of each stage's own optimizer")  //
       ("out", po::value<std::string>(), "where evaluation.json and evaluation.svg go; default: the result directory");
   if (!line.parse(arguments)) {
@@ -171,10 +251,15 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   const auto scores = read_scores(folder);
   Pipeline pipeline(line.text("PIPELINE"), options);
-  const auto stage = pipeline.stage_index(line.required("stage"));
+  const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
+  if (name == "all") {
+    throw UsageError(fmt::format("the scores in {} are of every stage: say whose examples to leave out with --stage {}",
+                                 folder.string(), pipeline.stages().front().name));
+  }
+  const auto stage = pipeline.stage_index(name);
   auto chain = pipeline.load();
   auto queries = pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]);
-  const auto& held = scores_of(scores, run, line.text("stage"));
+  const auto& held = scores_of(scores, run, name);
   if (!at::equal(held.example_ids, chain[stage].objective.data().ids()) ||
       !at::equal(scores.query_ids, queries.ids())) {
     throw DataError(fmt::format("{}: the scores are for other examples or queries than {} has", folder.string(),
@@ -188,14 +273,31 @@ int evaluate(const std::vector<std::string>& arguments) {
                         held.scores.to(at::kDouble),
                         line.has("optimizer") ? create<Optimizer>(line.text("optimizer")) : nullptr,
                         Random(pipeline.seed()).stream("evaluate"),
-                        terminal_progress(line.flag("quiet"))};
-  const auto result =
-      against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
+                        terminal_progress(line.flag("quiet")),
+                        create<Attributor>(run["options"]["method"].get<std::string>())
+                            ->predicts_removal(parse_normalization(run["options"].value("normalize", "none")))};
+  if (line.flag("plan")) {
+    const auto trainings =
+        against == "lds" ? subsets : std::min(examples, setting.chain[stage].objective.data().size()) + 1;
+    const auto told = plan(setting, against, trainings);
+    if (line.flag("json")) {
+      fmt::print("{}\n", told.dump(2));
+    } else {
+      print_plan(told);
+    }
+    return kDone;
+  }
+  auto result = against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
   end_progress();
+  result["verdict"] = verdict_of_evaluation(result).text;
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
   fs::create_directories(out);
-  const auto name = against == "lds" ? "evaluation-lds" : "evaluation";
-  write_text(out / fmt::format("{}.json", name), result.dump(2) + "\n");
+  write_text(out / (against == "lds" ? "evaluation-lds.json" : "evaluation.json"), result.dump(2) + "\n");
+  if (fs::equivalent(out, folder)) {
+    auto told = run;
+    told["verdict"] = verdict_of_ranking(run, evaluation_of(folder), folder).text;
+    write_text(folder / "run.json", told.dump(2) + "\n");
+  }
   if (against == "retraining") {
     write_text(out / "evaluation.svg", scatter_svg(leave_one_out_plot(result)));
   }

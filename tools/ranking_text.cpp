@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "result.h"
 
@@ -12,37 +14,77 @@ namespace {
 
 /// "class 7", "value 0.3", or nothing where tokens are predicted.
 std::string named_label(const Dataset& data, std::int64_t row) {
-  switch (data.target_kind()) {
-    case TargetKind::kClasses:
-      return "class " + example_label(data, row);
-    case TargetKind::kValues:
-      return "value " + example_label(data, row);
-    default:
-      return "";
-  }
+  const auto label = example_label(data, row);
+  return label.empty() ? label : (data.target_kind() == TargetKind::kClasses ? "class " : "value ") + label;
 }
 
-void print_columns(const Ranking& ranking, const Dataset& data) {
-  const auto label_of = [&](std::int64_t id) { return example_label(data, row_of(data, id)); };
-  fmt::print("  {:>9} {:>8} {:>11} {:>11}    {:>9} {:>8} {:>11} {:>11}\n", "proponent", "class", "score", "removal",
-             "opponent", "class", "score", "removal");
-  for (std::size_t r = 0; r < ranking.proponents.size(); ++r) {
-    const auto& p = ranking.proponents[r];
-    const auto& o = ranking.opponents[r];
-    fmt::print("  {:>9} {:>8} {:>+11.3e} {:>+11.3e}    {:>9} {:>8} {:>+11.3e} {:>+11.3e}\n", p.example,
-               label_of(p.example), p.score, p.removal, o.example, label_of(o.example), o.score, o.removal);
+/// "+0.0123", or nothing where the method predicts none.
+std::string removal_text(const RankedExample& entry) {
+  return entry.removal ? fmt::format("{:+.3g}", *entry.removal) : "";
+}
+
+/// One side of a table: a title over cells.
+struct Column {
+  std::string title;
+  std::vector<std::string> cells;
+};
+
+std::vector<Column> columns_of(const std::vector<RankedExample>& list, const Dataset& data, std::string_view word,
+                               bool removals) {
+  std::vector<Column> out{{std::string(word), {}},
+                          {data.target_kind() == TargetKind::kClasses ? "class" : "value", {}},
+                          {"removal", {}},
+                          {"score", {}}};
+  for (const auto& entry : list) {
+    const auto row = row_of(data, entry.example);
+    out[0].cells.push_back(source_text(data).empty() ? data.origin(row) : fmt::format("{}", entry.example));
+    out[1].cells.push_back(example_label(data, row));
+    out[2].cells.push_back(removal_text(entry));
+    out[3].cells.push_back(fmt::format("{:+.3g}", entry.score));
+  }
+  if (!removals) {
+    out.erase(out.begin() + 2);
+  }
+  return out;
+}
+
+/// Both sides beside each other; the titles are shaded as their sides are.
+void print_columns(const Ranking& ranking, const Dataset& data,
+                   const std::pair<std::string_view, std::string_view>& words, bool removals) {
+  const std::pair sides{columns_of(ranking.proponents, data, words.first, removals),
+                        columns_of(ranking.opponents, data, words.second, removals)};
+  const auto rows = std::max(ranking.proponents.size(), ranking.opponents.size());
+  for (std::size_t r = 0; r <= rows; ++r) {
+    std::string line;
+    for (const auto& [side, share] : {std::pair{&sides.first, 1.0}, std::pair{&sides.second, -1.0}}) {
+      line += share < 0 ? "  " : "";
+      for (std::size_t c = 0; c < side->size(); ++c) {
+        const auto& column = (*side)[c];
+        std::size_t width = c == 0 ? 10 : 9;
+        for (const auto& cell : column.cells) {
+          width = std::max(width, cell.size());
+        }
+        const auto& text = r == 0 ? column.title : r <= column.cells.size() ? column.cells[r - 1] : std::string();
+        line += "  " + std::string(width - std::min(width, text.size()), ' ');
+        line += r == 0 && c == 0 ? shaded(text, share) : text;
+      }
+    }
+    fmt::print("{}\n", line.substr(0, line.find_last_not_of(' ') + 1));
   }
 }
 
 /// One text a paragraph, its tokens shaded by what they add to the score where the terminal has colours.
-void print_texts(const Ranking& ranking, const Dataset& data) {
-  for (const auto& [title, list] : {std::pair("proponent", &ranking.proponents), {"opponent", &ranking.opponents}}) {
+void print_texts(const Ranking& ranking, const Dataset& data, Measurement measurement) {
+  const auto words = side_words(measurement);
+  for (const auto& [word, share, list] :
+       {std::tuple(words.first, 1.0, &ranking.proponents), std::tuple(words.second, -1.0, &ranking.opponents)}) {
     for (const auto& entry : *list) {
       const auto row = row_of(data, entry.example);
       const auto label = named_label(data, row);
-      fmt::print("  {:<9} {:>7}  {:>+.3e}  removal {:>+.3e}{}{}\n", title, entry.example, entry.score, entry.removal,
-                 label.empty() ? "" : "  ", label);
-      fmt::print("    {}\n", shaded_text(entry.tokens, data.token_texts(row)));
+      fmt::print("  {}  {}{}{}  score {:+.3g}\n", shaded(std::string(word), share), data.origin(row),
+                 label.empty() ? "" : ", " + label,
+                 entry.removal ? fmt::format("  removal {}", removal_text(entry)) : "", entry.score);
+      fmt::print("    {}\n", shaded_text(visible_tokens(data, row, entry.tokens), outcome_sign(measurement)));
     }
   }
 }
@@ -78,25 +120,43 @@ void print_evidence(const nlohmann::ordered_json& run) {
     }
     fmt::print("\n");
   }
+  if (run.contains("verdict")) {
+    fmt::print("{}\n", run.at("verdict").get<std::string>());
+  }
 }
 
 void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings) {
-  fmt::print("score > 0: more of the example raises the {}; removal: predicted change when it is left out\n",
-             to_string(run.measurement()));
+  const auto measurement = run.measurement();
+  const auto words = side_words(measurement);
+  const bool rises = outcome_sign(measurement) < 0;
+  const bool removals = std::any_of(rankings.begin(), rankings.end(), [](const Ranking& ranking) {
+    return !ranking.proponents.empty() ? ranking.proponents[0].removal.has_value()
+                                       : !ranking.opponents.empty() && ranking.opponents[0].removal.has_value();
+  });
+  fmt::print("{}: without it the {} {}; {}: it {}", words.first, to_string(measurement), rises ? "rises" : "falls",
+             words.second, rises ? "falls" : "rises");
+  fmt::print("{}\n", removals ? fmt::format("; removal: by how much, as predicted") : "");
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const auto& ranking = rankings[i];
-    const auto s = i % run.stages().size(), q = i / run.stages().size();
+    const auto s = i % run.stages().size();
+    const auto q = static_cast<std::int64_t>(i / run.stages().size());
     const auto& data = run.chain()[run.stages()[s]].objective.data();
-    const auto label = named_label(run.queries(), static_cast<std::int64_t>(q));
-    fmt::print("\nquery {}{}, {} {:.6g}, examples of {}\n", ranking.query, label.empty() ? "" : " (" + label + ")",
-               to_string(run.measurement()), ranking.measurement, ranking.stage);
-    if (run.queries().is_text()) {
-      fmt::print("    {}\n", shaded_text({}, run.queries().token_texts(static_cast<std::int64_t>(q))));
+    if (s == 0) {
+      fmt::print("\nquery {}: {}; {}, {} {:.4g}\n", ranking.query, run.queries().origin(q),
+                 ranking.prediction ? prediction_text(*ranking.prediction) : "", to_string(measurement),
+                 ranking.measurement);
+      if (run.queries().is_text()) {
+        fmt::print("    {}\n", shaded_text(visible_tokens(run.queries(), q, {}), 1));
+      }
     }
-    if (data.is_text()) {
-      print_texts(ranking, data);
+    const auto source = data.is_text() ? "" : source_text(data);
+    fmt::print("  examples of {}{}\n", ranking.stage, source.empty() ? "" : ", " + source);
+    if (ranking.proponents.empty() && ranking.opponents.empty()) {
+      fmt::print("    none moves the {}\n", to_string(measurement));
+    } else if (data.is_text()) {
+      print_texts(ranking, data, measurement);
     } else {
-      print_columns(ranking, data);
+      print_columns(ranking, data, words, removals);
     }
   }
 }

@@ -1,17 +1,16 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <map>
-
 #include "cli.h"
 #include "icl_result.h"
+#include "report_cards.h"
 #include "result.h"
 #include "run_record.h"
+#include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/report/html.h"
-#include "whence/report/image.h"
 #include "whence/store/ranking.h"
 
 namespace whence::cli {
@@ -21,35 +20,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// An image where the input has an image's shape, the text of a text, else its numbers.
-Content content_of(const Dataset& data, std::int64_t row) {
-  if (data.is_text()) {
-    std::string text;
-    for (const auto& token : data.token_texts(row)) {
-      text += token;
-    }
-    return {.text = text};
-  }
-  const auto input = data.batch(row, row + 1).inputs[0].to(at::kCPU);
-  const auto channels = input.dim() == 3 ? input.size(0) : 1;
-  if ((input.dim() == 2 || input.dim() == 3) && (channels == 1 || channels == 3)) {
-    return {.image = image_data_uri(input.to(at::kFloat))};
-  }
-  constexpr std::int64_t kMost = 12;
-  const auto flat = input.flatten().to(at::kDouble);
-  Content out;
-  for (std::int64_t i = 0; i < std::min(kMost, flat.numel()); ++i) {
-    out.values.emplace_back(fmt::format("{}", i), fmt::format("{:.4g}", flat[i].item<double>()));
-  }
-  return out;
-}
-
-/// "class 9", or "value 0.31".
-std::string card_label(const Dataset& data, std::int64_t row) {
-  const auto label = example_label(data, row);
-  return label.empty() ? label : (data.target_kind() == TargetKind::kClasses ? "class " : "value ") + label;
-}
-
 Fact fact(const std::string& name, const std::string& value, bool good, const std::string& note = {}) {
   return {name, value, good ? Fact::State::kGood : Fact::State::kWarning, note};
 }
@@ -57,8 +27,16 @@ Fact fact(const std::string& name, const std::string& value, bool good, const st
 std::vector<Fact> evidence(const Json& run) {
   const auto& options = run["options"];
   std::vector<Fact> out;
+  const auto spec = [&]<class Base>(const char* key, const Base*) {
+    if (options.contains(key)) {
+      out.push_back({key, brief_spec<Base>(options[key].get<std::string>())});
+    }
+  };
+  spec("method", static_cast<const Attributor*>(nullptr));
+  spec("curvature", static_cast<const Curvature*>(nullptr));
+  spec("solver", static_cast<const Solver*>(nullptr));
   for (const char* key :
-       {"method", "curvature", "solver", "inversion", "damping", "relative-damping", "measurement", "dtype"}) {
+       {"response", "inversion", "damping", "relative-damping", "normalize", "measurement", "dtype"}) {
     if (options.contains(key)) {
       out.push_back({key, options[key].is_string() ? options[key].get<std::string>() : options[key].dump()});
     }
@@ -68,7 +46,7 @@ std::vector<Fact> evidence(const Json& run) {
       const double relative = stage["relative-gradient-norm"];
       out.push_back(fact("gradient at " + name,
                          fmt::format("{:.1e}, {:.1e} of an example's", stage["gradient-norm"].get<double>(), relative),
-                         relative <= kFarFromMinimum, "Scores assume that training stopped at a minimum."));
+                         relative <= kFarFromMinimum));
     }
     if (stage.contains("solves")) {
       const auto unconverged = stage["unconverged-solves"].get<std::int64_t>();
@@ -78,21 +56,31 @@ std::vector<Fact> evidence(const Json& run) {
                                      stage["solves"].size(), stage["largest-relative-residual"].get<double>()),
                          unconverged == 0));
     }
+    if (stage.contains("damping")) {
+      out.push_back({"damping at " + name, fmt::format("{:.3g}", stage["damping"].get<double>())});
+    }
   }
   return out;
 }
 
+Fact::State state_of(const Verdict& verdict) {
+  switch (verdict.level) {
+    case Verdict::Level::kTrusted:
+      return Fact::State::kGood;
+    case Verdict::Level::kNot:
+      return Fact::State::kBad;
+    default:
+      return Fact::State::kWarning;
+  }
+}
+
+Fact verdict_fact(const Verdict& verdict) { return {"verdict", verdict.text, state_of(verdict)}; }
+
 EvaluationSection leave_one_out_section(const Json& result) {
-  const double pearson = result["pearson"], slope = result["slope"];
   return {"Agreement with leave-one-out retraining",
           leave_one_out_plot(result),
-          {fact("Pearson",
-                fmt::format("{:.4f} ({:.4f} to {:.4f})", pearson, result["pearson-interval-95"][0].get<double>(),
-                            result["pearson-interval-95"][1].get<double>()),
-                pearson >= 0.8),
+          {verdict_fact(verdict_of_evaluation(result)),
            {"Spearman", fmt::format("{:.4f}", result["spearman"].get<double>())},
-           fact("slope of actual on predicted", fmt::format("{:.3f}", slope), slope >= 0.8 && slope <= 1.25,
-                "1: the size of the change is right too."),
            {"pairs",
             fmt::format("{} examples x {} queries", result["examples"].get<int>(), result["queries"].get<int>())}}};
 }
@@ -100,47 +88,10 @@ EvaluationSection leave_one_out_section(const Json& result) {
 EvaluationSection lds_section(const Json& result) {
   return {"Linear datamodelling score",
           {},
-          {{"LDS", fmt::format("{:.4f}", result["lds"].get<double>())},
+          {verdict_fact(verdict_of_evaluation(result)),
            {"LDS of random scores", fmt::format("{:.4f}", result["lds-of-random-scores"].get<double>())},
            {"subsets", fmt::format("{} of {:g} of the examples", result["subsets"].get<int>(),
                                    result["fraction"].get<double>())}}};
-}
-
-/// One card a query, with the lists of all scored stages.
-std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, const std::vector<Ranking>& rankings) {
-  const auto queries = pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]);
-  const bool several = run["options"]["stage"] == "all";
-  std::vector<QueryCard> cards;
-  for (const auto& ranking : rankings) {
-    if (cards.empty() || cards.back().id != ranking.query) {
-      const auto row = row_of(queries, ranking.query);
-      cards.push_back({ranking.query,
-                       card_label(queries, row),
-                       fmt::format("{} {:.4g}", run["options"]["measurement"].get<std::string>(), ranking.measurement),
-                       content_of(queries, row),
-                       {},
-                       {}});
-    }
-    const auto& data = pipeline.training_data(pipeline.stage_index(ranking.stage));
-    const auto card = [&](const RankedExample& example) {
-      const auto row = row_of(data, example.example);
-      auto content = content_of(data, row);
-      if (!example.tokens.empty()) {
-        content.text.clear();
-        content.tokens = example.tokens;
-      }
-      return ExampleCard{example.example,       several ? ranking.stage : "",
-                         card_label(data, row), example.score,
-                         example.removal,       content};
-    };
-    for (const auto& example : ranking.proponents) {
-      cards.back().proponents.push_back(card(example));
-    }
-    for (const auto& example : ranking.opponents) {
-      cards.back().opponents.push_back(card(example));
-    }
-  }
-  return cards;
 }
 
 }  // namespace
@@ -179,6 +130,11 @@ int report(const std::vector<std::string>& arguments) {
       "{}: examples of {} behind {} queries", pipeline.path().filename().string(),
       run["options"]["stage"] == "all" ? "every stage" : "stage " + run["options"]["stage"].get<std::string>(),
       pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]).size());
+  const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
+  const auto words = side_words(measurement);
+  page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),
+                std::string(words.second)};
+  page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(folder)));
   page.evidence = evidence(run);
   page.warnings = run["warnings"].get<std::vector<std::string>>();
   if (fs::exists(folder / "evaluation.json")) {

@@ -13,6 +13,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/data/tokenizer.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -55,7 +56,7 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run) {
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
   ScatterPlot plot;
   plot.title = fmt::format("Leaving one example of {} out", evaluation["stage"].get<std::string>());
-  plot.x_title = "predicted change (-score / N)";
+  plot.x_title = "predicted change (removal)";
   plot.y_title = "change after retraining";
   plot.identity = true;
   plot.regression = PlotLine{evaluation["slope"].get<double>(), evaluation["intercept"].get<double>()};
@@ -78,7 +79,7 @@ bool shows_colours() {
 }  // namespace
 
 std::string shaded(const std::string& text, double share) {
-  // four steps of the 256-colour cube: blue raises the measurement, orange lowers it
+  // four steps of the 256-colour cube: blue is helpful, orange harmful
   static constexpr std::array<std::array<int, 4>, 2> kShades{{{0, 153, 111, 69}, {0, 223, 215, 208}}};
   const auto step = static_cast<std::size_t>(std::min(3.0, 4 * std::abs(share)));
   const auto shade = kShades.at(share < 0 ? 1 : 0).at(step);
@@ -97,25 +98,71 @@ std::string one_line(const std::string& text, std::size_t most) {
   return out;
 }
 
-std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,
-                        const std::vector<std::string>& tokens) {
-  constexpr std::size_t kMost = 400;  // bytes that a reader takes in
-  double largest = 0;
-  for (const auto& [text, value] : scores) {
-    largest = std::max(largest, std::abs(value));
+namespace {
+
+/// Which tokens of the text in `row` no reader would see, but for masks: [CLS], <|endoftext|>.
+std::vector<bool> special_tokens(const Dataset& data, std::int64_t row) {
+  const auto& texts = data.texts();
+  const auto length = texts.lengths[row].item<std::int64_t>();
+  std::vector<bool> out(static_cast<std::size_t>(length));
+  if (!texts.tokenizer) {
+    return out;
   }
-  const bool scored = scores.size() == tokens.size() && largest > 0;
-  std::string out;
-  std::size_t shown = 0;
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    if (shown > kMost) {
-      out += " …";
-      break;
-    }
-    shown += tokens[t].size();
-    out += shaded(one_line(tokens[t], std::string::npos), scored ? scores[t].second / largest : 0);
+  const auto tokens = texts.tokens.narrow(0, texts.begins[row].item<std::int64_t>(), length);
+  const auto mask = texts.tokenizer->special("mask");
+  for (std::size_t t = 0; t < out.size(); ++t) {
+    const std::array<std::int32_t, 1> id{tokens.const_data_ptr<std::int32_t>()[t]};
+    out[t] = id[0] != mask && texts.tokenizer->decode(id, /*skip_special_tokens=*/true).empty() &&
+             !texts.tokenizer->decode(id, /*skip_special_tokens=*/false).empty();
   }
   return out;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, double>> visible_tokens(const Dataset& data, std::int64_t row,
+                                                           const std::vector<std::pair<std::string, double>>& scores) {
+  const auto texts = data.token_texts(row);
+  const auto special = special_tokens(data, row);
+  std::vector<std::pair<std::string, double>> out;
+  for (std::size_t t = 0; t < texts.size(); ++t) {
+    if (!special[t]) {
+      out.emplace_back(texts[t], scores.size() == texts.size() ? scores[t].second : 0);
+    }
+  }
+  return out;
+}
+
+std::string shaded_text(const std::vector<std::pair<std::string, double>>& tokens, double outcome) {
+  constexpr std::size_t kMost = 400;  // bytes that a reader takes in
+  double largest = 1e-300;
+  for (const auto& [text, value] : tokens) {
+    largest = std::max(largest, std::abs(value));
+  }
+  std::string out;
+  std::size_t shown = 0;
+  for (const auto& [text, value] : tokens) {
+    if (shown > kMost) {
+      return out + " …";
+    }
+    shown += text.size();
+    out += shaded(one_line(text, std::string::npos), outcome * value / largest);
+  }
+  return out;
+}
+
+std::string prediction_text(const Prediction& prediction) {
+  if (prediction.tokens > 0) {
+    return fmt::format("perplexity {:.4g} over {} tokens, the likeliest one {} times", prediction.perplexity,
+                       prediction.tokens, prediction.first_choices);
+  }
+  if (std::isnan(prediction.probability)) {
+    return fmt::format("predicts {}, expected {}", prediction.predicted, prediction.expected);
+  }
+  const bool right = prediction.predicted == prediction.expected;
+  return fmt::format("predicts {} (p {:.3g}), expected {}{}", prediction.predicted, prediction.probability,
+                     prediction.expected,
+                     right ? std::string() : fmt::format(" (p {:.3g})", prediction.expected_probability));
 }
 
 std::string example_label(const Dataset& data, std::int64_t row) {
@@ -126,6 +173,18 @@ std::string example_label(const Dataset& data, std::int64_t row) {
     return fmt::format("{:.4g}", data.targets()[row].flatten()[0].item<double>());
   }
   return data.classes()[static_cast<std::size_t>(data.targets()[row].item<std::int64_t>())];
+}
+
+std::string source_text(const Dataset& data) {
+  const auto& origins = data.origins();
+  return origins.size() == 1
+             ? fmt::format("{} of {}", origins[0].blocks ? "blocks" : "rows", origins[0].file.filename().string())
+             : "";
+}
+
+std::string short_origin_text(const Dataset& data, std::int64_t row) {
+  const auto whole = data.origin(row);
+  return source_text(data).empty() ? whole : whole.substr(0, whole.find(" of "));
 }
 
 std::int64_t row_of(const Dataset& data, std::int64_t id) {

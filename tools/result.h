@@ -3,11 +3,29 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "whence/attribution/prediction.h"
 #include "whence/report/svg.h"
 #include "whence/stages/pipeline.h"
 #include "whence/store/score_store.h"
 
 namespace whence::cli {
+
+/// `spec` with those options alone that are not their defaults: what a reader is told.
+template <class Base>
+std::string brief_spec(const std::string& spec) {
+  const auto [method, given] = find_method<Base>(spec);
+  std::string text(method->name);
+  const auto defaults = method->options("");
+  const auto options = method->options(given);
+  char separator = ':';
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    if (options[i].value != defaults[i].value) {
+      text += separator + options[i].name + '=' + options[i].value;
+      separator = ',';
+    }
+  }
+  return text;
+}
 
 /// run.json of a result directory. Throws DataError where the folder holds none, or a damaged one.
 nlohmann::ordered_json read_run(const std::filesystem::path& folder);
@@ -21,19 +39,28 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run);
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
 
-/// `text` for the terminal on a background for `share`, from -1 (orange) to 1 (blue), where standard output shows
-/// colours (NO_COLOR, CLICOLOR_FORCE).
+/// `text` for the terminal on a background for `share`, from -1 (harmful, orange) to 1 (helpful, blue), where standard
+/// output shows colours (NO_COLOR, CLICOLOR_FORCE).
 std::string shaded(const std::string& text, double share);
 /// `text` on one line, cut after `most` bytes.
 std::string one_line(const std::string& text, std::size_t most);
 
+/// The tokens that a reader sees of the text in `row`, each with its score; zeros where `scores` is not of that text.
+std::vector<std::pair<std::string, double>> visible_tokens(const Dataset& data, std::int64_t row,
+                                                           const std::vector<std::pair<std::string, double>>& scores);
 /// A text for the terminal, on one line and cut where it is long; where standard output shows colours (NO_COLOR,
-/// CLICOLOR_FORCE) and `scores` are there, each token is shaded by its own.
-std::string shaded_text(const std::vector<std::pair<std::string, double>>& scores,
-                        const std::vector<std::string>& tokens);
+/// CLICOLOR_FORCE) each token is shaded by its score, blue where it has the sign of helpful ones, `outcome`.
+std::string shaded_text(const std::vector<std::pair<std::string, double>>& tokens, double outcome);
+
+/// What the model says of a query: "predicts 9 (p 0.93), expected 5 (p 0.041)".
+std::string prediction_text(const Prediction& prediction);
 
 /// "7" or "sneaker": the class of an example, or its value; empty where tokens are predicted.
 std::string example_label(const Dataset& data, std::int64_t row);
+/// Where all examples come from: "rows of train.tsv"; empty where that is not one file.
+std::string source_text(const Dataset& data);
+/// Where an example comes from, beside source_text: "row 17".
+std::string short_origin_text(const Dataset& data, std::int64_t row);
 /// Row of the example with this id. Throws DataError when there is none.
 std::int64_t row_of(const Dataset& data, std::int64_t id);
 

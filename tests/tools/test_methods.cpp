@@ -35,7 +35,7 @@ TEST_CASE("every method ranks, normalized or not, and run.json says how") {
     const auto result = folder.run(base + "--strict --out result-" + method.substr(0, 4) + " --method " + method);
     CAPTURE(result.err);
     CHECK(result.status == 0);  // no minimum is assumed, so none is asked for
-    CHECK(result.out.find("proponent") != std::string::npos);
+    CHECK(result.out.find("helpful") != std::string::npos);
   }
   REQUIRE(folder.run(base + "--method grad-dot --normalize cosine --out cosine").status == 0);
   CHECK(folder.json("cosine/run.json")["options"]["normalize"] == "cosine");

@@ -1,4 +1,6 @@
 // Chains with text through the binary: a tiny GPT-2 trained on sentences, then on classes.
+#include <cmath>
+
 #include "support/near.h"
 #include "support/tool.h"
 #include "whence/store/ranking.h"
@@ -68,7 +70,8 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
   CHECK(result.out.find("all day long.") != std::string::npos);
-  CHECK(result.out.find("query 0 (class good), loss") != std::string::npos);
+  CHECK(result.out.find("query 0: row 0 of labelled.tsv; predicts ") != std::string::npos);
+  CHECK(result.out.find(", expected good") != std::string::npos);
   const auto rankings = read_rankings(folder / "whole/ranking.jsonl");
   REQUIRE(rankings.size() == 6);
   for (const auto& ranking : rankings) {
@@ -87,7 +90,7 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
     CHECK(test::relative_error(whole.stages[s].scores, single.stages[s].scores) < 1e-4);
   }
   REQUIRE(folder.run("report whole").status == 0);
-  CHECK(folder.read("whole/report.html").find("--share:70%") != std::string::npos);
+  CHECK(folder.read("whole/report.html").find("--share:45%") != std::string::npos);
   for (const char* method : {"grad-dot", "grad-cos", "rep-sim", "logra:rank=4", "influence"}) {
     CAPTURE(method);
     const std::string solver = std::string(method) == "influence" ? " --solver ekfac --curvature gauss-newton" : "";
@@ -98,6 +101,36 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
     CAPTURE(result.err);
     CHECK(result.status == 0);
   }
+}
+
+TEST_CASE("a query of tokens is shown with its perplexity, and special tokens are hidden") {
+  const ToolFolder folder;
+  write_language(folder);
+  auto corpus = folder.read("corpus.jsonl");
+  const std::string end = " all day long.";
+  corpus.insert(corpus.find(end) + end.size(), "<|endoftext|>");
+  folder.write("corpus.jsonl", corpus);
+  const auto text = folder.read("text.toml");
+  folder.write("one.toml", text.substr(0, text.find("[[stage]]\nname = \"finetune\"")) +
+                               "[queries.test]\ndata = { format = \"jsonl\", file = \"corpus.jsonl\", limit = 2 }\n");
+  REQUIRE(folder.run("train one.toml --quiet").status == 0);
+  const auto result =
+      folder.run("rank one.toml --stage pretrain --queries test --method grad-dot --top 12 --quiet --out out");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  const auto rankings = read_rankings(folder / "out/ranking.jsonl");
+  REQUIRE(rankings.size() == 2);
+  const auto& prediction = rankings[0].prediction.value();
+  CHECK(prediction.tokens > 5);
+  CHECK(prediction.first_choices <= prediction.tokens);
+  CHECK(std::log(prediction.perplexity) == doctest::Approx(rankings[0].measurement).epsilon(1e-4));  // a mean
+  CHECK(result.out.find(fmt::format("perplexity {:.4g} over {} tokens", prediction.perplexity, prediction.tokens)) !=
+        std::string::npos);
+  CHECK(result.out.find("row 0 of corpus.jsonl") != std::string::npos);
+  CHECK(result.out.find("endoftext") == std::string::npos);
+  REQUIRE(folder.run("report out").status == 0);
+  CHECK(folder.read("out/report.html").find("endoftext") == std::string::npos);
+  CHECK(folder.read("out/ranking.jsonl").find("endoftext") != std::string::npos);  // its score is part of the sum
 }
 
 TEST_CASE("training of text goes on to the same bits, and mixed precision trains") {

@@ -36,7 +36,7 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
       "rank pipeline.toml --stage pretrain --queries test --top 3 --out result --dtype float64 --quiet --strict");
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
-  CHECK(result.out.find("query 0 (class ") != std::string::npos);
+  CHECK(result.out.find("query 0: row 0 of queries.safetensors; predicts ") != std::string::npos);
   CHECK(result.out.find("largest relative residual") != std::string::npos);
   const auto rankings = read_rankings(folder / "result/ranking.jsonl");
   const auto scores = read_scores(folder / "result");
@@ -45,9 +45,9 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   for (std::int64_t q = 0; q < 5; ++q) {
     const auto& ranking = rankings[static_cast<std::size_t>(q)];
     CHECK(ranking.proponents.size() == 3);
-    CHECK(ranking.proponents[0].score == doctest::Approx(scores.stages[0].scores[q].max().item<double>()));
-    CHECK(ranking.proponents[0].removal == doctest::Approx(-ranking.proponents[0].score / 200));
-    CHECK(ranking.opponents[0].score == doctest::Approx(scores.stages[0].scores[q].min().item<double>()));
+    CHECK(ranking.proponents[0].score == doctest::Approx(scores.stages[0].scores[q].min().item<double>()));
+    CHECK(ranking.proponents[0].removal.value() == doctest::Approx(-ranking.proponents[0].score / 200));
+    CHECK(ranking.opponents[0].score == doctest::Approx(scores.stages[0].scores[q].max().item<double>()));
   }
   const auto run = folder.json("result/run.json");
   CHECK(run["stages"]["finetune"]["relative-gradient-norm"].get<double>() < 1e-7);

@@ -1,0 +1,15 @@
+#pragma once
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "whence/report/html.h"
+#include "whence/stages/pipeline.h"
+#include "whence/store/ranking.h"
+
+namespace whence::cli {
+
+/// One card a query, with the lists of all scored stages: what the page shows of a ranking.
+std::vector<QueryCard> query_cards(const Pipeline& pipeline, const nlohmann::ordered_json& run,
+                                   const std::vector<Ranking>& rankings);
+
+}  // namespace whence::cli

@@ -1,0 +1,90 @@
+#include "verdict.h"
+
+#include <fmt/format.h>
+
+#include "whence/core/json.h"
+#include "whence/curvature/curvature.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A number, or NaN for what JSON cannot hold.
+double number_of(const Json& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
+  return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
+}
+
+Interval interval_of(const Json& json, const char* key) {
+  const auto end = [&](std::size_t i) {
+    return json.contains(key) && json[key][i].is_number() ? json[key][i].get<double>() : StageEvidenceSummary::kUnknown;
+  };
+  return {end(0), end(1)};
+}
+
+std::string name_of(const std::string& spec) { return spec.substr(0, spec.find(':')); }
+
+}  // namespace
+
+Verdict verdict_of_evaluation(const Json& evaluation) {
+  const double seconds = number_of(evaluation, "seconds-a-training", 0);
+  if (evaluation["against"] == "lds") {
+    return judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
+                                 .interval = interval_of(evaluation, "lds-interval-95"),
+                                 .subsets = evaluation["subsets"].get<std::int64_t>(),
+                                 .seconds = seconds});
+  }
+  return judge(Agreement{.pearson = number_of(evaluation, "pearson"),
+                         .interval = interval_of(evaluation, "pearson-interval-95"),
+                         .slope = number_of(evaluation, "slope"),
+                         .sizes = evaluation.value("predicts-removal", true),
+                         .examples = evaluation["examples"].get<std::int64_t>(),
+                         .available = evaluation.value("available-examples", std::int64_t{0}),
+                         .seconds = seconds});
+}
+
+std::optional<Json> evaluation_of(const fs::path& folder) {
+  for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
+    if (fs::exists(folder / name)) {
+      return read_json<Json>(folder / name);
+    }
+  }
+  return std::nullopt;
+}
+
+Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluation, const fs::path& folder) {
+  const auto& options = run["options"];
+  const auto method = create<Attributor>(options["method"].get<std::string>());
+  RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
+                           .claim = method->claim(),
+                           .curved = method->uses_curvature()};
+  if (evidence.curved) {
+    evidence.hessian = name_of(options["curvature"].get<std::string>()) == "hessian";
+    evidence.assumes_minimum = options["response"] == "stationary";
+  }
+  for (const auto& [name, stage] : run["stages"].items()) {
+    StageEvidenceSummary told{.stage = name,
+                              .relative_gradient = number_of(stage, "relative-gradient-norm"),
+                              .damping = number_of(stage, "damping", 0),
+                              .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
+    if (stage.contains("solves")) {
+      told.solves = static_cast<std::int64_t>(stage["solves"].size());
+      told.unconverged = stage["unconverged-solves"].get<std::int64_t>();
+      told.approximate = stage["approximate-solves"].get<std::int64_t>();
+      told.residual = number_of(stage, "largest-relative-residual");
+    }
+    evidence.stages.push_back(std::move(told));
+  }
+  evidence.warnings = run["warnings"].get<std::vector<std::string>>();
+  if (evaluation) {
+    evidence.evaluated = verdict_of_evaluation(*evaluation);
+  }
+  const auto stage = options["stage"].get<std::string>();
+  evidence.check =
+      fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
+                  stage == "all" ? " --stage NAME" : "", folder.string());
+  return judge(evidence);
+}
+
+}  // namespace whence::cli
