@@ -101,7 +101,7 @@ class Transformer : public Model, public LanguageModel {
     if (files.empty()) {
       throw DataError(fmt::format("{}: no weights, expected model.safetensors or its index", path.string()));
     }
-    if (path.lexically_normal() != directory_.lexically_normal()) {
+    if (!fs::equivalent(path, directory_)) {
       detail::check_no_adapter(path);
       check_same(path, files);
     }

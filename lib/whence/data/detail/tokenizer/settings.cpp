@@ -219,6 +219,9 @@ class Settings {
         set(stage, "add_prefix_space", flag("add_prefix_space").value_or(false), "add_prefix_space", true);
       }
     });
+    if (auto& last = tokenizer_["post_processor"]; last.is_object() && text_in(last, "type") == "RobertaProcessing") {
+      last["add_prefix_space"] = flag("add_prefix_space").value_or(false);  // for offsets
+    }
   }
 
   /// SentencePiece's space before a text, which is a normalizer or a stage that marks words.
