@@ -20,14 +20,23 @@ void add_attribution_options(CommandLine& line) {
       ("measurement", po::value<std::string>()->default_value("loss"),
        "loss, log-probability, logit or margin of the query")                                           //
       ("method", po::value<std::string>()->default_value("influence"), "`whence methods attribution`")  //
-      ("curvature", po::value<std::string>()->default_value("hessian"), "`whence methods curvature`")   //
-      ("solver", po::value<std::string>()->default_value("cg"), "`whence methods solvers`")             //
+      ("curvature", po::value<std::string>()->default_value("auto"),
+       "`whence methods curvature`; auto: the hessian where every stage is at a minimum without negative curvature, "
+       "else "
+       "gauss-newton, or ekfac where solving would take more than two minutes")  //
+      ("solver", po::value<std::string>()->default_value("auto"),
+       "`whence methods solvers`; auto: exact where that is cheap, else conjugate gradients to 1e-2, which is enough "
+       "for "
+       "a ranking")  //
       ("response", po::value<std::string>()->default_value("stationary"),
        "stationary: every stage is at its minimum; proximal-bregman: it need not be, with a Gauss-Newton curvature; "
        "segment[:time=X,steps=N]: training stopped early, by its snapshots or by the sum of its learning rates")  //
       ("inversion", po::value<std::string>()->default_value("damped"),
-       "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")                                    //
-      ("damping", po::value<double>()->default_value(0), "absolute")                                    //
+       "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")  //
+      ("damping", po::value<std::string>()->default_value("auto"),
+       "absolute; auto: 0 at a minimum, else 0.1 times the mean eigenvalue of each stage's curvature, or what "
+       "outweighs "
+       "a hessian's negative curvature")                                                                //
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
       ("normalize", po::value<std::string>()->default_value("none"),
        "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //
@@ -35,6 +44,44 @@ void add_attribution_options(CommandLine& line) {
       ("query-block", po::value<std::int64_t>()->default_value(32),
        "queries solved for together; changes memory, not results")  //
       ("from", po::value<std::string>(), "take every argument that is not given here from this run.json");
+}
+
+namespace {
+
+double non_negative(const char* name, double value) {
+  if (!(value >= 0) || !(value < 1e300)) {
+    throw InvalidArgument(fmt::format("--{} = {}, expected >= 0", name, value));
+  }
+  return value;
+}
+
+}  // namespace
+
+InverseRequest inverse_request(const CommandLine& line) {
+  InverseRequest out;
+  out.curvature = line.text("curvature");
+  out.solver = line.text("solver");
+  if (out.curvature != "auto") {
+    create<Curvature>(out.curvature);
+  }
+  create<Solver>(out.solver);
+  set_response(line.text("response"), out.options);
+  out.options.inversion = parse_inversion(line.text("inversion"));
+  if (const auto text = line.text("damping"); text != "auto") {
+    double value = 0;
+    if (!detail::read_option(text, value)) {
+      throw UsageError(fmt::format("--damping = {}, expected auto or a number >= 0", text));
+    }
+    out.damping = non_negative("damping", value);
+  }
+  if (line.has("relative-damping")) {
+    if (out.damping.value_or(0) != 0) {
+      throw UsageError("--damping and --relative-damping exclude each other");
+    }
+    out.damping.reset();
+    out.relative_damping = non_negative("relative-damping", line.get<double>("relative-damping"));
+  }
+  return out;
 }
 
 std::vector<std::string> with_earlier(const std::vector<std::string>& arguments) {

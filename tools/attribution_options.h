@@ -3,11 +3,16 @@
 #include <vector>
 
 #include "cli.h"
+#include "whence/stages/choice.h"
 
 namespace whence::cli {
 
 /// The flags that rank and score share.
 void add_attribution_options(CommandLine& line);
+
+/// What --curvature, --solver, --damping, --relative-damping, --response and --inversion ask. Throws UsageError or
+/// InvalidArgument with what was expected.
+InverseRequest inverse_request(const CommandLine& line);
 
 /// The arguments behind those of the earlier run that --from names; what is given here comes first and so wins. Throws
 /// UsageError or DataError where that is no run.json of rank or score.

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 
+#include "attribution_options.h"
 #include "plan.h"
 #include "result.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/store/score_store.h"
 
 namespace whence::cli {
@@ -21,13 +23,6 @@ std::string required_pipeline(const CommandLine& line) {
     throw UsageError(fmt::format("PIPELINE is missing; `whence {} --help` tells the arguments", line.command()));
   }
   return line.text("PIPELINE");
-}
-
-double non_negative(const char* name, double value) {
-  if (!(value >= 0) || !(value < 1e300)) {
-    throw InvalidArgument(fmt::format("--{} = {}, expected >= 0", name, value));
-  }
-  return value;
 }
 
 void make_folder(const fs::path& folder) {
@@ -54,20 +49,13 @@ AttributionRun::AttributionRun(const CommandLine& line)
   } else {
     stages_.push_back(pipeline_.stage_index(stage));
   }
-  if (line.has("relative-damping") && line.get<double>("damping") != 0) {
-    throw UsageError("--damping and --relative-damping exclude each other");
-  }
   if (line.get<std::int64_t>("query-block") < 1) {
     throw UsageError(fmt::format("--query-block = {}, expected >= 1", line.get<std::int64_t>("query-block")));
   }
   if (line.get<std::int64_t>("limit-queries") < 0) {
     throw UsageError(fmt::format("--limit-queries = {}, expected >= 0", line.get<std::int64_t>("limit-queries")));
   }
-  set_response(line.text("response"), options_);
-  options_.inversion = parse_inversion(line.text("inversion"));
-  options_.damping = non_negative("damping", line.get<double>("damping"));
-  options_.relative_damping =
-      line.has("relative-damping") ? non_negative("relative-damping", line.get<double>("relative-damping")) : 0;
+  asked_ = inverse_request(line);
   auto& options = record_.json()["options"];
   options["stage"] = stage;
   options["queries"] = line.required("queries");
@@ -76,25 +64,26 @@ AttributionRun::AttributionRun(const CommandLine& line)
   options["method"] = resolved_spec<Attributor>(line.text("method"));
   options["normalize"] = to_string(normalization_);
   attributor_ = create<Attributor>(line.text("method"));
-  curvature_ = create<Curvature>(line.text("curvature"));
-  solver_ = create<Solver>(line.text("solver"));
   if (attributor_->uses_curvature()) {
-    options["curvature"] = resolved_spec<Curvature>(line.text("curvature"));
-    options["solver"] = resolved_spec<Solver>(line.text("solver"));
     options["response"] = line.text("response");
-    options["inversion"] = to_string(options_.inversion);
-    options["damping"] = options_.damping;
-    options["relative-damping"] = options_.relative_damping;
+    options["inversion"] = to_string(asked_.options.inversion);
+    record_.add_request(asked_);
   }
 }
 
 nlohmann::ordered_json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
-  return make_plan({chain_, stages_, queries_, measurement_, normalization_,
-                    std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
-                    attributor_->uses_curvature() ? line_.text("solver") : "",
-                    pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+  choose({});
+  const bool curved = attributor_->uses_curvature();
+  auto out = make_plan({chain_, stages_, queries_, measurement_, normalization_,
+                        std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
+                        curved ? choice_.curvature : "", curved ? choice_.solver : "",
+                        pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+  if (curved && !choice_.reason.empty()) {
+    out["chosen"] = choice_text(choice_, {}, chain_);
+  }
+  return out;
 }
 
 void AttributionRun::run(const fs::path& folder, std::int64_t top) {
@@ -105,6 +94,8 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   measurements_ = measure_all(measurement_, chain_.back(), queries_);
   check_finite(measurements_, "a query's measurement");
   make_folder(folder);
+  record_.phase("check");
+  choose(folder);
   if (ScoreStore::complete(folder) && fs::exists(folder / "run.json") && read_scores(folder).run_key == record_.key()) {
     reused_ = true;
     const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
@@ -115,13 +106,85 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     keep_earlier_tokens(folder / "ranking.jsonl");
     return;
   }
-  record_.phase("check");
-  const bool curved = attributor_->uses_curvature();
-  record_.add_stages(chain_, curved, curved && options_.response == Response::kStationary);
-  record_.phase("attribute");
-  score(folder);
+  try {
+    attribute_into(folder);
+  } catch (const IndefiniteCurvature&) {
+    if (asked_.curvature != "auto" || asked_.indefinite) {
+      throw;
+    }
+    asked_.indefinite = true;  // the few products that looked for it did not meet it
+    fs::remove_all(folder / ".partial");
+    set_choice(
+        choose_inverse(chain_, stages_.front(), queries_.size(), asked_, terminal_progress(line_.flag("quiet"))));
+    attribute_into(folder);
+  }
   record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt, folder).text;
   record_.write(folder / "run.json");
+}
+
+void AttributionRun::attribute_into(const fs::path& folder) {
+  if (attributor_->uses_curvature()) {
+    source_->make_ready(stages_);
+    tell_choice();
+  } else {
+    record_.add_stages(chain_, {}, false, "");
+  }
+  record_.phase("attribute");
+  score(folder);
+}
+
+void AttributionRun::choose(const fs::path& folder) {
+  if (!attributor_->uses_curvature()) {
+    set_choice({"hessian", "cg", {}, "", "", NAN, {}});  // which the method does not look at
+    return;
+  }
+  for (const auto& record : {folder / "run.json", folder / ".partial" / "run.json"}) {
+    if (!folder.empty() && fs::exists(record)) {
+      if (auto earlier = record_.choice_of(read_json<nlohmann::ordered_json>(record))) {
+        earlier->options.response = asked_.options.response;
+        earlier->options.time = asked_.options.time;
+        earlier->options.steps = asked_.options.steps;
+        earlier->options.inversion = asked_.options.inversion;
+        set_choice(std::move(*earlier));
+        return;
+      }
+    }
+  }
+  set_choice(choose_inverse(chain_, stages_.front(), queries_.size(), asked_, terminal_progress(line_.flag("quiet"))));
+  end_progress();
+}
+
+void AttributionRun::set_choice(InverseChoice choice) {
+  choice_ = std::move(choice);
+  source_.reset();
+  curvature_ = create<Curvature>(choice_.curvature);
+  solver_ = create<Solver>(choice_.solver);
+  source_ = attributor_->prepare(chain_, {*curvature_, *solver_, choice_.options});
+  source_->check(stages_, measurement_, normalization_);
+  if (attributor_->uses_curvature()) {
+    record_.add_choice(choice_);
+  }
+}
+
+void AttributionRun::tell_choice() {
+  const bool tells = !choice_.reason.empty() && !line_.flag("quiet");
+  if (tells) {
+    end_progress();
+    fmt::print(stderr, "whence: {}\n", choice_text(choice_, source_->evidence(), chain_));
+  }
+  if (choice_.stationarity.empty()) {  // an earlier run's choice
+    for (const auto& stage : chain_) {
+      choice_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
+    }
+  }
+  const bool needs_none =
+      curvature_->family() == "gauss-newton" && (choice_.options.damping > 0 || choice_.options.relative_damping > 0);
+  const auto remedy =
+      needs_none && tells && asked_.curvature == "auto" ? std::string()
+      : needs_none
+          ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
+          : "scores assume a minimum: type --curvature gauss-newton --relative-damping 0.1, which needs none";
+  record_.add_stages(chain_, choice_.stationarity, choice_.options.response == Response::kStationary, remedy);
 }
 
 std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64_t top) const {
@@ -151,8 +214,6 @@ std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64
 void AttributionRun::load() {
   chain_ = pipeline_.load();
   queries_ = pipeline_.queries(line_.text("queries"), line_.get<std::int64_t>("limit-queries"));
-  source_ = attributor_->prepare(chain_, {*curvature_, *solver_, options_});
-  source_->check(stages_, measurement_, normalization_);
 }
 
 void AttributionRun::score(const fs::path& folder) {
@@ -163,6 +224,7 @@ void AttributionRun::score(const fs::path& folder) {
   }
   const bool wide = pipeline_.options().dtype == at::kDouble;
   ScoreStore store(folder, record_.key(), layouts, queries_.ids(), wide ? at::kDouble : at::kFloat);
+  record_.write_begun(folder / ".partial" / "run.json");
   AttributionTask task{chain_,        stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"),
                        normalization_};
   for (const auto& layout : layouts) {

@@ -39,6 +39,12 @@ class AttributionRun {
 
  private:
   void load();
+  /// Takes what was asked, or finds or makes the choice of what was left open.
+  void choose(const std::filesystem::path& folder);
+  void set_choice(InverseChoice choice);
+  /// The choice on standard error, and what it rests on.
+  void tell_choice();
+  void attribute_into(const std::filesystem::path& folder);
   void score(const std::filesystem::path& folder);
   /// Fills in what each token of the ranked texts adds.
   void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const;
@@ -50,7 +56,8 @@ class AttributionRun {
   Pipeline pipeline_;
   Measurement measurement_;
   Normalization normalization_;
-  InverseOptions options_;
+  InverseRequest asked_;
+  InverseChoice choice_;
   std::vector<std::size_t> stages_;
   std::unique_ptr<Attributor> attributor_;
   std::unique_ptr<Curvature> curvature_;

@@ -2,16 +2,15 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
-#include <map>
 #include <set>
+
+#include "whence/stages/cost.h"
 
 namespace whence::cli {
 namespace {
@@ -30,65 +29,12 @@ double bytes_of(const TensorList& x) {
   return total;
 }
 
-/// Seconds that the gradient of the whole stage's data takes, from a few batches.
-double gradient_seconds(const Stage& stage) {
-  constexpr std::int64_t kBatches = 3;
-  const auto& data = stage.objective.data();
-  const auto step = stage.objective.batch_size();
-  const auto theta = leaves(stage.theta);
-  const auto parent = detach(stage.parent);
-  const auto work = [&](std::int64_t begin) {
-    const auto batch = data.batch(begin, std::min(data.size(), begin + step));
-    gradient(stage.objective.batch_loss(theta, parent, batch), theta);
-    return batch.size();
-  };
-  work(0);  // what only the first pass pays
-  const auto start = Clock::now();
-  std::int64_t seen = 0;
-  for (std::int64_t i = 0; i < kBatches && i * step < data.size(); ++i) {
-    seen += work(i * step);
-  }
-  return seconds_since(start) * static_cast<double>(data.size()) / static_cast<double>(seen);
-}
-
 double query_seconds(const PlannedRun& run) {
   const auto one = [&] { measurement_gradients(run.measurement, run.chain.back(), run.queries, 0, 1); };
   one();
   const auto start = Clock::now();
   one();
   return seconds_since(start);
-}
-
-/// How many products with the curvature a query takes; `known` is false for solvers that this does not know.
-struct Products {
-  double low = 0, high = 0;
-  bool known = true;
-  bool a_query = true;  ///< False: once, whatever the queries.
-};
-
-Products products_of(const std::string& solver, std::int64_t parameters) {
-  constexpr double kFewest = 20;
-  const auto [method, given] = find_method<Solver>(solver);
-  std::map<std::string, double> options;
-  for (const auto& option : method->options(given)) {
-    char* end = nullptr;
-    const double value = std::strtod(option.value.c_str(), &end);
-    if (end != option.value.c_str()) {
-      options[option.name] = value;
-    }
-  }
-  if (options.contains("max-iterations")) {
-    const double most = options["max-iterations"];
-    return {std::min(kFewest, most), most};
-  }
-  if (options.contains("depth")) {
-    const double all = options["depth"] * (options.contains("repeats") ? options["repeats"] : 1);
-    return {std::min(kFewest, all), all};
-  }
-  if (method->name == "direct") {
-    return {static_cast<double>(parameters), static_cast<double>(parameters), true, false};
-  }
-  return {0, 0, false};
 }
 
 struct Layers {
@@ -146,12 +92,6 @@ std::string readable_bytes(double bytes) {
   return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 1, units[unit]);
 }
 
-std::string readable_seconds(double seconds) {
-  return seconds < 100    ? fmt::format("{:.3g} s", seconds)
-         : seconds < 6000 ? fmt::format("{:.0f} min", seconds / 60)
-                          : fmt::format("{:.1f} h", seconds / 3600);
-}
-
 }  // namespace
 
 double resident_bytes() {
@@ -204,8 +144,12 @@ Json make_plan(const PlannedRun& run) {
       stages.push_back(coverage(stage, run.source.parameters(k), layers));
     }
     if (solved) {
-      constexpr double kPassesAProduct = 2;
-      const auto products = products_of(run.solver, stage.objective.trained().entries());
+      const bool spectral = is_spectral(run.curvature);
+      const double fit = spectral ? fit_seconds(stage, pass) : 0;
+      low += fit;
+      high += fit;
+      const bool picked = spectral && run.solver.starts_with("auto");
+      const auto products = product_count(picked ? "ekfac" : run.solver, stage.objective.trained().entries());
       const double times = (products.a_query ? queries : 1) * kPassesAProduct * pass;
       low += products.low * times;
       high += products.high * times;
@@ -238,13 +182,12 @@ void print_plan(const Json& plan) {
   const auto& seconds = plan["seconds"];
   const double low = seconds["low"];
   if (seconds["high"].is_null()) {
-    fmt::print("time    more than {}: how many products this solver takes is not known before\n",
-               readable_seconds(low));
+    fmt::print("time    more than {}: how many products this solver takes is not known before\n", seconds_text(low));
   } else if (seconds["high"] == seconds["low"]) {
-    fmt::print("time    about {}\n", readable_seconds(low));
+    fmt::print("time    about {}\n", seconds_text(low));
   } else {
-    fmt::print("time    {} to {}, as many products as the solves turn out to take\n", readable_seconds(low),
-               readable_seconds(seconds["high"]));
+    fmt::print("time    {} to {}, as many products as the solves turn out to take\n", seconds_text(low),
+               seconds_text(seconds["high"]));
   }
   for (const auto& stage : plan["stages"]) {
     std::string missing;

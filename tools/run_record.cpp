@@ -32,9 +32,13 @@ RunRecord::RunRecord(const CommandLine& line, std::uint64_t seed) {
 }
 
 void RunRecord::warning(const std::string& message) {
+  told_warning(message);
+  warn(message);
+}
+
+void RunRecord::told_warning(const std::string& message) {
   strict_ = true;
   json_["warnings"].push_back(message);
-  warn(message);
 }
 
 void RunRecord::phase(const std::string& name) {
@@ -71,23 +75,101 @@ void RunRecord::add_inputs(const std::vector<fs::path>& files) {
   }
 }
 
-std::string far_from_minimum_text(const std::string& stage, const Stationarity& at) {
+std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy) {
   return fmt::format(
       "stage {}: the checkpoint is not at a minimum: |gradient| = {:.2e}, {:.1e} of an example's gradient (expected at "
-      "most {:.0e}); "
-      "scores assume a minimum, so train it further",
-      stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum);
+      "most {:.0e}){}{}",
+      stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum, remedy.empty() ? "" : "; ", remedy);
 }
 
-void RunRecord::add_stages(const Chain& chain, bool with_gradients, bool assumes_minimum) {
+std::string choice_text(const InverseChoice& choice, const std::vector<StageEvidence>& evidence, const Chain& chain) {
+  const auto name_of = [](const std::string& spec) { return spec.substr(0, spec.find(':')); };
+  std::vector<std::string> solvers, dampings;
+  for (std::size_t k = 0; k < evidence.size(); ++k) {
+    if (!evidence[k].solved) {
+      continue;
+    }
+    const auto picked = name_of(evidence[k].solver.empty() ? choice.solver : evidence[k].solver);
+    if (std::find(solvers.begin(), solvers.end(), picked) == solvers.end()) {
+      solvers.push_back(picked);
+    }
+    dampings.push_back(fmt::format("{}{:.3g}", chain.size() > 1 ? chain[k].name + " " : "", evidence[k].damping));
+  }
+  if (solvers.empty()) {
+    solvers.push_back(name_of(choice.solver));
+  }
+  const auto damping = choice.options.relative_damping > 0
+                           ? fmt::format("{:g} x mean eigenvalue{}", choice.options.relative_damping,
+                                         dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
+                           : fmt::format("{:.3g}", choice.options.damping);
+  return fmt::format("curvature {}, solver {}, damping {}: {}; {}", name_of(choice.curvature),
+                     fmt::join(solvers, " and "), damping, choice.reason, choice.otherwise);
+}
+
+void RunRecord::add_request(const InverseRequest& asked) {
+  auto& options = json_["options"];
+  options["curvature"] = asked.curvature;
+  options["solver"] = asked.solver;
+  options["damping"] = asked.damping ? nlohmann::ordered_json(*asked.damping) : "auto";
+  options["relative-damping"] = asked.relative_damping.value_or(0);
+  if (asked.relative_damping) {
+    options["damping"] = 0;
+  }
+  options["asked"] = {{"curvature", asked.curvature}, {"solver", asked.solver}, {"damping", options["damping"]}};
+}
+
+void RunRecord::add_choice(const InverseChoice& choice) {
+  auto& options = json_["options"];
+  options["curvature"] = resolved_spec<Curvature>(choice.curvature);
+  options["solver"] = resolved_spec<Solver>(choice.solver);
+  options["damping"] = choice.options.damping;
+  options["relative-damping"] = choice.options.relative_damping;
+  if (!choice.reason.empty()) {
+    json_["chosen"] = {{"reason", choice.reason}, {"otherwise", choice.otherwise}};
+  }
+}
+
+std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& earlier) const {
+  if (earlier.value("inputs", nlohmann::ordered_json()) != json_["inputs"] ||
+      earlier.value("seed", nlohmann::ordered_json()) != json_["seed"] ||
+      earlier.value("versions", nlohmann::ordered_json()) != json_["versions"]) {
+    return std::nullopt;
+  }
+  auto asked = json_["options"], before = earlier.value("options", nlohmann::ordered_json::object());
+  if (!before.contains("asked")) {
+    return std::nullopt;
+  }
+  const auto chosen = before;
+  for (auto* options : {&asked, &before}) {
+    for (const char* key : {"curvature", "solver", "damping", "relative-damping", "threads", "batch-size"}) {
+      options->erase(key);
+    }
+  }
+  if (asked != before || chosen["relative-damping"].is_string() || !chosen["damping"].is_number()) {
+    return std::nullopt;
+  }
+  InverseChoice out;
+  out.curvature = chosen["curvature"];
+  out.solver = chosen["solver"];
+  out.options.damping = chosen["damping"];
+  out.options.relative_damping = chosen["relative-damping"];
+  if (earlier.contains("chosen")) {
+    out.reason = earlier["chosen"]["reason"];
+    out.otherwise = earlier["chosen"]["otherwise"];
+  }
+  return out;
+}
+
+void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
+                           const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
     told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
-    if (!with_gradients) {
+    if (stationarity.empty()) {
       continue;
     }
-    const auto at = stationarity(stage.objective, stage.theta, stage.parent);
+    const auto& at = stationarity[k];
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
     told["relative-gradient-norm"] = at.relative_gradient_norm;
@@ -95,7 +177,8 @@ void RunRecord::add_stages(const Chain& chain, bool with_gradients, bool assumes
       continue;
     }
     if (at.relative_gradient_norm > kFarFromMinimum) {
-      warning(far_from_minimum_text(stage.name, at));
+      const auto text = far_from_minimum_text(stage.name, at, remedy);
+      remedy.empty() ? told_warning(text) : warning(text);
     }
     if (k + 1 < chain.size() && stage.objective.trained().without("head.").empty()) {
       warning(fmt::format(
@@ -117,6 +200,9 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
   for (std::size_t k = 0; k < evidence.size(); ++k) {
     if (evidence[k].solved) {
       json_["stages"][chain[k].name]["damping"] = evidence[k].damping;
+      if (!evidence[k].solver.empty()) {
+        json_["stages"][chain[k].name]["solver"] = evidence[k].solver;
+      }
       json_["stages"][chain[k].name]["products"] = evidence[k].products;
       json_["stages"][chain[k].name]["points"] = evidence[k].points;
       if (evidence[k].mean_eigenvalue >= 0) {
@@ -173,10 +259,13 @@ std::string RunRecord::key() const {
   auto options = json_["options"];
   options.erase("threads");
   options.erase("batch-size");
+  options.erase("asked");
   return nlohmann::ordered_json{
       {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
       .dump();
 }
+
+void RunRecord::write_begun(const fs::path& path) const { write_text(path, json_.dump(2) + "\n"); }
 
 void RunRecord::write(const fs::path& path) {
   phase("");

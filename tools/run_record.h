@@ -1,10 +1,12 @@
 #pragma once
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "cli.h"
 #include "whence/attribution/attribute.h"
+#include "whence/stages/choice.h"
 
 namespace whence::cli {
 
@@ -17,20 +19,33 @@ class RunRecord {
 
   nlohmann::ordered_json& json() { return json_; }
   void warning(const std::string& message);
+  /// The same for what has been told already.
+  void told_warning(const std::string& message);
   /// Times what happens until the next phase.
   void phase(const std::string& name);
   /// Digests of `files`, once each.
   void add_inputs(const std::vector<std::filesystem::path>& files);
   /// Digests of the pipeline file, of the checkpoints and of all data.
   void add_inputs(const Pipeline& pipeline, const Dataset& queries);
-  /// What each stage trained on what, with_gradients its gradient norm too, which takes about five passes over its
-  /// data; where scores assume a minimum, warns of a stage that is far from one or that the measurement cannot feel.
-  void add_stages(const Chain& chain, bool with_gradients, bool assumes_minimum);
+  /// What is asked of the inverse, before anything is chosen.
+  void add_request(const InverseRequest& asked);
+  /// What was chosen.
+  void add_choice(const InverseChoice& choice);
+  /// What each stage trained on what and, where `stationarity` has one entry a stage, its gradient norm; where scores
+  /// assume a minimum, warns of a stage that is far from one, with the `remedy` (empty: that has been told), or that
+  /// the measurement cannot feel.
+  void add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
+                  const std::string& remedy);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// All digests and options in one line: what a resumed run must share.
   std::string key() const;
+  /// Of an earlier run.json that was asked the same of the same inputs: its choice. What is measured in choosing may
+  /// come out otherwise the next time, and a run that goes on must not.
+  std::optional<InverseChoice> choice_of(const nlohmann::ordered_json& earlier) const;
   void write(const std::filesystem::path& path);
+  /// What is known so far, for a run that goes on from here.
+  void write_begun(const std::filesystem::path& path) const;
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }
 
  private:
@@ -40,8 +55,11 @@ class RunRecord {
   bool strict_ = false;
 };
 
-/// A checkpoint is called far from a minimum when the objective's gradient exceeds this fraction of an example's.
-inline constexpr double kFarFromMinimum = 1e-3;
-std::string far_from_minimum_text(const std::string& stage, const Stationarity& at);
+/// "curvature gauss-newton, solver cg, damping 0.1 x mean eigenvalue (0.0031): WHY; TYPE THIS for another", as much of
+/// it as `evidence` knows.
+std::string choice_text(const InverseChoice& choice, const std::vector<StageEvidence>& evidence, const Chain& chain);
+
+/// `remedy` is what to type.
+std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
 
 }  // namespace whence::cli

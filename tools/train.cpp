@@ -57,7 +57,10 @@ int train(const std::vector<std::string>& arguments) {
     }
     if (at.relative_gradient_norm > kFarFromMinimum) {
       far = true;
-      warn(far_from_minimum_text(stage.name, at));
+      warn(far_from_minimum_text(
+          stage.name, at,
+          "whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact Hessian raise the "
+          "optimizer's max-iterations or epochs and train with --force"));
     }
   }
   if (line.flag("json")) {

@@ -54,8 +54,11 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   CHECK(run["stages"]["pretrain"]["solves"].size() == 5);
   CHECK(run["stages"]["finetune"]["solves"].size() == 5);  // the sweep passes it
   CHECK(run["inputs"].size() == 6);
-  CHECK(run["options"]["solver"] ==
-        "cg:max-iterations=1000,relative-tolerance=1e-06,residual-period=50,preconditioner=none,rank=100");
+  CHECK(run["options"]["curvature"].get<std::string>().starts_with("hessian:"));
+  CHECK(run["options"]["solver"] == "auto:relative-tolerance=0.01,max-iterations=1000");
+  CHECK(run["options"]["asked"]["curvature"] == "auto");
+  CHECK(run["stages"]["pretrain"]["solver"] == "direct");
+  CHECK(run["chosen"]["reason"].get<std::string>().find("is a minimum") != std::string::npos);
 
   result = folder.run("evaluate pipeline.toml --stage pretrain --scores result --examples 12 --quiet");
   CAPTURE(result.err);
@@ -237,11 +240,23 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
     value = 2 * draws.normal(value.sizes());  // far from any minimum
   }
   write_safetensors(folder / "run/pretrain.safetensors", tensors.with(values));
-  const auto indefinite = folder.run(rank);
-  CHECK(indefinite.status == 1);
-  CHECK(indefinite.err.find("stage pretrain: the checkpoint is not at a minimum") != std::string::npos);
-  CHECK(indefinite.err.find("is not positive definite") != std::string::npos);
+  check_fails(folder.run(rank + "--curvature hessian --damping 0"), 1, "the Hessian has negative curvature");
+  check_fails(folder.run(rank + "--curvature hessian --damping 0"), 1, "type --damping ");
+  check_fails(folder.run(rank + "--damping some"), 2, "--damping = some, expected auto or a number >= 0");
   CHECK_FALSE(fs::exists(folder / "result/scores.safetensors"));
+  CHECK(folder.run(rank + "--curvature hessian").status == 0);  // the damping that outweighs it is found
+  CHECK(folder.json("result/run.json")["options"]["damping"].get<double>() > 0);
+  const std::string loud = "score pipeline.toml --stage pretrain --queries test --dtype float64 --out loud";
+  const auto first = folder.run(loud + " --strict");
+  CAPTURE(first.err);
+  CHECK(first.status == 4);
+  CHECK(first.err.find("whence: curvature gauss-newton, solver direct, damping 0.1 x mean eigenvalue (pretrain ") !=
+        std::string::npos);
+  CHECK(first.err.find("the checkpoint is no minimum (|gradient| ") != std::string::npos);
+  CHECK(first.err.find("--curvature hessian for the Hessian") != std::string::npos);
+  CHECK(folder.json("loud/run.json")["options"]["asked"]["damping"] == "auto");
+  CHECK(folder.json("loud/run.json")["options"]["relative-damping"] == 0.1);
+  CHECK(folder.run(loud).out.find("already complete") != std::string::npos);
   CHECK(folder.run(rank + "--curvature gauss-newton --strict").status == 4);
 
   values[0] = values[0].clone().fill_(NAN);

@@ -60,6 +60,9 @@ class ScoreSource {
   /// Throws InvalidArgument, with the remedy, where the method cannot score those stages' examples so.
   virtual void check(const std::vector<std::size_t>& stages, Measurement measurement,
                      Normalization normalization) const = 0;
+  /// Makes what does not depend on the queries, of all that the scores of `stages` (rising) take, so that evidence()
+  /// tells of it before long work begins. directions() does it where this was not called.
+  virtual void make_ready(const std::vector<std::size_t>& /*stages*/) {}
   /// One entry a stage of the chain. Those in `stages` (rising) have vectors; all from the first of them on may have
   /// summaries.
   virtual std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,

@@ -16,6 +16,7 @@ class InfluenceSource : public detail::GradientSource {
         adjoint_(chain, problem.curvature, problem.solver, problem.options),
         norms_(chain.size()) {}
 
+  void make_ready(const std::vector<std::size_t>& stages) override { adjoint_.prepare(stages.front()); }
   std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                      const Progress& progress) override {
     const auto gradients =

@@ -16,4 +16,7 @@ namespace whence {
 /// stage trains is not made of layers.
 std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f);
 
+/// Whether kfac and ekfac can be fitted: as covered_by_layers(), norms and embeddings being theirs too.
+bool factored_by_layers(const CurvaturePoint& point);
+
 }  // namespace whence

@@ -393,6 +393,8 @@ class Ekfac : public Kronecker {
 
 }  // namespace
 
+bool factored_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point, kWidest).has_value(); }
+
 std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
   const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
   const auto factors = std::dynamic_pointer_cast<const KroneckerOperator>(curvature);

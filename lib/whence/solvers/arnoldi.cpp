@@ -89,8 +89,8 @@ class ArnoldiSolver : public Solver {
     const bool all = options_.rank >= system.a->size();
     if (!all && options_.complement && system.filter.inversion == Inversion::kDamped && system.filter.damping == 0) {
       throw InvalidArgument(
-          "arnoldi: damping = 0, expected > 0: the complement of the eigenvectors is divided by it; raise the damping "
-          "or set complement=false");
+          "arnoldi: damping = 0, expected > 0: the complement of the eigenvectors is divided by it; use --damping "
+          "auto, or --solver arnoldi:complement=false");
     }
     auto part = all ? all_eigenpairs(*system.a) : leading_eigenpairs(*system.a, options_);
     auto name = fmt::format("rank-{} arnoldi", part.values.size());

@@ -1,11 +1,12 @@
 // Picks a solver by what the operator is and how large: the cheapest exact one, then preconditioned conjugate
 // gradients.
+#include "whence/solvers/automatic.h"
+
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
-#include "whence/solvers/solver.h"
 
 namespace whence {
 namespace {
@@ -34,20 +35,21 @@ struct Choice {
 
 class AutoInverse : public Inverse {
  public:
-  AutoInverse(std::unique_ptr<Solver> solver, std::unique_ptr<Inverse> inverse, std::string note)
-      : solver_(std::move(solver)), inverse_(std::move(inverse)), note_(std::move(note)) {}
+  AutoInverse(std::unique_ptr<Solver> solver, std::unique_ptr<Inverse> inverse, Choice choice)
+      : solver_(std::move(solver)), inverse_(std::move(inverse)), choice_(std::move(choice)) {}
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     auto summaries = inverse_->apply(b, x, progress);
     for (auto& summary : summaries) {
-      summary.message = fmt::format("{}; {}", summary.message, note_);
+      summary.message = fmt::format("{}; auto picked {}: {}", summary.message, choice_.spec, choice_.reason);
     }
     return summaries;
   }
+  const std::string& picked() const { return choice_.spec; }
 
  private:
   std::unique_ptr<Solver> solver_;
   std::unique_ptr<Inverse> inverse_;
-  std::string note_;
+  Choice choice_;
 };
 
 class AutoSolver : public Solver {
@@ -55,11 +57,10 @@ class AutoSolver : public Solver {
   explicit AutoSolver(AutoOptions options) : options_(options) {}
 
   std::unique_ptr<Inverse> prepare(const System& system) const override {
-    const auto [spec, reason] = choose(system);
-    auto solver = create<Solver>(spec);
+    auto choice = choose(system);
+    auto solver = create<Solver>(choice.spec);
     auto inverse = solver->prepare(system);
-    return std::make_unique<AutoInverse>(std::move(solver), std::move(inverse),
-                                         fmt::format("auto picked {}: {}", spec, reason));
+    return std::make_unique<AutoInverse>(std::move(solver), std::move(inverse), std::move(choice));
   }
 
  private:
@@ -77,6 +78,9 @@ class AutoSolver : public Solver {
     if (size <= kFewParameters) {
       return {"direct", fmt::format("{} parameters", size)};
     }
+    if (inversion != Inversion::kDamped && size <= kMostEigenvectors) {  // A^2 is where gradients conjugate slowly
+      return {"direct", fmt::format("{} parameters have their eigenvectors in memory", size)};
+    }
     const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
     if (gram != nullptr && inversion == Inversion::kDamped && gram->rows() < size && gram->rows() <= kFewRows &&
         gram->diagonal().min().item<double>() + system.filter.damping > 0) {
@@ -84,6 +88,9 @@ class AutoSolver : public Solver {
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);
+    if (inversion == Inversion::kPseudo) {
+      return {"cg:" + options, fmt::format("{} parameters; a preconditioner would leave the curvature's range", size)};
+    }
     return system.point && covered_by_layers(*system.point)
                ? Choice{"cg:preconditioner=ekfac," + options,
                         fmt::format("{} parameters, all in layers that ekfac factors", size)}
@@ -94,6 +101,11 @@ class AutoSolver : public Solver {
 };
 
 }  // namespace
+
+std::string picked_solver(const Inverse& inverse) {
+  const auto* made = dynamic_cast<const AutoInverse*>(&inverse);
+  return made == nullptr ? std::string() : made->picked();
+}
 
 // `auto` is a word of the language, so the method's identifier is another.
 WHENCE_METHOD(Solver, automatic, AutoSolver, AutoOptions)

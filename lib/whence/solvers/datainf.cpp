@@ -29,11 +29,14 @@ class DataInfSolver : public Solver {
   std::unique_ptr<Inverse> prepare(const System& system) const override {
     check_damping(system.filter);
     if (!system.point) {
-      throw InvalidArgument("datainf: it takes the gradients of a stage's examples, and this operator comes from none");
+      throw InvalidArgument(
+          "datainf: it takes the gradients of a stage's examples, and this operator comes from none: use "
+          "--solver auto");
     }
     if (system.filter.inversion != Inversion::kDamped) {
       throw InvalidArgument(
-          fmt::format("datainf: inversion = {}, expected damped", to_string(system.filter.inversion)));
+          fmt::format("datainf: inversion = {}, expected damped: use --inversion damped or --solver auto",
+                      to_string(system.filter.inversion)));
     }
     return std::make_unique<Applied>(system, datainf_inverse(*system.point, system.filter.damping, options_.kept_bytes),
                                      options_.residual);

@@ -63,7 +63,8 @@ class EkfacSolver : public Solver {
     const bool own = factors != nullptr;
     if (!own) {
       if (!system.point) {
-        throw InvalidArgument("ekfac: factors are fitted to a stage, and this operator comes from none");
+        throw InvalidArgument(
+            "ekfac: factors are fitted to a stage, and this operator comes from none: use --solver auto");
       }
       factors = std::dynamic_pointer_cast<const SpectralOperator>(
           create<Curvature>(options_.factors)

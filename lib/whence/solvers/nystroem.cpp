@@ -30,8 +30,8 @@ class NystroemSolver : public Solver {
     check_damping(system.filter);
     if (system.filter.inversion == Inversion::kDamped && system.filter.damping == 0) {
       throw InvalidArgument(
-          "nystroem: damping = 0, expected > 0: the approximation is singular outside its span; raise the damping or "
-          "use inversion pseudo");
+          "nystroem: damping = 0, expected > 0: the approximation is singular outside its span; use --damping "
+          "auto, or --inversion pseudo");
     }
     auto part = detail::nystroem_approximation(*system.a, options_.rank,
                                                Random(static_cast<std::uint64_t>(options_.seed)).stream("nystroem"));

@@ -140,8 +140,8 @@ LinearSystem linear_system(const System& system) {
     }
     default:
       throw InvalidArgument(
-          "this solver inverts, and response segment asks for another function of the curvature: use solver direct, "
-          "lanczos or ekfac");
+          "this solver inverts, and response segment asks for another function of the curvature: use --solver auto, "
+          "direct, lanczos or ekfac");
   }
 }
 

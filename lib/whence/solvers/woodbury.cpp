@@ -27,7 +27,9 @@ class WoodburyInverse : public Inverse {
     const auto d = a_->diagonal() + system.filter.damping;
     if (!(d.min().item<double>() > 0)) {
       throw InvalidArgument(
-          "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0");
+          "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0: "
+          "use "
+          "--damping auto");
     }
     scale_ = 1 / d;
     auto dual = a_->gram(scale_).to(at::kDouble);
@@ -74,7 +76,8 @@ class WoodburySolver : public Solver {
     }
     if (system.filter.inversion != Inversion::kDamped) {
       throw InvalidArgument(
-          fmt::format("woodbury: inversion = {}, expected damped", to_string(system.filter.inversion)));
+          fmt::format("woodbury: inversion = {}, expected damped: use --inversion damped or --solver auto",
+                      to_string(system.filter.inversion)));
     }
     const auto rows = static_cast<double>(a->rows());
     if (16 * rows * rows > options_.max_bytes) {

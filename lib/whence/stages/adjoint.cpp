@@ -11,6 +11,7 @@
 #include "whence/core/error.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/spectral_operator.h"
+#include "whence/solvers/automatic.h"
 
 namespace whence {
 namespace {
@@ -50,13 +51,16 @@ at::Tensor extend_to_head(const Stage& stage, const at::Tensor& body) {
 void check_solves(const Stage& stage, const StageAdjoint& adjoint, double damping) {
   for (const auto& summary : adjoint.summaries) {
     if (summary.termination == Termination::kIndefinite) {
-      throw NumericalError(fmt::format(
-          "stage {}: the curvature with damping {:.3g} is not positive definite: {}; raise the damping, or use "
-          "--curvature gauss-newton or --inversion filtered, or train the stage to a minimum",
-          stage.name, damping, summary.message));
+      const double met = summary.smallest_ritz;  // of the damped system
+      throw IndefiniteCurvature(fmt::format(
+          "stage {}: the curvature with damping {:.3g} is not positive definite: {}; type --curvature gauss-newton "
+          "--relative-damping 0.1, whose curvature is never negative, or --damping {}",
+          stage.name, damping, summary.message,
+          met < 0 ? fmt::format("{:.2g} or more", damping - 2 * met) : std::string("with a larger number")));
     }
     if (summary.termination == Termination::kDiverged) {
-      throw NumericalError(fmt::format("stage {}: the solve diverged: {}", stage.name, summary.message));
+      throw NumericalError(fmt::format("stage {}: the solve diverged: {}; --solver auto picks one that cannot",
+                                       stage.name, summary.message));
     }
   }
 }
@@ -243,11 +247,18 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       segment.memory = solver_.prepare({solved, left, point});
     }
     segment.response = solver_.prepare({solved, filter, point});
+    evidence.solver = picked_solver(*segment.response);
     made->segments.push_back(std::move(segment));
   }
   evidence.solved = true;
   slot = std::move(made);
   return *slot;
+}
+
+void Adjoint::prepare(std::size_t first) {
+  for (std::size_t k = chain_.size(); k-- > first;) {
+    prepared(k);
+  }
 }
 
 std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients, std::size_t first,

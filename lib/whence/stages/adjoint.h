@@ -1,7 +1,9 @@
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "whence/core/error.h"
 #include "whence/curvature/curvature.h"
 #include "whence/solvers/solver.h"
 #include "whence/stages/stage.h"
@@ -40,9 +42,16 @@ struct StageAdjoint {
   std::vector<SolverSummary> summaries;  ///< Of the K solves.
 };
 
+/// A solve met negative curvature: a Hessian away from a minimum, with too little damping.
+class IndefiniteCurvature : public NumericalError {
+ public:
+  using NumericalError::NumericalError;
+};
+
 /// What was assumed and spent at a stage, over all sweeps so far.
 struct StageEvidence {
   bool solved = false;
+  std::string solver = {};      ///< The spec that solver auto picked; empty where the solver was named.
   double damping = 0;           ///< The effective damping.
   double mean_eigenvalue = -1;  ///< Of the undamped curvature; -1 where it was not needed.
   double products = 0;          ///< Operator products with one vector.
@@ -63,10 +72,14 @@ class Adjoint {
   Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options);
   ~Adjoint();
 
+  /// What does not depend on measurements, of the stages from `first` on: curvatures, dampings, what solvers make
+  /// ready. sweep() does it where this was not called.
+  void prepare(std::size_t first);
+
   /// `measurement_gradients` [K, entries of the last stage's merged parameters]. Sweeps from the last stage back to
-  /// `first`; entries of the result before `first` are empty. Throws NumericalError, naming the stage and what would
-  /// help, where a solve met an indefinite curvature, diverged or gave a value that is not finite. Cost: one block
-  /// solve a stage, one mixed product between two.
+  /// `first`; entries of the result before `first` are empty. Throws IndefiniteCurvature, naming the stage and what
+  /// would help, where a solve met negative curvature, NumericalError where it diverged or gave a value that is not
+  /// finite. Cost: one block solve a stage, one mixed product between two.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
   const std::vector<StageEvidence>& evidence();

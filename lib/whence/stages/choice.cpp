@@ -1,0 +1,291 @@
+#include "whence/stages/choice.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "whence/core/error.h"
+#include "whence/curvature/example_norms.h"
+#include "whence/solvers/spectrum.h"
+#include "whence/stages/cost.h"
+
+namespace whence {
+namespace {
+
+/// Where solves would take longer, ekfac is taken: the first answer is to come in minutes.
+constexpr double kPatienceSeconds = 120;
+/// Of looking for negative curvature.
+constexpr std::int64_t kProbes = 2, kProbeSteps = 20;
+constexpr double kProbeSeconds = 20;
+
+class Chooser {
+ public:
+  Chooser(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
+          const Progress& progress)
+      : chain_(chain), first_(first), queries_(queries), request_(request), progress_(progress) {}
+
+  InverseChoice choose() {
+    out_.options = request_.options;
+    out_.options.damping = request_.damping.value_or(0);
+    out_.options.relative_damping = request_.relative_damping.value_or(0);
+    for (const auto& stage : chain_) {
+      report(progress_, {"check " + stage.name, 0, 0, ""});
+      out_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
+    }
+    choose_curvature();
+    family_ = create<Curvature>(out_.curvature)->family();
+    choose_damping();
+    choose_solver();
+    expect_seconds();
+    if (request_.curvature == "auto" || request_.solver == "auto" || damping_is_open()) {
+      out_.reason = fmt::format("{}", fmt::join(reasons_, "; "));
+      tell_otherwise();
+    }
+    return std::move(out_);
+  }
+
+ private:
+  bool damping_is_open() const { return !request_.damping && !request_.relative_damping; }
+  bool is_damped() const {
+    return request_.options.inversion == Inversion::kDamped && request_.options.response != Response::kSegment;
+  }
+  std::string_view solver_name() const { return find_method<Solver>(request_.solver).first->name; }
+
+  /// The stage from `first` on that is farthest from a minimum.
+  std::size_t farthest() const {
+    std::size_t worst = first_;
+    for (auto k = first_; k < chain_.size(); ++k) {
+      if (out_.stationarity[k].relative_gradient_norm > out_.stationarity[worst].relative_gradient_norm) {
+        worst = k;
+      }
+    }
+    return worst;
+  }
+  bool at_minimum() const { return out_.stationarity[farthest()].relative_gradient_norm <= kFarFromMinimum; }
+  std::string gradient_text() const {
+    const auto k = farthest();
+    return fmt::format("|gradient| {:.2g} of an example's{}", out_.stationarity[k].relative_gradient_norm,
+                       chain_.size() > 1 ? " at stage " + chain_[k].name : "");
+  }
+
+  void choose_curvature() {
+    if (request_.curvature != "auto") {
+      out_.curvature = request_.curvature;
+      return;
+    }
+    const auto& options = request_.options;
+    const auto family = create<Solver>(request_.solver)->family();
+    if (family == "empirical-fisher") {
+      take("empirical-fisher", fmt::format("it is what solver {} approximates", solver_name()));
+    } else if (!family.empty() || solver_name() == "woodbury") {
+      take("gauss-newton", fmt::format("solver {} is for its family", solver_name()));
+    } else if (options.response == Response::kProximalBregman) {
+      take_gauss_newton("response proximal-bregman is the Gauss-Newton chain");
+    } else if (options.response == Response::kSegment) {
+      take_gauss_newton("descent in segments grows without bound along negative curvature");
+    } else if (options.inversion == Inversion::kFiltered && !request_.indefinite) {
+      take("hessian", "inversion filtered takes negative curvature as it is");
+    } else if (!at_minimum()) {
+      take_gauss_newton(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
+    } else if (request_.indefinite) {
+      take_gauss_newton("a solve with the Hessian met negative curvature");
+    } else if (const double seconds = cg_seconds(); seconds > kPatienceSeconds) {
+      take_gauss_newton(fmt::format("solving with the Hessian would take about {}", seconds_text(seconds)));
+    } else if (look_for_negative_curvature("hessian"); negative_stage_) {
+      take_gauss_newton(fmt::format("the Hessian has negative curvature ({:.2g} at stage {})", smallest_,
+                                    chain_[*negative_stage_].name));
+    } else {
+      take("hessian",
+           fmt::format("the checkpoint is a minimum ({}) and no negative curvature was met", gradient_text()));
+    }
+  }
+
+  void take(const std::string& curvature, const std::string& reason) {
+    out_.curvature = curvature;
+    reasons_.push_back(reason);
+  }
+  void take_gauss_newton(const std::string& reason) {
+    take("gauss-newton", reason);
+    const double seconds = cg_seconds();
+    if (request_.solver == "auto" && seconds > kPatienceSeconds && takes_ekfac()) {
+      out_.curvature = "ekfac";
+      reasons_.push_back(fmt::format("cg with gauss-newton would take about {}", seconds_text(seconds)));
+    }
+  }
+  bool takes_ekfac() const {
+    for (auto k = first_; k < chain_.size(); ++k) {
+      const auto& stage = chain_[k];
+      const bool preconditioned = std::any_of(stage.trajectory.begin(), stage.trajectory.end(),
+                                              [](const auto& s) { return !s.preconditioner.empty(); });
+      if ((request_.options.response == Response::kSegment && preconditioned) ||
+          !factored_by_layers({stage.objective, stage.theta, stage.parent})) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  void choose_damping() {
+    const bool exact_hessian = family_ == "hessian" && is_damped() && inverts_products();
+    if (!damping_is_open()) {
+      if (exact_hessian && request_.curvature != "auto") {
+        look_for_negative_curvature(out_.curvature);
+        check_asked_damping();
+      }
+      return;
+    }
+    if (solver_name() == "datainf" || solver_name() == "identity" || request_.options.response == Response::kSegment ||
+        request_.options.inversion == Inversion::kPseudo) {
+      return;  // the solver's own, or none
+    }
+    if (request_.options.inversion == Inversion::kFiltered) {
+      out_.options.relative_damping = kRelativeDamping;
+      return;
+    }
+    if (family_ == "hessian") {
+      if (request_.curvature != "auto" && exact_hessian) {
+        look_for_negative_curvature(out_.curvature);
+      }
+      if (negative_stage_) {
+        out_.options.damping = sufficient_damping();
+        reasons_.push_back(
+            fmt::format("the Hessian has negative curvature ({:.2g} at stage {}), which the damping outweighs",
+                        smallest_, chain_[*negative_stage_].name));
+      } else if (!at_minimum()) {
+        out_.options.relative_damping = kRelativeDamping;
+        reasons_.push_back(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
+      }
+      return;
+    }
+    const bool decayed = std::all_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                                     [](const Stage& s) { return s.objective.weight_decay() > 0; });
+    if (request_.curvature != "auto" && at_minimum() && decayed) {
+      reasons_.push_back(
+          fmt::format("the checkpoint is a minimum ({}) of an objective with weight decay", gradient_text()));
+      return;
+    }
+    out_.options.relative_damping = kRelativeDamping;
+  }
+
+  /// Whether the solver needs a positive definite system, rather than apply an approximation of its own.
+  bool inverts_products() const {
+    return create<Solver>(request_.solver)->family().empty() && solver_name() != "identity";
+  }
+
+  void choose_solver() {
+    out_.solver =
+        request_.solver != "auto" ? request_.solver : fmt::format("auto:relative-tolerance={:g}", kRankingTolerance);
+  }
+
+  /// Seconds that conjugate gradients with products of two gradients are expected to take, over the chain.
+  double cg_seconds() {
+    double total = 0;
+    for (auto k = first_; k < chain_.size(); ++k) {
+      total += solve_seconds(
+          product_count(request_.solver == "auto" ? "cg" : request_.solver, chain_[k].objective.trained().entries()),
+          queries_, pass_seconds(k));
+    }
+    return total;
+  }
+  double pass_seconds(std::size_t k) {
+    if (passes_.empty()) {
+      passes_.assign(chain_.size(), NAN);
+    }
+    if (std::isnan(passes_[k])) {
+      passes_[k] = gradient_seconds(chain_[k]);
+    }
+    return passes_[k];
+  }
+  void expect_seconds() {
+    if (!is_spectral(out_.curvature)) {
+      out_.seconds = cg_seconds();
+      return;
+    }
+    out_.seconds = 0;
+    for (auto k = first_; k < chain_.size(); ++k) {
+      out_.seconds += fit_seconds(chain_[k], pass_seconds(k));
+    }
+  }
+
+  /// Ritz values of the stages' Hessians: a few products, since what a solve would stumble over shows early.
+  void look_for_negative_curvature(const std::string& curvature) {
+    const auto hessian = create<Curvature>(curvature);
+    for (auto k = first_; k < chain_.size(); ++k) {
+      const auto& stage = chain_[k];
+      const auto a = hessian->operator_at(stage.objective, stage.theta, stage.parent);
+      const double product = kPassesAProduct * pass_seconds(k);
+      const auto steps =
+          std::clamp<std::int64_t>(static_cast<std::int64_t>(kProbeSeconds / (kProbes * product)), 4, kProbeSteps);
+      const auto watch = [&](ProgressEvent event) {
+        event.phase = "look for negative curvature of " + stage.name;
+        report(progress_, event);
+      };
+      const auto spectrum =
+          estimate_spectrum(*a, kProbes, std::min(steps, a->size()), Random(0).stream("negative curvature"), watch);
+      const double rounding = (a->options().dtype() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                                   : std::numeric_limits<float>::epsilon()) *
+                              100 * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
+      const double damping = out_.options.relative_damping > 0
+                                 ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
+                                 : out_.options.damping;
+      if (spectrum.smallest + damping < -rounding && !(spectrum.smallest >= smallest_)) {
+        negative_stage_ = k;
+        smallest_ = spectrum.smallest;
+        error_ = spectrum.smallest_error;
+      }
+    }
+  }
+  /// Rounded up to two digits, so that it can be typed.
+  double sufficient_damping() const {
+    const double least = 1.5 * (error_ - smallest_);
+    const double unit = std::pow(10, std::floor(std::log10(least)) - 1);
+    return std::ceil(least / unit) * unit;
+  }
+  void check_asked_damping() const {
+    if (negative_stage_) {
+      throw NumericalError(fmt::format(
+          "stage {}: the Hessian has negative curvature, a direction p with p'Hp / p'p = {:.3g}, and the damping does "
+          "not outweigh it, so that solves would fail: type --damping {:.2g}, or --curvature gauss-newton "
+          "--relative-damping {:g}, which has none{}",
+          chain_[*negative_stage_].name, smallest_, sufficient_damping(), kRelativeDamping,
+          at_minimum() ? "" : fmt::format(" (the checkpoint is no minimum: {})", gradient_text())));
+    }
+  }
+
+  void tell_otherwise() {
+    if (request_.curvature == "auto" && family_ != "hessian") {
+      out_.otherwise = "--curvature hessian for the Hessian, --damping X for another damping";
+    } else if (request_.curvature == "auto") {
+      out_.otherwise = fmt::format(
+          "--curvature gauss-newton or --damping X for another choice, --solver cg:relative-tolerance=1e-6 for more "
+          "digits");
+    } else if (damping_is_open()) {
+      out_.otherwise = "--damping X for another damping";
+    } else {
+      out_.otherwise = "--solver SPEC for another solver";
+    }
+  }
+
+  const Chain& chain_;
+  std::size_t first_;
+  std::int64_t queries_;
+  const InverseRequest& request_;
+  const Progress& progress_;
+  InverseChoice out_;
+  std::string_view family_;
+  std::vector<std::string> reasons_;
+  std::vector<double> passes_;
+  std::optional<std::size_t> negative_stage_;
+  double smallest_ = NAN, error_ = 0;
+};
+
+}  // namespace
+
+InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
+                             const Progress& progress) {
+  return Chooser(chain, first, queries, request, progress).choose();
+}
+
+}  // namespace whence

@@ -1,0 +1,49 @@
+#pragma once
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "whence/stages/adjoint.h"
+
+namespace whence {
+
+/// A checkpoint is called far from a minimum when the objective's gradient exceeds this fraction of an example's.
+inline constexpr double kFarFromMinimum = 1e-3;
+/// What is added to a Gauss-Newton curvature that nothing else keeps from being singular, times its mean eigenvalue.
+/// Measured: tests/bench/defaults.
+inline constexpr double kRelativeDamping = 0.1;
+/// What a ranking needs of an iterative solve: at 1e-2 Spearman stayed above .998 and the first ten the same ten.
+inline constexpr double kRankingTolerance = 1e-2;
+
+/// What is asked of the inverse curvature of a chain. What is "auto" or empty is chosen.
+struct InverseRequest {
+  std::string curvature = "auto";  ///< A spec, or auto.
+  std::string solver = "auto";     ///< A spec, or auto.
+  std::optional<double> damping = {}, relative_damping = {};
+  InverseOptions options = {};  ///< How stages respond and what is inverted; its dampings are not read.
+  bool indefinite = false;      ///< A solve has met negative curvature: the Hessian is not chosen.
+};
+
+/// One answer for a whole chain, whose stages must share a family of curvature.
+struct InverseChoice {
+  std::string curvature, solver;  ///< Specs.
+  InverseOptions options;         ///< With the dampings.
+  std::string reason;             ///< Why what was left open became this, in one clause; empty where nothing was open.
+  std::string otherwise;          ///< Flags for another choice, and what they do; likewise.
+  double seconds = NAN;           ///< What the solves are expected to take; NaN where that is not known.
+  std::vector<Stationarity> stationarity;  ///< Of every stage of the chain.
+};
+
+/// Chooses what a request leaves open, for the solves of `queries` right-hand sides at the stages from `first` on:
+/// at a minimum without negative curvature the Hessian and no damping; elsewhere a Gauss-Newton matrix with
+/// kRelativeDamping, as ekfac where conjugate gradients would take more than minutes and the model allows. What a
+/// request fixes is kept, and the rest made to go with it. Throws NumericalError, with the remedy, where a Hessian that
+/// is asked for is not positive definite with the damping that is asked for, rather than let a long solve find that.
+///
+/// Cost: three passes over each stage's data for its gradient; where the Hessian is in question, up to 40 products
+/// with it. Times are measured, so that near a border two calls may choose differently: keep what was chosen.
+InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
+                             const Progress& progress = {});
+
+}  // namespace whence

@@ -1,0 +1,38 @@
+#pragma once
+#include <string_view>
+
+#include "whence/stages/stage.h"
+
+namespace whence {
+
+/// Seconds that the gradient of all of a stage's data takes, measured on a few batches and told of all as if they were
+/// alike. Cost: up to four batches.
+double gradient_seconds(const Stage& stage);
+
+/// What a product with the curvature of a stage costs, in its gradients.
+inline constexpr double kPassesAProduct = 2;
+
+/// How many products with the curvature a solver takes.
+struct ProductCount {
+  double low = 0, high = 0;
+  bool known = true;    ///< False for solvers whose products cannot be told before.
+  bool a_query = true;  ///< False: once, whatever the queries.
+  /// One number for both: their geometric mean.
+  double expected() const;
+};
+/// Of a solver's spec, for a stage that trains so many parameters. Throws InvalidArgument as create() does.
+ProductCount product_count(std::string_view solver, std::int64_t parameters);
+
+/// Seconds that solving for so many queries is expected to take at a stage, its gradient taking `pass` seconds.
+double solve_seconds(const ProductCount& products, std::int64_t queries, double pass);
+
+/// Whether a curvature's spec names one whose eigenvectors come with it, which solver auto then inverts by.
+bool is_spectral(std::string_view curvature);
+/// Seconds that fitting kfac or ekfac is expected to take at a stage: factors, then eigenvalues, each with a backward
+/// pass for every output up to 16 or for a drawn label.
+double fit_seconds(const Stage& stage, double pass);
+
+/// "12 s", "3 min" or "2.5 h".
+std::string seconds_text(double seconds);
+
+}  // namespace whence

@@ -1,0 +1,196 @@
+// What is chosen of curvature, solver and damping, and that every combination is either computed or refused with what
+// to type.
+#include <torch/csrc/autograd/autograd.h>
+
+#include <set>
+
+#include "support/near.h"
+#include "support/toy_chain.h"
+#include "whence/stages/choice.h"
+
+using namespace whence;
+
+namespace {
+
+/// Every stage moved away from its minimum.
+Chain displaced(Chain chain) {
+  auto random = Random(9);
+  for (std::size_t k = 0; k < chain.size(); ++k) {
+    for (auto& value : chain[k].theta) {
+      value = value + 0.4 * random.normal(value.sizes());
+    }
+    if (k > 0) {
+      chain[k].parent = detach(chain[k - 1].handed_on());
+    }
+  }
+  return chain;
+}
+
+/// One stage at a saddle: a tanh network of zeros that says the mean of its targets has no gradient, and its Hessian
+/// couples the layers by what is left over.
+Chain at_saddle() {
+  auto chain = test::toy_chain({{.tuning = "full", .loss = "squared-error", .weight_decay = 1e-3}},
+                               "mlp:widths=4,activation=tanh");
+  auto& stage = chain[0];
+  for (std::size_t i = 0; i < stage.theta.size(); ++i) {
+    stage.theta[i] = at::zeros_like(stage.theta[i]);
+    if (stage.objective.trained().names()[i] == "head.bias") {
+      stage.theta[i] = stage.objective.data().targets().mean(0) / (1 + stage.objective.weight_decay());
+    }
+  }
+  return chain;
+}
+
+/// d measured / d merged parameters at the end of the chain, of the last stage's first example.
+at::Tensor measured_gradient(const Chain& chain) {
+  const auto& last = chain.back();
+  const auto merged = last.objective.merge(last.theta, last.parent);
+  const auto point = leaves(merged.values());
+  const auto batch = last.objective.data().batch(0, 1);
+  const auto loss = last.objective.loss().per_example(last.objective.model().output(merged.with(point), batch), batch);
+  return flatten(gradient(loss.sum(), point)).unsqueeze(0);
+}
+
+const std::vector<test::ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};
+
+}  // namespace
+
+TEST_SUITE_BEGIN("stages");
+
+TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-Newton matrix, for the whole chain") {
+  const auto chain = test::toy_chain(kTwoStages);
+  const auto settled = choose_inverse(chain, 0, 3, {});
+  CHECK(settled.curvature == "hessian");
+  CHECK(settled.solver == "auto:relative-tolerance=0.01");
+  CHECK(settled.options.damping == 0);
+  CHECK(settled.options.relative_damping == 0);
+  CHECK(settled.reason.find("is a minimum") != std::string::npos);
+  CHECK(settled.stationarity.size() == 2);
+
+  auto moved = chain;  // the first stage alone is at no minimum, and the second goes with it
+  for (auto& value : moved[0].theta) {
+    value = value + 0.3;
+  }
+  moved[1].parent = detach(moved[0].handed_on());
+  const auto choice = choose_inverse(moved, 0, 3, {});
+  CHECK(choice.curvature == "gauss-newton");
+  CHECK(choice.options.relative_damping == kRelativeDamping);
+  CHECK(choice.reason.find("the checkpoint is no minimum") != std::string::npos);
+  CHECK(choice.otherwise.find("--curvature hessian") != std::string::npos);
+  CHECK(choice.seconds > 0);
+  // what is asked alone counts from the first stage that is solved
+  auto last = chain;
+  for (auto& value : last[0].theta) {
+    value = value + 0.3;  // whose parent the second keeps
+  }
+  CHECK(choose_inverse(last, 1, 3, {}).curvature == "hessian");
+}
+
+TEST_CASE("negative curvature is looked for before any solve, and outweighed or refused with the number to type") {
+  const auto chain = at_saddle();
+  const auto& stage = chain[0];
+  const auto dense = test::dense_hessian(stage.objective, stage.theta, stage.parent);
+  const double smallest = std::get<0>(at::linalg_eigh(dense))[0].item<double>();
+  REQUIRE(smallest < -1e-3);
+  const auto choice = choose_inverse(chain, 0, 1, {});
+  CHECK(choice.stationarity[0].relative_gradient_norm < 1e-12);
+  CHECK(choice.curvature == "gauss-newton");
+  CHECK(choice.reason.find("the Hessian has negative curvature") != std::string::npos);
+
+  const auto hessian = choose_inverse(chain, 0, 1, {.curvature = "hessian"});
+  CHECK(hessian.curvature == "hessian");
+  CHECK(hessian.options.damping > -smallest);
+  CHECK(hessian.options.damping < -3 * smallest);
+  CHECK(hessian.reason.find("outweighs") != std::string::npos);
+
+  for (const double damping : {0.0, -0.9 * smallest}) {
+    CHECK_THROWS_WITH_AS(choose_inverse(chain, 0, 1, {.curvature = "hessian", .damping = damping}),
+                         doctest::Contains("type --damping 0."), NumericalError);
+  }
+  CHECK_NOTHROW(choose_inverse(chain, 0, 1, {.curvature = "hessian", .damping = -1.1 * smallest}));
+  CHECK_NOTHROW(choose_inverse(chain, 0, 1,
+                               {.curvature = "hessian", .damping = 0, .options = {.inversion = Inversion::kFiltered}}));
+  // a solve that met what the probe did not
+  CHECK(choose_inverse(test::toy_chain(kTwoStages), 0, 3, {.indefinite = true}).curvature == "gauss-newton");
+}
+
+TEST_CASE("what is asked is kept, and the rest goes with it") {
+  const auto chain = displaced(test::toy_chain(kTwoStages));
+  const auto chosen = [&](InverseRequest request) { return choose_inverse(chain, 0, 3, request); };
+  CHECK(chosen({.curvature = "kfac"}).options.relative_damping == kRelativeDamping);
+  CHECK(chosen({.curvature = "gauss-newton", .solver = "cg", .damping = 0.25}).reason.empty());
+  CHECK(chosen({.damping = 0.25}).options.damping == 0.25);
+  CHECK(chosen({.damping = 0.25}).options.relative_damping == 0);
+  CHECK(chosen({.relative_damping = 0.5}).options.relative_damping == 0.5);
+  CHECK(chosen({.solver = "ekfac"}).curvature == "gauss-newton");
+  CHECK(chosen({.solver = "datainf"}).curvature == "empirical-fisher");
+  CHECK(chosen({.solver = "datainf"}).options.relative_damping == 0);  // it has its own
+  CHECK(chosen({.solver = "woodbury"}).curvature == "gauss-newton");
+  CHECK(chosen({.options = {.inversion = Inversion::kFiltered}}).curvature == "hessian");
+  CHECK(chosen({.options = {.inversion = Inversion::kFiltered}}).options.relative_damping == kRelativeDamping);
+  CHECK(chosen({.options = {.inversion = Inversion::kPseudo}}).options.relative_damping == 0);
+  InverseRequest bregman, segment;
+  bregman.options.response = Response::kProximalBregman;
+  CHECK(choose_inverse(test::toy_chain(kTwoStages), 0, 3, bregman).curvature == "gauss-newton");
+  segment.options.response = Response::kSegment;
+  segment.options.time = 3;
+  CHECK(chosen(segment).curvature == "gauss-newton");
+  CHECK(chosen(segment).options.relative_damping == 0);
+  // at a minimum with weight decay, which keeps a Gauss-Newton matrix from being singular
+  CHECK(choose_inverse(test::toy_chain(kTwoStages), 0, 3, {.curvature = "gauss-newton"}).options.relative_damping == 0);
+}
+
+TEST_CASE("every inversion, response, curvature and solver together either works or says in one line what to type") {
+  const auto chain = displaced(test::toy_chain(kTwoStages, "mlp:widths=3,activation=tanh", 1, 2));
+  const auto q = measured_gradient(chain);
+  std::vector<std::string> curvatures{"auto"}, solvers;
+  for (const auto& method : methods<Curvature>()) {
+    curvatures.emplace_back(method.name);
+  }
+  for (const auto& method : methods<Solver>()) {
+    solvers.emplace_back(method.name);
+  }
+  std::int64_t worked = 0, refused = 0;
+  std::set<std::string> open;  // what is left open must work
+  for (const auto inversion : {Inversion::kDamped, Inversion::kFiltered, Inversion::kPseudo}) {
+    for (const auto response : {Response::kStationary, Response::kProximalBregman, Response::kSegment}) {
+      for (const auto& curvature : curvatures) {
+        for (const auto& solver : solvers) {
+          CAPTURE(to_string(inversion));
+          CAPTURE(to_string(response));
+          CAPTURE(curvature);
+          CAPTURE(solver);
+          InverseRequest request{.curvature = curvature, .solver = solver};
+          request.options = {.response = response, .time = 2, .inversion = inversion};
+          const bool fits = response != Response::kSegment || inversion == Inversion::kDamped;
+          try {
+            const auto choice = choose_inverse(chain, 0, 1, request);
+            const auto made = create<Curvature>(choice.curvature);
+            const auto inverts = create<Solver>(choice.solver);
+            Adjoint adjoint(chain, *made, *inverts, choice.options);
+            for (const auto& stage : adjoint.sweep(q, 0, {})) {
+              CHECK(at::isfinite(stage.vectors).all().item<bool>());
+            }
+            ++worked;
+          } catch (const Error& error) {
+            const std::string text = error.what();
+            CAPTURE(text);
+            ++refused;
+            CHECK(text.find('\n') == std::string::npos);
+            CHECK((text.find("use --") != std::string::npos || text.find("type --") != std::string::npos ||
+                   text.find("--solver auto") != std::string::npos));
+            const bool all_open = curvature == "auto" && (solver == "auto" || solver == "direct") && fits;
+            CHECK_FALSE(all_open);
+            if (response == Response::kStationary && inversion != Inversion::kDamped) {
+              CHECK_FALSE((solver == "auto" || solver == "cg" || solver == "lanczos"));
+            }
+          }
+        }
+      }
+    }
+  }
+  MESSAGE(worked, " combinations work, ", refused, " are refused");
+  CHECK(worked > 2 * refused);
+}
+
+TEST_SUITE_END();
