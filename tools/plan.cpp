@@ -172,6 +172,9 @@ Json make_plan(const PlannedRun& run) {
 void print_plan(const Json& plan) {
   const auto bytes = [](const Json& value) { return readable_bytes(value.get<double>()); };
   const auto& memory = plan["memory-bytes"];
+  if (plan.contains("chosen")) {
+    fmt::print("{}\n", plan["chosen"].get<std::string>());
+  }
   fmt::print("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(),
              plan["query-block"].get<std::int64_t>());
   fmt::print("memory  {} at the peak: program {}, data {}, model {}, one batch's graph {}, queries' vectors {}\n",
