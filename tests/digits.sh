@@ -17,7 +17,7 @@ cat >digits.toml <<'TOML'
 spec = "linear"
 [[stage]]
 name = "fit"
-train = { format = "csv", file = "train.csv", header = false, label = "64" }
+train = { format = "csv", file = "train.csv", header = false, label = "64", standardize = false }
 weight-decay = 1e-2
 optimizer = "lbfgs:max-iterations=5000,tolerance=1e-9"
 checkpoint = "fit.safetensors"

@@ -32,11 +32,12 @@ at::Tensor longs(std::initializer_list<std::int64_t> values) {
 
 TEST_SUITE_BEGIN("data");
 
-TEST_CASE("classes: without a list, 0 to the highest label") {
+TEST_CASE("classes: without a list, the distinct labels by value") {
   const auto data = read(json::object());
-  CHECK(data.outputs() == 10);
-  CHECK(data.classes().back() == "9");
-  CHECK(at::equal(data.targets(), longs({5, 6, 3, 5, 9, 6, 3})));
+  CHECK(data.classes() == std::vector<std::string>{"3", "5", "6", "9"});
+  CHECK(at::equal(data.targets(), longs({1, 2, 0, 1, 3, 2, 0})));
+  const auto grey = read(json::object(), {}, longs({240, 80, 160, 80, 80, 160, 240}));
+  CHECK(grey.classes() == std::vector<std::string>{"80", "160", "240"});
 }
 
 TEST_CASE("classes: a list keeps and numbers in its order, limit comes after, ids stay") {
@@ -73,12 +74,80 @@ TEST_CASE("classes: what is refused") {
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = \"7\", expected >= 1", read({{"limit", "7"}}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = 18446744073709551615", read({{"limit", UINT64_MAX}}));
   const auto negative = longs({5, 6, 5, -2, 6, 5, 6});
-  CHECK_MESSAGE_HOLDS(DataError, "example 3 has label -2, expected >= 0", read(json::object(), {}, negative));
-  CHECK_MESSAGE_HOLDS(DataError, "example 3 has label -2, expected >= 0", read({{"classes", {5}}}, {}, negative));
+  CHECK_MESSAGE_HOLDS(DataError, "example 3: label -2, expected >= 0; drop-labels = [-2]",
+                      read(json::object(), {}, negative));
+  CHECK(at::equal(read({{"classes", {5}}}, {}, negative).ids(), longs({0, 2, 5})));
   CHECK(at::equal(read({{"classes", {-2, 5, 6}}}, {}, negative).targets(), longs({1, 2, 1, 0, 2, 1, 2})));
-  CHECK_MESSAGE_HOLDS(DataError, "example 6 has label 4000000000000, expected less than",
-                      read(json::object(), {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})));
-  CHECK(read({{"classes", {4000000000000}}}, {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})).size() == 1);
+  CHECK(read(json::object(), {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})).outputs() == 2);
+}
+
+TEST_CASE("classes: labels that are to be left out") {
+  const auto data = read({{"drop-labels", {3, 9}}});
+  CHECK(data.classes() == std::vector<std::string>{"5", "6"});
+  CHECK(at::equal(data.ids(), longs({0, 1, 3, 5})));
+  const auto negative = longs({1, 0, -1, 0, -1, 1, 1});
+  CHECK(at::equal(read({{"drop-labels", {-1}}, {"skip", 1}}, {}, negative).ids(), longs({1, 3, 5, 6})));
+  CHECK(at::equal(read({{"drop-labels", {-1}}}, {"1", "0"}, negative).targets(), longs({0, 1, 1, 0, 0})));
+}
+
+TEST_CASE("classes: integers are numbers where a loss compares numbers, unless they are listed") {
+  const Scratch scratch;
+  ParameterSet tensors;
+  tensors.add("inputs", at::arange(3, at::kFloat).unsqueeze(1));
+  tensors.add("targets", longs({1, 7, 3}));
+  write_safetensors(scratch / "d.safetensors", tensors);
+  json table{{"format", "safetensors"}, {"file", "d.safetensors"}};
+  const auto numbers = read_dataset(table, scratch.folder(), TargetKind::kValues);
+  CHECK(numbers.target_kind() == TargetKind::kValues);
+  CHECK(at::equal(numbers.targets(), at::tensor({1.0, 7.0, 3.0}, at::kDouble).unsqueeze(1)));
+  table["classes"] = {1, 3, 7};
+  CHECK(read_dataset(table, scratch.folder(), TargetKind::kValues).outputs() == 3);
+}
+
+TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by value, or by name; else one is asked") {
+  const auto with = [](const HeadClasses& head, const std::vector<std::int64_t>& labels, json keys = json::object()) {
+    const Scratch scratch;
+    ParameterSet tensors;
+    const auto count = static_cast<std::int64_t>(labels.size());
+    tensors.add("inputs", at::zeros({count, 1}));
+    tensors.add("targets", at::tensor(labels, at::kLong));
+    write_safetensors(scratch / "d.safetensors", tensors);
+    keys["format"] = "safetensors";
+    keys["file"] = "d.safetensors";
+    DataReading reading;
+    reading.head = head;
+    return read_dataset(keys, scratch.folder(), reading);
+  };
+  const HeadClasses ten{10, {}, false, "mlp.safetensors"};
+  CHECK(with(ten, {3, 8}).outputs() == 10);
+  CHECK(at::equal(with(ten, {3, 8}).targets(), longs({3, 8})));
+  CHECK(at::equal(with(ten, {3, 8, 5}, {{"classes", {8, 3}}}).targets(), longs({3, 8})));  // a list that filters
+  const HeadClasses three{3, {}, false, "mlp.safetensors"};
+  CHECK(at::equal(with(three, {0, 1, 2}, {{"classes", {2, 1, 0}}}).targets(), longs({2, 1, 0})));
+  CHECK(at::equal(with(three, {1, 2, 3}).targets(), longs({0, 1, 2})));
+  CHECK(at::equal(with(three, {80, 240, 160}).targets(), longs({0, 2, 1})));
+  CHECK(at::equal(with(three, {80, 240, 160}, {{"classes", {240, 160, 80}}}).targets(), longs({2, 0, 1})));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "mlp.safetensors has 3 outputs and does not say which class each is",
+                      with(three, {80, 240}));
+  const HeadClasses named{3, {"7", "5", "6"}, false, "run/a.safetensors"};
+  CHECK(at::equal(with(named, {5, 6, 7, 5}).targets(), longs({1, 2, 0, 1})));
+  CHECK(at::equal(with(named, {0, 2}).targets(), longs({0, 2})));
+  CHECK_MESSAGE_HOLDS(DataError, "has label 9, expected one of 7, 5, 6", with(named, {5, 9}));
+
+  const auto words = [](const HeadClasses& head, json keys = json::object()) {
+    const Scratch scratch;
+    scratch.put("t.csv", "x,label\n1,good\n2,bad\n");
+    keys["format"] = "csv";
+    keys["file"] = "t.csv";
+    DataReading reading;
+    reading.head = head;
+    return read_dataset(keys, scratch.folder(), reading).targets();
+  };
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "in the order of the outputs: classes = [\"bad\", \"good\"]",
+                      words({2, {}, false, "mlp.safetensors"}));
+  CHECK(at::equal(words({2, {}, false, ""}, {{"classes", {"good", "bad"}}}), longs({0, 1})));
+  CHECK(at::equal(words({2, {"good", "bad"}, false, ""}), longs({0, 1})));
+  CHECK(at::equal(words({2, {}, true, ""}), longs({1, 0})));  // as whence numbered them before it wrote them down
 }
 
 TEST_CASE("safetensors examples: floating targets are values, with one or more an example") {
@@ -126,8 +195,9 @@ TEST_CASE("data table: keys are checked by name, with the nearest") {
   refuse({{"format", 3}}, "data: key format is missing");
   refuse({{"format", "idz"}}, "unknown data format \"idz\"; did you mean \"idx\"?");
   refuse({{"format", "idx:images=a"}}, "unknown option \"images\"");
-  refuse({{"format", "idx"}, {"image", "a"}},
-         "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, classes, skip, limit");
+  refuse(
+      {{"format", "idx"}, {"image", "a"}},
+      "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, classes, drop-labels, skip, limit");
   refuse({{"format", "idx"}, {"images", "a"}}, "idx: key labels is missing, expected a path");
   refuse({{"format", "idx"}, {"images", ""}, {"labels", "b"}}, "idx: key images = \"\", expected a path");
   refuse({{"format", "idx"}, {"images", {"a"}}, {"labels", "b"}}, "idx: key images = [\"a\"], expected a path");
@@ -146,7 +216,7 @@ TEST_CASE("registry: every format lists its keys once, ending with those all hav
   for (const auto& method : methods<DataFormat>()) {
     INFO(std::string(method.name));
     const auto keys = method.options("");
-    REQUIRE(keys.size() >= 3);
+    REQUIRE(keys.size() >= 4);
     std::vector<std::string> names;
     for (const auto& key : keys) {
       names.push_back(key.name);
@@ -154,7 +224,8 @@ TEST_CASE("registry: every format lists its keys once, ending with those all hav
       CHECK(!key.bound.empty());
       CHECK(!key.help.empty());
     }
-    CHECK(names[names.size() - 3] == "classes");
+    CHECK(names[names.size() - 4] == "classes");
+    CHECK(names[names.size() - 3] == "drop-labels");
     CHECK(names[names.size() - 2] == "skip");
     CHECK(names.back() == "limit");
     std::sort(names.begin(), names.end());

@@ -57,8 +57,11 @@ TEST_CASE("csv: quotes hold commas, quotes and line ends; lines are counted thro
   const auto data = read("csv", text, {{"label", "la\nbel"}, {"input", {"x, \"y\""}}});
   CHECK(data.classes() == std::vector<std::string>{"a", "b\r\n\"c\""});
   CHECK(at::equal(data.targets(), at::tensor({1, 0}, at::kLong)));
-  CHECK_MESSAGE_HOLDS(DataError, "line 6, column \"x\": \"z\" is not a finite number",
-                      read("csv", "x,label\n1,\"a\n\n\n\"\nz,b\n"));
+  CHECK_MESSAGE_HOLDS(
+      DataError,
+      "line 6, column \"x\": \"z\" is not a finite number, but 1 of the column's 2 cells are numbers; or "
+      "categorical = [\"x\"]",
+      read("csv", "x,label\n1,\"a\n\n\n\"\nz,b\n"));
   CHECK_MESSAGE_HOLDS(DataError, "line 3, column 2: a quoted cell has no end",
                       read("csv", "x,label\n1,a\n1,\"b\n2,c\n"));
   CHECK_MESSAGE_HOLDS(DataError, "line 2, column 1: text after a quoted cell", read("csv", "x,label\n\"1\"2,a\n"));
@@ -87,8 +90,10 @@ TEST_CASE("csv: a loss that wants values gets them where the labels are numbers"
   CHECK(read("csv", text, {{"limit", 1}}, TargetKind::kValues).size() == 1);
   CHECK(read("csv", text).classes() == std::vector<std::string>{"-4.5", "2"});
   CHECK(read("csv", "x,label\n1,a\n3,b\n", json::object(), TargetKind::kValues).classes().size() == 2);
-  CHECK_MESSAGE_HOLDS(DataError, "line 3, column \"label\": \"nan\" is not a finite number",
+  CHECK_MESSAGE_HOLDS(DataError,
+                      "line 3, column \"label\": \"nan\" is not a finite number; drop-labels = [\"nan\"] leaves such",
                       read("csv", "x,label\n1,2\n3,nan\n", json::object(), TargetKind::kValues));
+  CHECK(read("csv", "x,label\n1,2\n3,nan\n", {{"drop-labels", {"nan"}}}, TargetKind::kValues).size() == 1);
   CHECK_MESSAGE_HOLDS(InvalidArgument, "csv: key classes: the targets",
                       read("csv", text, {{"classes", {2}}}, TargetKind::kValues));
 }
@@ -107,44 +112,61 @@ TEST_CASE("csv and tsv: what each refusal says") {
   };
   refuse("", "t.csv: no rows");
   refuse("\n\r\n", "t.csv: no rows");
-  refuse("x,label\n", "t.csv: no examples");
+  refuse("x,label\n", "t.csv: no examples: no row follows the names of the columns");
   refuse("x,label\n1,0\n2\n", "t.csv: line 3 has 1 columns, expected 2");
   refuse("x,label\n1,0,5\n", "t.csv: line 2 has 3 columns, expected 2");
-  refuse("x,label\n1,0\n,1\n", "t.csv: line 3, column \"x\": \"\" is not a finite number");
+  refuse("x,label\n1,0\n,1\n",
+         "t.csv: line 3, column \"x\": \"\", one of 1 missing in the column; missing = \"mean\" (or");
   refuse("x,label\n1,0\ninf,1\n", "t.csv: line 3, column \"x\": \"inf\" is not a finite number");
   refuse("x,label\n1e999,0\n", "\"1e999\" is not a finite number");
-  refuse("x,label\n1.5x,0\n", "\"1.5x\" is not a finite number");
-  refuse("x,label\n1,0\n1,\n", "t.csv: line 3, column \"label\": no label");
+  refuse("x,label\n1.5,0\n1.5x,0\n", "line 3, column \"x\": \"1.5x\" is not a finite number");
+  refuse("x,label\n1,0\n1,\n", "t.csv: line 3, column \"label\": no label; drop-labels = [\"\"] leaves");
   refuse("x,x,label\n1,2,0\n", "t.csv: line 1 names column \"x\" twice");
   refuse("label\n1\n", "no column besides the label \"label\"");
-  refuse("x,label\n1,0\n2,-3\n", "t.csv: example 1 has label -3, expected >= 0");
+  refuse("x,label\n1,0\n2,-3\n", "t.csv: line 3, column \"label\": label -3, expected >= 0; drop-labels = [-3]");
 
   const std::string good = "x,label\n1,0\n";
   CHECK_MESSAGE_HOLDS(InvalidArgument,
                       "csv: key label: unknown column \"labels\"; did you mean \"label\"? known: x, label in ",
                       read("csv", good, {{"label", "labels"}}));
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "tsv: key label: unknown column \"label\"", read("tsv", "x\ty\n1\t0\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "tsv: key label: unknown column \"label\", known: x, y in ",
+                      read("tsv", "x\ty\n1\t0\n"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key input: unknown column \"y\"", read("csv", good, {{"input", {"y"}}}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "column \"label\" is also the label", read("csv", good, {{"input", {"label"}}}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key header = \"yes\", expected true or false",
                       read("csv", good, {{"header", "yes"}}));
 }
 
-TEST_CASE("tsv: a real table with text columns is refused by column, and read by its numbers") {
-  const auto folder = std::filesystem::path(WHENCE_SHARED) / "data" / "tabular";
-  if (!std::filesystem::exists(folder)) {
-    MESSAGE("skipped: no ", folder.string());
-    return;
+TEST_CASE("csv: separated by tabs or semicolons where line 1 has no comma") {
+  for (const std::string separator : {"\t", ";"}) {
+    std::string text = "x" + separator + "label" + separator + "y\n1" + separator + "0" + separator + "2\n";
+    CHECK(at::equal(read("csv", text).batch(0, 1).inputs, row({1, 2}).view({1, 2})));
+    text = "\"x, y\"" + separator + "label\n1" + separator + "0\n";
+    CHECK(read("csv", text).columns() == std::vector<std::string>{"x, y"});
   }
-  json table{{"format", "tsv"}, {"file", "adult_train.tsv"}, {"label", "income"}};
-  CHECK_MESSAGE_HOLDS(DataError, "adult_train.tsv: line 2, column \"workclass\": \"State-gov\" is not a finite number",
-                      read_dataset(table, folder, TargetKind::kClasses));
-  table["input"] = {"age", "hours_per_week"};
-  const auto data = read_dataset(table, folder, TargetKind::kClasses);
-  CHECK(data.size() == 32561);
-  CHECK(data.classes() == std::vector<std::string>{"<=50K", ">50K"});
-  CHECK(at::equal(data.batch(0, 2).inputs, at::stack({row({39, 40}), row({50, 13})})));
-  CHECK(data.targets().sum().item<std::int64_t>() == 7841);
+  CHECK_MESSAGE_HOLDS(DataError, "\"1,5\" is not a finite number: its comma", read("csv", "x;label\n1,5;0\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "has no tab but commas: format = \"csv\"", read("tsv", "x,label\n1,0\n"));
+}
+
+TEST_CASE("csv: a first line of numbers is a row, not the names") {
+  CHECK_MESSAGE_HOLDS(DataError, "line 1 holds only numbers: header = false",
+                      read("csv", "1,2,0\n3,4,1\n", {{"label", 2}}));
+  CHECK(read("csv", "1,2,0\n3,4,1\n", {{"label", 2}, {"header", true}}).size() == 1);
+  CHECK(read("csv", "0,1,2\n3,4,1\n", {{"label", 2}}).size() == 1);  // as pandas names columns that have no name
+}
+
+TEST_CASE("csv: what is no UTF-8 text is named, with what converts it") {
+  const auto refuse = [](const std::string& text, const std::string& part) {
+    CHECK_MESSAGE_HOLDS(DataError, part, read("csv", text));
+  };
+  refuse("x,label\n1,caf\xe9\n", "t.csv: line 2, byte 14 of the file: 0xE9 is not UTF-8");
+  refuse("x,label\n1,caf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 t.csv > NEW");
+  refuse(std::string("\xFF\xFEx\0,\0", 6), "the text is UTF-16, expected UTF-8: iconv -f UTF-16");
+  refuse(std::string("x\0,\0", 4), "line 1, byte 2 of the file: a zero byte");
+  refuse("\x1f\x8b\x08", "is compressed by gzip: give it a name that ends in .gz");
+  refuse("PK\x03\x04", "is a zip archive or an Excel workbook");
+  refuse("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "is a pointer to a file in Git LFS");
+  refuse("x,label\r1,0\r", "its lines end in carriage returns alone");
 }
 
 TEST_SUITE_END();

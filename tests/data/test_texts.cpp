@@ -137,6 +137,18 @@ TEST_CASE("classes of texts, with a head or as words that are asked for") {
   CHECK(at::equal(head.targets(), at::tensor({0, 1, 0}, at::kLong)));
   table["template"] = "{text}. It was";
   table["label-words"] = {" terrible", " great"};
+  CHECK_MESSAGE_HOLDS(InvalidArgument,
+                      "which word is for which label? list the labels in the words' order: classes = [",
+                      read_dataset(table, scratch.folder(), TargetKind::kClasses, {}, &reading));
+  const auto swapped = [&](const std::vector<std::string>& classes, const std::vector<std::string>& known) {
+    table["classes"] = classes;
+    return read_dataset(table, scratch.folder(), TargetKind::kClasses, known, &reading).batch(0, 3);
+  };
+  const auto great = reading.tokenizer->encode(" great", false).ids.front();
+  CHECK(swapped({"good", "bad"}, {}).text->words[1].item<std::int64_t>() == great);  // listed so: great is bad
+  CHECK(swapped({"bad", "good"}, {"good", "bad"}).text->words[0].item<std::int64_t>() ==
+        great);  // of a stage's classes
+  table["classes"] = {"bad", "good"};
   const auto words = read_dataset(table, scratch.folder(), TargetKind::kClasses, {}, &reading);
   CHECK(words.head_outputs() == 0);
   CHECK(words.outputs() == 2);
@@ -218,6 +230,31 @@ TEST_CASE("tables one after the other, and tokens as they are") {
                       read_dataset(table, scratch.folder(), TargetKind::kNextTokens, {}, &small));
 }
 
+TEST_CASE("jsonl: columns that are not used may hold anything; a label that is null or missing is named by its line") {
+  const Scratch scratch;
+  const auto reading = reading_with("gpt2");
+  const json table{{"format", "jsonl"}, {"file", "t.jsonl"}};
+  const auto read = [&](const std::string& text, const json& keys = json::object()) {
+    scratch.put("t.jsonl", text);
+    auto all = table;
+    all.update(keys);
+    return read_dataset(all, scratch.folder(), TargetKind::kClasses, {}, &reading);
+  };
+  const auto data =
+      read("{\"text\": \"a\", \"label\": 1, \"meta\": {\"k\": [1]}}\n{\"text\": \"b\", \"label\": 0, \"x\": [1]}\n");
+  CHECK(at::equal(data.targets(), at::tensor({1, 0}, at::kLong)));
+  const std::string null = "{\"text\": \"a\", \"label\": 1}\n\n{\"text\": \"b\", \"label\": null}\n";
+  CHECK_MESSAGE_HOLDS(DataError, "t.jsonl: line 3, column \"label\": no label; drop-labels = [\"\"]", read(null));
+  CHECK(read(null, {{"drop-labels", {""}}}).size() == 1);
+  CHECK_MESSAGE_HOLDS(DataError, "t.jsonl: line 2, column \"label\": no label",
+                      read("{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\"}\n"));
+  CHECK_MESSAGE_HOLDS(DataError, "line 1: \"label\" holds a list or an object",
+                      read("{\"text\": \"a\", \"label\": [1]}\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument,
+                      "jsonl: key label: unknown key \"label\"; did you mean \"lable\"? known: lable, text in",
+                      read("{\"text\": \"a\", \"lable\": 1}\n", {{"label", "label"}}));
+}
+
 TEST_CASE("texts that cannot be read are named by file and line") {
   const Scratch scratch;
   const auto reading = reading_with("gpt2");
@@ -228,14 +265,17 @@ TEST_CASE("texts that cannot be read are named by file and line") {
                                      TargetKind::kNextTokens, {}, &reading));
   };
   refuse("{\"text\": \"a\"}\n{\"text\": \"  \"}\n", "t.jsonl: line 2: the text is empty");
-  refuse("{\"text\": \"a\"}\n{\"text\": \"\xff\xfe\"}\n", "t.jsonl: line 2: not JSON");
+  refuse("{\"text\": \"a\"}\n{\"text\": \"\xff\xfe\"}\n", "t.jsonl: line 2, byte 25 of the file: 0xFF is not UTF-8");
+  refuse("{\"text\": \"a\"}\n{\"text\": null}\n", "t.jsonl: line 2: \"text\" is null");
+  refuse("{\"text\": \"a\"}\n{\"n\": 1}\n", "t.jsonl: line 2: \"text\" is missing");
+  refuse("[{\"text\": \"a\"}]\n", "expected a JSON object; if the file is one list: jq -c '.[]'");
   refuse("{\"text\": \"a\"}\n{\"text\": [1]}\n", "t.jsonl: line 2: \"text\" holds a list or an object");
   refuse("", "no examples");
   scratch.put("t.tsv",
               "text\nfine\nb\xff"
               "d\n");
   CHECK_MESSAGE_HOLDS(
-      DataError, "t.tsv: line 3:",
+      DataError, "t.tsv: line 3, byte 12 of the file: 0xFF is not UTF-8",
       read_dataset({{"format", "tsv"}, {"file", "t.tsv"}}, scratch.folder(), TargetKind::kNextTokens, {}, &reading));
   auto small = reading;
   small.vocabulary = 20;

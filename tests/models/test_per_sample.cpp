@@ -121,7 +121,7 @@ TEST_SUITE("models") {
         "per-sample products: directions for head.weight have shape [2, 3, 7], expected [2, 3, 30]", InvalidArgument);
     CHECK_THROWS_WITH_AS(
         per_sample_squared_norms(*model, *loss, theta, batch, {"head.scale"}),
-        "per-sample gradients: unknown parameter of a recorded layer \"head.scale\" known: head.weight, head.bias",
+        "per-sample gradients: unknown parameter of a recorded layer \"head.scale\", known: head.weight, head.bias",
         InvalidArgument);
     CHECK_THROWS_WITH_AS(per_sample_products(*model, *loss, theta, batch, {}), "per-sample products: no directions",
                          InvalidArgument);

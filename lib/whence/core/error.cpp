@@ -34,9 +34,10 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
   const auto nearest = std::min_element(known.begin(), known.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
   if (nearest != known.end() && distance(*nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
-    message += "; did you mean \"" + *nearest + "\"?";
+    message += "; did you mean \"" + *nearest + "\"? known: ";
+  } else {
+    message += ", known: ";
   }
-  message += " known: ";
   for (std::size_t i = 0; i < known.size(); ++i) {
     message += (i == 0 ? "" : ", ") + known[i];
   }

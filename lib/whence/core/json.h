@@ -8,6 +8,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/text.h"
 
 namespace whence {
 
@@ -21,16 +22,16 @@ Json parse_json(std::string_view text, const std::string& where) {
   }
 }
 
-/// Throws what read_text() throws, and DataError naming a file that is not JSON.
+/// Throws what read_utf8() throws, and DataError naming a file that is not JSON.
 template <class Json = nlohmann::json>
 Json read_json(const std::filesystem::path& path) {
-  return parse_json<Json>(read_text(path), path.string());
+  return parse_json<Json>(read_utf8(path), path.string());
 }
 
 /// visit(json, line, "FILE: line N") for each line that is not blank; lines are counted from 1.
 template <class Visit>
 void read_json_lines(const std::filesystem::path& path, const Visit& visit) {
-  const auto text = read_text(path);
+  const auto text = read_utf8(path);
   std::int64_t line = 0;
   for (std::string_view rest = text; !rest.empty();) {
     const auto row = rest.substr(0, rest.find('\n'));

@@ -38,7 +38,7 @@ at::Tensor mapped_tensor(std::shared_ptr<const FileBytes> file, std::size_t offs
   return copy;
 }
 
-std::int64_t first_nonfinite_row(const at::Tensor& x) {
+std::int64_t first_nonfinite_row(const at::Tensor& x, std::optional<at::ScalarType> dtype) {
   if (!x.is_floating_point() || x.numel() == 0) {
     return -1;
   }
@@ -47,7 +47,8 @@ std::int64_t first_nonfinite_row(const at::Tensor& x) {
   const auto step = std::max<std::int64_t>(1, kEntries / (x.numel() / count));
   for (std::int64_t begin = 0; begin < count; begin += step) {
     const auto rows = std::min(step, count - begin);
-    const auto finite = at::isfinite(x.narrow(0, begin, rows)).reshape({rows, -1}).all(1);
+    const auto finite =
+        at::isfinite(x.narrow(0, begin, rows).to(dtype.value_or(x.scalar_type()))).reshape({rows, -1}).all(1);
     if (!finite.all().item<bool>()) {
       return begin + finite.logical_not().nonzero()[0][0].item<std::int64_t>();
     }

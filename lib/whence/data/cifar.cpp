@@ -68,6 +68,7 @@ class CifarFormat : public DataFormat {
     const auto records = parts.size() == 1 ? parts[0] : at::cat(parts);
     source.inputs = records.narrow(1, keys.label_bytes, kImageBytes).view({records.size(0), 3, 32, 32});
     source.scale = 1.0 / 255;
+    source.labels_are_names = true;
     source.labels = records.select(1, keys.label_bytes - 1).to(at::kLong);
     return source;
   }

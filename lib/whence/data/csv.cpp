@@ -25,7 +25,7 @@ std::size_t take_quoted(std::string_view text, std::size_t i, std::string& cell)
 
 /// RFC 4180: a cell that starts with a quote ends with one, and holds commas, line ends and, doubled, quotes. A line
 /// may also end in a bare line feed.
-void take_csv_row(const fs::path& path, detail::TextCursor& cursor, std::vector<std::string>& cells) {
+void take_csv_row(char separator, const fs::path& path, detail::TextCursor& cursor, std::vector<std::string>& cells) {
   const auto text = cursor.rest;
   std::size_t i = 0;
   const auto at_end = [&] { return i == text.size() || text[i] == '\n' || text.substr(i, 2) == "\r\n"; };
@@ -41,11 +41,11 @@ void take_csv_row(const fs::path& path, detail::TextCursor& cursor, std::vector<
         fail("a quoted cell has no end");
       }
       cursor.line += std::count(cell.begin(), cell.end(), '\n');
-      if (!at_end() && text[i] != ',') {
-        fail("text after a quoted cell, expected a comma or the line's end");
+      if (!at_end() && text[i] != separator) {
+        fail("text after a quoted cell, expected a separator or the line's end");
       }
     }
-    for (; !at_end() && text[i] != ','; ++i) {
+    for (; !at_end() && text[i] != separator; ++i) {
       cell += text[i];
     }
     if (at_end()) {
@@ -60,11 +60,33 @@ void take_csv_row(const fs::path& path, detail::TextCursor& cursor, std::vector<
   cursor.rest = text.substr(i);
 }
 
+/// What separates the cells of a file that is called csv: the comma; but where line 1 has none, what spreadsheets write
+/// in its place.
+char separator_of(std::string_view text) {
+  const auto line = text.substr(0, text.find('\n', text.find_first_not_of("\r\n")));
+  bool quoted = false;
+  std::string outside;
+  for (const char c : line) {
+    quoted = quoted != (c == '"');
+    outside += quoted ? '"' : c;
+  }
+  for (const char separator : {',', '\t', ';'}) {
+    if (outside.find(separator) != outside.npos) {
+      return separator;
+    }
+  }
+  return ',';
+}
+
 class CsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
-    return detail::read_table(table, "csv", folder, wanted, take_csv_row);
+    return detail::read_table(table, "csv", folder, wanted, [](std::string_view text) -> detail::TakeRow {
+      return [separator = separator_of(text)](const auto& path, auto& cursor, auto& cells) {
+        take_csv_row(separator, path, cursor, cells);
+      };
+    });
   }
 };
 

@@ -91,6 +91,10 @@ Dataset::Dataset(Contents contents) : contents_(std::move(contents)) {
   if (!std::isfinite(c.scale)) {
     throw InvalidArgument(fmt::format("dataset: scale {}, expected a finite number", c.scale));
   }
+  if (c.table && (c.inputs.dim() != 2 || c.inputs.size(1) != c.table->width())) {
+    throw InvalidArgument(fmt::format("dataset: inputs [{}] of a table of {} columns",
+                                      fmt::join(c.inputs.sizes(), ", "), c.table->width()));
+  }
   if (!c.classes.empty() && size() > 0) {
     const auto low = c.targets.min().item<std::int64_t>(), high = c.targets.max().item<std::int64_t>();
     if (low < 0 || high >= outputs()) {
@@ -98,6 +102,18 @@ Dataset::Dataset(Contents contents) : contents_(std::move(contents)) {
           fmt::format("dataset: class number {}, expected one of 0 to {}", low < 0 ? low : high, outputs() - 1));
     }
   }
+}
+
+std::vector<std::string> Dataset::columns() const {
+  return contents_.table ? contents_.table->names() : std::vector<std::string>{};
+}
+
+std::vector<std::pair<std::string, std::string>> Dataset::cells(std::int64_t row) const {
+  if (!contents_.table) {
+    return {};
+  }
+  check_rows(at::tensor({row}, at::kLong));
+  return contents_.table->cells(contents_.inputs[row]);
 }
 
 std::int64_t Dataset::size() const { return contents_.ids.defined() ? contents_.ids.size(0) : 0; }
@@ -369,6 +385,30 @@ void Dataset::check_rows(const at::Tensor& rows) const {
   }
 }
 
+/// Numbers that are finite as they are stored must be so in `dtype`.
+void Dataset::check_reach(at::ScalarType dtype) const {
+  for (const auto& [what, x] : {std::pair("input", contents_.inputs), std::pair("target", contents_.targets)}) {
+    if (!x.defined() || !x.is_floating_point() || c10::elementSize(x.scalar_type()) <= c10::elementSize(dtype)) {
+      continue;
+    }
+    const auto row = detail::first_nonfinite_row(x, dtype);
+    if (row < 0) {
+      continue;
+    }
+    const auto numbers = x[row].flatten();
+    const auto column = at::isfinite(numbers.to(dtype)).logical_not().nonzero()[0][0].item<std::int64_t>();
+    const auto names = columns();
+    const auto place = std::string(what) == "input" && !names.empty()
+                           ? fmt::format("column \"{}\"", names[static_cast<std::size_t>(column)])
+                           : fmt::format("{} {}", what, column);
+    throw DataError(fmt::format("{}example {}, {}: {} is beyond the reach of {}: use --dtype float64{}",
+                                contents_.files.empty() ? "" : contents_.files.front().string() + ": ",
+                                contents_.ids[row].item<std::int64_t>(), place, numbers[column].item<double>(),
+                                dtype == at::kFloat ? "float32" : c10::toString(dtype),
+                                names.empty() ? "" : " or standardize = true"));
+  }
+}
+
 Dataset Dataset::to(at::ScalarType dtype, at::Device device) const {
   if (!at::isFloatingType(dtype)) {
     throw InvalidArgument(fmt::format("dataset: batches of {}, expected a floating type", c10::toString(dtype)));
@@ -380,6 +420,7 @@ Dataset Dataset::to(at::ScalarType dtype, at::Device device) const {
   if (is_text()) {
     return out;
   }
+  check_reach(dtype);
   const auto bytes = contents_.inputs.numel() * static_cast<std::int64_t>(c10::elementSize(dtype));
   if (bytes <= kKeptBytes) {
     out.ready_inputs_ = out.batch(0, size()).inputs;

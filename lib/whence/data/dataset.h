@@ -5,9 +5,11 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "whence/data/batch.h"
+#include "whence/data/table_encoding.h"
 
 namespace whence {
 
@@ -50,6 +52,9 @@ class Dataset {
     std::vector<Origin> origins = {};                ///< Where its rows came from, ids rising.
     TokenSequences texts = {};                       ///< In place of inputs.
     TargetKind predicted = TargetKind::kNextTokens;  ///< Which tokens texts.targets are.
+    std::shared_ptr<const TableEncoding> table =
+        {};                               ///< What made `inputs` of a table's cells; null: they are no table.
+    std::vector<std::string> notes = {};  ///< What the reader decided, a line each, for people.
   };
   Dataset() = default;
   /// Throws InvalidArgument unless the shapes agree, every class number has a name and every value is finite.
@@ -63,6 +68,14 @@ class Dataset {
   const TokenSequences& texts() const { return contents_.texts; }
   const std::vector<std::string>& classes() const { return contents_.classes; }
   const std::vector<std::filesystem::path>& files() const { return contents_.files; }
+  const std::vector<std::string>& notes() const { return contents_.notes; }
+  /// How a table's columns became inputs; null where the examples are no table.
+  const std::shared_ptr<const TableEncoding>& table() const { return contents_.table; }
+  /// What each input of a table is called ("age", "workclass=Private"); empty where the examples are no table.
+  std::vector<std::string> columns() const;
+  /// The columns of the example in `row` as its file has them: ("age", "39"), ("workclass", "Private"). Empty where the
+  /// examples are no table.
+  std::vector<std::pair<std::string, std::string>> cells(std::int64_t row) const;
   /// Width of a prediction: the number of classes, or of values an example, or of the vocabulary.
   std::int64_t outputs() const;
   /// Outputs that a model needs a head for: none where it predicts tokens or words.
@@ -102,6 +115,7 @@ class Dataset {
   Batch make_batch(at::Tensor inputs, at::Tensor targets, const at::Tensor& rows) const;
   Batch text_batch(const at::Tensor& rows) const;
   void check_rows(const at::Tensor& rows) const;
+  void check_reach(at::ScalarType dtype) const;
 
   Contents contents_;
   at::Tensor ready_inputs_;  // scaled, in dtype_ on device_; undefined where each batch is converted on its own
@@ -117,15 +131,34 @@ struct TextReading {
   std::int64_t context = 0;                    ///< The most tokens of an example.
 };
 
+/// What a checkpoint that is there knows of its outputs.
+struct HeadClasses {
+  std::int64_t outputs = 0;             ///< 0: nothing is known, as where no checkpoint is there.
+  std::vector<std::string> names = {};  ///< The class of each output; empty: the checkpoint does not say.
+  bool sorted = false;                  ///< Whether words that are not listed are in order: so whence numbered them.
+  std::string from = {};                ///< The checkpoint, as messages name it.
+};
+
+/// What examples are read for.
+struct DataReading {
+  TargetKind wanted = TargetKind::kClasses;
+  /// The classes of the stage that the examples are for, where another table settled them. They then fix the numbering,
+  /// and a label outside them is an error.
+  std::vector<std::string> known_classes = {};
+  HeadClasses head = {};                                 ///< Settles the classes where nothing else does.
+  const TextReading* texts = nullptr;                    ///< Not null: texts are wanted.
+  std::shared_ptr<const TableEncoding> table = nullptr;  ///< Of the chain; null: fitted here.
+  bool standardize = false;                              ///< Of tables that do not say, where it is fitted here.
+};
+
 /// Reads the dataset that a pipeline's data table describes: {"format": "idx", "images": PATH, "labels": PATH,
 /// "classes": [5, 6], "limit": 500}; interface.md lists the formats and `whence methods data` their keys. Paths are
 /// relative to `folder`; any file may be gzipped (.gz). `classes` keeps only those labels and numbers them in the order
 /// given, then `limit` keeps the first so many. A list
-/// of tables is their texts one after the other, with ids that go on from table to table. `known_classes`, where not
-/// empty, are the classes of the stage that the examples are for: they then fix the numbering, and a label outside them
-/// is an error. `reading`, where not null, asks for texts. Throws DataError naming the file and the place,
-/// InvalidArgument naming the key.
+/// of tables is their texts one after the other, with ids that go on from table to table. Throws DataError naming the
+/// file and the place, InvalidArgument naming the key.
+Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, const DataReading& reading);
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, TargetKind wanted,
-                     const std::vector<std::string>& known_classes = {}, const TextReading* reading = nullptr);
+                     const std::vector<std::string>& known_classes = {}, const TextReading* texts = nullptr);
 
 }  // namespace whence

@@ -19,15 +19,25 @@ struct SourceRecords {
   bool blocks = false;              ///< One long text, to be cut into examples.
 };
 
+namespace detail {
+class CellTable;
+}
+
 /// Examples as their source holds them, before classes are numbered and any example is dropped.
 struct SourceExamples {
-  at::Tensor inputs;                     ///< [N, ...] any real dtype; undefined for texts, which have:
-  SourceRecords records;                 ///< texts as they are written, or
-  TokenSequences tokens;                 ///< as tokens, without a tokenizer.
-  double scale = 1;                      ///< Multiplies the inputs: 1/255 for bytes.
-  at::Tensor labels;                     ///< [N] int64; undefined where the targets are values.
-  std::vector<std::string> label_names;  ///< What label i is called; empty: its decimal text.
-  at::Tensor values;                     ///< [N, k] floating; undefined where the targets are labels.
+  at::Tensor inputs;                         ///< [N, ...] any real dtype; undefined for
+  std::shared_ptr<detail::CellTable> table;  ///< the cells of a table, to be encoded, and texts, which have:
+  SourceRecords records;                     ///< texts as they are written, or
+  TokenSequences tokens;                     ///< as tokens, without a tokenizer.
+  double scale = 1;                          ///< Multiplies the inputs: 1/255 for bytes.
+
+  /// One of these three holds the targets, or none where the loss asks for none.
+  at::Tensor labels;                     ///< [N] int64.
+  std::vector<std::string> label_cells;  ///< As they are written; an empty one is missing.
+  at::Tensor values;                     ///< [N, k] floating.
+  bool labels_are_names = false;         ///< The format says that labels are classes, whatever the loss.
+  std::string label_column;              ///< As messages name it; empty: targets have no column.
+
   std::vector<std::filesystem::path> files;
   std::vector<Origin> origins = {};       ///< Where rows come from; empty: all from inputs_from.
   std::string inputs_from, targets_from;  ///< The files of each, as messages name them.

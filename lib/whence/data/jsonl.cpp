@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "whence/core/json.h"
-#include "whence/data/detail/keys.h"
-#include "whence/data/detail/texts.h"
+#include "whence/data/detail/table.h"
 #include "whence/data/format.h"
 
 namespace whence {
@@ -16,17 +16,20 @@ namespace {
 struct JsonlKeys {
   std::string file;
   std::string label = "label";
+  detail::EncodingKeys encoding;
   detail::TextKeys texts;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("file", self.file, detail::kRequiredPath, "one JSON object a line");
-    field("label", self.label, detail::Takes{"a key"}, "key of the labels, where a loss asks for classes");
+    field("label", self.label, detail::Takes{"a key"},
+          "key of the labels, where a loss asks for classes, or of the values");
+    detail::EncodingKeys::fields(self.encoding, field);
     detail::TextKeys::fields(self.texts, field);
   }
 };
 
-/// A value as a template shows it.
-std::string cell_of(const nlohmann::json& value, const std::string& where) {
+/// A value as a template shows it, or as the cell of a table.
+std::string cell_of(const nlohmann::json& value, const std::string& where, const std::string& remedy = "") {
   if (value.is_string()) {
     return value.get<std::string>();
   }
@@ -34,7 +37,8 @@ std::string cell_of(const nlohmann::json& value, const std::string& where) {
     return "";
   }
   if (value.is_structured()) {
-    throw DataError(fmt::format("{} holds a list or an object, expected a text, a number, true or false", where));
+    throw DataError(
+        fmt::format("{} holds a list or an object, expected a text, a number, true or false{}", where, remedy));
   }
   return value.dump();
 }
@@ -46,39 +50,73 @@ class JsonlFormat : public DataFormat {
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     const auto keys = detail::read_keys<JsonlKeys>(table, "jsonl");
     const auto path = folder / keys.file;
+    const bool texts = detail::asks_for_texts(table);
     std::vector<nlohmann::json> objects;
-    std::set<std::string> columns;
+    std::vector<std::int64_t> lines;
+    std::set<std::string> names;
+    read_json_lines(path, [&](nlohmann::json object, std::int64_t line, const std::string& where) {
+      if (!object.is_object()) {
+        throw DataError(where + (object.is_array() ? ": expected a JSON object; if the file is one list: jq -c '.[]'"
+                                                   : ": expected a JSON object"));
+      }
+      for (const auto& [key, value] : object.items()) {
+        names.insert(key);
+      }
+      lines.push_back(line);
+      objects.push_back(std::move(object));
+    });
+    const std::vector<std::string> columns(names.begin(), names.end());
     SourceExamples source;
     source.files = {path};
     source.inputs_from = source.targets_from = path.string();
-    read_json_lines(path, [&](nlohmann::json object, std::int64_t line, const std::string& where) {
-      if (!object.is_object()) {
-        throw DataError(where + ": expected a JSON object");
+    const auto where = [&](std::size_t i, const std::string& column) {
+      return fmt::format("{}: line {}: \"{}\"", path.string(), lines[i], column);
+    };
+    if (!texts || wanted == TargetKind::kClasses) {
+      if (!objects.empty() && names.count(keys.label) == 0) {
+        throw InvalidArgument(
+            fmt::format("jsonl: key label: {} in {}", unknown_name("key", keys.label, columns), path.string()));
       }
-      source.records.lines.push_back(line);
-      for (const auto& [key, value] : object.items()) {
-        columns.insert(key);
-      }
-      objects.push_back(std::move(object));
-    });
-    auto& records = source.records;
-    records.columns.assign(columns.begin(), columns.end());
-    std::vector<std::string> labels;
-    for (std::size_t i = 0; i < objects.size(); ++i) {
-      auto& row = records.rows.emplace_back();
-      for (const auto& column : records.columns) {
-        const auto where = fmt::format("{}: line {}: \"{}\"", path.string(), records.lines[i], column);
-        row.push_back(objects[i].contains(column) ? cell_of(objects[i][column], where) : "");
-      }
-      if (wanted == TargetKind::kClasses) {
-        if (!objects[i].contains(keys.label)) {
-          throw DataError(fmt::format("{}: line {}: no label \"{}\"", path.string(), records.lines[i], keys.label));
-        }
-        labels.push_back(cell_of(objects[i][keys.label], path.string()));
+      source.label_column = keys.label;
+      for (std::size_t i = 0; i < objects.size(); ++i) {
+        const auto found = objects[i].find(keys.label);
+        source.label_cells.emplace_back(
+            found == objects[i].end() ? "" : detail::trimmed(cell_of(*found, where(i, keys.label))));
       }
     }
-    if (wanted == TargetKind::kClasses) {
-      detail::set_labels(source, labels);
+    if (texts) {
+      source.records.columns = columns;
+      source.records.lines = lines;
+      const auto used = detail::columns_of_texts(table, "jsonl", columns);
+      for (std::size_t i = 0; i < objects.size(); ++i) {
+        auto& row = source.records.rows.emplace_back(columns.size());
+        for (const auto column : used) {
+          const auto found = objects[i].find(columns[column]);
+          if (found == objects[i].end() || found->is_null()) {
+            throw DataError(where(i, columns[column]) + (found == objects[i].end() ? " is missing" : " is null"));
+          }
+          row[column] = cell_of(*found, where(i, columns[column]));
+        }
+      }
+      return source;
+    }
+    const auto& [input, ignore] = std::tie(keys.encoding.input, keys.encoding.ignore);
+    const auto has = [](const auto& list, const auto& name) {
+      return std::find(list.begin(), list.end(), name) != list.end();
+    };
+    source.table = std::make_shared<detail::CellTable>(path, columns);
+    std::vector<std::string> row(columns.size());
+    for (std::size_t i = 0; i < objects.size(); ++i) {
+      for (std::size_t c = 0; c < columns.size(); ++c) {
+        const auto& name = columns[c];
+        const auto found = objects[i].find(name);
+        const bool used = name == keys.label || (input.empty() ? !has(ignore, name) : has(input, name));
+        row[c] = !used || found == objects[i].end()
+                     ? ""
+                     : cell_of(*found, where(i, name),
+                               "; ignore = [" + nlohmann::json(name).dump() + "] leaves the column out");
+      }
+      source.table->add(row, lines[i]);
     }
     return source;
   }

@@ -37,7 +37,7 @@ bool read_value(const json& given, std::string& value) {
 }
 bool read_value(const json& given, std::vector<std::string>& value) {
   return given.is_array() && !given.empty() && std::all_of(given.begin(), given.end(), [&](const json& item) {
-           return read_value(item, value.emplace_back());
+           return read_value(item, value.emplace_back()) || item == "";
          });
 }
 

@@ -1,4 +1,5 @@
-#include "whence/core/files.h"
+#include "whence/core/text.h"
+
 #include "whence/data/detail/keys.h"
 #include "whence/data/detail/texts.h"
 #include "whence/data/format.h"
@@ -29,7 +30,7 @@ class TextFormat : public DataFormat {
     SourceExamples source;
     source.files = {path};
     source.inputs_from = source.targets_from = path.string();
-    source.records = {{"text"}, {{read_text(path)}}, {1}, true};
+    source.records = {{"text"}, {{read_utf8(path)}}, {1}, true};
     return source;
   }
 };

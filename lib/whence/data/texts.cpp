@@ -265,6 +265,22 @@ class TextMaker {
 
 bool asks_for_texts(const nlohmann::json& table) { return table.contains("text") || table.contains("template"); }
 
+std::vector<std::size_t> columns_of_texts(const nlohmann::json& table, const std::string& format,
+                                          const std::vector<std::string>& columns) {
+  const auto keys = fill_keys<TextKeys>(table, format);
+  std::vector<std::size_t> out;
+  const auto add = [&](const std::string& pattern, const char* key) {
+    if (!pattern.empty() && !columns.empty()) {
+      const auto order = TextTemplate(pattern, format + ": " + key, columns, "{mask}").order();
+      out.insert(out.end(), order.begin(), order.end());
+    }
+  };
+  add(keys.pattern.empty() ? "{" + keys.text + "}" : keys.pattern, "template");
+  add(keys.answer, "answer");
+  add(keys.pair.empty() ? "" : "{" + keys.pair + "}", "pair");
+  return out;
+}
+
 TokenSequences taken(const SourceExamples& source, const at::Tensor& rows, const TextReading& reading,
                      TargetKind wanted) {
   auto out = source.tokens;

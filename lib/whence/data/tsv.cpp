@@ -26,7 +26,8 @@ class TsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
-    return detail::read_table(table, "tsv", folder, wanted, take_tsv_row);
+    return detail::read_table(table, "tsv", folder, wanted,
+                              [](std::string_view) { return detail::TakeRow(take_tsv_row); });
   }
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
@@ -70,6 +71,73 @@ bool is_whence_checkpoint(const fs::path& checkpoint) {
     return detail::is_by_whence(checkpoint);
   }
   return fs::exists(checkpoint) && read_safetensors_metadata(checkpoint).count("tuning") > 0;
+}
+
+std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& key) {
+  if (!fs::is_regular_file(checkpoint)) {
+    return "";
+  }
+  const auto metadata = read_safetensors_metadata(checkpoint);
+  const auto found = metadata.find(key);
+  return found == metadata.end() ? "" : found->second;
+}
+
+namespace {
+
+/// Outputs of the head: of `head.…`, else of the one linear layer whose outputs no other takes. A classifier may stand
+/// on a layer of its own, which has dense in its name. 0 where that does not tell.
+std::int64_t head_outputs(const ParameterSet& tensors) {
+  std::vector<std::int64_t> heads, ends;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto& name = tensors.names()[i];
+    const auto& value = tensors.values()[i];
+    if (value.dim() != 2) {
+      continue;
+    }
+    if (name.starts_with("head.") && name.ends_with("weight") && name.find("dense") == name.npos) {
+      heads.push_back(value.size(0));
+    }
+    bool taken = false;
+    for (std::size_t j = 0; j < tensors.size(); ++j) {
+      const auto& other = tensors.values()[j];
+      taken = taken || (i != j && other.dim() == 2 && other.size(1) == value.size(0));
+    }
+    if (!taken) {
+      ends.push_back(value.size(0));
+    }
+  }
+  const auto& found = heads.empty() ? ends : heads;
+  return found.size() == 1 ? found.front() : 0;
+}
+
+}  // namespace
+
+HeadClasses checkpoint_classes(const fs::path& checkpoint, const LanguageModel* model) {
+  HeadClasses out;
+  out.from = checkpoint.string();
+  out.sorted = is_whence_checkpoint(checkpoint);
+  if (fs::is_directory(checkpoint)) {
+    if (model != nullptr) {
+      out.names = model->class_names(checkpoint);
+    }
+    out.outputs = static_cast<std::int64_t>(out.names.size());
+    for (std::size_t k = 0; k < out.names.size(); ++k) {
+      if (out.names[k] == fmt::format("LABEL_{}", k)) {  // a name that nobody gave
+        out.names.clear();
+      }
+    }
+    return out;
+  }
+  if (const auto names = checkpoint_metadata(checkpoint, "classes"); !names.empty()) {
+    const auto list = parse_json(names, checkpoint.string() + ": classes");
+    for (const auto& name : list) {
+      out.names.push_back(name.is_string() ? name.get<std::string>() : name.dump());
+    }
+    out.outputs = static_cast<std::int64_t>(out.names.size());
+    return out;
+  }
+  out.outputs = model == nullptr || out.sorted ? head_outputs(read_safetensors(checkpoint)) : 0;
+  return out;
 }
 
 NamedTensors read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
+#include "whence/data/dataset.h"
 #include "whence/models/naming.h"
 
 namespace whence {
@@ -18,6 +19,12 @@ class LanguageModel;
 /// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory. Throws DataError where
 /// a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
+
+/// What a checkpoint says of its outputs: how many, and which class each is, where it was trained here or has an
+/// id2label. Nothing of a checkpoint without a head of its own, or whose head is not to be told from other layers.
+HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const LanguageModel* model);
+/// An entry of the metadata that training wrote into a safetensors file; empty where there is none.
+std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const std::string& key);
 
 /// Whether `whence train` wrote it, so that it may write it again.
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);

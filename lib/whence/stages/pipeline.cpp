@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "whence/core/files.h"
+#include "whence/core/text.h"
 #include "whence/data/safetensors.h"
 #include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
@@ -274,7 +275,7 @@ TrainingState read_unfinished(const fs::path& path, const std::string& settings,
 
 Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path), options_(options) {
   nlohmann::json file;
-  const auto text = read_text(path);
+  const auto text = read_utf8(path);
   try {
     file = to_json(toml::parse(text, path.string()));
   } catch (const toml::parse_error& error) {
@@ -409,7 +410,7 @@ std::vector<fs::path> Pipeline::snapshot_files(std::size_t stage) const {
   return out;
 }
 
-Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, const std::vector<std::string>& classes) const {
+Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReading reading) const {
   const auto wanted = create<Loss>(stages_.at(stage).loss)->wants();
   const bool of_tokens = wanted == TargetKind::kNextTokens || wanted == TargetKind::kMaskedTokens;
   if (of_tokens && language_model_ == nullptr) {
@@ -421,8 +422,25 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, const std
                                       language_model_->causal() ? "predicts next tokens: use next-token"
                                                                 : "sees the tokens after each: use masked-token"));
   }
-  return read_dataset(table, path_.parent_path(), wanted, classes, reading_ ? &*reading_ : nullptr)
-      .to(options_.dtype, options_.device);
+  reading.wanted = wanted;
+  reading.texts = reading_ ? &*reading_ : nullptr;
+  auto data = read_dataset(table, path_.parent_path(), reading).to(options_.dtype, options_.device);
+  for (const auto& text : data.notes()) {
+    note(text);
+  }
+  return data;
+}
+
+/// How the first stage that is a table reads tables; null where there is none before `stage`.
+std::shared_ptr<const TableEncoding> Pipeline::encoding_before(std::size_t stage) const {
+  for (std::size_t k = 0; k < stage && !reading_; ++k) {
+    const auto& train = stages_[k].train;
+    const auto format = train.is_object() && train.contains("format") ? train["format"] : nlohmann::json();
+    if (format == "csv" || format == "tsv" || format == "jsonl") {
+      return training_data(k).table();
+    }
+  }
+  return nullptr;
 }
 
 const Dataset& Pipeline::training_data(std::size_t stage) const {
@@ -432,7 +450,14 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
   }
   const auto& description = stages_.at(stage);
   try {
-    return data_.emplace(stage, read(description.train, stage, {})).first->second;
+    DataReading reading;
+    reading.table = encoding_before(stage);
+    reading.standardize = true;
+    if (fresh_.count(stage) == 0 && is_trained(stage)) {
+      reading.head = checkpoint_classes(description.checkpoint, language_model_);
+      reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
+    }
+    return data_.emplace(stage, read(description.train, stage, reading)).first->second;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }
@@ -447,7 +472,10 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
   const auto& trained_on = training_data(last);
   Dataset data;
   try {
-    data = read(found->second, last, trained_on.classes());
+    DataReading reading;
+    reading.known_classes = trained_on.classes();
+    reading.table = trained_on.table() ? trained_on.table() : encoding_before(last);
+    data = read(found->second, last, reading);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", path_.string(), split, error.what()));
   }
@@ -514,6 +542,9 @@ Chain Pipeline::load(std::size_t count) const {
 
 TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) const {
   const auto& description = stages_.at(stage);
+  if (fresh_.insert(stage).second) {
+    data_.erase(stage);
+  }
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
   detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
   if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
@@ -560,13 +591,20 @@ TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) con
   check_finite(state.theta, "a trained parameter");
   const auto trained = fresh.objective.trained().with(detach(state.theta)).to(options_.dtype, at::kCPU);
   if (description.checkpoint.extension() == ".safetensors") {
-    write_safetensors(description.checkpoint, trained,
-                      {{"stage", description.name},
-                       {"model", model_spec_},
-                       {"tuning", description.tuning},
-                       {"iterations", std::to_string(summary.iterations)},
-                       {"objective", fmt::format("{}", summary.objective)},
-                       {"gradient-norm", fmt::format("{}", summary.gradient_norm)}});
+    const auto& data = fresh.objective.data();
+    std::map<std::string, std::string> metadata{{"stage", description.name},
+                                                {"model", model_spec_},
+                                                {"tuning", description.tuning},
+                                                {"iterations", std::to_string(summary.iterations)},
+                                                {"objective", fmt::format("{}", summary.objective)},
+                                                {"gradient-norm", fmt::format("{}", summary.gradient_norm)}};
+    if (!data.classes().empty()) {
+      metadata["classes"] = nlohmann::json(data.classes()).dump();
+    }
+    if (data.table()) {
+      metadata["standardize"] = data.table()->standardize ? "true" : "false";
+    }
+    write_safetensors(description.checkpoint, trained, metadata);
   } else {
     const auto whole = fresh.objective.merge(trained.values(), fresh.parent);
     language_model_->write_directory(description.checkpoint, whole, fresh.objective.data().classes());

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -92,7 +93,8 @@ class Pipeline {
   void read_model(const nlohmann::json& json);
   void note(const std::string& text) const;
   Stage untrained(std::size_t stage, const Chain& before) const;
-  Dataset read(const nlohmann::json& table, std::size_t stage, const std::vector<std::string>& classes) const;
+  Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
+  std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
 
   std::filesystem::path path_;
   RunOptions options_;
@@ -106,6 +108,7 @@ class Pipeline {
   std::optional<TextReading> reading_;  ///< For a model of texts.
   mutable std::map<std::size_t, Dataset> data_;
   mutable std::vector<std::string> notes_;
+  mutable std::set<std::size_t> fresh_;  ///< Stages that are trained now: what their old checkpoints say is no matter.
 };
 
 }  // namespace whence

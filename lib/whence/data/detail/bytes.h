@@ -18,7 +18,7 @@ std::optional<std::int64_t> checked_bytes(at::IntArrayRef shape, std::int64_t el
 at::Tensor mapped_tensor(std::shared_ptr<const FileBytes> file, std::size_t offset, at::IntArrayRef shape,
                          at::ScalarType dtype);
 
-/// The first row of x [N, ...] that holds an entry that is not finite; -1 where there is none.
-std::int64_t first_nonfinite_row(const at::Tensor& x);
+/// The first row of x [N, ...] that holds an entry that is not finite; -1 where there is none. With a dtype: as that.
+std::int64_t first_nonfinite_row(const at::Tensor& x, std::optional<at::ScalarType> dtype = {});
 
 }  // namespace whence::detail

@@ -47,8 +47,9 @@ struct TextKeys {
 /// Whether a table of a format that also holds numbers asks for texts.
 bool asks_for_texts(const nlohmann::json& table);
 
-/// Integers where all of `cells` are, otherwise the number of each among the distinct cells in order.
-void set_labels(SourceExamples& source, const std::vector<std::string>& cells);
+/// The columns, by number, that `table` makes texts of. Throws InvalidArgument for one that is none of `columns`.
+std::vector<std::size_t> columns_of_texts(const nlohmann::json& table, const std::string& format,
+                                          const std::vector<std::string>& columns);
 
 /// Examples `rows` of a source of tokens, for what a loss wants.
 TokenSequences taken(const SourceExamples& source, const at::Tensor& rows, const TextReading& reading,

@@ -1,0 +1,154 @@
+#include "whence/data/detail/cells.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "whence/core/error.h"
+
+namespace whence::detail {
+namespace {
+
+constexpr std::string_view kMinus = "\xE2\x88\x92";  // U+2212, which word processors write
+constexpr std::array<std::string_view, 4> kCurrencies = {"$", "\xE2\x82\xAC", "\xC2\xA3", "\xC2\xA5"};
+
+/// The whole of `text` as a number, which may be infinite or NaN; nothing where it is none.
+std::optional<double> read_whole(std::string_view text) {
+  if (text.starts_with('+') && text.size() > 1 && text[1] != '-' && text[1] != '+') {
+    text.remove_prefix(1);
+  }
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size() || (code != std::errc{} && code != std::errc::result_out_of_range)) {
+    return std::nullopt;
+  }
+  // from_chars leaves the value as it was where it is too large or too small
+  return code == std::errc{} ? value : std::strtod(std::string(text).c_str(), nullptr);
+}
+
+/// `cell` without what people put into numbers to read them; the same where there is nothing of the kind.
+std::string without_marks(std::string_view cell) {
+  std::string out(cell);
+  for (const auto mark : kCurrencies) {
+    if (out.starts_with(mark)) {
+      out.erase(0, mark.size());
+    } else if (out.ends_with(mark)) {
+      out.erase(out.size() - mark.size());
+    }
+  }
+  if (out.starts_with(kMinus)) {
+    out.replace(0, kMinus.size(), "-");
+  }
+  if (out.ends_with('%')) {
+    out.pop_back();
+  }
+  out.erase(
+      std::remove_if(out.begin(), out.end(), [](char c) { return c == ',' || c == ' ' || c == '_' || c == '\''; }),
+      out.end());
+  return out;
+}
+
+}  // namespace
+
+std::string_view trimmed(std::string_view cell) {
+  const auto first = cell.find_first_not_of(" \t");
+  return first == cell.npos ? std::string_view{} : cell.substr(first, cell.find_last_not_of(" \t") - first + 1);
+}
+
+std::optional<double> number_in(std::string_view cell) {
+  const auto value = read_whole(trimmed(cell));
+  return value && std::isfinite(*value) ? value : std::nullopt;
+}
+
+bool is_missing(std::string_view cell) {
+  static constexpr std::array<std::string_view, 11> kMarks = {"",     "?",   "NA",  "N/A",  "n/a", "#N/A",
+                                                              "<NA>", "NaN", "nan", "null", "NULL"};
+  return std::find(kMarks.begin(), kMarks.end(), trimmed(cell)) != kMarks.end();
+}
+
+bool is_almost_number(std::string_view cell) {
+  const auto text = trimmed(cell);
+  const auto digit = std::find_if(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (number_in(text) || digit == text.end()) {
+    return false;
+  }
+  const auto bare = without_marks(text);
+  return bare != text && read_whole(bare).has_value();
+}
+
+std::string why_no_number(std::string_view cell) {
+  const auto text = trimmed(cell);
+  const auto quoted = fmt::format("\"{}\"", text);
+  if (const auto value = read_whole(text)) {
+    return std::isnan(*value) || text.find_first_of("0123456789") == text.npos
+               ? quoted + " is not a finite number"
+               : quoted + " is not a finite number: float64 reaches 1.8e308";
+  }
+  if (text.find(kMinus) != text.npos && is_almost_number(text)) {
+    return quoted + " is not a finite number: its minus is a typographic one (U+2212), expected -";
+  }
+  if (is_almost_number(text) && text.find(',') != text.npos) {
+    return quoted +
+           " is not a finite number: its comma may separate thousands or decimals; write 1234.5 for 1,234.5 and 1,234 "
+           "without its comma";
+  }
+  if (is_almost_number(text)) {
+    return fmt::format("{} is not a finite number: write {} alone", quoted, without_marks(text));
+  }
+  return quoted + " is not a finite number";
+}
+
+std::string canonical_label(std::string_view cell) {
+  const auto text = trimmed(cell);
+  const auto value = number_in(text);
+  constexpr double kExact = 9007199254740992;  // 2^53: whole numbers up to it are different float64s
+  if (value && std::abs(*value) <= kExact && std::nearbyint(*value) == *value) {
+    return std::to_string(static_cast<std::int64_t>(*value));
+  }
+  std::int64_t whole = 0;
+  const auto digits = text.starts_with('+') ? text.substr(1) : text;
+  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), whole);
+  if (code == std::errc{} && end == digits.data() + digits.size()) {
+    return std::to_string(whole);
+  }
+  return std::string(text);
+}
+
+void CellTable::add(const std::vector<std::string>& cells, std::int64_t line) {
+  std::size_t size = 0;
+  for (const auto& cell : cells) {
+    size += cell.size();
+  }
+  if (size > std::numeric_limits<std::uint32_t>::max()) {
+    throw DataError(fmt::format("{}: line {} holds {} bytes, expected less than 4 GiB", path_.string(), line, size));
+  }
+  begins_.push_back(text_.size());
+  for (const auto& cell : cells) {
+    text_ += cell;
+    ends_.push_back(static_cast<std::uint32_t>(text_.size() - begins_.back()));
+  }
+  lines_.push_back(line);
+}
+
+std::optional<std::size_t> CellTable::column(std::string_view name) const {
+  const auto found = std::find(columns_.begin(), columns_.end(), name);
+  return found == columns_.end() ? std::nullopt
+                                 : std::optional<std::size_t>(static_cast<std::size_t>(found - columns_.begin()));
+}
+
+std::string_view CellTable::cell(std::int64_t row, std::size_t column) const {
+  const auto at = static_cast<std::size_t>(row) * columns_.size() + column;
+  const auto begin = column == 0 ? 0 : ends_[at - 1];
+  return std::string_view(text_).substr(begins_[static_cast<std::size_t>(row)] + begin, ends_[at] - begin);
+}
+
+std::string CellTable::place(std::int64_t row, std::size_t column) const {
+  return fmt::format("{}: line {}, column \"{}\"", path_.string(), line(row), columns_[column]);
+}
+
+}  // namespace whence::detail

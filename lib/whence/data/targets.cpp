@@ -1,0 +1,362 @@
+#include "whence/data/detail/targets.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+#include <unordered_map>
+
+#include "whence/core/error.h"
+#include "whence/data/detail/cells.h"
+
+namespace whence::detail {
+namespace {
+
+constexpr std::size_t kManyClasses = 1000;  // more, and each in few examples: numbers rather than classes
+
+std::int64_t count_targets(const SourceExamples& source) {
+  return source.labels.defined() ? source.labels.size(0) : static_cast<std::int64_t>(source.label_cells.size());
+}
+
+/// `FILE: line 3, column "label"` or `FILE: example 2`.
+std::string place_of(const SourceExamples& source, std::int64_t example) {
+  const auto i = static_cast<std::size_t>(example);
+  if (source.label_column.empty()) {
+    return fmt::format("{}: example {}", source.targets_from, example);
+  }
+  return fmt::format("{}: line {}, column \"{}\"", source.targets_from,
+                     source.table ? source.table->line(example) : source.records.lines[i], source.label_column);
+}
+
+std::string toml_list(const std::vector<std::string>& names) {
+  std::vector<std::string> items;
+  for (const auto& name : names) {
+    items.push_back(number_in(name) && canonical_label(name) == name ? name : nlohmann::json(name).dump());
+  }
+  return fmt::format("[{}]", fmt::join(items, ", "));
+}
+
+/// Numbers by value, before words by their bytes.
+bool in_order(const std::string& a, const std::string& b) {
+  const auto x = number_in(a), y = number_in(b);
+  return x && y ? (*x != *y ? *x < *y : a < b) : (x.has_value() != y.has_value() ? x.has_value() : a < b);
+}
+
+bool is_whole(const std::string& name) {
+  return !name.empty() && name.find_first_not_of("0123456789", name[0] == '-' ? 1 : 0) == name.npos && name != "-";
+}
+
+/// What each example's label is called; "" where it is dropped.
+class LabelNames {
+ public:
+  LabelNames(const SourceExamples& source, const CommonKeys& keys, const std::vector<std::string>& known)
+      : source_(source), known_(known.begin(), known.end()) {
+    known_.insert(keys.classes.begin(), keys.classes.end());
+    for (const auto& label : keys.drop_labels) {
+      drops_.insert({label, canonical_label(label)});
+    }
+    if (source.labels.defined()) {
+      read_numbers();
+    } else {
+      read_cells();
+    }
+    std::sort(distinct_.begin(), distinct_.end(), in_order);
+  }
+
+  /// Of example i; empty: dropped.
+  const std::string& name(std::int64_t i) const { return *names_[static_cast<std::size_t>(i)]; }
+  /// The names of the examples that are not dropped, in order.
+  const std::vector<std::string>& distinct() const { return distinct_; }
+
+ private:
+  bool dropped(const std::string& name) const { return drops_.count(name) != 0; }
+
+  const std::string* intern(const std::string& name) {
+    const auto [place, fresh] = pool_.insert(name);
+    if (fresh && !name.empty()) {
+      distinct_.push_back(name);
+    }
+    return &*place;
+  }
+
+  void read_numbers() {
+    std::unordered_map<std::int64_t, const std::string*> seen;
+    const auto labels = source_.labels.contiguous();
+    for (std::int64_t i = 0; i < labels.size(0); ++i) {
+      const auto label = labels.const_data_ptr<std::int64_t>()[i];
+      const auto [found, fresh] = seen.try_emplace(label, nullptr);
+      if (fresh) {
+        const auto name = std::to_string(label);
+        found->second = intern(dropped(name) ? std::string() : name);
+      }
+      names_.push_back(found->second);
+    }
+  }
+
+  void read_cells() {
+    const auto& cells = source_.label_cells;
+    std::vector<bool> drop(cells.size());
+    bool numbers = true;
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      drop[i] = dropped(cells[i]) || (number_in(cells[i]) && dropped(canonical_label(cells[i])));
+      if (!drop[i] && is_missing(cells[i]) && known_.count(cells[i]) == 0) {
+        throw DataError(fmt::format(
+            "{}: no label{}; drop-labels = [{}] leaves such rows out", place_of(source_, static_cast<std::int64_t>(i)),
+            cells[i].empty() ? "" : fmt::format(" (\"{}\")", cells[i]), nlohmann::json(cells[i]).dump()));
+      }
+      numbers = numbers && (drop[i] || number_in(cells[i]));
+    }
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      const bool as_it_is = !numbers || known_.count(cells[i]) != 0;
+      names_.push_back(intern(drop[i] ? std::string() : (as_it_is ? cells[i] : canonical_label(cells[i]))));
+    }
+  }
+
+  const SourceExamples& source_;
+  std::set<std::string> known_, drops_;
+  std::set<std::string> pool_;
+  std::vector<const std::string*> names_;
+  std::vector<std::string> distinct_;
+};
+
+/// Classes by number, and those that are kept.
+struct Numbering {
+  std::vector<std::string> classes;
+  std::map<std::string, std::int64_t> numbers;  // of labels
+  std::set<std::string> kept;                   // empty: all
+  std::string expected;                         // of an unknown label
+};
+
+/// Settles which class is which.
+class Settlement {
+ public:
+  Settlement(const SourceExamples& source, const CommonKeys& keys, const std::string& format,
+             const DataReading& reading, const std::vector<std::string>& distinct)
+      : source_(source), format_(format), head_(reading.head), distinct_(distinct), listed_(keys.classes) {
+    out_.kept.insert(listed_.begin(), listed_.end());
+    if (out_.kept.size() != listed_.size()) {
+      throw InvalidArgument(fmt::format("{}: key classes = {} names one twice", format, toml_list(listed_)));
+    }
+    if (!reading.known_classes.empty()) {
+      by_name(reading.known_classes);
+    } else if (head_.outputs > 0 || !head_.names.empty()) {
+      by_head();
+    } else if (!listed_.empty()) {
+      by_name(listed_);
+    } else {
+      by_value();
+    }
+  }
+
+  Numbering take() { return std::move(out_); }
+
+ private:
+  void by_name(const std::vector<std::string>& names) {
+    out_.classes = names;
+    for (const auto& name : names) {
+      out_.numbers.emplace(name, static_cast<std::int64_t>(out_.numbers.size()));
+    }
+    out_.expected = fmt::format("one of {}", fmt::join(names, ", "));
+    for (const auto& name : listed_) {
+      if (out_.numbers.count(name) == 0) {
+        throw InvalidArgument(fmt::format("{}: key classes: {}", format_, unknown_name("class", name, names)));
+      }
+    }
+  }
+
+  /// Labels 0, 1, … are the outputs by their places.
+  void by_place(std::int64_t outputs, const std::vector<std::string>& names) {
+    for (std::int64_t k = 0; k < outputs; ++k) {
+      out_.numbers.emplace(std::to_string(k), k);
+      out_.classes.push_back(names.empty() ? std::to_string(k) : names[static_cast<std::size_t>(k)]);
+    }
+    out_.expected = fmt::format("one of 0 to {}", outputs - 1);
+  }
+
+  static bool are_places(const std::vector<std::string>& labels, std::int64_t outputs) {
+    return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
+      return is_whole(label) && label.size() < 10 && std::stoll(label) >= 0 && std::stoll(label) < outputs;
+    });
+  }
+
+  /// The checkpoint has its outputs already.
+  void by_head() {
+    const auto outputs = head_.names.empty() ? head_.outputs : static_cast<std::int64_t>(head_.names.size());
+    const auto count = [](const auto& list) { return static_cast<std::int64_t>(list.size()); };
+    const auto& labels = listed_.empty() ? distinct_ : listed_;
+    const auto named = [&](const auto& label) {
+      return std::find(head_.names.begin(), head_.names.end(), label) != head_.names.end();
+    };
+    if (!head_.names.empty() && std::all_of(labels.begin(), labels.end(), named)) {
+      return by_name(head_.names);
+    }
+    if (count(listed_) == outputs && head_.names.empty()) {
+      return by_name(listed_);
+    }
+    if (are_places(labels, outputs)) {
+      return by_place(outputs, head_.names);
+    }
+    if (!head_.names.empty()) {
+      return by_name(head_.names);  // whose labels are then named in the error
+    }
+    const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
+    if (listed_.empty() && count(distinct_) == outputs && (numbers || head_.sorted)) {
+      return by_value();
+    }
+    throw InvalidArgument(fmt::format(
+        "{}: {} has {} outputs and does not say which class each is, and {} has the labels {}: list all {} classes in "
+        "the order of the outputs: classes = {}",
+        format_, head_.from, outputs, source_.targets_from, shown(distinct_), outputs,
+        count(distinct_) == outputs ? toml_list(distinct_) : "[…]"));
+  }
+
+  /// Nothing numbers the classes: the distinct labels, in order.
+  void by_value() {
+    for (const auto& name : distinct_) {
+      if (is_whole(name) && name[0] == '-') {
+        throw DataError(fmt::format(
+            "{}: label {}, expected >= 0; drop-labels = [{}] leaves such examples out, classes = "
+            "{} makes it a class",
+            place_of(source_, first(name)), name, name, distinct_.size() <= 20 ? toml_list(distinct_) : "[…]"));
+      }
+    }
+    if (distinct_.size() > kManyClasses && distinct_.size() > static_cast<std::size_t>(count_targets(source_)) / 2) {
+      throw DataError(
+          fmt::format("{}: {} different labels in {} examples: if they are numbers use the loss "
+                      "squared-error, if classes list them in classes",
+                      source_.targets_from, distinct_.size(), count_targets(source_)));
+    }
+    by_name(distinct_);
+  }
+
+  std::int64_t first(const std::string& name) const {
+    for (std::int64_t i = 0; i < count_targets(source_); ++i) {
+      const bool same = source_.labels.defined()
+                            ? std::to_string(source_.labels[i].item<std::int64_t>()) == name
+                            : canonical_label(source_.label_cells[static_cast<std::size_t>(i)]) == name;
+      if (same) {
+        return i;
+      }
+    }
+    return 0;
+  }
+
+  static std::string shown(const std::vector<std::string>& names) {
+    constexpr std::size_t kMost = 12;
+    return names.size() <= kMost
+               ? fmt::format("{}", fmt::join(names, ", "))
+               : fmt::format("{}, … ({} in all)", fmt::join(names.begin(), names.begin() + kMost, ", "), names.size());
+  }
+
+  const SourceExamples& source_;
+  const std::string& format_;
+  const HeadClasses& head_;
+  const std::vector<std::string>&distinct_, &listed_;
+  Numbering out_;
+};
+
+/// Whether the labels are the numbers that a loss compares outputs with.
+bool are_values(const SourceExamples& source, const CommonKeys& keys, const DataReading& reading) {
+  if (source.values.defined()) {
+    return true;
+  }
+  if (reading.wanted != TargetKind::kValues || !keys.classes.empty() || !reading.known_classes.empty() ||
+      source.labels_are_names) {
+    return false;
+  }
+  return source.labels.defined() || std::any_of(source.label_cells.begin(), source.label_cells.end(),
+                                                [](const auto& cell) { return number_in(cell).has_value(); });
+}
+
+at::Tensor values_of(const SourceExamples& source, const CommonKeys& keys, std::vector<std::int64_t>& rows) {
+  std::vector<double> values;
+  const std::set<std::string> drops(keys.drop_labels.begin(), keys.drop_labels.end());
+  const auto labels = source.labels.defined() ? source.labels.contiguous() : at::Tensor();
+  for (std::int64_t i = 0; i < count_targets(source); ++i) {
+    if (labels.defined()) {
+      const auto label = labels.const_data_ptr<std::int64_t>()[i];
+      if (drops.count(std::to_string(label)) == 0) {
+        rows.push_back(i);
+        values.push_back(static_cast<double>(label));
+      }
+      continue;
+    }
+    const auto& cell = source.label_cells[static_cast<std::size_t>(i)];
+    if (drops.count(cell) != 0) {
+      continue;
+    }
+    const auto number = number_in(cell);
+    if (!number) {
+      throw DataError(fmt::format("{}: {}; drop-labels = [{}] leaves such rows out", place_of(source, i),
+                                  cell.empty() ? "no value" : why_no_number(cell), nlohmann::json(cell).dump()));
+    }
+    rows.push_back(i);
+    values.push_back(*number);
+  }
+  return at::tensor(values, at::kDouble).unsqueeze(1);
+}
+
+}  // namespace
+
+Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const std::string& format,
+                     const DataReading& reading) {
+  Targets out;
+  if (are_values(source, keys, reading)) {
+    if (!keys.classes.empty() || (source.values.defined() && !keys.drop_labels.empty())) {
+      throw InvalidArgument(fmt::format("{}: key {}: the targets of {} are values", format,
+                                        keys.classes.empty() ? "drop-labels" : "classes", source.targets_from));
+    }
+    if (!reading.known_classes.empty()) {
+      throw DataError(fmt::format("{}: targets are values, expected classes {}", source.targets_from,
+                                  fmt::join(reading.known_classes, ", ")));
+    }
+    std::vector<std::int64_t> rows;
+    auto values = source.values;
+    if (!values.defined()) {
+      values = values_of(source, keys, rows);
+    } else {
+      rows.resize(static_cast<std::size_t>(values.size(0)));
+      std::iota(rows.begin(), rows.end(), 0);
+    }
+    const auto begin = std::min(keys.skip, static_cast<std::int64_t>(rows.size()));
+    const auto count = std::min(keys.limit, static_cast<std::int64_t>(rows.size()) - begin);
+    out.rows.assign(rows.begin() + begin, rows.begin() + begin + count);
+    out.values = values.narrow(0, begin, count);
+    return out;
+  }
+  const auto& known = reading.known_classes.empty() ? reading.head.names : reading.known_classes;
+  const LabelNames labels(source, keys, known);
+  auto numbering = Settlement(source, keys, format, reading, labels.distinct()).take();
+  std::set<std::string> met;
+  std::int64_t passed = 0;
+  for (std::int64_t i = 0; i < count_targets(source); ++i) {  // past the limit too: a bad label is damage anywhere
+    const auto& name = labels.name(i);
+    if (name.empty() || (!numbering.kept.empty() && numbering.kept.count(name) == 0)) {
+      continue;
+    }
+    const auto found = numbering.numbers.find(name);
+    if (found == numbering.numbers.end()) {
+      throw DataError(fmt::format("{} has label {}, expected {}", place_of(source, i), name, numbering.expected));
+    }
+    met.insert(name);
+    if (passed++ >= keys.skip && static_cast<std::int64_t>(out.rows.size()) < keys.limit) {
+      out.rows.push_back(i);
+      out.numbers.push_back(found->second);
+    }
+  }
+  for (const auto& name : numbering.kept) {
+    if (met.count(name) == 0) {
+      throw InvalidArgument(
+          fmt::format("{}: key classes: no example of {} has label {}", format, source.targets_from, name));
+    }
+  }
+  out.classes = std::move(numbering.classes);
+  return out;
+}
+
+}  // namespace whence::detail
