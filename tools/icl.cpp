@@ -1,22 +1,20 @@
 // `whence icl`: which demonstrations of a prompt help, which hurt, which are mislabelled?
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <map>
-#include <numeric>
-#include <set>
 
 #include "cli.h"
+#include "icl_doubts.h"
 #include "icl_result.h"
+#include "icl_settings.h"
+#include "icl_text.h"
 #include "icl_uses.h"
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
-#include "whence/icl/state_kernel.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/model.h"
 
@@ -27,6 +25,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr auto kSurprisal = "surprisal:center=false";  // outputs that do not repeat have no mean of their own
+
 void add_options(CommandLine& line) {
   line.add()                                                                                 //
       ("model", po::value<std::string>(), "a causal language model in Hugging Face layout")  //
@@ -35,21 +35,9 @@ void add_options(CommandLine& line) {
        "\"template\": \"Input: {input}\\nOutput: {output}\", \"separator\", \"validation\"}")  //
       ("tasks", po::value<std::string>(),
        "many: a folder of such files, or a .jsonl with one a line; goes on where it was interrupted")  //
-      ("out", po::value<std::string>(), "the result directory; with --tasks a folder in it for each")  //
-      ("method", po::value<std::string>()->default_value("ridge"), "`whence methods icl`")             //
-      ("layers", po::value<std::string>()->default_value("auto"),
-       "3,7 or all; 0: the embeddings, k: after block k; auto: the one that foretells the outputs of the task's "
-       "\"validation\" best or, without one, those at one third and two thirds of the depth")                  //
-      ("lambda", po::value<double>(), "of the ridge regression [1]")                                           //
-      ("self-lambda", po::value<double>(), "in the curvature of the self scores [as lambda]")                  //
-      ("kernel", po::value<std::string>(), "how alike hidden states are: `whence methods icl-kernels` [dot]")  //
-      ("projection", po::value<std::int64_t>(),
-       "dimensions of a random projection of the hidden states; 0: none [0]")  //
-      ("position", po::value<std::string>()->default_value("column"),
-       "where demonstrations are read: column, the token before the output; label, the output's first; mean, the "
-       "mean over the tokens before the output; auto: column or, where it foretells \"validation\" better, mean")  //
-      ("targets", po::value<std::string>()->default_value("auto"),
-       "what is regressed on: one-hot outputs, the embedding of outputs, or auto: one-hot where outputs repeat")  //
+      ("out", po::value<std::string>(), "the result directory; with --tasks a folder in it for each");
+  IclSettings::add_options(line);
+  line.add()  //
       ("embedder", po::value<std::string>(),
        "another model's directory for --method embedding; default: the token embeddings of the model itself")  //
       ("by-layer", po::bool_switch(), "also each layer's own scores")                                          //
@@ -81,68 +69,6 @@ LoadedModel load_model(const fs::path& path, const RunOptions& options, std::int
   return {model, language, std::move(theta), std::move(tokenizer)};
 }
 
-RidgeOptions ridge_options(const CommandLine& line, std::string_view given) {
-  auto options = parse<RidgeOptions>(given, "ridge");
-  if (line.has("lambda")) {
-    options.lambda = line.get<double>("lambda");
-  }
-  if (line.has("self-lambda")) {
-    options.self_lambda = line.get<double>("self-lambda");
-  }
-  if (line.has("projection")) {
-    options.projection = line.get<std::int64_t>("projection");
-  }
-  if (line.has("kernel")) {
-    options.kernel = line.text("kernel");
-  }
-  if (line.has("seed")) {
-    options.seed = static_cast<std::int64_t>(line.get<std::uint64_t>("seed"));
-  }
-  validate(options, "ridge");
-  create<StateKernel>(options.kernel);
-  return options;
-}
-
-std::vector<std::int64_t> every_layer(std::int64_t blocks) {
-  std::vector<std::int64_t> layers(static_cast<std::size_t>(blocks) + 1);
-  std::iota(layers.begin(), layers.end(), std::int64_t{0});
-  return layers;
-}
-
-/// Empty: to be chosen.
-std::vector<std::int64_t> parse_layers(const std::string& text, std::int64_t blocks) {
-  if (text == "auto") {
-    return {};
-  }
-  if (text == "all") {
-    return every_layer(blocks);
-  }
-  std::vector<std::int64_t> layers;
-  for (std::string_view rest = text; !rest.empty();) {
-    const auto item = rest.substr(0, rest.find(','));
-    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-    std::int64_t layer = -1;
-    if (!detail::read_option(item, layer) || layer < 0 || layer > blocks) {
-      throw UsageError(
-          fmt::format("--layers {}: \"{}\", expected auto, all, or numbers from 0 to {}", text, item, blocks));
-    }
-    layers.push_back(layer);
-  }
-  if (layers.empty() || std::set<std::int64_t>(layers.begin(), layers.end()).size() != layers.size()) {
-    throw UsageError(fmt::format("--layers {}: expected numbers from 0 to {} that differ", text, blocks));
-  }
-  return layers;
-}
-
-IclScores sum_of(const std::vector<IclScores>& layers) {
-  auto total = layers.front();
-  for (std::size_t l = 1; l < layers.size(); ++l) {
-    total = {total.test + layers[l].test, total.self + layers[l].self, total.leave_one_out + layers[l].leave_one_out,
-             total.prediction + layers[l].prediction};
-  }
-  return total;
-}
-
 /// One run of the command: what all tasks share.
 class IclRun {
  public:
@@ -151,32 +77,16 @@ class IclRun {
         record_(line, line.has("seed") ? line.get<std::uint64_t>("seed") : 0),
         progress_(terminal_progress(line.flag("quiet"))),
         options_(line.run_options()),
-        many_(line.has("tasks")) {
+        many_(line.has("tasks")),
+        settings_(line) {
     if (many_ == line.has("task")) {
       throw UsageError("one of --task FILE and --tasks PATH is needed");
     }
     if (many_) {
       line.required("out");
     }
-    const auto spec = line.text("method");
-    method_ = find_method<IclMethod>(spec).first->name;
-    if (method_ == "ridge") {
-      ridge_ = ridge_options(line, find_method<IclMethod>(spec).second);
-    } else {
-      for (const char* flag : {"lambda", "self-lambda", "kernel", "projection", "by-layer", "reorder", "select"}) {
-        if (line.given(flag) && (std::string(flag) != "by-layer" || line.flag(flag))) {
-          throw UsageError(fmt::format("--{} is for --method ridge, not {}", flag, method_));
-        }
-      }
-      create<IclMethod>(spec);
-    }
-    const auto position = line.text("position");
-    positions_ = position == "auto" ? std::vector{ReadingPosition::kColumn, ReadingPosition::kMean}
-                                    : std::vector{parse_reading_position(position)};
-    reading_.position = positions_.front();
-    reading_.targets = parse_target_view(line.text("targets"));
     uses_.emplace(
-        line, method_, ridge_,
+        line, settings_,
         [this](const PromptTask& task, const ReadingOptions& options) { return reader(task, options); }, progress_);
     const fs::path path = many_ ? line.text("tasks") : line.text("task");
     tasks_ = read_tasks(path);
@@ -186,10 +96,7 @@ class IclRun {
     }
     const fs::path model = line.required("model");
     model_.emplace(load_model(model, options_));
-    layers_ = parse_layers(line.text("layers"), model_->language->blocks());
-    reading_.attention = method_ == "attention";
-    reading_.surprisal = method_ == "surprisal";
-    reading_.batch_size = options_.batch_size;
+    layers_ = settings_.layers(model_->language->blocks());
     if (line.has("embedder")) {
       embedder_.emplace(load_model(line.text("embedder"), options_, 2));
     }
@@ -219,16 +126,8 @@ class IclRun {
     auto& options = record_.json()["options"];
     record_.json()["tasks"] = fs::absolute(line_.text(many_ ? "tasks" : "task")).string();
     options["model"] = fs::absolute(line_.text("model")).string();
-    options["method"] = method_;
-    if (method_ == "ridge") {
-      for (const auto& option : describe(ridge_)) {
-        options[option.name] = option.value;
-      }
-    } else {
-      options["method"] = resolved_spec<IclMethod>(line_.text("method"));
-    }
-    for (const char* name : {"layers", "position", "targets"}) {
-      options[name] = line_.text(name);
+    for (const auto& [name, value] : settings_.json().items()) {
+      options[name] = value;
     }
     for (const char* name : {"by-layer", "verify", "detect-noise"}) {
       options[name] = line_.flag(name);
@@ -273,25 +172,26 @@ class IclRun {
   /// How a task is read: as was said or, where it has a validation set, from the layer and the position whose
   /// regression foretells that best.
   ReadingOptions reading_of(const PromptTask& task) const {
-    auto best = reading_;
+    const auto& positions = settings_.positions();
     const auto blocks = model_->language->blocks();
-    const auto third = std::max<std::int64_t>(1, blocks / 3), two_thirds = std::max<std::int64_t>(1, 2 * blocks / 3);
-    best.layers = !layers_.empty()      ? layers_
-                  : third == two_thirds ? std::vector{third}
-                                        : std::vector{third, two_thirds};
-    const bool given = !layers_.empty() && positions_.size() == 1;
-    if (given || task.validation.empty() || method_ != "ridge") {
+    auto best = settings_.reading();
+    best.batch_size = options_.batch_size;
+    best.surprisal = best.surprisal || settings_.by_surprisal(task);
+    best.layers = layers_.empty() ? settings_.usual_layers(blocks) : layers_;
+    const bool given = !layers_.empty() && positions.size() == 1;
+    if (given || task.validation.empty() || settings_.method() != "ridge") {
       return best;
     }
     auto asked = task;
     asked.queries = task.validation;
     double least = INFINITY;
-    for (const auto position : positions_) {
-      auto options = reading_;
+    for (const auto position : positions) {
+      auto options = best;
+      options.surprisal = false;
       options.position = position;
       options.layers = layers_.empty() ? every_layer(blocks) : layers_;
       const auto reading = reader(asked, options).read();
-      const auto scores = ridge_scores_by_layer(reading.task, ridge_);
+      const auto scores = ridge_scores_by_layer(reading.task, settings_.ridge());
       const auto together = layers_.empty() ? 1 : scores.size();  // layers that are chosen or not as one
       for (std::size_t l = 0; l < scores.size(); l += together) {
         double loss = 0;
@@ -310,11 +210,20 @@ class IclRun {
   }
 
   IclScores scores_of(PromptReading& reading, const PromptTask& task, std::vector<IclScores>& by_layer) const {
-    if (method_ == "ridge") {
-      by_layer = ridge_scores_by_layer(reading.task, ridge_);
-      return sum_of(by_layer);
+    if (settings_.method() == "ridge") {
+      by_layer = ridge_scores_by_layer(reading.task, settings_.ridge());
+      const auto of_self = ridge_scores_by_layer(reading.task, settings_.self_ridge());
+      for (std::size_t l = 0; l < by_layer.size(); ++l) {
+        by_layer[l].self = of_self[l].self;
+        by_layer[l].foretold = of_self[l].foretold;
+      }
+      auto scores = sum_of_layers(by_layer);
+      if (settings_.by_surprisal(task)) {
+        scores.self = create<IclMethod>(kSurprisal)->score(reading.task).self;
+      }
+      return scores;
     }
-    if (method_ == "embedding") {
+    if (settings_.method() == "embedding") {
       const auto& by = embedder_ ? *embedder_ : *model_;
       const auto embed = [&](const std::vector<Exchange>& exchanges) {
         std::vector<std::string> texts;
@@ -327,6 +236,26 @@ class IclRun {
       reading.task.query_embeddings = embed(task.queries);
     }
     return create<IclMethod>(line_.text("method"))->score(reading.task);
+  }
+
+  std::optional<Advice> advice_of(const IclResult& result) const {
+    const auto& task = result.reading.task;
+    if (result.by_surprisal) {
+      return advise_by_surprisal(task.surprisal);
+    }
+    if (settings_.method() != "ridge" || task.targets.defined()) {
+      return std::nullopt;
+    }
+    std::vector<std::int64_t> answered;
+    for (std::size_t j = 0; j < result.task.queries.size(); ++j) {
+      const auto row = static_cast<std::int64_t>(j);
+      if (result.task.queries[j].output && task.query_labels[row].item<std::int64_t>() >= 0) {
+        answered.push_back(row);
+      }
+    }
+    return advise_by_labels(
+        task, result.scores, settings_.self_ridge(),
+        answered.empty() ? at::Tensor() : result.scores.test.index_select(0, at::tensor(answered, at::kLong)).mean(0));
   }
 
   void explain(const PromptTask& task) {
@@ -342,13 +271,23 @@ class IclRun {
       }
     }
     const auto told = record_.json()["warnings"].size();
-    warn_of(task);
+    const auto warn = [&](const std::vector<std::string>& found) {
+      for (const auto& text : found) {
+        record_.warning(fmt::format("task {}: {}", task.name, text));
+      }
+    };
+    warn(doubts_of(task));
     const auto options = reading_of(task);
     auto read = reader(task, options);
     auto reading = read.read();
-    warn_of(task, reading);
+    warn(doubts_of(task, reading));
     IclResult result{.task = task, .reading = reading, .options = options, .scores = {}};
     result.scores = scores_of(reading, task, result.by_layer);
+    result.by_surprisal = settings_.by_surprisal(task);
+    if (settings_.method() == "ridge") {
+      warn(doubts_of(reading.task, result.scores, settings_.ridge(), !result.by_surprisal));
+    }
+    result.advice = advice_of(result);
     if (line_.flag("verify")) {
       result.removals = read.remove_each(reading, progress_);
     }
@@ -367,41 +306,6 @@ class IclRun {
     show(json);
   }
 
-  void warn_of(const PromptTask& task) {
-    std::map<std::pair<std::string, std::string>, std::size_t> seen;
-    std::size_t repeats = 0;
-    std::pair<std::size_t, std::size_t> first;
-    for (std::size_t i = 0; i < task.demonstrations.size(); ++i) {
-      const auto& demonstration = task.demonstrations[i];
-      const auto [found, fresh] = seen.emplace(std::pair(demonstration.input, *demonstration.output), i);
-      if (!fresh && repeats++ == 0) {
-        first = {found->second, i};
-      }
-    }
-    if (repeats > 0) {
-      record_.warning(fmt::format("task {}: demonstrations {} and {} are the same{}: such share what either does",
-                                  task.name, first.first, first.second,
-                                  repeats > 1 ? fmt::format(", and {} more repeat others", repeats - 1) : ""));
-    }
-  }
-
-  void warn_of(const PromptTask& task, const PromptReading& reading) {
-    if (reading.outputs.size() == 1) {
-      record_.warning(fmt::format(
-          "task {}: every demonstration's output is \"{}\": no score can tell them apart by what they teach", task.name,
-          reading.outputs[0]));
-    }
-    if (reading.task.targets.defined()) {
-      return;
-    }
-    for (std::size_t j = 0; j < task.queries.size(); ++j) {
-      if (reading.task.query_labels[static_cast<std::int64_t>(j)].item<std::int64_t>() < 0) {
-        record_.warning(fmt::format("task {}: query {} has no scores: its {}", task.name, j,
-                                    unknown_name("output", reading.explained[j], reading.outputs)));
-      }
-    }
-  }
-
   void show(const Json& json) {
     end_progress();
     if (line_.flag("json")) {
@@ -411,10 +315,12 @@ class IclRun {
         shown_ = json;
       }
     } else if (many_) {
-      fmt::print("{}: {} demonstrations, {} queries\n", json["task"].get<std::string>(), json["demonstrations"].size(),
-                 json["queries"].size());
+      fmt::print("{}: {} demonstrations, {} queries{}\n", json["task"].get<std::string>(),
+                 json["demonstrations"].size(), json["queries"].size(),
+                 json["drop"].is_null() ? "" : ", drop: " + dropped(json));
     } else {
-      fmt::print("{}", icl_text(json));
+      fmt::print("{}",
+                 icl_text(json, line_.has("out") ? std::optional((folder_ / "kept.json").string()) : std::nullopt));
     }
   }
 
@@ -423,11 +329,8 @@ class IclRun {
   Progress progress_;
   RunOptions options_;
   bool many_;
-  std::string method_;
-  RidgeOptions ridge_;
-  ReadingOptions reading_;
-  std::vector<std::int64_t> layers_;        // empty: to be chosen
-  std::vector<ReadingPosition> positions_;  // to choose from
+  IclSettings settings_;
+  std::vector<std::int64_t> layers_;  // empty: to be chosen
   std::vector<PromptTask> tasks_;
   std::optional<LoadedModel> model_, embedder_;
   std::optional<IclUses> uses_;

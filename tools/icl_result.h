@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "whence/icl/advice.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/report/html.h"
@@ -17,13 +18,15 @@ struct IclResult {
   ReadingOptions options;  ///< With the layers and the position that were chosen.
   IclScores scores;
   std::vector<IclScores> by_layer = {};  ///< Of ridge.
+  bool by_surprisal = false;             ///< Whether the self scores are surprisals.
+  std::optional<Advice> advice = {};     ///< None of methods that tell no wrong label.
   std::optional<Removals> removals = {};
 };
 
-/// icl.json without its options: interface.md, "Demonstrations", and what --by-layer and --verify add.
+/// icl.json without its options: interface.md, "Demonstrations", what --by-layer and --verify add, and: per query
+/// "probability" (of the prediction: among the outputs, or of all that could be written), "explained-probability";
+/// "self-by", "foretold", "drop", "advice", "verdict".
 nlohmann::ordered_json icl_json(const IclResult& result, bool each_layer);
-/// For the terminal: every demonstration with its scores, shaded; every query with what was answered; the evidence.
-std::string icl_text(const nlohmann::ordered_json& json);
 /// For `whence report`: the prompt, shaded, and each query.
 Page icl_page(const nlohmann::ordered_json& json);
 

@@ -27,12 +27,8 @@ void IclUses::add_options(CommandLine& line) {
        "demonstrations to select from: a task (.json), or one {\"input\", \"output\"} a line (.jsonl)");
 }
 
-IclUses::IclUses(const CommandLine& line, std::string method, RidgeOptions ridge, MakeReader reader, Progress progress)
-    : line_(line),
-      method_(std::move(method)),
-      ridge_(std::move(ridge)),
-      reader_(std::move(reader)),
-      progress_(std::move(progress)) {
+IclUses::IclUses(const CommandLine& line, const IclSettings& settings, MakeReader reader, Progress progress)
+    : line_(line), settings_(settings), reader_(std::move(reader)), progress_(std::move(progress)) {
   if (line.has("select") != line.has("pool")) {
     throw UsageError("--select K and --pool FILE go together");
   }
@@ -50,7 +46,7 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
   const auto& scores = result.scores;
   const auto needs = [&](const at::Tensor& found, const char* flag, const char* what) {
     if (!found.defined()) {
-      throw InvalidArgument(fmt::format("--{}: method {} has no {} scores", flag, method_, what));
+      throw InvalidArgument(fmt::format("--{}: method {} has no {} scores", flag, settings_.method(), what));
     }
   };
   const auto write = [&](const PromptTask& of, const Order& order, const char* name) {
@@ -58,6 +54,16 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
       write_prompt(of, order, *folder / name);
     }
   };
+  if (folder && result.advice && !result.advice->drop.empty()) {
+    Order kept;
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(task.demonstrations.size()); ++i) {
+      const auto& drop = result.advice->drop;
+      if (std::none_of(drop.begin(), drop.end(), [&](const auto& taken) { return taken.demonstration == i; })) {
+        kept.push_back(i);
+      }
+    }
+    write(task, kept, "kept");
+  }
   if (line_.flag("detect-noise")) {
     needs(scores.self, "detect-noise", "self");
     auto& list = json["suspects"] = Json::array();
@@ -98,7 +104,7 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
 
 /// By self scores that are means over several orders of the prompt.
 Arrangement IclUses::rearranged(const IclResult& result, PromptReader& read) const {
-  auto self = result.scores.self.clone();
+  auto self = sum_of_layers(result.by_layer).self.clone();
   Random random(line_.has("seed") ? line_.get<std::uint64_t>("seed") : 0);
   auto moved = result.reading.task;
   const auto orders = line_.get<std::int64_t>("orders");
@@ -106,7 +112,7 @@ Arrangement IclUses::rearranged(const IclResult& result, PromptReader& read) con
     const auto order = random.permutation(self.size(0));
     const auto* first = order.const_data_ptr<std::int64_t>();
     moved.states = read.states_in_order({first, first + order.numel()});
-    self += ridge_scores(moved, ridge_).self;
+    self += ridge_scores(moved, settings_.self_ridge()).self;
   }
   return reorder(self / static_cast<double>(orders), parse_reordering(line_.text("reorder")));
 }
@@ -151,7 +157,7 @@ Selection IclUses::select_from(const PromptTask& pool, const IclResult& result) 
     std::tie(task.targets, task.query_targets) =
         reader_(pool, result.options).embedded_targets(result.reading.explained);
   }
-  return select_demonstrations(task, line_.get<std::int64_t>("select"), ridge_);
+  return select_demonstrations(task, line_.get<std::int64_t>("select"), settings_.ridge());
 }
 
 void IclUses::write_prompt(const PromptTask& task, const Order& order, const fs::path& path) const {

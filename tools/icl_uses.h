@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "icl_result.h"
+#include "icl_settings.h"
 #include "whence/icl/uses.h"
 
 namespace whence::cli {
@@ -19,7 +20,7 @@ class IclUses {
 
   static void add_options(CommandLine& line);
   /// Throws for flags that do not go together or words that are not known.
-  IclUses(const CommandLine& line, std::string method, RidgeOptions ridge, MakeReader reader, Progress progress);
+  IclUses(const CommandLine& line, const IclSettings& settings, MakeReader reader, Progress progress);
   /// Adds to `json`, and writes files where there is a folder. `read` has read the result's task.
   void apply(const IclResult& result, PromptReader& read, const std::optional<std::filesystem::path>& folder,
              nlohmann::ordered_json& json) const;
@@ -33,8 +34,7 @@ class IclUses {
   void write_prompt(const PromptTask& task, const Order& order, const std::filesystem::path& path) const;
 
   const CommandLine& line_;
-  std::string method_;
-  RidgeOptions ridge_;
+  const IclSettings& settings_;
   MakeReader reader_;
   Progress progress_;
 };

@@ -10,6 +10,16 @@ struct Sizes {
   std::int64_t demonstrations = 8, features = 20, classes = 3, queries = 4, layers = 1;
 };
 
+/// The paper's options, with what a test changes: the formulas below are in plain states.
+struct Paper {
+  double lambda = 1, self_lambda = 0;
+  bool regulariser = true;
+  std::string kernel = "dot";
+  std::int64_t projection = 0, seed = 0;
+
+  operator RidgeOptions() const { return {lambda, self_lambda, regulariser, kernel, projection, seed}; }  // NOLINT
+};
+
 /// Standard normal hidden states with labels that they have nothing to do with.
 inline IclTask made_task(const Sizes& sizes, std::uint64_t seed = 0) {
   Random random(seed);
@@ -49,13 +59,14 @@ inline IclScores by_definition(const IclTask& task, std::int64_t layer, const Ri
   const auto lambda = options.lambda;
   const auto self_lambda = options.self_lambda > 0 ? options.self_lambda : lambda;
   const auto empty = [](at::IntArrayRef shape) { return at::empty(shape, at::kDouble); };
-  IclScores scores{empty({q, n}), empty({n}), empty({q, n}), queries.mm(beta)};
+  IclScores scores{empty({q, n}), empty({n}), empty({q, n}), queries.mm(beta), empty({n, y.size(1)})};
   for (std::int64_t i = 0; i < n; ++i) {
     const auto g = gradient(m[i], y[i], self_lambda);
     scores.self[i] = (g * at::linalg_solve(system(self_lambda), g)).sum();
     const auto solved = at::linalg_solve(system(lambda), gradient(m[i], y[i], lambda));
     const auto others = at::arange(n, at::kLong).ne(i).nonzero().squeeze(1);
     const auto without = coefficients(m.index_select(0, others), y.index_select(0, others), lambda);
+    scores.foretold[i] = m[i].unsqueeze(0).mm(without).squeeze(0);
     for (std::int64_t t = 0; t < q; ++t) {
       scores.test[t][i] = (gradient(queries[t], targets[t], lambda) * solved).sum();
       const auto loss = [&](const at::Tensor& b) {
@@ -67,10 +78,11 @@ inline IclScores by_definition(const IclTask& task, std::int64_t layer, const Ri
   return scores;
 }
 
-/// The largest of the relative errors of the four.
+/// The largest of the relative errors of the five.
 inline double relative_error(const IclScores& a, const IclScores& b) {
   return std::max({relative_error(a.test, b.test), relative_error(a.self, b.self),
-                   relative_error(a.leave_one_out, b.leave_one_out), relative_error(a.prediction, b.prediction)});
+                   relative_error(a.leave_one_out, b.leave_one_out), relative_error(a.prediction, b.prediction),
+                   relative_error(a.foretold, b.foretold)});
 }
 
 }  // namespace whence::test

@@ -4,6 +4,7 @@
 
 using namespace whence;
 using test::made_task;
+using test::Paper;
 using test::relative_error;
 using test::Tolerance;
 
@@ -44,7 +45,7 @@ TEST_CASE("the ridge view under every kernel is a regression on it, and its leav
       CAPTURE(spec);
       CAPTURE(n);
       const auto task = made_task({.demonstrations = n, .features = 10}, 2);
-      const RidgeOptions options{.lambda = 0.4, .kernel = spec};
+      const RidgeOptions options = Paper{.lambda = 0.4, .kernel = spec};
       const auto scores = ridge_scores(task, options);
       const auto k = gram(spec, task.states[0], task.states[0]),
                  cross = gram(spec, task.states[0], task.query_states[0]);
@@ -70,7 +71,7 @@ TEST_CASE("the ridge view under every kernel is a regression on it, and its leav
       auto same = task;
       same.states = features.narrow(0, 0, n).unsqueeze(0);
       same.query_states = features.narrow(0, n, 4).unsqueeze(0);
-      CHECK(relative_error(scores, test::by_definition(same, 0, {.lambda = 0.4})) < 1e-11);
+      CHECK(relative_error(scores, test::by_definition(same, 0, Paper{.lambda = 0.4})) < 1e-11);
     }
   }
 }

@@ -50,7 +50,7 @@ TEST_CASE("every method scores each demonstration, for each query or itself, fin
   CHECK_THROWS_WITH_AS(create<IclMethod>("rigde"),
                        doctest::Contains("unknown method \"rigde\"; did you mean \"ridge\"?"), InvalidArgument);
   CHECK(resolved_spec<IclMethod>("ridge:kernel=rbf:bandwidth=2,lambda=3") ==
-        "ridge:lambda=3,self-lambda=0,regulariser=true,kernel=rbf:bandwidth=2,projection=0,seed=0");
+        "ridge:lambda=3,self-lambda=0,regulariser=false,kernel=rbf:bandwidth=2,projection=0,seed=0");
 }
 
 TEST_CASE("embedding: cosine of the embeddings given") {

@@ -109,7 +109,11 @@ TEST_CASE("templates and tasks that cannot be are one line that names them") {
   };
   fails("[", "not JSON");
   fails("3", "expected an object, got 3");
-  fails("{}", "no queries, expected at least one");
+  fails("{}", "no queries, expected at least one: {\"demonstrations\": [{\"input\": ");
+  fails(R"({"queries": [{"input": "x"}]})", "no demonstrations, expected at least one: {\"demonstrations\": [");
+  fails(R"({"queries": [{"input": "x"}], "demonstrations": []})", "no demonstrations, expected at least one");
+  fails(R"([{"input": "x", "output": "y"}])", "examples by themselves, expected a task that says which are asked");
+  fails("{\"input\": \"x\", \"output\": \"y\"}\n", "line 1: examples by themselves, expected a task", "lines.jsonl");
   fails(R"({"queries": [{"input": "x"}], "demos": []})", "unknown key \"demos\"");
   fails(R"({"queries": [{"input": "x"}], "demonstrations": [{"input": "a"}]})",
         "demonstrations[0]: the key \"output\" is missing");
@@ -119,18 +123,20 @@ TEST_CASE("templates and tasks that cannot be are one line that names them") {
   fails(R"({"queries": [{"input": ["x"]}]})", "queries[0]: input = [\"x\"], expected a text");
   fails(R"({"queries": {"input": "x"}})", "expected a list");
   fails(R"({"name": "../x", "queries": [{"input": "x"}]})", "expected the name of a folder");
-  fails("{\"queries\": [{\"input\": 1}]}\nfalse\n", "line 2: expected an object", "tasks.jsonl");
+  const std::string own = R"("demonstrations": [{"input": "y", "output": "z"}])";
+  fails("{\"queries\": [{\"input\": 1}], " + own + "}\nfalse\n", "line 2: expected an object", "tasks.jsonl");
   fails("\n", "no task", "none.jsonl");
-  const std::string one = R"({"name": "a", "queries": [{"input": "x"}]})";
+  const std::string one = R"({"name": "a", "queries": [{"input": "x"}], )" + own + "}";
   fails(one + "\n" + one, "name = \"a\" is another task's", "twice.jsonl");
   CHECK_THROWS_AS(read_tasks(scratch / "absent.json"), DataError);
 }
 
 TEST_CASE("tasks come from a file, lines or a folder, and are written as they are read") {
   const Scratch scratch;
-  scratch.put("b.json", R"({"queries": [{"input": 3, "output": true}], "separator": "\n"})");
+  const std::string own = R"(, "demonstrations": [{"input": "y", "output": "z"}]})";
+  scratch.put("b.json", R"({"queries": [{"input": 3, "output": true}], "separator": "\n")" + own);
   scratch.put("a.jsonl",
-              "{\"queries\": [{\"input\": \"x\"}]}\n\n{\"name\": \"z\", \"queries\": [{\"input\": \"y\"}]}\n");
+              R"({"queries": [{"input": "x"}])" + own + "\n\n" + R"({"name": "z", "queries": [{"input": "y"}])" + own);
   const auto tasks = read_tasks(scratch.folder());
   REQUIRE(tasks.size() == 3);
   CHECK(tasks[0].name == "a-1");

@@ -10,6 +10,7 @@
 #include "whence/icl/prompt_reader.h"
 
 using namespace whence;
+using test::Paper;
 using namespace whence::test;
 namespace fs = std::filesystem;
 
@@ -119,7 +120,8 @@ TEST_CASE("a reading's states, attention and answers are those of each prompt ru
           CHECK(relative_error(reading.task.states.select(1, static_cast<std::int64_t>(i)),
                                position == ReadingPosition::kLabel
                                    ? mean(label, label + 1)
-                                   : mean(all ? begin : column, column + 1)) < Tolerance::kDense);
+                                   : mean(all ? std::max<std::int64_t>(begin, 1) : column, column + 1)) <
+                Tolerance::kDense);
           CHECK(relative_error(reading.task.attention.select(1, row).select(1, static_cast<std::int64_t>(i)),
                                whole.attention.select(1, -1).slice(1, begin, end).sum(1)) < Tolerance::kDense);
         }
@@ -130,10 +132,14 @@ TEST_CASE("a reading's states, attention and answers are those of each prompt ru
                 doctest::Approx(answers.back()).epsilon(1e-10));
         }
         CHECK(reading.predictions[j] == reading.outputs[answers[1] > answers[0] ? 1 : 0]);
+        CHECK(reading.predicted_log_probability[row].item<double>() ==
+              doctest::Approx(std::max(answers[0], answers[1])).epsilon(1e-10));
       }
-      const auto prompt = reader.writer().tokenize({0, 1, 2, 3, 4}, task.queries[0]);
-      for (std::size_t i = 0; i < 5; ++i) {
-        const auto [begin, end] = prompt.outputs[i];
+      for (std::size_t i = 0; i < 5; ++i) {  // each stands behind two others at least
+        const auto prompt = reader.writer().tokenize(
+            i < 2 ? std::vector<std::int64_t>{2, 3, 4, 0, 1} : std::vector<std::int64_t>{0, 1, 2, 3, 4},
+            task.queries[0]);
+        const auto [begin, end] = prompt.outputs[i < 2 ? i + 3 : i];
         const auto at = [&](std::int64_t t) { return prompt.tokens.begin() + t; };
         CHECK(reading.task.surprisal[static_cast<std::int64_t>(i)].item<double>() ==
               doctest::Approx(-s.log_probability({at(0), at(begin)}, {at(begin), at(end)})).epsilon(1e-10));
@@ -200,14 +206,14 @@ TEST_CASE("nothing depends on the batch size, the threads or which queries are a
   const auto together = read(64), single = read(1);
   CHECK(relative_error(together.task.query_states, single.task.query_states) < Tolerance::kDense);
   CHECK(relative_error(together.log_probabilities, single.log_probabilities) < Tolerance::kDense);
-  const auto scores = ridge_scores(together.task, {});
+  const auto scores = ridge_scores(together.task, Paper{});
   const auto before = threads();
   set_threads(1);
-  CHECK(relative_error(ridge_scores(read(2).task, {}).test.narrow(0, 0, 3), scores.test.narrow(0, 0, 3)) <
+  CHECK(relative_error(ridge_scores(read(2).task, Paper{}).test.narrow(0, 0, 3), scores.test.narrow(0, 0, 3)) <
         Tolerance::kDense);
   set_threads(before);
   task.queries = {task.queries[1]};
-  CHECK(relative_error(ridge_scores(read(64).task, {}).test[0], scores.test[1]) < Tolerance::kDense);
+  CHECK(relative_error(ridge_scores(read(64).task, Paper{}).test[0], scores.test[1]) < Tolerance::kDense);
 }
 
 TEST_CASE("open tasks: the model writes its answer, and targets are the outputs' embeddings") {
@@ -230,7 +236,12 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
     }
     CHECK(text.starts_with(reading.predictions[j]));
     CHECK(!reading.predictions[j].empty());
+    const auto prompt = reader.writer().tokenize({0, 1, 2}, task.queries[j]).tokens;
+    CHECK(reading.predicted_log_probability[static_cast<std::int64_t>(j)].item<double>() ==
+          doctest::Approx(s.log_probability(prompt, reader.writer().answer(task.queries[j], reading.predictions[j])))
+              .epsilon(1e-10));
   }
+  CHECK(reading.explained_log_probability[1].item<double>() == reading.predicted_log_probability[1].item<double>());
   CHECK(reading.explained[0] == "came");
   CHECK(reading.explained[1] == reading.predictions[1]);
   const auto& targets = reading.task.targets;
@@ -246,7 +257,7 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
   }
   const auto centred = at::stack(rows) - at::stack(rows).mean(0);
   CHECK(relative_error(targets, centred / centred.norm(2, {1}, true)) < Tolerance::kDense);
-  CHECK(ridge_scores(reading.task, {}).test.isfinite().all().item<bool>());
+  CHECK(ridge_scores(reading.task, Paper{}).test.isfinite().all().item<bool>());
   const auto one_hot =
       PromptReader(*s.language, s.theta, s.tokenizer, task, {.layers = {2}, .targets = TargetView::kOneHot}).read();
   CHECK(!one_hot.task.targets.defined());
@@ -336,7 +347,7 @@ TEST_CASE("on a real model: the dual form is the paper's formulas, one d x d sys
   }
   const auto reading = PromptReader(language, theta, tokenizer, task, {.layers = {0, 1, 2, 3, 4, 5}}).read();
   for (const bool regulariser : {true, false}) {
-    const RidgeOptions options{.lambda = 1, .self_lambda = 0.5, .regulariser = regulariser};
+    const RidgeOptions options = Paper{.lambda = 1, .self_lambda = 0.5, .regulariser = regulariser};
     const auto layers = ridge_scores_by_layer(reading.task, options);
     REQUIRE(layers.size() == 6);
     for (std::int64_t l = 0; l < 6; ++l) {

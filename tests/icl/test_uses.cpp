@@ -2,6 +2,7 @@
 #include "whence/icl/uses.h"
 
 using namespace whence;
+using test::Paper;
 using Order = std::vector<std::int64_t>;
 
 namespace {
@@ -55,7 +56,7 @@ TEST_CASE("reordering: the two highest first and the rest rising, or falling, wi
 TEST_CASE("selection takes, at each step, what a refit says is best, and says the loss that a refit has") {
   for (const std::int64_t n : {9, 25}) {
     const auto pool = test::made_task({.demonstrations = n, .features = 12, .queries = 10, .layers = 2}, 3);
-    const RidgeOptions options{.lambda = 0.8};
+    const RidgeOptions options = Paper{.lambda = 0.8};
     const auto selection = select_demonstrations(pool, n, options);
     Order chosen;
     for (std::size_t k = 0; k < selection.chosen.size(); ++k) {
@@ -84,7 +85,7 @@ TEST_CASE("selection sees that a copy adds little, where the best test scores wo
   pool.labels = at::tensor({0, 1, 0, 0}, at::kLong);
   pool.query_labels = at::tensor({0, 1}, at::kLong);
   pool.query_states = at::stack({row({1, 0, 0, 0}), row({0, 0.9, 0, 0})}).unsqueeze(0);
-  const RidgeOptions options{.lambda = 0.1, .regulariser = false};
+  const RidgeOptions options = Paper{.lambda = 0.1, .regulariser = false};
   CHECK(select_demonstrations(pool, 2, options).chosen == Order{0, 1});
 }
 
@@ -93,18 +94,18 @@ TEST_CASE("uses refuse scores that are not finite, labels that are absent, and c
                        "icl: self scores[1] = nan, expected a finite number (1 of 2 entries are not)", NumericalError);
   auto task = test::made_task({}, 4);
   task.query_labels[2] = -1;
-  const auto test = ridge_scores(task, {}).test;
+  const auto test = ridge_scores(task, Paper{}).test;
   CHECK_THROWS_WITH_AS(curate(test, 2), doctest::Contains("icl: test scores[2, 0] = nan"), NumericalError);
   CHECK_THROWS_WITH_AS(removal_order(test, Removal::kMostHelpfulFirst), doctest::Contains("test scores[2, 0] = nan"),
                        NumericalError);
-  CHECK_THROWS_WITH_AS(select_demonstrations(task, 2, {}),
+  CHECK_THROWS_WITH_AS(select_demonstrations(task, 2, Paper{}),
                        "icl: the label of query 2 is not known, but selection needs every query's", InvalidArgument);
   CHECK_THROWS_WITH_AS(suspects(at::zeros({2, 3})), doctest::Contains("expected [n] = [any]"), InvalidArgument);
   CHECK_THROWS_WITH_AS(curate(at::zeros({2, 3}), 4), "icl: demonstrations to keep = 4, expected 1 .. 3",
                        InvalidArgument);
   CHECK_THROWS_WITH_AS(curate(at::zeros({2, 3}), 0), "icl: demonstrations to keep = 0, expected 1 .. 3",
                        InvalidArgument);
-  CHECK_THROWS_WITH_AS(select_demonstrations(test::made_task({}), 9, {}),
+  CHECK_THROWS_WITH_AS(select_demonstrations(test::made_task({}), 9, Paper{}),
                        "icl: demonstrations to select = 9, expected 1 .. 8", InvalidArgument);
 }
 

@@ -1,4 +1,5 @@
 // whence icl through the binary, with a tiny random Llama that speaks a real tokenizer's tokens.
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -54,6 +55,21 @@ Json task() {
             {{"input", "x"}}}}};
 }
 
+/// Two kinds of input, of which demonstrations 2 and 7 have the other's output.
+Json mislabelled() {
+  Json demonstrations = Json::array();
+  for (int i = 0; i < 12; ++i) {
+    const bool good = i % 2 == 0, wrong = i == 2 || i == 7;
+    const std::string number = std::to_string(i);
+    demonstrations.push_back({{"input", good ? "a bright and happy film " + number : "grey, grey, grey " + number},
+                              {"output", good != wrong ? "positive" : "negative"}});
+  }
+  return {{"demonstrations", demonstrations},
+          {"queries",
+           {{{"input", "a bright and happy end"}, {"output", "positive"}},
+            {{"input", "grey, grey, dull"}, {"output", "negative"}}}}};
+}
+
 std::vector<double> numbers(const Json& list) { return list.get<std::vector<double>>(); }
 
 }  // namespace
@@ -97,7 +113,7 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
   for (std::size_t i = 0; i < 6; ++i) {
     CHECK(json["mean-test"][i].get<double>() == doctest::Approx(mean[i]));
   }
-  CHECK(json["options"]["lambda"] == "1");
+  CHECK(json["options"]["lambda"] == "0.1");
 
   // suspects fall in their self scores; the curated prompt holds the best four in order, and can be run again
   const auto self = numbers(json["self"]);
@@ -130,6 +146,142 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
   const auto run = folder.json("run/run.json");
   CHECK(run["command"] == "icl");
   CHECK(run["inputs"].size() == 4);  // config, weights, tokenizer, pool
+}
+
+TEST_CASE("without a flag icl ends with what to drop, and says how it came to it") {
+  const ToolFolder folder;
+  write_model(folder);
+  folder.write("task.json", mislabelled().dump());
+  const auto result = folder.run("icl --model tiny --task task.json --quiet --out run");
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  const auto json = folder.json("run/icl.json");
+  REQUIRE(json["drop"].size() == 2);
+  std::vector<std::string> told;
+  std::vector<int> numbers_dropped;
+  for (const auto& drop : json["drop"]) {
+    const auto i = drop["demonstration"].get<std::size_t>();
+    numbers_dropped.push_back(static_cast<int>(i));
+    told.push_back(fmt::format("{} ({:+.3g})", i, json["self"][i].get<double>()));
+    CHECK(drop["output"] == json["demonstrations"][i]["output"]);
+    CHECK(drop["instead"] == (drop["output"] == "positive" ? "negative" : "positive"));
+  }
+  CHECK(json["drop"][0]["self"] >= json["drop"][1]["self"]);
+  CHECK(json["verdict"] ==
+        fmt::format("2 of 12 demonstrations look wrong: drop {}, {}.", numbers_dropped[0], numbers_dropped[1]));
+  std::sort(numbers_dropped.begin(), numbers_dropped.end());
+  CHECK(numbers_dropped == std::vector<int>{2, 7});
+  CHECK(result.out.ends_with(fmt::format("the prompt without them: run/kept.json\ndrop: {}, {}\n", told[0], told[1])));
+  CHECK(folder.json("run/kept.json")["demonstrations"].size() == 10);
+  CHECK(folder.read("run/kept.txt").find("film 2") == std::string::npos);
+  // every query says what the model answers, how sure it is and what was expected
+  for (const auto& query : json["queries"]) {
+    const double p = query["probability"], expected = query["explained-probability"];
+    const bool right = query["prediction"] == query["output"];
+    CHECK(p >= 0.5);
+    CHECK(p + (right ? 0 : expected) == doctest::Approx(right ? expected : 1));
+    CHECK(result.out.find(fmt::format("→ {}, {:.0f} % ({})", query["prediction"].get<std::string>(), 100 * p,
+                                      right ? "as expected"
+                                            : fmt::format("expected {}, {:.0f} %", query["output"].get<std::string>(),
+                                                          100 * expected))) != std::string::npos);
+  }
+  // the options are those that were measured, and icl.json says that nobody asked for them
+  const auto& options = json["options"];
+  CHECK(options["kernel"] == "cosine");
+  CHECK(options["lambda"] == "0.1");
+  CHECK(options["self-kernel"] == "cosine:center");
+  CHECK(options["self-ridge-lambda"] == "5");
+  CHECK(options["regulariser"] == "false");
+  CHECK(options["preset"].is_null());
+  CHECK(json["position"] == "mean");
+  CHECK(json["layers"] == Json{1, 2, 3});
+  CHECK(json["self-by"] == "ridge");
+  const auto defaults = options["defaults"].get<std::vector<std::string>>();
+  CHECK(std::count(defaults.begin(), defaults.end(), "kernel") == 1);
+  const auto given = Json::parse(folder.run("icl --model tiny --task task.json --quiet --json --kernel rbf").out);
+  CHECK(given["options"]["defaults"].dump().find("kernel") == std::string::npos);
+  CHECK(!given["options"].contains("self-kernel"));  // one regression for all scores
+  const auto both =
+      Json::parse(folder.run("icl --model tiny --task task.json --quiet --json --kernel cosine:center --lambda 5").out);
+  CHECK(both["self"] == json["self"]);
+  CHECK(both["queries"][0]["test"] != json["queries"][0]["test"]);
+
+  auto right = mislabelled();
+  right["demonstrations"][2]["output"] = "positive";
+  right["demonstrations"][7]["output"] = "negative";
+  folder.write("right.json", right.dump());
+  CHECK(folder.run("icl --model tiny --task right.json --quiet").out.ends_with("drop: none\n"));
+  auto random = mislabelled();
+  for (std::size_t i = 0; i < 12; ++i) {
+    random["demonstrations"][i]["output"] = i % 4 < 2 ? "positive" : "negative";
+  }
+  folder.write("random.json", random.dump());
+  const auto thin = folder.run("icl --model tiny --task random.json --quiet");
+  CHECK(thin.out.find(
+            "too thin to call any wrong; give more demonstrations, or ask the model with --verify\ndrop: none\n") !=
+        std::string::npos);
+}
+
+TEST_CASE("--preset detail is the paper's, flag for flag, and says where it turns scores upside down") {
+  const ToolFolder folder;
+  write_model(folder);
+  folder.write("task.json", mislabelled().dump());
+  const auto icl = [&](const std::string& flags) {
+    const auto result = folder.run("icl --model tiny --task task.json --quiet --json " + flags);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return Json::parse(result.out);
+  };
+  const auto preset = icl("--preset detail");
+  const auto said =
+      icl("--method ridge:regulariser=true --kernel dot --lambda 1 --projection 0 --position column --layers 1,2");
+  for (const char* key : {"queries", "self", "mean-test", "layers", "position", "drop"}) {
+    CHECK(preset[key] == said[key]);
+  }
+  CHECK(preset["options"]["preset"] == "detail");
+  CHECK(preset["options"]["defaults"].empty());
+  CHECK(icl("--preset detail --lambda 3 --position mean")["position"] == "mean");
+  // with so small a lambda the regression fits every label, and what is left of a gradient is the regulariser's term
+  const auto upside_down = icl("--preset detail --lambda 1e-3");
+  REQUIRE(!upside_down["warnings"].empty());
+  CHECK(upside_down["warnings"][0].get<std::string>().find(
+            "self: the regulariser's term outweighs the residual (rank correlation with the scores without it") !=
+        std::string::npos);
+  CHECK(icl("--preset detail --lambda 1e-3 --self-lambda 1e-9")["warnings"].empty());
+  CHECK(icl("--lambda 1e-3")["warnings"].empty());
+  check_fails(folder.run("icl --model tiny --task task.json --preset details"), 1, "did you mean \"detail\"?");
+  check_fails(folder.run("icl --model tiny --task task.json --preset detail --method ridge:lambda=2"), 2,
+              "--preset detail and --method ridge:lambda=2 both say how");
+  check_fails(folder.run("icl --model tiny --task task.json --preset detail --method random"), 2,
+              "--preset is for --method ridge, not random");
+}
+
+TEST_CASE("where outputs do not repeat, self scores are surprisals behind other demonstrations") {
+  const ToolFolder folder;
+  write_model(folder);
+  Json pairs = Json::array();
+  for (const char* word : {"go", "take", "see", "come", "give", "eat"}) {
+    pairs.push_back({{"input", word}, {"output", std::string(word) + "ed"}});
+  }
+  folder.write("task.json",
+               Json{{"demonstrations", pairs}, {"queries", {{{"input", "do"}, {"output", "doed"}}}}}.dump());
+  const auto run = [&](const std::string& flags) {
+    const auto result = folder.run("icl --model tiny --task task.json --quiet --json --dtype float64 " + flags);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return Json::parse(result.out);
+  };
+  const auto json = run("");
+  CHECK(json["closed"] == false);
+  CHECK(json["self-by"] == "surprisal");
+  CHECK(json["advice"]["reason"].get<std::string>().find("nats in the median") != std::string::npos);
+  CHECK(numbers(json["queries"][0]["test"]).size() == 6);
+  CHECK(json["self"] == run("--method surprisal:center=false")["self"]);
+  CHECK(json["self"] != run("--method ridge")["self"]);
+  CHECK(run("--kernel cosine")["self-by"] == "ridge");
+  CHECK(run("--method ridge")["drop"].is_null());
+  CHECK(json["queries"][0]["probability"].get<double>() > 0);
 }
 
 TEST_CASE("icl shades demonstrations where the terminal shows colours, and other methods score too") {
@@ -191,13 +343,15 @@ TEST_CASE("a validation set chooses the layer and the position") {
     CHECK(json["position"] == best.first);
     CHECK(json["layers"] == Json{best.second});
   };
-  check(icl("task.json"), least([](const auto& reading) { return reading.first == "column"; }));
+  check(icl("task.json"), least([](const auto& reading) { return reading.first == "mean"; }));
   check(icl("task.json --position auto"), least([](const auto&) { return true; }));
   for (int layer = 0; layer <= 3; ++layer) {
     check(icl(fmt::format("task.json --position auto --layers {}", layer)),
           least([&](const auto& reading) { return reading.second == layer; }));
   }
-  CHECK(icl("asked.json --position auto")["position"] == "column");  // nothing to choose by
+  const auto unchosen = icl("asked.json --position auto");  // nothing to choose by
+  CHECK(unchosen["position"] == "mean");
+  CHECK(unchosen["layers"] == Json{1, 2, 3});  // half, three quarters and the end of 3 blocks
 }
 
 TEST_CASE("many tasks in one run go on where they were, and only what changed is made again") {
@@ -248,6 +402,24 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   fails("--model tiny --task task.json --method attention --detect-noise", 1, "method attention has no self scores");
   fails("--model tiny --task task.json --select 2", 2, "--select K and --pool FILE go together");
   auto bad = task();
+  bad["demonstrations"] = Json::array();
+  folder.write("bad.json", bad.dump());
+  fails("--model absent --task bad.json", 1, "bad.json: no demonstrations, expected at least one: {\"demonstrations\"");
+  bad = task();
+  bad["demonstrations"][3].erase("output");
+  folder.write("bad.json", bad.dump());
+  fails("--model tiny --task bad.json", 1, "demonstrations[3]: the key \"output\" is missing");
+  folder.write("bad.json", task()["demonstrations"].dump());
+  fails("--model tiny --task bad.json", 1, "examples by themselves, expected a task that says which are asked");
+  folder.write("bad.json", "{\"queries\": [{\"input\": \"caf\xe9\"}]}");
+  fails("--model tiny --task bad.json", 1, "UTF-8");
+  for (const char* file : {"tokenizer.json", "model.safetensors", "config.json"}) {
+    fs::create_directories(folder / "part");
+    fs::copy(folder / "tiny", folder / "part", fs::copy_options::overwrite_existing);
+    fs::remove(folder / (std::string("part/") + file));
+    fails("--model part --task task.json", 1, file);
+  }
+  bad = task();
   bad["template"] = "no places";
   folder.write("bad.json", bad.dump());
   fails("--model tiny --task bad.json", 1, "has no placeholder");
@@ -260,7 +432,8 @@ TEST_CASE("icl refuses what it cannot do in one line") {
     bad["demonstrations"].push_back({{"input", std::to_string(i)}, {"output", "positive"}});
   }
   folder.write("bad.json", bad.dump());
-  fails("--model tiny --task bad.json", 1, "expected at most the model's context of 300");
+  fails("--model tiny --task bad.json", 1,
+        "expected at most the model's context of 300: give shorter demonstrations, or fewer (the");
   CHECK(!fs::exists(folder / "run"));
 
   // what can be done all the same is warned of, and --strict says so
@@ -285,7 +458,20 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   auto single = task();
   single["demonstrations"] = {single["demonstrations"][0]};
   folder.write("single.json", single.dump());
-  CHECK(folder.run("icl --model tiny --task single.json --quiet --verify").status == 0);
+  const auto alone = folder.run("icl --model tiny --task single.json --quiet --verify");
+  CHECK(alone.status == 0);
+  CHECK(alone.err.find("1 demonstration: scores compare demonstrations with each other; --verify asks") !=
+        std::string::npos);
+  auto doubtful = task();
+  doubtful["demonstrations"][4]["input"] = "good film";
+  doubtful["demonstrations"][4]["output"] = "very bad";
+  doubtful["queries"][1]["input"] = "sad end";
+  folder.write("doubtful.json", doubtful.dump());
+  const auto doubts = folder.run("icl --model tiny --task doubtful.json --quiet").err;
+  CHECK(doubts.find(
+            "demonstrations 0 and 4 have the same input but the outputs \"positive\" and \"very bad\": one of them is "
+            "wrong") != std::string::npos);
+  CHECK(doubts.find("query 1 has the input of demonstration 3: the prompt holds its answer") != std::string::npos);
 }
 
 TEST_SUITE_END();

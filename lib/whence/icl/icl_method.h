@@ -22,7 +22,7 @@ struct IclTask {
   at::Tensor attention =
       {};  ///< [..., q, n]: weights from a query's position to a demonstration's, any heads and layers.
 
-  at::Tensor surprisal = {};  ///< [n]: minus the log-probability of each output after what stands before it.
+  at::Tensor surprisal = {};  ///< [n]: minus the log-probability of each output after other demonstrations.
 
   std::int64_t demonstrations() const { return labels.size(0); }
   std::int64_t queries() const { return query_labels.size(0); }
@@ -37,6 +37,7 @@ struct IclScores {
   at::Tensor self = {};           ///< [n]; high: the others do not explain the demonstration, a suspect.
   at::Tensor leave_one_out = {};  ///< [q, n]; positive: without the demonstration the query's loss is higher.
   at::Tensor prediction = {};     ///< [q, C].
+  at::Tensor foretold = {};       ///< [n, C]: the prediction for each demonstration by the others.
 };
 
 /// A way to say which demonstrations of a prompt an answer comes from.

@@ -69,7 +69,13 @@ std::vector<Exchange> exchanges_of(const Json& json, const char* key, bool needs
   return out;
 }
 
+constexpr auto kShape = R"({"demonstrations": [{"input": "…", "output": "…"}, …], "queries": [{"input": "…"}, …]})";
+
 PromptTask task_of(const Json& json, const std::string& name, const std::string& where) {
+  if (json.is_array() || (json.is_object() && json.contains("input"))) {
+    throw DataError(
+        fmt::format("{}: examples by themselves, expected a task that says which are asked: {}", where, kShape));
+  }
   check_keys(json, {"name", "demonstrations", "queries", "validation", "template", "separator"}, where);
   PromptTask task{.name = name,
                   .demonstrations = exchanges_of(json, "demonstrations", true, where),
@@ -87,8 +93,11 @@ PromptTask task_of(const Json& json, const std::string& name, const std::string&
   if (json.contains("separator")) {
     task.separator = text_of(json["separator"], where + ": separator");
   }
-  if (task.queries.empty()) {
-    throw DataError(fmt::format("{}: no queries, expected at least one", where));
+  for (const auto& [list, key] :
+       {std::pair(&task.queries, "queries"), std::pair(&task.demonstrations, "demonstrations")}) {
+    if (list->empty()) {
+      throw DataError(fmt::format("{}: no {}, expected at least one: {}", where, key, kShape));
+    }
   }
   return task;
 }

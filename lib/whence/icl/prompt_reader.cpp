@@ -61,6 +61,17 @@ PromptReading asked(const PromptTask& task) {
   return out;
 }
 
+/// The places whose logits predict the outputs' tokens, one output after the other.
+Tokens before_outputs(const std::vector<TokenSpan>& outputs) {
+  Tokens out;
+  for (const auto& output : outputs) {
+    for (auto t = output.begin; t < output.end; ++t) {
+      out.push_back(t - 1);
+    }
+  }
+  return out;
+}
+
 /// The mean over a text's tokens of the residual stream after `layer`: [width] float64 on the CPU.
 at::Tensor mean_state(const LanguageModel& model, const ParameterSet& theta, const Tokens& tokens, std::int64_t layer) {
   const DerivativeOrder first(1);
@@ -223,6 +234,8 @@ at::Tensor embed_texts(const LanguageModel& model, const ParameterSet& theta, co
   return at::stack(rows);
 }
 
+bool is_closed(const PromptTask& task) { return asked(task).closed; }
+
 PromptReader::PromptReader(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
                            const PromptTask& task, ReadingOptions options)
     : model_(model),
@@ -249,8 +262,12 @@ TokenSpan PromptReader::read_in(const TokenizedPrompt& prompt, std::size_t demon
       return {column, column + 1};
     case ReadingPosition::kLabel:
       return {label, label + 1};
-    case ReadingPosition::kMean:
-      return {std::min(prompt.demonstrations[demonstration].begin, column), column + 1};
+    case ReadingPosition::kMean: {
+      // of the prompt's first token, where attention rests that has nothing to look at, the state is ten times longer
+      // than any other and the same for every text
+      const auto begin = std::max<std::int64_t>(prompt.demonstrations[demonstration].begin, 1);
+      return {std::min(begin, column), column + 1};
+    }
   }
   throw InvalidArgument("unknown ReadingPosition");
 }
@@ -296,13 +313,7 @@ void PromptReader::run(Trunk& trunk) const {
                             .states_at = places(places_in(trunk.read)),
                             .keep = true};
   if (options_.surprisal) {
-    Tokens before;
-    for (const auto& output : trunk.outputs) {
-      for (auto t = output.begin; t < output.end; ++t) {
-        before.push_back(t - 1);
-      }
-    }
-    continuation.predict_at = places(before);
+    continuation.predict_at = places(before_outputs(trunk.outputs));
   }
   auto pass = model_.go_on(theta_, continuation);
   trunk.cache = std::move(pass.cache);
@@ -341,6 +352,17 @@ at::Tensor PromptReader::surprisal(const Trunk& trunk, const at::Tensor& logits)
     row += length;
   }
   return out;
+}
+
+/// What stands first has nothing before it that shows the task, so the first half is read behind the second as well.
+void PromptReader::read_first_half_again(at::Tensor& surprisals) const {
+  const auto n = surprisals.size(0), half = n / 2;
+  auto order = all_of(static_cast<std::size_t>(n));
+  std::rotate(order.begin(), order.begin() + half, order.end());
+  const auto turned = lay_out(order);
+  const auto pass = model_.go_on(
+      theta_, {.tokens = places(turned.tokens).unsqueeze(0), .predict_at = places(before_outputs(turned.outputs))});
+  surprisals.narrow(0, 0, half).copy_(surprisal(turned, pass.logits).narrow(0, n - half, half));
 }
 
 PromptReader::Tails PromptReader::tails(const Trunk& trunk, const Answers& answers, bool states) const {
@@ -475,6 +497,9 @@ PromptReading PromptReader::read() {
   whole_ = lay_out(all_of(task_.demonstrations.size()));
   check_length(whole_, answers);
   run(whole_);
+  if (options_.surprisal && task_.demonstrations.size() > 1) {
+    read_first_half_again(whole_.surprisal);
+  }
   const auto found = tails(whole_, answers, true);
   predict(out, found);
   out.prompt_tokens = static_cast<std::int64_t>(whole_.tokens.size());
@@ -492,7 +517,8 @@ void PromptReader::predict(PromptReading& out, const Tails& found) {
     out.log_probabilities = at::empty({static_cast<std::int64_t>(q), static_cast<std::int64_t>(classes)}, at::kDouble);
   }
   out.explained_log_probability = at::full({static_cast<std::int64_t>(q)}, kUnknown, at::kDouble);
-  bool again = false;  // whether a prediction is explained whose log-probability is not yet known
+  out.predicted_log_probability = out.explained_log_probability.clone();
+  bool again = false;  // whether a prediction's log-probability is not yet known
   for (std::size_t j = 0; j < q; ++j) {
     const auto& answers = found.log_probabilities[j];
     if (out.closed) {
@@ -502,19 +528,34 @@ void PromptReader::predict(PromptReading& out, const Tails& found) {
         out.log_probabilities[static_cast<std::int64_t>(j)][static_cast<std::int64_t>(c)] = answers[c];
       }
     }
-    double known = answers.back();
-    if (!task_.queries[j].output) {
+    const auto row = static_cast<std::int64_t>(j);
+    const bool given = task_.queries[j].output.has_value();
+    if (!given) {
       out.explained[j] = out.predictions[j];
-      again = again || !out.closed;
-      known = out.closed ? *std::max_element(answers.begin(), answers.end() - 1) : kUnknown;
     }
-    out.explained_log_probability[static_cast<std::int64_t>(j)] = known;
+    if (out.closed) {
+      out.predicted_log_probability[row] = *std::max_element(answers.begin(), answers.end() - 1);
+    } else if (given && out.explained[j] == out.predictions[j]) {
+      out.predicted_log_probability[row] = answers.back();
+    } else {
+      again = again || !out.predictions[j].empty();
+    }
+    out.explained_log_probability[row] =
+        given ? at::scalar_tensor(answers.back(), at::kDouble) : out.predicted_log_probability[row];
   }
   if (again) {
-    const auto second = tails(whole_, answers_of(out), false);
+    Answers written(q);
     for (std::size_t j = 0; j < q; ++j) {
-      out.explained_log_probability[static_cast<std::int64_t>(j)] =
-          out.explained[j].empty() ? kUnknown : second.log_probabilities[j].back();
+      written[j].push_back(out.predictions[j].empty() ? Tokens{}
+                                                      : writer_.answer(task_.queries[j], out.predictions[j]));
+    }
+    const auto second = tails(whole_, written, false);
+    for (std::size_t j = 0; j < q; ++j) {
+      const auto row = static_cast<std::int64_t>(j);
+      out.predicted_log_probability[row] = out.predictions[j].empty() ? kUnknown : second.log_probabilities[j].back();
+      if (!task_.queries[j].output) {
+        out.explained_log_probability[row] = out.predicted_log_probability[row];
+      }
     }
   }
 }
@@ -556,10 +597,13 @@ void PromptReader::check_length(const Trunk& trunk, const Answers& answers) cons
     }
     const auto tokens = trunk.prompts[j].size() + longest;
     if (static_cast<std::int64_t>(tokens) > model_.context()) {
+      const auto room = model_.context() - (static_cast<std::int64_t>(tokens) - trunk.queries[j]);
+      const auto fit = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
+                                     [&](const TokenSpan& span) { return span.end < room; });
       throw DataError(
           fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
-                      "context of {}: take fewer or shorter demonstrations",
-                      task_.name, j, tokens, model_.context()));
+                      "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
+                      task_.name, j, tokens, model_.context(), fit, trunk.demonstrations.size()));
     }
   }
 }

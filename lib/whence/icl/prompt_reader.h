@@ -19,7 +19,7 @@ namespace whence {
 enum class ReadingPosition {
   kColumn,  ///< The last token before the output, where it is about to be predicted.
   kLabel,   ///< The output's first token.
-  kMean,    ///< The mean over all its tokens before the output.
+  kMean,    ///< The mean over all its tokens before the output, but for the prompt's first.
 };
 /// "column", "label" or "mean". Throws InvalidArgument with the known words.
 ReadingPosition parse_reading_position(std::string_view word);
@@ -38,8 +38,10 @@ struct ReadingOptions {
   std::vector<std::int64_t> layers;  ///< 0 is the embeddings, k the residual stream after block k.
   ReadingPosition position = ReadingPosition::kColumn;
   TargetView targets = TargetView::kAuto;
-  bool attention = false;        ///< Fill IclTask::attention.
-  bool surprisal = false;        ///< Fill IclTask::surprisal.
+  bool attention = false;  ///< Fill IclTask::attention.
+  /// Fill IclTask::surprisal, each output being read after at least half of the other demonstrations: one more pass
+  /// over them, in another order.
+  bool surprisal = false;
   std::int64_t batch_size = 64;  ///< Most queries in one pass.
 };
 
@@ -57,9 +59,13 @@ struct PromptReading {
   std::vector<std::string> explained;
   at::Tensor log_probabilities;          ///< [q, C] float64, of each output as the answer; undefined unless closed.
   at::Tensor explained_log_probability;  ///< [q] float64, the sum over the tokens of `explained`.
+  at::Tensor predicted_log_probability;  ///< [q] float64, of `predictions`; NaN for an empty one.
   std::int64_t prompt_tokens = 0;        ///< Of the demonstrations.
   std::int64_t longest_query = 0;        ///< Tokens of the longest query.
 };
+
+/// PromptReading::closed, which no model is needed for.
+bool is_closed(const PromptTask& task);
 
 /// What leaving a demonstration out does to the model's own answers, by running it again. Positive: it helped.
 struct Removals {
@@ -121,6 +127,7 @@ class PromptReader {
   void run(Trunk& trunk) const;
   /// Leaves the states out, and takes over the keys and values of what it has in common with a trunk that was run.
   void run_from(Trunk& trunk, const Trunk& known) const;
+  void read_first_half_again(at::Tensor& surprisals) const;
   /// [n]: of each output, from the logits at all its tokens' predecessors.
   static at::Tensor surprisal(const Trunk& trunk, const at::Tensor& logits);
   /// Runs what follows the trunk in every prompt, with each of its answers as a branch.

@@ -72,6 +72,10 @@ Smoother primal_smoother(const at::Tensor& features, double lambda) {
 
 }  // namespace
 
+RidgeOptions suspecting_ridge_options() { return {.lambda = 5, .kernel = "cosine:center"}; }
+
+RidgeOptions detail_ridge_options() { return {.lambda = 1, .regulariser = true, .kernel = "dot"}; }
+
 RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& targets, const RidgeOptions& options)
     : targets_(targets) {
   const at::NoGradGuard no_gradient;
@@ -89,7 +93,8 @@ RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& targets, 
   influence_ = fit.influence;
   remainders_ = fit.remainders;
   leverages_ = 1 - remainders_;
-  residuals_ = fit.rest(targets_);
+  rest_ = fit.rest;
+  residuals_ = rest_(targets_);
   self_ = (1 - self_fit.remainders) * row_products(residuals_, residuals_);
   if (options.regulariser) {  // g_i = -m_i' r_i + (self_lambda / lambda) M' R
     const double ratio = self_lambda / options.lambda;
@@ -97,6 +102,11 @@ RidgeView::RidgeView(Form form, const at::Tensor& x, const at::Tensor& targets, 
     self_ += ratio * ratio * cross.sum() - 2 * ratio * cross;
     own_terms_ = row_products(residuals_, smoothed(fit));
   }
+}
+
+at::Tensor RidgeView::foretold(const at::Tensor& targets) const {
+  const at::NoGradGuard no_gradient;
+  return targets - rest_(targets) / remainders_.unsqueeze(1);
 }
 
 IclScores RidgeView::score(const at::Tensor& queries, const at::Tensor& targets) const {
@@ -118,59 +128,84 @@ IclScores RidgeView::score(const at::Tensor& queries, const at::Tensor& targets)
 
 namespace {
 
-/// visit(scores) for every layer in turn.
-void for_each_layer(const IclTask& task, const RidgeOptions& options,
-                    const std::function<void(const IclScores& scores)>& visit) {
-  const at::NoGradGuard no_gradient;
-  const detail::Layers layers(task, options);
-  const auto n = task.demonstrations(), q = task.queries();
-  const auto targets = detail::targets_of(task), query_targets = detail::query_targets_of(task);
-  for (std::int64_t index = 0; index < layers.count(); ++index) {
-    const auto layer = layers.fit(index);
-    const auto& [kernel, features] = layer;
-    const bool dual = kernel.between || n < features.size(1);
-    const RidgeView view(dual ? RidgeView::Form::kDual : RidgeView::Form::kPrimal,
-                         dual ? kernel(features, features) : features, targets, options);
-    const auto empty = [&](std::int64_t columns) { return at::empty({q, columns}, at::kDouble); };
-    const IclScores scores{empty(n), view.self(), empty(n), empty(targets.size(1))};
-    in_chunks(
-        q, 8 * (2 * task.states.size(2) + features.size(1) + 6 * n), [&](std::int64_t begin, std::int64_t length) {
-          const auto rows = layers.query_features(index, layer, begin, length);
-          const auto part = view.score(dual ? kernel(rows, features) : rows, query_targets.narrow(0, begin, length));
-          scores.test.narrow(0, begin, length).copy_(part.test);
-          scores.leave_one_out.narrow(0, begin, length).copy_(part.leave_one_out);
-          scores.prediction.narrow(0, begin, length).copy_(part.prediction);
-        });
-    visit(scores);
-  }
+/// One layer, with what tells its view of queries.
+struct ViewedLayer {
+  detail::Layers::Layer layer;
+  bool dual;
+  RidgeView view;
+};
+
+ViewedLayer view_of(const detail::Layers& layers, std::int64_t index, const at::Tensor& targets,
+                    const RidgeOptions& options) {
+  auto layer = layers.fit(index);
+  const auto& [kernel, features] = layer;
+  const bool dual = kernel.between || targets.size(0) < features.size(1);
+  RidgeView view(dual ? RidgeView::Form::kDual : RidgeView::Form::kPrimal, dual ? kernel(features, features) : features,
+                 targets, options);
+  return {std::move(layer), dual, std::move(view)};
 }
 
 }  // namespace
 
 std::vector<IclScores> ridge_scores_by_layer(const IclTask& task, const RidgeOptions& options) {
-  std::vector<IclScores> layers;
-  for_each_layer(task, options, [&](const IclScores& scores) { layers.push_back(scores); });
-  return layers;
+  const at::NoGradGuard no_gradient;
+  const detail::Layers layers(task, options);
+  const auto n = task.demonstrations(), q = task.queries();
+  const auto targets = detail::targets_of(task), query_targets = detail::query_targets_of(task);
+  std::vector<IclScores> out;
+  for (std::int64_t index = 0; index < layers.count(); ++index) {
+    const auto viewed = view_of(layers, index, targets, options);
+    const auto& view = viewed.view;
+    const auto empty = [&](std::int64_t columns) { return at::empty({q, columns}, at::kDouble); };
+    const IclScores scores{.test = empty(n),
+                           .self = view.self(),
+                           .leave_one_out = empty(n),
+                           .prediction = empty(targets.size(1)),
+                           .foretold = view.foretold(targets)};
+    in_chunks(q, 8 * (2 * task.states.size(2) + viewed.layer.features.size(1) + 6 * n),
+              [&](std::int64_t begin, std::int64_t length) {
+                const auto rows = layers.query_features(index, viewed.layer, begin, length);
+                const auto part = view.score(viewed.dual ? viewed.layer.kernel(rows, viewed.layer.features) : rows,
+                                             query_targets.narrow(0, begin, length));
+                scores.test.narrow(0, begin, length).copy_(part.test);
+                scores.leave_one_out.narrow(0, begin, length).copy_(part.leave_one_out);
+                scores.prediction.narrow(0, begin, length).copy_(part.prediction);
+              });
+    out.push_back(scores);
+  }
+  return out;
+}
+
+IclScores sum_of_layers(const std::vector<IclScores>& layers) {
+  auto total = layers.front();
+  for (std::size_t l = 1; l < layers.size(); ++l) {
+    total = {.test = total.test + layers[l].test,
+             .self = total.self + layers[l].self,
+             .leave_one_out = total.leave_one_out + layers[l].leave_one_out,
+             .prediction = total.prediction + layers[l].prediction,
+             .foretold = total.foretold + layers[l].foretold};
+  }
+  return total;
+}
+
+IclScores ridge_scores(const IclTask& task, const RidgeOptions& options) {
+  return sum_of_layers(ridge_scores_by_layer(task, options));
+}
+
+at::Tensor foretold(const IclTask& task, const RidgeOptions& options, const at::Tensor& targets) {
+  const at::NoGradGuard no_gradient;
+  const detail::Layers layers(task, options);
+  const auto own = detail::targets_of(task);
+  auto total = at::zeros_like(targets);
+  for (std::int64_t index = 0; index < layers.count(); ++index) {
+    total += view_of(layers, index, own, options).view.foretold(targets);
+  }
+  return total;
 }
 
 double ridge_loss(const IclTask& task, const IclScores& layer) {
   const at::NoGradGuard no_gradient;
   return (layer.prediction - detail::query_targets_of(task)).square().sum(1).nanmean().item<double>() / 2;
-}
-
-IclScores ridge_scores(const IclTask& task, const RidgeOptions& options) {
-  IclScores total;
-  for_each_layer(task, options, [&](const IclScores& layer) {
-    if (!total.self.defined()) {
-      total = layer;
-      return;
-    }
-    total.test += layer.test;
-    total.self = total.self + layer.self;
-    total.leave_one_out += layer.leave_one_out;
-    total.prediction += layer.prediction;
-  });
-  return total;
 }
 
 }  // namespace whence
