@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "result.h"
+#include "solves_text.h"
 
 namespace whence::cli {
 namespace {
@@ -104,11 +105,8 @@ void print_evidence(const nlohmann::ordered_json& run) {
     }
     if (stage.contains("solves")) {
       const auto& first = stage.at("solves").at(0);
-      const double worst = stage.at("largest-relative-residual").get<double>();
-      fmt::print("; {} {}, {}, {:.0f} products, damping {:.3g}", stage.at("solves").size(),
-                 stage.at("approximate-solves").get<int>() > 0 ? "approximate solves" : "solves",
-                 worst >= 0 ? fmt::format("largest relative residual {:.1e}", worst) : "residual not measured",
-                 stage.at("products").get<double>(), stage.at("damping").get<double>());
+      fmt::print("; {}, {:.0f} products, damping {:.3g}", solves_text(stage), stage.at("products").get<double>(),
+                 stage.at("damping").get<double>());
       if (stage.contains("smallest-ritz-value")) {
         fmt::print(", Ritz values {:.2g} to {:.2g}", stage.at("smallest-ritz-value").get<double>(),
                    stage.at("largest-ritz-value").get<double>());

@@ -6,6 +6,7 @@
 #include "report_cards.h"
 #include "result.h"
 #include "run_record.h"
+#include "solves_text.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -50,11 +51,11 @@ std::vector<Fact> evidence(const Json& run) {
     }
     if (stage.contains("solves")) {
       const auto unconverged = stage["unconverged-solves"].get<std::int64_t>();
-      out.push_back(fact("solves at " + name,
-                         fmt::format("{} of {} converged, largest relative residual {:.1e}",
-                                     stage["solves"].size() - static_cast<std::size_t>(unconverged),
-                                     stage["solves"].size(), stage["largest-relative-residual"].get<double>()),
-                         unconverged == 0));
+      if (stage["approximate-solves"].get<std::int64_t>() > 0) {  // by choice: neither good nor bad
+        out.push_back({"solves at " + name, solves_text(stage)});
+      } else {
+        out.push_back(fact("solves at " + name, solves_text(stage), unconverged == 0));
+      }
     }
     if (stage.contains("damping")) {
       out.push_back({"damping at " + name, fmt::format("{:.3g}", stage["damping"].get<double>())});

@@ -8,6 +8,7 @@
 
 #include "whence/core/files.h"
 #include "whence/core/parallel.h"
+#include "whence/data/coarse_inputs.h"
 #include "whence/models/checkpoint.h"
 
 namespace whence::cli {
@@ -18,6 +19,7 @@ RunRecord::RunRecord(const CommandLine& line, const Pipeline& pipeline) : RunRec
 }
 
 RunRecord::RunRecord(const CommandLine& line, std::uint64_t seed) {
+  progress_ = terminal_progress(line.flag("quiet"));
   json_["command"] = line.command();
   json_["arguments"] = line.arguments();
   json_["options"] = nlohmann::ordered_json::object();
@@ -48,6 +50,11 @@ void RunRecord::phase(const std::string& name) {
   }
   phase_ = name;
   phase_begin_ = now;
+  if (name.empty()) {
+    end_progress();
+  } else {
+    report(progress_, {name, 0, 0, ""});
+  }
 }
 
 void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
@@ -70,6 +77,7 @@ void RunRecord::add_inputs(const std::vector<fs::path>& files) {
   for (const auto& file : files) {
     const auto name = fs::absolute(file).lexically_normal().string();
     if (!json_["inputs"].contains(name)) {
+      report(progress_, {"read " + file.filename().string(), 0, 0, ""});
       json_["inputs"][name] = digest(file);
     }
   }
@@ -160,12 +168,22 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
   return out;
 }
 
+std::string coarse_inputs_text(const Stage& stage) {
+  const auto dtype = stage.theta.front().scalar_type();
+  const auto& data = stage.objective.data();
+  const auto text = coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype);
+  return text.empty() ? text : fmt::format("stage {}: {}", stage.name, text);
+}
+
 void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
                            const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
     told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
+    if (const auto text = coarse_inputs_text(stage); !text.empty()) {
+      warning(text);
+    }
     if (stationarity.empty()) {
       continue;
     }
@@ -217,10 +235,12 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     auto list = nlohmann::ordered_json::array();
     std::int64_t unconverged = 0, approximate = 0;
     double worst = -1, smallest = NAN, largest = NAN;
+    const auto& told_of = summaries.front().residual_of;  // of the exact matrix, where any was measured of it
     for (const auto& summary : summaries) {
       nlohmann::ordered_json solve{{"termination", to_string(summary.termination)},
                                    {"iterations", summary.iterations},
                                    {"relative-residual", summary.relative_residual},
+                                   {"residual-of", summary.residual_of},
                                    {"products", summary.products},
                                    {"seconds", summary.seconds}};
       if (!std::isnan(summary.smallest_ritz)) {
@@ -229,7 +249,9 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
       }
       solve["message"] = summary.message;
       list.push_back(std::move(solve));
-      worst = std::max(worst, summary.relative_residual);
+      if (summary.residual_of == told_of) {
+        worst = std::max(worst, summary.relative_residual);
+      }
       smallest = std::fmin(smallest, summary.smallest_ritz);
       largest = std::fmax(largest, summary.largest_ritz);
       approximate += summary.termination == Termination::kApproximate ? 1 : 0;
@@ -238,6 +260,7 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     }
     auto& told = json_["stages"][stage];
     told["largest-relative-residual"] = worst;
+    told["residual-of"] = told_of;
     told["unconverged-solves"] = unconverged;
     told["approximate-solves"] = approximate;
     if (!std::isnan(smallest)) {

@@ -21,7 +21,7 @@ class RunRecord {
   void warning(const std::string& message);
   /// The same for what has been told already.
   void told_warning(const std::string& message);
-  /// Times what happens until the next phase.
+  /// Times what happens until the next phase, and says that it is at work.
   void phase(const std::string& name);
   /// Digests of `files`, once each.
   void add_inputs(const std::vector<std::filesystem::path>& files);
@@ -50,6 +50,7 @@ class RunRecord {
 
  private:
   nlohmann::ordered_json json_;
+  Progress progress_;
   std::string phase_;
   std::chrono::steady_clock::time_point phase_begin_ = std::chrono::steady_clock::now();
   bool strict_ = false;
@@ -61,5 +62,7 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
 
 /// `remedy` is what to type.
 std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
+/// What data/coarse_inputs.h says of a stage's data in the dtype that it is computed in; empty where that is fine.
+std::string coarse_inputs_text(const Stage& stage);
 
 }  // namespace whence::cli

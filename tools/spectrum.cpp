@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "result.h"
@@ -43,6 +44,8 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
       estimate_spectrum(*a, line.get<std::int64_t>("probes"), line.get<std::int64_t>("steps"),
                         Random(pipeline.seed()).stream("spectrum"), terminal_progress(line.flag("quiet")));
   end_progress();
+  // a negative eigenvalue of this size is rounding
+  const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
   Json out{{"kind", "spectrum"},
            {"stage", stage.name},
            {"curvature", resolved_spec<Curvature>(line.text("curvature"))},
@@ -57,13 +60,14 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
            {"mean", spectrum.mean},
            {"mean-error", spectrum.mean_error},
            {"trace", spectrum.trace},
-           {"negative", spectrum.fraction_below(0)}};
+           {"rounding", rounding},
+           {"negative", spectrum.fraction_below(-rounding)}};
   for (const double share : {1e-4, 1e-3, 1e-2, 1e-1}) {
     out["below-largest-times"][fmt::format("{:g}", share)] = spectrum.fraction_below(share * spectrum.largest);
   }
   out["nodes"] = spectrum.nodes;
   out["weights"] = spectrum.weights;
-  if (spectrum.smallest < 0) {
+  if (spectrum.smallest < -rounding) {
     out["remedy"] = fmt::format(
         "indefinite: a damped inverse needs --damping > {:.3g}; or --curvature gauss-newton, or --inversion filtered, "
         "or training to a minimum",

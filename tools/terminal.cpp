@@ -4,7 +4,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include "cli.h"
 #include "whence/core/error.h"
@@ -16,7 +18,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t signal_received = 0;
-bool bar_open = false;
 
 std::string duration_text(double seconds) {
   const auto whole = static_cast<std::int64_t>(seconds + 0.5);
@@ -25,58 +26,103 @@ std::string duration_text(double seconds) {
                         : fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
 }
 
-/// One line of progress at a time, a few times a second on a terminal, every ten seconds elsewhere.
+/// One line of progress at a time: a few times a second on a terminal, every four seconds elsewhere, and none in a
+/// shorter run. Where work is silent for longer, the last line comes again with the time that has passed, by a thread
+/// of its own.
 class Display {
  public:
   void show(const ProgressEvent& event) {
+    const std::lock_guard lock(mutex_);
     const auto now = Clock::now();
-    const bool fresh = event.phase != phase_;
-    if (fresh) {
-      end_progress();
-      phase_ = event.phase;
+    if (event.phase != event_.phase || !active_) {
+      end_line();
       begun_ = now;
       done_at_begin_ = event.done;
     }
-    const auto period = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
-    const bool finished = event.total > 0 && event.done >= event.total;
-    if (now - shown_ < period && !(finished && terminal_)) {
-      return;
+    if (!ticker_.joinable()) {
+      ticker_ = std::jthread([this](const std::stop_token& stop) { tick(stop); });
     }
+    event_ = event;
+    active_ = true;
+    const bool finished = event.total > 0 && event.done >= event.total;
+    if (now - shown_ >= (terminal_ ? std::chrono::milliseconds(100) : kSilence) || (finished && terminal_)) {
+      print(now, false);
+    }
+  }
+
+  void end() {
+    const std::lock_guard lock(mutex_);
+    active_ = false;
+    end_line();
+  }
+
+ private:
+  void tick(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      const std::lock_guard lock(mutex_);
+      const auto now = Clock::now();
+      if (active_ && now - shown_ >= (terminal_ ? std::chrono::milliseconds(1000) : kSilence)) {
+        print(now, true);
+      }
+    }
+  }
+
+  void print(Clock::time_point now, bool again) {
     shown_ = now;
-    const auto line = text(event, std::chrono::duration<double>(now - begun_).count());
+    const double elapsed = std::chrono::duration<double>(now - begun_).count();
+    auto line = text(elapsed);
+    if (again && elapsed >= 1) {
+      line += fmt::format(", {} so far", duration_text(elapsed));
+    }
     if (terminal_) {
       std::fprintf(stderr, "\r\033[K%s", line.c_str());
       std::fflush(stderr);
-      bar_open = true;
+      open_ = true;
     } else {
       std::fprintf(stderr, "%s\n", line.c_str());
     }
   }
 
- private:
-  std::string text(const ProgressEvent& event, double elapsed) const {
-    std::string line = event.phase;
-    const auto steps = static_cast<double>(event.done - done_at_begin_);
-    if (event.total > 0) {
-      if (terminal_) {
-        constexpr std::int64_t kWidth = 24;
-        const auto filled = std::min(kWidth, kWidth * event.done / event.total);
-        line += fmt::format(" [{:-<{}}]", std::string(static_cast<std::size_t>(filled), '#'), kWidth);
-      }
-      line += fmt::format(" {}/{}", event.done, event.total);
-      if (steps > 0 && elapsed > 0.5) {
-        line += fmt::format(", {:.3g}/s, at most {} left", steps / elapsed,
-                            duration_text(elapsed / steps * static_cast<double>(event.total - event.done)));
-      }
+  void end_line() {
+    if (open_) {
+      std::fprintf(stderr, "\n");
+      open_ = false;
     }
-    return event.detail.empty() ? line : line + ", " + event.detail;
   }
 
+  std::string text(double elapsed) const {
+    std::string line = event_.phase;
+    const auto steps = static_cast<double>(event_.done - done_at_begin_);
+    if (event_.total > 0) {
+      if (terminal_) {
+        constexpr std::int64_t kWidth = 24;
+        const auto filled = std::min(kWidth, kWidth * event_.done / event_.total);
+        line += fmt::format(" [{:-<{}}]", std::string(static_cast<std::size_t>(filled), '#'), kWidth);
+      }
+      line += fmt::format(" {}/{}", event_.done, event_.total);
+      if (steps > 0 && elapsed > 0.5) {
+        line += fmt::format(", {:.3g}/s, at most {} left", steps / elapsed,
+                            duration_text(elapsed / steps * static_cast<double>(event_.total - event_.done)));
+      }
+    }
+    return event_.detail.empty() ? line : line + ", " + event_.detail;
+  }
+
+  static constexpr std::chrono::milliseconds kSilence{4000};
   const bool terminal_ = isatty(STDERR_FILENO) == 1;
-  std::string phase_;
-  Clock::time_point begun_{}, shown_{};
+  std::mutex mutex_;
+  ProgressEvent event_;
+  Clock::time_point begun_ = Clock::now(), shown_ = begun_;
   std::int64_t done_at_begin_ = 0;
+  bool active_ = false, open_ = false;
+  std::jthread ticker_;  // last: it ends before what it uses
 };
+
+Display& display() {
+  static Display one;
+  return one;
+}
 
 void throw_if_signalled() {
   if (signal_received != 0) {
@@ -96,18 +142,13 @@ void install_signal_handlers() {
 
 int received_signal() { return signal_received; }
 
-void end_progress() {
-  if (bar_open) {
-    std::fprintf(stderr, "\n");
-    bar_open = false;
-  }
-}
+void end_progress() { display().end(); }
 
 Progress terminal_progress(bool quiet) {
-  return [quiet, display = std::make_shared<Display>()](const ProgressEvent& event) {
+  return [quiet](const ProgressEvent& event) {
     throw_if_signalled();
     if (!quiet) {
-      display->show(event);
+      display().show(event);
     }
   };
 }

@@ -20,7 +20,7 @@ bool is_exact(std::string_view solver, double smallest_eigenvalue, const Filter&
          (solver != "nystroem" || (smallest_eigenvalue >= 0 && !singular_outside));
 }
 
-bool has_tolerance(std::string_view solver) { return solver != "direct" && solver != "identity"; }
+bool has_tolerance(std::string_view solver) { return solver != "identity"; }
 
 }  // namespace
 

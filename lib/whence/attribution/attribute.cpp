@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <sstream>
 
 #include "whence/core/tensors.h"
 
@@ -34,6 +35,13 @@ ParameterSet pack(const std::vector<Directions>& directions, const std::vector<s
       row[6] = summaries[i].largest_ritz;
     }
     out.add(fmt::format("summaries.{}", k), table);
+    std::string texts;
+    for (const auto& summary : summaries) {
+      texts += summary.residual_of + '\n' + summary.message + '\n';
+    }
+    auto bytes = at::empty({static_cast<std::int64_t>(texts.size())}, at::kByte);
+    std::copy(texts.begin(), texts.end(), bytes.data_ptr<std::uint8_t>());
+    out.add(fmt::format("texts.{}", k), bytes);
   }
   return out;
 }
@@ -45,6 +53,9 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
   }
   for (auto k = stages.front(); k < count; ++k) {
     const auto table = kept.at(fmt::format("summaries.{}", k)).contiguous();
+    const auto bytes = kept.at(fmt::format("texts.{}", k)).contiguous();
+    std::istringstream texts(
+        std::string(bytes.const_data_ptr<std::uint8_t>(), bytes.const_data_ptr<std::uint8_t>() + bytes.numel()));
     for (std::int64_t i = 0; i < table.size(0); ++i) {
       const auto* row = table.const_data_ptr<double>() + kSummaryColumns * i;
       SolverSummary summary;
@@ -55,7 +66,9 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
       summary.products = row[4];
       summary.smallest_ritz = row[5];
       summary.largest_ritz = row[6];
-      summary.message = fmt::format("{} in an earlier run", to_string(summary.termination));
+      std::getline(texts, summary.residual_of);
+      std::getline(texts, summary.message);
+      summary.message += " in an earlier run";
       out[k].summaries.push_back(std::move(summary));
     }
   }

@@ -19,6 +19,7 @@ class InfluenceSource : public detail::GradientSource {
   void make_ready(const std::vector<std::size_t>& stages) override { adjoint_.prepare(stages.front()); }
   std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                      const Progress& progress) override {
+    const ProgressScope scope(progress, {"differentiate the measurement", 0, 0, ""});
     const auto gradients =
         measurement_gradients(queries.measurement, chain_.back(), queries.data, queries.begin, queries.end);
     check_finite(gradients, "a measurement's gradient");

@@ -9,6 +9,7 @@
 
 #include "whence/attribution/detail/feature_source.h"
 #include "whence/attribution/detail/gradient_source.h"
+#include "whence/core/chunks.h"
 #include "whence/models/per_sample.h"
 
 namespace whence {
@@ -202,6 +203,9 @@ class LograSource : public detail::FeatureSource {
       if (layer.bias) {
         inputs = at::cat({inputs, at::ones({inputs.size(0), inputs.size(1), 1}, inputs.options())}, 2);
       }
+      if (entry.rows.places.defined()) {  // what stands past a text's end is no input
+        inputs = inputs * entry.rows.places.ge(0).to(inputs.scalar_type()).unsqueeze(2);
+      }
       out.push_back({entry.weight, inputs, signal});
     }
     return out;
@@ -229,10 +233,17 @@ class LograSource : public detail::FeatureSource {
       const auto uses = see(at, batch, layers,
                             [&](const at::Tensor& output) { return at.objective.loss().per_example(output, batch); });
       for (const auto& use : uses) {
-        const auto in = use.inputs.flatten(0, 1).to(at::kDouble), out = use.signals.flatten(0, 1).to(at::kDouble);
         auto& [of_inputs, of_signals] = moments[use.layer];
-        of_inputs = of_inputs.defined() ? of_inputs.addmm_(in.t(), in) : in.t().mm(in);
-        of_signals = of_signals.defined() ? of_signals.addmm_(out.t(), out) : out.t().mm(out);
+        const auto wide = use.inputs.options().dtype(at::kDouble);
+        of_inputs = of_inputs.defined() ? of_inputs : at::zeros({use.inputs.size(2), use.inputs.size(2)}, wide);
+        of_signals = of_signals.defined() ? of_signals : at::zeros({use.signals.size(2), use.signals.size(2)}, wide);
+        const auto bytes = 8 * use.inputs.size(1) * (use.inputs.size(2) + use.signals.size(2));
+        in_chunks(use.inputs.size(0), bytes, [&](std::int64_t begin, std::int64_t count) {
+          const auto in = use.inputs.narrow(0, begin, count).flatten(0, 1).to(at::kDouble);
+          const auto out = use.signals.narrow(0, begin, count).flatten(0, 1).to(at::kDouble);
+          of_inputs.addmm_(in.t(), in);
+          of_signals.addmm_(out.t(), out);
+        });
       }
     });
     const auto largest = [](const at::Tensor& moment, const at::Tensor& like) {

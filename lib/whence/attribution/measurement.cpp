@@ -90,7 +90,7 @@ at::Tensor measurement_gradients(Measurement measurement, const Stage& last, con
   const auto point = leaves(merged.values());
   TensorList rows;
   for (auto i = begin; i < end; ++i) {
-    check_interruption();
+    check_interruption(i - begin, end - begin);
     const auto batch = queries.batch(i, i + 1);
     const auto output = last.objective.model().output(merged.with(point), batch);
     rows.push_back(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point)));

@@ -135,19 +135,26 @@ class TrakSource : public detail::FeatureSource {
     const auto merged = last.objective.merge(last.theta, last.parent);
     const MeasuredLoss measured(queries.measurement, last.objective.loss());
     const auto rows = projection(stage);
-    auto out = at::empty({queries.size(), rows.dimension()}, merged.values().front().options());
+    auto& held = held_[stage];
+    if (held.query_ids.is_same(queries.data.ids()) && held.measurement == queries.measurement) {
+      return held.of_queries.narrow(0, queries.begin, queries.size());
+    }
+    held.query_ids = queries.data.ids();
+    held.measurement = queries.measurement;
+    // of all queries at once: drawing the projection takes longer than using it
+    held.of_queries = at::empty({queries.data.size(), rows.dimension()}, merged.values().front().options());
     for (std::int64_t begin = 0; begin < rows.dimension(); begin += rows.rows_at_once()) {
       const auto count = std::min(rows.rows_at_once(), rows.dimension() - begin);
       const auto directions = rows.rows(begin, count);
       const auto step = last.objective.batch_size();
-      for (auto q = queries.begin; q < queries.end; q += step) {
-        const auto batch = queries.data.batch(q, std::min(queries.end, q + step));
-        out.narrow(0, q - queries.begin, batch.size())
+      for (std::int64_t q = 0; q < queries.data.size(); q += step) {
+        const auto batch = queries.data.batch(q, std::min(queries.data.size(), q + step));
+        held.of_queries.narrow(0, q, batch.size())
             .narrow(1, begin, count)
             .copy_(per_sample_products(last.objective.model(), measured, merged, batch, directions).t());
       }
     }
-    return out;
+    return held.of_queries.narrow(0, queries.begin, queries.size());
   }
 
   at::Tensor example_features(std::size_t stage, const Batch& batch) override {
@@ -157,8 +164,11 @@ class TrakSource : public detail::FeatureSource {
 
  private:
   struct Held {
-    at::Tensor features;  ///< phi of every example: [N, dimension].
-    at::Tensor slopes;    ///< 1 - p: [N, 1].
+    at::Tensor features;    ///< phi of every example: [N, dimension].
+    at::Tensor slopes;      ///< 1 - p: [N, 1].
+    at::Tensor of_queries;  ///< The measurement's features of every query: [Q, dimension].
+    at::Tensor query_ids;   ///< Whose they are.
+    Measurement measurement = Measurement::kLoss;
   };
 
   ParameterSet shared(std::size_t stage) const {

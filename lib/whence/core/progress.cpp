@@ -1,5 +1,9 @@
 #include "whence/core/progress.h"
 
+#include <fmt/format.h>
+
+#include <utility>
+
 namespace whence {
 namespace {
 
@@ -8,14 +12,57 @@ std::function<void()>& interruption_check() {
   return check;
 }
 
+thread_local ProgressScope* innermost = nullptr;
+
+constexpr std::chrono::seconds kSilence(1);
+
 }  // namespace
+
+ProgressScope::ProgressScope(const Progress& progress, ProgressEvent event)
+    : progress_(&progress), event_(std::move(event)), outer_(innermost) {
+  say(event_);
+  innermost = this;
+}
+
+ProgressScope::ProgressScope(const std::string& what, std::int64_t total) : outer_(innermost) {
+  if (outer_ != nullptr && outer_->progress_ != nullptr) {
+    progress_ = outer_->progress_;
+    event_ = {fmt::format("{}, {}", outer_->event_.phase, what), 0, total, ""};
+    say(event_);
+  }
+  innermost = this;
+}
+
+ProgressScope::~ProgressScope() { innermost = outer_; }
+
+void ProgressScope::at(std::int64_t done, std::string detail) {
+  event_.done = done;
+  event_.detail = std::move(detail);
+  say(event_);
+}
+
+void ProgressScope::say(const ProgressEvent& event) {
+  if (progress_ != nullptr) {
+    said_ = std::chrono::steady_clock::now();
+    report(*progress_, event);
+  }
+}
 
 void set_interruption_check(std::function<void()> check) { interruption_check() = std::move(check); }
 
-void check_interruption() {
+void check_interruption(std::int64_t done, std::int64_t total) {
   if (const auto& check = interruption_check()) {
     check();
   }
+  auto* scope = innermost;
+  if (scope == nullptr || std::chrono::steady_clock::now() - scope->said_ < kSilence) {
+    return;
+  }
+  auto event = scope->event_;
+  if (total > 0) {
+    event.detail += fmt::format("{}{} of {} examples", event.detail.empty() ? "" : "; ", done, total);
+  }
+  scope->say(event);
 }
 
 }  // namespace whence

@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -22,10 +23,39 @@ inline void report(const Progress& progress, const ProgressEvent& event) {
   }
 }
 
+/// Work of which one step may take long (an iteration that passes over much data). While the object lives,
+/// check_interruption() on its thread reports the last event again, with where the pass stands, once a second, so that
+/// nobody waits without a sign. Scopes nest; the innermost speaks.
+class ProgressScope {
+ public:
+  /// Reports `event`. `progress` must outlive the object.
+  ProgressScope(const Progress& progress, ProgressEvent event);
+  /// A part of the work around it, for code that is given no Progress: reports "PHASE, WHAT". Does nothing where no
+  /// scope is open on this thread.
+  explicit ProgressScope(const std::string& what, std::int64_t total = 0);
+  ~ProgressScope();
+  ProgressScope(const ProgressScope&) = delete;
+  ProgressScope& operator=(const ProgressScope&) = delete;
+
+  /// The number of steps, where that turns out later.
+  void expect(std::int64_t total) { event_.total = total; }
+  /// Goes on to so many steps, and says so.
+  void at(std::int64_t done, std::string detail = "");
+
+ private:
+  friend void check_interruption(std::int64_t done, std::int64_t total);
+  void say(const ProgressEvent& event);
+
+  const Progress* progress_ = nullptr;
+  ProgressEvent event_;
+  ProgressScope* outer_;
+  std::chrono::steady_clock::time_point said_{};
+};
+
 /// What long work that has no Progress at hand (a pass over the data, a product of an operator) asks between batches,
 /// on any thread: nothing, until a program sets a check, which may throw Interrupted. Process-wide; set it before work
-/// begins.
+/// begins. `done` of `total` says where a pass stands; 0 of 0 leaves that open.
 void set_interruption_check(std::function<void()> check);
-void check_interruption();
+void check_interruption(std::int64_t done = 0, std::int64_t total = 0);
 
 }  // namespace whence

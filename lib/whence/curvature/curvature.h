@@ -29,6 +29,12 @@ class Curvature {
   /// What it is or approximates: "hessian", "gauss-newton" or "empirical-fisher". A chain is to be the derivative of
   /// some objective, which it is within one family.
   virtual std::string_view family() const { return "gauss-newton"; }
+  /// What a residual of its operator is said to be of: "hessian", "ekfac". Other than family() where the operator is
+  /// not the family's matrix of all the data.
+  virtual std::string name() const { return std::string(family()); }
+  /// Whether the operator is made of factors of its own, with eigenvectors (SpectralOperator), that approximate the
+  /// family's matrix: a residual of the operator then says nothing of the matrix.
+  virtual bool factored() const { return false; }
 };
 
 /// Whether everything that the stage trains is the weight or bias of a layer on the model's tape, used as it is: what

@@ -5,6 +5,9 @@
 
 #include <limits>
 
+#include "whence/core/progress.h"
+#include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
@@ -21,7 +24,9 @@ class DiagonalOperator : public SpectralOperator {
   at::TensorOptions options() const override { return values_.options(); }
 
  protected:
-  at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override { return x * f(values_); }
+  at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override {
+    return (x * f(values_)).to(x.scalar_type());
+  }
 
  private:
   at::Tensor values_;
@@ -35,6 +40,8 @@ class Diagonal : public Curvature {
                           const TensorList& parent) const override {
     const CurvaturePoint point{objective, theta, parent};
     auto values = detail::penalty_diagonal(point).unsqueeze(0);
+    values = values.to(algebra_type(values.scalar_type()));  // sums over the data
+    const ProgressScope scope("the diagonal");
     detail::for_each_rows(
         "diagonal", options_, point,
         [&](const detail::RowBatch& batch) {
@@ -51,14 +58,30 @@ class Diagonal : public Curvature {
 
   at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
                            const at::Tensor& v) const override {
-    return detail::gauss_newton_mixed_product({objective, theta, parent}, v);
+    return detail::statistics_mixed_product(options_, {objective, theta, parent}, v);
   }
+  std::string_view family() const override { return detail::statistics_family(options_); }
+  std::string name() const override { return "diagonal"; }
+  bool factored() const override { return true; }
 
  private:
   detail::StatisticsOptions options_;
 };
 
 }  // namespace
+
+at::Tensor SpectralOperator::apply_function(const at::Tensor& x, const SpectralFunction& f) const {
+  return do_apply_function(x, f);
+}
+
+double SpectralOperator::trace() const {
+  double sum = 0;  // one pass with zeros shows every eigenvalue
+  do_apply_function(at::zeros({1, size()}, options()), [&](const at::Tensor& h) {
+    sum += h.sum(at::kDouble).item<double>();
+    return h;
+  });
+  return sum;
+}
 
 std::shared_ptr<const SpectralOperator> diagonal_operator(at::Tensor values) {
   return std::make_shared<DiagonalOperator>(std::move(values));

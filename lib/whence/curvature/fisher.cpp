@@ -60,6 +60,7 @@ class RowCurvature : public Curvature {
     return out;
   }
 
+  std::string name() const override { return name_; }
   std::string_view family() const override {
     return kind_ == detail::RowKind::kEmpirical ? "empirical-fisher" : "gauss-newton";
   }

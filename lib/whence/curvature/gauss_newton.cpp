@@ -2,6 +2,7 @@
 // semidefinite for a convex loss. N. Schraudolph, "Fast Curvature Matrix-Vector Products", 2002. The penalty is
 // quadratic and enters exactly.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/core/progress.h"
@@ -76,16 +77,19 @@ class GaussNewtonPiece : public detail::Piece {
   Linearisation linear_;
 };
 
-/// Up to so many outputs, a backward pass for each is cheaper than two a vector.
-constexpr std::int64_t kMostOutputs = 64;
+/// Up to so many rows an example, a backward pass for each is cheaper than two a vector.
+constexpr std::int64_t kMostRows = 64;
 
 std::optional<detail::LayerLayout> rows_of(const CurvaturePoint& point) {
-  return point.objective.data().outputs() <= kMostOutputs ? detail::trained_layout(point) : std::nullopt;
+  return detail::exact_rows(point.objective.data()) <= kMostRows ? detail::trained_layout(point) : std::nullopt;
 }
 
 class GaussNewton : public Curvature {
  public:
   explicit GaussNewton(GaussNewtonOptions options) : options_(options) {}
+  std::string name() const override {
+    return options_.examples > 0 ? fmt::format("gauss-newton of {} examples", options_.examples) : "gauss-newton";
+  }
 
   OperatorPtr operator_at(const Objective& whole, const TensorList& theta, const TensorList& parent) const override {
     const CurvaturePoint point{detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent};

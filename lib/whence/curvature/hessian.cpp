@@ -1,5 +1,6 @@
 // The exact Hessian, by differentiating the gradient. B. Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
@@ -39,6 +40,9 @@ class Hessian : public Curvature {
  public:
   explicit Hessian(HessianOptions options) : options_(std::move(options)) {}
   std::string_view family() const override { return "hessian"; }
+  std::string name() const override {
+    return options_.examples > 0 ? fmt::format("hessian of {} examples", options_.examples) : "hessian";
+  }
 
   OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
                           const TensorList& parent) const override {

@@ -17,7 +17,11 @@
 #include <cmath>
 #include <filesystem>
 
+#include "whence/core/chunks.h"
 #include "whence/core/files.h"
+#include "whence/core/progress.h"
+#include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
@@ -75,7 +79,7 @@ class KroneckerOperator : public SpectralOperator {
       : blocks_(std::move(factors.blocks)),
         diagonals_(std::move(factors.diagonals)),
         size_(penalty.size(0)),
-        options_(penalty.options()) {
+        options_(penalty.options().dtype(algebra_type(penalty.scalar_type()))) {
     for (auto& part : diagonals_) {
       part.values = part.values + penalty.narrow(0, part.parameter.offset, part.parameter.entries);
     }
@@ -93,14 +97,20 @@ class KroneckerOperator : public SpectralOperator {
     for (std::size_t l = 0; l < blocks_.size(); ++l) {
       const auto& block = blocks_[l];
       const auto& rows = batch.layers()[l];
-      const auto signal = at::matmul(rows.signal, block.left), input = at::matmul(rows.input, block.right);
+      const auto signal = at::matmul(rows.signal.to(options_), block.left);
+      const auto input = at::matmul(rows.input.to(options_), block.right);
       const auto gains = f(block.values);
       if (input.size(1) == 1) {
         const auto seen = at::mm(input.squeeze(1).square(), gains.t());  // [B, outputs]
         out.add_((signal.squeeze(2).square().sum(1) * seen).sum(1).to(at::kDouble));
       } else {
-        const auto gradients = at::matmul(signal.transpose(2, 3), input.unsqueeze(1));  // [B, R, outputs, columns]
-        out.add_((gradients.square() * gains).sum(at::IntArrayRef{1, 2, 3}).to(at::kDouble));
+        in_chunks(batch.examples(), signal.size(1) * gains.numel() * input.element_size() * 2,
+                  [&](std::int64_t begin, std::int64_t count) {
+                    const auto gradients = at::matmul(signal.narrow(0, begin, count).transpose(2, 3),
+                                                      input.narrow(0, begin, count).unsqueeze(1));
+                    auto part = out.narrow(0, begin, count);  // of gradients [count, R, outputs, columns]
+                    part.add_(gradients.square_().mul_(gains).sum(at::IntArrayRef{1, 2, 3}).to(at::kDouble));
+                  });
       }
     }
     for (const auto& rows : batch.others()) {
@@ -150,16 +160,16 @@ class Fit {
 
   Factors run() {
     if (phase_ == Phase::kFactors) {
-      pass([this](const detail::RowBatch& batch) { add_factors(batch); });
+      pass("factors", [this](const detail::RowBatch& batch) { add_factors(batch); });
       decompose();
       start(corrected_ ? Phase::kEigenvalues : Phase::kDone);
     }
     if (phase_ == Phase::kEigenvalues) {
-      pass([this](const detail::RowBatch& batch) { add_eigenvalues(batch); });
+      pass("eigenvalues", [this](const detail::RowBatch& batch) { add_eigenvalues(batch); });
       start(Phase::kDone);
     }
     Factors out;
-    const auto like = point_.theta.front().options();
+    const auto like = options_like();
     for (auto& [layer, state] : layers_) {
       const auto values = corrected_ ? state.values : at::outer(state.left_values, state.right_values);
       out.blocks.push_back({layer, state.left.to(like), state.right.to(like), values.clamp_min(0).to(like)});
@@ -181,7 +191,7 @@ class Fit {
 
   /// What the factors depend on, as a name.
   std::string fingerprint() const {
-    std::string text = fmt::format("{} {}", name_, corrected_);
+    std::string text = fmt::format("{} {}, tokens apart", name_, corrected_);
     KroneckerOptions::fields(options_, [&](std::string_view key, const auto& value, const auto&, std::string_view) {
       if (key != "factors") {
         text += fmt::format(" {}={}", key, detail::option_text(value));
@@ -202,7 +212,8 @@ class Fit {
   /// Calls body with every batch of rows that an earlier run has not summed. The second pass finds the rows of the
   /// first in memory where they take at most 1 GiB.
   template <class Body>
-  void pass(const Body& body) {
+  void pass(const char* what, const Body& body) {
+    const ProgressScope scope(fmt::format("{}'s {}", name_, what));
     std::int64_t seen = 0;
     double bytes = 0;
     std::vector<detail::RowBatch> rows;
@@ -235,6 +246,10 @@ class Fit {
     save();
   }
 
+  at::TensorOptions options_like() const {
+    const auto& first = point_.theta.front();
+    return first.options().dtype(algebra_type(first.scalar_type())).requires_grad(false);
+  }
   at::ScalarType working_type(const at::Tensor& x) const {
     return options_.dtype == "bfloat16" && x.scalar_type() == at::kFloat ? at::kBFloat16 : x.scalar_type();
   }
@@ -275,8 +290,12 @@ class Fit {
   }
   /// A is a mean over examples; the signals carry their share of the data already.
   void decompose() {
+    ProgressScope scope(fmt::format("eigenvectors of {}'s factors", name_), static_cast<std::int64_t>(layers_.size()));
+    std::int64_t done = 0;
     for (auto& [layer, state] : layers_) {
-      const auto like = point_.theta.front().options();
+      const auto like = options_like();
+      scope.at(++done, fmt::format("{} [{}, {}]", layer.name, layer.outputs, layer.columns()));
+      check_interruption();
       const auto [right_values, right] = at::linalg_eigh((state.inputs / static_cast<double>(examples_)).to(like));
       const auto [left_values, left] = at::linalg_eigh(state.signals.to(like));
       state.right_values = right_values.clamp_min(0);
@@ -373,8 +392,11 @@ class Kronecker : public Curvature {
 
   at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
                            const at::Tensor& v) const override {
-    return detail::gauss_newton_mixed_product({objective, theta, parent}, v);
+    return detail::statistics_mixed_product(options_.statistics, {objective, theta, parent}, v);
   }
+  std::string_view family() const override { return detail::statistics_family(options_.statistics); }
+  std::string name() const override { return name_; }
+  bool factored() const override { return true; }
 
  private:
   const char* name_;

@@ -11,6 +11,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 #include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/models/ops.h"
@@ -18,6 +19,12 @@
 
 namespace whence::detail {
 namespace {
+
+/// Whether each prediction of a batch stands at `place` of its text: [M, 1].
+at::Tensor predicts_at(const Batch& batch, std::int64_t place) {
+  const auto places = batch.text->positions.flatten().index_select(0, batch.text->predicted);
+  return places.eq(place).unsqueeze(1);
+}
 
 /// R cotangents of the output, each shaped as it, scaled by sqrt(w_i / N).
 TensorList cotangents(const Objective& objective, const at::Tensor& output, const Batch& batch,
@@ -31,8 +38,12 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
   switch (choice.kind) {
     case RowKind::kGaussNewton: {
       const auto root = objective.loss().hessian_root(output, batch);
-      for (std::int64_t r = 0; r < root.size(2); ++r) {
-        out.push_back(root.select(2, r) * scale);
+      const auto places = batch.predicts_tokens() ? objective.data().longest() : 1;
+      for (std::int64_t place = 0; place < places; ++place) {
+        const auto share = batch.predicts_tokens() ? scale * predicts_at(batch, place).to(scale.dtype()) : scale;
+        for (std::int64_t r = 0; r < root.size(2); ++r) {
+          out.push_back(root.select(2, r) * share);
+        }
       }
       break;
     }
@@ -156,13 +167,25 @@ class RowOperator : public GramOperator {
     return out.mul_(static_cast<double>(n) / static_cast<double>(batch_size)).add_(x * diagonal_);
   }
   std::int64_t examples() const override { return point_.objective.data().size(); }
+  double trace() const override {
+    auto sum = diagonal_.sum(at::kDouble);
+    for_each([&](const RowBatch& batch) {
+      for (const auto& rows : batch.layers()) {
+        sum = sum + squared_norms(rows).sum(at::kDouble);
+      }
+    });
+    return sum.item<double>();
+  }
 
  private:
   RowBatch made(const Batch& batch) const { return RowBatch(point_.objective, merged_, batch, choice_, layout_, true); }
   template <class Body>
   void for_each(const Body& body) const {
+    std::int64_t done = 0;
     for (const auto& rows : kept_) {
+      check_interruption(done, point_.objective.data().size());
       body(rows);
+      done += rows.examples();
     }
     if (kept_.empty()) {
       point_.objective.for_each_batch([&](const Batch& batch) { body(made(batch)); });
@@ -343,6 +366,12 @@ at::Tensor squared_norms(const LayerRows& rows) {
   return (inputs * signals).sum(at::IntArrayRef{1, 2});
 }
 
+std::int64_t exact_rows(const Dataset& data) {
+  const auto kind = data.target_kind();
+  const bool tokens = kind == TargetKind::kNextTokens || kind == TargetKind::kMaskedTokens;
+  return data.outputs() * (tokens ? data.longest() : 1);
+}
+
 RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, const Objective& objective) {
   RowChoice out{kind};
   if (kind == RowKind::kFisher) {
@@ -372,7 +401,13 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   per_example_ = static_cast<std::int64_t>(starts.size());
   std::vector<TensorList> signals;  // [R][entry]
   for (std::size_t r = 0; r < starts.size(); ++r) {
-    signals.push_back(gradient(TensorList{output}, outputs, {starts[r]}, false, r + 1 < starts.size()));
+    const bool last = r + 1 == starts.size();
+    const bool nothing = batch.predicts_tokens() && !last && !starts[r].any().item<bool>();  // no text is so long
+    signals.push_back(nothing ? zeros_like(detach(outputs))
+                              : gradient(TensorList{output}, outputs, {starts[r]}, false, !last));
+    if (starts.size() > 64) {
+      check_interruption();
+    }
   }
   const c10::NoGradGuard no_grad;
   for (const auto& layer : layout.layers()) {
@@ -427,6 +462,25 @@ static at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x) {
   return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x;
 }
 
+namespace {
+
+/// The rows of an embedding's gradients that are not zero: of example `owner` and token `token`, the sum over the
+/// places where the example uses it.
+struct TokenSums {
+  at::Tensor owner, token;  ///< [U] int64
+  at::Tensor sum;           ///< [U, width]
+};
+
+TokenSums token_sums(const TapeEntry& entry, const at::Tensor& signal, std::int64_t height) {
+  const auto owners =
+      entry.rows.owners.defined() ? entry.rows.owners : at::arange(signal.size(0), entry.input.options());
+  const auto [pairs, place, counts] = at::_unique2(owners * height + entry.input, /*sorted=*/true, true);
+  return {at::floor_divide(pairs, height), at::remainder(pairs, height),
+          at::zeros({pairs.size(0), signal.size(1)}, signal.options()).index_add_(0, place, signal)};
+}
+
+}  // namespace
+
 at::Tensor OtherRows::squares() const {
   at::Tensor out;
   const auto add = [&](const at::Tensor& part) { out = out.defined() ? out.add_(part) : part; };
@@ -437,7 +491,8 @@ at::Tensor OtherRows::squares() const {
       add(by_owner(entry, signal * entry.input).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto height = parameter.entries / signal.size(1);
-      add(at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, entry.input, signal.square()).flatten());
+      const auto sums = token_sums(entry, signal, height);
+      add(at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, sums.token, sums.sum.square()).flatten());
     } else {
       const auto gradient = at::mm(signal.square().t(), entry.input.square());  // [outputs, inputs]
       add((entry.transposed ? gradient.t() : gradient).flatten());
@@ -454,8 +509,9 @@ at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
     } else if (entry.kind == TapeEntry::Kind::kScale) {
       out.add_(at::mv(by_owner(entry, signal * entry.input).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
-      const auto of_token = gains.view({-1, signal.size(1)}).index_select(0, entry.input);
-      out.add_(by_owner(entry, (signal.square() * of_token).sum(1)));
+      const auto table = gains.view({-1, signal.size(1)});
+      const auto sums = token_sums(entry, signal, table.size(0));
+      out.index_add_(0, sums.owner, (sums.sum.square() * table.index_select(0, sums.token)).sum(1));
     } else {
       const auto matrix = entry.transposed ? gains.view({-1, signal.size(1)}).t() : gains.view({signal.size(1), -1});
       out.add_(by_owner(entry, (at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));

@@ -4,21 +4,31 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
+#include "whence/core/chunks.h"
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 
 namespace whence {
 namespace {
+
+/// Of what is added up around products of A.
+at::TensorOptions algebra_options(const LinearOperator& a) {
+  return a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+}
 
 /// f(A) for a polynomial f, by products of A.
 class DampedOperator : public LinearOperator {
  public:
   DampedOperator(OperatorPtr a, double damping) : a_(std::move(a)), damping_(damping) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return a_->options(); }
+  at::TensorOptions options() const override { return algebra_options(*a_); }
+  double rounding() const override { return a_->rounding(); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add(x, damping_); }
@@ -35,7 +45,8 @@ class SquaredOperator : public LinearOperator {
  public:
   SquaredOperator(OperatorPtr a, double shift) : a_(std::move(a)), shift_(shift) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return a_->options(); }
+  at::TensorOptions options() const override { return algebra_options(*a_); }
+  double rounding() const override { return a_->rounding(); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(a_->apply(x)).add(x, shift_); }
@@ -53,7 +64,8 @@ class SumOperator : public LinearOperator {
  public:
   SumOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return a_->options(); }
+  at::TensorOptions options() const override { return algebra_options(*a_); }
+  double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add_(b_->apply(x)); }
@@ -69,7 +81,8 @@ class ScaledOperator : public LinearOperator {
  public:
   ScaledOperator(double factor, OperatorPtr a) : factor_(factor), a_(std::move(a)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return a_->options(); }
+  at::TensorOptions options() const override { return algebra_options(*a_); }
+  double rounding() const override { return a_->rounding(); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).mul_(factor_); }
@@ -86,7 +99,8 @@ class ComposedOperator : public LinearOperator {
  public:
   ComposedOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return a_->options(); }
+  at::TensorOptions options() const override { return algebra_options(*a_); }
+  double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(b_->apply(x)); }
@@ -114,8 +128,13 @@ void LinearOperator::check(const at::Tensor& x) const {
 at::Tensor LinearOperator::apply(const at::Tensor& x) const {
   check(x);
   products_ = products_ + static_cast<double>(x.size(0));
-  return do_apply(x);
+  const auto type = c10::typeMetaToScalarType(options().dtype());
+  return x.scalar_type() == type ? do_apply(x) : do_apply(x.to(type)).to(x.scalar_type());
 }
+
+double LinearOperator::rounding() const { return 16 * epsilon(c10::typeMetaToScalarType(options().dtype())); }
+
+double LinearOperator::trace() const { return NAN; }
 
 at::Tensor LinearOperator::apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const {
   check(x);
@@ -123,7 +142,9 @@ at::Tensor LinearOperator::apply_sampled(const at::Tensor& x, std::int64_t batch
     products_ =
         products_ + static_cast<double>(x.size(0)) * static_cast<double>(batch_size) / static_cast<double>(examples());
   }
-  return do_apply_sampled(x, batch_size, random);
+  const auto type = c10::typeMetaToScalarType(options().dtype());
+  return x.scalar_type() == type ? do_apply_sampled(x, batch_size, random)
+                                 : do_apply_sampled(x.to(type), batch_size, random).to(x.scalar_type());
 }
 
 at::Tensor LinearOperator::do_apply_sampled(const at::Tensor&, std::int64_t, Random&) const {
@@ -150,8 +171,22 @@ OperatorPtr operator*(OperatorPtr a, OperatorPtr b) {
 }
 
 double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random) {
-  const auto signs = random.uniform({probes, a.size()}, -1, 1).sign().to(a.options());
-  return row_dots(signs, a.apply(signs)).mean().item<double>() / static_cast<double>(a.size());
+  if (const double known = a.trace(); !std::isnan(known)) {
+    return known / static_cast<double>(a.size());
+  }
+  double sum = 0;
+  const auto size = a.size();
+  in_chunks(probes, size * static_cast<std::int64_t>(a.options().dtype().itemsize()),
+            [&](std::int64_t begin, std::int64_t count) {
+              auto signs = at::empty({count * size}, a.options());
+              in_chunks(count * size, 8, [&](std::int64_t first, std::int64_t length) {  // drawn in float64
+                signs.narrow(0, first, length).copy_(random.uniform({length}, -1, 1).sign_());
+              });
+              signs = signs.view({count, size});
+              sum += row_dots(signs, a.apply(signs)).sum().item<double>();
+              check_interruption(begin + count, probes);
+            });
+  return sum / static_cast<double>(probes) / static_cast<double>(a.size());
 }
 
 double largest_eigenvalue(const LinearOperator& a, std::int64_t iterations, Random random) {

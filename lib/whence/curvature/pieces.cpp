@@ -42,8 +42,10 @@ class PieceSum : public LinearOperator {
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
     auto out = x * penalty_;
+    std::int64_t done = 0;
     for (const auto& piece : kept_) {
-      check_interruption();
+      check_interruption(done, objective_.data().size());
+      done = std::min(done + objective_.batch_size(), objective_.data().size());
       piece->add_product(x, out);
     }
     if (kept_.empty()) {

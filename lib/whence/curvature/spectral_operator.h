@@ -13,13 +13,15 @@ using SpectralFunction = std::function<at::Tensor(const at::Tensor& eigenvalues)
 class SpectralOperator : public LinearOperator {
  public:
   /// f(A) x for each row of x: [K, P] to [K, P].
-  at::Tensor apply_function(const at::Tensor& x, const SpectralFunction& f) const { return do_apply_function(x, f); }
+  at::Tensor apply_function(const at::Tensor& x, const SpectralFunction& f) const;
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
     return do_apply_function(x, [](const at::Tensor& h) { return h; });
   }
+  /// In the dtype of x, which is that of options() or algebra_type() of it.
   virtual at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const = 0;
+  double trace() const override;
 };
 
 /// x -> x * values for each row of x; values [P].

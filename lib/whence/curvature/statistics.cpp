@@ -9,17 +9,28 @@
 namespace whence::detail {
 namespace {
 
-constexpr std::int64_t kExactOutputs = 16;
+constexpr std::int64_t kExactRows = 16;
 
-RowKind kind_of(const std::string& labels, std::int64_t outputs) {
+RowKind kind_of(const std::string& labels, std::int64_t rows) {
   if (labels == "data") {
     return RowKind::kEmpirical;
   }
-  const bool exact = labels == "exact" || (labels == "auto" && outputs <= kExactOutputs);
+  const bool exact = labels == "exact" || (labels == "auto" && rows <= kExactRows);
   return exact ? RowKind::kGaussNewton : RowKind::kFisher;
 }
 
 }  // namespace
+
+std::string_view statistics_family(const StatisticsOptions& options) {
+  return options.labels == "data" ? "empirical-fisher" : "gauss-newton";
+}
+
+at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point,
+                                    const at::Tensor& v) {
+  return options.labels == "data"
+             ? create<Curvature>("empirical-fisher")->mixed_product(point.objective, point.theta, point.parent, v)
+             : gauss_newton_mixed_product(point, v);
+}
 
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
                    const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest) {
@@ -29,7 +40,7 @@ void for_each_rows(const char* name, const StatisticsOptions& options, const Cur
         "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
   }
   const auto objective = fixed_examples(point.objective, options.examples, options.seed);
-  const auto choice = make_rows(kind_of(options.labels, objective.data().outputs()), 1,
+  const auto choice = make_rows(kind_of(options.labels, exact_rows(objective.data())), 1,
                                 static_cast<std::uint64_t>(options.seed), objective);
   const auto merged = objective.merge(detach(point.theta), detach(point.parent));
   objective.for_each_batch(

@@ -62,12 +62,10 @@ class CgRun {
   }
 
   std::vector<SolverSummary> run(const Progress& progress) {
+    ProgressScope scope(progress, {"solve", 0, options_.max_iterations, standing()});
     for (std::int64_t iteration = 1; !active_.empty() && iteration <= options_.max_iterations; ++iteration) {
       step(iteration);
-      const auto done = summaries_.size() - active_.size();
-      report(progress,
-             {"solve", iteration, options_.max_iterations,
-              fmt::format("{} of {} solved, largest residual {:.1e}", done, summaries_.size(), largest_residual())});
+      scope.at(iteration, standing());
     }
     finish_all(Termination::kIterationLimit, "iteration limit");
     for (auto& summary : summaries_) {
@@ -82,12 +80,18 @@ class CgRun {
   double norm(std::int64_t row) const { return norms_.const_data_ptr<double>()[row]; }
   double target(std::int64_t row) const { return options_.relative_tolerance * norm(row); }
   SolverSummary& summary(std::size_t position) { return summaries_[static_cast<std::size_t>(active_[position])]; }
-  double largest_residual() const {
+  /// "3 of 8 solved, largest residual 1.2e-04".
+  std::string standing() const {
     double largest = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
       largest = std::max(largest, std::sqrt(square(i)) / norm(active_[i]));
     }
-    return largest;
+    std::size_t solved = 0;
+    for (const auto& summary : summaries_) {
+      solved += summary.termination == Termination::kConverged ? 1 : 0;
+      largest = std::max(largest, summary.relative_residual);
+    }
+    return fmt::format("{} of {} solved, largest residual {:.1e}", solved, summaries_.size(), largest);
   }
   at::Tensor rows() const { return at::tensor(active_, at::kLong).to(b_.device()); }
 
@@ -98,19 +102,25 @@ class CgRun {
       summary(i).iterations = iteration;
     }
     if (directions_.size(0) == 0) {  // the residuals are not finite, or nothing but rounding
-      finish_all(Termination::kIterationLimit, kRounding);
+      finish_all(Termination::kIterationLimit, rounding_text());
       return;
     }
     images_ = system_.a->apply(directions_);
     const SmallMatrix bend = block_dots(directions_, images_);
     if (!bend.allFinite()) {
-      finish_all(Termination::kIterationLimit, kRounding);  // the last x is the best there is
+      finish_all(Termination::kIterationLimit, rounding_text());  // the last x is the best there is
       return;
     }
     const Eigen::SelfAdjointEigenSolver<SmallMatrix> ritz(0.5 * (bend + bend.transpose()));
     const double smallest = ritz.eigenvalues().minCoeff();
     smallest_ritz_ = std::fmin(smallest_ritz_, smallest);
     largest_ritz_ = std::fmax(largest_ritz_, ritz.eigenvalues().maxCoeff());
+    if (!(smallest > 0) && std::abs(smallest) <= system_.a->rounding() * largest_ritz_) {
+      finish_all(Termination::kIterationLimit,
+                 fmt::format("a direction p has p'Ap / p'p = {:.1e}, which is rounding beside the largest, {:.1e}: {}",
+                             smallest, largest_ritz_, rounding_remedy(*system_.a)));
+      return;
+    }
     if (!(smallest > 0)) {
       finish_all(Termination::kIndefinite,
                  fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}", smallest, iteration));
@@ -180,7 +190,7 @@ class CgRun {
       if (std::sqrt(square(i)) <= target(active_[i])) {
         finish(i, Termination::kConverged, "converged");
       } else if (seen.drifts >= kMostDrifts || seen.idle >= kMostIdle) {
-        finish(i, Termination::kIterationLimit, kRounding);
+        finish(i, Termination::kIterationLimit, rounding_text());
       } else {
         kept.push_back(active_[i]);
         positions.push_back(static_cast<std::int64_t>(i));
@@ -207,7 +217,14 @@ class CgRun {
     summary(position).message = message;
     summary(position).relative_residual = size > 0 ? std::sqrt(square(position)) / size : 0;
   }
+  /// With the true residuals: the recurrence's own may be anything where it did not end.
   void finish_all(Termination termination, const std::string& message) {
+    if (active_.empty()) {
+      return;
+    }
+    const auto there = rows();
+    squares_ = b_.index_select(0, there) - system_.a->apply(x_.index_select(0, there));
+    squares_ = row_dots(squares_, squares_);
     for (std::size_t i = 0; i < active_.size(); ++i) {
       finish(i, termination, message);
     }
@@ -220,8 +237,9 @@ class CgRun {
     double least = INFINITY;  ///< Square of the least.
   };
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
-  static constexpr const char* kRounding =
-      "the residual no longer falls: rounding, or a system too ill-conditioned; use float64 or raise the damping";
+  std::string rounding_text() const {
+    return "the residual no longer falls: rounding, or a system too ill-conditioned; " + rounding_remedy(*system_.a);
+  }
   const CgOptions& options_;
   const LinearSystem& system_;
   const at::Tensor& b_;

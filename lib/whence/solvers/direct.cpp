@@ -4,6 +4,7 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -17,12 +18,15 @@ namespace {
 struct DirectOptions {
   double max_bytes = 4e9;
   double pseudo_tolerance = 1e-12;
+  double relative_tolerance = 1e-4;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("max-bytes", self.max_bytes, kPositive, "refuse when the dense matrix and its factor would take more");
     field("pseudo-tolerance", self.pseudo_tolerance, kUnitInterval,
-          "inversion pseudo takes |h| <= this * the largest |h| for zero");
+          "inversion pseudo takes |h| <= this * the largest |h| for zero, or what products in the dtype round away");
+    field("relative-tolerance", self.relative_tolerance, kUnitInterval,
+          "converged means |b - A x| <= this * |b|; the work does not depend on it");
   }
 };
 
@@ -30,80 +34,95 @@ using Matrix = detail::SmallMatrix;
 
 class DirectInverse : public Inverse {
  public:
-  DirectInverse(const LinearOperator& a, const Filter& filter, double pseudo_tolerance)
-      : matrix_(detail::dense_matrix(a, "direct")), filter_(filter) {
+  DirectInverse(const System& system, const DirectOptions& options)
+      : system_(system), options_(options), matrix_(detail::dense_matrix(*system.a, "direct")) {
+    const auto& filter = system_.filter;
     if (filter.inversion == Inversion::kDamped) {
       matrix_.diagonal().array() += filter.damping;
       cholesky_.compute(matrix_);
-      if (cholesky_.info() != Eigen::Success) {
-        const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(matrix_, Eigen::EigenvaluesOnly);
-        smallest_ = eigen.eigenvalues()[0] - filter.damping;
+      if (cholesky_.info() == Eigen::Success) {
+        return;
       }
-      return;
     }
     eigen_.compute(matrix_);
     const auto& h = eigen_.eigenvalues();
-    const double zero = filter.inverts() ? pseudo_tolerance * h.cwiseAbs().maxCoeff() : 0;
+    const double rounding = system_.a->rounding() * h.cwiseAbs().maxCoeff();
+    if (filter.inversion == Inversion::kDamped) {
+      smallest_ = h[0];
+      rounded_ = smallest_ >= -rounding;
+      gains_ = (h.array() > rounding).select(h.array().inverse(), 0.0).matrix();
+      return;
+    }
+    const double zero = filter.inverts() ? std::max(options.pseudo_tolerance * h.cwiseAbs().maxCoeff(), rounding) : 0;
     const auto gains = filter(at::from_blob(const_cast<double*>(h.data()), {h.size()}, at::kDouble), zero).contiguous();
     gains_ = Eigen::Map<const Eigen::VectorXd>(gains.const_data_ptr<double>(), h.size());
   }
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
+    const double before = system_.a->products();
     std::vector<SolverSummary> summaries(static_cast<std::size_t>(b.size(0)));
     x = at::zeros_like(b);
-    if (std::isfinite(smallest_)) {
+    if (indefinite()) {
       for (auto& summary : summaries) {
         summary.termination = Termination::kIndefinite;
         summary.relative_residual = 1;
-        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_);
+        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_ - system_.filter.damping);
       }
       return summaries;
     }
     const Eigen::MatrixXd rhs = detail::to_matrix(b).transpose();
     Eigen::MatrixXd solution;
-    if (damped()) {
+    if (factored()) {
       solution = cholesky_.solve(rhs);
     } else {
       solution = eigen_.eigenvectors() * (gains_.asDiagonal() * (eigen_.eigenvectors().transpose() * rhs));
     }
     x = detail::to_tensor(solution.transpose(), b.options());
+    const bool inverts = system_.filter.inverts();
+    const auto residuals = inverts ? relative_residuals(system_, b, x) : std::vector<double>(summaries.size(), -1.0);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (std::size_t k = 0; k < summaries.size(); ++k) {
-      const auto column = static_cast<Eigen::Index>(k);
-      summaries[k].termination = Termination::kConverged;
-      summaries[k].relative_residual = residual(rhs.col(column), solution.col(column));
-      summaries[k].seconds = seconds;
-      summaries[k].message = damped() ? "Cholesky" : "eigendecomposition";
-      if (!damped()) {
-        summaries[k].smallest_ritz = eigen_.eigenvalues().minCoeff();
-        summaries[k].largest_ritz = eigen_.eigenvalues().maxCoeff();
+      auto& summary = summaries[k];
+      summary.relative_residual = residuals[k];
+      summary.seconds = seconds;
+      summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
+      if (!factored()) {
+        summary.smallest_ritz = eigen_.eigenvalues().minCoeff();
+        summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
       }
+      conclude(summary);
     }
     return summaries;
   }
 
  private:
-  bool damped() const { return filter_.inversion == Inversion::kDamped; }
+  bool factored() const { return gains_.size() == 0; }
+  bool indefinite() const { return std::isfinite(smallest_) && !rounded_; }
 
-  /// Of the equation behind the filter: (A + damping I) x = b or (A^2 + damping^2 I) x = A b; -1 where there is none.
-  double residual(const Eigen::VectorXd& b, const Eigen::VectorXd& x) const {
-    if (!filter_.inverts()) {
-      return -1;
+  void conclude(SolverSummary& summary) const {
+    if (rounded_) {
+      summary.message = fmt::format(
+          "the smallest eigenvalue, {:.1e}, is rounding beside the largest, {:.1e}, and such "
+          "were left out: {}",
+          smallest_, eigen_.eigenvalues().maxCoeff(), rounding_remedy(*system_.a));
+    } else if (summary.relative_residual <= options_.relative_tolerance) {
+      summary.termination = Termination::kConverged;
+      summary.message = factored() ? "Cholesky" : "eigendecomposition";
+    } else {
+      summary.message = fmt::format("rounding leaves a residual of {:.1e} |b|: {}", summary.relative_residual,
+                                    rounding_remedy(*system_.a));
     }
-    const double damping = filter_.inversion == Inversion::kFiltered ? filter_.damping : 0;
-    const Eigen::VectorXd target = damped() ? b : Eigen::VectorXd(matrix_ * b);
-    const Eigen::VectorXd image = matrix_ * x;
-    const Eigen::VectorXd left = damped() ? image : Eigen::VectorXd(matrix_ * image + damping * damping * x);
-    return target.norm() > 0 ? (target - left).norm() / target.norm() : 0;
   }
 
+  System system_;
+  DirectOptions options_;
   Matrix matrix_;  // damped where the filter is
-  Filter filter_;
   Eigen::LLT<Eigen::MatrixXd> cholesky_;
   Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen_;
-  Eigen::VectorXd gains_;  // the filter of the eigenvalues
-  double smallest_ = NAN;  // of the undamped matrix, when it is not positive definite with the damping
+  Eigen::VectorXd gains_;  // of the eigenvalues, where there is no Cholesky factor
+  double smallest_ = NAN;  // with the damping, where the matrix is not positive definite
+  bool rounded_ = false;   // and whether rounding explains that
 };
 
 class DirectSolver : public Solver {
@@ -120,7 +139,7 @@ class DirectSolver : public Solver {
           "(option max-bytes); use cg",
           a->size(), bytes / 1e9, options_.max_bytes / 1e9));
     }
-    return std::make_unique<DirectInverse>(*a, filter, options_.pseudo_tolerance);
+    return std::make_unique<DirectInverse>(system, options_);
   }
 
  private:

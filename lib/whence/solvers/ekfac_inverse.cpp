@@ -24,6 +24,9 @@ struct EkfacSolverOptions {
   }
 };
 
+/// Of eigenvectors that are the operator's own: what rounding leaves in float32.
+constexpr double kOwnTolerance = 1e-3;
+
 class SpectralInverse : public Inverse {
  public:
   SpectralInverse(const System& system, std::shared_ptr<const SpectralOperator> factors, bool residual, bool own)
@@ -31,15 +34,13 @@ class SpectralInverse : public Inverse {
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
-    double largest = 0;
-    x = factors_->apply_function(b, [&](const at::Tensor& h) {
-      largest = std::max(largest, h.abs().max().item<double>());
-      return system_.filter(h, 1e-12 * largest);
+    x = factors_->apply_function(b, [&](const at::Tensor& h) {  // a block's zero is small beside the block
+      return system_.filter(h, h.numel() > 0 ? 1e-12 * h.abs().max().item<double>() : 0);
     });
     auto summaries = approximate_summaries(
         system_, b, x, start, own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors", residual_);
     for (auto& summary : summaries) {
-      if (own_ && residual_) {
+      if (own_ && residual_ && summary.relative_residual <= kOwnTolerance) {
         summary.termination = Termination::kConverged;
       }
     }
@@ -56,6 +57,7 @@ class EkfacSolver : public Solver {
  public:
   explicit EkfacSolver(EkfacSolverOptions options) : options_(std::move(options)) {}
   std::string_view family() const override { return "gauss-newton"; }
+  bool takes_factors() const override { return true; }
 
   std::unique_ptr<Inverse> prepare(const System& system) const override {
     check_damping(system.filter);

@@ -32,7 +32,8 @@ struct LanczosOptions {
 /// One right-hand side: its space, and the answer's coordinates in it.
 class LanczosRow {
  public:
-  LanczosRow(const at::Tensor& b, const Filter& filter) : filter_(filter), space_(b), done_(space_.exhausted()) {}
+  LanczosRow(const at::Tensor& b, const System& system)
+      : filter_(system.filter), a_(*system.a), space_(b), done_(space_.exhausted()) {}
 
   detail::KrylovSpace* space() { return &space_; }
   bool done() const { return done_; }
@@ -45,7 +46,8 @@ class LanczosRow {
     smallest_ = ritz.values.minCoeff() + damping;
     largest_ = ritz.values.maxCoeff() + damping;
     if (filter_.inversion == Inversion::kDamped && !(smallest_ > 1e-16 * largest_)) {
-      indefinite_ = done_ = true;
+      (std::abs(smallest_) <= a_.rounding() * largest_ ? rounded_ : indefinite_) = true;
+      done_ = true;
       return;
     }
     const Eigen::VectorXd now =
@@ -69,19 +71,21 @@ class LanczosRow {
     out.largest_ritz = largest_;
     out.relative_residual = filter_.inverts() ? residual : change_;
     const double error = filter_.inverts() ? std::max(residual, change_) : change_;
-    if (indefinite_) {
+    if (rounded_) {
+      out.message = fmt::format("a Ritz value is {:.1e} at step {}, which is rounding beside the largest, {:.1e}: {}",
+                                smallest_, space_.steps(), largest_, rounding_remedy(a_));
+    } else if (indefinite_) {
       out.termination = Termination::kIndefinite;
       out.message = fmt::format("a Ritz value is {:.3e} at step {}, damping included", smallest_, space_.steps());
     } else if (error <= tolerance) {
       out.termination = Termination::kConverged;
       out.message = filter_.inverts() ? "converged" : fmt::format("the last change of x was {:.1e} |x|", change_);
     } else {
-      out.message =
-          done_ ? fmt::format("rounding leaves a residual of {:.1e} |b|; use float64 or raise the damping", residual)
-                : fmt::format(
-                      "iteration limit; the last change was {:.1e}: raise max-iterations or the "
-                      "damping",
-                      change_);
+      out.message = done_ ? fmt::format("rounding leaves a residual of {:.1e} |b|: {}", residual, rounding_remedy(a_))
+                          : fmt::format(
+                                "iteration limit; the last change was {:.1e}: raise max-iterations or the "
+                                "damping",
+                                change_);
     }
     return out;
   }
@@ -90,15 +94,17 @@ class LanczosRow {
   Eigen::VectorXd gains(const Eigen::VectorXd& values) const {
     const auto h = at::from_blob(const_cast<double*>(values.data()), {values.size()}, at::kDouble);
     const bool pseudo = filter_.inversion == Inversion::kPseudo;
-    const auto f = filter_(h, pseudo ? 1e-12 * values.cwiseAbs().maxCoeff() : 0).contiguous();
+    const double zero = std::max(1e-12, a_.rounding()) * values.cwiseAbs().maxCoeff();
+    const auto f = filter_(h, pseudo ? zero : 0).contiguous();
     return Eigen::Map<const Eigen::VectorXd>(f.const_data_ptr<double>(), values.size());
   }
 
   Filter filter_;
+  const LinearOperator& a_;
   detail::KrylovSpace space_;
   Eigen::VectorXd factors_;
   double change_ = 0, last_move_ = INFINITY, smallest_ = NAN, largest_ = NAN;
-  bool indefinite_ = false, done_ = false;
+  bool indefinite_ = false, rounded_ = false, done_ = false;
 };
 
 class LanczosInverse : public Inverse {
@@ -110,7 +116,7 @@ class LanczosInverse : public Inverse {
     const double before = system_.a->products();
     std::vector<LanczosRow> rows;
     for (std::int64_t k = 0; k < b.size(0); ++k) {
-      rows.emplace_back(b[k], system_.filter);
+      rows.emplace_back(b[k], system_);
     }
     step_all(rows, progress);
     x = at::empty_like(b);
@@ -132,6 +138,7 @@ class LanczosInverse : public Inverse {
  private:
   void step_all(std::vector<LanczosRow>& rows, const Progress& progress) const {
     std::int64_t next_look = 1;  // a look costs the cube of the steps
+    ProgressScope scope(progress, {"solve", 0, options_.max_iterations, ""});
     for (std::int64_t step = 1; step <= options_.max_iterations; ++step) {
       std::vector<detail::KrylovSpace*> spaces;
       for (auto& row : rows) {
@@ -150,8 +157,7 @@ class LanczosInverse : public Inverse {
         }
       }
       next_look = due ? step + std::max<std::int64_t>(1, step / 16) : next_look;
-      report(progress,
-             {"solve", step, options_.max_iterations, fmt::format("{} of {} at work", spaces.size(), rows.size())});
+      scope.at(step, fmt::format("{} of {} at work", spaces.size(), rows.size()));
     }
   }
 

@@ -67,11 +67,12 @@ class LissaRun {
       : options_(options),
         system_(system),
         b_(b),
-        progress_(progress),
         random_(Random(static_cast<std::uint64_t>(options.seed)).stream("lissa")),
         norms_(row_norms(b)),
-        summaries_(static_cast<std::size_t>(b.size(0))) {
+        summaries_(static_cast<std::size_t>(b.size(0))),
+        scope_(progress, {"solve", 0, 0, ""}) {
     make_plan();
+    scope_.expect((plan_.batch_size > 0 ? options_.repeats : 1) * plan_.depth);
   }
 
   std::vector<SolverSummary> run(at::Tensor& x) {
@@ -115,6 +116,7 @@ class LissaRun {
 
   /// The ends of the spectrum of M A.
   void measure() {
+    const ProgressScope scope("the ends of the spectrum", 20);
     auto draws = random_.stream("eigenvalues");
     detail::KrylovSpace space(draws.normal({system_.a->size()}).to(b_.options()), system_.precondition);
     for (int step = 0; step < 20 && !space.exhausted(); ++step) {
@@ -166,8 +168,7 @@ class LissaRun {
       summary.iterations = done;
     }
     const double largest = (sizes / norms_.clamp_min(1e-300)).max().item<double>();
-    report(progress_, {"solve", done, (plan_.batch_size > 0 ? options_.repeats : 1) * plan_.depth,
-                       fmt::format("largest residual {:.1e}", largest)});
+    scope_.at(done, fmt::format("largest residual {:.1e}", largest));
   }
 
   /// Ten times its start, or not a number: the series has left. A preconditioned residual may rise before it falls.
@@ -179,7 +180,8 @@ class LissaRun {
     if (std::isnan(plan_.largest)) {
       measure();
     }
-    const char* remedy = plan_.smallest < 0             ? "the operator is indefinite"
+    const char* remedy = plan_.smallest < -system_.a->rounding() * std::abs(plan_.largest)
+                             ? "the operator is indefinite"
                          : plan_.scale <= plan_.largest ? "raise scale above it, or leave it at 0"
                          : plan_.batch_size > 0         ? "raise batch-size, or set it to 0 with sampled=true"
                                                         : "raise the damping";
@@ -240,10 +242,10 @@ class LissaRun {
   const LissaOptions& options_;
   const LinearSystem& system_;
   const at::Tensor& b_;
-  const Progress& progress_;
   Random random_;
   at::Tensor norms_;
   std::vector<SolverSummary> summaries_;
+  ProgressScope scope_;
   Plan plan_;
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <utility>
@@ -59,6 +60,12 @@ std::string_view to_string(Termination termination) {
   return "";
 }
 
+std::string rounding_remedy(const LinearOperator& a) {
+  const bool widest = a.options().dtype() == at::kDouble;
+  return fmt::format("{}raise the damping, or give inputs of like size (a table: standardize = true)",
+                     widest ? "" : "use --dtype float64, ");
+}
+
 std::string_view to_string(Inversion inversion) { return kInversions[static_cast<std::size_t>(inversion)].second; }
 
 Inversion parse_inversion(std::string_view word) {
@@ -99,31 +106,40 @@ std::vector<SolverSummary> approximate_summaries(const System& system, const at:
   return out;
 }
 
-at::Tensor Filter::operator()(const at::Tensor& h, double zero) const {
+at::Tensor Filter::operator()(const at::Tensor& eigenvalues, double zero) const {
+  const auto h = eigenvalues.to(at::kDouble);  // a float32 eigenvalue may be far below the spacing of 1
   const auto inverted = [zero](const at::Tensor& x) { return at::where(x.abs() > zero, 1 / x, at::zeros_like(x)); };
   const auto g = h + damping;
-  const auto left = [&] {  // of the start, after descent
-    if (steps == 0) {
-      return at::exp(-time * g);
-    }
-    return at::pow(1 - time / static_cast<double>(steps) * g, steps);
-  };
+  // What descent leaves of its start is r = (1 - t)^steps with t = time / steps g: exp(steps log1p(-t)), and 1 - r by
+  // expm1, which keep the digits of a small t; a step past the minimum, t >= 1, has no logarithm.
+  const auto count = static_cast<double>(std::max<std::int64_t>(1, steps));
+  const auto t = time / count * g;
+  const auto overshoots = t >= 1;
+  const auto exponent = steps == 0 ? at::neg(t) : count * at::log1p(-at::where(overshoots, at::zeros_like(t), t));
+  const auto past = [&] { return at::pow(1 - t, count); };
+  at::Tensor out;
   switch (inversion) {
     case Inversion::kDamped:
-      return inverted(g);
+      out = inverted(g);
+      break;
     case Inversion::kFiltered:
-      return at::where(h.abs() > zero, h / (h.square() + damping * damping), at::zeros_like(h));
+      out = at::where(h.abs() > zero, h / (h.square() + damping * damping), at::zeros_like(h));
+      break;
     case Inversion::kPseudo:
-      return inverted(h);
+      out = inverted(h);
+      break;
     case Inversion::kSegment: {
-      const auto small = (g * time).abs() < 1e-8;  // the limit at 0 is time; the series' next term is below rounding
-      const auto fraction = steps == 0 ? at::neg(at::expm1(-time * g)) : 1 - left();
-      return at::where(small, at::full_like(g, time), fraction / at::where(small, at::ones_like(g), g));
+      auto lost = at::neg(at::expm1(exponent));
+      lost = steps == 0 ? lost : at::where(overshoots, 1 - past(), lost);
+      const auto none = g.abs() * time < 1e-300;  // the limit at 0 is time
+      out = at::where(none, at::full_like(g, time), lost / at::where(none, at::ones_like(g), g));
+      break;
     }
     case Inversion::kMemory:
-      return left();
+      out = steps == 0 ? at::exp(exponent) : at::where(overshoots, past(), at::exp(exponent));
+      break;
   }
-  return {};
+  return out.to(eigenvalues.scalar_type());
 }
 
 LinearSystem linear_system(const System& system) {

@@ -26,12 +26,15 @@ std::string_view to_string(Termination termination);
 struct SolverSummary {
   Termination termination = Termination::kIterationLimit;
   std::int64_t iterations = 0;
-  double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 where not measured.
+  double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 where not measured. What
+                                  ///< `termination` goes by.
   double seconds = -1;            ///< Wall time of the block that the right-hand side was part of.
   double products = -1;           ///< Spent on the block, divided by its right-hand sides; -1 where not counted.
   double smallest_ritz = NAN;     ///< Rayleigh quotients that the solve met of the system it solved, damping included:
   double largest_ritz = NAN;      ///< bounds from within of its spectrum. NaN where the solver sees none.
   std::string message = "solve was not called";
+  std::string residual_of = {};  ///< Whose A the residual is of: "hessian", "gauss-newton", "ekfac's own factors";
+                                 ///< empty: the operator's that the solver was given, which Adjoint then names.
 };
 
 /// How the eigenvalues h of a curvature are inverted.
@@ -69,6 +72,9 @@ struct System {
   std::shared_ptr<const CurvaturePoint> point = nullptr;
 };
 
+/// What to type where rounding has the last word: "use --dtype float64, raise the damping, or …".
+std::string rounding_remedy(const LinearOperator& a);
+
 /// Summaries of an approximate inverse x = f(A) b: kApproximate, with residuals measured against A where `measure` is
 /// true and the filter is an inverse, for the cost of a product a row (two for filters other than damped). `start` is
 /// when the work began.
@@ -95,6 +101,8 @@ class Solver {
   /// The family of curvature that the solver's own factors approximate (Curvature::family); empty where it inverts
   /// whatever it is given.
   virtual std::string_view family() const { return {}; }
+  /// Whether it takes the curvature's own factors where there are such (Curvature::factored) and fits none.
+  virtual bool takes_factors() const { return false; }
 };
 
 /// A linear map of the rows of a block: [K, P] to [K, P].

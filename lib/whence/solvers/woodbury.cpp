@@ -5,6 +5,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/core/error.h"
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/solvers/solver.h"
@@ -14,17 +16,22 @@ namespace {
 
 struct WoodburyOptions {
   double max_bytes = 4e9;
+  double relative_tolerance = 1e-4;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("max-bytes", self.max_bytes, kPositive, "refuse when the matrix over rows and its factor would take more");
+    field("relative-tolerance", self.relative_tolerance, kUnitInterval,
+          "converged means |b - A x| <= this * |b|; the work does not depend on it");
   }
 };
 
 class WoodburyInverse : public Inverse {
  public:
-  WoodburyInverse(const System& system, std::shared_ptr<const GramOperator> a) : system_(system), a_(std::move(a)) {
-    const auto d = a_->diagonal() + system.filter.damping;
+  WoodburyInverse(const System& system, std::shared_ptr<const GramOperator> a, double relative_tolerance)
+      : system_(system), a_(std::move(a)), relative_tolerance_(relative_tolerance) {
+    const auto& penalty = a_->diagonal();
+    const auto d = penalty.to(algebra_type(penalty.scalar_type())) + system.filter.damping;
     if (!(d.min().item<double>() > 0)) {
       throw InvalidArgument(
           "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0: "
@@ -32,33 +39,48 @@ class WoodburyInverse : public Inverse {
           "--damping auto");
     }
     scale_ = 1 / d;
-    auto dual = a_->gram(scale_).to(at::kDouble);
+    const ProgressScope scope("the matrix over rows");
+    auto dual = a_->gram(scale_.to(a_->options())).to(at::kDouble);
     dual.diagonal().add_(1);
-    factor_ = at::linalg_cholesky(dual);
+    const auto [factor, info] = at::linalg_cholesky_ex(dual);
+    if (info.item<int>() != 0) {
+      throw NumericalError(fmt::format(
+          "woodbury: the matrix over {} rows, up to {:.1e} beside the damping's 1, is not positive definite for "
+          "rounding: {}",
+          a_->rows(), dual.diagonal().max().item<double>(), rounding_remedy(*a_)));
+    }
+    factor_ = factor;
   }
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
     x = solve(b);
     const auto whole = damped(a_, system_.filter.damping);
-    x = x + solve(b - whole->apply(x));  // one step of refinement takes float32's rounding out
+    x = x + solve(b - whole->apply(x));  // a step of refinement takes float32's rounding out
     auto summaries =
         approximate_summaries(system_, b, x, start, fmt::format("Cholesky of {} rows in the dual", a_->rows()), true);
     for (auto& summary : summaries) {
-      summary.termination = Termination::kConverged;
+      const bool converged = summary.relative_residual <= relative_tolerance_;
+      summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
+      if (!converged) {
+        summary.message = fmt::format("{} leaves a residual of {:.1e} |b|, for rounding: {}", summary.message,
+                                      summary.relative_residual, rounding_remedy(*a_));
+      }
     }
     return summaries;
   }
 
  private:
   at::Tensor solve(const at::Tensor& b) const {
-    const auto scaled = b * scale_;
-    const auto inner = at::cholesky_solve(a_->times(scaled).to(at::kDouble).t(), factor_).t().to(b.options());
-    return scaled - a_->transposed_times(inner.contiguous()) * scale_;
+    const auto scaled = (b * scale_).to(b.options());
+    const auto seen = a_->times(scaled.to(a_->options())).to(at::kDouble);
+    const auto inner = at::cholesky_solve(seen.t(), factor_).t().to(a_->options());
+    return scaled - (a_->transposed_times(inner.contiguous()) * scale_).to(b.options());
   }
 
   System system_;
   std::shared_ptr<const GramOperator> a_;
+  double relative_tolerance_;
   at::Tensor scale_, factor_;
 };
 
@@ -86,7 +108,7 @@ class WoodburySolver : public Solver {
           "at most {:.1f} GB (option max-bytes); use cg",
           a->rows(), 16 * rows * rows / 1e9, options_.max_bytes / 1e9));
     }
-    return std::make_unique<WoodburyInverse>(system, std::move(a));
+    return std::make_unique<WoodburyInverse>(system, std::move(a), options_.relative_tolerance);
   }
 
  private:

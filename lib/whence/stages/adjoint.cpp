@@ -9,6 +9,8 @@
 #include <cmath>
 
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/solvers/automatic.h"
@@ -150,6 +152,14 @@ void set_response(std::string_view spec, InverseOptions& options) {
   throw InvalidArgument(unknown_name("response", word, known));
 }
 
+TensorList in_double(const TensorList& values) {
+  TensorList out;
+  for (const auto& value : values) {
+    out.push_back(value.detach().to(at::kDouble));
+  }
+  return out;
+}
+
 struct Adjoint::Prepared {
   /// What one segment's data did to its end, and what is left there of its beginning.
   struct Segment {
@@ -159,6 +169,8 @@ struct Adjoint::Prepared {
     std::unique_ptr<Inverse> response, memory;
   };
   std::vector<Segment> segments;
+  std::int64_t looks = -1;  ///< Residuals still to be measured against the exact matrix; -1: not known yet.
+  OperatorPtr exact;        ///< That matrix, where a residual was measured.
 };
 
 Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options)
@@ -168,7 +180,8 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
       options_(options),
       prepared_(chain.size()),
       evidence_(chain.size()) {
-  if (chain.size() > 1 && !solver.family().empty() && solver.family() != curvature.family()) {
+  const bool own_factors = curvature.factored() && solver.takes_factors();
+  if (chain.size() > 1 && !own_factors && !solver.family().empty() && solver.family() != curvature.family()) {
     throw InvalidArgument(fmt::format(
         "the solver's factors approximate the {} matrix and the curvature is of the family {}: a chain that "
         "mixes them is the derivative of no objective; use --curvature {}",
@@ -177,7 +190,7 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
   if (options.response == Response::kProximalBregman && curvature.family() != "gauss-newton") {
     throw InvalidArgument(
         fmt::format("response proximal-bregman is the Gauss-Newton chain, and the curvature is of the family {}; use "
-                    "--curvature gauss-newton, kfac, ekfac or diagonal",
+                    "--curvature gauss-newton, kfac, ekfac or diagonal, with labels other than data",
                     curvature.family()));
   }
   if (options.response == Response::kSegment && options.inversion != Inversion::kDamped) {
@@ -275,21 +288,32 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
     auto q = right;  // on the end of the segment at hand
     auto handed = passed_on;
     TensorList vectors;
-    auto& segments = prepared(k).segments;
+    auto& segments = [&]() -> auto& {
+      const ProgressScope scope(progress, {"prepare " + stage.name, 0, 0, ""});
+      return prepared(k).segments;
+    }
+    ();
     for (std::size_t i = segments.size(); i-- > 0;) {
       const auto& segment = segments[i];
       const auto scaled = segment.root.defined() ? q * segment.root : q;
       at::Tensor s;
-      add_summaries(out[k].summaries, segment.response->apply(scaled, s, watch));
+      const ProgressScope scope(progress, {"solve " + stage.name, 0, 0, ""});
+      const auto wide = scaled.to(algebra_type(scaled.scalar_type()));  // recurrences of bfloat16 lead nowhere
+      auto summaries = segment.response->apply(wide, s, watch);
+      judge(k, wide, s, summaries);
+      s = s.to(scaled.scalar_type());
+      add_summaries(out[k].summaries, summaries);
       check_solves(stage, out[k], evidence_[k].damping);
       s = segment.root.defined() ? s * segment.root : s;
       check_finite(s, "an inverse-curvature product");
       vectors.insert(vectors.begin(), s);
       if (k > first) {
+        const ProgressScope mixed(progress, {"carry to " + chain_[k - 1].name, 0, 0, ""});
         handed = handed - curvature_.mixed_product(stage.objective, segment.theta, stage.parent, s);
       }
       if (segment.memory && (i > 0 || k > first)) {
-        segment.memory->apply(scaled, q, watch);
+        segment.memory->apply(wide, q, watch);
+        q = q.to(scaled.scalar_type());
         q = segment.root.defined() ? q / segment.root : q;
       }
     }
@@ -306,6 +330,74 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
     }
   }
   return out;
+}
+
+/// Says of what the residuals are, and measures the first ones against the exact matrix where that is cheap.
+void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
+                    std::vector<SolverSummary>& summaries) {
+  const auto& at = chain_[stage];
+  const bool factored = curvature_.factored();
+  const auto own = factored ? curvature_.name() + "'s own factors" : curvature_.name();
+  for (auto& summary : summaries) {
+    summary.residual_of = own;
+    if (factored && summary.termination == Termination::kConverged) {
+      summary.termination = Termination::kApproximate;
+      summary.message += fmt::format("; a residual of {:.1e} |b| of {}", summary.relative_residual, own);
+    }
+  }
+  const Filter filter{options_.inversion, evidence_[stage].damping};
+  const bool narrow = at.theta.front().scalar_type() != at::kDouble;
+  const bool whole = factored || curvature_.name() == curvature_.family();
+  if (options_.response == Response::kSegment || !whole || !(factored || narrow) ||
+      std::any_of(summaries.begin(), summaries.end(), [](const auto& s) {
+        return s.relative_residual < 0 || s.termination == Termination::kIndefinite ||
+               s.termination == Termination::kDiverged;
+      })) {
+    return;
+  }
+  auto& made = *prepared_[stage];
+  if (made.looks < 0) {
+    constexpr double kPassesAProduct = 6, kMost = 4;
+    const double passes = at.objective.affordable_passes(at.theta, at.parent);
+    made.looks = static_cast<std::int64_t>(std::min(kMost, passes / kPassesAProduct));
+  }
+  const auto count = std::min<std::int64_t>(made.looks, b.size(0));
+  if (count == 0) {
+    return;
+  }
+  made.looks -= count;
+  const ProgressScope scope(fmt::format("the residual of {}", curvature_.family()));
+  try {
+    if (!made.exact) {
+      const auto spec = std::string(curvature_.family()) +
+                        (curvature_.family() == "gauss-newton" ? ":graph-bytes=0,rows=false" : ":graph-bytes=0");
+      made.exact =
+          create<Curvature>(spec)->operator_at(at.objective.to(at::kDouble), in_double(at.theta), in_double(at.parent));
+    }
+  } catch (const InvalidArgument&) {  // a family that cannot be had of this model
+    made.looks = 0;
+    return;
+  }
+  const auto wide = [&](const at::Tensor& rows) { return rows.narrow(0, 0, count).to(at::kDouble); };
+  const auto residuals = relative_residuals({made.exact, filter}, wide(b), wide(x));
+  if (made.looks == 0) {
+    made.exact.reset();  // and its copy of the data
+  }
+  for (std::size_t k = 0; k < residuals.size(); ++k) {
+    auto& summary = summaries[k];
+    constexpr double kExplained = 100, kTelling = 1e-3;
+    if (factored) {
+      summary.relative_residual = residuals[k];
+      summary.residual_of = curvature_.family();
+    } else if (summary.termination == Termination::kConverged && residuals[k] > kTelling &&
+               residuals[k] > kExplained * summary.relative_residual) {
+      summary.termination = Termination::kIterationLimit;
+      summary.message = fmt::format("a residual of {:.1e} |b| in {} is one of {:.1e} in float64: rounding; {}",
+                                    summary.relative_residual, c10::toString(at.theta.front().scalar_type()),
+                                    residuals[k], rounding_remedy(*prepared_[stage]->segments.front().curvature));
+      summary.relative_residual = residuals[k];
+    }
+  }
 }
 
 const std::vector<StageEvidence>& Adjoint::evidence() {

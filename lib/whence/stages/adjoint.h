@@ -80,6 +80,11 @@ class Adjoint {
   /// `first`; entries of the result before `first` are empty. Throws IndefiniteCurvature, naming the stage and what
   /// would help, where a solve met negative curvature, NumericalError where it diverged or gave a value that is not
   /// finite. Cost: one block solve a stage, one mixed product between two.
+  ///
+  /// The summaries say whose residual they tell (SolverSummary::residual_of). Of a curvature by factors it is that of
+  /// the matrix that the factors approximate, for the first solves of a stage, where products with that take seconds;
+  /// else of the factors. Solves in float32 are looked at again in float64 where that takes as little, and have not
+  /// converged where rounding is all that did.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
   const std::vector<StageEvidence>& evidence();
@@ -89,6 +94,7 @@ class Adjoint {
  private:
   struct Prepared;
   Prepared& prepared(std::size_t stage);
+  void judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x, std::vector<SolverSummary>& summaries);
 
   const Chain& chain_;
   const Curvature& curvature_;

@@ -509,8 +509,9 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   }
   Objective objective(model_, create<Loss>(description.loss), std::move(tuning), data, description.weight_decay,
                       trained, parent, batch_size_for(data, options_.batch_size));
-  return {description.name, std::move(objective), create<Optimizer>(description.optimizer), clone(trained.values()),
-          clone(parent.values())};
+  // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
+  return {description.name, std::move(objective), create<Optimizer>(description.optimizer), trained.values(),
+          parent.values()};
 }
 
 Chain Pipeline::load() const { return load(stages_.size()); }
@@ -528,6 +529,7 @@ Chain Pipeline::load(std::size_t count) const {
         read_checkpoint(description.checkpoint, language_model_, stage.objective.trained(), description.rename,
                         fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
     stage.theta = read.tensors.values();
+    stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
     if (!read.note.empty()) {
       note(language_model_ != nullptr ? read.note
                                       : fmt::format("{}; files do not tell activations: this is {}", read.note,

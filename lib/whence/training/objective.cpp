@@ -14,6 +14,19 @@
 
 namespace whence {
 
+namespace {
+
+/// Numbers in the inputs of all examples.
+double input_entries(const Dataset& data) {
+  auto out = static_cast<double>(data.size());
+  for (const auto side : data.input_shape()) {
+    out *= static_cast<double>(side);
+  }
+  return out;
+}
+
+}  // namespace
+
 Objective::Objective(std::shared_ptr<const Model> model, std::shared_ptr<const Loss> loss,
                      std::shared_ptr<const Tuning> tuning, Dataset data, double weight_decay, ParameterSet trained,
                      ParameterSet parent, std::int64_t batch_size)
@@ -49,6 +62,43 @@ Objective Objective::with_compute_type(at::ScalarType dtype) const {
   Objective out = *this;
   out.compute_type_ = dtype;
   return out;
+}
+
+Objective Objective::at(const TensorList& theta, const TensorList& parent) const {
+  Objective out = *this;
+  out.trained_ = trained_.with(theta);
+  out.parent_ = parent_.with(parent);
+  return out;
+}
+
+Objective Objective::to(at::ScalarType dtype) const {
+  Objective out = *this;
+  const auto device = trained_.values().front().device();
+  out.data_ = data_.to(dtype, device);
+  out.trained_ = trained_.to(dtype, device);
+  out.parent_ = parent_.to(dtype, device);
+  return out;
+}
+
+double Objective::affordable_passes(const TensorList& theta, const TensorList& parent) const {
+  constexpr double kMultiplications = 6e10, kInputs = 1 << 25;
+  if (!theta.front().is_cpu() || (!data_.is_text() && input_entries(data_) > kInputs)) {
+    return 0;
+  }
+  Tape tape;
+  output(detach(theta), detach(parent), data_.batch(0, 1), &tape);
+  const auto merged = merge(detach(theta), detach(parent));
+  double one = 0;
+  for (const auto& entry : tape.entries) {
+    if (entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution) {
+      const auto& weight = merged.at(entry.weight);
+      const auto outputs = weight.size(entry.transposed ? 1 : 0);
+      one += static_cast<double>(weight.numel()) * static_cast<double>(entry.output.numel() / outputs);
+    }
+  }
+  const auto texts = data_.is_text() ? static_cast<double>(data_.texts().lengths[0].item<std::int64_t>()) : 1;
+  const double all = one / std::max(1.0, texts) * static_cast<double>(data_.is_text() ? data_.tokens() : data_.size());
+  return kMultiplications / std::max(1.0, all);
 }
 
 Objective Objective::over(const at::Tensor& rows) const {
@@ -98,9 +148,11 @@ at::Tensor Objective::batch_loss(const TensorList& theta, const TensorList& pare
 }
 
 void Objective::for_each_batch(const std::function<void(const Batch&)>& body) const {
+  std::int64_t done = 0;
   pass([&](const Batch& batch) {
-    check_interruption();
+    check_interruption(done, data_.size());
     body(batch);
+    done += batch.size();
   });
 }
 
@@ -140,6 +192,17 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
 }
 
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  constexpr double kPasses = 15;
+  if (theta.front().scalar_type() != at::kDouble && objective.affordable_passes(theta, parent) >= kPasses) {
+    TensorList wide, from;
+    for (const auto& value : theta) {
+      wide.push_back(value.detach().to(at::kDouble));
+    }
+    for (const auto& value : parent) {
+      from.push_back(value.detach().to(at::kDouble));
+    }
+    return stationarity(objective.to(at::kDouble), wide, from);
+  }
   const DerivativeOrder first(1);
   Stationarity out;
   TensorList g;

@@ -37,6 +37,11 @@ class Objective {
   Objective with_batch_size(std::int64_t batch_size) const;
   /// The same with the model's passes in another dtype, the parameters being cast on their way: mixed precision.
   Objective with_compute_type(at::ScalarType dtype) const;
+  /// The same, with theta and parent as the values of trained() and parent_layout(): one copy in memory, not two.
+  Objective at(const TensorList& theta, const TensorList& parent) const;
+  /// The same with parameters and batches in another dtype, the data from what is stored: what rounding did to the
+  /// inputs is undone where the dtype is wider. Theta and parent are then to be given in it.
+  Objective to(at::ScalarType dtype) const;
   /// The same over a part of the data, whose mean it then is: `rows` [M] int64 on the CPU.
   Objective over(const at::Tensor& rows) const;
 
@@ -52,6 +57,11 @@ class Objective {
   at::Tensor batch_weights(const Batch& batch) const;
   /// Calls body(batch) over the whole dataset, in order, and check_interruption() before each.
   void for_each_batch(const std::function<void(const Batch&)>& body) const;
+
+  /// How many forward passes over all the data, in float64, take a few seconds and a copy of 256 MiB at most, by what
+  /// the tape records of one example: what is measured by the way is measured where that allows. A product with the
+  /// Hessian or the Gauss-Newton matrix takes as long as about six.
+  double affordable_passes(const TensorList& theta, const TensorList& parent) const;
 
   /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError
   /// on a value that is not finite.
@@ -79,7 +89,8 @@ struct Stationarity {
   double relative_gradient_norm = 0;  ///< gradient_norm / data_gradient_norm
 };
 
-/// Cost: two passes over the data.
+/// Cost: five passes over the data. Where those take a few seconds at most they are made in float64, so that rounding
+/// is not taken for a minimum, nor a minimum for rounding.
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent);
 
 }  // namespace whence

@@ -51,7 +51,7 @@ class LayerLayout {
 
 /// Which gradients are the rows of J.
 enum class RowKind {
-  kGaussNewton,  ///< C rows an example: the columns of the loss Hessian's root, pulled back.
+  kGaussNewton,  ///< exact_rows() an example: the columns of the loss Hessian's root, pulled back.
   kFisher,       ///< `samples` rows: gradients for labels drawn from the model, over sqrt(samples).
   kEmpirical,    ///< One row: the gradient for the example's own label.
 };
@@ -60,6 +60,10 @@ struct RowChoice {
   at::Tensor noise =
       {};  ///< kFisher: [samples, predictions, width], so that an example's labels do not depend on its batch.
 };
+/// Rows of an example that make the Gauss-Newton matrix exactly: one an output and, of texts whose tokens are
+/// predicted, each token its own, since J' H J sums over tokens after squaring. As many for every example as for the
+/// longest.
+std::int64_t exact_rows(const Dataset& data);
 /// With its noise drawn.
 RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, const Objective& objective);
 
@@ -82,8 +86,9 @@ at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u);
 /// |row|^2 in the layer, summed over each example's rows: [B].
 at::Tensor squared_norms(const LayerRows& rows);
 
-/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses it at several places,
-/// the squares below take the places for independent, as the labels drawn there are.
+/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses a matrix (one too wide,
+/// a tied head) at several places, the squares below take the places for independent, as the labels drawn there are;
+/// an embedding's, a norm's and a bias's are exact.
 struct OtherRows {
   LayerLayout::Other parameter;
   bool bias = false;

@@ -15,13 +15,21 @@ struct StatisticsOptions {
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("labels", self.labels, OneOf{"auto|exact|sampled|data"},
-          "exact: the Gauss-Newton matrix, a backward pass an output; sampled: one label an example, drawn from the "
-          "model; data: the empirical Fisher; auto: exact up to 16 outputs, then sampled");
+    field(
+        "labels", self.labels, OneOf{"auto|exact|sampled|data"},
+        "exact: the Gauss-Newton matrix, a backward pass an output (of texts whose tokens are predicted, an output and "
+        "token); sampled: one label a prediction, drawn from the model; data: the empirical Fisher, in a chain with "
+        "its "
+        "mixed products; auto: exact up to 16 passes, then sampled");
     field("examples", self.examples, kAtLeastZero, "fit to so many, drawn at random; 0: all");
     field("seed", self.seed, kAtLeastZero, "of labels and examples");
   }
 };
+
+/// "empirical-fisher" where the labels are the data's, else "gauss-newton".
+std::string_view statistics_family(const StatisticsOptions& options);
+/// The mixed product of that family.
+at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point, const at::Tensor& v);
 
 /// Calls body with the rows of every batch that the statistics are taken over. With a `widest` side, parameters outside
 /// the layers and layers wider than it come as RowBatch::others(). Throws InvalidArgument, with `name`, where what the

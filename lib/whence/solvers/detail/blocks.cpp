@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
+
 namespace whence::detail {
 namespace {
 
@@ -59,7 +62,8 @@ at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x) {
 }
 
 RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
-  const auto [q, r] = at::linalg_qr(x.t());
+  const auto wide = x.to(algebra_type(x.scalar_type()));
+  const auto [q, r] = at::linalg_qr(wide.t());
   const SmallMatrix small = to_matrix(r);
   if (!small.allFinite() || small.size() == 0) {
     return {x.narrow(0, 0, 0), SmallMatrix::Zero(0, x.size(0))};
@@ -67,10 +71,12 @@ RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
   const Eigen::BDCSVD<Eigen::MatrixXd> svd(small, Eigen::ComputeThinU | Eigen::ComputeThinV);
   const auto& values = svd.singularValues();
   const auto kept = (values.array() > std::max(floor, tolerance * values[0])).count();
-  return {combine(svd.matrixU().leftCols(kept), q.t()),
+  return {combine(svd.matrixU().leftCols(kept), q.t()).to(x.scalar_type()),
           values.head(kept).asDiagonal() * svd.matrixV().leftCols(kept).transpose()};
 }
 
-double dependence_tolerance(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 1e-13 : 1e-6; }
+double dependence_tolerance(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? 1e-13 : x.scalar_type() == at::kFloat ? 1e-6 : 8 * epsilon(x.scalar_type());
+}
 
 }  // namespace whence::detail

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/solvers/detail/blocks.h"
 
@@ -15,8 +16,6 @@ namespace whence::detail {
 namespace {
 
 using EigenSolver = Eigen::SelfAdjointEigenSolver<SmallMatrix>;
-
-double unit_roundoff(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? 2.3e-16 : 1.2e-7; }
 
 at::Tensor to_vector(const Eigen::VectorXd& values) {
   return at::from_blob(const_cast<double*>(values.data()), {values.size()}, at::kDouble).clone();
@@ -26,11 +25,13 @@ at::Tensor to_vector(const Eigen::VectorXd& values) {
 
 LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Random random) {
   const auto count = std::min(rank, a.size());
-  const auto test = factor_rows(random.normal({count, a.size()}).to(a.options()), 0).basis;
+  const auto wide = a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+  const ProgressScope scope(fmt::format("a sketch of rank {}", count));
+  const auto test = factor_rows(random.normal({count, a.size()}).to(wide), 0).basis;
   const auto sketch = a.apply(test);
   check_finite(sketch, "a product with the curvature");
   const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
-  const double nudge = unit_roundoff(sketch) * size * std::sqrt(static_cast<double>(count));
+  const double nudge = a.rounding() / 16 * size * std::sqrt(static_cast<double>(count));
   const SmallMatrix square = block_dots(test, sketch);
   const EigenSolver core(0.5 * (square + square.transpose()));
   LowRank part;
@@ -63,8 +64,10 @@ LowRankInverse::LowRankInverse(System system, LowRank part, bool complement, dou
       relative_tolerance_(relative_tolerance),
       name_(std::move(name)) {
   const auto values = to_vector(part_.values);
-  const bool damped = system_.filter.inversion == Inversion::kDamped;
-  const double zero = damped || values.numel() == 0 ? 0 : 1e-12 * values.abs().max().item<double>();
+  // an eigenvalue that is rounding is none, where no damping covers it
+  const bool covered = system_.filter.inversion == Inversion::kDamped && system_.filter.damping > 0;
+  const double zero =
+      covered || values.numel() == 0 ? 0 : std::max(1e-12, system_.a->rounding()) * values.abs().max().item<double>();
   if (complement && part_.vectors.size(0) < system_.a->size()) {
     outside_ = system_.filter(at::zeros({1}, at::kDouble), zero).item<double>();
   }

@@ -1,0 +1,108 @@
+// What the program says of its numbers, through the binary.
+#include "support/tool.h"
+#include "whence/attribution/attributor.h"
+#include "whence/curvature/curvature.h"
+#include "whence/store/score_store.h"
+
+using namespace whence;
+using test::ToolFolder;
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("--dtype bfloat16 with every method, curvature and solver") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
+  std::vector<std::string> choices;
+  for (const auto& method : methods<Attributor>()) {
+    choices.push_back(fmt::format("--method {} --relative-damping 0.1", method.name));
+  }
+  for (const auto& curvature : methods<Curvature>()) {
+    choices.push_back(fmt::format("--curvature {} --solver auto --relative-damping 0.5", curvature.name));
+  }
+  for (const char* solver : {"cg", "cg:preconditioner=ekfac", "cg:preconditioner=nystroem", "lanczos", "lissa",
+                             "nystroem", "arnoldi", "identity", "direct", "woodbury", "ekfac", "datainf"}) {
+    const auto* curvature = std::string_view(solver) == "datainf" ? "empirical-fisher" : "gauss-newton";
+    choices.push_back(fmt::format("--curvature {} --solver {} --relative-damping 0.5", curvature, solver));
+  }
+  for (const auto& choice : choices) {
+    CAPTURE(choice);
+    const auto result = folder.run(fmt::format(
+        "score pipeline.toml --stage finetune --queries test --dtype bfloat16 --quiet --out result {}", choice));
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    CHECK(at::isfinite(read_scores(folder / "result").stages.front().scores).all().item<bool>());
+    std::filesystem::remove_all(folder / "result");
+  }
+}
+
+TEST_CASE("a solve by ekfac tells the residual of the Gauss-Newton matrix, or says that it is of its own factors") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
+  for (const char* curvature : {"ekfac", "kfac", "diagonal"}) {
+    CAPTURE(curvature);
+    const auto result =
+        folder.run(fmt::format("score pipeline.toml --stage pretrain --queries test --quiet --out "
+                               "result --curvature {} --solver ekfac --relative-damping 0.1",
+                               curvature));
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    const auto run = folder.json("result/run.json");
+    for (const char* stage : {"pretrain", "finetune"}) {
+      const auto& told = run["stages"][stage];
+      CHECK(told["residual-of"] == "gauss-newton");
+      CHECK(told["largest-relative-residual"].get<double>() > 1e-3);
+      CHECK(told["largest-relative-residual"].get<double>() < 1);
+      CHECK(told["approximate-solves"] == 5);
+      CHECK(told["solves"][0]["residual-of"] == "gauss-newton");
+      CHECK(told["solves"][4]["residual-of"] == fmt::format("{}'s own factors", curvature));
+      CHECK(told["solves"][4]["relative-residual"].get<double>() < 1e-3);
+      CHECK(told["solves"][4]["termination"] == "approximate");
+    }
+    std::filesystem::remove_all(folder / "result");
+  }
+}
+
+TEST_CASE("a column that float32 rounds away is said, and is a reason for --strict") {
+  const ToolFolder folder;
+  std::string rows = "t,b,label\n", plain = "t,b,label\n";
+  auto draws = Random(4);
+  const auto b = draws.normal({40});
+  for (int i = 0; i < 40; ++i) {
+    const double value = b[i].item<double>();
+    const int label = value + 0.05 * i > 1 ? 1 : 0;
+    rows += fmt::format("{},{:.3f},{}\n", 1700000000000 + i, value, label);
+    plain += fmt::format("{},{:.3f},{}\n", i, value, label);
+  }
+  folder.write("rows.csv", rows);
+  folder.write("plain.csv", plain);
+  for (const char* file : {"rows", "plain"}) {
+    folder.write(std::string(file) + ".toml", fmt::format(R"(seed = 1
+[model]
+spec = "linear"
+[[stage]]
+name = "fit"
+train = {{ format = "csv", file = "{0}.csv", label = "label" }}
+weight-decay = 1e-2
+checkpoint = "run/{0}.safetensors"
+[queries.test]
+data = {{ format = "csv", file = "{0}.csv", label = "label" }}
+)",
+                                                          file));
+    folder.run(fmt::format("train {}.toml --quiet", file));
+  }
+  const auto rounded = folder.run(
+      "rank rows.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 "
+      "--solver direct --strict --quiet --limit-queries 1 --out rounded");
+  CAPTURE(rounded.err);
+  CHECK(rounded.status == 4);
+  CHECK(rounded.err.find("goes up to 1.7e+12 and differs between examples by 39") != std::string::npos);
+  CHECK(rounded.err.find("subtract its mean (a table: standardize = true)") != std::string::npos);
+  const auto fine = folder.run(
+      "rank plain.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 "
+      "--solver direct --quiet --limit-queries 1 --out fine");
+  CAPTURE(fine.err);
+  CHECK(fine.status == 0);
+  CHECK(fine.err.find("float64") == std::string::npos);
+}
+
+TEST_SUITE_END();
