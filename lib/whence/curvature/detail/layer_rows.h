@@ -86,9 +86,9 @@ at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u);
 /// |row|^2 in the layer, summed over each example's rows: [B].
 at::Tensor squared_norms(const LayerRows& rows);
 
-/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses a matrix (one too wide,
-/// a tied head) at several places, the squares below take the places for independent, as the labels drawn there are;
-/// an embedding's, a norm's and a bias's are exact.
+/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses a matrix (one too
+/// wide, a tied head) at several places, the squares below take the places for independent, as the labels drawn there
+/// are; an embedding's, a norm's and a bias's are exact.
 struct OtherRows {
   LayerLayout::Other parameter;
   bool bias = false;
