@@ -31,7 +31,7 @@ class Chooser {
     out_.options.damping = request_.damping.value_or(0);
     out_.options.relative_damping = request_.relative_damping.value_or(0);
     for (const auto& stage : chain_) {
-      report(progress_, {"check " + stage.name, 0, 0, ""});
+      const ProgressScope scope(progress_, {"check " + stage.name, 0, 0, ""});
       out_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
     }
     choose_curvature();
