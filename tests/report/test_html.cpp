@@ -62,7 +62,9 @@ Page page_of(const std::string& text) {
   QueryCard query{1, text, {{text, text, Fact::State::kBad, text}}, content};
   query.stages = {{text, text, {{2, text, text, 1, 1, content}}, {{3, text, text, {}, 1, content}}}};
   page.queries = {query};
-  page.prompts = {{text, {{1, text, text, 1, text}}, text, text}};
+  page.prompt = {{{1, text, text, 1, {1, -1}, text, true, text}},
+                 {{0, text, {{text, text, Fact::State::kBad, text}}, {{1, 1}}, {{1, -1}}}},
+                 {1}};
   return page;
 }
 
@@ -104,6 +106,31 @@ TEST_SUITE("report") {
       CHECK(count(html, "http") == count(html, "http-equiv") + count(html, "http://www.w3.org/2000/svg"));
       CHECK(count(html, "default-src 'none'") == 1);
     }
+  }
+
+  TEST_CASE("a prompt is shown once, shaded, with what to drop and what was asked") {
+    Page page;
+    page.prompt = PromptCard{};
+    page.prompt->parts = {{0, "fine weather", "good", 0.5, {1, 0}, "suspect +0.1"},
+                          {1, "fine day", "bad", -0.25, {-0.5, 0}, "suspect +2", true, "good"},
+                          {2, "no score", "good"}};
+    page.prompt->questions = {{0, "a fine one", {{"predicts", "bad, 71 %", Fact::State::kBad}}, {{0, 1}}, {{1, -0.5}}},
+                              {1, "another"}};
+    page.prompt->drop = {1};
+    const auto html = render_page(page);
+    CHECK(markup_fault(html) == "");
+    for (const auto* once :
+         {"fine weather", "fine day", "a fine one", "Drop these:", "class=\"badge\"", "the others say good",
+          "What was asked", "class=\"demonstration helpful\" id=\"demonstration-0\" style=\"--share:45%\"",
+          "class=\"demonstration harmful dropped\" id=\"demonstration-1\" style=\"--share:22%\"",
+          "class=\"chip bad\" href=\"#demonstration-1\"", "class=\"chip helpful\" href=\"#demonstration-0\"",
+          "class=\"chip harmful\" href=\"#demonstration-1\"", "helpful +0.5", "harmful \u22120.25", "bad, 71 %",
+          "title=\"query 0: \u22120.5\""}) {
+      CAPTURE(once);
+      CHECK(count(html, once) == 1);
+    }
+    page.prompt->drop.clear();
+    CHECK(count(render_page(page), "Drop these") == 0);
   }
 
   TEST_CASE("a page shows what it is given") {

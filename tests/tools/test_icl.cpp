@@ -140,8 +140,13 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
 
   REQUIRE(folder.run("report run").status == 0);
   const auto page = folder.read("run/report.html");
-  CHECK(page.find("All queries, on average") != std::string::npos);
-  CHECK(page.find("class=\"demonstration ") != std::string::npos);
+  for (int i = 0; i < 6; ++i) {
+    const auto row = fmt::format("id=\"demonstration-{}\"", i);
+    CHECK(page.find(row) != std::string::npos);
+    CHECK(page.find(row) == page.rfind(row));  // once
+  }
+  CHECK(page.find(json["verdict"].get<std::string>()) != std::string::npos);
+  CHECK(page.find(">predicts<") != std::string::npos);
   CHECK(page.find("happy end") != std::string::npos);
   const auto run = folder.json("run/run.json");
   CHECK(run["command"] == "icl");

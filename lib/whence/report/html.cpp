@@ -75,11 +75,8 @@ std::string render_page(const Page& page) {
       body += query_card(card, page.words);
     }
   }
-  if (!page.prompts.empty()) {
-    body += element("h2", "", "The prompt") + prompt_legend();
-    for (const auto& card : page.prompts) {
-      body += prompt_card(card);
-    }
+  if (page.prompt) {
+    body += prompt_section(*page.prompt);
   }
   body += element("footer", "", escape(page.footer));
   return fmt::format(

@@ -59,15 +59,26 @@ struct QueryCard {
 struct PromptPart {
   std::int64_t number;
   std::string text = {}, answer = {};
-  double score = 0;  ///< Positive: it helps.
+  std::optional<double> score = {};   ///< Positive: helpful. Of several queries the mean.
+  std::vector<double> by_query = {};  ///< Each query's.
   std::string note = {};
+  bool drop = false;
+  std::string instead = {};  ///< The answer that the others give it, where it is to be dropped.
 };
 
-/// A prompt with what was asked after it.
+/// What was asked after a prompt.
+struct PromptQuestion {
+  std::int64_t number;
+  std::string text = {};
+  std::vector<Fact> facts = {};  ///< What the model predicts, what was expected.
+  std::vector<std::pair<std::int64_t, double>> helpful = {}, harmful = {};  ///< Demonstrations, the strongest first.
+};
+
+/// A prompt, shown once, with what was asked after it.
 struct PromptCard {
-  std::string title = {};
   std::vector<PromptPart> parts = {};
-  std::string question = {}, answer = {};  ///< Empty where the scores are of several queries.
+  std::vector<PromptQuestion> questions = {};
+  std::vector<std::int64_t> drop = {};  ///< Which to take out, the most suspect first.
 };
 
 /// How scores compare with the truth.
@@ -94,7 +105,7 @@ struct Page {
   std::vector<EvaluationSection> evaluations = {};
   ScoreWords words = {};
   std::vector<QueryCard> queries = {};
-  std::vector<PromptCard> prompts = {};
+  std::optional<PromptCard> prompt = {};
   std::string footer =
       "Made by whence. Scores are derivatives of the measurement with respect to an example's weight, times the number "
       "of examples.";

@@ -36,8 +36,7 @@ std::string folded_text(const std::string& text);
 std::string query_card(const QueryCard& card, const ScoreWords& words);
 std::string query_legend(const ScoreWords& words);
 
-/// A prompt with its demonstrations.
-std::string prompt_card(const PromptCard& card);
-std::string prompt_legend();
+/// A prompt with its demonstrations and what was asked, and before it which to drop.
+std::string prompt_section(const PromptCard& card);
 
 }  // namespace whence::detail

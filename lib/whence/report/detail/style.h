@@ -85,13 +85,25 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .text[open] > summary { display: inline; }
 .text[open] > summary::after { content: none; }
 .tokens span { background: color-mix(in srgb, var(--side) var(--share), transparent); border-radius: 3px; }
-.asked + .asked { margin-top: 16px; }
 .prompt { margin: 0; padding: 0; list-style: none; border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
 .demonstration { padding: 8px 14px; background: color-mix(in srgb, var(--side) var(--share), var(--card)); break-inside: avoid; }
 .demonstration + .demonstration { border-top: 1px solid var(--line); }
-.demonstration .text, .question .text { margin: 0; }
+.demonstration .text { margin: 0; }
 .demonstration .score, .demonstration .origin { margin: 0; padding: 0; color: var(--text); }
-.question { margin-top: 10px; padding: 8px 14px; border: 1px dashed var(--line); border-radius: 10px; }
+.chips { display: flex; flex-wrap: wrap; gap: 6px; align-items: baseline; margin: 10px 0 0; font-size: 14px; }
+.chips > span { color: var(--soft); }
+.chip { padding: 1px 9px; border: 1px solid var(--side, var(--bad)); border-radius: 999px; color: var(--side, var(--bad)); text-decoration: none; font-weight: 600; font-variant-numeric: tabular-nums; }
+.chip small { font-weight: 400; }
+.chip.bad::before { content: none; }
+.chip:hover, .chip:focus-visible { text-decoration: underline; }
+.dropped { box-shadow: inset 5px 0 0 var(--bad); }
+.demonstration:target { outline: 2px solid var(--text); outline-offset: -2px; }
+.badge { margin-left: 8px; padding: 0 8px; border-radius: 999px; background: var(--bad); color: var(--card); font-size: 12px; }
+.instead { margin-left: 8px; font-weight: 400; }
+.squares { display: inline-flex; gap: 2px; margin-left: auto; }
+.squares span { width: 11px; height: 11px; border-radius: 2px; border: 1px solid var(--line); background: color-mix(in srgb, var(--side) var(--share), var(--card)); }
+.questions { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px; margin: 0; padding: 0; list-style: none; }
+.questions .facts { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 6px 16px; }
 .values { width: 100%; margin: 0 0 8px; border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 .values th { padding: 1px 8px 1px 0; text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
 .values td, .values .value { padding: 1px 0 1px 8px; text-align: right; overflow-wrap: anywhere; }
