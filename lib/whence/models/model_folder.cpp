@@ -20,15 +20,16 @@ constexpr const char* kAdapter = "adapter_config.json";
 
 /// What else trainers leave beside a model, in the same formats.
 bool is_no_model(const std::string& name) {
-  static constexpr std::array kBeginnings = {"training_args", "optimizer", "scheduler", "scaler", "rng_state",
-                                             "adapter_model", "trainer_state"};
-  return std::any_of(kBeginnings.begin(), kBeginnings.end(), [&](const char* begin) { return name.starts_with(begin); });
+  static constexpr std::array kBeginnings = {"training_args", "optimizer",     "scheduler",    "scaler",
+                                             "rng_state",     "adapter_model", "trainer_state"};
+  return std::any_of(kBeginnings.begin(), kBeginnings.end(),
+                     [&](const char* begin) { return name.starts_with(begin); });
 }
 
 bool is_weights(const std::string& name) {
-  static constexpr std::array kEndings = {".safetensors", ".bin",     ".pt",     ".pth",    ".ckpt",  ".h5",   ".hdf5",
-                                          ".keras",       ".msgpack", ".gguf",   ".ggml",   ".onnx",  ".npz",  ".pkl",
-                                          ".pickle",      ".tflite",  ".distcp", ".pdparams", ".mlmodel", ".index"};
+  static constexpr std::array kEndings = {
+      ".safetensors", ".bin",  ".pt",  ".pth", ".ckpt",   ".h5",     ".hdf5",   ".keras",    ".msgpack", ".gguf",
+      ".ggml",        ".onnx", ".npz", ".pkl", ".pickle", ".tflite", ".distcp", ".pdparams", ".mlmodel", ".index"};
   return !is_no_model(name) &&
          (std::any_of(kEndings.begin(), kEndings.end(), [&](const char* end) { return name.ends_with(end); }) ||
           name.find(".ckpt.data-") != name.npos);
@@ -64,10 +65,10 @@ std::string auto_class(const fs::path& directory) {
   } catch (const std::exception&) {
     return "AutoModel";
   }
-  for (const auto& [ending, name] : {std::pair("ForCausalLM", "AutoModelForCausalLM"),
-                                     std::pair("LMHeadModel", "AutoModelForCausalLM"),
-                                     std::pair("ForMaskedLM", "AutoModelForMaskedLM"),
-                                     std::pair("ForSequenceClassification", "AutoModelForSequenceClassification")}) {
+  for (const auto& [ending, name] :
+       {std::pair("ForCausalLM", "AutoModelForCausalLM"), std::pair("LMHeadModel", "AutoModelForCausalLM"),
+        std::pair("ForMaskedLM", "AutoModelForMaskedLM"),
+        std::pair("ForSequenceClassification", "AutoModelForSequenceClassification")}) {
     if (architecture.ends_with(ending)) {
       return name;
     }
@@ -95,11 +96,12 @@ std::string how_to_convert(const fs::path& directory, const fs::path& weights) {
     return fmt::format("where it was trained, save_pretrained(\"{}-safetensors\") writes what is read",
                        directory.string());
   }
-  const auto call = auto_class(directory);
+  const bool reads_texts = fs::exists(directory / "tokenizer.json") || fs::exists(directory / "tokenizer_config.json");
   return fmt::format(
       "convert them{}: python3 -c \"import transformers as t; d = '{}'; o = d + '-safetensors'; "
-      "t.{}.from_pretrained(d{}).save_pretrained(o); t.AutoTokenizer.from_pretrained(d).save_pretrained(o)\"",
-      wants, directory.string(), call, from);
+      "t.{}.from_pretrained(d{}).save_pretrained(o){}\"",
+      wants, directory.string(), auto_class(directory), from,
+      reads_texts ? "; t.AutoTokenizer.from_pretrained(d).save_pretrained(o)" : "");
 }
 
 std::vector<fs::path> shards_of(const fs::path& directory) {
@@ -143,8 +145,7 @@ std::vector<fs::path> weight_files(const fs::path& directory) {
   }
   if (const auto other = other_weights(directory)) {
     throw DataError(fmt::format("{}: the weights are in {}, and {} is not there; {}", directory.string(),
-                                fs::relative(*other, directory).string(), kWeights,
-                                how_to_convert(directory, *other)));
+                                fs::relative(*other, directory).string(), kWeights, how_to_convert(directory, *other)));
   }
   if (fs::exists(directory / kAdapter)) {
     check_no_adapter(directory);
@@ -161,7 +162,8 @@ void check_no_adapter(const fs::path& directory) {
   if (fs::exists(directory / kAdapter)) {
     const auto config = read_json(directory / kAdapter);
     const auto text = [&](const char* key) {
-      return config.is_object() && config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : "";
+      return config.is_object() && config.contains(key) && config[key].is_string() ? config[key].get<std::string>()
+                                                                                   : "";
     };
     kind = text("peft_type").empty() ? kind : fmt::format("an adapter ({})", text("peft_type"));
     base = text("base_model_name_or_path");
