@@ -104,7 +104,7 @@ Content content_of(const Dataset& data, std::int64_t row, const std::vector<std:
   const auto shape = data.input_shape();
   const auto channels = shape.size() == 3 ? shape[0] : 1;
   if ((shape.size() == 2 || shape.size() == 3) && (channels == 1 || channels == 3)) {
-    return {.image = image_data_uri(data.batch(row, row + 1).inputs[0].to(at::kCPU, at::kFloat))};
+    return {.image = image_data_uri(data.picture(row))};
   }
   return {.cells = cells_of(data, row)};
 }

@@ -4,6 +4,7 @@
 
 #include "whence/core/files.h"
 #include "whence/data/detail/bytes.h"
+#include "whence/data/detail/channels.h"
 #include "whence/data/detail/keys.h"
 #include "whence/data/format.h"
 
@@ -17,6 +18,7 @@ struct CifarKeys {
   std::string file;
   std::vector<std::string> files;
   std::int64_t label_bytes = 1;
+  detail::ChannelKeys channels;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("file", self.file, detail::Takes{"a path", "required, or files"},
@@ -25,6 +27,7 @@ struct CifarKeys {
           "several such, read in this order");
     field("label-bytes", self.label_bytes, detail::Takes{"1 or 2", "", false, 1, 2},
           "label bytes of a record, of which the last is used: 2 for the fine labels of CIFAR-100");
+    detail::ChannelKeys::fields(self.channels, field);
   }
 };
 

@@ -170,11 +170,22 @@ Batch Dataset::batch(const at::Tensor& rows) const {
   return make_batch(inputs.index_select(0, rows.to(inputs.device())), contents_.targets.index_select(0, rows), rows);
 }
 
+at::Tensor Dataset::picture(std::int64_t row) const {
+  check_rows(at::tensor({row}, at::kLong));
+  return contents_.inputs[row].to(at::kCPU, at::kFloat) * contents_.scale;
+}
+
 Batch Dataset::make_batch(at::Tensor inputs, at::Tensor targets, const at::Tensor& rows) const {
   if (!ready_inputs_.defined()) {
     inputs = inputs.to(at::TensorOptions().dtype(dtype_).device(device_));
     if (contents_.scale != 1) {
       inputs = inputs * contents_.scale;
+    }
+    if (contents_.mean.defined()) {
+      inputs = inputs - contents_.mean.to(inputs.options());
+    }
+    if (contents_.deviation.defined()) {
+      inputs = inputs / contents_.deviation.to(inputs.options());
     }
   }
   targets = targets.to(device_);

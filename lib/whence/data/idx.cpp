@@ -7,6 +7,7 @@
 
 #include "whence/core/files.h"
 #include "whence/data/detail/bytes.h"
+#include "whence/data/detail/channels.h"
 #include "whence/data/detail/keys.h"
 #include "whence/data/format.h"
 
@@ -16,10 +17,12 @@ namespace {
 
 struct IdxKeys {
   std::string images, labels;
+  detail::ChannelKeys channels;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("images", self.images, detail::kRequiredPath, "inputs [N, ...]; unsigned bytes are divided by 255");
     field("labels", self.labels, detail::kRequiredPath, "labels [N], or values [N] where they are floating");
+    detail::ChannelKeys::fields(self.channels, field);
   }
 };
 

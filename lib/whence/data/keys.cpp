@@ -41,6 +41,12 @@ bool read_value(const json& given, std::vector<std::string>& value) {
          });
 }
 
+bool read_value(const json& given, std::vector<double>& value) {
+  return given.is_array() && !given.empty() && std::all_of(given.begin(), given.end(), [&](const json& item) {
+           return read_value(item, value.emplace_back());
+         });
+}
+
 bool within_bound(std::int64_t value, const Takes& takes) { return value >= takes.low && value <= takes.high; }
 bool within_bound(double value, const Takes& takes) {
   return value >= static_cast<double>(takes.low) && value <= static_cast<double>(takes.high);
@@ -72,6 +78,7 @@ std::string key_text(std::int64_t value) { return std::to_string(value); }
 std::string key_text(bool value) { return value ? "true" : "false"; }
 std::string key_text(const std::string& value) { return value; }
 std::string key_text(const std::vector<std::string>& value) { return fmt::format("[{}]", fmt::join(value, ", ")); }
+std::string key_text(const std::vector<double>& value) { return fmt::format("[{}]", fmt::join(value, ", ")); }
 
 void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::int64_t& value) {
@@ -89,6 +96,10 @@ void read_key(const json& table, std::string_view format, std::string_view name,
 }
 void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::vector<std::string>& value) {
+  read_any(table, format, name, takes, value);
+}
+void read_key(const json& table, std::string_view format, std::string_view name, const Takes& takes,
+              std::vector<double>& value) {
   read_any(table, format, name, takes, value);
 }
 

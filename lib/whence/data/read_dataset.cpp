@@ -9,6 +9,7 @@
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 #include "whence/data/detail/bytes.h"
+#include "whence/data/detail/channels.h"
 #include "whence/data/detail/keys.h"
 #include "whence/data/detail/table.h"
 #include "whence/data/detail/targets.h"
@@ -161,6 +162,9 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
       contents.inputs = detail::encode(*contents.table, *source.table, rows, table, format);
     } else {
       contents.inputs = pick(source.inputs, contents.ids);
+      if (table.contains("mean") || table.contains("std")) {
+        detail::read_channels(table, format, contents);
+      }
     }
     check_finite_rows(contents.inputs, contents.ids, "inputs", source.inputs_from);
     check_finite_rows(contents.targets, contents.ids, "targets", source.targets_from);

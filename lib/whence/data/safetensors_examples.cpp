@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "whence/data/detail/channels.h"
 #include "whence/data/detail/keys.h"
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
@@ -12,12 +13,14 @@ namespace {
 
 struct SafetensorsKeys {
   std::string file;
+  detail::ChannelKeys channels;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field(
         "file", self.file, detail::kRequiredPath,
         "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] or [N, k] values; or of "
         "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
+    detail::ChannelKeys::fields(self.channels, field);
   }
 };
 

@@ -40,6 +40,7 @@ std::string key_text(double value);
 std::string key_text(bool value);
 std::string key_text(const std::string& value);
 std::string key_text(const std::vector<std::string>& value);
+std::string key_text(const std::vector<double>& value);
 
 /// Each reads table[name] into `value`, which stays as it is where the key is absent. Throws InvalidArgument when the
 /// key is required and absent, or holds anything but what it takes. An integer does for a string.
@@ -53,6 +54,8 @@ void read_key(const nlohmann::json& table, std::string_view format, std::string_
               std::string& value);
 void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::vector<std::string>& value);
+void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
+              std::vector<double>& value);
 
 /// Throws InvalidArgument when `table` holds a key that is neither `format` nor one of `known`.
 void check_known_keys(const nlohmann::json& table, std::string_view format, const std::vector<std::string>& known);
