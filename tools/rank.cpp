@@ -56,7 +56,7 @@ int score(const std::vector<std::string>& arguments) {
   AttributionRun run(line);
   run.run(folder);
   if (line.flag("json")) {
-    fmt::print("{}\n", run.record().json().dump(2));
+    fmt::print("{}", run.record().text());
   } else {
     fmt::print("{}: {} queries{}\n", (folder / "scores.safetensors").string(), run.queries().size(),
                run.reused() ? ", already complete" : "");

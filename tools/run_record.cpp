@@ -285,14 +285,18 @@ std::string RunRecord::key() const {
   options.erase("asked");
   return nlohmann::ordered_json{
       {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
-      .dump();
+      .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-void RunRecord::write_begun(const fs::path& path) const { write_text(path, json_.dump(2) + "\n"); }
+std::string RunRecord::text() const {  // paths and arguments may be any bytes
+  return json_.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+void RunRecord::write_begun(const fs::path& path) const { write_text(path, text()); }
 
 void RunRecord::write(const fs::path& path) {
   phase("");
-  write_text(path, json_.dump(2) + "\n");
+  write_text(path, text());
 }
 
 }  // namespace whence::cli

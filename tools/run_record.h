@@ -44,6 +44,8 @@ class RunRecord {
   /// come out otherwise the next time, and a run that goes on must not.
   std::optional<InverseChoice> choice_of(const nlohmann::ordered_json& earlier) const;
   void write(const std::filesystem::path& path);
+  /// What run.json holds.
+  std::string text() const;
   /// What is known so far, for a run that goes on from here.
   void write_begun(const std::filesystem::path& path) const;
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }

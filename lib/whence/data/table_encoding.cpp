@@ -391,6 +391,12 @@ EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& tab
   if (table.contains("missing") && keys.missing != encoding.missing) {
     refuse("missing", '"' + keys.missing + '"', '"' + encoding.missing + '"');
   }
+  for (const auto& name : keys.input) {
+    const auto known = [&](const auto& column) { return column.name == name; };
+    if (std::none_of(encoding.columns.begin(), encoding.columns.end(), known)) {
+      refuse("input", toml_list(keys.input), "other columns");
+    }
+  }
   return keys;
 }
 

@@ -331,7 +331,9 @@ void Pipeline::read_model(const nlohmann::json& json) {
     if (adapter != "refuse" && adapter != "ignore") {
       throw InvalidArgument(fmt::format("[model]: adapter = \"{}\", expected refuse or ignore", adapter));
     }
-    model_spec_ = "transformer:directory=" + directory.string();
+    const auto replace = nlohmann::json::error_handler_t::replace;  // paths may be any bytes, what is written is UTF-8
+    const std::string shown = nlohmann::json::parse(nlohmann::json(directory.string()).dump(-1, ' ', false, replace));
+    model_spec_ = "transformer:directory=" + shown;
     model_ = open_model_folder(directory, adapter == "ignore");
   }
   language_model_ = dynamic_cast<const LanguageModel*>(model_.get());
@@ -484,6 +486,11 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
         fmt::format("{}: [queries.{}]: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}", path_.string(),
                     split, fmt::join(data.input_shape(), ", "), data.outputs(),
                     fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(), stages_[last].name));
+  }
+  if (data.texts().asked.defined() != trained_on.texts().asked.defined()) {
+    throw InvalidArgument(fmt::format("{}: [queries.{}]: key label-words is {}, but stage {} was trained with{} it",
+                                      path_.string(), split, data.texts().asked.defined() ? "given" : "missing",
+                                      stages_[last].name, data.texts().asked.defined() ? "out" : ""));
   }
   return limit > 0 && limit < data.size() ? data.take(at::arange(limit)) : data;
 }
