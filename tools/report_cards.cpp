@@ -20,9 +20,15 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kShownColumns = 8, kShownOfQuery = 20;
 
-/// The columns of a table's example.
+/// The columns of an example, as a table's file has them; of other vectors their numbers.
 std::vector<Cell> cells_of(const Dataset& data, std::int64_t row) {
   std::vector<Cell> out;
+  if (data.table()) {
+    for (const auto& [name, value] : data.cells(row)) {
+      out.push_back({name, value});
+    }
+    return out;
+  }
   const auto flat = data.batch(row, row + 1).inputs[0].flatten().to(at::kCPU, at::kDouble);
   for (std::int64_t i = 0; i < flat.numel(); ++i) {
     out.push_back({fmt::format("{}", i), fmt::format("{:.4g}", flat[i].item<double>())});

@@ -65,18 +65,20 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
     return make(level, fmt::format("{} of {} solves at {} stopped early, at a relative residual of {:.1e}",
                                    at.unconverged, at.solves, at.stage, at.residual));
   }
-  if (evidence.assumes_minimum && at.relative_gradient > kMinimum) {
-    return make(level, fmt::format("the checkpoint of {} is no minimum (gradient {:.1e} of an example's), so removals "
-                                   "are told as if it were one",
-                                   at.stage, at.relative_gradient));
-  }
+  const bool off_minimum = evidence.assumes_minimum && at.relative_gradient > kMinimum;
+  const auto gradient =
+      fmt::format("its checkpoint is no minimum (gradient {:.1e} of an example's)", at.relative_gradient);
   if (at.approximate > 0) {
     return make(level,
                 fmt::format("the solves at {} are approximations{}", at.stage,
                             at.residual >= 0 ? fmt::format(", at a relative residual of {:.1e}", at.residual) : ""));
   }
   if (!evidence.hessian) {
-    return make(level, fmt::format("{} has an approximate curvature, which keeps order better than size", at.stage));
+    return make(level, fmt::format("the curvature at {} is an approximation, which keeps order better than size{}",
+                                   at.stage, off_minimum ? "; " + gradient : ""));
+  }
+  if (off_minimum) {
+    return make(level, fmt::format("at {} {}, and removals are told as if it were one", at.stage, gradient));
   }
   if (at.residual > kLoose) {
     return make(level, fmt::format("the solves at {} have a relative residual of {:.1e}", at.stage, at.residual));
