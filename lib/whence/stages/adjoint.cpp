@@ -152,6 +152,8 @@ void set_response(std::string_view spec, InverseOptions& options) {
   throw InvalidArgument(unknown_name("response", word, known));
 }
 
+namespace {
+
 TensorList in_double(const TensorList& values) {
   TensorList out;
   for (const auto& value : values) {
@@ -159,6 +161,20 @@ TensorList in_double(const TensorList& values) {
   }
   return out;
 }
+
+/// The matrix of a family at a stage, in float64; null where the family cannot be had of the model.
+OperatorPtr exact_in_double(std::string_view family, const Stage& stage) {
+  const auto spec =
+      fmt::format("{}:graph-bytes=0{}", family, family == "gauss-newton" ? ",rows=false" : "");  // a few products
+  try {
+    return create<Curvature>(spec)->operator_at(stage.objective.to(at::kDouble), in_double(stage.theta),
+                                                in_double(stage.parent));
+  } catch (const InvalidArgument&) {
+    return nullptr;
+  }
+}
+
+}  // namespace
 
 struct Adjoint::Prepared {
   /// What one segment's data did to its end, and what is left there of its beginning.
@@ -345,14 +361,14 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
       summary.message += fmt::format("; a residual of {:.1e} |b| of {}", summary.relative_residual, own);
     }
   }
-  const Filter filter{options_.inversion, evidence_[stage].damping};
+  const auto failed = [](const SolverSummary& summary) {
+    return summary.termination == Termination::kIndefinite || summary.termination == Termination::kDiverged;
+  };
   const bool narrow = at.theta.front().scalar_type() != at::kDouble;
-  const bool whole = factored || curvature_.name() == curvature_.family();
-  if (options_.response == Response::kSegment || !whole || !(factored || narrow) ||
-      std::any_of(summaries.begin(), summaries.end(), [](const auto& s) {
-        return s.relative_residual < 0 || s.termination == Termination::kIndefinite ||
-               s.termination == Termination::kDiverged;
-      })) {
+  const bool unmeasured = summaries.front().relative_residual < 0;
+  const bool exact = curvature_.name() == curvature_.family();  // the family's matrix itself
+  if (options_.response == Response::kSegment || std::any_of(summaries.begin(), summaries.end(), failed) ||
+      !(factored || unmeasured || (exact && narrow))) {
     return;
   }
   auto& made = *prepared_[stage];
@@ -365,36 +381,34 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   if (count == 0) {
     return;
   }
-  made.looks -= count;
   const ProgressScope scope(fmt::format("the residual of {}", curvature_.family()));
-  try {
+  if (!made.exact) {
+    made.exact =
+        factored || (exact && narrow) ? exact_in_double(curvature_.family(), at) : made.segments.front().curvature;
     if (!made.exact) {
-      const auto spec = std::string(curvature_.family()) +
-                        (curvature_.family() == "gauss-newton" ? ":graph-bytes=0,rows=false" : ":graph-bytes=0");
-      made.exact =
-          create<Curvature>(spec)->operator_at(at.objective.to(at::kDouble), in_double(at.theta), in_double(at.parent));
+      made.looks = 0;
+      return;
     }
-  } catch (const InvalidArgument&) {  // a family that cannot be had of this model
-    made.looks = 0;
-    return;
   }
   const auto wide = [&](const at::Tensor& rows) { return rows.narrow(0, 0, count).to(at::kDouble); };
-  const auto residuals = relative_residuals({made.exact, filter}, wide(b), wide(x));
+  const auto residuals =
+      relative_residuals({made.exact, {options_.inversion, evidence_[stage].damping}}, wide(b), wide(x));
+  made.looks -= count;
   if (made.looks == 0) {
     made.exact.reset();  // and its copy of the data
   }
   for (std::size_t k = 0; k < residuals.size(); ++k) {
     auto& summary = summaries[k];
     constexpr double kExplained = 100, kTelling = 1e-3;
-    if (factored) {
+    if (factored || unmeasured) {
       summary.relative_residual = residuals[k];
-      summary.residual_of = curvature_.family();
+      summary.residual_of = factored ? std::string(curvature_.family()) : own;
     } else if (summary.termination == Termination::kConverged && residuals[k] > kTelling &&
                residuals[k] > kExplained * summary.relative_residual) {
       summary.termination = Termination::kIterationLimit;
       summary.message = fmt::format("a residual of {:.1e} |b| in {} is one of {:.1e} in float64: rounding; {}",
                                     summary.relative_residual, c10::toString(at.theta.front().scalar_type()),
-                                    residuals[k], rounding_remedy(*prepared_[stage]->segments.front().curvature));
+                                    residuals[k], rounding_remedy(*made.segments.front().curvature));
       summary.relative_residual = residuals[k];
     }
   }
