@@ -233,7 +233,8 @@ void AttributionRun::score(const fs::path& folder) {
   const VectorCache cache{
       [&](const std::string& block) { return store.load_vectors(block); },
       [&](const std::string& block, const ParameterSet& vectors) { store.save_vectors(block, vectors); }};
-  const auto solves = attribute(task, *source_, cache, terminal_progress(line_.flag("quiet")));
+  const auto progress = terminal_progress(line_.flag("quiet"));
+  const auto solves = attribute(task, *source_, cache, progress);
   end_progress();
   record_.add_solves(solves, source_->evidence(), chain_);
   if (top_ > 0 &&
@@ -242,8 +243,10 @@ void AttributionRun::score(const fs::path& folder) {
     TokenScorer scorer(task, *source_, cache);
     auto rankings = this->rankings(folder, top_);
     for (std::size_t i = 0; i < rankings.size(); ++i) {
+      report(progress, {"score tokens", static_cast<std::int64_t>(i), static_cast<std::int64_t>(rankings.size()), ""});
       score_tokens(rankings[i], static_cast<std::int64_t>(i / stages_.size()), stages_[i % stages_.size()], scorer);
     }
+    end_progress();
     keep_tokens(rankings);
   }
   store.finish();
