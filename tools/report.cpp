@@ -36,11 +36,19 @@ std::vector<Fact> evidence(const Json& run) {
   spec("method", static_cast<const Attributor*>(nullptr));
   spec("curvature", static_cast<const Curvature*>(nullptr));
   spec("solver", static_cast<const Solver*>(nullptr));
-  for (const char* key :
-       {"response", "inversion", "damping", "relative-damping", "normalize", "measurement", "dtype"}) {
-    if (options.contains(key)) {
+  for (const auto& [key, otherwise] : {std::pair<const char*, Json>("response", "stationary"),
+                                       {"inversion", "damped"},
+                                       {"damping", 0},
+                                       {"relative-damping", 0},
+                                       {"normalize", "none"},
+                                       {"measurement", "loss"},
+                                       {"dtype", "float32"}}) {
+    if (options.contains(key) && options[key] != otherwise) {  // a default is not worth a line
       out.push_back({key, options[key].is_string() ? options[key].get<std::string>() : options[key].dump()});
     }
+  }
+  if (run.contains("chosen")) {
+    out.push_back({"chosen", run["chosen"]["reason"].get<std::string>()});
   }
   for (const auto& [name, stage] : run["stages"].items()) {
     if (stage.contains("gradient-norm")) {  // methods without curvature assume no minimum
