@@ -165,7 +165,7 @@ TEST_CASE("csv: what is no UTF-8 text is named, with what converts it") {
   refuse(std::string("x\0,\0", 4), "line 1, byte 2 of the file: a zero byte");
   refuse("\x1f\x8b\x08", "is compressed by gzip: give it a name that ends in .gz");
   refuse("PK\x03\x04", "is a zip archive or an Excel workbook");
-  refuse("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "is a pointer to a file in Git LFS");
+  refuse("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "a Git LFS pointer to 3 bytes");
   refuse("x,label\r1,0\r", "its lines end in carriage returns alone");
 }
 
