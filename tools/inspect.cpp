@@ -47,6 +47,16 @@ Json inspect_data(const Dataset& data) {
       out["classes"][data.classes()[c]] = counts[static_cast<std::int64_t>(c)].item<std::int64_t>();
     }
   }
+  for (const auto& column : data.table() ? data.table()->columns : std::vector<TableColumn>{}) {
+    auto& told = out["columns"][column.name];
+    if (!column.levels.empty()) {
+      told = column.levels;
+    } else if (data.table()->standardize) {
+      told = fmt::format("a number, mean {:.6g}, deviation {:.6g}", column.shift, column.scale);
+    } else {
+      told = "a number";
+    }
+  }
   return out;
 }
 

@@ -122,7 +122,9 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   }
   const auto words =
       numbers ? std::vector<std::string>{} : detail::fill_keys<detail::TextKeys>(table, format).label_words;
-  if (!words.empty() && keys.classes.empty() && reading.head.outputs == 0) {
+  const auto is_number = [](const std::string& cell) { return detail::number_in(cell).has_value(); };
+  if (!words.empty() && keys.classes.empty() && reading.head.outputs == 0 &&
+      std::all_of(source.label_cells.begin(), source.label_cells.end(), is_number)) {
     reading.head = {static_cast<std::int64_t>(words.size()), {}, /*sorted=*/true, "label-words"};
   }
 

@@ -202,7 +202,9 @@ class Settlement {
       return by_place(outputs, head_.names);
     }
     if (!head_.names.empty()) {
-      return by_name(head_.names);  // whose labels are then named in the error
+      by_name(head_.names);
+      out_.expected += ", the classes of " + head_.from;  // which the unknown label's error then says
+      return;
     }
     const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
     if (listed_.empty() && count(distinct_) == outputs && (numbers || head_.sorted)) {
