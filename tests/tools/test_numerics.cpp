@@ -51,7 +51,7 @@ TEST_CASE("a solve by ekfac tells the residual of the Gauss-Newton matrix, or sa
       const auto& told = run["stages"][stage];
       CHECK(told["residual-of"] == "gauss-newton");
       CHECK(told["largest-relative-residual"].get<double>() > 1e-3);
-      CHECK(told["largest-relative-residual"].get<double>() < 1);
+      CHECK(told["largest-relative-residual"].get<double>() < 10);
       CHECK(told["approximate-solves"] == 5);
       CHECK(told["solves"][0]["residual-of"] == "gauss-newton");
       CHECK(told["solves"][4]["residual-of"] == fmt::format("{}'s own factors", curvature));
@@ -62,47 +62,43 @@ TEST_CASE("a solve by ekfac tells the residual of the Gauss-Newton matrix, or sa
   }
 }
 
-TEST_CASE("a column that float32 rounds away is said, and is a reason for --strict") {
+TEST_CASE("a column that float32 rounds away is said, and is a reason for --strict; standardised it is none") {
   const ToolFolder folder;
-  std::string rows = "t,b,label\n", plain = "t,b,label\n";
-  auto draws = Random(4);
-  const auto b = draws.normal({40});
-  for (int i = 0; i < 40; ++i) {
+  std::string rows = "t,b,label\n";
+  const auto b = Random(4).normal({40});
+  for (int i = 0; i < 40; ++i) {  // milliseconds since 1970
     const double value = b[i].item<double>();
-    const int label = value + 0.05 * i > 1 ? 1 : 0;
-    rows += fmt::format("{},{:.3f},{}\n", 1700000000000 + i, value, label);
-    plain += fmt::format("{},{:.3f},{}\n", i, value, label);
+    rows += fmt::format("{},{:.3f},{}\n", 1700000000000 + i, value, value + 0.05 * i > 1 ? 1 : 0);
   }
   folder.write("rows.csv", rows);
-  folder.write("plain.csv", plain);
-  for (const char* file : {"rows", "plain"}) {
-    folder.write(std::string(file) + ".toml", fmt::format(R"(seed = 1
+  const auto run = [&](const std::string& name, const std::string& key) {
+    folder.write(name + ".toml", fmt::format(R"(seed = 1
 [model]
 spec = "linear"
 [[stage]]
 name = "fit"
-train = {{ format = "csv", file = "{0}.csv", label = "label" }}
+train = {{ format = "csv", file = "rows.csv", label = "label"{1} }}
 weight-decay = 1e-2
 checkpoint = "run/{0}.safetensors"
 [queries.test]
-data = {{ format = "csv", file = "{0}.csv", label = "label" }}
+data = {{ format = "csv", file = "rows.csv", label = "label" }}
 )",
-                                                          file));
-    folder.run(fmt::format("train {}.toml --quiet", file));
-  }
-  const auto rounded = folder.run(
-      "rank rows.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 "
-      "--solver direct --strict --quiet --limit-queries 1 --out rounded");
-  CAPTURE(rounded.err);
-  CHECK(rounded.status == 4);
-  CHECK(rounded.err.find("goes up to 1.7e+12 and differs between examples by 39") != std::string::npos);
-  CHECK(rounded.err.find("subtract its mean (a table: standardize = true)") != std::string::npos);
-  const auto fine = folder.run(
-      "rank plain.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 "
-      "--solver direct --quiet --limit-queries 1 --out fine");
+                                             name, key));
+    folder.run(fmt::format("train {}.toml --quiet", name));
+    return folder.run(
+        fmt::format("rank {0}.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 --solver direct "
+                    "--strict --quiet --limit-queries 1 --out {0}",
+                    name));
+  };
+  const auto raw = run("raw", ", standardize = false");
+  CAPTURE(raw.err);
+  CHECK(raw.status == 4);
+  CHECK(raw.err.find("column t goes up to 1.7e+12 and differs between examples by 39") != std::string::npos);
+  CHECK(raw.err.find("subtract its mean (a table: standardize = true)") != std::string::npos);
+  const auto fine = run("fine", "");
   CAPTURE(fine.err);
   CHECK(fine.status == 0);
-  CHECK(fine.err.find("float64") == std::string::npos);
+  CHECK(fine.err.find("differs between examples") == std::string::npos);
 }
 
 TEST_SUITE_END();
