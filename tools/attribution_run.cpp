@@ -9,6 +9,7 @@
 #include "plan.h"
 #include "result.h"
 #include "verdict.h"
+#include "whence/attribution/plausible.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
@@ -131,6 +132,43 @@ void AttributionRun::attribute_into(const fs::path& folder) {
   }
   record_.phase("attribute");
   score(folder);
+  if (attributor_->predicts_removal(normalization_)) {
+    warn_of_removals(folder);
+  }
+}
+
+void AttributionRun::warn_of_removals(const fs::path& folder) {
+  const auto room = room_to_move(measurement_, queries_, measurements_);
+  const auto scores = read_scores(folder);
+  for (const auto k : stages_) {
+    const auto& held =
+        scores.stages.at(static_cast<std::size_t>(std::find(stages_.begin(), stages_.end(), k) - stages_.begin()));
+    const auto n = static_cast<double>(held.example_ids.numel());
+    const auto removals = held.scores.to(at::kDouble) / -n;  // [Q, N]
+    const auto excess =
+        at::maximum(removals / room.select(1, 1).unsqueeze(1), -removals / room.select(1, 0).unsqueeze(1));
+    const auto [worst, example] = excess.max(1);
+    const auto beyond = worst.gt(1).sum().item<std::int64_t>();
+    if (beyond == 0) {
+      continue;
+    }
+    const auto q = worst.argmax().item<std::int64_t>();
+    const auto e = example[q].item<std::int64_t>();
+    const auto& options = choice_.options;
+    const auto remedy =
+        !attributor_->uses_curvature() ? std::string()
+        : options.relative_damping > 0
+            ? fmt::format("; type --relative-damping {:g}", std::max(0.1, 10 * options.relative_damping))
+        : options.damping > 0 ? fmt::format("; type --damping {:g}, or --relative-damping 0.1", 10 * options.damping)
+                              : "; type --relative-damping 0.1";
+    record_.warning(
+        fmt::format("stage {}: for {} of {} queries a removal is predicted that cannot be: leaving out example {} of "
+                    "{} would move the "
+                    "{} of query {} from {:.3g} by {:+.3g}: small eigenvalues of the curvature were divided by{}",
+                    chain_[k].name, beyond, queries_.size(), held.example_ids[e].item<std::int64_t>(),
+                    held.example_ids.numel(), to_string(measurement_), queries_.ids()[q].item<std::int64_t>(),
+                    measurements_[q].item<double>(), removals[q][e].item<double>(), remedy));
+  }
 }
 
 void AttributionRun::choose(const fs::path& folder) {

@@ -46,6 +46,8 @@ class AttributionRun {
   void tell_choice();
   void attribute_into(const std::filesystem::path& folder);
   void score(const std::filesystem::path& folder);
+  /// Where leaving one example out is predicted to do what it cannot.
+  void warn_of_removals(const std::filesystem::path& folder);
   /// Fills in what each token of the ranked texts adds.
   void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const;
   /// An earlier ranking's, whose vectors are gone. One that cannot be read is written anew without.
