@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/attribution/plausible.h"
 
