@@ -181,6 +181,57 @@ TEST_CASE("weights of a PyTorch nn.Sequential are those of the mlp, and what wen
   check_fails(folder.run("score words.toml" + rank + "bad --quiet"), 1, "rename: unknown tensor \"hiden\"");
 }
 
+TEST_CASE("labels by name meet the outputs of a checkpoint's head by id2label") {
+  const ToolFolder folder;
+  write_model(folder, "gpt2-classification");
+  auto config = folder.json("base/config.json");
+  config["id2label"] = {{"0", "positive"}, {"1", "negative"}, {"2", "neither"}};  // not in the order of the alphabet
+  config.erase("label2id");
+  folder.write("base/config.json", config.dump());
+  auto text = folder.read("text.toml");
+  text.replace(text.find("next-token"), 10, "cross-entropy");
+  folder.write("words.toml", text);
+  auto numbers = folder.read("texts.tsv");
+  for (const auto& [word, number] : {std::pair("positive", "0"), std::pair("negative", "1")}) {
+    for (auto at = numbers.find(word); at != numbers.npos; at = numbers.find(word)) {
+      numbers.replace(at, 8, number);
+    }
+  }
+  folder.write("numbers.tsv", numbers);
+  for (auto at = text.find("texts.tsv"); at != text.npos; at = text.find("texts.tsv")) {
+    text.replace(at, 9, "numbers.tsv");
+  }
+  folder.write("numbers.toml", text);
+  const auto losses = [&](const std::string& name) {
+    const auto result =
+        folder.run("rank " + name + ".toml --stage first --queries test --method grad-dot --quiet --out " + name);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    std::vector<double> out;
+    const auto lines = folder.read(name + "/ranking.jsonl");
+    for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1) {
+      out.push_back(nlohmann::json::parse(lines.substr(at, lines.find('\n', at) - at))["measurement"]);
+    }
+    return out;
+  };
+  const auto by_word = losses("words"), by_number = losses("numbers");
+  REQUIRE(by_word.size() == 4);
+  CHECK(by_word == by_number);
+  CHECK(by_word[0] != doctest::Approx(by_word[1]));
+  folder.write("texts.tsv", "label\ttext\nham\ta good film\nspam\ta bad film\n");
+  check_fails(folder.run("rank words.toml --stage first --queries test --quiet"), 1, "positive, negative, neither");
+  text = folder.read("words.toml");  // only a start: its names do not bind other labels, and that is said
+  const std::string from = "checkpoint = \"base\"\n[queries";
+  text.replace(text.find(from), from.size(), "checkpoint = \"run/other\"\n[queries");
+  folder.write("other.toml", text);
+  const auto result = folder.run("train other.toml");
+  CAPTURE(result.err);
+  CHECK(result.status == 0);
+  CHECK(
+      result.err.find("the head in base is one of positive, negative, neither, not of ham, spam: training starts from "
+                      "a new one") != std::string::npos);
+}
+
 TEST_CASE("inspect says what a model's folder and a tokenizer are") {
   const ToolFolder folder;
   write_model(folder, "gpt2-classification");

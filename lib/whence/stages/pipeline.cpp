@@ -424,6 +424,18 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
                                       language_model_->causal() ? "predicts next tokens: use next-token"
                                                                 : "sees the tokens after each: use masked-token"));
   }
+  if (reading_ && !reading_->tokenizer && table.is_object() && table.value("format", "") != "safetensors") {
+    for (const char* name : {"tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+                             "tekken.json", "tokenizer_config.json"}) {
+      if (const auto folder = language_model_->directory(); fs::exists(folder / name)) {
+        throw InvalidArgument(fmt::format(
+            "{} has a {} but no tokenizer.json, which is what is read: python3 -c \"import transformers as t; "
+            "t.AutoTokenizer.from_pretrained('{}').save_pretrained('{}-tokenizer')\" makes it; then tokenizer = "
+            "\"{}-tokenizer\" in [model]",
+            folder.string(), name, folder.string(), folder.string(), folder.string()));
+      }
+    }
+  }
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
   auto data = read_dataset(table, path_.parent_path(), reading).to(options_.dtype, options_.device);
@@ -459,7 +471,26 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
       reading.head = checkpoint_classes(description.checkpoint, language_model_);
       reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
     }
-    return data_.emplace(stage, read(description.train, stage, reading)).first->second;
+    auto data = read(description.train, stage, reading);
+    if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
+        data.head_outputs() > 0) {
+      const auto start = checkpoint_classes(language_model_->directory(), language_model_);
+      const auto is_output = [&](const std::string& name) {
+        return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
+      };
+      if (!start.names.empty() && std::all_of(data.classes().begin(), data.classes().end(), is_output)) {
+        reading.head = start;  // training starts from a head whose outputs have these names
+        data = read(description.train, stage, reading);
+      } else if (start.outputs > 0) {
+        note(fmt::format("stage {}: the head in {} is one of {}, not of {}: training starts from {}", description.name,
+                         start.from,
+                         start.names.empty() ? fmt::format("{} classes without names", start.outputs)
+                                             : fmt::format("{}", fmt::join(start.names, ", ")),
+                         fmt::join(data.classes(), ", "),
+                         start.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
+      }
+    }
+    return data_.emplace(stage, std::move(data)).first->second;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }
