@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "whence/core/rounding.h"
 #include "whence/solvers/detail/krylov.h"
 
 namespace whence {
@@ -54,7 +55,8 @@ Spectrum estimate_spectrum(const LinearOperator& a, std::int64_t probes, std::in
   if (probes < 1 || steps < 1) {
     throw InvalidArgument(fmt::format("spectrum: {} probes of {} steps, expected at least one of each", probes, steps));
   }
-  const auto starts = random.normal({probes, a.size()}).to(a.options());
+  const auto wide = a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+  const auto starts = detail::normal_rows(random, probes, a.size(), wide);
   std::vector<detail::KrylovSpace> spaces;
   for (std::int64_t k = 0; k < probes; ++k) {
     spaces.emplace_back(starts[k]);

@@ -61,6 +61,14 @@ at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x) {
   return to_tensor(factors.transpose(), x.options()).mm(x);
 }
 
+at::Tensor normal_rows(Random& random, std::int64_t count, std::int64_t size, const at::TensorOptions& options) {
+  auto out = at::empty({count, size}, options);
+  for (std::int64_t k = 0; k < count; ++k) {
+    out[k].copy_(random.normal({size}));
+  }
+  return out;
+}
+
 RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
   const auto wide = x.to(algebra_type(x.scalar_type()));
   const auto [q, r] = at::linalg_qr(wide.t());

@@ -3,6 +3,8 @@
 
 #include <Eigen/Core>
 
+#include "whence/core/random.h"
+
 namespace whence::detail {
 
 /// Row-major like a block of vectors, so that one maps onto the other.
@@ -19,6 +21,10 @@ SmallMatrix to_matrix(const at::Tensor& tensor);
 
 /// factors' x: row i is sum_j factors(j, i) x_j. [M, P] by M x N gives [N, P].
 at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x);
+
+/// Rows [count, size] of standard normal numbers as `options` say, drawn one at a time: no block of float64 beside
+/// them.
+at::Tensor normal_rows(Random& random, std::int64_t count, std::int64_t size, const at::TensorOptions& options);
 
 /// x = factors' basis with orthonormal rows of `basis`.
 struct RowFactors {

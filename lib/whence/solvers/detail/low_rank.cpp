@@ -27,7 +27,7 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
   const auto count = std::min(rank, a.size());
   const auto wide = a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
   const ProgressScope scope(fmt::format("a sketch of rank {}", count));
-  const auto test = factor_rows(random.normal({count, a.size()}).to(wide), 0).basis;
+  const auto test = factor_rows(normal_rows(random, count, a.size(), wide), 0).basis;
   const auto sketch = a.apply(test);
   check_finite(sketch, "a product with the curvature");
   const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
