@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <mutex>
@@ -58,9 +59,8 @@ class Display {
 
  private:
   void tick(const std::stop_token& stop) {
-    while (!stop.stop_requested()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    while (!wake_.wait_for(lock, stop, std::chrono::milliseconds(250), [&] { return stop.stop_requested(); })) {
       const auto now = Clock::now();
       if (active_ && now - shown_ >= (terminal_ ? std::chrono::milliseconds(1000) : kSilence)) {
         print(now, true);
@@ -112,6 +112,7 @@ class Display {
   static constexpr std::chrono::milliseconds kSilence{4000};
   const bool terminal_ = isatty(STDERR_FILENO) == 1;
   std::mutex mutex_;
+  std::condition_variable_any wake_;  // for the stop alone
   ProgressEvent event_;
   Clock::time_point begun_ = Clock::now(), shown_ = begun_;
   std::int64_t done_at_begin_ = 0;
