@@ -55,6 +55,30 @@ double non_negative(const char* name, double value) {
   return value;
 }
 
+bool has_flag(const std::vector<std::string>& arguments, const std::string& name) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [&](const auto& a) { return a == "--" + name || a.starts_with("--" + name + "="); });
+}
+
+/// What an earlier run chose repeats it, unless something is given now that the choice turned on.
+void repeat_choice(const nlohmann::json& run, const std::vector<std::string>& given,
+                   std::vector<std::string>& arguments) {
+  for (const char* name :
+       {"curvature", "solver", "damping", "relative-damping", "response", "inversion", "method", "stage"}) {
+    if (has_flag(given, name)) {
+      return;
+    }
+  }
+  const auto options = run.value("options", nlohmann::json::object());
+  for (const auto& [name, asked] : options.value("asked", nlohmann::json::object()).items()) {
+    if (asked == "auto" && !has_flag(arguments, name)) {
+      const auto flag = name == "damping" && options["relative-damping"] > 0 ? std::string("relative-damping") : name;
+      arguments.push_back("--" + flag);
+      arguments.push_back(options[flag].is_string() ? options[flag].get<std::string>() : options[flag].dump());
+    }
+  }
+}
+
 }  // namespace
 
 InverseRequest inverse_request(const CommandLine& line) {
@@ -127,6 +151,7 @@ std::vector<std::string> with_earlier(const std::vector<std::string>& arguments)
     }
     i += takes_value ? 1 : 0;
   }
+  repeat_choice(run, given, out);
   if (!has_pipeline) {
     out.insert(out.begin(), run["pipeline"].get<std::string>());
   }

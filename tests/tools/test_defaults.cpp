@@ -60,6 +60,14 @@ TEST_CASE(
   REQUIRE(folder.run(base + "--quiet --solver cg --out three").status == 0);
   CHECK(folder.json("three/run.json")["options"]["relative-damping"] == 0.1);
 
+  result = folder.run("score --from two/run.json --quiet --out four");  // repeats what was chosen there
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(folder.json("four/run.json")["options"]["relative-damping"] == 0.25);
+  CHECK(folder.read("four/scores.safetensors").size() == folder.read("two/scores.safetensors").size());
+  REQUIRE(folder.run("score --from two/run.json --quiet --out five --curvature hessian").status == 0);
+  CHECK(folder.json("five/run.json")["options"]["curvature"].get<std::string>().starts_with("hessian"));
+
   result = folder.run(base + "--plan");
   CHECK(result.status == 0);
   CHECK(result.out.find("curvature gauss-newton, solver auto, damping 0.1 x mean eigenvalue") != std::string::npos);

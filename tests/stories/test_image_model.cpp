@@ -1,0 +1,61 @@
+// A stranger's first command on an image model: a network that PyTorch trained for three epochs with Adam
+// (make_mnist.py), scored without a flag, against Gauss-Newton scores that PyTorch solved for in double.
+#include <chrono>
+
+#include "support/near.h"
+#include "support/tool.h"
+#include "whence/data/safetensors.h"
+#include "whence/evaluate/statistics.h"
+#include "whence/store/score_store.h"
+
+using namespace whence;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+TEST_SUITE_BEGIN("stories");
+
+TEST_CASE("the first ranking of an image model from PyTorch ends within a minute and orders as exact scores do") {
+  const fs::path images = fs::path(WHENCE_SHARED) / "data/image";
+  if (!fs::exists(images)) {
+    MESSAGE("skipped: no ", images.string());
+    return;
+  }
+  const fs::path here = fs::path(WHENCE_TESTS) / "stories";
+  const auto truth = read_safetensors(here / "mnist_scores.safetensors");
+  const auto told = read_safetensors_metadata(here / "mnist_scores.safetensors");
+  const ToolFolder folder;
+  folder.write("mnist.toml", fmt::format(R"([model]
+spec = "mlp:widths=64,activation=relu"
+[[stage]]
+name = "digits"
+train = {{ format = "idx", images = "{0}/mnist-train20k-images-idx3-ubyte.gz", labels = "{0}/mnist-train20k-labels-idx1-ubyte.gz", limit = {1} }}
+checkpoint = "{2}"
+[queries.test]
+data = {{ format = "idx", images = "{0}/mnist-t10k-images-idx3-ubyte.gz", labels = "{0}/mnist-t10k-labels-idx1-ubyte.gz", limit = {3} }}
+)",
+                                         images.string(), told.at("examples"),
+                                         (here / "mnist_mlp.safetensors").string(), truth.at("scores").size(0)));
+  const auto start = std::chrono::steady_clock::now();
+  const auto result = folder.run("rank mnist.toml --stage digits --queries test --out out");
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  MESSAGE("ended after ", seconds, " s");
+  CHECK(seconds < 60);
+  CHECK(result.err.find("whence: curvature gauss-newton, solver cg, damping 0.1 x mean eigenvalue (") !=
+        std::string::npos);
+  const auto run = folder.json("out/run.json");
+  CHECK(run["stages"]["digits"]["mean-eigenvalue"].get<double>() ==
+        doctest::Approx(std::stod(told.at("mean-eigenvalue"))).epsilon(0.05));
+  const auto scores = read_scores(folder / "out").stages[0].scores.to(at::kDouble);
+  const auto kept = scores.index_select(1, truth.at("example-ids")).contiguous();
+  for (std::int64_t q = 0; q < kept.size(0); ++q) {
+    const auto expected = truth.at("scores")[q].to(at::kDouble).contiguous();
+    const auto n = static_cast<std::size_t>(expected.numel());
+    const double rho = spearman({kept[q].const_data_ptr<double>(), n}, {expected.const_data_ptr<double>(), n});
+    MESSAGE("query ", q, ": Spearman ", rho, ", relative error ", test::relative_error(kept[q], expected));
+    CHECK(rho > 0.99);
+  }
+}
+
+TEST_SUITE_END();
