@@ -124,6 +124,9 @@ void RunRecord::add_request(const InverseRequest& asked) {
     options["damping"] = 0;
   }
   options["asked"] = {{"curvature", asked.curvature}, {"solver", asked.solver}, {"damping", options["damping"]}};
+  if (asked.relative_damping) {
+    options["asked"]["relative-damping"] = *asked.relative_damping;
+  }
 }
 
 void RunRecord::add_choice(const InverseChoice& choice) {

@@ -54,6 +54,11 @@ TEST_CASE(
   folder.write("two/.partial/run.json", begun.dump());
   REQUIRE(folder.run(base + "--quiet --out two").status == 0);
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.25);
+  REQUIRE(folder.run(base + "--quiet --relative-damping 0.5 --out two").status == 0);
+  CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.5);
+  REQUIRE(folder.run(base + "--quiet --relative-damping 0.7 --out two").status == 0);
+  CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.7);
+  folder.write("two/run.json", begun.dump());
   // but not where something else was asked
   fs::create_directories(folder / "three/.partial");
   folder.write("three/.partial/run.json", begun.dump());
