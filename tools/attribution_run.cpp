@@ -152,6 +152,7 @@ void AttributionRun::warn_of_removals(const fs::path& folder) {
     if (beyond == 0) {
       continue;
     }
+    record_.json()["stages"][chain_[k].name]["queries-beyond-range"] = beyond;
     const auto q = worst.argmax().item<std::int64_t>();
     const auto e = example[q].item<std::int64_t>();
     const auto& options = choice_.options;

@@ -68,6 +68,7 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
+    told.beyond_range = stage.contains("queries-beyond-range");
     if (stage.contains("solves")) {
       told.solves = static_cast<std::int64_t>(stage["solves"].size());
       told.unconverged = stage["unconverged-solves"].get<std::int64_t>();

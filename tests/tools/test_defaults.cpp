@@ -88,6 +88,7 @@ TEST_CASE("a removal that cannot be is said, with the damping to type, and the d
   REQUIRE(small.status == 0);
   CHECK(small.err.find("a removal is predicted that cannot be") != std::string::npos);
   CHECK(small.err.find("type --damping 1e-11, or --relative-damping 0.1") != std::string::npos);
+  CHECK(folder.json("small/run.json")["verdict"].get<std::string>().starts_with("cannot be trusted"));
   const auto chosen = folder.run(base + "--out chosen");
   CHECK(chosen.err.find("cannot be") == std::string::npos);
 }
