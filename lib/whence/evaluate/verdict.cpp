@@ -44,21 +44,27 @@ std::string more(const char* flag, std::int64_t count, double seconds) {
 
 std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const RankingEvidence& evidence, Level level) {
   if (level == Level::kNot) {
+    const auto more_damping =
+        !evidence.curved ? std::string()
+        : at.damping > 0 ? fmt::format("; type --relative-damping 0.1, or a --damping above {:.3g}", at.damping)
+                         : "; type --relative-damping 0.1";
     if (at.beyond_range) {
-      return make(level, fmt::format("removals of examples of {} are predicted beyond what the measurement can change; "
-                                     "type --damping auto, or a larger one than {:.3g}",
-                                     at.stage, at.damping));
+      return make(level,
+                  fmt::format("removals of examples of {} are predicted beyond what the measurement can change{}",
+                              at.stage, more_damping));
     }
     if (at.unconverged > 0 && !(at.residual <= kFailed)) {
-      return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}); type --damping auto, or "
-                                     "a larger one than {:.3g}",
-                                     at.unconverged, at.solves, at.stage, at.residual, at.damping));
+      return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}){}", at.unconverged,
+                                     at.solves, at.stage, at.residual, more_damping));
     }
     if (evidence.assumes_minimum && evidence.hessian && at.relative_gradient > kNear) {
       return make(level, fmt::format("the checkpoint of {} is no minimum (gradient {:.1e} of an example's), which the "
-                                     "Hessian assumes; type --curvature gauss-newton --damping auto",
+                                     "Hessian assumes; type --curvature gauss-newton",
                                      at.stage, at.relative_gradient));
     }
+    return std::nullopt;
+  }
+  if (!evidence.curved) {
     return std::nullopt;
   }
   if (at.unconverged > 0) {
@@ -154,13 +160,11 @@ Verdict judge(const RankingEvidence& evidence) {
     return *evidence.evaluated;
   }
   const auto check = evidence.check.empty() ? "" : fmt::format("; to check: {}", evidence.check);
-  if (evidence.curved) {
-    for (const auto level : {Level::kNot, Level::kCare}) {
-      for (const auto& stage : evidence.stages) {
-        if (auto found = stage_verdict(stage, evidence, level)) {
-          found->text += check;
-          return *found;
-        }
+  for (const auto level : {Level::kNot, Level::kCare}) {
+    for (const auto& stage : evidence.stages) {
+      if (auto found = stage_verdict(stage, evidence, level)) {
+        found->text += check;
+        return *found;
       }
     }
   }
