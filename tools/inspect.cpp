@@ -31,7 +31,8 @@ Json inspect_safetensors(const fs::path& path) {
   }
   out["entries"] = tensors.entries();
   for (const auto& [key, value] : read_safetensors_metadata(path)) {
-    out["metadata"][key] = value;
+    auto parsed = Json::parse(value, nullptr, /*allow_exceptions=*/false);
+    out["metadata"][key] = parsed.is_object() ? std::move(parsed) : Json(value);
   }
   return out;
 }

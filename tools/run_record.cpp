@@ -1,6 +1,7 @@
 #include "run_record.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -61,6 +62,9 @@ void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
   auto files = pipeline.model_files();
   files.insert(files.begin(), pipeline.path());
   for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
+    if (const auto text = changes_text(pipeline, k); !text.empty()) {
+      warning(text);
+    }
     const auto checkpoint = checkpoint_files(pipeline.stages()[k].checkpoint);
     files.insert(files.end(), checkpoint.begin(), checkpoint.end());
     const auto snapshots = pipeline.snapshot_files(k);
@@ -178,6 +182,20 @@ std::string coarse_inputs_text(const Stage& stage) {
   return text.empty() ? text : fmt::format("stage {}: {}", stage.name, text);
 }
 
+std::string changes_text(const Pipeline& pipeline, std::size_t stage) {
+  const auto changes = pipeline.changes(stage);
+  if (changes.empty()) {
+    return {};
+  }
+  const auto& description = pipeline.stages()[stage];
+  return fmt::format(
+      "stage {}: its checkpoint {} was trained otherwise ({}) and is kept; whence train {} --stage {} --force trains "
+      "it "
+      "again",
+      description.name, description.checkpoint.string(), fmt::join(changes, "; "), pipeline.path().string(),
+      description.name);
+}
+
 void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
                            const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
@@ -201,17 +219,10 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& 
       const auto text = far_from_minimum_text(stage.name, at, remedy);
       remedy.empty() ? told_warning(text) : warning(text);
     }
-    if (k + 1 < chain.size() && stage.objective.trained().without("head.").empty()) {
-      warning(fmt::format(
-          "stage {}: it trains its own head alone and hands that on to nobody, so every score of its examples is 0",
-          stage.name));
-    }
-    if (k > 0 && !stage.objective.tuning().remembers_parent()) {
-      warning(
-          fmt::format("stage {}: nothing in its objective depends on stage {}, so at its minimum every score of the "
-                      "stages before is 0; "
-                      "use tuning full:proximity=…",
-                      stage.name, chain[k - 1].name));
+  }
+  if (!stationarity.empty() && assumes_minimum) {
+    for (const auto& sentence : disconnections(chain)) {
+      warning(sentence);
     }
   }
 }

@@ -67,4 +67,7 @@ std::string far_from_minimum_text(const std::string& stage, const Stationarity& 
 /// What data/coarse_inputs.h says of a stage's data in the dtype that it is computed in; empty where that is fine.
 std::string coarse_inputs_text(const Stage& stage);
 
+/// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
+std::string changes_text(const Pipeline& pipeline, std::size_t stage);
+
 }  // namespace whence::cli

@@ -2,16 +2,66 @@
 
 #include "cli.h"
 #include "run_record.h"
+#include "whence/models/checkpoint.h"
 
 namespace whence::cli {
 namespace po = boost::program_options;
+namespace {
+
+/// What becomes of a stage, decided before any is trained.
+struct Plan {
+  bool train = false;
+  std::string changes;  ///< What its checkpoint was trained with that is otherwise today.
+  std::string kept;     ///< Why its checkpoint stays.
+};
+
+Plan plan_for(const Pipeline& pipeline, std::size_t stage, bool force, bool named) {
+  Plan out;
+  if (!pipeline.is_trained(stage)) {
+    out.train = true;
+  } else if (force && (named || is_whence_checkpoint(pipeline.stages()[stage].checkpoint))) {
+    out.train = true;
+  } else {
+    out.kept = force ? "has a checkpoint from elsewhere, which is never trained over" : "has a checkpoint";
+    out.changes = changes_text(pipeline, stage);
+  }
+  return out;
+}
+
+std::string text(const std::string& stage, const std::string& how, const std::optional<StageTraining>& training) {
+  if (!training) {
+    return fmt::format("{:<12} {}  from elsewhere: whence rank tells how far it is from a minimum\n", stage, how);
+  }
+  const auto& at = training->stationarity;
+  return fmt::format(
+      "{:<12} {}  {} examples, {} parameters  objective {:.6g}  |gradient| {:.1e} ({:.1e} of an "
+      "example's)\n",
+      stage, how, training->examples, training->parameters, at.objective, at.gradient_norm, at.relative_gradient_norm);
+}
+
+nlohmann::ordered_json to_json(const StageDescription& stage, bool trained, const std::string& message,
+                               const std::optional<StageTraining>& training) {
+  nlohmann::ordered_json out{{"stage", stage.name}, {"trained", trained}, {"message", message}};
+  if (training) {
+    out["iterations"] = training->summary.iterations;
+    out["seconds"] = trained ? training->summary.seconds : 0;
+    out["objective"] = training->stationarity.objective;
+    out["gradient-norm"] = training->stationarity.gradient_norm;
+    out["relative-gradient-norm"] = training->stationarity.relative_gradient_norm;
+  }
+  out["checkpoint"] = stage.checkpoint.string();
+  return out;
+}
+
+}  // namespace
 
 int train(const std::vector<std::string>& arguments) {
   CommandLine line("train", "PIPELINE [--stage NAME] [--force]",
-                   "Trains the stages that have no checkpoint yet, in order, and says how far each is from a minimum.");
+                   "Trains the stages that have no checkpoint yet, in order, and says how far each is from a minimum. "
+                   "What is trained stays; where the pipeline has changed since, that is said.");
   line.positional("PIPELINE", "the pipeline file");
   line.add()("stage", po::value<std::string>(), "train this stage only")("force", po::bool_switch(),
-                                                                         "train again what has a checkpoint");
+                                                                         "train again what whence trained before");
   if (!line.parse(arguments)) {
     return kDone;
   }
@@ -22,43 +72,47 @@ int train(const std::vector<std::string>& arguments) {
     begin = pipeline.stage_index(line.text("stage"));
     end = begin + 1;
   }
-  auto out = nlohmann::ordered_json::array();
-  bool far = false;
+  bool doubtful = false;
+  const auto doubt = [&](const std::string& sentence) {
+    doubtful = true;
+    warn(sentence);
+  };
+  std::vector<Plan> plans;
+  bool any = false;
   for (auto k = begin; k < end; ++k) {
-    const auto& description = pipeline.stages()[k];
-    const bool needed = line.flag("force") || !pipeline.is_trained(k);
-    TrainingSummary summary;
-    if (needed) {
-      summary = pipeline.train(k, progress);
-      end_progress();
+    plans.push_back(plan_for(pipeline, k, line.flag("force"), line.has("stage")));
+    any = any || plans.back().train;
+    if (!plans.back().changes.empty()) {
+      doubt(plans.back().changes);
     }
-    const auto chain = pipeline.load(k + 1);
-    const auto& stage = chain.back();
-    const auto at = stationarity(stage.objective, stage.theta, stage.parent);
-    out.push_back({{"stage", stage.name},
-                   {"trained", needed},
-                   {"iterations", summary.iterations},
-                   {"seconds", summary.seconds},
-                   {"message", needed ? summary.message : "has a checkpoint"},
-                   {"objective", at.objective},
-                   {"gradient-norm", at.gradient_norm},
-                   {"relative-gradient-norm", at.relative_gradient_norm},
-                   {"checkpoint", description.checkpoint.string()}});
+  }
+  if (any && end > 1) {  // before hours of training, not after
+    for (const auto& sentence : disconnections(pipeline.untrained(end))) {
+      doubt(sentence);
+    }
+  }
+  auto out = nlohmann::ordered_json::array();
+  for (auto k = begin; k < end; ++k) {
+    const auto& plan = plans[k - begin];
+    const auto& stage = pipeline.stages()[k];
+    std::optional<StageTraining> training;
+    auto how = plan.kept;
+    if (plan.train) {
+      training = pipeline.train(k, progress);
+      end_progress();
+      how = fmt::format("trained, {} iterations in {:.1f} s: {}", training->summary.iterations,
+                        training->summary.seconds, training->summary.message);
+    } else {
+      training = pipeline.training(k);
+    }
+    out.push_back(to_json(stage, plan.train, plan.train ? training->summary.message : plan.kept, training));
     if (!line.flag("json")) {
-      fmt::print(
-          "{:<12} {}  {} examples, {} parameters  objective {:.6g}  |gradient| {:.1e} ({:.1e} of an example's)\n",
-          stage.name,
-          needed ? fmt::format("trained, {} iterations in {:.1f} s: {}", summary.iterations, summary.seconds,
-                               summary.message)
-                 : "has a checkpoint",
-          stage.objective.data().size(), stage.objective.trained().entries(), at.objective, at.gradient_norm,
-          at.relative_gradient_norm);
+      fmt::print("{}", text(stage.name, how, training));
       std::fflush(stdout);
     }
-    if (at.relative_gradient_norm > kFarFromMinimum) {
-      far = true;
-      warn(far_from_minimum_text(
-          stage.name, at,
+    if (training && training->stationarity.relative_gradient_norm > kFarFromMinimum) {
+      doubt(far_from_minimum_text(
+          stage.name, training->stationarity,
           "whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact Hessian raise the "
           "optimizer's max-iterations or epochs and train with --force"));
     }
@@ -66,7 +120,7 @@ int train(const std::vector<std::string>& arguments) {
   if (line.flag("json")) {
     fmt::print("{}\n", out.dump(2));
   }
-  return far && line.flag("strict") ? kStrict : kDone;
+  return doubtful && line.flag("strict") ? kStrict : kDone;
 }
 
 }  // namespace whence::cli

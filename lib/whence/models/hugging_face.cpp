@@ -156,7 +156,8 @@ bool is_by_whence(const fs::path& directory) {
 }
 
 void write_hugging_face(const fs::path& directory, const fs::path& source, const TransformerConfig& config,
-                        const ParameterSet& theta, const std::vector<std::string>& classes) {
+                        const ParameterSet& theta, const std::vector<std::string>& classes,
+                        std::map<std::string, std::string> metadata) {
   const bool fresh = !fs::exists(directory) || fs::is_empty(directory);
   if (!fresh && !is_by_whence(directory)) {
     throw InvalidArgument(
@@ -193,13 +194,16 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
     stored.add(name.starts_with(kHead) ? name.substr(kHead.size()) : name,
                theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
   }
-  write_text(part / "config.json", description.dump(2) + "\n");
+  // a class may be named in anything, and weights must not be lost over that
+  write_text(part / "config.json", description.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
   for (const char* name : kTokenizerFiles) {
     if (fs::exists(source / name)) {
       fs::copy_file(source / name, part / name);
     }
   }
-  write_safetensors(part / "model.safetensors", stored, {{"format", "pt"}, {"whence", "1"}});
+  metadata["format"] = "pt";
+  metadata["whence"] = "1";
+  write_safetensors(part / "model.safetensors", stored, metadata);
   if (fresh) {
     fs::rename(part, directory);
     return;

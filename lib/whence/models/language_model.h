@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,10 +77,11 @@ class LanguageModel {
   /// what config.json says, or a tensor is none of such a model's.
   virtual ParameterSet read_directory(const std::filesystem::path& path, const ParameterSet& expected) const = 0;
   /// Writes config.json, model.safetensors and copies of the tokenizer's files, as transformers reads them. `classes`
-  /// names the outputs of a classification head. The folder appears complete or not at all. Throws InvalidArgument where
-  /// it holds what whence did not write: that is left as it is.
+  /// names the outputs of a classification head; `metadata` stands in the weights' file. The folder appears complete or
+  /// not at all. Throws InvalidArgument where it holds what whence did not write: that is left as it is.
   virtual void write_directory(const std::filesystem::path& path, const ParameterSet& theta,
-                               const std::vector<std::string>& classes) const = 0;
+                               const std::vector<std::string>& classes,
+                               const std::map<std::string, std::string>& metadata = {}) const = 0;
 };
 
 class Model;

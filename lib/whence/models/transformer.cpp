@@ -129,9 +129,9 @@ class Transformer : public Model, public LanguageModel {
   }
   const std::vector<std::string>& notes() const override { return notes_; }
 
-  void write_directory(const fs::path& path, const ParameterSet& theta,
-                       const std::vector<std::string>& classes) const override {
-    detail::write_hugging_face(path, directory_, config_, theta, classes);
+  void write_directory(const fs::path& path, const ParameterSet& theta, const std::vector<std::string>& classes,
+                       const std::map<std::string, std::string>& metadata) const override {
+    detail::write_hugging_face(path, directory_, config_, theta, classes, metadata);
   }
 
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {

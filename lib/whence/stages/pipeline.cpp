@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
 
-#include <chrono>
 #include <set>
 #include <sstream>
 
@@ -14,7 +13,6 @@
 #include "whence/data/safetensors.h"
 #include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
-#include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/trajectory.h"
 
 namespace whence {
@@ -130,29 +128,6 @@ class Table {
   std::string where_;
 };
 
-/// The iterations after which snapshots are taken: training's end after `count` equal segments.
-std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t examples) {
-  std::vector<std::int64_t> out;
-  if (stage.snapshots == 0) {
-    return out;
-  }
-  std::int64_t total = 0;
-  try {
-    total = create<Optimizer>(stage.optimizer)->planned_iterations(examples);
-  } catch (const InvalidArgument& error) {
-    throw InvalidArgument(
-        fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
-  }
-  if (total < stage.snapshots) {
-    throw InvalidArgument(
-        fmt::format("snapshots = {}, expected at most training's {} iterations", stage.snapshots, total));
-  }
-  for (std::int64_t k = 1; k <= stage.snapshots; ++k) {
-    out.push_back(total / stage.snapshots * k + total % stage.snapshots * k / stage.snapshots);
-  }
-  return out;
-}
-
 StageDescription read_stage(const nlohmann::json& json, std::size_t number, const fs::path& folder) {
   const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
                                                  ? json["name"].get<std::string>()
@@ -214,61 +189,6 @@ constexpr std::int64_t kTokensPerBatch = 4096;
 
 std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
   return data.is_text() ? std::clamp<std::int64_t>(kTokensPerBatch / data.longest(), 1, asked) : asked;
-}
-
-fs::path unfinished_path(const fs::path& checkpoint) {
-  auto path = checkpoint.lexically_normal().string();
-  while (path.ends_with('/')) {
-    path.pop_back();
-  }
-  return path + ".unfinished";
-}
-
-void write_unfinished(const fs::path& path, const TrainingState& state, const std::string& settings) {
-  ParameterSet tensors;
-  const auto add = [&](const std::string& group, const TensorList& values) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      tensors.add(fmt::format("{}.{:06}", group, i), values[i].detach().cpu().contiguous());
-    }
-  };
-  add("theta", state.theta);
-  for (std::size_t i = 0; i < state.memory.size(); ++i) {
-    add(fmt::format("memory.{:06}", i), state.memory[i]);
-  }
-  write_safetensors(path, tensors,
-                    {{"iteration", std::to_string(state.iteration)},
-                     {"time", fmt::format("{}", state.time)},
-                     {"settings", settings}});
-}
-
-TrainingState read_unfinished(const fs::path& path, const std::string& settings, const TensorList& like) {
-  const auto metadata = read_safetensors_metadata(path);
-  const auto tensors = read_safetensors(path);
-  const auto held = metadata.find("settings");
-  if (held == metadata.end() || held->second != settings) {
-    throw InvalidArgument(fmt::format(
-        "{} holds unfinished training with other settings; finish it with those, or remove the file", path.string()));
-  }
-  const auto group = [&](const std::string& name) {
-    TensorList out;
-    const auto found = tensors.select(name + ".");
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      out.push_back(found.at(fmt::format("{}.{:06}", name, i)).clone().to(like.front().options()));
-    }
-    return out;
-  };
-  TrainingState state;
-  state.theta = group("theta");
-  state.iteration = std::stoll(metadata.at("iteration"));
-  state.time = std::stod(metadata.at("time"));
-  for (std::size_t i = 0;; ++i) {
-    auto memory = group(fmt::format("memory.{:06}", i));
-    if (memory.empty()) {
-      break;
-    }
-    state.memory.push_back(std::move(memory));
-  }
-  return state;
 }
 
 }  // namespace
@@ -336,6 +256,10 @@ void Pipeline::read_model(const nlohmann::json& json) {
     model_spec_ = "transformer:directory=" + shown;
     model_ = open_model_folder(directory, adapter == "ignore");
   }
+  model_table_ = json;
+  if (json.contains("spec")) {
+    model_table_["spec"] = resolved_spec<Model>(model_spec_);
+  }
   language_model_ = dynamic_cast<const LanguageModel*>(model_.get());
   if (language_model_ == nullptr) {
     if (json.contains("tokenizer")) {
@@ -381,8 +305,6 @@ std::vector<fs::path> Pipeline::model_files() const {
   }
   return out;
 }
-
-bool Pipeline::is_trained(std::size_t stage) const { return !checkpoint_files(stages_.at(stage).checkpoint).empty(); }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {
   std::vector<std::string> known;
@@ -552,6 +474,14 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
           parent.values()};
 }
 
+Chain Pipeline::untrained(std::size_t count) const {
+  Chain chain;
+  for (std::size_t i = 0; i < count; ++i) {
+    chain.push_back(untrained(i, chain));
+  }
+  return chain;
+}
+
 Chain Pipeline::load() const { return load(stages_.size()); }
 
 Chain Pipeline::load(std::size_t count) const {
@@ -578,80 +508,6 @@ Chain Pipeline::load(std::size_t count) const {
     chain.push_back(std::move(stage));
   }
   return chain;
-}
-
-TrainingSummary Pipeline::train(std::size_t stage, const Progress& progress) const {
-  const auto& description = stages_.at(stage);
-  if (fresh_.insert(stage).second) {
-    data_.erase(stage);
-  }
-  const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
-  detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
-  if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
-    note(fmt::format("{}: no weights there, so stage {} starts at random", model_folder.string(), description.name));
-  }
-  auto fresh = untrained(stage, load(stage));
-  const auto settings =
-      fmt::format("{} {} {} {} decay {} seed {} dtype {} examples {} snapshots {}", model_spec_, description.tuning,
-                  description.loss, resolved_spec<Optimizer>(description.optimizer), description.weight_decay, seed_,
-                  c10::toString(options_.dtype), fresh.objective.data().size(), description.snapshots);
-  if (description.checkpoint.has_parent_path()) {
-    fs::create_directories(description.checkpoint.parent_path());
-  }
-  const auto unfinished = unfinished_path(description.checkpoint);
-  TrainingState state{fresh.theta, 0, {}};
-  if (fs::exists(unfinished)) {
-    state = read_unfinished(unfinished, settings, fresh.theta);
-  }
-  std::optional<detail::SnapshotWriter> snapshots;
-  try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.data().size()),
-                      state);
-  } catch (const InvalidArgument& error) {
-    throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
-  }
-  auto saved = std::chrono::steady_clock::now();
-  constexpr std::chrono::seconds kSavePeriod(60);
-  const auto watch = [&](ProgressEvent event) {
-    event.phase += " " + description.name;
-    snapshots->after_iteration(state);
-    try {
-      report(progress, event);
-    } catch (const Interrupted&) {
-      write_unfinished(unfinished, state, settings);
-      throw;
-    }
-    if (std::chrono::steady_clock::now() - saved > kSavePeriod) {
-      write_unfinished(unfinished, state, settings);
-      saved = std::chrono::steady_clock::now();
-    }
-  };
-  auto summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
-                                           Random(seed_).stream("training of stage " + description.name), watch);
-  check_finite(state.theta, "a trained parameter");
-  const auto trained = fresh.objective.trained().with(detach(state.theta)).to(options_.dtype, at::kCPU);
-  if (description.checkpoint.extension() == ".safetensors") {
-    const auto& data = fresh.objective.data();
-    std::map<std::string, std::string> metadata{{"stage", description.name},
-                                                {"model", model_spec_},
-                                                {"tuning", description.tuning},
-                                                {"iterations", std::to_string(summary.iterations)},
-                                                {"objective", fmt::format("{}", summary.objective)},
-                                                {"gradient-norm", fmt::format("{}", summary.gradient_norm)}};
-    if (!data.classes().empty()) {
-      metadata["classes"] = nlohmann::json(data.classes()).dump();
-    }
-    if (data.table()) {
-      metadata["standardize"] = data.table()->standardize ? "true" : "false";
-    }
-    write_safetensors(description.checkpoint, trained, metadata);
-  } else {
-    const auto whole = fresh.objective.merge(trained.values(), fresh.parent);
-    language_model_->write_directory(description.checkpoint, whole, fresh.objective.data().classes());
-  }
-  std::error_code ignored;
-  fs::remove(unfinished, ignored);
-  return summary;
 }
 
 }  // namespace whence

@@ -36,12 +36,11 @@ struct StageDescription {
   Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
 };
 
-/// How far one stage came in training.
+/// How a stage's training ended.
 struct StageTraining {
-  std::string stage;
-  bool trained = false;  ///< False: a checkpoint was there already.
   TrainingSummary summary;
   Stationarity stationarity;
+  std::int64_t examples = 0, parameters = 0;
 };
 
 /// A pipeline file: the model, its stages and the queries. interface.md, "Pipeline file".
@@ -71,6 +70,12 @@ class Pipeline {
 
   /// Whether a stage's result is there.
   bool is_trained(std::size_t stage) const;
+  /// How its training ended, as the checkpoint says; nothing where it does not.
+  std::optional<StageTraining> training(std::size_t stage) const;
+  /// What a stage's checkpoint was trained with that is otherwise today, a phrase for each key of the objective, file
+  /// or parent ("weight-decay = 0.01, now 0.02"). The optimizer counts where training ended before the minimum. Empty
+  /// where there is no checkpoint or it says nothing. Reads only those files that are newer than the checkpoint.
+  std::vector<std::string> changes(std::size_t stage) const;
 
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
@@ -84,14 +89,23 @@ class Pipeline {
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;
 
+  /// The first `count` stages as they would start training, each on the start of the one before: whether they fit.
+  Chain untrained(std::size_t count) const;
+
   /// Trains one stage on the loaded stages before it and writes its snapshots and its checkpoint. Interrupted work goes
-  /// on from CHECKPOINT.unfinished, which is written when `progress` throws. Throws InvalidArgument where the
-  /// checkpoint would lie in the model's own folder or in place of something that whence did not write.
-  TrainingSummary train(std::size_t stage, const Progress& progress) const;
+  /// on from CHECKPOINT.unfinished, which is written when `progress` throws, and when the checkpoint cannot be. Throws
+  /// InvalidArgument where the checkpoint would lie in the model's own folder or in place of something that whence did
+  /// not write.
+  StageTraining train(std::size_t stage, const Progress& progress) const;
 
  private:
   void read_model(const nlohmann::json& json);
   void note(const std::string& text) const;
+  nlohmann::json settings(std::size_t stage) const;
+  nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;
+  nlohmann::json record(std::size_t stage, const Dataset& data, const TrainingSummary& summary) const;
+  void write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
+                        std::map<std::string, std::string> metadata) const;
   Stage untrained(std::size_t stage, const Chain& before) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
@@ -100,6 +114,7 @@ class Pipeline {
   RunOptions options_;
   std::uint64_t seed_ = 0;
   std::string model_spec_;
+  nlohmann::json model_table_;  ///< As the file has it.
   std::vector<StageDescription> stages_;
   std::map<std::string, nlohmann::json> queries_;
   std::shared_ptr<const Model> model_;

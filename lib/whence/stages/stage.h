@@ -34,4 +34,8 @@ struct Stage {
 /// Stages in the order in which they were trained: each one's parent is what the one before handed on.
 using Chain = std::vector<Stage>;
 
+/// What keeps influence from going through the chain, a sentence for each: a stage that hands nothing on, or whose
+/// objective uses nothing of the stage before. Reads no data and no weights.
+std::vector<std::string> disconnections(const Chain& chain);
+
 }  // namespace whence

@@ -38,9 +38,10 @@ std::int64_t class_outputs(const std::vector<std::filesystem::path>& files, cons
 bool is_by_whence(const std::filesystem::path& directory);
 
 /// Writes config.json for the task that `theta` has a head for, model.safetensors, and copies of the tokenizer's files
-/// of `source`. The folder appears complete. Throws InvalidArgument where it holds what whence did not write.
+/// of `source`; `metadata` stands in the weights' file. The folder appears complete. Throws InvalidArgument where it
+/// holds what whence did not write.
 void write_hugging_face(const std::filesystem::path& directory, const std::filesystem::path& source,
                         const TransformerConfig& config, const ParameterSet& theta,
-                        const std::vector<std::string>& classes);
+                        const std::vector<std::string>& classes, std::map<std::string, std::string> metadata);
 
 }  // namespace whence::detail
