@@ -269,7 +269,9 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
       saved = std::chrono::steady_clock::now();
     }
   };
-  StageTraining out{.examples = data.size(), .parameters = fresh.objective.trained().entries()};
+  StageTraining out;
+  out.examples = data.size();
+  out.parameters = fresh.objective.trained().entries();
   out.summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
                                           Random(seed_).stream("training of stage " + description.name), watch);
   check_finite(state.theta, "a trained parameter");
