@@ -252,6 +252,14 @@ TEST_SUITE("models") {
                          at::mv(at::cat(flat, 1), rows)) < Tolerance::kDense);
   }
 
+  TEST_CASE("a class whose name is not UTF-8 does not cost the weights") {
+    const LanguageCase c("gpt2-classification");
+    const Scratch scratch;
+    c.language->write_directory(scratch.folder(), c.theta, {"no", "caf\xe9"});
+    CHECK(read_text(scratch / "config.json").find("caf\xef\xbf\xbd") != std::string::npos);
+    CHECK(fs::exists(scratch / "model.safetensors"));
+  }
+
   TEST_CASE("what is written is read again, and starts without weights are drawn") {
     for (const std::string name :
          {"gpt2", "llama-gqa-tied", "bert-masked", "roberta-classification", "gpt2-classification"}) {

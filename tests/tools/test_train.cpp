@@ -1,0 +1,167 @@
+// `whence train` when there is something to say before training, or nothing to train.
+#include "support/near.h"
+#include "support/tool.h"
+#include "whence/stages/pipeline.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string kDecay = "weight-decay = 1e-2";
+const std::string kOtherwise = "was trained otherwise";
+
+bool says(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+
+/// The folder, trained.
+ToolFolder& train(ToolFolder& folder) {
+  const auto done = folder.run("train pipeline.toml --dtype float64");
+  CAPTURE(done.err);
+  REQUIRE(done.status == 0);
+  REQUIRE(!says(done.err, kOtherwise));
+  return folder;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("train says what is disconnected before it trains anything") {
+  const ToolFolder folder;
+  auto text = folder.pipeline("tuning = \"full:proximity=0.1\"", "tuning = \"full\"");
+  text.insert(text.find(kDecay),
+              "snapshots = 2\n");  // which lbfgs does not keep: training the first stage ends at once
+  folder.write("cut.toml", text);
+  const auto cut = folder.run("train cut.toml");
+  CHECK(cut.status == 1);
+  const auto warning = cut.err.find("stage finetune: nothing in its objective depends on stage pretrain");
+  REQUIRE(warning != cut.err.npos);
+  CHECK(says(cut.err, "tuning = \"full:proximity=0.1\""));
+  CHECK(warning < cut.err.find("snapshots = 2 with optimizer"));
+
+  const ToolFolder strict;
+  strict.write("cut.toml", strict.pipeline("tuning = \"full:proximity=0.1\"", "tuning = \"full\""));
+  CHECK(strict.run("train cut.toml --strict").status == 4);
+  CHECK(strict.run("train pipeline.toml --strict --force").status == 0);
+}
+
+TEST_CASE("train finds stages that do not fit before it trains the first") {
+  const ToolFolder folder;
+  ParameterSet tensors;
+  tensors.add("inputs", at::ones({8, 5}));
+  tensors.add("targets", at::arange(8).remainder(2));
+  write_safetensors(folder / "finetune.safetensors", tensors);
+  check_fails(folder.run("train pipeline.toml --quiet"), 1, "but stage pretrain hands on [6, 4]");
+  CHECK(!fs::exists(folder / "run/pretrain.safetensors"));
+}
+
+TEST_CASE("with nothing to do train reads no data and says what training said") {
+  ToolFolder folder;
+  const auto first = folder.run("train pipeline.toml --json");
+  REQUIRE(first.status == 0);
+  fs::remove(folder / "pretrain.safetensors");
+  fs::remove(folder / "finetune.safetensors");
+  const auto second = folder.run("train pipeline.toml --json");
+  CAPTURE(second.err);
+  REQUIRE(second.status == 0);
+  const auto then = nlohmann::json::parse(first.out), now = nlohmann::json::parse(second.out);
+  for (std::size_t k = 0; k < 2; ++k) {
+    CHECK(then[k]["trained"] == true);
+    CHECK(now[k]["trained"] == false);
+    for (const char* key : {"iterations", "objective", "gradient-norm", "relative-gradient-norm"}) {
+      CHECK(then[k][key] == now[k][key]);
+    }
+  }
+  CHECK(says(folder.run("train pipeline.toml").out, "has a checkpoint  200 examples, "));
+}
+
+TEST_CASE("a checkpoint that was trained otherwise is kept, and the keys are said") {
+  ToolFolder folder;
+  train(folder);
+  const auto bytes = folder.read("run/pretrain.safetensors");
+  folder.write("pipeline.toml", folder.pipeline(kDecay, "weight-decay = 2e-2"));
+  const auto told = folder.run("train pipeline.toml --dtype float64");
+  CHECK(told.status == 0);
+  CHECK(says(told.err, "weight-decay = 0.01, now 0.02"));
+  CHECK(says(told.err, "--stage pretrain --force"));
+  CHECK(!says(told.err, "stage finetune"));
+  CHECK(folder.read("run/pretrain.safetensors") == bytes);
+  CHECK(folder.run("train pipeline.toml --dtype float64 --strict").status == 4);
+  // everything else that reads the checkpoint says so too
+  CHECK(says(folder.run("rank pipeline.toml --stage pretrain --queries test --dtype float64").err, kOtherwise));
+
+  CHECK(folder.run("train pipeline.toml --stage pretrain --force --dtype float64").status == 0);
+  CHECK(folder.read("run/pretrain.safetensors") != bytes);
+  const auto child = folder.run("train pipeline.toml --dtype float64");
+  CHECK(says(child.err, "stage finetune"));
+  CHECK(says(child.err, "stage pretrain has other weights"));
+  CHECK(folder.run("train pipeline.toml --force --dtype float64").status == 0);
+  CHECK(!says(folder.run("train pipeline.toml --dtype float64").err, kOtherwise));
+}
+
+TEST_CASE("what makes a checkpoint stale: data, loss, tuning; an optimizer only where it did not reach the minimum") {
+  ToolFolder folder;
+  train(folder);
+  const auto after = [&](const std::string& from, const std::string& to) {
+    folder.write("pipeline.toml", folder.pipeline(from, to));
+    const auto told = folder.run("train pipeline.toml --dtype float64").err;
+    folder.write("pipeline.toml", folder.pipeline());
+    return told;
+  };
+  CHECK(says(after("proximity=0.1", "proximity=0.2"), "tuning = \"full:proximity=0.1\", now \"full:proximity=0.2\""));
+  CHECK(says(after(kDecay, "loss = \"squared-error\"\n" + kDecay), "loss = \"cross-entropy\", now \"squared-error\""));
+  CHECK(says(after("file = \"pretrain.safetensors\"", "file = \"pretrain.safetensors\", limit = 150"),
+             "train.limit = not given, now 150"));
+  CHECK(says(after("widths=6,activation=tanh", "widths=6,activation=relu"), "model.spec = "));
+  CHECK(!says(after("max-iterations=2000", "max-iterations=3000"), kOtherwise));
+
+  const auto bytes = folder.read("finetune.safetensors");
+  folder.write("finetune.safetensors", bytes);  // newer, and the same
+  CHECK(!says(folder.run("train pipeline.toml --dtype float64").err, kOtherwise));
+  folder.write_data("finetune.safetensors", 100, 7);
+  CHECK(says(folder.run("train pipeline.toml --dtype float64").err, "finetune.safetensors has changed"));
+
+  folder.write("pipeline.toml", folder.pipeline("max-iterations=2000", "max-iterations=2"));
+  CHECK(folder.run("train pipeline.toml --force --dtype float64").status == 0);
+  CHECK(says(after("max-iterations=2000", "max-iterations=3"), "optimizer = "));
+}
+
+TEST_CASE("a checkpoint from elsewhere says nothing and is taken as it is") {
+  ToolFolder folder;
+  train(folder);
+  const auto path = folder / "run/pretrain.safetensors";
+  const auto tensors = read_safetensors(path).to(at::kDouble, at::kCPU);
+  write_safetensors(path, tensors);
+  const auto foreign = folder.read("run/pretrain.safetensors");
+  folder.write("pipeline.toml", folder.pipeline(kDecay, "weight-decay = 2e-2"));
+  const auto told = folder.run("train pipeline.toml --dtype float64");
+  CHECK(told.status == 0);
+  CHECK(!says(told.err, "stage pretrain: its checkpoint"));
+  CHECK(says(told.out, "from elsewhere"));
+  CHECK(says(folder.run("train pipeline.toml --dtype float64 --force").out, "never trained over"));
+  CHECK(folder.read("run/pretrain.safetensors") == foreign);
+}
+
+TEST_CASE("weights that cannot be written are kept for the next run") {
+  const ToolFolder folder;
+  const Pipeline pipeline(folder / "pipeline.toml", {.dtype = at::kDouble});
+  const auto in_the_way = folder / "run/pretrain.safetensors.part";
+  const Progress block = [&](const ProgressEvent&) { fs::create_directories(in_the_way / "full"); };
+  CHECK_THROWS_AS(pipeline.train(0, block), DataError);
+  CHECK(!pipeline.is_trained(0));
+  REQUIRE(fs::exists(folder / "run/pretrain.safetensors.unfinished"));
+  fs::remove_all(in_the_way);
+  std::int64_t steps = 0;
+  const auto done = pipeline.train(0, [&](const ProgressEvent&) { ++steps; });
+  CHECK(steps <= 1);  // it was at the end
+  CHECK(done.stationarity.relative_gradient_norm < 1e-8);
+  CHECK(!fs::exists(folder / "run/pretrain.safetensors.unfinished"));
+  const auto kept = pipeline.load(1)[0].theta;
+  fs::remove(folder / "run/pretrain.safetensors");
+  pipeline.train(0, {});
+  CHECK(test::relative_error(pipeline.load(1)[0].theta, kept) == 0);
+}
+
+TEST_SUITE_END();
