@@ -130,7 +130,8 @@ TEST_SUITE("evaluate") {
   }
 
   TEST_CASE("times in words") {
-    CHECK(duration_words(0.2) == "1 s");
+    CHECK(duration_words(0.2) == "0.2 s");
+    CHECK(duration_words(10) == "10 s");
     CHECK(duration_words(89) == "89 s");
     CHECK(duration_words(540) == "9 minutes");
     CHECK(duration_words(7200) == "2 hours");

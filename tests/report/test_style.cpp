@@ -1,6 +1,7 @@
 // The page's colours, by the contrast that WCAG 2.2 asks of texts: 4.5.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <map>
 #include <string>
@@ -64,7 +65,7 @@ TEST_SUITE("report") {
     for (int place = 0; place < 3; ++place) {
       CAPTURE(place);
       const auto colours = palette(place);
-      REQUIRE(colours.size() == 14);
+      REQUIRE(colours.size() == 15);
       for (const auto* name : {"text", "soft", "helpful", "harmful", "good", "warning", "bad", "stage-0", "stage-1",
                                "stage-2", "stage-3"}) {
         CAPTURE(name);

@@ -103,7 +103,8 @@ std::string duration_words(double seconds) {
     const auto whole = std::max<std::int64_t>(1, std::llround(count));
     return fmt::format("{} {}{}", whole, unit, whole == 1 ? "" : "s");
   };
-  return seconds < 90        ? fmt::format("{} s", std::max<std::int64_t>(1, std::llround(seconds)))
+  return seconds < 9.5       ? fmt::format("{:.2g} s", seconds)
+         : seconds < 90      ? fmt::format("{} s", std::max<std::int64_t>(1, std::llround(seconds)))
          : seconds < 90 * 60 ? say(seconds / 60, "minute")
                              : say(seconds / 3600, "hour");
 }
