@@ -175,11 +175,9 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
   return out;
 }
 
-std::string coarse_inputs_text(const Stage& stage) {
-  const auto dtype = stage.theta.front().scalar_type();
-  const auto& data = stage.objective.data();
+std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype) {
   const auto text = coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype);
-  return text.empty() ? text : fmt::format("stage {}: {}", stage.name, text);
+  return text.empty() ? text : fmt::format("stage {}: {}", stage, text);
 }
 
 std::string changes_text(const Pipeline& pipeline, std::size_t stage) {
@@ -202,7 +200,8 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& 
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
     told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
-    if (const auto text = coarse_inputs_text(stage); !text.empty()) {
+    if (const auto text = coarse_inputs_text(stage.name, stage.objective.data(), stage.theta.front().scalar_type());
+        !text.empty()) {
       warning(text);
     }
     if (stationarity.empty()) {

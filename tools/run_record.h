@@ -65,7 +65,7 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
 /// `remedy` is what to type.
 std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
 /// What data/coarse_inputs.h says of a stage's data in the dtype that it is computed in; empty where that is fine.
-std::string coarse_inputs_text(const Stage& stage);
+std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype);
 
 /// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
 std::string changes_text(const Pipeline& pipeline, std::size_t stage);

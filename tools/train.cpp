@@ -91,6 +91,14 @@ int train(const std::vector<std::string>& arguments) {
       doubt(sentence);
     }
   }
+  for (auto k = begin; k < end; ++k) {
+    const auto text = plans[k - begin].train ? coarse_inputs_text(pipeline.stages()[k].name, pipeline.training_data(k),
+                                                                  pipeline.options().dtype)
+                                             : std::string();
+    if (!text.empty()) {
+      doubt(text);
+    }
+  }
   auto out = nlohmann::ordered_json::array();
   for (auto k = begin; k < end; ++k) {
     const auto& plan = plans[k - begin];

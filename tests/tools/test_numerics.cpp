@@ -84,7 +84,8 @@ checkpoint = "run/{0}.safetensors"
 data = {{ format = "csv", file = "rows.csv", label = "label" }}
 )",
                                              name, key));
-    folder.run(fmt::format("train {}.toml --quiet", name));
+    const auto trained = folder.run(fmt::format("train {}.toml --quiet", name));
+    CHECK((trained.err.find("differs between examples by 39") != std::string::npos) == !key.empty());
     return folder.run(
         fmt::format("rank {0}.toml --stage fit --queries test --curvature gauss-newton --damping 1e-3 --solver direct "
                     "--strict --quiet --limit-queries 1 --out {0}",
