@@ -80,7 +80,7 @@ TEST_CASE("training writes nothing into the model's folder, nor over weights tha
     const std::string from = "checkpoint = \"base\"\n[queries";
     text.replace(text.find(from), from.size(), "checkpoint = \"" + checkpoint + "\"\n[queries");
     folder.write("other.toml", text);
-    return folder.run("train other.toml --force --quiet");
+    return folder.run("train other.toml --force --stage first --quiet");
   };
   const auto before = contents_of(folder.path() / "base");
   for (const char* place : {"base", "./base/", "base/mine.safetensors", "base/run"}) {
