@@ -3,18 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "whence/core/error.h"
-#include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence::cli {
 namespace po = boost::program_options;
 
 void add_attribution_options(CommandLine& line) {
   line.positional("PIPELINE", "the pipeline file", false);
-  line.add()                                                                                               //
-      ("stage", po::value<std::string>(), "whose examples to score; all: every stage's, in one sweep")     //
-      ("queries", po::value<std::string>(), "the split [queries.SPLIT] of the pipeline to explain")        //
+  line.add()                                                                                            //
+      ("stage", po::value<std::string>(), "whose examples to score; all: every stage's, in one sweep")  //
+      ("queries", po::value<std::string>(), "the split [queries.SPLIT] of the pipeline to explain")     //
+      ("self", po::bool_switch(),
+       "score each example for its own loss, in place of queries: which rows are mislabelled or rare?")    //
       ("limit-queries", po::value<std::int64_t>()->default_value(0), "the first so many queries; 0: all")  //
       ("out", po::value<std::string>(), "the result directory")                                            //
       ("measurement", po::value<std::string>()->default_value("loss"),
@@ -40,7 +43,9 @@ void add_attribution_options(CommandLine& line) {
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
       ("normalize", po::value<std::string>()->default_value("none"),
        "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //
-      ("plan", po::bool_switch(), "say what it will take and which parameters count, then stop")             //
+      ("format", po::value<std::string>()->default_value("safetensors"),
+       "of the scores in --out, beside safetensors: csv, jsonl, npy or several, csv,npy")         //
+      ("plan", po::bool_switch(), "say what it will take and which parameters count, then stop")  //
       ("query-block", po::value<std::int64_t>()->default_value(32),
        "queries solved for together; changes memory, not results")  //
       ("from", po::value<std::string>(), "take every argument that is not given here from this run.json");
@@ -79,6 +84,15 @@ void repeat_choice(const nlohmann::json& run, const std::vector<std::string>& gi
   }
 }
 
+/// Whether an argument given now takes the place of one of the earlier run.
+bool displaces(const std::string& given, const std::string& earlier) {
+  static const std::set<std::string> kOfQueries{"queries", "limit-queries", "queries-wrong", "measurement",
+                                                "normalize"};
+  static const std::set<std::string> kDampings{"damping", "relative-damping"};
+  return given == earlier || (kDampings.contains(given) && kDampings.contains(earlier)) ||
+         (given == "self" && kOfQueries.contains(earlier)) || (earlier == "self" && kOfQueries.contains(given));
+}
+
 }  // namespace
 
 InverseRequest inverse_request(const CommandLine& line) {
@@ -108,53 +122,35 @@ InverseRequest inverse_request(const CommandLine& line) {
   return out;
 }
 
-std::vector<std::string> with_earlier(const std::vector<std::string>& arguments) {
-  const auto found = std::find_if(arguments.begin(), arguments.end(),
-                                  [](const auto& a) { return a == "--from" || a.starts_with("--from="); });
-  if (found == arguments.end()) {
+std::vector<std::string> with_earlier(const CommandLine& line, const std::vector<std::string>& arguments) {
+  const auto given = line.split(arguments);
+  const auto from = std::find_if(given.begin(), given.end(), [](const auto& a) { return a.name == "from"; });
+  if (from == given.end()) {
     return arguments;
   }
-  const bool joined = *found != "--from";
-  if (!joined && found + 1 == arguments.end()) {
-    throw UsageError("--from: the file is missing");
-  }
-  const std::string file = joined ? found->substr(7) : *(found + 1);
-  nlohmann::json run;
-  try {
-    run = nlohmann::json::parse(read_text(file));
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{}: not a run.json ({})", file, error.what()));
-  }
+  const auto run = read_json<nlohmann::json>(from->value);
   if (!run.contains("arguments") || !run.contains("pipeline")) {
-    throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", file));
+    throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", from->value));
   }
-  std::vector<std::string> given(arguments.begin(), found);
-  given.insert(given.end(), found + (joined ? 1 : 2), arguments.end());
-  const auto flag_of = [](const std::string& a) {
-    return a.starts_with("--") ? a.substr(0, a.find('=')) : std::string();
-  };
-  std::vector<std::string> out = given;
-  const bool has_pipeline = !given.empty() && !given[0].starts_with("-");
-  const auto earlier = run["arguments"].get<std::vector<std::string>>();
-  for (std::size_t i = 0; i < earlier.size(); ++i) {
-    const auto flag = flag_of(earlier[i]);
-    const bool takes_value = !flag.empty() && earlier[i].find('=') == std::string::npos && i + 1 < earlier.size() &&
-                             !earlier[i + 1].starts_with("--");
-    if (flag.empty()) {
-      continue;  // the pipeline, whose absolute path run.json holds
+  std::vector<std::string> out;
+  const auto add = [&](const CommandLine::Argument& a) { out.insert(out.end(), a.tokens.begin(), a.tokens.end()); };
+  if (std::none_of(given.begin(), given.end(), [](const auto& a) { return a.name.empty(); })) {
+    out.push_back(run["pipeline"].get<std::string>());
+  }
+  for (const auto& argument : given) {
+    if (argument.name != "from") {
+      add(argument);
     }
-    if (std::none_of(given.begin(), given.end(), [&](const auto& a) { return flag_of(a) == flag; })) {
-      out.push_back(earlier[i]);
-      if (takes_value) {
-        out.push_back(earlier[i + 1]);
-      }
+  }
+  for (const auto& earlier : line.split(run["arguments"].get<std::vector<std::string>>())) {
+    const bool displaced = std::any_of(given.begin(), given.end(), [&](const auto& now) {
+      return !now.name.empty() && displaces(now.name, earlier.name);
+    });
+    if (!earlier.name.empty() && earlier.name != "from" && !displaced) {
+      add(earlier);  // but the pipeline, whose absolute path run.json holds
     }
-    i += takes_value ? 1 : 0;
   }
-  repeat_choice(run, given, out);
-  if (!has_pipeline) {
-    out.insert(out.begin(), run["pipeline"].get<std::string>());
-  }
+  repeat_choice(run, arguments, out);
   return out;
 }
 

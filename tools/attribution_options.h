@@ -14,8 +14,8 @@ void add_attribution_options(CommandLine& line);
 /// InvalidArgument with what was expected.
 InverseRequest inverse_request(const CommandLine& line);
 
-/// The arguments behind those of the earlier run that --from names; what is given here comes first and so wins. Throws
-/// UsageError or DataError where that is no run.json of rank or score.
-std::vector<std::string> with_earlier(const std::vector<std::string>& arguments);
+/// The arguments and those of the earlier run that --from names, wherever it stands; what is given here wins. `line`
+/// knows the options. Throws UsageError or DataError where that is no run.json of rank or score.
+std::vector<std::string> with_earlier(const CommandLine& line, const std::vector<std::string>& arguments);
 
 }  // namespace whence::cli

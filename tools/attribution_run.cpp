@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -14,6 +15,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/store/score_store.h"
+#include "whence/store/self_scores.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -26,12 +28,38 @@ std::string required_pipeline(const CommandLine& line) {
   return line.text("PIPELINE");
 }
 
-void make_folder(const fs::path& folder) {
-  std::error_code code;
-  fs::create_directories(folder, code);
-  if (code) {
-    throw DataError(fmt::format("cannot make the folder {}: {}", folder.string(), code.message()));
+/// --stage, or the only stage there is.
+std::string stage_of(const CommandLine& line, const Pipeline& pipeline) {
+  if (line.has("stage")) {
+    return line.text("stage");
   }
+  std::vector<std::string> names;
+  for (const auto& stage : pipeline.stages()) {
+    names.push_back(stage.name);
+  }
+  if (names.size() == 1) {
+    return names.front();
+  }
+  throw UsageError(fmt::format("--stage is missing: whose examples? {} has {}, or all: --stage {}",
+                               pipeline.path().string(), fmt::join(names, ", "), names.back()));
+}
+
+/// --queries, or the only split there is.
+std::string split_of(const CommandLine& line, const Pipeline& pipeline) {
+  if (line.has("queries")) {
+    return line.text("queries");
+  }
+  const auto names = pipeline.query_splits();
+  if (names.size() == 1) {
+    return names.front();
+  }
+  throw UsageError(
+      names.empty()
+          ? fmt::format("{} has no queries: add a table [queries.test] with data = {{ … }}, or --self to score each "
+                        "example for its own loss",
+                        pipeline.path().string())
+          : fmt::format("--queries is missing: {} has {}: --queries {}", pipeline.path().string(),
+                        fmt::join(names, ", "), names.front()));
 }
 
 }  // namespace
@@ -42,7 +70,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
       measurement_(parse_measurement(line.text("measurement"))),
       normalization_(parse_normalization(line.text("normalize"))),
       record_(line, pipeline_) {
-  const auto stage = line.required("stage");
+  const auto stage = stage_of(line, pipeline_);
   if (stage == "all") {
     for (std::size_t k = 0; k < pipeline_.stages().size(); ++k) {
       stages_.push_back(k);
@@ -59,8 +87,18 @@ AttributionRun::AttributionRun(const CommandLine& line)
   asked_ = inverse_request(line);
   auto& options = record_.json()["options"];
   options["stage"] = stage;
-  options["queries"] = line.required("queries");
-  options["limit-queries"] = line.get<std::int64_t>("limit-queries");
+  if (line.flag("self")) {
+    for (const char* other : {"queries", "limit-queries", "measurement", "normalize"}) {
+      if (line.given(other)) {
+        throw UsageError(fmt::format("--self scores examples for their own losses: leave out --{}", other));
+      }
+    }
+    options["self"] = true;
+  } else {
+    split_ = split_of(line, pipeline_);
+    options["queries"] = split_;
+    options["limit-queries"] = line.get<std::int64_t>("limit-queries");
+  }
   options["measurement"] = to_string(measurement_);
   options["method"] = resolved_spec<Attributor>(line.text("method"));
   options["normalize"] = to_string(normalization_);
@@ -97,13 +135,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   make_folder(folder);
   record_.phase("check");
   choose(folder);
-  if (ScoreStore::complete(folder) && fs::exists(folder / "run.json") && read_scores(folder).run_key == record_.key()) {
-    reused_ = true;
-    const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
-    for (const auto& warning : earlier.value("warnings", nlohmann::ordered_json::array())) {
-      record_.warning(warning);
-    }
-    record_.json() = earlier;
+  if (ScoreStore::complete(folder) && !holds_self_scores(folder) && reuse(folder, read_scores(folder).run_key)) {
     keep_earlier_tokens(folder / "ranking.jsonl");
     return;
   }
@@ -115,8 +147,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
     fs::remove_all(folder / ".partial");
-    set_choice(
-        choose_inverse(chain_, stages_.front(), queries_.size(), asked_, terminal_progress(line_.flag("quiet"))));
+    set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attribute_into(folder);
   }
   record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt, folder).text;
@@ -189,7 +220,7 @@ void AttributionRun::choose(const fs::path& folder) {
       }
     }
   }
-  set_choice(choose_inverse(chain_, stages_.front(), queries_.size(), asked_, terminal_progress(line_.flag("quiet"))));
+  set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
   end_progress();
 }
 
@@ -226,6 +257,19 @@ void AttributionRun::tell_choice() {
   record_.add_stages(chain_, choice_.stationarity, choice_.options.response == Response::kStationary, remedy);
 }
 
+bool AttributionRun::reuse(const fs::path& folder, const std::string& run_key) {
+  if (!fs::exists(folder / "run.json") || run_key != record_.key()) {
+    return false;
+  }
+  reused_ = true;
+  const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
+  for (const auto& warning : earlier.value("warnings", nlohmann::ordered_json::array())) {
+    record_.warning(warning);
+  }
+  record_.json() = earlier;
+  return true;
+}
+
 std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64_t top) const {
   const auto scores = read_scores(folder);
   const auto predictions = predict(chain_.back(), queries_);
@@ -250,15 +294,20 @@ std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64
   return out;
 }
 
+std::int64_t AttributionRun::solved_for() const { return self() ? 1 : queries_.size(); }
+
 void AttributionRun::load() {
   chain_ = pipeline_.load();
-  queries_ = pipeline_.queries(line_.text("queries"), line_.get<std::int64_t>("limit-queries"));
+  if (!self()) {
+    queries_ = pipeline_.queries(split_, line_.get<std::int64_t>("limit-queries"));
+  }
 }
 
 void AttributionRun::score(const fs::path& folder) {
   std::vector<ScoreLayout> layouts;
+  const bool all = every_stage();
   for (const auto k : stages_) {
-    const auto name = stages_.size() == 1 ? std::string("scores") : "scores." + chain_[k].name;
+    const auto name = !all ? std::string("scores") : "scores." + chain_[k].name;
     layouts.push_back({name, chain_[k].objective.data().ids()});
   }
   const bool wide = pipeline_.options().dtype == at::kDouble;

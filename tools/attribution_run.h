@@ -27,6 +27,15 @@ class AttributionRun {
   /// Scores into `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so many examples.
   void run(const std::filesystem::path& folder, std::int64_t top = 0);
 
+  /// With --self: each example's score for its own loss into `folder`, or finds them done there.
+  void run_self(const std::filesystem::path& folder);
+  struct SelfRanking {
+    std::size_t stage = 0;           ///< In the chain.
+    std::vector<std::int64_t> rows;  ///< Of its data: the example that moves its own loss most first.
+    at::Tensor scores;               ///< [N] float64, in the order of the data.
+  };
+  std::vector<SelfRanking> self_rankings(const std::filesystem::path& folder) const;
+
   /// Ranks what run() scored.
   std::vector<Ranking> rankings(const std::filesystem::path& folder, std::int64_t top) const;
 
@@ -36,6 +45,10 @@ class AttributionRun {
   RunRecord& record() { return record_; }
   bool reused() const { return reused_; }
   Measurement measurement() const { return measurement_; }
+  /// Of each query, [Q] float64.
+  const at::Tensor& measurements() const { return measurements_; }
+  std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
+  bool self() const { return line_.flag("self"); }
 
  private:
   void load();
@@ -45,6 +58,14 @@ class AttributionRun {
   /// The choice on standard error, and what it rests on.
   void tell_choice();
   void attribute_into(const std::filesystem::path& folder);
+  /// Right-hand sides, for what solves will cost.
+  std::int64_t solved_for() const;
+  /// Whether results are named scores.STAGE.
+  bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
+  /// Whether the caller chose the solver.
+  bool solver_given() const;
+  /// Whether `folder` holds the finished result of the same run, whose warnings are then told again.
+  bool reuse(const std::filesystem::path& folder, const std::string& run_key);
   void score(const std::filesystem::path& folder);
   /// Where leaving one example out is predicted to do what it cannot.
   void warn_of_removals(const std::filesystem::path& folder);
@@ -61,6 +82,7 @@ class AttributionRun {
   InverseRequest asked_;
   InverseChoice choice_;
   std::vector<std::size_t> stages_;
+  std::string split_;  ///< Of the queries; empty where --self needs none.
   std::unique_ptr<Attributor> attributor_;
   std::unique_ptr<Curvature> curvature_;
   std::unique_ptr<Solver> solver_;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "help_examples.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
 
@@ -53,10 +54,42 @@ void CommandLine::positional(const std::string& name, const std::string& help, b
   positional_names_.emplace_back(name, required);
 }
 
+void CommandLine::positionals(const std::string& name, const std::string& help) {
+  positions_.add(name.c_str(), -1);
+  own_.add_options()(name.c_str(), po::value<std::vector<std::string>>(), help.c_str());
+  positional_names_.emplace_back(name, true);
+}
+
 std::string CommandLine::help() const {
   std::ostringstream out;
-  out << summary_ << "\n\nUsage: whence " << command_ << ' ' << usage_ << "\n\n" << own_ << '\n' << common_;
+  out << summary_ << "\n\nUsage: whence " << command_ << ' ' << usage_ << "\n\n";
+  for (const auto& [line, purpose] : help_examples(command_)) {
+    out << "  " << line << "\n      " << purpose << '\n';
+  }
+  out << '\n' << own_ << '\n' << common_;
   return out.str();
+}
+
+std::vector<CommandLine::Argument> CommandLine::split(const std::vector<std::string>& arguments) const {
+  po::options_description all;
+  all.add(own_).add(common_);
+  std::vector<Argument> out;
+  try {
+    const auto parsed = po::command_line_parser(arguments)
+                            .options(all)
+                            .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                            .allow_unregistered()
+                            .run();
+    for (const auto& option : parsed.options) {
+      if (!option.unregistered) {
+        out.push_back({option.position_key >= 0 ? "" : option.string_key, option.original_tokens,
+                       option.value.empty() ? "" : option.value.front()});
+      }
+    }
+  } catch (const po::error& error) {
+    throw UsageError(error.what());
+  }
+  return out;
 }
 
 bool CommandLine::parse(const std::vector<std::string>& arguments) {

@@ -31,9 +31,21 @@ class CommandLine {
   /// The next positional argument.
   void positional(const std::string& name, const std::string& help, bool required = true);
 
+  /// One positional argument or more, after any others.
+  void positionals(const std::string& name, const std::string& help);
+
   /// False when only the help was asked for, and printed. Throws UsageError with the nearest known flag. Applies
   /// --threads.
   bool parse(const std::vector<std::string>& arguments);
+
+  /// An option as it stands in `arguments`.
+  struct Argument {
+    std::string name;                 ///< Of the option; empty: a positional argument.
+    std::vector<std::string> tokens;  ///< As typed, the value too.
+    std::string value;
+  };
+  /// Splits arguments without taking them. Options that this command does not have are left out.
+  std::vector<Argument> split(const std::vector<std::string>& arguments) const;
 
   bool has(const std::string& name) const { return values_.count(name) != 0 && !values_[name].empty(); }
   template <class T>
@@ -80,6 +92,7 @@ void warn(const std::string& message);
 void note(const std::string& message);
 
 /// Each is a subcommand: arguments without the program's and the command's name; returns the exit status.
+int init(const std::vector<std::string>& arguments);
 int train(const std::vector<std::string>& arguments);
 int rank(const std::vector<std::string>& arguments);
 int score(const std::vector<std::string>& arguments);

@@ -6,6 +6,8 @@
 #include "attribution_run.h"
 #include "plan.h"
 #include "ranking_text.h"
+#include "score_tables.h"
+#include "self_influence.h"
 #include "whence/core/files.h"
 
 namespace whence::cli {
@@ -42,23 +44,30 @@ int show_plan(const CommandLine& line) {
 }  // namespace
 
 int score(const std::vector<std::string>& arguments) {
-  CommandLine line("score", "PIPELINE --stage NAME|all --queries SPLIT --out DIR [options]",
+  CommandLine line("score", "PIPELINE [--stage NAME|all] [--queries SPLIT | --self] --out DIR [options]",
                    "Scores every example of a stage against every query into DIR/scores.safetensors. An interrupted "
                    "run goes on where it stopped.");
   add_attribution_options(line);
-  if (!line.parse(with_earlier(arguments))) {
+  if (!line.parse(with_earlier(line, arguments))) {
     return kDone;
   }
   if (line.flag("plan")) {
     return show_plan(line);
   }
   const fs::path folder = line.required("out");
+  const auto formats = parse_formats(line.text("format"));
   AttributionRun run(line);
-  run.run(folder);
+  if (run.self()) {
+    run.run_self(folder);
+  } else {
+    run.run(folder);
+  }
+  write_score_tables(folder, run, formats);
   if (line.flag("json")) {
     fmt::print("{}", run.record().text());
   } else {
-    fmt::print("{}: {} queries{}\n", (folder / "scores.safetensors").string(), run.queries().size(),
+    fmt::print("{}: {}{}\n", (folder / "scores.safetensors").string(),
+               run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
                run.reused() ? ", already complete" : "");
     print_evidence(run.record().json());
   }
@@ -67,11 +76,11 @@ int score(const std::vector<std::string>& arguments) {
 
 int rank(const std::vector<std::string>& arguments) {
   CommandLine line(
-      "rank", "PIPELINE --stage NAME|all --queries SPLIT [--top K] [--out DIR] [options]",
+      "rank", "PIPELINE [--stage NAME|all] [--queries SPLIT | --self] [--top K] [--out DIR] [options]",
       "Scores a stage's examples, then shows the strongest for each query, and saves them with the scores in DIR.");
   add_attribution_options(line);
   line.add()("top", po::value<std::int64_t>()->default_value(5), "proponents and opponents to show of each query");
-  if (!line.parse(with_earlier(arguments))) {
+  if (!line.parse(with_earlier(line, arguments))) {
     return kDone;
   }
   const auto top = line.get<std::int64_t>("top");
@@ -81,16 +90,33 @@ int rank(const std::vector<std::string>& arguments) {
   if (line.flag("plan")) {
     return show_plan(line);
   }
+  const auto formats = parse_formats(line.text("format"));
+  if (line.given("format") && !line.has("out")) {
+    throw UsageError("--format is of the files in a result directory: say where with --out DIR");
+  }
   const TemporaryFolder temporary;
   const fs::path folder = line.has("out") ? fs::path(line.text("out")) : temporary.path();
   AttributionRun run(line);
-  run.run(folder, top);
-  const auto rankings = run.rankings(folder, top);
-  write_rankings(folder / "ranking.jsonl", rankings);
+  if (run.self()) {
+    run.run_self(folder);
+    const auto rankings = run.self_rankings(folder);
+    write_self_ranking(folder / "ranking.jsonl", run, rankings);
+    if (!line.flag("json")) {
+      print_self_ranking(run, rankings, top);
+    }
+  } else {
+    run.run(folder, top);
+    const auto rankings = run.rankings(folder, top);
+    write_rankings(folder / "ranking.jsonl", rankings);
+    write_ranking_tables(folder, run, rankings, formats);
+    if (!line.flag("json")) {
+      print_table(run, rankings);
+    }
+  }
+  write_score_tables(folder, run, formats);
   if (line.flag("json")) {
     fmt::print("{}", read_text(folder / "ranking.jsonl"));
   } else {
-    print_table(run, rankings);
     print_evidence(run.record().json());
   }
   return run.record().exit_status(line.flag("strict"));

@@ -116,6 +116,9 @@ void print_evidence(const nlohmann::ordered_json& run) {
         fmt::print("; {}", message.substr(picked));
       }
     }
+    if (stage.contains("self-influence")) {
+      fmt::print("; self-influence {}", stage.at("self-influence").get<std::string>());
+    }
     fmt::print("\n");
   }
   if (run.contains("verdict")) {

@@ -18,6 +18,14 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 
+void make_folder(const fs::path& folder) {
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) {
+    throw DataError(fmt::format("cannot make the folder {}: {}", folder.string(), code.message()));
+  }
+}
+
 nlohmann::ordered_json read_run(const fs::path& folder) {
   const auto path = folder / "run.json";
   auto run = read_json<nlohmann::ordered_json>(path);

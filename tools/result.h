@@ -27,6 +27,9 @@ std::string brief_spec(const std::string& spec) {
   return text;
 }
 
+/// Makes a folder where it is missing. Throws DataError with the system's reason.
+void make_folder(const std::filesystem::path& folder);
+
 /// run.json of a result directory. Throws DataError where the folder holds none, or a damaged one.
 nlohmann::ordered_json read_run(const std::filesystem::path& folder);
 

@@ -25,6 +25,7 @@ struct Command {
 };
 
 constexpr std::array kCommands{
+    Command{"init", &init, false, "look at a model and data files, and write a pipeline that runs"},
     Command{"train", &train, true, "train the stages that have no checkpoint yet, in order"},
     Command{"rank", &rank, true, "score, then show and save the strongest examples per query"},
     Command{"score", &score, true, "the whole score matrix, for batches; resumable"},

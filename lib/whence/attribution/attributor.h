@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -71,6 +72,9 @@ class ScoreSource {
   virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) = 0;
   /// What the normalization divides the scores of each example by: [B] float64.
   virtual at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) = 0;
+  /// For a chain of one stage: the scores of a batch of its examples for their own losses, [B] float64, without a
+  /// direction for each; null where the method has no shorter way than directions() and scorer().
+  virtual std::function<at::Tensor(const Batch&)> self_scorer() { return {}; }
   /// What is done where the caller asks for no normalization.
   virtual Normalization own_normalization() const { return Normalization::kNone; }
   /// One entry a stage; empty where nothing is assumed of the curvature.

@@ -30,6 +30,12 @@ class PlainGradientSource : public detail::GradientSource {
     return out;
   }
   Normalization own_normalization() const override { return own_; }
+  std::function<at::Tensor(const Batch&)> self_scorer() override {
+    if (own_ == Normalization::kCosine) {
+      throw InvalidArgument("grad-cos: the cosine of a gradient with itself is 1 for every example; use grad-dot");
+    }
+    return GradientSource::self_scorer();
+  }
 
  private:
   Normalization own_;

@@ -3,6 +3,8 @@
 // NeurIPS 2020.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/curvature/example_norms.h"
 
@@ -44,6 +46,29 @@ class InfluenceSource : public detail::GradientSource {
       });
     }
     return norms_[stage](batch);
+  }
+  /// Through the inverse as a matrix or through its factors, where the solver has one of them.
+  std::function<at::Tensor(const Batch&)> self_scorer() override {
+    if (adjoint_.points(0).size() > 1) {
+      return {};
+    }
+    const auto& at = chain_[0];
+    const auto [inverse, filter] = adjoint_.inverse(0);
+    if (const auto root = inverse.root(); root.rows.defined()) {
+      const auto like = at.theta.front().options();
+      const std::shared_ptr<Scorer> products = scorer(0, {in_model(0, root.rows.to(like)), {}}, {});
+      return [products, weights = root.weights](const Batch& batch) {
+        return at::mv(products->scores(batch).to(at::kCPU, at::kDouble).square_().t(), weights).neg_();
+      };
+    }
+    if (auto forms = kronecker_forms({at.objective, at.theta, at.parent}, inverse.factors(),
+                                     [filter = filter, largest = 0.](const at::Tensor& h) mutable {
+                                       largest = std::max(largest, h.abs().max().item<double>());
+                                       return filter(h, 1e-12 * largest);  // zero as the solver ekfac has it
+                                     })) {
+      return [forms = std::move(forms)](const Batch& batch) { return forms(batch).neg_(); };
+    }
+    return {};
   }
   std::vector<StageEvidence> evidence() override { return adjoint_.evidence(); }
   /// A stage's head counts here too: it moves with the body.

@@ -19,4 +19,10 @@ std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint
 /// Whether kfac and ekfac can be fitted: as covered_by_layers(), norms and embeddings being theirs too.
 bool factored_by_layers(const CurvaturePoint& point);
 
+/// g_i' f(A) g_i for the examples of a batch, [B] float64, A being kfac's or ekfac's operator at the point; null where
+/// `factors` is neither.
+std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& point,
+                                                        std::shared_ptr<const SpectralOperator> factors,
+                                                        SpectralFunction f);
+
 }  // namespace whence

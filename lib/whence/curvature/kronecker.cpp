@@ -75,9 +75,10 @@ struct Factors {
 
 class KroneckerOperator : public SpectralOperator {
  public:
-  KroneckerOperator(Factors factors, const at::Tensor& penalty)
+  KroneckerOperator(Factors factors, const at::Tensor& penalty, std::int64_t widest)
       : blocks_(std::move(factors.blocks)),
         diagonals_(std::move(factors.diagonals)),
+        widest_(widest),
         size_(penalty.size(0)),
         options_(penalty.options().dtype(algebra_type(penalty.scalar_type()))) {
     for (auto& part : diagonals_) {
@@ -90,6 +91,8 @@ class KroneckerOperator : public SpectralOperator {
   }
   std::int64_t size() const override { return size_; }
   at::TensorOptions options() const override { return options_; }
+  /// Layers with more inputs or outputs have no block.
+  std::int64_t widest() const { return widest_; }
 
   /// Sum over an example's rows of row' f(A) row: [B] float64.
   at::Tensor quadratic_forms(const detail::RowBatch& batch, const SpectralFunction& f) const {
@@ -141,7 +144,7 @@ class KroneckerOperator : public SpectralOperator {
  private:
   std::vector<Block> blocks_;
   std::vector<DiagonalPart> diagonals_;
-  std::int64_t size_;
+  std::int64_t widest_, size_;
   at::TensorOptions options_;
 };
 
@@ -387,7 +390,7 @@ class Kronecker : public Curvature {
                           const TensorList& parent) const override {
     const CurvaturePoint point{objective, theta, parent};
     return std::make_shared<KroneckerOperator>(Fit(name_, options_, point, corrected_).run(),
-                                               detail::penalty_diagonal(point));
+                                               detail::penalty_diagonal(point), options_.widest);
   }
 
   at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
@@ -417,17 +420,27 @@ class Ekfac : public Kronecker {
 
 bool factored_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point, kWidest).has_value(); }
 
-std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
-  const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
-  const auto factors = std::dynamic_pointer_cast<const KroneckerOperator>(curvature);
-  const auto layout = *detail::trained_layout(point, kWidest);
+std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& point,
+                                                        std::shared_ptr<const SpectralOperator> factors,
+                                                        SpectralFunction f) {
+  const auto kronecker = std::dynamic_pointer_cast<const KroneckerOperator>(std::move(factors));
+  if (!kronecker) {
+    return {};
+  }
+  const auto layout = *detail::trained_layout(point, kronecker->widest());
   const auto merged = point.objective.merge(detach(point.theta), detach(point.parent));
   const auto choice = detail::RowChoice{detail::RowKind::kEmpirical};
-  return [point, factors, layout, merged, choice, f = std::move(f)](const Batch& batch) {
+  return [point, kronecker, layout, merged, choice, f = std::move(f)](const Batch& batch) {
     const detail::RowBatch rows(point.objective, merged, batch, choice, layout, false);
     const auto n = static_cast<double>(point.objective.data().size());  // the rows carry sqrt(1/N)
-    return (factors->quadratic_forms(rows, f) * n).sqrt();
+    return kronecker->quadratic_forms(rows, f) * n;
   };
+}
+
+std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
+  const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
+  auto forms = kronecker_forms(point, std::dynamic_pointer_cast<const SpectralOperator>(curvature), std::move(f));
+  return [forms = std::move(forms)](const Batch& batch) { return forms(batch).sqrt(); };
 }
 
 WHENCE_METHOD(Curvature, kfac, Kfac, KroneckerOptions)

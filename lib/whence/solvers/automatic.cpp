@@ -37,6 +37,8 @@ class AutoInverse : public Inverse {
  public:
   AutoInverse(std::unique_ptr<Solver> solver, std::unique_ptr<Inverse> inverse, Choice choice)
       : solver_(std::move(solver)), inverse_(std::move(inverse)), choice_(std::move(choice)) {}
+  MatrixRoot root() const override { return inverse_->root(); }
+  std::shared_ptr<const SpectralOperator> factors() const override { return inverse_->factors(); }
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     auto summaries = inverse_->apply(b, x, progress);
     for (auto& summary : summaries) {

@@ -58,6 +58,20 @@ class DirectInverse : public Inverse {
     gains_ = Eigen::Map<const Eigen::VectorXd>(gains.const_data_ptr<double>(), h.size());
   }
 
+  MatrixRoot root() const override {
+    if (std::isfinite(smallest_)) {
+      return {};
+    }
+    const auto n = matrix_.rows();
+    const auto options = at::TensorOptions().dtype(at::kDouble);
+    if (damped()) {
+      const Matrix rows = cholesky_.matrixL().solve(Eigen::MatrixXd::Identity(n, n));
+      return {detail::to_tensor(rows, options), at::ones({n}, options)};
+    }
+    const Matrix rows = eigen_.eigenvectors().transpose();
+    return {detail::to_tensor(rows, options), at::from_blob(const_cast<double*>(gains_.data()), {n}, options).clone()};
+  }
+
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
     const double before = system_.a->products();

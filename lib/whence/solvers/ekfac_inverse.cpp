@@ -32,6 +32,8 @@ class SpectralInverse : public Inverse {
   SpectralInverse(const System& system, std::shared_ptr<const SpectralOperator> factors, bool residual, bool own)
       : system_(system), factors_(std::move(factors)), residual_(residual), own_(own) {}
 
+  std::shared_ptr<const SpectralOperator> factors() const override { return factors_; }
+
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
     x = factors_->apply_function(b, [&](const at::Tensor& h) {  // a block's zero is small beside the block

@@ -10,6 +10,7 @@
 #include "whence/core/progress.h"
 #include "whence/core/registry.h"
 #include "whence/curvature/curvature.h"
+#include "whence/curvature/spectral_operator.h"
 
 namespace whence {
 
@@ -82,10 +83,21 @@ std::vector<SolverSummary> approximate_summaries(const System& system, const at:
                                                  std::chrono::steady_clock::time_point start,
                                                  const std::string& message, bool measure);
 
+/// A symmetric matrix as rows' diag(weights) rows: x' M x is then the sum of weights . (rows x)^2.
+struct MatrixRoot {
+  at::Tensor rows;     ///< [K, P]
+  at::Tensor weights;  ///< [K] float64
+};
+
 /// A filtered inverse of an operator under some solver, ready to be applied to blocks.
 class Inverse {
  public:
   virtual ~Inverse() = default;
+  /// The inverse itself, where the solver has it as a matrix; undefined rows where it has not, or the matrix is not
+  /// positive definite and had to be.
+  virtual MatrixRoot root() const { return {}; }
+  /// What the filter is applied to, where the inverse is the filter of known eigenvalues; null where it is not.
+  virtual std::shared_ptr<const SpectralOperator> factors() const { return nullptr; }
   /// x = filter(A) b for every row of b [K, P]; one summary a row. `x` is set, not read.
   virtual std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const = 0;
 };

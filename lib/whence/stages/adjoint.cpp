@@ -183,6 +183,7 @@ struct Adjoint::Prepared {
     OperatorPtr curvature;
     at::Tensor root;  ///< [P]: the preconditioner's square root; undefined where steps follow the gradient.
     std::unique_ptr<Inverse> response, memory;
+    Filter filter;
   };
   std::vector<Segment> segments;
   std::int64_t looks = -1;  ///< Residuals still to be measured against the exact matrix; -1: not known yet.
@@ -277,6 +278,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
     }
     segment.response = solver_.prepare({solved, filter, point});
     evidence.solver = picked_solver(*segment.response);
+    segment.filter = filter;
     made->segments.push_back(std::move(segment));
   }
   evidence.solved = true;
@@ -412,6 +414,14 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
       summary.relative_residual = residuals[k];
     }
   }
+}
+
+Adjoint::StageInverse Adjoint::inverse(std::size_t stage) {
+  const auto& segments = prepared(stage).segments;
+  if (segments.size() != 1 || segments[0].root.defined()) {
+    throw InvalidArgument(fmt::format("stage {}: its response has no single inverse", chain_[stage].name));
+  }
+  return {*segments[0].response, segments[0].filter};
 }
 
 const std::vector<StageEvidence>& Adjoint::evidence() {

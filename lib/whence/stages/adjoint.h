@@ -87,6 +87,14 @@ class Adjoint {
   /// converged where rounding is all that did.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
+  /// The inverse that a stage of one point is solved with, and its filter. Throws InvalidArgument at one of several
+  /// points.
+  struct StageInverse {
+    const Inverse& inverse;
+    Filter filter;
+  };
+  StageInverse inverse(std::size_t stage);
+
   const std::vector<StageEvidence>& evidence();
   /// The S points of a stage that its vectors are for: theta alone, or the ends of its segments.
   std::vector<TensorList> points(std::size_t stage) const;

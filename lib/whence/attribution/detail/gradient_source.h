@@ -18,6 +18,8 @@ class GradientSource : public ScoreSource {
   std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress&) override;
   /// The length of the example's gradients, all points together; relatif is the same, the curvature being the identity.
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override;
+  /// -sum_p scale_p^2 |grad loss(z) at theta_p|^2.
+  std::function<at::Tensor(const Batch&)> self_scorer() override;
   std::vector<std::string> parameters(std::size_t stage) const override;
   MethodCost cost(std::size_t stage, std::int64_t query_block) const override;
 

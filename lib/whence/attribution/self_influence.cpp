@@ -1,0 +1,146 @@
+#include "whence/attribution/self_influence.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "whence/core/tensors.h"
+#include "whence/curvature/gram_operator.h"
+#include "whence/models/per_sample.h"
+
+namespace whence {
+namespace {
+
+/// Multiplications of one example's forward pass, from what the layers of a few examples see.
+double multiplications(const Stage& stage) {
+  constexpr std::int64_t kLooked = 8;
+  const auto& data = stage.objective.data();
+  const auto batch = data.batch(0, std::min(data.size(), kLooked));
+  Tape tape;
+  const auto merged = stage.objective.merge(detach(stage.theta), detach(stage.parent));
+  stage.objective.model().output(merged, batch, &tape);
+  double total = 0;
+  for (const auto& entry : tape.entries) {
+    const auto& weight = merged.at(entry.weight);
+    if (entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution) {
+      const auto width =
+          entry.kind == TapeEntry::Kind::kConvolution || !entry.transposed ? weight.size(0) : weight.size(1);
+      total += static_cast<double>(entry.output.numel() / width) * static_cast<double>(weight.numel());
+    }
+  }
+  return total / static_cast<double>(batch.size());
+}
+
+/// How the inverse is taken where the caller leaves it open.
+struct Choice {
+  std::string solver, reason;
+  bool approximate = false;
+};
+
+Choice choose(const SelfInfluenceTask& task) {
+  constexpr double kMinute = 5e11;  // multiplications, on the few cores that whoever waits for it has
+  constexpr double kMostParameters = 5000;
+  constexpr double kMostRows = 4000;
+  constexpr double kProducts = 30;       // of a solve to a tolerance that rankings need
+  constexpr double kPassesAProduct = 8;  // a Hessian product is two gradients and what they keep
+  const auto& stage = task.chain[task.stage];
+  const auto n = static_cast<double>(stage.objective.data().size());
+  const auto p = static_cast<double>(stage.objective.trained().entries());
+  const double product = n * kPassesAProduct * multiplications(stage);
+  const bool damped = task.options.inversion == Inversion::kDamped && task.options.response != Response::kSegment;
+  const double matrix = p * product + n * p * p + p * p * p * (damped ? 0.5 : 10);
+  const double solves = n * kProducts * product;
+  const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
+  if (dynamic_cast<const SpectralOperator*>(curvature.get()) != nullptr) {
+    return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
+  }
+  if (p <= kMostParameters && matrix <= kMinute) {
+    return {"direct", fmt::format("exact, by the matrix of {} parameters", p)};
+  }
+  const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
+  if (gram != nullptr && damped && static_cast<double>(gram->rows()) <= std::min(kMostRows, p) &&
+      4 * n * product <= kMinute && gram->diagonal().min().item<double>() + task.options.damping > 0) {
+    return {"woodbury", fmt::format("exact, by the matrix of {} rows", gram->rows())};
+  }
+  if (solves <= kMinute || !covered_by_layers({stage.objective, stage.theta, stage.parent})) {
+    return {task.options.response == Response::kSegment ? "lanczos" : "cg:relative-tolerance=1e-3",
+            fmt::format("{} solves", n)};
+  }
+  return {"ekfac:residual=false",
+          fmt::format("approximate, by ekfac's factors: {} solves with {} parameters would take about {:.0f} minutes; "
+                      "--solver cg makes them",
+                      n, p, std::ceil(solves / kMinute)),
+          true};
+}
+
+/// Scores of one block of the data: each example is the only query of its own score.
+class Blocks {
+ public:
+  Blocks(const Stage& stage, ScoreSource& source) : stage_(stage), source_(source) {}
+
+  at::Tensor scores(std::int64_t begin, std::int64_t end, std::vector<SolverSummary>& summaries,
+                    const Progress& progress) {
+    const auto& data = stage_.objective.data();
+    const auto directions = source_.directions({data, Measurement::kLoss, begin, end}, {0}, progress)[0];
+    check_finite(directions.vectors, "an example's vector");
+    summaries.insert(summaries.end(), directions.summaries.begin(), directions.summaries.end());
+    return source_.scorer(0, directions, progress)->scores(data.batch(begin, end)).diagonal().to(at::kCPU, at::kDouble);
+  }
+
+ private:
+  const Stage& stage_;
+  ScoreSource& source_;
+};
+
+}  // namespace
+
+SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress) {
+  const Chain alone{task.chain.at(task.stage)};
+  const auto& stage = alone.front();
+  const auto& data = stage.objective.data();
+  SelfInfluence out;
+  out.how = "by the method's own vectors";
+  std::unique_ptr<Solver> chosen;
+  const auto* solver = task.solver;
+  const bool curved = task.attributor.uses_curvature();
+  if (curved && solver == nullptr) {
+    const auto choice = choose(task);
+    out.how = choice.reason;
+    out.approximate = choice.approximate;
+    chosen = create<Solver>(choice.solver);
+    solver = chosen.get();
+  } else if (!curved && solver == nullptr) {
+    chosen = create<Solver>("identity");  // asked for nothing
+    solver = chosen.get();
+  }
+  const auto source = task.attributor.prepare(alone, {task.curvature, *solver, task.options});
+  source->check({0}, Measurement::kLoss, Normalization::kNone);
+  const auto scorer = source->self_scorer();
+  if (curved && task.solver != nullptr) {
+    out.how = scorer ? "by the solver's matrix or factors" : fmt::format("{} solves", data.size());
+  }
+  Blocks blocks(stage, *source);
+  const auto step = scorer ? stage.objective.batch_size() : task.block;
+  const auto watch = [&](std::int64_t done) {
+    report(progress, {"self-influence of " + stage.name, done, data.size(), ""});
+  };
+  TensorList parts;
+  for (std::int64_t begin = 0; begin < data.size(); begin += step) {
+    const auto end = std::min(data.size(), begin + step);
+    watch(begin);
+    parts.push_back(scorer ? scorer(data.batch(begin, end)).to(at::kCPU, at::kDouble)
+                           : blocks.scores(begin, end, out.summaries, {}));
+  }
+  watch(data.size());
+  out.scores = at::cat(parts);
+  check_finite(out.scores, "an example's influence on itself");
+  if (const auto evidence = source->evidence(); !evidence.empty()) {
+    out.evidence = evidence.front();
+  }
+  return out;
+}
+
+}  // namespace whence

@@ -1,0 +1,40 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "whence/attribution/attributor.h"
+
+namespace whence {
+
+/// Whose examples are scored for their own losses, and how.
+struct SelfInfluenceTask {
+  const Chain& chain;
+  std::size_t stage;
+  const Attributor& attributor;
+  const Curvature& curvature;
+  const Solver* solver;  ///< Null: the cheapest exact way that takes about a minute at most, or else ekfac's factors.
+  InverseOptions options = {};
+  std::int64_t block = 32;  ///< Examples that are solved for together, where solves are made.
+};
+
+struct SelfInfluence {
+  at::Tensor scores;                     ///< [N] float64 on the CPU, in the order of the stage's data.
+  std::string how;                       ///< "exact, by the matrix of 220 parameters".
+  bool approximate = false;              ///< Not the inverse that was asked for, but its factors.
+  std::vector<SolverSummary> summaries;  ///< One an example where solves were made.
+  StageEvidence evidence;                ///< Where the method assumes a curvature.
+};
+
+/// The score of each example of a stage for its own loss at the end of that stage, whatever came after:
+/// -g_i' H^-1 g_i for influence, never positive where H is positive definite. The examples whose loss would rise most
+/// if they were left out are those that nothing else in the data speaks for: mislabelled ones, and rare ones. P. W. Koh
+/// and P. Liang, ICML 2017, section 5.4; V. Feldman and C. Zhang, "What Neural Networks Memorize and Why", NeurIPS
+/// 2020.
+///
+/// No N x N matrix is made. Cost: where the solver has its inverse as a matrix, P products and P^2 multiplications an
+/// example; by factors, a fit and a pass over the data; for plain gradients a pass; else a solve an example. Throws
+/// InvalidArgument for a method to which every example is the same to itself (grad-cos), NumericalError where a score
+/// is not finite.
+SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress);
+
+}  // namespace whence

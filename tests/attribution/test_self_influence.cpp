@@ -1,0 +1,140 @@
+// The score of an example for its own loss, against dense algebra in double.
+#include <torch/csrc/autograd/autograd.h>
+
+#include "attribution/made.h"
+#include "whence/attribution/self_influence.h"
+#include "whence/curvature/spectral_operator.h"
+
+using namespace whence;
+using test::relative_error;
+
+namespace {
+
+const std::vector<test::ToyStage> kChain{
+    {"full", "cross-entropy"}, {"full:proximity=0.3", "squared-error"}, {"head", "cross-entropy"}};
+
+/// Gradients of each example's loss in what the stage trains: [N, P].
+at::Tensor example_gradients(const Stage& stage) {
+  TensorList rows;
+  for (std::int64_t i = 0; i < stage.objective.data().size(); ++i) {
+    const auto theta = leaves(stage.theta);
+    const auto one = stage.objective.data().batch(i, i + 1);
+    rows.push_back(flatten(gradient(stage.objective.example_losses(theta, stage.parent, one).sum(), theta)));
+  }
+  return at::stack(rows);
+}
+
+/// -g' M g for every row of `g`.
+at::Tensor forms(const at::Tensor& g, const at::Tensor& m) { return -(g.mm(m) * g).sum(1); }
+
+at::Tensor self_of(const Chain& chain, std::size_t stage, const char* curvature, const char* solver,
+                   InverseOptions options = {.damping = 0.3}, const char* method = "influence",
+                   std::string* how = nullptr) {
+  const auto c = create<Curvature>(curvature);
+  const auto s = solver == nullptr ? nullptr : create<Solver>(solver);
+  const auto a = create<Attributor>(method);
+  const auto out = self_influence({chain, stage, *a, *c, s.get(), options, 5}, {});
+  if (how != nullptr) {
+    *how = out.how;
+  }
+  return out.scores;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("attribution");
+
+TEST_CASE("self-influence equals the dense form at each stage's own end, by every exact way and any solver") {
+  const auto chain = test::toy_chain(kChain);
+  for (std::size_t k = 0; k < chain.size(); ++k) {
+    CAPTURE(k);
+    const auto& stage = chain[k];
+    const auto g = example_gradients(stage);
+    const auto p = g.size(1);
+    const auto h = test::dense_hessian(stage.objective, stage.theta, stage.parent).narrow(0, 0, p).narrow(1, 0, p);
+    const auto expected = forms(g, at::linalg_inv(h + 0.3 * at::eye(p, at::kDouble)));
+    CHECK(expected.max().item<double>() < 0);  // more of an example lowers its own loss
+    for (const char* solver : {"direct", "cg:relative-tolerance=1e-13", "auto", "lanczos:steps=60"}) {
+      CAPTURE(solver);
+      CHECK(relative_error(self_of(chain, k, "hessian", solver), expected) < 1e-9);
+    }
+    std::string how;
+    CHECK(relative_error(self_of(chain, k, "hessian", nullptr, {.damping = 0.3}, "influence", &how), expected) <
+          test::Tolerance::kDense);
+    CHECK(how == fmt::format("exact, by the matrix of {} parameters", p));
+
+    const auto [values, vectors] = at::linalg_eigh(h);
+    const auto filtered = (vectors * (values / (values.square() + 0.04))).mm(vectors.t());
+    CHECK(relative_error(self_of(chain, k, "hessian", "direct", {.inversion = Inversion::kFiltered, .damping = 0.2}),
+                         forms(g, filtered)) < test::Tolerance::kDense);
+  }
+}
+
+TEST_CASE("self-influence by factors equals the form with the matrix that the factors are") {
+  const auto chain = test::toy_chain(kChain);
+  for (std::size_t k = 0; k < chain.size(); ++k) {
+    CAPTURE(k);
+    const auto& stage = chain[k];
+    const auto g = example_gradients(stage);
+    const auto unit = at::eye(g.size(1), at::kDouble);
+    for (const char* curvature : {"ekfac", "kfac", "diagonal"}) {
+      CAPTURE(curvature);
+      const auto a = create<Curvature>(curvature)->operator_at(stage.objective, stage.theta, stage.parent);
+      const auto expected = forms(g, at::linalg_inv(a->apply(unit) + 0.3 * unit));
+      CHECK(relative_error(self_of(chain, k, curvature, "ekfac"), expected) < test::Tolerance::kDense);
+      CHECK(relative_error(self_of(chain, k, curvature, nullptr), expected) < test::Tolerance::kDense);
+    }
+    const auto factors = create<Curvature>("ekfac")->operator_at(stage.objective, stage.theta, stage.parent);
+    CHECK(relative_error(self_of(chain, k, "hessian", "ekfac"),
+                         forms(g, at::linalg_inv(factors->apply(unit) + 0.3 * unit))) < test::Tolerance::kDense);
+    const auto gauss_newton =
+        create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, stage.parent);
+    CHECK(relative_error(self_of(chain, k, "gauss-newton", "woodbury"),
+                         forms(g, at::linalg_inv(gauss_newton->apply(unit) + 0.3 * unit))) < 1e-9);
+  }
+}
+
+TEST_CASE("self-influence without a curvature: squared lengths; and by every method the matrix's diagonal") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  for (std::size_t k = 0; k < chain.size(); ++k) {
+    const auto& stage = chain[k];
+    CHECK(relative_error(self_of(chain, k, "hessian", nullptr, {}, "grad-dot"),
+                         -example_gradients(stage).square().sum(1)) < test::Tolerance::kSameAlgebra);
+    auto traced = at::zeros({stage.objective.data().size()}, at::kDouble);
+    for (const auto& snapshot : stage.trajectory) {
+      auto there = stage;
+      there.theta = snapshot.theta;
+      traced.sub_(example_gradients(there).square().sum(1), snapshot.time);
+    }
+    CHECK(relative_error(self_of(chain, k, "hessian", nullptr, {}, "tracin"), traced) < test::Tolerance::kSameAlgebra);
+    const Chain alone{stage};
+    for (const auto& method : methods<Attributor>()) {
+      CAPTURE(method.name);
+      if (method.name == "grad-cos") {
+        CHECK_THROWS_WITH_AS(self_of(chain, k, "hessian", nullptr, {}, "grad-cos"), doctest::Contains("use grad-dot"),
+                             InvalidArgument);
+        continue;
+      }
+      const std::string name(method.name);
+      CHECK(relative_error(self_of(chain, k, "hessian", "direct", {.damping = 0.3}, name.c_str()),
+                           test::scores_of(alone, 0, stage.objective.data(), name).diagonal()) < 1e-10);
+    }
+  }
+  InverseOptions segment{.response = Response::kSegment};
+  const auto direct = create<Solver>("direct");
+  const auto hessian = create<Curvature>("gauss-newton");
+  const Chain alone{chain[1]};
+  const auto source = create<Attributor>("influence")->prepare(alone, {*hessian, *direct, segment});
+  CHECK(relative_error(self_of(chain, 1, "gauss-newton", "direct", segment),
+                       score_matrix(alone, 0, *source, chain[1].objective.data(), Measurement::kLoss).diagonal()) <
+        1e-10);
+}
+
+TEST_CASE("self-influence in float32 and in any batch is that in double") {
+  const auto chain = test::toy_chain({{"full", "cross-entropy", 0.05, 40}});
+  const auto expected = self_of(chain, 0, "hessian", "direct", {.damping = 1e-3});
+  auto batched = chain;
+  batched[0].objective = batched[0].objective.with_batch_size(7);
+  CHECK(relative_error(self_of(batched, 0, "hessian", "direct", {.damping = 1e-3}), expected) <
+        test::Tolerance::kSameAlgebra);
+}

@@ -1,0 +1,112 @@
+// What users need not say, and what help shows.
+#include "support/near.h"
+#include "support/tool.h"
+#include "whence/store/score_store.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kOneStage = R"(
+[model]
+spec = "linear"
+[[stage]]
+name = "fit"
+train = { format = "safetensors", file = "pretrain.safetensors" }
+weight-decay = 1e-2
+checkpoint = "run/fit.safetensors"
+[queries.test]
+data = { format = "safetensors", file = "queries.safetensors" }
+)";
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("--stage and --queries may be left out where there is one; else the names are told") {
+  const ToolFolder folder;
+  folder.write("one.toml", kOneStage);
+  REQUIRE(folder.run("train one.toml --quiet").status == 0);
+  auto result = folder.run("score one.toml --out short --quiet");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(folder.json("short/run.json")["options"]["stage"] == "fit");
+  CHECK(folder.json("short/run.json")["options"]["queries"] == "test");
+  REQUIRE(folder.run("score one.toml --stage fit --queries test --out long --quiet").status == 0);
+  CHECK(folder.read("short/scores.safetensors") == folder.read("long/scores.safetensors"));
+  REQUIRE(folder.run("score one.toml --stage all --out all --quiet").status == 0);
+  CHECK(read_scores(folder / "all").stages[0].name == "scores.fit");
+
+  check_fails(folder.run("rank pipeline.toml --quiet"), 2,
+              "pipeline.toml has pretrain, finetune, or all: --stage finetune");
+  folder.write("two.toml", std::string(kOneStage) + R"([queries.other]
+data = { format = "safetensors", file = "queries.safetensors" }
+)");
+  check_fails(folder.run("rank two.toml --quiet"), 2, "two.toml has other, test: --queries other");
+  const std::string text = kOneStage;
+  folder.write("none.toml", text.substr(0, text.find("[queries")));
+  check_fails(folder.run("rank none.toml --quiet"), 2, "has no queries");
+  CHECK(folder.run("rank none.toml --self --quiet").status == 0);
+}
+
+TEST_CASE("--from: before the pipeline or after it, switches or values before it, new arguments first") {
+  const ToolFolder folder;
+  folder.write("one.toml", kOneStage);
+  REQUIRE(folder.run("train one.toml --quiet").status == 0);
+  REQUIRE(folder.run("rank --quiet one.toml --top 2 --damping 1e-3 --out first").status == 0);
+  const auto bytes = folder.read("first/scores.safetensors");
+  int number = 0;
+  for (const char* arguments :
+       {"score --from first/run.json one.toml --out {}", "score one.toml --from first/run.json --out {}",
+        "score --quiet one.toml --out {} --from=first/run.json",
+        "score --out {} --quiet one.toml --from first/run.json", "score --from first/run.json --out {}",
+        "rank --out {} --from first/run.json"}) {
+    CAPTURE(arguments);
+    const auto out = fmt::format("out{}", ++number);
+    const auto result = folder.run(fmt::format(fmt::runtime(arguments), out));
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    CHECK(folder.read(out + "/scores.safetensors") == bytes);
+  }
+  REQUIRE(folder.run("score --from first/run.json --relative-damping 0.1 --out relative").status == 0);
+  CHECK(folder.json("relative/run.json")["options"]["relative-damping"] == 0.1);
+  REQUIRE(folder.run("score --from first/run.json --self --out self").status == 0);
+  CHECK(folder.json("self/run.json")["options"]["self"] == true);
+  check_fails(folder.run("score --from nowhere.json --out x"), 1, "nowhere.json");
+  check_fails(folder.run("score --out x --from"), 2, "from");
+}
+
+TEST_CASE("the help of every command shows two examples that parse, and common flags last") {
+  const ToolFolder folder;
+  const auto usage = folder.run("--help").out;
+  std::istringstream lines(usage.substr(usage.find("Commands:")));
+  std::string line;
+  std::getline(lines, line);
+  int commands = 0;
+  while (std::getline(lines, line) && line.starts_with("  ")) {
+    const auto command = line.substr(2, line.find(' ', 2) - 2);
+    CAPTURE(command);
+    ++commands;
+    const auto help = folder.run(command + " --help");
+    CHECK(help.status == 0);
+    CHECK(help.out.find("\nOptions") < help.out.find("\nCommon options"));
+    std::istringstream text(help.out);
+    int examples = 0;
+    for (std::string row; std::getline(text, row);) {
+      if (row.starts_with("  whence ")) {
+        ++examples;
+        CAPTURE(row);
+        const auto result = folder.run(row.substr(9), "rm -f pipeline.toml");
+        CAPTURE(result.err);
+        CHECK(result.status <= 1);  // the files are not there, but the arguments are right
+      }
+    }
+    CHECK(examples == 2);
+  }
+  CHECK(commands >= 9);
+}
+
+TEST_SUITE_END();

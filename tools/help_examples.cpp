@@ -1,0 +1,52 @@
+#include "help_examples.h"
+
+#include <array>
+#include <utility>
+
+namespace whence::cli {
+namespace {
+
+using Examples = std::array<HelpExample, 2>;
+
+constexpr std::array<std::pair<std::string_view, Examples>, 9> kExamples{{
+    {"init",
+     {{{"whence init census.csv", "writes census.toml: a model for the table, trained by `whence train census.toml`"},
+       {"whence init smollm2-135m train.tsv test.tsv --out sst2.toml",
+        "a model folder, its training data and queries"}}}},
+    {"train",
+     {{{"whence train pipeline.toml", "every stage that has no checkpoint yet"},
+       {"whence train pipeline.toml --stage finetune --force", "one stage, again"}}}},
+    {"rank",
+     {{{"whence rank pipeline.toml --limit-queries 5 --out result", "which examples made it say this of 5 queries?"},
+       {"whence rank pipeline.toml --self --top 20 --out suspects", "which rows are mislabelled?"}}}},
+    {"score",
+     {{{"whence score pipeline.toml --stage all --out scores", "every example of every stage against every query"},
+       {"whence score pipeline.toml --out scores --format csv", "the same for a spreadsheet or pandas"}}}},
+    {"icl",
+     {{{"whence icl --model smollm2-135m --task task.json", "which demonstrations help, and which hurt?"},
+       {"whence icl --model smollm2-135m --task task.json --detect-noise --out prompt", "which are mislabelled?"}}}},
+    {"evaluate",
+     {{{"whence evaluate pipeline.toml --stage finetune --scores result", "leaves 20 examples out and trains again"},
+       {"whence evaluate pipeline.toml --stage finetune --scores result --against lds --subsets 30",
+        "trains on 30 random halves"}}}},
+    {"report",
+     {{{"whence report result", "writes result/report.html"},
+       {"whence report result --out page.html", "the same page elsewhere"}}}},
+    {"inspect",
+     {{{"whence inspect run/finetune.safetensors", "what a checkpoint holds"},
+       {"whence inspect pipeline.toml --spectrum --plot spectrum.svg", "is the curvature positive, and how spread?"}}}},
+    {"methods", {{{"whence methods", "the reference manual"}, {"whence methods solvers", "one room of it"}}}},
+}};
+
+}  // namespace
+
+std::span<const HelpExample> help_examples(std::string_view command) {
+  for (const auto& [name, examples] : kExamples) {
+    if (name == command) {
+      return examples;
+    }
+  }
+  return {};
+}
+
+}  // namespace whence::cli

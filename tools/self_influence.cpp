@@ -1,0 +1,123 @@
+// `--self` of rank and score: each example's score for its own loss.
+#include "self_influence.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "result.h"
+#include "whence/attribution/self_influence.h"
+#include "whence/core/files.h"
+#include "whence/core/tensors.h"
+#include "whence/store/score_store.h"
+#include "whence/store/self_scores.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+
+void AttributionRun::run_self(const fs::path& folder) {
+  record_.phase("load");
+  load();
+  record_.add_inputs(pipeline_, queries_);
+  make_folder(folder);
+  record_.phase("check");
+  choose(folder);
+  if (holds_self_scores(folder) && reuse(folder, read_self_scores(folder).run_key)) {
+    return;
+  }
+  if (attributor_->uses_curvature()) {
+    source_->make_ready(stages_);
+    tell_choice();
+  } else {
+    record_.add_stages(chain_, {}, false, "");
+  }
+  record_.phase("attribute");
+  const auto dtype = pipeline_.options().dtype == at::kDouble ? at::kDouble : at::kFloat;
+  std::vector<SelfScores> scores;
+  std::vector<AttributionSolves> solves;
+  std::vector<StageEvidence> evidence(chain_.size());
+  for (const auto k : stages_) {
+    const auto progress = terminal_progress(line_.flag("quiet"));
+    auto found = self_influence({chain_, k, *attributor_, *curvature_, solver_given() ? solver_.get() : nullptr,
+                                 choice_.options, line_.get<std::int64_t>("query-block")},
+                                progress);
+    end_progress();
+    const auto name = every_stage() ? "self." + chain_[k].name : std::string("self");
+    scores.push_back({name, found.scores.to(dtype), chain_[k].objective.data().ids().cpu()});
+    solves.push_back({chain_[k].name, std::move(found.summaries)});
+    evidence[k] = found.evidence;
+    record_.json()["stages"][chain_[k].name]["self-influence"] = found.how;
+  }
+  record_.add_solves(solves, evidence, chain_);
+  write_self_scores(folder, scores, record_.key());
+  record_.write(folder / "run.json");
+}
+
+bool AttributionRun::solver_given() const { return line_.given("solver") && !line_.text("solver").starts_with("auto"); }
+
+std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings(const fs::path& folder) const {
+  const auto found = read_self_scores(folder);
+  std::vector<SelfRanking> out;
+  for (const auto k : stages_) {
+    const auto name = every_stage() ? "self." + chain_[k].name : std::string("self");
+    const auto stage = std::find_if(found.stages.begin(), found.stages.end(), [&](auto& s) { return s.name == name; });
+    SelfRanking ranking{k, {}, stage->scores.to(at::kDouble).contiguous()};
+    ranking.rows.resize(static_cast<std::size_t>(ranking.scores.numel()));
+    std::iota(ranking.rows.begin(), ranking.rows.end(), std::int64_t{0});
+    const auto* score = ranking.scores.const_data_ptr<double>();
+    std::stable_sort(ranking.rows.begin(), ranking.rows.end(), [&](auto a, auto b) { return score[a] < score[b]; });
+    out.push_back(std::move(ranking));
+  }
+  return out;
+}
+
+namespace {
+
+double score_of(const AttributionRun::SelfRanking& ranking, std::int64_t row) {
+  return ranking.scores[row].item<double>();
+}
+double removal_of(const AttributionRun::SelfRanking& ranking, std::int64_t row) {
+  return -score_of(ranking, row) / static_cast<double>(ranking.scores.numel());
+}
+
+}  // namespace
+
+void write_self_ranking(const fs::path& path, const AttributionRun& run,
+                        const std::vector<AttributionRun::SelfRanking>& rankings) {
+  write_atomically(path, [&](std::ostream& out) {
+    for (const auto& ranking : rankings) {
+      const auto& stage = run.chain()[ranking.stage];
+      const auto& data = stage.objective.data();
+      for (const auto row : ranking.rows) {
+        nlohmann::ordered_json line{{"stage", stage.name},
+                                    {"example", data.ids()[row].item<std::int64_t>()},
+                                    {"score", score_of(ranking, row)},
+                                    {"removal", removal_of(ranking, row)}};
+        if (const auto label = example_label(data, row); !label.empty()) {
+          line["label"] = label;
+        }
+        out << line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
+      }
+    }
+  });
+}
+
+void print_self_ranking(const AttributionRun& run, const std::vector<AttributionRun::SelfRanking>& rankings,
+                        std::int64_t top) {
+  for (const auto& ranking : rankings) {
+    const auto& stage = run.chain()[ranking.stage];
+    const auto& data = stage.objective.data();
+    fmt::print("{}: examples whose own loss rises most when they are left out, of {}\n", stage.name, data.size());
+    fmt::print("  {:>9} {:>12} {:>11} {:>11}\n", "example", "label", "removal", "score");
+    const auto count = std::min(top, data.size());
+    for (std::int64_t r = 0; r < count; ++r) {
+      const auto row = ranking.rows[static_cast<std::size_t>(r)];
+      fmt::print("  {:>9} {:>12} {:>+11.3e} {:>+11.3e}\n", data.ids()[row].item<std::int64_t>(),
+                 example_label(data, row), removal_of(ranking, row), score_of(ranking, row));
+    }
+  }
+}
+
+}  // namespace whence::cli

@@ -1,0 +1,308 @@
+#include "sniff.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/core/json.h"
+#include "whence/data/safetensors.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::size_t kLooked = 20000;  // rows of a table
+
+/// "train.csv" of "train.csv.gz", in lower case.
+std::string plain_name(const fs::path& path) {
+  auto name = path.filename().string();
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name.ends_with(".gz") ? name.substr(0, name.size() - 3) : name;
+}
+
+/// One row off `text`, from `at` on, as RFC 4180 has it; without quotes where `quoted` is false.
+std::vector<std::string> take_row(std::string_view text, std::size_t& at, char separator, bool quoted) {
+  std::vector<std::string> cells(1);
+  bool inside = false;
+  for (; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quoted && c == '"') {
+      if (inside && text.substr(at + 1, 1) == "\"") {
+        cells.back() += text[++at];
+      } else {
+        inside = !inside;
+      }
+    } else if (!inside && c == separator) {
+      cells.emplace_back();
+    } else if (!inside && c == '\n') {
+      ++at;
+      break;
+    } else if (c != '\r') {
+      cells.back() += c;
+    }
+  }
+  return cells;
+}
+
+void read_separated(const std::string& text, Source& source) {
+  const auto first = std::string_view(text).substr(0, text.find('\n'));
+  const bool tabs = source.format == "tsv" ||
+                    std::count(first.begin(), first.end(), '\t') > std::count(first.begin(), first.end(), ',');
+  source.format = tabs ? "tsv" : "csv";
+  std::size_t at = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+  const char separator = tabs ? '\t' : ',';
+  source.columns = take_row(text, at, separator, !tabs);
+  while (at < text.size() && source.rows.size() < kLooked) {
+    auto row = take_row(text, at, separator, !tabs);
+    if (row.size() > 1 || !row[0].empty()) {
+      row.resize(source.columns.size());
+      source.rows.push_back(std::move(row));
+    }
+  }
+}
+
+void read_lines_of_json(const fs::path& path, Source& source) {
+  std::vector<nlohmann::json> objects;
+  read_json_lines(path, [&](nlohmann::json object, std::int64_t, const std::string& where) {
+    if (!object.is_object()) {
+      throw DataError(where + ": expected a JSON object");
+    }
+    for (const auto& [key, value] : object.items()) {
+      if (!value.is_structured() &&
+          std::find(source.columns.begin(), source.columns.end(), key) == source.columns.end()) {
+        source.columns.push_back(key);
+      }
+    }
+    if (objects.size() < kLooked) {
+      objects.push_back(std::move(object));
+    }
+  });
+  for (const auto& object : objects) {
+    auto& row = source.rows.emplace_back();
+    for (const auto& column : source.columns) {
+      const auto value = object.value(column, nlohmann::json());
+      row.push_back(value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump());
+    }
+  }
+}
+
+/// Widths of the layers of a chain of dense layers; empty where tensors are none.
+std::vector<std::int64_t> widths_of(const ParameterSet& tensors) {
+  std::vector<at::Tensor> weights;
+  for (const auto& value : tensors.values()) {
+    if (value.dim() == 2) {
+      weights.push_back(value);
+    } else if (value.dim() != 1) {
+      return {};
+    }
+  }
+  std::vector<std::int64_t> out;  // files may hold layers in any order: each takes in what one before it puts out
+  std::vector<bool> used(weights.size());
+  for (std::size_t start = 0; start < weights.size(); ++start) {
+    out = {weights[start].size(1), weights[start].size(0)};
+    used.assign(weights.size(), false);
+    used[start] = true;
+    for (bool grown = true; grown;) {
+      grown = false;
+      for (std::size_t i = 0; i < weights.size(); ++i) {
+        if (!used[i] && weights[i].size(1) == out.back()) {
+          out.push_back(weights[i].size(0));
+          used[i] = grown = true;
+        }
+      }
+    }
+    if (out.size() == weights.size() + 1) {
+      return out;
+    }
+  }
+  return {};
+}
+
+Source sniff_safetensors(const fs::path& path) {
+  const auto tensors = read_safetensors(path);
+  Source source{.path = path, .format = "safetensors"};
+  if (tensors.contains("inputs") || tensors.contains("tokens")) {
+    source.kind = SourceKind::kTensors;
+    if (tensors.contains("inputs") && tensors.at("inputs").size(0) > 0) {
+      source.inputs = tensors.at("inputs").numel() / tensors.at("inputs").size(0);
+    }
+    source.has_values = tensors.contains("targets") && tensors.at("targets").is_floating_point();
+    return source;
+  }
+  source.kind = SourceKind::kCheckpoint;
+  source.widths = widths_of(tensors);
+  if (source.widths.empty()) {
+    throw DataError(fmt::format(
+        "{}: neither examples (tensors inputs and targets) nor the weights of dense layers that follow each other; "
+        "for a model of texts name its folder",
+        path.string()));
+  }
+  return source;
+}
+
+/// The labels' file of MNIST's naming: train-images-idx3-ubyte, train-labels-idx1-ubyte.
+fs::path labels_beside(const fs::path& images) {
+  auto name = images.filename().string();
+  for (const auto& [from, to] : {std::pair("images", "labels"), std::pair("idx3", "idx1")}) {
+    const auto place = name.find(from);
+    if (place != name.npos) {
+      name.replace(place, std::string_view(from).size(), to);
+    }
+  }
+  const auto labels = images.parent_path() / name;
+  if (labels == images || !fs::exists(labels)) {
+    throw DataError(fmt::format("{}: images without labels, expected {} beside them", images.string(), name));
+  }
+  return labels;
+}
+
+bool is_idx(std::span<const std::byte> bytes) {
+  return bytes.size() > 8 && bytes[0] == std::byte{0} && bytes[1] == std::byte{0} &&
+         (bytes[2] == std::byte{8} || (bytes[2] >= std::byte{9} && bytes[2] <= std::byte{14}));
+}
+
+Source sniff_file(const fs::path& path) {
+  const auto name = plain_name(path);
+  const auto extension = fs::path(name).extension().string();
+  Source source{.path = path};
+  if (extension == ".safetensors") {
+    return sniff_safetensors(path);
+  }
+  if (extension == ".csv" || extension == ".tsv" || extension == ".tab") {
+    source.format = extension == ".csv" ? "csv" : "tsv";
+    read_separated(read_text(path), source);
+    return source;
+  }
+  if (extension == ".jsonl" || extension == ".ndjson") {
+    source.format = "jsonl";
+    read_lines_of_json(path, source);
+    return source;
+  }
+  if (extension == ".txt" || extension == ".md") {
+    source.kind = SourceKind::kPlainText;
+    source.format = "text";
+    return source;
+  }
+  const auto bytes = open_bytes(path);
+  if (is_idx(bytes->bytes())) {
+    source.kind = SourceKind::kIdx;
+    source.format = "idx";
+    source.labels = labels_beside(path);
+    return source;
+  }
+  constexpr std::size_t kRecord = 1 + 3 * 32 * 32;
+  if (extension == ".bin" && !bytes->bytes().empty() && bytes->bytes().size() % kRecord == 0) {
+    source.kind = SourceKind::kCifar;
+    source.format = "cifar";
+    source.files = {path};
+    return source;
+  }
+  throw DataError(fmt::format(
+      "{}: not recognised, expected a model folder, .csv, .tsv, .jsonl, .txt, .safetensors, idx or CIFAR's .bin (.gz "
+      "too)",
+      path.string()));
+}
+
+Source sniff_model(const fs::path& path) {
+  Source source{.kind = SourceKind::kModelFolder, .path = path};
+  const auto config = read_json(path / "config.json");
+  const auto architectures = config.value("architectures", nlohmann::json::array()).dump();
+  source.classifies = architectures.find("SequenceClassification") != architectures.npos;
+  const auto type = config.value("model_type", std::string());
+  source.masked = architectures.find("MaskedLM") != architectures.npos || type.find("bert") != type.npos;
+  return source;
+}
+
+bool is_labels_of_idx(const fs::path& path) { return plain_name(path).find("labels") != std::string::npos; }
+
+std::vector<Source> sniff_folder(const fs::path& path) {
+  if (fs::exists(path / "config.json")) {
+    return {sniff_model(path)};
+  }
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const auto name = plain_name(entry.path());
+    static const std::set<std::string> kData{".csv",    ".tsv", ".tab", ".jsonl",
+                                             ".ndjson", ".txt", ".bin", ".safetensors"};
+    const bool idx = name.find("-ubyte") != name.npos && !is_labels_of_idx(entry.path());
+    const bool note = name.starts_with("readme") || name.starts_with("license") || name.find(".meta.") != name.npos;
+    if (entry.is_regular_file() && !note && (idx || kData.contains(fs::path(name).extension().string()))) {
+      files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  std::vector<Source> out;
+  for (const auto& file : files) {
+    auto source = sniff_file(file);
+    const auto same = std::find_if(out.begin(), out.end(), [&](const Source& known) {
+      return known.kind == SourceKind::kCifar && source.kind == SourceKind::kCifar &&
+             known.is_queries() == source.is_queries();
+    });
+    if (same == out.end()) {
+      out.push_back(std::move(source));
+    } else {
+      same->files.push_back(file);  // the batches of one data set
+    }
+  }
+  if (out.empty()) {
+    throw DataError(fmt::format("{}: no config.json and no data files in that folder", path.string()));
+  }
+  return out;
+}
+
+}  // namespace
+
+bool Source::is_queries() const {
+  const auto name = plain_name(path);
+  static constexpr std::array kWords{"test", "dev",  "valid", "val.",    "val_", "_val",
+                                     "-val", "eval", "query", "queries", "t10k"};
+  return std::any_of(kWords.begin(), kWords.end(), [&](const char* word) { return name.find(word) != name.npos; });
+}
+
+std::vector<Source> sniff(const fs::path& path) {
+  if (!fs::exists(path)) {
+    throw DataError(fmt::format("{}: no such file or folder", path.string()));
+  }
+  return fs::is_directory(path) ? sniff_folder(path) : std::vector{sniff_file(path)};
+}
+
+std::map<std::string, ColumnFacts> facts_of(const Source& table) {
+  std::map<std::string, ColumnFacts> out;
+  for (std::size_t c = 0; c < table.columns.size(); ++c) {
+    auto& facts = out[table.columns[c]];
+    std::set<std::string> seen;
+    for (const auto& row : table.rows) {
+      const auto& cell = row[c];
+      if (cell.empty() || cell == "?" || cell == "NA" || cell == "NaN" || cell == "nan" || cell == "null") {
+        continue;
+      }
+      ++facts.filled;
+      seen.insert(cell);
+      char* end = nullptr;
+      const double value = std::strtod(cell.c_str(), &end);
+      if (end == cell.c_str() + cell.size() && std::isfinite(value)) {
+        ++facts.numbers;
+        facts.whole += value == std::floor(value) ? 1 : 0;
+      }
+      std::istringstream words(cell);
+      for (std::string word; words >> word;) {
+        facts.words += 1;
+      }
+    }
+    facts.distinct = static_cast<std::int64_t>(seen.size());
+    facts.words /= static_cast<double>(std::max<std::int64_t>(1, facts.filled));
+  }
+  return out;
+}
+
+}  // namespace whence::cli

@@ -1,0 +1,51 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace whence::cli {
+
+/// What a path that a user names seems to hold.
+enum class SourceKind {
+  kModelFolder,  ///< A Hugging Face directory.
+  kCheckpoint,   ///< A safetensors file of weights.
+  kTable,        ///< csv, tsv or jsonl: columns.
+  kPlainText,
+  kIdx,  ///< Images, with `labels` beside them.
+  kCifar,
+  kTensors,  ///< A safetensors file of examples.
+};
+
+struct Source {
+  SourceKind kind = SourceKind::kTable;
+  std::filesystem::path path;
+  std::string format;  ///< As in a data table.
+
+  std::vector<std::string> columns;            ///< kTable: names, and the first rows' cells in their order.
+  std::vector<std::vector<std::string>> rows;  ///< An absent cell is empty.
+  std::filesystem::path labels;                ///< kIdx.
+  std::vector<std::filesystem::path> files;    ///< kCifar.
+  std::vector<std::int64_t> widths;            ///< kCheckpoint: inputs, units of each layer, outputs.
+  bool classifies = false;                     ///< kModelFolder: whether its weights have a classification head,
+  bool masked = false;                         ///< whether it predicts hidden tokens rather than next ones.
+  std::int64_t inputs = 0;                     ///< kTensors: numbers of an example; 0: texts as tokens.
+  bool has_values = false;                     ///< kTensors: whether targets are floating.
+  bool is_queries() const;                     ///< By its name: test, dev, valid, …
+};
+
+/// Looks into a file or folder; a folder of data files gives several. Throws DataError, with what is expected, where
+/// nothing is recognised.
+std::vector<Source> sniff(const std::filesystem::path& path);
+
+/// What a column of a table holds.
+struct ColumnFacts {
+  std::int64_t filled = 0, numbers = 0, whole = 0, distinct = 0;
+  double words = 0;  ///< The mean of a cell's.
+  bool is_number() const { return filled > 0 && numbers == filled; }
+  bool is_text() const { return !is_number() && words >= 3; }
+};
+std::map<std::string, ColumnFacts> facts_of(const Source& table);
+
+}  // namespace whence::cli
