@@ -17,12 +17,12 @@ namespace po = boost::program_options;
 namespace {
 
 /// As TOML writes a text.
-std::string quoted(const std::string& text) {
+std::string toml_text(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
-std::string quoted(const std::vector<std::string>& texts) {
+std::string toml_text(const std::vector<std::string>& texts) {
   std::vector<std::string> parts;
-  std::transform(texts.begin(), texts.end(), std::back_inserter(parts), [](const auto& t) { return quoted(t); });
+  std::transform(texts.begin(), texts.end(), std::back_inserter(parts), [](const auto& t) { return toml_text(t); });
   return fmt::format("[{}]", fmt::join(parts, ", "));
 }
 
@@ -190,9 +190,9 @@ class Draft {
 
   /// The inline table of one source, with `more` keys. `columns`: of a table.
   std::string data_table(const Source& source, const Columns& columns, const std::string& more = "") const {
-    std::string keys = fmt::format("format = {}", quoted(source.format));
+    std::string keys = fmt::format("format = {}", toml_text(source.format));
     const auto add = [&](const char* key, const std::string& value) {
-      keys += value.empty() ? "" : fmt::format(", {} = {}", key, quoted(value));
+      keys += value.empty() ? "" : fmt::format(", {} = {}", key, toml_text(value));
     };
     if (source.kind == SourceKind::kIdx) {
       add("images", relative(source.path));
@@ -202,7 +202,7 @@ class Draft {
       for (const auto& file : source.files) {
         files.push_back(relative(file));
       }
-      keys += fmt::format(", files = {}", quoted(files));
+      keys += fmt::format(", files = {}", toml_text(files));
     } else {
       add("file", relative(source.path));
     }
@@ -211,7 +211,7 @@ class Draft {
       add("pair", columns.pair);
       add("answer", columns.answer);
       add("label", columns.label);
-      keys += columns.ignored.empty() ? "" : fmt::format(", ignore = {}", quoted(columns.ignored));
+      keys += columns.ignored.empty() ? "" : fmt::format(", ignore = {}", toml_text(columns.ignored));
       keys += columns.fills ? ", missing = \"median\"" : "";
     }
     return fmt::format("{{ {}{} }}", keys, more);
@@ -219,13 +219,13 @@ class Draft {
 
   void stage(const std::string& name, const std::string& train, const std::string& loss, const std::string& rest) {
     stages_text_ +=
-        fmt::format("\n[[stage]]\nname = {}\ntrain = {}\nloss = {}\n{}", quoted(name), train, quoted(loss), rest);
+        fmt::format("\n[[stage]]\nname = {}\ntrain = {}\nloss = {}\n{}", toml_text(name), train, toml_text(loss), rest);
   }
 
   /// A folder of a language model, on texts: those without labels first, then the labelled ones.
   void texts() {
     model_text_ =
-        fmt::format("checkpoint = {}  # config.json, weights and tokenizer.json\n", quoted(relative(model_->path)));
+        fmt::format("checkpoint = {}  # config.json, weights and tokenizer.json\n", toml_text(relative(model_->path)));
     std::vector<std::pair<const Source*, Columns>> plain, labelled;
     for (const auto& source : training_) {
       if (source.kind != SourceKind::kTable && source.kind != SourceKind::kPlainText) {
@@ -250,7 +250,7 @@ class Draft {
             tables.size() == 1 ? tables[0] : fmt::format("[{}]", fmt::join(tables, ", ")), loss,
             fmt::format("checkpoint = {}  # the model as it is; to train it on these texts first, name a new folder "
                         "here: \"run/fit\"\n",
-                        quoted(relative(model_->path))));
+                        toml_text(relative(model_->path))));
       assumed_.push_back(fmt::format("the weights of {} as they are, trained on {}", model_->path.string(),
                                      plain.size() == 1 ? plain[0].first->path.filename().string()
                                                        : fmt::format("{} files of texts", plain.size())));
@@ -260,15 +260,16 @@ class Draft {
       const auto& [source, columns] = labelled[0];
       const bool as_is = plain.empty() && model_->classifies;
       const char* name = plain.empty() ? "fit" : "finetune";
-      stage(name, data_table(*source, columns), "cross-entropy",
-            fmt::format("{}{}",
-                        plain.empty()
-                            ? "tuning = \"full\"\n"
+      stage(
+          name, data_table(*source, columns), "cross-entropy",
+          fmt::format(
+              "{}{}",
+              plain.empty() ? "tuning = \"full\"\n"
                             : "tuning = \"full:proximity=0.1\"  # how far from the stage before: more pull, less far\n",
-                        as_is ? fmt::format("checkpoint = {}  # a classifier already\n", quoted(relative(model_->path)))
-                              : fmt::format("weight-decay = 1e-3\noptimizer = \"adam:learning-rate=1e-4,epochs=2,"
-                                            "batch-size=16\"\ncheckpoint = \"run/{}\"\n",
-                                            name)));
+              as_is ? fmt::format("checkpoint = {}  # a classifier already\n", toml_text(relative(model_->path)))
+                    : fmt::format("weight-decay = 1e-3\noptimizer = \"adam:learning-rate=1e-4,epochs=2,"
+                                  "batch-size=16\"\ncheckpoint = \"run/{}\"\n",
+                                  name)));
       assumed_.push_back(fmt::format("{}column {} of {} is classified into {}", as_is ? "as it is, " : "", columns.text,
                                      source->path.filename().string(), columns.label));
       columns_ = columns;
@@ -294,7 +295,7 @@ class Draft {
     if (model_) {
       const std::vector<std::int64_t> hidden(model_->widths.begin() + 1, model_->widths.end() - 1);
       spec = hidden.empty() ? "linear" : fmt::format("mlp:widths={},activation=relu", fmt::join(hidden, "/"));
-      model_text_ = fmt::format("spec = {}  # widths of {}{}\n", quoted(spec), relative(model_->path),
+      model_text_ = fmt::format("spec = {}  # widths of {}{}\n", toml_text(spec), relative(model_->path),
                                 hidden.empty() ? "" : "; files do not tell activations: relu, or tanh, gelu?");
       assumed_.push_back(hidden.empty() ? "a linear model" : "relu after every hidden layer");
     } else {
@@ -305,7 +306,7 @@ class Draft {
       spec = source.kind == SourceKind::kTable   ? "linear"
              : source.kind == SourceKind::kCifar ? "convnet:channels=16/32,pool=avg"
                                                  : "mlp:widths=64,activation=tanh";
-      model_text_ = fmt::format("spec = {}  # {}\n", quoted(spec), what);
+      model_text_ = fmt::format("spec = {}  # {}\n", toml_text(spec), what);
       assumed_.push_back(fmt::format("model {}", spec));
     }
     if (source.kind == SourceKind::kTable) {
@@ -319,9 +320,9 @@ class Draft {
       }
     }
     stage("fit", data_table(source, columns_), values ? "squared-error" : "cross-entropy",
-          model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n", quoted(relative(model_->path)))
+          model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n", toml_text(relative(model_->path)))
                  : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = \"run/{}.safetensors\"\n", decay,
-                               quoted(optimizer), out_.stem().string()));
+                               toml_text(optimizer), out_.stem().string()));
   }
 
   void queries() {
