@@ -226,7 +226,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
 StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const {
   const auto& description = stages_.at(stage);
   if (fresh_.insert(stage).second) {
-    data_.erase(stage);
+    data_.erase(data_.lower_bound(stage), data_.end());  // later tables are read by this stage's columns
   }
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
   detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
