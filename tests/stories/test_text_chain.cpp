@@ -92,7 +92,7 @@ weight-decay = 1e-4
 optimizer = "adamw:learning-rate=1e-3,epochs=3,batch-size=25,decay=0"
 checkpoint = "run/sst2"
 [queries.test]
-data = {{ format = "tsv", file = "{0}/data/textcls/sst2_dev.tsv", limit = 10, length = 64 }}
+data = {{ format = "tsv", file = "{0}/data/textcls/sst2_dev.tsv", limit = 40, length = 64 }}
 )",
                                          fs::canonical(shared).string()));
   REQUIRE(folder.run("train texts.toml --quiet").status == 0);
@@ -111,12 +111,16 @@ data = {{ format = "tsv", file = "{0}/data/textcls/sst2_dev.tsv", limit = 10, le
   REQUIRE(scores.size(1) == 2 * kOfEach);
   std::vector<bool> film(static_cast<std::size_t>(2 * kOfEach), false);
   std::fill(film.begin() + kOfEach, film.end(), true);
+  // Measured over these queries: AUROC .541 +- .006, .70 +- .03 of the ten strongest. Trained without the reviews the
+  // queries' losses move by .028 in the mean and rise, without the plays by .025 and fall.
+  const auto strongest = std::get<1>(scores.topk(10, 1)).ge(kOfEach).to(at::kDouble).mean().item<double>();
   double found = 0;
   for (std::int64_t q = 0; q < scores.size(0); ++q) {
     found += auroc({scores[q].const_data_ptr<double>(), film.size()}, film) / static_cast<double>(scores.size(0));
   }
-  MESSAGE("AUROC of the source by |score| ", found);
-  CHECK(found > 0.5);
+  MESSAGE("AUROC of the source by |score| ", found, ", share of the ten strongest ", strongest);
+  CHECK(found > 0.52);
+  CHECK(strongest > 0.6);
 }
 
 TEST_SUITE_END();
