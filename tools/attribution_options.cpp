@@ -37,7 +37,7 @@ void add_attribution_options(CommandLine& line) {
       ("inversion", po::value<std::string>()->default_value("damped"),
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")  //
       ("damping", po::value<std::string>()->default_value("auto"),
-       "absolute; auto: 0 at a minimum, else 0.1 times the mean eigenvalue of each stage's curvature, or what "
+       "absolute; auto: 0 at a minimum, else the mean eigenvalue of each stage's curvature, or what "
        "outweighs "
        "a hessian's negative curvature")                                                                //
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //

@@ -190,9 +190,10 @@ void AttributionRun::warn_of_removals(const fs::path& folder) {
     const auto remedy =
         !attributor_->uses_curvature() ? std::string()
         : options.relative_damping > 0
-            ? fmt::format("; type --relative-damping {:g}", std::max(0.1, 10 * options.relative_damping))
-        : options.damping > 0 ? fmt::format("; type --damping {:g}, or --relative-damping 0.1", 10 * options.damping)
-                              : "; type --relative-damping 0.1";
+            ? fmt::format("; type --relative-damping {:g}", std::max(kRelativeDamping, 10 * options.relative_damping))
+        : options.damping > 0
+            ? fmt::format("; type --damping {:g}, or --relative-damping {:g}", 10 * options.damping, kRelativeDamping)
+            : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
     record_.warning(
         fmt::format("stage {}: for {} of {} queries a removal is predicted that cannot be: leaving out example {} of "
                     "{} would move the "
@@ -253,7 +254,7 @@ void AttributionRun::tell_choice() {
       needs_none && tells && asked_.curvature == "auto" ? std::string()
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
-          : "scores assume a minimum: type --curvature gauss-newton --relative-damping 0.1, which needs none";
+          : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";
   record_.add_stages(chain_, choice_.stationarity, choice_.options.response == Response::kStationary, remedy);
 }
 

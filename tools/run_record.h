@@ -58,7 +58,7 @@ class RunRecord {
   bool strict_ = false;
 };
 
-/// "curvature gauss-newton, solver cg, damping 0.1 x mean eigenvalue (0.0031): WHY; TYPE THIS for another", as much of
+/// "curvature gauss-newton, solver cg, damping 1 x mean eigenvalue (0.0031): WHY; TYPE THIS for another", as much of
 /// it as `evidence` knows.
 std::string choice_text(const InverseChoice& choice, const std::vector<StageEvidence>& evidence, const Chain& chain);
 

@@ -2,7 +2,7 @@
 """Makes mnist_mlp.safetensors and mnist_scores.safetensors: the weights that a stranger brings, and what whence is to say of them.
 
 A 784-64-10 relu network is trained for three epochs by Adam in PyTorch. Then, in double and with PyTorch's own products alone, scores
-    -g_query' (G + damping I)^-1 g_example,   G = (1/N) sum_i J_i' H_i J_i,   damping = 0.1 trace(G) / P,
+    -g_query' (G + damping I)^-1 g_example,   G = (1/N) sum_i J_i' H_i J_i,   damping = trace(G) / P,
 with conjugate gradients to 1e-10; the trace is summed exactly, example by example.
     python tests/stories/make_mnist.py SHARED/data/image
 """
@@ -76,7 +76,7 @@ def main():
         trace += (root.square().sum(1) * ((hidden * active).square().sum(1) + 1)).sum().item()
         trace += (below.square().sum(1) * (inputs.square().sum(1) + 1)).sum().item()
     trace /= N
-    damping = 0.1 * trace / entries
+    damping = trace / entries
 
     def loss_gradient(x, y):
         loss = lambda p: torch.nn.functional.cross_entropy(functional_call(model, p, (x,)), y)

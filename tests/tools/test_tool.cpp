@@ -250,12 +250,12 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
   const auto first = folder.run(loud + " --strict");
   CAPTURE(first.err);
   CHECK(first.status == 4);
-  CHECK(first.err.find("whence: curvature gauss-newton, solver direct, damping 0.1 x mean eigenvalue (pretrain ") !=
+  CHECK(first.err.find("whence: curvature gauss-newton, solver direct, damping 1 x mean eigenvalue (pretrain ") !=
         std::string::npos);
   CHECK(first.err.find("the checkpoint is no minimum (|gradient| ") != std::string::npos);
   CHECK(first.err.find("--curvature hessian for the Hessian") != std::string::npos);
   CHECK(folder.json("loud/run.json")["options"]["asked"]["damping"] == "auto");
-  CHECK(folder.json("loud/run.json")["options"]["relative-damping"] == 0.1);
+  CHECK(folder.json("loud/run.json")["options"]["relative-damping"] == 1);
   CHECK(folder.run(loud).out.find("already complete") != std::string::npos);
   CHECK(folder.run(rank + "--curvature gauss-newton --strict").status == 4);
 

@@ -14,6 +14,7 @@
 #include "whence/core/tensors.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/solvers/automatic.h"
+#include "whence/stages/choice.h"
 
 namespace whence {
 namespace {
@@ -56,8 +57,8 @@ void check_solves(const Stage& stage, const StageAdjoint& adjoint, double dampin
       const double met = summary.smallest_ritz;  // of the damped system
       throw IndefiniteCurvature(fmt::format(
           "stage {}: the curvature with damping {:.3g} is not positive definite: {}; type --curvature gauss-newton "
-          "--relative-damping 0.1, whose curvature is never negative, or --damping {}",
-          stage.name, damping, summary.message,
+          "--relative-damping {:g}, whose curvature is never negative, or --damping {}",
+          stage.name, damping, summary.message, kRelativeDamping,
           met < 0 ? fmt::format("{:.2g} or more", damping - 2 * met) : std::string("with a larger number")));
     }
     if (summary.termination == Termination::kDiverged) {
