@@ -16,6 +16,8 @@
                                                         explained, random ones, or those that selection does not choose
     study.py orders TASKS.jsonl OUT.jsonl DIR           every prompt as given, shuffled, and as `whence icl --reorder two-highest-first`
                                                         arranged it (DIR has its results) and --reorder descending would
+    study.py found TASKS.jsonl DIR                      AUROC of `test` and `self` in the results of `whence icl --tasks TASKS.jsonl --out DIR`,
+                                                        and what share of what it dropped was wrong
     study.py accuracy DIR                               accuracy by variant, calibrated by the query N/A where there is one
 
 Scores: test (mean over the validation queries; negated to find wrong labels), leave-one-out (likewise), self. Embedding: how much the
@@ -222,6 +224,25 @@ def orders(options):
     write_tasks(options.out, out)
 
 
+def found(options):
+    """`test` over the first validation queries, as the tables have it."""
+    scores = {"test": [], "self": []}
+    dropped = right = bad = 0
+    for task, wrong in zip(lines(options.tasks), lines(options.tasks + ".wrong")):
+        path = pathlib.Path(options.folder) / task["name"] / "icl.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        asked = [q["test"] for q in result["queries"][:options.validation] if q["output"] is not None and None not in q["test"]]
+        scores["test"].append(auroc([-mean(column) for column in zip(*asked)], set(wrong)))
+        scores["self"].append(auroc(result["self"], set(wrong)))
+        drop = {entry["demonstration"] for entry in result["drop"] or []}
+        dropped, right, bad = dropped + len(drop), right + len(drop & set(wrong)), bad + len(wrong)
+    for kind, values in scores.items():
+        print(f"{kind:6}{said(values)}   {len(values)} prompts")
+    print(f"dropped {dropped}, of which {right} of the {bad} wrong ones")
+
+
 def accuracy(options):
     right = collections.defaultdict(dict)  # by variant and prompt, the share
     for path in sorted(pathlib.Path(options.folder).glob("*/icl.json")):
@@ -246,15 +267,15 @@ def accuracy(options):
 
 parser = argparse.ArgumentParser()
 commands = parser.add_subparsers(required=True)
-for run in (detect, layers, variants, curation, orders):
+for run in (detect, layers, variants, curation, orders, found):
     command = commands.add_parser(run.__name__)
     command.set_defaults(run=run)
     command.add_argument("tasks")
-    if run is not orders:
+    if run not in (orders, found):
         command.add_argument("results")
     if run in (variants, curation, orders):
         command.add_argument("out")
-    if run is orders:
+    if run in (orders, found):
         command.add_argument("folder")
     elif run is not detect:
         command.add_argument("name")
