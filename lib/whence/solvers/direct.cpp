@@ -59,12 +59,12 @@ class DirectInverse : public Inverse {
   }
 
   MatrixRoot root() const override {
-    if (std::isfinite(smallest_)) {
+    if (indefinite()) {
       return {};
     }
     const auto n = matrix_.rows();
     const auto options = at::TensorOptions().dtype(at::kDouble);
-    if (damped()) {
+    if (factored()) {
       const Matrix rows = cholesky_.matrixL().solve(Eigen::MatrixXd::Identity(n, n));
       return {detail::to_tensor(rows, options), at::ones({n}, options)};
     }
