@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "inspect_model.h"
+#include "inspect_source.h"
 #include "result.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
@@ -149,12 +150,12 @@ bool has_ending(const fs::path& path, const std::string& ending) {
 int inspect(const std::vector<std::string>& arguments) {
   CommandLine line(
       "inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
-      "Says what a model's folder, a tokenizer, a safetensors file, a pipeline (.toml) or a result directory "
-      "holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
-  line.positional(
-      "PATH",
-      "a model's folder or its tokenizer.json, a checkpoint or data set (.safetensors), a pipeline (.toml), "
-      "or the directory of a result");
+      "Says what a model's folder, a tokenizer, a file of data, a safetensors file, a pipeline (.toml) or a result "
+      "directory holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
+  line.positional("PATH",
+                  "a model's folder or its tokenizer.json, a file of data (.csv, .tsv, .jsonl, .txt, idx, CIFAR's "
+                  ".bin), a checkpoint "
+                  "or data set (.safetensors), a pipeline (.toml), or the directory of a result");
   add_spectrum_options(line);
   if (!line.parse(arguments)) {
     return kDone;
@@ -185,12 +186,7 @@ int inspect(const std::vector<std::string>& arguments) {
   } else if (has_ending(path, ".safetensors")) {
     out = inspect_safetensors(path);
   } else {
-    throw InvalidArgument(fmt::format(
-        "{}: expected a model's folder, a tokenizer.json, a .safetensors file, a pipeline (.toml) or a result "
-        "directory{}",
-        path.string(),
-        fs::exists(path) ? "; for other data sets name them in a pipeline and inspect that"
-                         : ", and there is no such file"));
+    out = inspect_source(path);
   }
   if (line.flag("json")) {
     fmt::print("{}\n", out.dump(2));

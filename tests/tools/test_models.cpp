@@ -252,6 +252,12 @@ TEST_CASE("inspect says what a model's folder and a tokenizer are") {
   CHECK(folder.run("inspect base").out.find("family           gpt2") != std::string::npos);
   result = folder.run("inspect base/tokenizer.json --json");
   CHECK(nlohmann::json::parse(result.out)["model"] == "WordLevel");
+  result = folder.run("inspect texts.tsv --json");
+  const auto table = nlohmann::json::parse(result.out);
+  CHECK(table["rows"] == 4);
+  CHECK(table["columns"]["label"] == "words, 2 different: 2 × negative, 2 × positive");
+  CHECK(table["columns"]["text"].get<std::string>().starts_with("words, 4 different"));
+  check_fails(folder.run("inspect absent.csv"), 1, "absent.csv: no such file or folder");
   fs::create_directories(folder / "nothing");
   check_fails(folder.run("inspect nothing"), 1, "expected a folder with a config.json (a model) or a run.json");
 }
