@@ -56,7 +56,7 @@ Json inspect_source(const fs::path& path) {
   Json out{{"kind", "data"}, {"format", source.format}};
   switch (source.kind) {
     case SourceKind::kTable: {
-      out["rows"] = source.rows.size();
+      out["rows looked at"] = source.rows.size();
       const auto facts = facts_of(source);
       for (std::size_t c = 0; c < source.columns.size(); ++c) {
         const auto& name = source.columns[c];

@@ -254,7 +254,7 @@ TEST_CASE("inspect says what a model's folder and a tokenizer are") {
   CHECK(nlohmann::json::parse(result.out)["model"] == "WordLevel");
   result = folder.run("inspect texts.tsv --json");
   const auto table = nlohmann::json::parse(result.out);
-  CHECK(table["rows"] == 4);
+  CHECK(table["rows looked at"] == 4);
   CHECK(table["columns"]["label"] == "words, 2 different: 2 × negative, 2 × positive");
   CHECK(table["columns"]["text"].get<std::string>().starts_with("words, 4 different"));
   check_fails(folder.run("inspect absent.csv"), 1, "absent.csv: no such file or folder");
