@@ -126,7 +126,8 @@ class IclRun {
     auto& options = record_.json()["options"];
     record_.json()["tasks"] = fs::absolute(line_.text(many_ ? "tasks" : "task")).string();
     options["model"] = fs::absolute(line_.text("model")).string();
-    for (const auto& [name, value] : settings_.json().items()) {
+    const auto settings = settings_.json();
+    for (const auto& [name, value] : settings.items()) {
       options[name] = value;
     }
     for (const char* name : {"by-layer", "verify", "detect-noise"}) {
