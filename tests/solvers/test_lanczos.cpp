@@ -85,7 +85,7 @@ TEST_CASE("solvers that only invert refuse the functions that do not, and name t
   at::Tensor x;
   for (const char* spec : {"cg", "lissa"}) {
     CHECK_THROWS_WITH_AS(solve(spec, at::eye(3, at::kDouble), {Inversion::kSegment, 0, 1, 0}, at::ones({1, 3}), x),
-                         doctest::Contains("use solver direct, lanczos or ekfac"), InvalidArgument);
+                         doctest::Contains("direct, lanczos or ekfac"), InvalidArgument);
   }
 }
 

@@ -14,6 +14,9 @@ TEST_CASE("--dtype bfloat16 with every method, curvature and solver") {
   REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
   std::vector<std::string> choices;
   for (const auto& method : methods<Attributor>()) {
+    if (method.name == "tracin") {  // follows snapshots, which this pipeline keeps none of; no algebra of its own
+      continue;
+    }
     choices.push_back(fmt::format("--method {} --relative-damping 0.1", method.name));
   }
   for (const auto& curvature : methods<Curvature>()) {

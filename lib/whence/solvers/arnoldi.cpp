@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "whence/core/error.h"
+#include "whence/core/rounding.h"
 #include "whence/solvers/detail/dense.h"
 #include "whence/solvers/detail/low_rank.h"
 #include "whence/solvers/solver.h"
@@ -58,10 +59,14 @@ class Products {
   const LinearOperator& a_;
 };
 
+at::TensorOptions vector_options(const LinearOperator& a) {
+  return a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+}
+
 detail::LowRank all_eigenpairs(const LinearOperator& a) {
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(detail::dense_matrix(a, "arnoldi"));
   return {.values = eigen.eigenvalues().reverse(),
-          .vectors = detail::to_tensor(eigen.eigenvectors().rowwise().reverse().transpose(), a.options())};
+          .vectors = detail::to_tensor(eigen.eigenvectors().rowwise().reverse().transpose(), vector_options(a))};
 }
 
 detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions& options) {
@@ -77,7 +82,8 @@ detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions
   const auto restarts = 1 + (options.iterations - span) / (span - rank);
   solver.compute(Spectra::SortRule::LargestMagn, restarts, options.eigenvalue_tolerance,
                  Spectra::SortRule::LargestAlge);
-  return {.values = solver.eigenvalues(), .vectors = detail::to_tensor(solver.eigenvectors().transpose(), a.options())};
+  return {.values = solver.eigenvalues(),
+          .vectors = detail::to_tensor(solver.eigenvectors().transpose(), vector_options(a))};
 }
 
 class ArnoldiSolver : public Solver {

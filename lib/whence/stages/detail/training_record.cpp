@@ -13,10 +13,12 @@ namespace whence::detail {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+fs::path absolute_folder(const fs::path& folder) { return folder.empty() ? fs::current_path() : fs::absolute(folder); }
+
 json file_digests(const std::vector<fs::path>& files, const fs::path& folder) {
   auto out = json::object();
   for (const auto& file : files) {
-    const auto name = fs::absolute(file).lexically_proximate(fs::absolute(folder)).string();
+    const auto name = fs::absolute(file).lexically_proximate(absolute_folder(folder)).string();
     if (!out.contains(name)) {
       out[name] = digest(file);
     }
@@ -31,7 +33,7 @@ std::vector<std::string> changed_files(const json& digests, const fs::path& fold
     return out;
   }
   for (const auto& [name, held] : digests.items()) {
-    const auto file = fs::absolute(folder) / name;
+    const auto file = absolute_folder(folder) / name;
     // the inode's time, which moving an older file here renews too
     if (::stat(file.c_str(), &found) == 0 &&
         std::tie(found.st_ctim.tv_sec, found.st_ctim.tv_nsec) >=
