@@ -222,7 +222,8 @@ TEST_CASE("what keys decide is what transformers computes with them: make_settin
     for (std::int64_t text = 0; text < c.data.size(); ++text) {
       const auto batch = c.data.batch(text, text + 1);
       const auto loss = c.loss->per_example(model->output(theta, batch), batch).item<double>();
-      CHECK(loss == doctest::Approx(row[2][static_cast<std::size_t>(text)].get<double>()).epsilon(1e-9));
+      CHECK(loss == doctest::Approx(row[2][static_cast<std::size_t>(text)].get<double>())
+                        .epsilon(3e-7));  // its rotary frequencies are float32
     }
   }
 }

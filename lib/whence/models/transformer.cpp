@@ -533,7 +533,8 @@ class Transformer : public Model, public LanguageModel {
     }
     x = final_norm(theta, x, tape);
     if (!n.head_dense.empty()) {
-      x = activation(config_.activation, linear(theta, n.head_dense, x, tape));
+      // RoBERTa's head has its own, whatever hidden_act says
+      x = activation(config_.family == "roberta" ? "gelu" : config_.activation, linear(theta, n.head_dense, x, tape));
       x = layer_norm(theta, n.head_norm, x, config_.epsilon, tape);
     }
     return linear(theta, {config_.tied ? token_weight() : n.head + ".weight", n.head_bias}, x, tape);

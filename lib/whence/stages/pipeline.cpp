@@ -429,6 +429,14 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
   try {
     DataReading reading;
     reading.known_classes = trained_on.classes();
+    if (const auto& checkpoint = stages_[last].checkpoint;
+        fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
+      const auto head = checkpoint_classes(checkpoint, language_model_);  // numbers too are classes by id2label
+      if (!head.names.empty() && head.names == trained_on.classes()) {
+        reading.head = head;
+        reading.known_classes.clear();
+      }
+    }
     reading.table = trained_on.table() ? trained_on.table() : encoding_before(last);
     data = read(found->second, last, reading);
   } catch (const InvalidArgument& error) {

@@ -246,20 +246,20 @@ class Settings {
     });
   }
 
-  std::int32_t id_of(const std::string& token) const {
+  std::uint32_t id_of(const std::string& token) const {
     const auto& added = tokenizer_["added_tokens"];
     const auto& vocabulary = tokenizer_.at("model").at("vocab");
     if (vocabulary.is_object() && vocabulary.contains(token)) {
-      return vocabulary[token].get<std::int32_t>();
+      return vocabulary[token].get<std::uint32_t>();
     }
     if (vocabulary.is_array()) {
       for (std::size_t i = 0; i < vocabulary.size(); ++i) {
         if (vocabulary[i].is_array() && !vocabulary[i].empty() && vocabulary[i][0] == token) {
-          return static_cast<std::int32_t>(i);
+          return static_cast<std::uint32_t>(i);
         }
       }
     }
-    auto next = static_cast<std::int32_t>(vocabulary.size());
+    auto next = static_cast<std::uint32_t>(vocabulary.size());
     for (const auto& entry : added) {
       const auto content = entry.value("content", "");
       const bool known = vocabulary.is_object() && vocabulary.contains(content);
@@ -271,10 +271,10 @@ class Settings {
     throw DataError(fmt::format("{}: \"{}\" is no token of tokenizer.json", path_.string(), token));
   }
 
-  static json special_piece(const std::string& token, int type) {
+  static json special_piece(const std::string& token, unsigned type) {
     return {{"SpecialToken", {{"id", token}, {"type_id", type}}}};
   }
-  static json text_piece(const char* text, int type) { return {{"Sequence", {{"id", text}, {"type_id", type}}}}; }
+  static json text_piece(const char* text, unsigned type) { return {{"Sequence", {{"id", text}, {"type_id", type}}}}; }
   json template_of(json single, json pair, const std::vector<std::string>& tokens) const {
     json out{{"type", "TemplateProcessing"}, {"single", std::move(single)}, {"pair", std::move(pair)}};
     out["special_tokens"] = json::object();
@@ -348,14 +348,14 @@ class Settings {
     };
     std::vector<std::string> tokens;
     auto single = json::array(), pair = json::array();
-    const auto put = [&](bool wanted, const char* role, const std::string& present, const char* key, int type,
+    const auto put = [&](bool wanted, const char* role, const std::string& present, const char* key, unsigned type,
                          json& into) {
       if (wanted) {
         tokens.push_back(token(role, present, key));
         into.push_back(special_piece(tokens.back(), type));
       }
     };
-    for (const int type : {0, 1}) {
+    for (const unsigned type : {0u, 1u}) {
       auto part = json::array();
       put(want_begin, "bos", begins, "add_bos_token", type, part);
       part.push_back(text_piece(type == 0 ? "A" : "B", type));
