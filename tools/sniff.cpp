@@ -273,7 +273,13 @@ std::vector<Source> sniff(const fs::path& path) {
   if (!fs::exists(path)) {
     throw DataError(fmt::format("{}: no such file or folder", path.string()));
   }
-  return fs::is_directory(path) ? sniff_folder(path) : std::vector{sniff_file(path)};
+  if (fs::is_directory(path)) {
+    return sniff_folder(path);
+  }
+  if (is_labels_of_idx(path) && is_idx(open_bytes(path)->bytes())) {
+    return {};  // found beside its images
+  }
+  return {sniff_file(path)};
 }
 
 std::map<std::string, ColumnFacts> facts_of(const Source& table) {
