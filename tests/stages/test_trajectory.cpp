@@ -74,7 +74,7 @@ TEST_CASE("adam's snapshots hold what it multiplies gradients by") {
   CHECK(stage.trajectory[0].time == doctest::Approx(0.03));
   const auto half = create<Optimizer>(spec + "3");
   // the start of the same training, by the optimizer alone
-  TrainingState state{clone(stage.objective.trained().values()), 0, {}};
+  TrainingState state{clone(pipeline.untrained(1)[0].theta), 0, {}};
   half->minimise(stage.objective, {}, state, Random(3).stream("training of stage pretrain"), {});
   CHECK(relative_error(stage.trajectory[0].theta, state.theta) == 0);
   TensorList expected;
