@@ -48,6 +48,8 @@ class AttributionRun {
   /// Of each query, [Q] float64.
   const at::Tensor& measurements() const { return measurements_; }
   std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
+  /// Whether -score / N is a removal.
+  bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
   bool self() const { return line_.flag("self"); }
 
  private:

@@ -128,6 +128,12 @@ int report(const std::vector<std::string>& arguments) {
     throw DataError(
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
   }
+  if (run["options"].value("self", false)) {
+    throw InvalidArgument(
+        fmt::format("{} holds what --self made, of which there is no page: read its ranking.jsonl, or "
+                    "rank with --queries SPLIT instead of --self",
+                    folder.string()));
+  }
   const auto rankings = read_rankings(folder / "ranking.jsonl");
   check_inputs_unchanged(run);
   auto options = line.run_options();

@@ -28,7 +28,7 @@ std::vector<OutputColumn> describe(const Dataset& data, const char* noun) {
     }
     if (data.is_text()) {
       std::string text;
-      for (const auto& token : data.token_texts(row)) {
+      for (const auto& [token, score] : visible_tokens(data, row, {})) {
         text += token;
         if (text.size() > kHead) {
           break;
@@ -139,7 +139,7 @@ void write_score_tables(const fs::path& folder, const AttributionRun& run, const
 void write_ranking_tables(const fs::path& folder, const AttributionRun& run, const std::vector<Ranking>& rankings,
                           const std::vector<std::string>& formats) {
   std::vector<std::int64_t> queries, places, examples;
-  std::vector<double> scores;
+  std::vector<double> removals, scores;
   OutputColumn stages{"stage"}, sides{"side"}, labels{"label"};
   for (const auto& ranking : rankings) {
     const auto& data = run.chain()[run.stage_index(ranking.stage)].objective.data();
@@ -150,6 +150,9 @@ void write_ranking_tables(const fs::path& folder, const AttributionRun& run, con
         queries.push_back(ranking.query);
         places.push_back(static_cast<std::int64_t>(place) + 1);
         examples.push_back(entry.example);
+        if (entry.removal) {
+          removals.push_back(*entry.removal);
+        }
         scores.push_back(entry.score);
         stages.texts.push_back(ranking.stage);
         sides.texts.emplace_back(side);
@@ -158,15 +161,14 @@ void write_ranking_tables(const fs::path& folder, const AttributionRun& run, con
     }
   }
   const auto tensor = [](const auto& list) { return at::tensor(list); };
+  std::vector<OutputColumn> columns{{"query", tensor(queries)},    stages, sides, {"place", tensor(places)},
+                                    {"example", tensor(examples)}, labels};
+  if (!removals.empty()) {  // all of them or none: the method predicts them or does not
+    columns.push_back({"removal", at::tensor(removals, at::kDouble)});
+  }
+  columns.push_back({"score", at::tensor(scores, at::kDouble)});
   for (const auto& format : formats) {
-    write(folder, "ranking", format == "jsonl" ? "" : format,
-          {{"query", tensor(queries)},
-           stages,
-           sides,
-           {"place", tensor(places)},
-           {"example", tensor(examples)},
-           labels,
-           {"score", at::tensor(scores, at::kDouble)}});
+    write(folder, "ranking", format == "jsonl" ? "" : format, columns);
   }
 }
 

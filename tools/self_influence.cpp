@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "result.h"
+#include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/files.h"
 #include "whence/core/tensors.h"
@@ -49,9 +50,11 @@ void AttributionRun::run_self(const fs::path& folder) {
     solves.push_back({chain_[k].name, std::move(found.summaries)});
     evidence[k] = found.evidence;
     record_.json()["stages"][chain_[k].name]["self-influence"] = found.how;
+    record_.json()["stages"][chain_[k].name]["approximate-self-influence"] = found.approximate;
   }
   record_.add_solves(solves, evidence, chain_);
   write_self_scores(folder, scores, record_.key());
+  record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt).text;
   record_.write(folder / "run.json");
 }
 
@@ -91,10 +94,11 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
       const auto& stage = run.chain()[ranking.stage];
       const auto& data = stage.objective.data();
       for (const auto row : ranking.rows) {
-        nlohmann::ordered_json line{{"stage", stage.name},
-                                    {"example", data.ids()[row].item<std::int64_t>()},
-                                    {"score", score_of(ranking, row)},
-                                    {"removal", removal_of(ranking, row)}};
+        nlohmann::ordered_json line{{"stage", stage.name}, {"example", data.ids()[row].item<std::int64_t>()}};
+        if (run.predicts_removal()) {
+          line["removal"] = removal_of(ranking, row);
+        }
+        line["score"] = score_of(ranking, row);
         if (const auto label = example_label(data, row); !label.empty()) {
           line["label"] = label;
         }
@@ -109,13 +113,19 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
   for (const auto& ranking : rankings) {
     const auto& stage = run.chain()[ranking.stage];
     const auto& data = stage.objective.data();
-    fmt::print("{}: examples whose own loss rises most when they are left out, of {}\n", stage.name, data.size());
-    fmt::print("  {:>9} {:>12} {:>11} {:>11}\n", "example", "label", "removal", "score");
+    const bool removals = run.predicts_removal();
+    fmt::print("{}: examples whose own loss rises most when they are left out, of the {}\n", stage.name,
+               source_text(data).empty() ? fmt::format("{} examples", data.size())
+                                         : fmt::format("{} {}", data.size(), source_text(data)));
+    fmt::print("  {:>9} {:>12}{} {:>11}\n", "example", "label", removals ? fmt::format(" {:>11}", "removal") : "",
+               "score");
     const auto count = std::min(top, data.size());
     for (std::int64_t r = 0; r < count; ++r) {
       const auto row = ranking.rows[static_cast<std::size_t>(r)];
-      fmt::print("  {:>9} {:>12} {:>+11.3e} {:>+11.3e}\n", data.ids()[row].item<std::int64_t>(),
-                 example_label(data, row), removal_of(ranking, row), score_of(ranking, row));
+      fmt::print("  {:>9} {:>12}{} {:>+11.3g}\n",
+                 source_text(data).empty() ? data.origin(row) : fmt::format("{}", data.ids()[row].item<std::int64_t>()),
+                 example_label(data, row), removals ? fmt::format(" {:>+11.3g}", removal_of(ranking, row)) : "",
+                 score_of(ranking, row));
     }
   }
 }

@@ -75,6 +75,7 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
       told.approximate = stage["approximate-solves"].get<std::int64_t>();
       told.residual = number_of(stage, "largest-relative-residual");
     }
+    told.approximate += stage.value("approximate-self-influence", false) ? 1 : 0;
     evidence.stages.push_back(std::move(told));
   }
   evidence.warnings = run["warnings"].get<std::vector<std::string>>();
@@ -82,6 +83,9 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
     evidence.evaluated = verdict_of_evaluation(*evaluation);
   }
   const auto stage = options["stage"].get<std::string>();
+  if (options.value("self", false)) {
+    return judge(evidence);  // there is no query to retrain for
+  }
   evidence.check =
       fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
                   stage == "all" ? " --stage NAME" : "", folder.string());

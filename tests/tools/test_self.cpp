@@ -49,6 +49,11 @@ TEST_CASE("--self: the matrix's diagonal without the matrix, one file and one li
   CHECK(ranking[0].contains("label"));
   CHECK(ranking[0]["score"].get<double>() < ranking[99]["score"].get<double>());
   CHECK(result.out.find(fmt::format("{}", ranking[0]["example"].get<int>())) != std::string::npos);
+  CHECK(result.out.find("removal") < result.out.find("score"));
+  CHECK(result.out.find("of the 100 rows of finetune.safetensors") != std::string::npos);
+  CHECK(folder.json("self/run.json")["verdict"].get<std::string>().find("whence evaluate") == std::string::npos);
+  check_fails(folder.run("report self"), 1, "holds what --self made, of which there is no page");
+  check_fails(folder.run("evaluate self.toml --scores self"), 1, "holds what --self made");
 
   // again: found done; each stage at its own end; float32 as double
   result = folder.run("score self.toml --self --stage finetune --out self" + flags);
@@ -101,7 +106,7 @@ TEST_CASE("--format: csv, jsonl and npy beside safetensors, of queries, of --sel
   CHECK(first["query 3"].get<float>() == scores[3][0].item<float>());
   CHECK(folder.read("one/queries.csv").starts_with("query,label,loss\n0,"));
   CHECK(folder.read("one/ranking.csv")
-            .starts_with("query,stage,side,place,example,label,score\n0,pretrain,proponent,1,"));
+            .starts_with("query,stage,side,place,example,label,removal,score\n0,pretrain,proponent,1,"));
   const auto npy = folder.read("one/scores.npy");
   CHECK(npy_header(npy).starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (5, 200), }"));
   CHECK(npy.substr(npy.size() - 4000) ==

@@ -183,12 +183,11 @@ Verdict judge(const RankingEvidence& evidence) {
     gradient = std::fmax(gradient, stage.relative_gradient);
     residual = std::fmax(residual, stage.residual);
   }
-  return make(
-      Level::kTrusted,
-      fmt::format("every solve within {:.1e}{}", residual,
-                  evidence.assumes_minimum
-                      ? fmt::format(", every checkpoint at a minimum (gradient {:.1e} of an example's)", gradient)
-                      : ""));
+  return make(Level::kTrusted,
+              (residual > 0 ? fmt::format("every solve within {:.1e}", residual) : std::string("solved exactly")) +
+                  (evidence.assumes_minimum
+                       ? fmt::format(", every checkpoint at a minimum (gradient {:.1e} of an example's)", gradient)
+                       : ""));
 }
 
 }  // namespace whence
