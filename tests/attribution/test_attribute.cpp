@@ -77,7 +77,7 @@ TEST_CASE("an interrupted run goes on with what the sink and the cache hold, to 
     REQUIRE(solves.size() == 2);
     CHECK(solves[0].summaries.size() == 5);
     CHECK(solves[1].summaries.size() == 5);
-    CHECK((solves[0].summaries[0].message == "converged in an earlier run") == (solved > 0));
+    CHECK(solves[0].summaries[0].message.ends_with(" in an earlier run") == (solved > 0));
     CHECK(at::equal(sink.values, whole.values));
   }
 }
