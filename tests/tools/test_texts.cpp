@@ -171,7 +171,7 @@ TEST_CASE("text chains that cannot be are refused in one line") {
   folder.write("pipeline.toml",
                folder.pipeline("train = { format = \"safetensors\", file = \"pretrain.safetensors\" }",
                                "train = { format = \"jsonl\", file = \"corpus.jsonl\", label = \"text\" }"));
-  check_fails(folder.run("train pipeline.toml --quiet"), 1, "holds texts, but the model takes numbers");
+  check_fails(folder.run("train pipeline.toml --quiet"), 1, "corpus.jsonl: no column besides the label \"text\"");
 }
 
 TEST_SUITE_END();

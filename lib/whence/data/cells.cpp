@@ -74,7 +74,10 @@ bool is_missing(std::string_view cell) {
 bool is_almost_number(std::string_view cell) {
   const auto text = trimmed(cell);
   const auto digit = std::find_if(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (number_in(text) || digit == text.end()) {
+  if (const auto whole = read_whole(text)) {
+    return std::isinf(*whole);
+  }
+  if (digit == text.end()) {
     return false;
   }
   const auto bare = without_marks(text);

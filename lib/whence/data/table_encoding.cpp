@@ -75,7 +75,7 @@ std::vector<std::pair<std::string, std::string>> TableEncoding::cells(const at::
     const auto cell = *value++ * column.scale + column.shift;
     const auto largest = std::max(std::abs(cell), std::abs(column.shift));
     const auto step = largest > 0 ? std::pow(10.0, std::floor(std::log10(largest)) - 12) : 1.0;  // of float64's digits
-    out.emplace_back(column.name, fmt::format("{:.12g}", std::nearbyint(cell / step) * step));
+    out.emplace_back(column.name, fmt::format("{:.15g}", std::nearbyint(cell / step) * step));
   }
   return out;
 }

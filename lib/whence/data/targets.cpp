@@ -184,6 +184,9 @@ class Settlement {
     });
   }
 
+  /// Whether numbers are places among outputs that another program named.
+  bool by_places_too() const { return !head_.sorted || head_.names.empty(); }
+
   /// The checkpoint has its outputs already.
   void by_head() {
     const auto outputs = head_.names.empty() ? head_.outputs : static_cast<std::int64_t>(head_.names.size());
@@ -198,7 +201,7 @@ class Settlement {
     if (count(listed_) == outputs && head_.names.empty()) {
       return by_name(listed_);
     }
-    if (are_places(labels, outputs)) {
+    if (by_places_too() && are_places(labels, outputs)) {
       return by_place(outputs, head_.names);
     }
     if (!head_.names.empty()) {
