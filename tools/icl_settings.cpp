@@ -52,11 +52,12 @@ void IclSettings::add_options(CommandLine& line) {
        "third and two thirds of the depth; the flags below change that")  //
       ("method", po::value<std::string>()->default_value("auto"),
        self_help().c_str())  //
-      ("layers", po::value<std::string>()->default_value("auto"),
-       "3,7 or all; 0: the embeddings, k: after block k; auto: the one that foretells the outputs of the task's "
-       "\"validation\" best or, without one, those at half, three quarters and the end of the depth")  //
-      ("lambda", po::value<double>(), ridge_help("lambda", "of the ridge regression").c_str())         //
-      ("self-lambda", po::value<double>(), "in the curvature of the self scores [as lambda]")          //
+      ("layers", po::value<std::string>()->default_value("upper"),
+       "3,7 or all; 0: the embeddings, k: after block k; upper: at half, three quarters and the end of the depth; "
+       "auto: the "
+       "one that foretells the outputs of the task's \"validation\" best, without one as upper")  //
+      ("lambda", po::value<double>(), ridge_help("lambda", "of the ridge regression").c_str())    //
+      ("self-lambda", po::value<double>(), "in the curvature of the self scores [as lambda]")     //
       ("kernel", po::value<std::string>(),
        ridge_help("kernel", "how alike hidden states are: `whence methods icl-kernels`").c_str())  //
       ("projection", po::value<std::int64_t>(),
@@ -131,7 +132,10 @@ bool IclSettings::by_surprisal(const PromptTask& task) const {
 std::vector<std::int64_t> IclSettings::layers(std::int64_t blocks) const {
   const auto text = line_.text("layers");
   if (text == "auto") {
-    return detail() && !line_.given("layers") ? usual_layers(blocks) : std::vector<std::int64_t>{};
+    return {};
+  }
+  if (text == "upper") {
+    return usual_layers(blocks);
   }
   if (text == "all") {
     return every_layer(blocks);
@@ -143,7 +147,7 @@ std::vector<std::int64_t> IclSettings::layers(std::int64_t blocks) const {
     std::int64_t layer = -1;
     if (!whence::detail::read_option(item, layer) || layer < 0 || layer > blocks) {
       throw UsageError(
-          fmt::format("--layers {}: \"{}\", expected auto, all, or numbers from 0 to {}", text, item, blocks));
+          fmt::format("--layers {}: \"{}\", expected upper, auto, all, or numbers from 0 to {}", text, item, blocks));
     }
     layers.push_back(layer);
   }

@@ -30,7 +30,7 @@ class IclSettings {
   const RidgeOptions& self_ridge() const { return self_ridge_; }
   /// Of a model with so many blocks; empty: a validation set is to choose.
   std::vector<std::int64_t> layers(std::int64_t blocks) const;
-  /// Where there is no validation set.
+  /// Where nothing is said.
   std::vector<std::int64_t> usual_layers(std::int64_t blocks) const;
   /// Of run.json and icl.json: every option with its value, and under "defaults" those that were not given.
   nlohmann::ordered_json json() const;

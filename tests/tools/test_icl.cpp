@@ -348,13 +348,13 @@ TEST_CASE("a validation set chooses the layer and the position") {
     CHECK(json["position"] == best.first);
     CHECK(json["layers"] == Json{best.second});
   };
-  check(icl("task.json"), least([](const auto& reading) { return reading.first == "mean"; }));
-  check(icl("task.json --position auto"), least([](const auto&) { return true; }));
+  check(icl("task.json --layers auto"), least([](const auto& reading) { return reading.first == "mean"; }));
+  check(icl("task.json --position auto --layers auto"), least([](const auto&) { return true; }));
   for (int layer = 0; layer <= 3; ++layer) {
     check(icl(fmt::format("task.json --position auto --layers {}", layer)),
           least([&](const auto& reading) { return reading.second == layer; }));
   }
-  const auto unchosen = icl("asked.json --position auto");  // nothing to choose by
+  const auto unchosen = icl("asked.json --position auto --layers auto");  // nothing to choose by
   CHECK(unchosen["position"] == "mean");
   CHECK(unchosen["layers"] == Json{1, 2, 3});  // half, three quarters and the end of 3 blocks
 }
@@ -394,7 +394,7 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   fails("--model tiny --tasks task.json", 2, "--out is missing");
   fails("--model tiny --task absent.json", 1, "absent.json");
   fails("--model absent --task task.json", 1, "absent/config.json");
-  fails("--model tiny --task task.json --layers 4", 2, "expected auto, all, or numbers from 0 to 3");
+  fails("--model tiny --task task.json --layers 4", 2, "expected upper, auto, all, or numbers from 0 to 3");
   fails("--model tiny --task task.json --layers 1,1", 2, "that differ");
   fails("--model tiny --task task.json --lambda 0", 1, "ridge: option lambda = 0, expected > 0");
   fails("--model tiny --task task.json --kernel cosin", 1, "did you mean \"cosine\"?");
