@@ -95,7 +95,7 @@ TEST_SUITE("evaluate") {
     auto wild = good();
     wild.stages[0].beyond_range = true;
     CHECK(judge(wild).level == Level::kNot);
-    CHECK(says(judge(wild), "beyond what the measurement can change; type --relative-damping 0.1; to check: "));
+    CHECK(says(judge(wild), "beyond what the measurement can change; type --relative-damping 1; to check: "));
     wild.curved = false;  // nothing that a damping would mend
     CHECK_FALSE(says(judge(wild), "type"));
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/stages/choice.h"
+
 namespace whence {
 namespace {
 
@@ -46,8 +48,8 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
   if (level == Level::kNot) {
     const auto more_damping =
         !evidence.curved ? std::string()
-        : at.damping > 0 ? fmt::format("; type --relative-damping 0.1, or a --damping above {:.3g}", at.damping)
-                         : "; type --relative-damping 0.1";
+        : at.damping > 0 ? fmt::format("; type --damping {:.3g}", 10 * at.damping)
+                         : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
     if (at.beyond_range) {
       return make(level,
                   fmt::format("removals of examples of {} are predicted beyond what the measurement can change{}",
