@@ -1,5 +1,5 @@
 #pragma once
-#include <c10/core/ScalarType.h>
+#include <ATen/core/Tensor.h>
 
 #include <limits>
 
