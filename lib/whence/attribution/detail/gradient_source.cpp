@@ -108,9 +108,7 @@ at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, 
 }
 
 std::function<at::Tensor(const Batch&)> GradientSource::self_scorer() {
-  return [this](const Batch& batch) {
-    return example_norms(0, batch, Normalization::kNone).square_().neg_();
-  };
+  return [this](const Batch& batch) { return example_norms(0, batch, Normalization::kNone).square_().neg_(); };
 }
 
 std::vector<std::string> GradientSource::parameters(std::size_t stage) const {
