@@ -150,7 +150,8 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attribute_into(folder);
   }
-  record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt, folder).text;
+  record_.json()["verdict"] =
+      verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
   record_.write(folder / "run.json");
 }
 

@@ -76,8 +76,8 @@ class ColumnSpreads {
   std::map<std::string, double> spreads_;
 };
 
-/// The columns in which an example differs most from the query, beside the query's; its first ones where their tables
-/// have different columns.
+/// The columns in which an example differs from the query, the most first, beside the query's; its first ones where
+/// their tables have different columns.
 std::vector<Cell> compared(std::vector<Cell> cells, const std::vector<Cell>& query, const ColumnSpreads& spreads) {
   const bool same = std::equal(cells.begin(), cells.end(), query.begin(), query.end(),
                                [](const Cell& a, const Cell& b) { return a.name == b.name; });
@@ -89,6 +89,9 @@ std::vector<Cell> compared(std::vector<Cell> cells, const std::vector<Cell>& que
     }
     std::stable_sort(cells.begin(), cells.end(),
                      [&](const Cell& a, const Cell& b) { return distances[a.name] > distances[b.name]; });
+    const auto same_from = std::find_if(cells.begin() + std::min<std::ptrdiff_t>(1, std::ssize(cells)), cells.end(),
+                                        [&](const Cell& cell) { return distances[cell.name] == 0; });
+    cells.erase(same_from, cells.end());
   }
   cells.resize(std::min(cells.size(), kShownColumns));
   return cells;

@@ -76,7 +76,7 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .side h3 { color: var(--side); }
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 12px; margin: 0; padding: 0; list-style: none; }
 .examples.wide { grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); }
-.example { display: flex; flex-direction: column; min-width: 0; padding: 10px; border: 1px solid var(--line); border-radius: 10px; break-inside: avoid; }
+.example { display: flex; flex-direction: column; min-width: 0; overflow-x: auto; padding: 10px; border: 1px solid var(--line); border-radius: 10px; break-inside: avoid; }
 .picture { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; margin-bottom: 8px; image-rendering: pixelated; background: var(--ground); }
 .text { margin: 0 0 8px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.45; }
 .text > summary { list-style: none; cursor: pointer; }
@@ -105,8 +105,8 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .questions { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 16px; margin: 0; padding: 0; list-style: none; }
 .questions .facts { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 6px 16px; }
 .values { width: 100%; margin: 0 0 8px; border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-.values th { padding: 1px 8px 1px 0; text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
-.values td, .values .value { padding: 1px 0 1px 8px; text-align: right; overflow-wrap: anywhere; }
+.values th { padding: 1px 8px 1px 0; text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: break-word; }
+.values td, .values .value { padding: 1px 0 1px 8px; text-align: right; overflow-wrap: break-word; }
 .values .beside { color: var(--soft); }
 .values .differs { color: var(--text); font-weight: 600; }
 .label { font-weight: 600; overflow-wrap: anywhere; }
