@@ -95,10 +95,11 @@ std::string why_no_number(std::string_view cell) {
   if (text.find(kMinus) != text.npos && is_almost_number(text)) {
     return quoted + " is not a finite number: its minus is a typographic one (U+2212), expected -";
   }
-  if (is_almost_number(text) && text.find(',') != text.npos) {
-    return quoted +
-           " is not a finite number: its comma may separate thousands or decimals; write 1234.5 for 1,234.5 and 1,234 "
-           "without its comma";
+  if (const auto comma = text.find(','); is_almost_number(text) && comma != text.npos && comma == text.rfind(',')) {
+    auto point = std::string(text);
+    point[comma] = '.';
+    return fmt::format("{} is not a finite number: its comma may separate thousands or decimals: write {} or {}",
+                       quoted, without_marks(text), point);
   }
   if (is_almost_number(text)) {
     return fmt::format("{} is not a finite number: write {} alone", quoted, without_marks(text));

@@ -147,8 +147,8 @@ class Fit {
       parts.push_back(left_out_);
     }
     if (out.standardize || !categories.empty() || !left_out_.empty()) {
-      notes.push_back(
-          fmt::format("{}: {} inputs: {}", cells_.path().filename().string(), out.width(), fmt::join(parts, "; ")));
+      notes.push_back(fmt::format("{}: {} input{}: {}", cells_.path().filename().string(), out.width(),
+                                  out.width() == 1 ? "" : "s", fmt::join(parts, "; ")));
     }
     return out;
   }
