@@ -60,14 +60,13 @@ Json mislabelled() {
   Json demonstrations = Json::array();
   for (int i = 0; i < 12; ++i) {
     const bool good = i % 2 == 0, wrong = i == 2 || i == 7;
-    const std::string number = std::to_string(i);
-    demonstrations.push_back({{"input", good ? "a bright and happy film " + number : "grey, grey, grey " + number},
-                              {"output", good != wrong ? "positive" : "negative"}});
+    demonstrations.push_back(
+        {{"input", fmt::format("{} {}", good ? "good film" : "sad end", i)}, {"output", good != wrong ? "yes" : "no"}});
   }
   return {{"demonstrations", demonstrations},
-          {"queries",
-           {{{"input", "a bright and happy end"}, {"output", "positive"}},
-            {{"input", "grey, grey, dull"}, {"output", "negative"}}}}};
+          {"queries", {{{"input", "good film 20"}, {"output", "yes"}}, {{"input", "sad end 21"}, {"output", "no"}}}},
+          {"template", "{input}: {output}"},
+          {"separator", "\n"}};
 }
 
 std::vector<double> numbers(const Json& list) { return list.get<std::vector<double>>(); }
@@ -156,7 +155,12 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
 TEST_CASE("without a flag icl ends with what to drop, and says how it came to it") {
   const ToolFolder folder;
   write_model(folder);
-  folder.write("task.json", mislabelled().dump());
+  auto asked = mislabelled();
+  asked["queries"] = Json::array();
+  for (const int i : {0, 1, 3, 6}) {
+    asked["queries"].push_back(asked["demonstrations"][static_cast<std::size_t>(i)]);
+  }
+  folder.write("task.json", asked.dump());
   const auto result = folder.run("icl --model tiny --task task.json --quiet --out run");
   CAPTURE(result.out);
   CAPTURE(result.err);
@@ -170,7 +174,7 @@ TEST_CASE("without a flag icl ends with what to drop, and says how it came to it
     numbers_dropped.push_back(static_cast<int>(i));
     told.push_back(fmt::format("{} ({:+.3g})", i, json["self"][i].get<double>()));
     CHECK(drop["output"] == json["demonstrations"][i]["output"]);
-    CHECK(drop["instead"] == (drop["output"] == "positive" ? "negative" : "positive"));
+    CHECK(drop["instead"] == (drop["output"] == "yes" ? "no" : "yes"));
   }
   CHECK(json["drop"][0]["self"] >= json["drop"][1]["self"]);
   CHECK(json["verdict"] ==
@@ -179,7 +183,8 @@ TEST_CASE("without a flag icl ends with what to drop, and says how it came to it
   CHECK(numbers_dropped == std::vector<int>{2, 7});
   CHECK(result.out.ends_with(fmt::format("the prompt without them: run/kept.json\ndrop: {}, {}\n", told[0], told[1])));
   CHECK(folder.json("run/kept.json")["demonstrations"].size() == 10);
-  CHECK(folder.read("run/kept.txt").find("film 2") == std::string::npos);
+  CHECK(folder.read("run/kept.txt").find("film 2:") == std::string::npos);
+  CHECK(folder.read("run/kept.txt").find("film 4:") != std::string::npos);
   // every query says what the model answers, how sure it is and what was expected
   for (const auto& query : json["queries"]) {
     const double p = query["probability"], expected = query["explained-probability"];
@@ -213,13 +218,13 @@ TEST_CASE("without a flag icl ends with what to drop, and says how it came to it
   CHECK(both["queries"][0]["test"] != json["queries"][0]["test"]);
 
   auto right = mislabelled();
-  right["demonstrations"][2]["output"] = "positive";
-  right["demonstrations"][7]["output"] = "negative";
+  right["demonstrations"][2]["output"] = "yes";
+  right["demonstrations"][7]["output"] = "no";
   folder.write("right.json", right.dump());
   CHECK(folder.run("icl --model tiny --task right.json --quiet").out.ends_with("drop: none\n"));
   auto random = mislabelled();
   for (std::size_t i = 0; i < 12; ++i) {
-    random["demonstrations"][i]["output"] = i % 4 < 2 ? "positive" : "negative";
+    random["demonstrations"][i]["output"] = i % 4 < 2 ? "yes" : "no";
   }
   folder.write("random.json", random.dump());
   const auto thin = folder.run("icl --model tiny --task random.json --quiet");
@@ -247,14 +252,17 @@ TEST_CASE("--preset detail is the paper's, flag for flag, and says where it turn
   CHECK(preset["options"]["preset"] == "detail");
   CHECK(preset["options"]["defaults"].empty());
   CHECK(icl("--preset detail --lambda 3 --position mean")["position"] == "mean");
-  // with so small a lambda the regression fits every label, and what is left of a gradient is the regulariser's term
-  const auto upside_down = icl("--preset detail --lambda 1e-3");
-  REQUIRE(!upside_down["warnings"].empty());
-  CHECK(upside_down["warnings"][0].get<std::string>().find(
-            "self: the regulariser's term outweighs the residual (rank correlation with the scores without it") !=
-        std::string::npos);
-  CHECK(icl("--preset detail --lambda 1e-3 --self-lambda 1e-9")["warnings"].empty());
-  CHECK(icl("--lambda 1e-3")["warnings"].empty());
+  const auto warned = [&](const std::string& flags, const char* part) {
+    return icl(flags)["warnings"].dump().find(part) != std::string::npos;
+  };
+  constexpr auto kSelf =
+      "self: the regulariser's term outweighs the residual (rank correlation with the scores without";
+  constexpr auto kTest =
+      "test: the regulariser's term outweighs the residual (rank correlation with the scores without";
+  CHECK(warned("--preset detail", kSelf));
+  CHECK(warned("--preset detail", kTest));
+  CHECK_FALSE(warned("--preset detail --self-lambda 1e-9", kSelf));
+  CHECK_FALSE(warned("", "outweighs"));
   check_fails(folder.run("icl --model tiny --task task.json --preset details"), 1, "did you mean \"detail\"?");
   check_fails(folder.run("icl --model tiny --task task.json --preset detail --method ridge:lambda=2"), 2,
               "--preset detail and --method ridge:lambda=2 both say how");
@@ -420,7 +428,7 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   fails("--model tiny --task bad.json", 1, "UTF-8");
   for (const char* file : {"tokenizer.json", "model.safetensors", "config.json"}) {
     fs::create_directories(folder / "part");
-    fs::copy(folder / "tiny", folder / "part", fs::copy_options::overwrite_existing);
+    fs::copy(folder / "tiny", folder / "part", fs::copy_options::recursive | fs::copy_options::overwrite_existing);
     fs::remove(folder / (std::string("part/") + file));
     fails("--model part --task task.json", 1, file);
   }
