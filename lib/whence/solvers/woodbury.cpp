@@ -94,7 +94,7 @@ class WoodburySolver : public Solver {
     if (!a) {
       throw InvalidArgument(
           "woodbury: expected a curvature that is J' J, by rows: gauss-newton (up to 64 outputs), fisher or "
-          "empirical-fisher");
+          "empirical-fisher: use --curvature gauss-newton, or --solver auto");
     }
     if (system.filter.inversion != Inversion::kDamped) {
       throw InvalidArgument(

@@ -214,7 +214,7 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
   if (options.response == Response::kSegment && options.inversion != Inversion::kDamped) {
     throw InvalidArgument(
         fmt::format("response segment has a function of the eigenvalues of its own: inversion = {} "
-                    "has no place, expected damped",
+                    "has no place, expected damped: use --inversion damped",
                     to_string(options.inversion)));
   }
 }
