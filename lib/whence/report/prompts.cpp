@@ -88,7 +88,8 @@ std::string prompt_section(const PromptCard& card) {
     out += element(
         "ul", "class=\"legend\"",
         element("li", "", "<span class=\"key helpful\"></span>helpful: without it the answers are less likely") +
-            element("li", "", "<span class=\"key harmful\"></span>harmful: without it they are likelier"));
+            element("li", "", "<span class=\"key harmful\"></span>harmful: without it they are likelier") +
+            (card.questions.size() > 1 ? element("li", "", "squares: by query") : ""));
   }
   std::string items;
   for (const auto& part : card.parts) {
