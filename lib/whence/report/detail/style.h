@@ -113,7 +113,7 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .origin { display: flex; flex-wrap: wrap; gap: 2px 6px; align-items: baseline; font-size: 12px; color: var(--soft); }
 .stage { color: var(--stage); border-bottom: 2px solid; padding-bottom: 4px; margin-bottom: 12px; font-weight: 600; overflow-wrap: anywhere; }
 .stage-0 { --stage: var(--stage-0); } .stage-1 { --stage: var(--stage-1); } .stage-2 { --stage: var(--stage-2); } .stage-3 { --stage: var(--stage-3); }
-.score { margin-top: auto; padding-top: 8px; font-size: 14px; font-weight: 600; color: var(--side); font-variant-numeric: tabular-nums; }
+.score { margin-top: auto; padding-top: 8px; font-size: 13px; font-weight: 600; color: var(--side); font-variant-numeric: tabular-nums; }
 .bar { height: 5px; border-radius: 3px; background: var(--line); overflow: hidden; }
 .bar span { display: block; height: 100%; border-radius: 3px; background: var(--side); }
 .raw { margin-top: 4px; font-size: 11.5px; color: var(--soft); font-variant-numeric: tabular-nums; }
