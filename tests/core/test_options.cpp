@@ -2,6 +2,8 @@
 #include "support/near.h"
 #include "whence/core/options.h"
 #include "whence/core/registry.h"
+#include "whence/curvature/curvature.h"
+#include "whence/solvers/solver.h"
 
 namespace whence::test {
 namespace {
@@ -96,10 +98,24 @@ TEST_CASE("options: what cannot be read is refused whole") {
     INFO(text);
     CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option rate: cannot read", read(text));
   }
-  for (const char* text : {"depth=1.5", "depth=99999999999999999999", "exact=yes", "exact=1", "widths=", "widths=4//5",
-                           "widths=4/x", "kind="}) {
+  for (const char* text :
+       {"depth=1.5", "depth=99999999999999999999", "exact=yes", "exact=1", "widths=", "widths=4//5", "widths=4/x"}) {
     INFO(text);
     CHECK_MESSAGE_HOLDS(InvalidArgument, "cannot read", read(text));
+  }
+}
+
+TEST_CASE("options: no word is none of the words, and a text that may be any may be empty") {
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option kind = , expected tanh|relu", read("kind="));
+  for (const auto& method : methods<Curvature>()) {  // what run.json holds is read back, ekfac's `factors=` too
+    const auto spec = resolved_spec<Curvature>(method.name);
+    CAPTURE(spec);
+    CHECK(resolved_spec<Curvature>(spec) == spec);
+  }
+  for (const auto& method : methods<Solver>()) {
+    const auto spec = resolved_spec<Solver>(method.name);
+    CAPTURE(spec);
+    CHECK(resolved_spec<Solver>(spec) == spec);
   }
 }
 

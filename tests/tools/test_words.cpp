@@ -186,6 +186,14 @@ TEST_CASE("an evaluation ends in a verdict, and a plan takes one training") {
   CHECK(has(page, "<dt>expected</dt>"));
   CHECK_FALSE(has(page, "mixed=double-backward"));  // a spec's defaults are not told
 
+  REQUIRE(folder
+              .run("rank all.toml --queries test --curvature gauss-newton --solver ekfac --relative-damping 0.1 "
+                   "--quiet --out fast")
+              .status == 0);
+  result = folder.run("report fast");  // ekfac's spec is read back
+  CAPTURE(result.err);
+  CHECK(result.status == 0);
+
   REQUIRE(folder.run("rank all.toml --stage all --queries test --dtype float64 --quiet --out every").status == 0);
   const auto stages = folder.run("evaluate all.toml --scores every --stage fit --examples 5 --quiet");
   CAPTURE(stages.err);

@@ -32,7 +32,7 @@ bool read_option(std::string_view text, bool& value) {
 }
 bool read_option(std::string_view text, std::string& value) {
   value = text;
-  return !text.empty();
+  return true;  // whether nothing is a word is the bound's to say
 }
 bool read_option(std::string_view text, std::vector<std::int64_t>& value) {
   value.clear();
