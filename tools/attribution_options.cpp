@@ -13,13 +13,17 @@ namespace po = boost::program_options;
 
 void add_attribution_options(CommandLine& line) {
   line.positional("PIPELINE", "the pipeline file", false);
-  line.add()                                                                                            //
-      ("stage", po::value<std::string>(), "whose examples to score; all: every stage's, in one sweep")  //
-      ("queries", po::value<std::string>(), "the split [queries.SPLIT] of the pipeline to explain")     //
+  line.add()  //
+      ("stage", po::value<std::string>(),
+       "whose examples to score; all: every stage's, in one sweep; default: the only one")  //
+      ("queries", po::value<std::string>(),
+       "the split [queries.SPLIT] of the pipeline to explain; default: the only one")  //
       ("self", po::bool_switch(),
        "score each example for its own loss, in place of queries: which rows are mislabelled or rare?")    //
       ("limit-queries", po::value<std::int64_t>()->default_value(0), "the first so many queries; 0: all")  //
-      ("out", po::value<std::string>(), "the result directory")                                            //
+      ("queries-wrong", po::bool_switch(),
+       "only the queries whose class the model gets wrong; --limit-queries of those")  //
+      ("out", po::value<std::string>(), "the result directory")                        //
       ("measurement", po::value<std::string>()->default_value("loss"),
        "loss, log-probability, logit or margin of the query")                                           //
       ("method", po::value<std::string>()->default_value("influence"), "`whence methods attribution`")  //

@@ -11,6 +11,7 @@
 #include "result.h"
 #include "verdict.h"
 #include "whence/attribution/plausible.h"
+#include "whence/attribution/self_influence.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
@@ -88,7 +89,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
   auto& options = record_.json()["options"];
   options["stage"] = stage;
   if (line.flag("self")) {
-    for (const char* other : {"queries", "limit-queries", "measurement", "normalize"}) {
+    for (const char* other : {"queries", "limit-queries", "queries-wrong", "measurement", "normalize"}) {
       if (line.given(other)) {
         throw UsageError(fmt::format("--self scores examples for their own losses: leave out --{}", other));
       }
@@ -98,6 +99,9 @@ AttributionRun::AttributionRun(const CommandLine& line)
     split_ = split_of(line, pipeline_);
     options["queries"] = split_;
     options["limit-queries"] = line.get<std::int64_t>("limit-queries");
+    if (line.flag("queries-wrong")) {
+      options["queries-wrong"] = true;
+    }
   }
   options["measurement"] = to_string(measurement_);
   options["method"] = resolved_spec<Attributor>(line.text("method"));
@@ -114,6 +118,13 @@ nlohmann::ordered_json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
   choose({});
+  if (self()) {
+    nlohmann::ordered_json told;
+    for (const auto k : stages_) {
+      told["self-influence"][chain_[k].name] = self_influence_plan(self_task(k));
+    }
+    return told;
+  }
   const bool curved = attributor_->uses_curvature();
   auto out = make_plan({chain_, stages_, queries_, measurement_, normalization_,
                         std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
@@ -301,8 +312,38 @@ std::int64_t AttributionRun::solved_for() const { return self() ? 1 : queries_.s
 void AttributionRun::load() {
   chain_ = pipeline_.load();
   if (!self()) {
-    queries_ = pipeline_.queries(split_, line_.get<std::int64_t>("limit-queries"));
+    const auto limit = line_.get<std::int64_t>("limit-queries");
+    queries_ = line_.flag("queries-wrong") ? wrong_queries(limit) : pipeline_.queries(split_, limit);
   }
+}
+
+Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
+  const auto all = pipeline_.queries(split_);
+  if (all.target_kind() != TargetKind::kClasses) {
+    throw InvalidArgument(
+        fmt::format("--queries-wrong: [queries.{}] asks for no classes, so none of them is wrong", split_));
+  }
+  const auto said = predict(chain_.back(), all);
+  std::vector<std::int64_t> rows;
+  for (std::size_t q = 0; q < said.size(); ++q) {
+    if (said[q].predicted != said[q].expected) {
+      rows.push_back(static_cast<std::int64_t>(q));
+    }
+  }
+  if (rows.empty()) {
+    throw InvalidArgument(
+        fmt::format("--queries-wrong: the model gets none of the {} queries of [queries.{}] wrong: leave it out",
+                    all.size(), split_));
+  }
+  if (!line_.flag("quiet")) {
+    end_progress();
+    fmt::print(stderr, "whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
+               split_);
+  }
+  if (limit > 0 && static_cast<std::size_t>(limit) < rows.size()) {
+    rows.resize(static_cast<std::size_t>(limit));
+  }
+  return all.take(at::tensor(rows, at::kLong));
 }
 
 void AttributionRun::score(const fs::path& folder) {

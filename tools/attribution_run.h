@@ -10,6 +10,7 @@
 #include "cli.h"
 #include "run_record.h"
 #include "whence/attribution/attribute.h"
+#include "whence/attribution/self_influence.h"
 #include "whence/store/ranking.h"
 
 namespace whence::cli {
@@ -49,8 +50,8 @@ class AttributionRun {
   const at::Tensor& measurements() const { return measurements_; }
   std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
   /// Whether -score / N is a removal.
-  bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
   bool self() const { return line_.flag("self"); }
+  bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 
  private:
   void load();
@@ -60,12 +61,13 @@ class AttributionRun {
   /// The choice on standard error, and what it rests on.
   void tell_choice();
   void attribute_into(const std::filesystem::path& folder);
+  /// The queries whose class the model gets wrong, the first `limit` of them where > 0.
+  Dataset wrong_queries(std::int64_t limit) const;
+  SelfInfluenceTask self_task(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.
   std::int64_t solved_for() const;
   /// Whether results are named scores.STAGE.
   bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
-  /// Whether the caller chose the solver.
-  bool solver_given() const;
   /// Whether `folder` holds the finished result of the same run, whose warnings are then told again.
   bool reuse(const std::filesystem::path& folder, const std::string& run_key);
   void score(const std::filesystem::path& folder);

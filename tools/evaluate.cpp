@@ -244,12 +244,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   const fs::path folder = line.required("scores");
   const auto run = read_run(folder);
-  if (run["options"].value("self", false)) {
-    throw InvalidArgument(
-        fmt::format("{} holds what --self made, and evaluate retrains for queries: score with "
-                    "--queries SPLIT instead of --self",
-                    folder.string()));
-  }
+  check_has_queries(run, folder);
   check_inputs_unchanged(run);
   auto options = line.run_options();
   if (!line.given("dtype")) {
@@ -264,7 +259,14 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   const auto stage = pipeline.stage_index(name);
   auto chain = pipeline.load();
-  auto queries = pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]);
+  auto queries = queries_of(pipeline, run);
+  if (run["options"].value("queries-wrong", false)) {
+    std::vector<std::int64_t> rows;
+    for (std::int64_t q = 0; q < scores.query_ids.numel(); ++q) {
+      rows.push_back(row_of(queries, scores.query_ids[q].item<std::int64_t>()));
+    }
+    queries = queries.take(at::tensor(rows, at::kLong));
+  }
   const auto& held = scores_of(scores, run, name);
   if (!at::equal(held.example_ids, chain[stage].objective.data().ids()) ||
       !at::equal(scores.query_ids, queries.ids())) {

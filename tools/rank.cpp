@@ -35,6 +35,10 @@ int show_plan(const CommandLine& line) {
   const auto plan = AttributionRun(line).plan();
   if (line.flag("json")) {
     fmt::print("{}\n", plan.dump(2));
+  } else if (plan.contains("self-influence")) {
+    for (const auto& [stage, way] : plan["self-influence"].items()) {
+      fmt::print("self-influence of {}: {}\n", stage, way.get<std::string>());
+    }
   } else {
     print_plan(plan);
   }

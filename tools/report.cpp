@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <set>
+
 #include "cli.h"
 #include "icl_result.h"
 #include "report_cards.h"
@@ -124,27 +126,26 @@ int report(const std::vector<std::string>& arguments) {
     return finish(icl_page(read_json<Json>(folder / "icl.json")));
   }
   const auto run = read_run(folder);
+  check_has_queries(run, folder);
   if (!fs::exists(folder / "ranking.jsonl")) {
     throw DataError(
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
-  }
-  if (run["options"].value("self", false)) {
-    throw InvalidArgument(
-        fmt::format("{} holds what --self made, of which there is no page: read its ranking.jsonl, or "
-                    "rank with --queries SPLIT instead of --self",
-                    folder.string()));
   }
   const auto rankings = read_rankings(folder / "ranking.jsonl");
   check_inputs_unchanged(run);
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
+  std::set<std::int64_t> queries;
+  for (const auto& ranking : rankings) {
+    queries.insert(ranking.query);
+  }
   Page page;
   page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
   page.subtitle = fmt::format(
       "{}: examples of {} behind {} queries", pipeline.path().filename().string(),
       run["options"]["stage"] == "all" ? "every stage" : "stage " + run["options"]["stage"].get<std::string>(),
-      pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]).size());
+      queries.size());
   const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
   const auto words = side_words(measurement);
   page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),

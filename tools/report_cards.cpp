@@ -151,7 +151,7 @@ std::vector<Fact> query_facts(const Ranking& ranking, const std::string& measure
 }  // namespace
 
 std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, const std::vector<Ranking>& rankings) {
-  const auto queries = pipeline.queries(run["options"]["queries"], run["options"]["limit-queries"]);
+  const auto queries = queries_of(pipeline, run);
   const bool several = run["options"]["stage"] == "all";
   std::map<std::string, ColumnSpreads> spreads;
   std::vector<Cell> query_cells;  // of the last card, all of them

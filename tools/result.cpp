@@ -38,6 +38,21 @@ nlohmann::ordered_json read_run(const fs::path& folder) {
   return run;
 }
 
+void check_has_queries(const nlohmann::ordered_json& run, const fs::path& folder) {
+  if (run["options"].contains("self")) {
+    throw InvalidArgument(
+        fmt::format("{} holds the examples' scores for their own losses (--self), not for queries: {} lists them, the "
+                    "strongest first",
+                    folder.string(), (folder / "ranking.jsonl").string()));
+  }
+}
+
+Dataset queries_of(const Pipeline& pipeline, const nlohmann::ordered_json& run) {
+  const auto& options = run["options"];
+  const bool wrong = options.value("queries-wrong", false);  // limited after they were found
+  return pipeline.queries(options["queries"], wrong ? std::int64_t{0} : options["limit-queries"].get<std::int64_t>());
+}
+
 const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage) {
   const auto scored = run["options"]["stage"].get<std::string>();
   std::vector<std::string> known;

@@ -45,6 +45,14 @@ std::vector<OutputColumn> describe(const Dataset& data, const char* noun) {
   return out;
 }
 
+std::vector<std::string> origins_of(const Dataset& data) {
+  std::vector<std::string> out;
+  for (std::int64_t row = 0; row < data.size(); ++row) {
+    out.push_back(data.origin(row));
+  }
+  return out;
+}
+
 void write(const fs::path& folder, const std::string& name, const std::string& format,
            const std::vector<OutputColumn>& columns) {
   if (format == "csv") {
@@ -118,6 +126,7 @@ void write_score_tables(const fs::path& folder, const AttributionRun& run, const
       auto columns = examples;
       if (run.self()) {
         columns.push_back({"score", part.scores});
+        columns.push_back({"origin", {}, origins_of(run.chain()[k].objective.data())});
       }
       for (std::int64_t q = 0; q < run.queries().size() && !run.self(); ++q) {
         columns.push_back({fmt::format("query {}", run.queries().ids()[q].item<std::int64_t>()), part.scores[q]});

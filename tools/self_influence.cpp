@@ -41,9 +41,7 @@ void AttributionRun::run_self(const fs::path& folder) {
   std::vector<StageEvidence> evidence(chain_.size());
   for (const auto k : stages_) {
     const auto progress = terminal_progress(line_.flag("quiet"));
-    auto found = self_influence({chain_, k, *attributor_, *curvature_, solver_given() ? solver_.get() : nullptr,
-                                 choice_.options, line_.get<std::int64_t>("query-block")},
-                                progress);
+    auto found = self_influence(self_task(k), progress);
     end_progress();
     const auto name = every_stage() ? "self." + chain_[k].name : std::string("self");
     scores.push_back({name, found.scores.to(dtype), chain_[k].objective.data().ids().cpu()});
@@ -58,7 +56,17 @@ void AttributionRun::run_self(const fs::path& folder) {
   record_.write(folder / "run.json");
 }
 
-bool AttributionRun::solver_given() const { return line_.given("solver") && !line_.text("solver").starts_with("auto"); }
+SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
+  // what was chosen for a few queries is not what serves an example each, but for factors that are there
+  const bool fixed = !asked_.solver.starts_with("auto") || choice_.solver.starts_with("ekfac");
+  return {chain_,
+          stage,
+          *attributor_,
+          *curvature_,
+          fixed ? solver_.get() : nullptr,
+          choice_.options,
+          line_.get<std::int64_t>("query-block")};
+}
 
 std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings(const fs::path& folder) const {
   const auto found = read_self_scores(folder);
@@ -81,6 +89,17 @@ namespace {
 double score_of(const AttributionRun::SelfRanking& ranking, std::int64_t row) {
   return ranking.scores[row].item<double>();
 }
+/// What the model says of each example, as it stands at the stage's end; empty where tokens are predicted.
+std::vector<std::string> predictions_of(const Stage& stage) {
+  std::vector<std::string> out;
+  if (stage.objective.data().targets().defined()) {
+    for (const auto& said : predict(stage, stage.objective.data())) {
+      out.push_back(said.predicted);
+    }
+  }
+  return out;
+}
+
 double removal_of(const AttributionRun::SelfRanking& ranking, std::int64_t row) {
   return -score_of(ranking, row) / static_cast<double>(ranking.scores.numel());
 }
@@ -93,6 +112,7 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
     for (const auto& ranking : rankings) {
       const auto& stage = run.chain()[ranking.stage];
       const auto& data = stage.objective.data();
+      const auto predictions = predictions_of(stage);
       for (const auto row : ranking.rows) {
         nlohmann::ordered_json line{{"stage", stage.name}, {"example", data.ids()[row].item<std::int64_t>()}};
         if (run.predicts_removal()) {
@@ -102,6 +122,10 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
         if (const auto label = example_label(data, row); !label.empty()) {
           line["label"] = label;
         }
+        if (!predictions.empty()) {
+          line["prediction"] = predictions[static_cast<std::size_t>(row)];
+        }
+        line["origin"] = data.origin(row);
         out << line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
       }
     }
@@ -110,22 +134,39 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
 
 void print_self_ranking(const AttributionRun& run, const std::vector<AttributionRun::SelfRanking>& rankings,
                         std::int64_t top) {
+  const bool removals = run.predicts_removal();
   for (const auto& ranking : rankings) {
     const auto& stage = run.chain()[ranking.stage];
     const auto& data = stage.objective.data();
-    const bool removals = run.predicts_removal();
-    fmt::print("{}: examples whose own loss rises most when they are left out, of the {}\n", stage.name,
-               source_text(data).empty() ? fmt::format("{} examples", data.size())
-                                         : fmt::format("{} {}", data.size(), source_text(data)));
-    fmt::print("  {:>9} {:>12}{} {:>11}\n", "example", "label", removals ? fmt::format(" {:>11}", "removal") : "",
-               "score");
+    const auto predictions = predictions_of(stage);
+    const auto source = source_text(data);
+    fmt::print("{}: the examples that move their own loss most, of {}{}{}\n", stage.name, data.size(),
+               source.empty() ? "" : " " + source, removals ? "; removal: how far it rises when one is left out" : "");
+    std::size_t width = 10, wide = 5;
     const auto count = std::min(top, data.size());
     for (std::int64_t r = 0; r < count; ++r) {
       const auto row = ranking.rows[static_cast<std::size_t>(r)];
-      fmt::print("  {:>9} {:>12}{} {:>+11.3g}\n",
-                 source_text(data).empty() ? data.origin(row) : fmt::format("{}", data.ids()[row].item<std::int64_t>()),
-                 example_label(data, row), removals ? fmt::format(" {:>+11.3g}", removal_of(ranking, row)) : "",
-                 score_of(ranking, row));
+      width = std::max(width, short_origin_text(data, row).size());
+      wide = std::max(wide, example_label(data, row).size());
+      wide = std::max(wide, predictions.empty() ? 0 : predictions[static_cast<std::size_t>(row)].size());
+    }
+    const auto line = [&](const std::string& where, const std::string& label, const std::string& says,
+                          const std::string& removal, const std::string& score) {
+      std::string out = fmt::format("  {:>{}}", where, width);
+      out +=
+          predictions.empty() ? "" : fmt::format("  {:>{}}  {:>{}}", label, wide, says, std::max<std::size_t>(8, wide));
+      out += removals ? fmt::format("  {:>9}", removal) : "";
+      fmt::print("{}  {:>10}\n", out, score);
+    };
+    line("example", "label", "predicts", "removal", "score");
+    for (std::int64_t r = 0; r < count; ++r) {
+      const auto row = ranking.rows[static_cast<std::size_t>(r)];
+      line(short_origin_text(data, row), example_label(data, row),
+           predictions.empty() ? "" : predictions[static_cast<std::size_t>(row)],
+           fmt::format("{:+.3g}", removal_of(ranking, row)), fmt::format("{:+.3g}", score_of(ranking, row)));
+      if (data.is_text()) {
+        fmt::print("      {}\n", shaded_text(visible_tokens(data, row, {}), 1));
+      }
     }
   }
 }

@@ -6,7 +6,8 @@
 namespace whence::cli {
 
 /// One JSON object an example, the one that moves its own loss most first:
-/// {"stage", "example", "removal" where the method predicts it, "score", "label"}. Appears whole or not at all.
+/// {"stage", "example", "score", "removal", "label", "prediction", "origin"}, those that there are. Appears whole or
+/// not at all.
 void write_self_ranking(const std::filesystem::path& path, const AttributionRun& run,
                         const std::vector<AttributionRun::SelfRanking>& rankings);
 

@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
+#include <string_view>
 
 #include "cli.h"
 #include "whence/core/error.h"
@@ -88,6 +90,18 @@ int fail(const char* kind, const std::string& message, int status) {
   return status;
 }
 
+/// LibTorch's allocator says how much it was asked for: "you tried to allocate 8000000000 bytes".
+int fail_of_memory(const std::string& message) {
+  constexpr std::string_view kAsked = "tried to allocate ";
+  const auto place = message.find(kAsked);
+  const double bytes = place == message.npos ? 0 : std::atof(message.c_str() + place + kAsked.size());
+  return fail("error",
+              fmt::format("out of memory{}: lower --batch-size (examples at a time) or --query-block (queries at a "
+                          "time); rank and score tell with --plan what they take",
+                          bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : ""),
+              kUserError);
+}
+
 }  // namespace
 
 int main(int count, char** values) {
@@ -100,14 +114,16 @@ int main(int count, char** values) {
     return fail("error", error.what(), kUsage);
   } catch (const Error& error) {
     return fail("error", error.what(), kUserError);
-  } catch (const c10::OutOfMemoryError& error) {
-    return fail("error",
-                fmt::format("out of memory: {}; lower --batch-size or --query-block", error.what_without_backtrace()),
-                kUserError);
-  } catch (const std::bad_alloc&) {
-    return fail("error", "out of memory; lower --batch-size or --query-block", kUserError);
   } catch (const c10::Error& error) {
-    return fail("bug", error.what_without_backtrace(), kBug);
+    const std::string message = error.what_without_backtrace();
+    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+                        message.find("can't allocate memory") != message.npos ||
+                        message.find("not enough memory") != message.npos;
+    return memory ? fail_of_memory(message) : fail("bug", message, kBug);
+  } catch (const std::bad_alloc&) {
+    return fail_of_memory("");
+  } catch (const std::filesystem::filesystem_error& error) {  // a full disk, a folder without permission
+    return fail("error", fmt::format("{}: {}", error.path1().string(), error.code().message()), kUserError);
   } catch (const std::exception& error) {
     return fail("bug", error.what(), kBug);
   }

@@ -109,4 +109,57 @@ TEST_CASE("the help of every command shows two examples that parse, and common f
   CHECK(commands >= 9);
 }
 
+TEST_CASE("queries by row, and those that the model gets wrong") {
+  const ToolFolder folder;
+  const std::string text = kOneStage;
+  folder.write("rows.toml", text.substr(0, text.find("[queries")) + R"([queries.some]
+data = { format = "safetensors", file = "pretrain.safetensors", rows = [17, 3, 150] }
+[queries.all]
+data = { format = "safetensors", file = "pretrain.safetensors" }
+)");
+  REQUIRE(folder.run("train rows.toml --quiet").status == 0);
+  REQUIRE(folder.run("score rows.toml --queries some --out some --quiet").status == 0);
+  const auto some = read_scores(folder / "some");
+  CHECK(at::equal(some.query_ids, at::tensor({17, 3, 150}, at::kLong)));
+  REQUIRE(folder.run("score rows.toml --queries all --out all --quiet").status == 0);
+  const auto all = read_scores(folder / "all");
+  CHECK(test::relative_error(some.stages[0].scores, all.stages[0].scores.index_select(0, some.query_ids)) < 1e-3);
+
+  auto result = folder.run("rank rows.toml --queries all --queries-wrong --out wrong --limit-queries 2");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(result.err.find(" of 200 queries of [queries.all] wrong") != std::string::npos);
+  std::istringstream lines(folder.read("wrong/ranking.jsonl"));
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const auto said = nlohmann::json::parse(line)["prediction"];
+    CHECK(said["predicted"] != said["expected"]);
+  }
+  CHECK(count == 2);
+  CHECK(folder.run("evaluate rows.toml --scores wrong --examples 3 --quiet").status == 0);
+  CHECK(folder.run("report wrong").status == 0);
+
+  const auto refuse = [&](const std::string& rows, const std::string& part) {
+    auto bad = folder.read("rows.toml");
+    bad.replace(bad.find("[17, 3, 150]"), 12, rows);
+    folder.write("bad.toml", bad);
+    check_fails(folder.run("score bad.toml --queries some --out x --quiet"), 1, part);
+  };
+  check_fails(folder.run("rank rows.toml --self --queries-wrong"), 2, "leave out --queries-wrong");
+  refuse("[17, 200]", "row 200 of");
+  refuse("[17, 17]", "listed twice");
+  refuse("[1.5]", "whole number from 0 to 199");
+}
+
+TEST_CASE("out of memory says so and what to lower; a folder that cannot be made is no bug") {
+  const ToolFolder folder;
+  std::string text = kOneStage;
+  text.replace(text.find("linear"), 6, "mlp:widths=60000/60000");
+  folder.write("huge.toml", text);
+  check_fails(folder.run("train huge.toml --quiet", "ulimit -v 12000000"), 1, "lower --batch-size");
+  folder.write("one.toml", kOneStage);
+  REQUIRE(folder.run("train one.toml --quiet").status == 0);
+  check_fails(folder.run("score one.toml --quiet --out one.toml/result"), 1, "one.toml/result");
+}
+
 TEST_SUITE_END();

@@ -53,12 +53,12 @@ Choice choose(const SelfInfluenceTask& task) {
   const bool damped = task.options.inversion == Inversion::kDamped && task.options.response != Response::kSegment;
   const double matrix = p * product + n * p * p + p * p * p * (damped ? 0.5 : 10);
   const double solves = n * kProducts * product;
+  if (p <= kMostParameters && matrix <= kMinute) {
+    return {"direct", fmt::format("exact, by the matrix of {} parameters", p)};
+  }
   const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
   if (dynamic_cast<const SpectralOperator*>(curvature.get()) != nullptr) {
     return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
-  }
-  if (p <= kMostParameters && matrix <= kMinute) {
-    return {"direct", fmt::format("exact, by the matrix of {} parameters", p)};
   }
   const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
   if (gram != nullptr && damped && static_cast<double>(gram->rows()) <= std::min(kMostRows, p) &&
@@ -96,6 +96,12 @@ class Blocks {
 };
 
 }  // namespace
+
+std::string self_influence_plan(const SelfInfluenceTask& task) {
+  return !task.attributor.uses_curvature() ? "by the method's own vectors"
+         : task.solver == nullptr          ? choose(task).reason
+                                           : "by the solver's matrix or factors, or a solve an example";
+}
 
 SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress) {
   const Chain alone{task.chain.at(task.stage)};

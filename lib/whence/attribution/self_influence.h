@@ -37,4 +37,7 @@ struct SelfInfluence {
 /// is not finite.
 SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress);
 
+/// How self_influence() would go about it, without doing it: what `how` would say.
+std::string self_influence_plan(const SelfInfluenceTask& task);
+
 }  // namespace whence

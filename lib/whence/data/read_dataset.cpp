@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -96,6 +98,30 @@ std::vector<std::string> ordered_words(const std::vector<std::string>& words, co
   return words;
 }
 
+/// Of `rows` of a source those that the key `rows` lists, in its order, as positions in `rows`. Throws InvalidArgument
+/// where one is not there, or listed twice.
+std::vector<std::int64_t> listed_rows(const std::vector<double>& listed, const std::vector<std::int64_t>& rows,
+                                      std::int64_t count, const SourceExamples& source, const std::string& format) {
+  std::map<std::int64_t, std::int64_t> places;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    places[rows[i]] = static_cast<std::int64_t>(i);
+  }
+  std::vector<std::int64_t> out;
+  for (const double row : listed) {
+    const auto where = fmt::format("{}: key rows: row {:g} of {}", format, row, source.inputs_from);
+    if (row != std::floor(row) || row < 0 || row >= static_cast<double>(count)) {
+      throw InvalidArgument(fmt::format("{}, expected a whole number from 0 to {}", where, count - 1));
+    }
+    const auto place = places.find(static_cast<std::int64_t>(row));
+    if (place == places.end()) {
+      throw InvalidArgument(where + " is left out by classes, drop-labels, skip or limit, or is listed twice");
+    }
+    out.push_back(place->second);
+    places.erase(place);
+  }
+  return out;
+}
+
 /// What one table describes, and how many examples its source has before any filter.
 std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& table, const std::filesystem::path& folder,
                                                       DataReading reading) {
@@ -152,6 +178,21 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     throw InvalidArgument(fmt::format("{}: key {} leaves none of the {} examples of {}", format,
                                       keys.skip > 0 ? fmt::format("skip = {}", keys.skip) : "drop-labels", count,
                                       source.inputs_from));
+  }
+  if (!keys.rows.empty()) {
+    if (source.records.blocks) {
+      throw InvalidArgument(fmt::format("{}: key rows: {} is one long text, which has none: use skip and limit", format,
+                                        source.inputs_from));
+    }
+    const auto places = listed_rows(keys.rows, rows, count, source, format);
+    std::vector<std::int64_t> kept;
+    for (const auto place : places) {
+      kept.push_back(rows[static_cast<std::size_t>(place)]);
+    }
+    rows = std::move(kept);
+    if (contents.targets.defined()) {
+      contents.targets = contents.targets.index_select(0, at::tensor(places, at::kLong));
+    }
   }
   if (numbers) {
     contents.ids = at::tensor(rows, at::kLong);

@@ -1,0 +1,147 @@
+// `whence init`: what it writes runs.
+#include "support/tool.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Runs what init says to type next, with `flags` behind every command; returns what it printed.
+std::string check_next(const ToolFolder& folder, const std::string& arguments, const std::string& flags = " --quiet") {
+  CAPTURE(arguments);
+  const auto made = folder.run("init " + arguments);
+  CAPTURE(made.err);
+  CAPTURE(made.out);
+  REQUIRE(made.status == 0);
+  const auto place = made.out.find("\nnext: ");
+  REQUIRE(place != made.out.npos);
+  std::string next = made.out.substr(place + 7);
+  next.pop_back();
+  for (const auto& command :
+       {next.substr(0, next.find(" && ")), next.substr(next.find(" && ") == next.npos ? 0 : next.find(" && ") + 4)}) {
+    CAPTURE(command);
+    REQUIRE(command.starts_with("whence "));
+    const auto result = folder.run(command.substr(7) + flags);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+  }
+  return made.out;
+}
+
+void put_big_endian(std::string& bytes, std::int64_t value) {
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    bytes += static_cast<char>((value >> shift) & 0xFF);
+  }
+}
+
+/// `count` images of 4 x 4 bytes, lighter in class 1, and their labels, named as MNIST's are.
+void write_idx(const ToolFolder& folder, const std::string& name, std::int64_t count) {
+  std::string images(std::string("\0\0\x08\x03", 4)), labels(std::string("\0\0\x08\x01", 4));
+  for (const auto side : {count, std::int64_t{4}, std::int64_t{4}}) {
+    put_big_endian(images, side);
+  }
+  put_big_endian(labels, count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    labels += static_cast<char>(i % 2);
+    for (int pixel = 0; pixel < 16; ++pixel) {
+      images += static_cast<char>((i * 37 + pixel * 11) % 100 + 100 * (i % 2));
+    }
+  }
+  folder.write(name + "-images-idx3-ubyte", images);
+  folder.write(name + "-labels-idx1-ubyte", labels);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("init: a table, its label, ids and gaps; it trains, ranks, and is not written over") {
+  const ToolFolder folder;
+  std::string table = "id,name,age,work,income\n";
+  for (int i = 0; i < 300; ++i) {
+    table += fmt::format("{},\"Doe, J. {}\",{},{},{}\n", i, i, i % 7 == 0 ? "" : std::to_string(20 + i % 40),
+                         i % 3 == 0 ? "private" : "state", i % 2 == 0 ? "low" : "high");
+  }
+  folder.write("people.csv", table);
+  const auto said = check_next(folder, "people.csv");
+  CHECK(said.find("300 examples of high, low") != said.npos);
+  CHECK(said.find("label income, a class") != said.npos);
+  CHECK(said.find("without the columns id, name") != said.npos);
+  CHECK(said.find("their column's median") != said.npos);
+  const auto text = folder.read("people.toml");
+  check_fails(folder.run("init people.csv"), 1, "people.toml is there already");
+  CHECK(folder.read("people.toml") == text);
+  // numbers as labels are values; a test file makes queries
+  folder.write("price.csv", "size,rooms,price\n1.5,2,10.5\n2.5,3,20.25\n3.5,3,28.125\n1.0,1,7.5\n");
+  folder.write("price_test.csv", "size,rooms,price\n2.0,2,15.5\n");
+  CHECK(check_next(folder, "price.csv price_test.csv --out p.toml").find("label price, a number") != std::string::npos);
+  CHECK(folder.read("p.toml").find("[queries.test]") != std::string::npos);
+}
+
+TEST_CASE("init: images, tensors, and the weights of a model that was trained elsewhere") {
+  const ToolFolder folder;
+  write_idx(folder, "train", 60);
+  write_idx(folder, "t10k", 4);
+  check_next(folder, "train-images-idx3-ubyte t10k-images-idx3-ubyte --out images.toml");
+  CHECK(folder.read("images.toml").find("labels = \"t10k-labels-idx1-ubyte\"") != std::string::npos);
+
+  std::string records;
+  for (int i = 0; i < 20; ++i) {
+    records += static_cast<char>(i % 2);
+    records += std::string(3072, static_cast<char>(50 * (i % 2) + i));
+  }
+  folder.write("data_batch_1.bin", records);
+  check_next(folder, "data_batch_1.bin --out cifar.toml");
+
+  check_next(folder, "pretrain.safetensors queries.safetensors --out tensors.toml");
+  auto draws = Random(4);
+  ParameterSet weights;  // as nn.Sequential names them
+  weights.add("0.weight", draws.normal({6, 4}).to(at::kFloat));
+  weights.add("0.bias", draws.normal({6}).to(at::kFloat));
+  weights.add("2.weight", draws.normal({3, 6}).to(at::kFloat));
+  weights.add("2.bias", draws.normal({3}).to(at::kFloat));
+  write_safetensors(folder / "weights.safetensors", weights);
+  const auto said = check_next(folder, "weights.safetensors pretrain.safetensors queries.safetensors --out mlp.toml");
+  CHECK(said.find("next: whence rank mlp.toml\n") != said.npos);
+  CHECK(folder.read("mlp.toml").find("mlp:widths=6,activation=relu") != std::string::npos);
+}
+
+TEST_CASE("init: a model of texts, with texts and with labelled ones") {
+  const char* shared = std::getenv("WHENCE_SHARED");
+  const fs::path model = fs::path(shared == nullptr ? "/work/shared" : shared) / "models/stories260k";
+  if (!fs::exists(model)) {
+    MESSAGE("skipped: no " << model.string());
+    return;
+  }
+  const ToolFolder folder;
+  std::string corpus, labelled = "sentence\tlabel\n";
+  for (int i = 0; i < 12; ++i) {
+    corpus += fmt::format("{{\"text\": \"Once upon a time there was a {} who ran.\"}}\n", i % 2 == 0 ? "cat" : "dog");
+    labelled +=
+        fmt::format("the {} was {} today\t{}\n", i % 3 == 0 ? "day" : "night", i % 2 == 0 ? "good" : "bad", i % 2);
+  }
+  folder.write("stories.jsonl", corpus);
+  folder.write("moods.tsv", labelled);
+  auto said = check_next(folder, fmt::format("{} stories.jsonl", model.string()), " --limit-queries 1 --quiet");
+  CHECK(said.find("next: whence rank stories.toml\n") != said.npos);  // its weights are the stage's result
+  said = check_next(folder, fmt::format("{} moods.tsv", model.string()), " --quiet --json");
+  CHECK(said.find("column sentence of moods.tsv is classified into label") != said.npos);
+}
+
+TEST_CASE("init: what it cannot guess it says, and leaves nothing behind") {
+  const ToolFolder folder;
+  check_fails(folder.run("init nowhere.csv"), 1, "no such file or folder");
+  check_fails(folder.run("init"), 2, "PATHS is missing");
+  folder.write("reviews.csv", "review,stars\na fine film about nothing at all,1\nso dull that I slept,0\n");
+  folder.write("notes.txt", "one two three");
+  check_fails(folder.run("init notes.txt"), 2, "whence init MODEL_DIR notes.txt");
+  folder.write("odd.xyz", "what");
+  check_fails(folder.run("init odd.xyz"), 1, "not recognised");
+  folder.write("ragged.csv", "a,b,label\n1,2,0\n3,4,5,6\n");
+  CHECK(folder.run("init ragged.csv").status == 1);
+  CHECK_FALSE(fs::exists(folder / "ragged.toml"));
+}
+
+TEST_SUITE_END();
