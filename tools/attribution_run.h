@@ -49,8 +49,8 @@ class AttributionRun {
   /// Of each query, [Q] float64.
   const at::Tensor& measurements() const { return measurements_; }
   std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
-  /// Whether -score / N is a removal.
   bool self() const { return line_.flag("self"); }
+  /// Whether -score / N is a removal.
   bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 
  private:
@@ -63,6 +63,7 @@ class AttributionRun {
   void attribute_into(const std::filesystem::path& folder);
   /// The queries whose class the model gets wrong, the first `limit` of them where > 0.
   Dataset wrong_queries(std::int64_t limit) const;
+  void score_self(const std::filesystem::path& folder);
   SelfInfluenceTask self_task(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.
   std::int64_t solved_for() const;

@@ -41,9 +41,9 @@ nlohmann::ordered_json read_run(const fs::path& folder) {
 void check_has_queries(const nlohmann::ordered_json& run, const fs::path& folder) {
   if (run["options"].contains("self")) {
     throw InvalidArgument(
-        fmt::format("{} holds the examples' scores for their own losses (--self), not for queries: {} lists them, the "
-                    "strongest first",
-                    folder.string(), (folder / "ranking.jsonl").string()));
+        fmt::format("{} holds what --self made, of which there is no page and no retraining: read its ranking.jsonl, or "
+                    "rank with --queries SPLIT instead of --self",
+                    folder.string()));
   }
 }
 

@@ -28,6 +28,20 @@ void AttributionRun::run_self(const fs::path& folder) {
   if (holds_self_scores(folder) && reuse(folder, read_self_scores(folder).run_key)) {
     return;
   }
+  try {
+    score_self(folder);
+  } catch (const IndefiniteCurvature&) {
+    if (asked_.curvature != "auto" || asked_.indefinite) {
+      throw;
+    }
+    asked_.indefinite = true;
+    set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
+    score_self(folder);
+  }
+  record_.write(folder / "run.json");
+}
+
+void AttributionRun::score_self(const fs::path& folder) {
   if (attributor_->uses_curvature()) {
     source_->make_ready(stages_);
     tell_choice();
@@ -53,7 +67,6 @@ void AttributionRun::run_self(const fs::path& folder) {
   record_.add_solves(solves, evidence, chain_);
   write_self_scores(folder, scores, record_.key());
   record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt).text;
-  record_.write(folder / "run.json");
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {

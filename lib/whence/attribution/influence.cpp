@@ -16,6 +16,7 @@ class InfluenceSource : public detail::GradientSource {
   InfluenceSource(const Chain& chain, const InverseProblem& problem)
       : GradientSource(chain),
         adjoint_(chain, problem.curvature, problem.solver, problem.options),
+        response_(problem.options.response),
         norms_(chain.size()) {}
 
   void make_ready(const std::vector<std::size_t>& stages) override { adjoint_.prepare(stages.front()); }
@@ -49,10 +50,12 @@ class InfluenceSource : public detail::GradientSource {
   }
   /// Through the inverse as a matrix or through its factors, where the solver has one of them.
   std::function<at::Tensor(const Batch&)> self_scorer() override {
-    if (adjoint_.points(0).size() > 1) {
-      return {};
-    }
     const auto& at = chain_[0];
+    const bool preconditioned =
+        response_ == Response::kSegment && !at.trajectory.empty() && !at.trajectory.front().preconditioner.empty();
+    if (adjoint_.points(0).size() > 1 || preconditioned) {
+      return {};  // several inverses, or one between roots
+    }
     const auto [inverse, filter] = adjoint_.inverse(0);
     if (const auto root = inverse.root(); root.rows.defined()) {
       const auto like = at.theta.front().options();
@@ -106,6 +109,7 @@ class InfluenceSource : public detail::GradientSource {
   }
 
   Adjoint adjoint_;
+  Response response_;
   std::vector<std::function<at::Tensor(const Batch&)>> norms_;
 };
 
