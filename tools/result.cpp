@@ -40,10 +40,10 @@ nlohmann::ordered_json read_run(const fs::path& folder) {
 
 void check_has_queries(const nlohmann::ordered_json& run, const fs::path& folder) {
   if (run["options"].contains("self")) {
-    throw InvalidArgument(
-        fmt::format("{} holds what --self made, of which there is no page and no retraining: read its ranking.jsonl, or "
-                    "rank with --queries SPLIT instead of --self",
-                    folder.string()));
+    throw InvalidArgument(fmt::format(
+        "{} holds what --self made, of which there is no page and no retraining: read its ranking.jsonl, or "
+        "rank with --queries SPLIT instead of --self",
+        folder.string()));
   }
 }
 

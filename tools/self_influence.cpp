@@ -153,8 +153,9 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
     const auto& data = stage.objective.data();
     const auto predictions = predictions_of(stage);
     const auto source = source_text(data);
-    fmt::print("{}: the examples that move their own loss most, of {}{}{}\n", stage.name, data.size(),
-               source.empty() ? "" : " " + source, removals ? "; removal: how far it rises when one is left out" : "");
+    fmt::print("{}: the examples that move their own loss most, of the {} {}{}\n", stage.name, data.size(),
+               source.empty() ? "examples" : source,
+               removals ? "; removal: how far it rises when one is left out" : "");
     std::size_t width = 10, wide = 5;
     const auto count = std::min(top, data.size());
     for (std::int64_t r = 0; r < count; ++r) {

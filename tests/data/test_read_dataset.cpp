@@ -197,7 +197,7 @@ TEST_CASE("data table: keys are checked by name, with the nearest") {
   refuse({{"format", "idx:images=a"}}, "unknown option \"images\"");
   refuse({{"format", "idx"}, {"image", "a"}},
          "idx: unknown key \"image\"; did you mean \"images\"? known: images, labels, mean, std, classes, drop-labels, "
-         "skip, limit");
+         "rows, skip, limit");
   refuse({{"format", "idx"}, {"images", "a"}}, "idx: key labels is missing, expected a path");
   refuse({{"format", "idx"}, {"images", ""}, {"labels", "b"}}, "idx: key images = \"\", expected a path");
   refuse({{"format", "idx"}, {"images", {"a"}}, {"labels", "b"}}, "idx: key images = [\"a\"], expected a path");

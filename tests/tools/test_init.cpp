@@ -109,10 +109,9 @@ TEST_CASE("init: images, tensors, and the weights of a model that was trained el
 }
 
 TEST_CASE("init: a model of texts, with texts and with labelled ones") {
-  const char* shared = std::getenv("WHENCE_SHARED");
-  const fs::path model = fs::path(shared == nullptr ? "/work/shared" : shared) / "models/stories260k";
+  const auto model = fs::path(WHENCE_SHARED) / "models/stories260k";
   if (!fs::exists(model)) {
-    MESSAGE("skipped: no " << model.string());
+    MESSAGE("skipped: no ", model.string());
     return;
   }
   const ToolFolder folder;

@@ -116,7 +116,7 @@ TEST_CASE("--format: csv, jsonl and npy beside safetensors, of queries, of --sel
         std::string::npos);
 
   REQUIRE(folder.run("score pipeline.toml --self --stage all --out all --format csv" + flags).status == 0);
-  CHECK(folder.read("all/self.finetune.csv").starts_with("example,label,score\n0,"));
+  CHECK(folder.read("all/self.finetune.csv").starts_with("example,label,score,origin\n0,"));
   check_fails(folder.run("score pipeline.toml --self --stage all --out all --format parquet"), 2,
               "known: safetensors, csv, jsonl, npy");
   check_fails(folder.run("rank pipeline.toml --stage pretrain --format csv"), 2, "--out DIR");
