@@ -150,7 +150,7 @@ int report(const std::vector<std::string>& arguments) {
   const auto words = side_words(measurement);
   page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),
                 std::string(words.second)};
-  page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(folder)));
+  page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(folder), folder));
   page.evidence = evidence(run);
   page.warnings = run["warnings"].get<std::vector<std::string>>();
   if (fs::exists(folder / "evaluation.json")) {

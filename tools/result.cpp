@@ -150,7 +150,9 @@ std::vector<std::pair<std::string, double>> visible_tokens(const Dataset& data, 
   std::vector<std::pair<std::string, double>> out;
   for (std::size_t t = 0; t < texts.size(); ++t) {
     if (!special[t]) {
-      out.emplace_back(texts[t], scores.size() == texts.size() ? scores[t].second : 0);
+      const bool first_word = out.empty() && t > 0 && texts[t].starts_with(' ');  // behind a hidden [CLS] or <s>
+      out.emplace_back(first_word ? texts[t].substr(1) : texts[t],
+                       scores.size() == texts.size() ? scores[t].second : 0);
     }
   }
   return out;
