@@ -143,6 +143,7 @@ TEST_CASE("factors fitted to the data's own labels are the empirical Fisher's, i
     CHECK(create<Curvature>(std::string(name) + ":labels=data")->family() == "empirical-fisher");
     CHECK(create<Curvature>(name)->family() == "gauss-newton");
     CHECK(create<Curvature>(name)->factored());
+    CHECK(create<Curvature>(resolved_spec<Curvature>(name))->name() == name);  // as run.json has it, empty texts too
   }
   CHECK(create<Curvature>("hessian:examples=3")->name() == "hessian of 3 examples");
 }
