@@ -177,7 +177,7 @@ class Draft {
     queries();
     return fmt::format(
         "# A start, written by `whence init`: change what is wrong. docs/pipelines.md tells every key.\n"
-        "seed = 0\n\n[model]\n{}\n{}{}",
+        "seed = 0\n\n[model]\n{}{}{}",
         model_text_, stages_text_, queries_text_);
   }
   const std::vector<std::string>& assumed() const { return assumed_; }
@@ -185,7 +185,9 @@ class Draft {
  private:
   std::string relative(const fs::path& path) const {
     const auto folder = fs::absolute(out_).parent_path();
-    return fs::absolute(path).lexically_normal().lexically_proximate(folder.lexically_normal()).string();
+    const auto whole = fs::absolute(path).lexically_normal();
+    auto near = whole.lexically_proximate(folder.lexically_normal()).string();
+    return near.starts_with("../../") ? whole.string() : near;  // another place altogether
   }
 
   /// The inline table of one source, with `more` keys. `columns`: of a table.
