@@ -18,8 +18,8 @@ class FileBytes {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
-/// Throws DataError naming the file when it is missing, unreadable, a directory, a pointer that Git LFS or git-annex left
-/// in place of it, or a damaged or truncated gzip stream.
+/// Throws DataError naming the file when it is missing, unreadable, a directory, a pointer that Git LFS or git-annex
+/// left in place of it, or a damaged or truncated gzip stream.
 std::shared_ptr<const FileBytes> open_bytes(const std::filesystem::path& path);
 std::string read_text(const std::filesystem::path& path);
 

@@ -47,8 +47,9 @@ class Dataset {
     at::Tensor targets;  ///< [N] int64 class numbers, or [N, k] floating values. Undefined: tokens are predicted.
     at::Tensor ids;      ///< [N] int64.
     double scale = 1;    ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
-    at::Tensor mean = {}, deviation = {};  ///< [1, C, 1, …] double: then subtracted, and divided by. Undefined: neither.
-    std::vector<std::string> classes;                ///< Name of each class number; empty for values.
+    at::Tensor mean = {},
+               deviation = {};         ///< [1, C, 1, …] double: then subtracted, and divided by. Undefined: neither.
+    std::vector<std::string> classes;  ///< Name of each class number; empty for values.
     std::vector<std::filesystem::path> files;        ///< Where it came from.
     std::vector<Origin> origins = {};                ///< Where its rows came from, ids rising.
     TokenSequences texts = {};                       ///< In place of inputs.
@@ -99,7 +100,8 @@ class Dataset {
   /// The same examples with batches as `dtype` on `device`, converted from what is stored, whatever this dataset's
   /// type. Converts once and keeps the result when that takes at most 1 GiB.
   Dataset to(at::ScalarType dtype, at::Device device) const;
-  /// The input of the example in `row` before `mean` and `deviation`: an image's pixels, in 0 to 1 where they are bytes.
+  /// The input of the example in `row` before `mean` and `deviation`: an image's pixels, in 0 to 1 where they are
+  /// bytes.
   at::Tensor picture(std::int64_t row) const;
   /// The text of each token of the text in `row`, which together are the text; the numbers of tokens that came without
   /// a tokenizer.
