@@ -40,7 +40,7 @@ TEST_SUITE("evaluate") {
     CHECK(few.level == Level::kTooFew);
     CHECK(few.text == "too few to say: Pearson -0.18 over 3 examples; --examples 20 takes about 11 minutes");
     CHECK(judge(agreement(0.994, 20, 1.06)).text ==
-          "can be trusted: Pearson 0.99 (95 % 0.98 to 1.00) over 20 examples, slope 1.06");
+          "can be trusted: Pearson 0.99 (95 % 0.98 to 0.9977) over 20 examples, slope 1.06");
     const auto sizes = judge(agreement(0.994, 20, 2.5));
     CHECK(sizes.level == Level::kCare);
     CHECK(says(sizes, "changes are 2.5 times what is predicted"));

@@ -25,7 +25,10 @@ Verdict make(Level level, const std::string& reason) {
   return {level, fmt::format("{}: {}", begin, reason)};
 }
 
-std::string correlation(double value) { return std::isnan(value) ? "undefined" : fmt::format("{:.2f}", value); }
+/// Two digits, or four where two would make it 1.
+std::string correlation(double value) {
+  return std::isnan(value) ? "undefined" : fmt::format("{:.{}f}", value, std::abs(value) >= 0.995 ? 4 : 2);
+}
 
 std::string with_interval(double value, const Interval& interval) {
   return std::isnan(interval.low) ? correlation(value)
