@@ -130,13 +130,16 @@ TEST_CASE("every curvature, solver and response scores a chain, and run.json say
   CHECK(none["warnings"].empty());
   run("--solver lanczos --response segment:time=50,steps=500");
 
-  check_fails(folder.run(base + "--out no --solver ekfac"), 1, "use --curvature gauss-newton");
-  check_fails(folder.run(base + "--out no --response proximal-bregman"), 1, "the curvature is of the family hessian");
+  check_fails(folder.run(base + "--out no --curvature hessian --solver ekfac"), 1, "use --curvature gauss-newton");
+  check_fails(folder.run(base + "--out no --curvature hessian --response proximal-bregman"), 1,
+              "the curvature is of the family hessian");
   check_fails(folder.run(base + "--out no --response segment"), 1,
               "stage finetune: response segment needs the sum of its learning rates");
-  check_fails(folder.run(base + "--out no --response segment:time=5 --solver cg"), 1, "use solver direct, lanczos or");
+  check_fails(folder.run(base + "--out no --response segment:time=5 --solver cg"), 1,
+              "use --solver auto, direct, lanczos or");
   check_fails(folder.run(base + "--out no --response unrolled"), 1, "unknown response \"unrolled\"");
-  check_fails(folder.run(base + "--out no --solver woodbury"), 1, "woodbury: expected a curvature that is J' J");
+  check_fails(folder.run(base + "--out no --curvature hessian --solver woodbury"), 1,
+              "woodbury: expected a curvature that is J' J");
   CHECK_FALSE(fs::exists(folder / "no/scores.safetensors"));
 }
 
