@@ -79,7 +79,8 @@ void repeat_choice(const nlohmann::json& run, const std::vector<std::string>& gi
     }
   }
   const auto options = run.value("options", nlohmann::json::object());
-  for (const auto& [name, asked] : options.value("asked", nlohmann::json::object()).items()) {
+  const auto left_open = options.value("asked", nlohmann::json::object());  // items() refers to it
+  for (const auto& [name, asked] : left_open.items()) {
     if (asked == "auto" && !has_flag(arguments, name)) {
       const auto flag = name == "damping" && options["relative-damping"] > 0 ? std::string("relative-damping") : name;
       arguments.push_back("--" + flag);
