@@ -70,6 +70,12 @@ std::string guess_label(const Source& table, const std::map<std::string, ColumnF
   return found;
 }
 
+/// A column that only numbers the rows: whole, each number once, and called so.
+bool numbers_rows(const std::string& name, const ColumnFacts& fact) {
+  return fact.whole > 2 && fact.whole == fact.filled && fact.distinct == fact.filled &&
+         (name == "id" || name == "ID" || name == "index" || name.ends_with("_id") || name.ends_with("Id"));
+}
+
 Columns guess_columns(const Source& table, bool for_texts) {
   constexpr std::int64_t kFewValues = 20, kMostLevels = 256;
   const auto facts = facts_of(table);
@@ -126,7 +132,7 @@ Columns guess_columns(const Source& table, bool for_texts) {
       continue;
     }
     const bool copy = (column == "label" || column == "label_name") && fact.distinct == labels.distinct;
-    if (copy || (!fact.is_number() && fact.distinct > kMostLevels)) {
+    if (copy || numbers_rows(column, fact) || (!fact.is_number() && fact.distinct > kMostLevels)) {
       out.ignored.push_back(column);
       texts += fact.is_text() ? 1 : 0;
       continue;
