@@ -153,10 +153,13 @@ data = { format = "safetensors", file = "pretrain.safetensors" }
 
 TEST_CASE("out of memory says so and what to lower; a folder that cannot be made is no bug") {
   const ToolFolder folder;
+#ifndef __SANITIZE_ADDRESS__  // whose shadow is larger than any limit
   std::string text = kOneStage;
   text.replace(text.find("linear"), 6, "mlp:widths=60000/60000");
   folder.write("huge.toml", text);
-  check_fails(folder.run("train huge.toml --quiet", "ulimit -v 12000000"), 1, "lower --batch-size");
+  check_fails(folder.run("train huge.toml --quiet", "ulimit -v 12000000"), 1,
+              "out of memory: 29 GB were asked for at once: lower --batch-size");
+#endif
   folder.write("one.toml", kOneStage);
   REQUIRE(folder.run("train one.toml --quiet").status == 0);
   check_fails(folder.run("score one.toml --quiet --out one.toml/result"), 1, "one.toml/result");
