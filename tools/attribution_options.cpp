@@ -142,9 +142,11 @@ std::vector<std::string> with_earlier(const CommandLine& line, const std::vector
   if (std::none_of(given.begin(), given.end(), [](const auto& a) { return a.name.empty(); })) {
     out.push_back(run["pipeline"].get<std::string>());
   }
-  for (const auto& argument : given) {
-    if (argument.name != "from") {
-      add(argument);
+  for (std::size_t i = 0; i < arguments.size(); ++i) {  // misspelt ones too, which parse() names
+    if (arguments[i] == "--from") {
+      ++i;
+    } else if (!arguments[i].starts_with("--from=")) {
+      out.push_back(arguments[i]);
     }
   }
   for (const auto& earlier : line.split(run["arguments"].get<std::vector<std::string>>())) {

@@ -76,6 +76,7 @@ TEST_CASE("--from: before the pipeline or after it, switches or values before it
   REQUIRE(folder.run("score --from first/run.json --self --out self").status == 0);
   CHECK(folder.json("self/run.json")["options"]["self"] == true);
   check_fails(folder.run("score --from nowhere.json --out x"), 1, "nowhere.json");
+  check_fails(folder.run("score --from first/run.json --oout x"), 2, "did you mean \"--out\"?");
   check_fails(folder.run("score --out x --from"), 2, "from");
 }
 
