@@ -16,6 +16,9 @@ namespace {
 
 /// Where solves would take longer, ekfac is taken: the first answer is to come in minutes.
 constexpr double kPatienceSeconds = 120;
+/// The same at a minimum, where the Hessian is worth waiting for and estimates, which take every solve for a hard one,
+/// are far too long: another choice on a slow or busy machine would be a worse answer there.
+constexpr double kPatienceAtMinimumSeconds = 1800;
 /// Of looking for negative curvature.
 constexpr std::int64_t kProbes = 2, kProbeSteps = 20;
 constexpr double kProbeSeconds = 20;
@@ -91,7 +94,7 @@ class Chooser {
       take_gauss_newton(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
     } else if (request_.indefinite) {
       take_gauss_newton("a solve with the Hessian met negative curvature");
-    } else if (const double seconds = cg_seconds(); seconds > kPatienceSeconds) {
+    } else if (const double seconds = cg_seconds(); seconds > kPatienceAtMinimumSeconds) {
       take_gauss_newton(fmt::format("solving with the Hessian would take about {}", seconds_text(seconds)));
     } else if (look_for_negative_curvature("hessian"); negative_stage_) {
       take_gauss_newton(fmt::format("the Hessian has negative curvature ({:.2g} at stage {})", smallest_,

@@ -11,7 +11,7 @@ namespace whence {
 /// A checkpoint is called far from a minimum when the objective's gradient exceeds this fraction of an example's.
 inline constexpr double kFarFromMinimum = 1e-3;
 /// What is added to a Gauss-Newton curvature that nothing else keeps from being singular, times its mean eigenvalue:
-/// what served linear datamodelling scores best over a network, a convnet and a decoder, tests/bench/defaults.
+/// what served linear datamodelling scores best over a network and a convnet, tests/bench/defaults.
 inline constexpr double kRelativeDamping = 1;
 /// What a ranking needs of an iterative solve: at 1e-2 Spearman stayed above .998 and the first ten the same ten.
 inline constexpr double kRankingTolerance = 1e-2;
