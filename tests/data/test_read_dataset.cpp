@@ -224,8 +224,9 @@ TEST_CASE("registry: every format lists its keys once, ending with those all hav
       CHECK(!key.bound.empty());
       CHECK(!key.help.empty());
     }
-    CHECK(names[names.size() - 4] == "classes");
-    CHECK(names[names.size() - 3] == "drop-labels");
+    CHECK(names[names.size() - 5] == "classes");
+    CHECK(names[names.size() - 4] == "drop-labels");
+    CHECK(names[names.size() - 3] == "rows");
     CHECK(names[names.size() - 2] == "skip");
     CHECK(names.back() == "limit");
     std::sort(names.begin(), names.end());
