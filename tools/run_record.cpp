@@ -145,10 +145,13 @@ void RunRecord::add_choice(const InverseChoice& choice) {
 }
 
 std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& earlier) const {
-  if (earlier.value("inputs", nlohmann::ordered_json()) != json_["inputs"] ||
-      earlier.value("seed", nlohmann::ordered_json()) != json_["seed"] ||
-      earlier.value("versions", nlohmann::ordered_json()) != json_["versions"]) {
-    return std::nullopt;
+  const auto differ = [](const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {  // whatever the order
+    return nlohmann::json::parse(a.dump()) != nlohmann::json::parse(b.dump());
+  };
+  for (const char* key : {"inputs", "seed", "versions"}) {
+    if (!earlier.contains(key) || differ(earlier[key], json_[key])) {
+      return std::nullopt;
+    }
   }
   auto asked = json_["options"], before = earlier.value("options", nlohmann::ordered_json::object());
   if (!before.contains("asked")) {
@@ -160,7 +163,7 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
       options->erase(key);
     }
   }
-  if (asked != before || chosen["relative-damping"].is_string() || !chosen["damping"].is_number()) {
+  if (differ(asked, before) || chosen["relative-damping"].is_string() || !chosen["damping"].is_number()) {
     return std::nullopt;
   }
   InverseChoice out;
