@@ -150,8 +150,30 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     keep_earlier_tokens(folder / "ranking.jsonl");
     return;
   }
+  solve(folder, [&] {
+    score(folder);
+    if (attributor_->predicts_removal(normalization_)) {
+      warn_of_removals(folder);
+    }
+  });
+  record_.json()["verdict"] =
+      verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
+  record_.write(folder / "run.json");
+}
+
+void AttributionRun::solve(const fs::path& folder, const std::function<void()>& score) {
+  const auto attempt = [&] {
+    if (attributor_->uses_curvature()) {
+      source_->make_ready(stages_);
+      tell_choice();
+    } else {
+      record_.add_stages(chain_, {}, false, "");
+    }
+    record_.phase("attribute");
+    score();
+  };
   try {
-    attribute_into(folder);
+    attempt();
   } catch (const IndefiniteCurvature&) {
     if (asked_.curvature != "auto" || asked_.indefinite) {
       throw;
@@ -159,24 +181,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     asked_.indefinite = true;  // the few products that looked for it did not meet it
     fs::remove_all(folder / ".partial");
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
-    attribute_into(folder);
-  }
-  record_.json()["verdict"] =
-      verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
-  record_.write(folder / "run.json");
-}
-
-void AttributionRun::attribute_into(const fs::path& folder) {
-  if (attributor_->uses_curvature()) {
-    source_->make_ready(stages_);
-    tell_choice();
-  } else {
-    record_.add_stages(chain_, {}, false, "");
-  }
-  record_.phase("attribute");
-  score(folder);
-  if (attributor_->predicts_removal(normalization_)) {
-    warn_of_removals(folder);
+    attempt();
   }
 }
 

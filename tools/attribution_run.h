@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -60,7 +61,9 @@ class AttributionRun {
   void set_choice(InverseChoice choice);
   /// The choice on standard error, and what it rests on.
   void tell_choice();
-  void attribute_into(const std::filesystem::path& folder);
+  /// Tells the choice and runs `score`, which scores into `folder`; once more, with Gauss-Newton, where the choice was
+  /// open and a solve meets negative curvature.
+  void solve(const std::filesystem::path& folder, const std::function<void()>& score);
   /// The queries whose class the model gets wrong, the first `limit` of them where > 0.
   Dataset wrong_queries(std::int64_t limit) const;
   void score_self(const std::filesystem::path& folder);

@@ -126,26 +126,32 @@ int report(const std::vector<std::string>& arguments) {
     return finish(icl_page(read_json<Json>(folder / "icl.json")));
   }
   const auto run = read_run(folder);
-  check_has_queries(run, folder);
   if (!fs::exists(folder / "ranking.jsonl")) {
     throw DataError(
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
   }
-  const auto rankings = read_rankings(folder / "ranking.jsonl");
   check_inputs_unchanged(run);
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
-  std::set<std::int64_t> queries;
-  for (const auto& ranking : rankings) {
-    queries.insert(ranking.query);
-  }
+  const auto stage = run["options"]["stage"].get<std::string>();
+  const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
+                                 stage == "all" ? "every stage" : "stage " + stage);
   Page page;
-  page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
-  page.subtitle = fmt::format(
-      "{}: examples of {} behind {} queries", pipeline.path().filename().string(),
-      run["options"]["stage"] == "all" ? "every stage" : "stage " + run["options"]["stage"].get<std::string>(),
-      queries.size());
+  if (run["options"].value("self", false)) {
+    page.title = "Which examples stand alone";
+    page.subtitle = whose + " whose own loss leaving them out would raise most: mislabelled, or rare";
+    page.suspects = suspect_lists(pipeline, run, folder / "ranking.jsonl");
+  } else {
+    const auto rankings = read_rankings(folder / "ranking.jsonl");
+    std::set<std::int64_t> queries;
+    for (const auto& ranking : rankings) {
+      queries.insert(ranking.query);
+    }
+    page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
+    page.subtitle = fmt::format("{} behind {} queries", whose, queries.size());
+    page.queries = query_cards(pipeline, run, rankings);
+  }
   const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
   const auto words = side_words(measurement);
   page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),
@@ -159,7 +165,6 @@ int report(const std::vector<std::string>& arguments) {
   if (fs::exists(folder / "evaluation-lds.json")) {
     page.evaluations.push_back(lds_section(read_json<Json>(folder / "evaluation-lds.json")));
   }
-  page.queries = query_cards(pipeline, run, rankings);
   return finish(page);
 }
 

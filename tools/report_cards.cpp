@@ -9,8 +9,11 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <sstream>
 
 #include "result.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
 #include "whence/report/image.h"
 
 namespace whence::cli {
@@ -187,6 +190,45 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
     cards.back().stages.push_back(std::move(lists));
   }
   return cards;
+}
+
+std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const Json& run, const std::filesystem::path& path) {
+  constexpr std::size_t kMost = 60;  // a stage
+  std::istringstream lines(read_text(path));
+  std::vector<ExampleLists> out;
+  std::string stage;
+  const Dataset* data = nullptr;
+  std::int64_t number = 0;
+  for (std::string text; std::getline(lines, text);) {
+    ++number;
+    try {
+      const auto line = Json::parse(text);
+      if (data == nullptr || line.at("stage") != stage) {
+        stage = line.at("stage").get<std::string>();
+        data = &pipeline.training_data(pipeline.stage_index(stage));
+        out.push_back({.stage = run["options"]["stage"] == "all" ? stage : "", .source = source_text(*data)});
+      }
+      if (out.back().helpful.size() == kMost) {
+        continue;
+      }
+      ExampleCard card{.id = line.at("example").get<std::int64_t>(), .score = line.at("score").get<double>()};
+      if (line.contains("removal")) {
+        card.removal = line.at("removal").get<double>();
+      }
+      const auto row = row_of(*data, card.id);
+      card.origin = short_origin_text(*data, row);
+      card.label = card_label(*data, row);
+      if (line.contains("prediction") && line.value("label", "") != line.at("prediction")) {
+        card.label += fmt::format(", predicted {}", line.at("prediction").get<std::string>());
+      }
+      card.content = content_of(*data, row, {});
+      card.content.cells.resize(std::min(card.content.cells.size(), kShownOfQuery));
+      out.back().helpful.push_back(std::move(card));
+    } catch (const Json::exception& error) {
+      throw DataError(fmt::format("{} line {}: {}", path.string(), number, error.what()));
+    }
+  }
+  return out;
 }
 
 }  // namespace whence::cli

@@ -12,4 +12,9 @@ namespace whence::cli {
 std::vector<QueryCard> query_cards(const Pipeline& pipeline, const nlohmann::ordered_json& run,
                                    const std::vector<Ranking>& rankings);
 
+/// What the page shows of --self, of its ranking.jsonl: a list a stage, its first 60 examples. Throws DataError naming
+/// the file and the line.
+std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const nlohmann::ordered_json& run,
+                                        const std::filesystem::path& path);
+
 }  // namespace whence::cli

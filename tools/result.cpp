@@ -41,8 +41,7 @@ nlohmann::ordered_json read_run(const fs::path& folder) {
 void check_has_queries(const nlohmann::ordered_json& run, const fs::path& folder) {
   if (run["options"].contains("self")) {
     throw InvalidArgument(fmt::format(
-        "{} holds what --self made, of which there is no page and no retraining: read its ranking.jsonl, or "
-        "rank with --queries SPLIT instead of --self",
+        "{} holds what --self made, and evaluate retrains for queries: score with --queries SPLIT instead of --self",
         folder.string()));
   }
 }

@@ -28,27 +28,11 @@ void AttributionRun::run_self(const fs::path& folder) {
   if (holds_self_scores(folder) && reuse(folder, read_self_scores(folder).run_key)) {
     return;
   }
-  try {
-    score_self(folder);
-  } catch (const IndefiniteCurvature&) {
-    if (asked_.curvature != "auto" || asked_.indefinite) {
-      throw;
-    }
-    asked_.indefinite = true;
-    set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
-    score_self(folder);
-  }
+  solve(folder, [&] { score_self(folder); });
   record_.write(folder / "run.json");
 }
 
 void AttributionRun::score_self(const fs::path& folder) {
-  if (attributor_->uses_curvature()) {
-    source_->make_ready(stages_);
-    tell_choice();
-  } else {
-    record_.add_stages(chain_, {}, false, "");
-  }
-  record_.phase("attribute");
   const auto dtype = pipeline_.options().dtype == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<SelfScores> scores;
   std::vector<AttributionSolves> solves;

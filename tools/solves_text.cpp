@@ -11,7 +11,8 @@ std::string solves_text(const nlohmann::ordered_json& stage) {
   const auto& solves = stage.at("solves");
   const auto approximate = stage.at("approximate-solves").get<std::int64_t>();
   const auto unconverged = stage.at("unconverged-solves").get<std::int64_t>();
-  std::string out = fmt::format("{} {}", solves.size(), approximate > 0 ? "approximate solves" : "solves");
+  std::string out = fmt::format("{} {}{}", solves.size(), approximate > 0 ? "approximate solve" : "solve",
+                                solves.size() == 1 ? "" : "s");
   if (unconverged > 0) {
     out += fmt::format(", {} of them not converged", unconverged);
   }

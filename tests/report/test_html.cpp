@@ -62,6 +62,7 @@ Page page_of(const std::string& text) {
   QueryCard query{1, text, {{text, text, Fact::State::kBad, text}}, content};
   query.stages = {{text, text, {{2, text, text, 1, 1, content}}, {{3, text, text, {}, 1, content}}}};
   page.queries = {query};
+  page.suspects = query.stages;
   page.prompt = {{{1, text, text, 1, {1, -1}, text, true, text}},
                  {{0, text, {{text, text, Fact::State::kBad, text}}, {{1, 1}}, {{1, -1}}}},
                  {1}};

@@ -75,6 +75,7 @@ std::string render_page(const Page& page) {
       body += query_card(card, page.words);
     }
   }
+  body += suspect_section(page.suspects, page.words);
   if (page.prompt) {
     body += prompt_section(*page.prompt);
   }

@@ -105,6 +105,7 @@ struct Page {
   std::vector<EvaluationSection> evaluations = {};
   ScoreWords words = {};
   std::vector<QueryCard> queries = {};
+  std::vector<ExampleLists> suspects = {};  ///< Of no query: the `helpful` of each list, the strongest first.
   std::optional<PromptCard> prompt = {};
   std::string footer =
       "Made by whence. Scores are derivatives of the measurement with respect to an example's weight, times the number "

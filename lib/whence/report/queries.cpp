@@ -26,7 +26,8 @@ std::string example(const ExampleCard& card, const ScoreWords& words, double hel
   return element("li", fmt::format("class=\"example {}\"", side_class(help)), out);
 }
 
-std::string side(const std::vector<ExampleCard>& examples, const ScoreWords& words, double help, double largest) {
+std::string side(const std::vector<ExampleCard>& examples, const std::string& name, const ScoreWords& words,
+                 double help, double largest) {
   const bool wide = std::any_of(examples.begin(), examples.end(), [](const ExampleCard& shown) {
     return !shown.content.text.empty() || !shown.content.tokens.empty() || !shown.content.cells.empty();
   });
@@ -36,14 +37,13 @@ std::string side(const std::vector<ExampleCard>& examples, const ScoreWords& wor
   }
   const auto list = items.empty() ? element("p", "class=\"none\"", "none")
                                   : element("ol", wide ? "class=\"examples wide\"" : "class=\"examples\"", items);
-  const auto title =
-      element("h3", fmt::format("class=\"{}\"", side_class(help)), escape(help < 0 ? words.harmful : words.helpful));
+  const auto title = element("h3", fmt::format("class=\"{}\"", side_class(help)), escape(name));
   return element("section", "class=\"side\"", title + list);
 }
 
-double largest_of(const QueryCard& card) {
+double largest_of(const std::vector<ExampleLists>& stages) {
   double largest = 0;
-  for (const auto& stage : card.stages) {
+  for (const auto& stage : stages) {
     for (const auto* list : {&stage.helpful, &stage.harmful}) {
       for (const auto& shown : *list) {
         largest = std::max(largest, strength(shown));
@@ -53,6 +53,14 @@ double largest_of(const QueryCard& card) {
   return largest;
 }
 
+/// A stage's name and where its examples come from, in the colour of its place.
+std::string stage_head(const ExampleLists& lists, std::size_t place) {
+  const auto name = lists.stage.empty() ? ""
+                                        : element("div", fmt::format("class=\"stage stage-{}\"", place % kStageColours),
+                                                  escape(lists.stage));
+  return name + (lists.source.empty() ? "" : element("div", "class=\"origin\"", escape(lists.source)));
+}
+
 }  // namespace
 
 std::string query_card(const QueryCard& card, const ScoreWords& words) {
@@ -60,20 +68,28 @@ std::string query_card(const QueryCard& card, const ScoreWords& words) {
   subject += content(card.content, fmt::format("Query {}", card.id), words.outcome);
   subject += facts(card.facts);
   subject += card.origin.empty() ? "" : element("div", "class=\"origin\"", escape(card.origin));
-  const double largest = largest_of(card);
+  const double largest = largest_of(card.stages);
   std::string stages;
   for (std::size_t s = 0; s < card.stages.size(); ++s) {
     const auto& lists = card.stages[s];
-    const auto name = lists.stage.empty() ? ""
-                                          : element("div", fmt::format("class=\"stage stage-{}\"", s % kStageColours),
-                                                    escape(lists.stage));
-    const auto source = lists.source.empty() ? "" : element("div", "class=\"origin\"", escape(lists.source));
     stages += element("div", "class=\"lists\"",
-                      name + source + side(lists.helpful, words, 1, largest) + side(lists.harmful, words, -1, largest));
+                      stage_head(lists, s) + side(lists.helpful, words.helpful, words, 1, largest) +
+                          side(lists.harmful, words.harmful, words, -1, largest));
   }
   return element("article", fmt::format("class=\"query card\" id=\"query-{}\"", card.id),
                  element("div", "class=\"subject\"", subject) +
                      element("div", card.stages.size() > 1 ? "class=\"stages\"" : "", stages));
+}
+
+std::string suspect_section(const std::vector<ExampleLists>& stages, const ScoreWords& words) {
+  const double largest = largest_of(stages);
+  std::string out;
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    out += element(
+        "section", "class=\"card suspects\"",
+        stage_head(stages[s], s) + side(stages[s].helpful, "left out, their own loss rises most", words, 1, largest));
+  }
+  return out;
 }
 
 std::string query_legend(const ScoreWords& words) {

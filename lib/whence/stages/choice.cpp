@@ -259,11 +259,12 @@ class Chooser {
 
   void tell_otherwise() {
     if (request_.curvature == "auto" && family_ != "hessian") {
-      out_.otherwise = "--curvature hessian for the Hessian, --damping X for another damping";
+      const auto cost = passes_.empty() ? std::string() : fmt::format(" (up to {})", seconds_text(cg_seconds()));
+      out_.otherwise = fmt::format("--curvature hessian for the Hessian{}, --damping X for another damping", cost);
     } else if (request_.curvature == "auto") {
-      out_.otherwise = fmt::format(
+      out_.otherwise =
           "--curvature gauss-newton or --damping X for another choice, --solver cg:relative-tolerance=1e-6 for more "
-          "digits");
+          "digits";
     } else if (damping_is_open()) {
       out_.otherwise = "--damping X for another damping";
     } else {

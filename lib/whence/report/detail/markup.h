@@ -35,6 +35,8 @@ std::string folded_text(const std::string& text);
 /// A query with its examples.
 std::string query_card(const QueryCard& card, const ScoreWords& words);
 std::string query_legend(const ScoreWords& words);
+/// Lists of examples that stand for themselves, on one scale.
+std::string suspect_section(const std::vector<ExampleLists>& stages, const ScoreWords& words);
 
 /// A prompt with its demonstrations and what was asked, and before it which to drop.
 std::string prompt_section(const PromptCard& card);

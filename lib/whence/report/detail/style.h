@@ -70,6 +70,7 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .subject .facts { grid-template-columns: 1fr; gap: 8px; margin: 0 0 10px; }
 .subject .facts .long { grid-column: auto; }
 .stages { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 28px; }
+.suspects { margin-top: 20px; }
 .lists { min-width: 0; }
 .lists > .origin { margin-bottom: 10px; }
 .side + .side { margin-top: 22px; }
