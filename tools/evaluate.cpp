@@ -146,7 +146,8 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
                              {"queries", at.scores.size(0)},
                              {"lds", linear_datamodelling_score(at.scores, inside, truth.measurements)},
                              {"lds-interval-95", subset_interval(at, inside, truth.measurements)},
-                             {"lds-of-random-scores", linear_datamodelling_score(chance, inside, truth.measurements)}};
+                             {"lds-of-random-scores", linear_datamodelling_score(chance, inside, truth.measurements)},
+                             {"seconds-a-training", seconds}};
   out.update(convergence(truth));
   return out;
 }

@@ -68,10 +68,11 @@ TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chai
   CHECK(evaluation["slope"].get<double>() == doctest::Approx(1).epsilon(0.25));
   CHECK(evaluation["points"].size() == 60);
   CHECK(folder.read("result/evaluation.svg").find("<svg") != std::string::npos);
-  result =
-      folder.run("evaluate pipeline.toml --stage pretrain --scores result --against lds --subsets 30 --json --quiet");
+  result = folder.run("evaluate pipeline.toml --stage pretrain --scores result --against lds --subsets 30 --quiet");
   REQUIRE(result.status == 0);
-  const auto lds = nlohmann::json::parse(result.out);
+  const auto lds = folder.json("result/evaluation-lds.json");
+  CHECK(result.out.find(" s a training, the largest |gradient| at the end ") != std::string::npos);
+  CHECK(result.out.find(lds["verdict"].get<std::string>()) != std::string::npos);
   CHECK(lds["lds"].get<double>() > lds["lds-of-random-scores"].get<double>() + 0.3);
 
   result = folder.run("report result");
