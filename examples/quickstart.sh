@@ -5,6 +5,8 @@
 #   WHENCE=PATH examples/quickstart.sh                      with this program, nothing installed or built
 #   WHENCE_TORCH=PATH examples/quickstart.sh                with the LibTorch or torch in this folder, which is not fetched then
 set -euo pipefail
+[[ ${WHENCE:-} != */* ]] || WHENCE=$(realpath -s "$WHENCE")  # from where it was typed; without a slash it is on PATH
+[[ -z ${WHENCE_TORCH:-} ]] || export WHENCE_TORCH=$(realpath -s "$WHENCE_TORCH")
 cd "$(dirname "$0")/.."
 last=${1:-report}
 [[ $last =~ ^(train|rank|evaluate|report)$ ]] || { sed -n '4,6s/^# //p' "$0" >&2; exit 2; }
@@ -13,7 +15,7 @@ if [[ -z ${WHENCE:-} ]]; then
   source scripts/setup.sh dataset-fashion-mnist
   tests=()
   [[ -f build/release/build.ninja ]] || tests=(-DWHENCE_TESTS=OFF)  # what they need is not installed here
-  cmake --preset release "${tests[@]}"
+  cmake --preset release -DWHENCE_TORCH="${WHENCE_TORCH:-}" "${tests[@]}"  # not one of an earlier call
   cmake --build --preset release --target whence_tool --parallel "$whence_jobs"
   WHENCE=build/release/whence
 fi

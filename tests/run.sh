@@ -4,6 +4,7 @@
 #   tests/run.sh --fast     optimised build, without the slow tests (installation, examples)
 #   tests/run.sh --dev      AddressSanitizer and UndefinedBehaviorSanitizer, warnings are errors, without the slow tests
 set -euo pipefail
+[[ -z ${WHENCE_TORCH:-} ]] || export WHENCE_TORCH=$(realpath -s "$WHENCE_TORCH")  # from where it was typed
 cd "$(dirname "$0")/.."
 
 preset=release
@@ -17,6 +18,6 @@ esac
 
 source scripts/setup.sh doctest-dev dataset-fashion-mnist
 scripts/digits.sh
-cmake --preset "$preset" -DWHENCE_TESTS=ON  # the quickstart configures without
+cmake --preset "$preset" -DWHENCE_TORCH="${WHENCE_TORCH:-}" -DWHENCE_TESTS=ON  # the quickstart configures without
 cmake --build --preset "$preset" --parallel "$whence_jobs"
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j2 "${choice[@]}"

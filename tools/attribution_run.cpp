@@ -9,6 +9,7 @@
 #include "attribution_options.h"
 #include "plan.h"
 #include "result.h"
+#include "score_tables.h"
 #include "verdict.h"
 #include "whence/attribution/plausible.h"
 #include "whence/attribution/self_influence.h"
@@ -141,6 +142,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
+  check_spares_inputs(folder);
   measurements_ = measure_all(measurement_, chain_.back(), queries_);
   check_finite(measurements_, "a query's measurement");
   make_folder(folder);
@@ -162,6 +164,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
 }
 
 void AttributionRun::solve(const fs::path& folder, const std::function<void()>& score) {
+  bool scoring = false;
   const auto attempt = [&] {
     if (attributor_->uses_curvature()) {
       source_->make_ready(stages_);
@@ -170,6 +173,7 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       record_.add_stages(chain_, {}, false, "");
     }
     record_.phase("attribute");
+    scoring = true;
     score();
   };
   try {
@@ -179,7 +183,9 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       throw;
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
-    fs::remove_all(folder / ".partial");
+    if (scoring && !self()) {  // else what lies there is another run's
+      fs::remove_all(folder / ".partial");
+    }
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attempt();
   }
@@ -314,7 +320,17 @@ std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64
 
 std::int64_t AttributionRun::solved_for() const { return self() ? 1 : queries_.size(); }
 
+void AttributionRun::check_spares_inputs(const fs::path& folder) {
+  auto outputs = table_files(folder, *this, parse_formats(line_.text("format")));
+  outputs.insert(outputs.end(), {folder / "run.json", folder / "scores.safetensors"});
+  if (line_.command() == "rank") {
+    outputs.push_back(folder / "ranking.jsonl");
+  }
+  cli::check_spares_inputs(record_.json(), outputs);
+}
+
 void AttributionRun::load() {
+  record_.warn_of_changes(pipeline_);  // first: it may be why what follows fails
   chain_ = pipeline_.load();
   if (!self()) {
     const auto limit = line_.get<std::int64_t>("limit-queries");

@@ -51,11 +51,15 @@ class AttributionRun {
   const at::Tensor& measurements() const { return measurements_; }
   std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
   bool self() const { return line_.flag("self"); }
+  /// Whether results are named scores.STAGE.
+  bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
   /// Whether -score / N is a removal.
   bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 
  private:
   void load();
+  /// Throws InvalidArgument where a file that the run will write into `folder` is one that it reads.
+  void check_spares_inputs(const std::filesystem::path& folder);
   /// Takes what was asked, or finds or makes the choice of what was left open.
   void choose(const std::filesystem::path& folder);
   void set_choice(InverseChoice choice);
@@ -70,8 +74,6 @@ class AttributionRun {
   SelfInfluenceTask self_task(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.
   std::int64_t solved_for() const;
-  /// Whether results are named scores.STAGE.
-  bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
   /// Whether `folder` holds the finished result of the same run, whose warnings are then told again.
   bool reuse(const std::filesystem::path& folder, const std::string& run_key);
   void score(const std::filesystem::path& folder);

@@ -251,6 +251,8 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!line.given("dtype")) {
     options.dtype = parse_dtype(run["options"]["dtype"]);
   }
+  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
+  check_spares_inputs(run, {out / "evaluation.json", out / "evaluation-lds.json", out / "evaluation.svg"});
   const auto scores = read_scores(folder);
   Pipeline pipeline(line.text("PIPELINE"), options);
   const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
@@ -299,7 +301,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   auto result = against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
   end_progress();
   result["verdict"] = verdict_of_evaluation(result).text;
-  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
+  result["scores"] = scores_digest(folder);
   fs::create_directories(out);
   write_text(out / (against == "lds" ? "evaluation-lds.json" : "evaluation.json"), result.dump(2) + "\n");
   if (fs::equivalent(out, folder)) {

@@ -10,6 +10,7 @@
 #include "icl_settings.h"
 #include "icl_text.h"
 #include "icl_uses.h"
+#include "result.h"
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -154,6 +155,14 @@ class IclRun {
     if (line_.has("out")) {  // digests take a second for each gigabyte
       record_.add_inputs(files);
       folder_ = line_.text("out");
+      auto read = record_.json();
+      read["inputs"][read["tasks"].get<std::string>()] = "";
+      std::vector<fs::path> outputs{folder_ / "run.json", folder_ / "icl.json", folder_ / "suspects.json"};
+      for (const char* prompt : {"kept", "curated", "reordered", "selected"}) {
+        outputs.push_back(folder_ / fmt::format("{}.json", prompt));
+        outputs.push_back(folder_ / fmt::format("{}.txt", prompt));
+      }
+      check_spares_inputs(read, outputs);
       fs::create_directories(folder_);
     }
   }

@@ -26,14 +26,17 @@ std::string toml_text(const std::vector<std::string>& texts) {
   return fmt::format("[{}]", fmt::join(parts, ", "));
 }
 
+std::string in_lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
 /// The first of `names` that is a column; empty where none is.
 template <class Names>
 std::string first_column(const Source& table, const Names& names) {
   for (const char* name : names) {
     for (const auto& column : table.columns) {
-      std::string lower = column;
-      std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
-      if (lower == name) {
+      if (in_lower_case(column) == name) {
         return column;
       }
     }
@@ -49,10 +52,39 @@ struct Columns {
   bool fills = false;  ///< Cells of numbers are missing.
 };
 
+constexpr std::array kLabelNames{"label", "labels", "class", "target", "y", "category", "sentiment", "intent"};
+constexpr std::array kLabelWordsNames{"label_name", "label_text"};
+
+/// Whether a column that is called as labels are is the label once more, or a finer one that tells it.
+bool tells_label(const Source& table, const std::map<std::string, ColumnFacts>& facts, const std::string& column,
+                 const std::string& label) {
+  const auto lower = in_lower_case(column);
+  const auto is_one_of = [&](const auto& names) { return std::find(names.begin(), names.end(), lower) != names.end(); };
+  if (!is_one_of(kLabelNames) && !is_one_of(kLabelWordsNames)) {
+    return false;
+  }
+  const auto place = [&](const std::string& name) {
+    return static_cast<std::size_t>(std::find(table.columns.begin(), table.columns.end(), name) -
+                                    table.columns.begin());
+  };
+  const auto from = place(column), to = place(label);
+  std::map<std::string, std::string> known;
+  bool identical = true;
+  for (const auto& row : table.rows) {
+    identical = identical && row[from] == row[to];
+    if (known.try_emplace(row[from], row[to]).first->second != row[to]) {
+      return false;
+    }
+  }
+  // numbers that hardly ever repeat tell anything
+  const auto& fact = facts.at(column);
+  return identical || fact.distinct * 2 <= fact.filled ||
+         (fact.distinct == facts.at(label).distinct && fact.distinct < fact.filled);
+}
+
 std::string guess_label(const Source& table, const std::map<std::string, ColumnFacts>& facts, const std::string& text) {
-  static constexpr std::array kNames{"label", "labels", "class", "target", "y", "category", "sentiment", "intent"};
-  auto found = first_column(table, kNames);
-  const auto named = first_column(table, std::array{"label_name", "label_text"});
+  auto found = first_column(table, kLabelNames);
+  const auto named = first_column(table, kLabelWordsNames);
   if (!named.empty() && (found.empty() || facts.at(named).distinct == facts.at(found).distinct)) {
     return named;  // the same classes, in words
   }
@@ -131,8 +163,8 @@ Columns guess_columns(const Source& table, bool for_texts) {
     if (column == out.label) {
       continue;
     }
-    const bool copy = (column == "label" || column == "label_name") && fact.distinct == labels.distinct;
-    if (copy || numbers_rows(column, fact) || (!fact.is_number() && fact.distinct > kMostLevels)) {
+    if (tells_label(table, facts, column, out.label) || numbers_rows(column, fact) ||
+        (!fact.is_number() && fact.distinct > kMostLevels)) {
       out.ignored.push_back(column);
       texts += fact.is_text() ? 1 : 0;
       continue;

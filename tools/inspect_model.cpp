@@ -77,7 +77,7 @@ Json inspect_tokenizer(const fs::path& path) {
 
 Json inspect_model(const fs::path& folder) {
   const auto config = read_json(folder / "config.json");
-  const auto model = open_model_folder(folder);
+  const auto model = open_model_folder(folder, /*ignore_adapter=*/true);  // which the notes say
   const auto& language = dynamic_cast<const LanguageModel&>(*model);
   Json out{{"kind", "model"},
            {"family", config.value("model_type", "")},

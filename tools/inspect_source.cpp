@@ -52,7 +52,11 @@ Json inspect_images(const nlohmann::json& table) {
 }  // namespace
 
 Json inspect_source(const fs::path& path) {
-  const auto source = sniff(path).front();
+  const auto found = sniff(path);
+  if (found.empty()) {
+    return {{"kind", "data"}, {"format", "idx"}, {"holds", "labels, which are read with their images: inspect those"}};
+  }
+  const auto& source = found.front();
   Json out{{"kind", "data"}, {"format", source.format}};
   switch (source.kind) {
     case SourceKind::kTable: {

@@ -131,6 +131,7 @@ int report(const std::vector<std::string>& arguments) {
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
   }
   check_inputs_unchanged(run);
+  check_spares_inputs(run, {out});
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
@@ -157,14 +158,12 @@ int report(const std::vector<std::string>& arguments) {
   page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),
                 std::string(words.second)};
   page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(folder), folder));
+  for (const auto& evaluation : evaluations_of(folder)) {
+    page.evaluations.push_back(evaluation["against"] == "lds" ? lds_section(evaluation)
+                                                              : leave_one_out_section(evaluation));
+  }
   page.evidence = evidence(run);
   page.warnings = run["warnings"].get<std::vector<std::string>>();
-  if (fs::exists(folder / "evaluation.json")) {
-    page.evaluations.push_back(leave_one_out_section(read_json<Json>(folder / "evaluation.json")));
-  }
-  if (fs::exists(folder / "evaluation-lds.json")) {
-    page.evaluations.push_back(lds_section(read_json<Json>(folder / "evaluation-lds.json")));
-  }
   return finish(page);
 }
 

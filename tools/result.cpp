@@ -75,6 +75,18 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run) {
   }
 }
 
+void check_spares_inputs(const nlohmann::ordered_json& run, const std::vector<fs::path>& outputs) {
+  for (const auto& output : outputs) {
+    for (const auto& [input, digest] : run["inputs"].items()) {
+      std::error_code absent;
+      if (fs::equivalent(input, output, absent)) {  // by whatever name
+        throw InvalidArgument(
+            fmt::format("{} is an input of this run and would be written over: name another place", output.string()));
+      }
+    }
+  }
+}
+
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
   ScatterPlot plot;
   plot.title = fmt::format("Leaving one example of {} out", evaluation["stage"].get<std::string>());

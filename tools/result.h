@@ -45,6 +45,9 @@ const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json&
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
 void check_inputs_unchanged(const nlohmann::ordered_json& run);
 
+/// Throws InvalidArgument where one of `outputs` is a file that `run` (a run.json) was made from.
+void check_spares_inputs(const nlohmann::ordered_json& run, const std::vector<std::filesystem::path>& outputs);
+
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
 

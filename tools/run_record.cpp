@@ -58,13 +58,18 @@ void RunRecord::phase(const std::string& name) {
   }
 }
 
-void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
-  auto files = pipeline.model_files();
-  files.insert(files.begin(), pipeline.path());
+void RunRecord::warn_of_changes(const Pipeline& pipeline) {
   for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
     if (const auto text = changes_text(pipeline, k); !text.empty()) {
       warning(text);
     }
+  }
+}
+
+void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
+  auto files = pipeline.model_files();
+  files.insert(files.begin(), pipeline.path());
+  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
     const auto checkpoint = checkpoint_files(pipeline.stages()[k].checkpoint);
     files.insert(files.end(), checkpoint.begin(), checkpoint.end());
     const auto snapshots = pipeline.snapshot_files(k);
@@ -178,8 +183,8 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
   return out;
 }
 
-std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype) {
-  const auto text = coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype);
+std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype, bool trained) {
+  const auto text = coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype, trained);
   return text.empty() ? text : fmt::format("stage {}: {}", stage, text);
 }
 
@@ -203,7 +208,8 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& 
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
     told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
-    if (const auto text = coarse_inputs_text(stage.name, stage.objective.data(), stage.theta.front().scalar_type());
+    if (const auto text = coarse_inputs_text(stage.name, stage.objective.data(), stage.theta.front().scalar_type(),
+                                             /*trained=*/true);
         !text.empty()) {
       warning(text);
     }

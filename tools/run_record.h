@@ -25,6 +25,8 @@ class RunRecord {
   void phase(const std::string& name);
   /// Digests of `files`, once each.
   void add_inputs(const std::vector<std::filesystem::path>& files);
+  /// Warns of checkpoints that were trained otherwise than the pipeline says today.
+  void warn_of_changes(const Pipeline& pipeline);
   /// Digests of the pipeline file, of the checkpoints and of all data.
   void add_inputs(const Pipeline& pipeline, const Dataset& queries);
   /// What is asked of the inverse, before anything is chosen.
@@ -65,7 +67,7 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
 /// `remedy` is what to type.
 std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
 /// What data/coarse_inputs.h says of a stage's data in the dtype that it is computed in; empty where that is fine.
-std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype);
+std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype, bool trained);
 
 /// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
 std::string changes_text(const Pipeline& pipeline, std::size_t stage);

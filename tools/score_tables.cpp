@@ -62,12 +62,16 @@ void write(const fs::path& folder, const std::string& name, const std::string& f
   }
 }
 
-/// Ids and labels beside a matrix; `suffix` is ".STAGE" or nothing.
+/// The name of a column's file; `suffix` is ".STAGE" or nothing.
+std::string array_name(const std::string& noun, const std::string& column, const std::string& suffix) {
+  return fmt::format("{}-{}{}.npy", noun, column == noun ? "ids" : column + "s", suffix);
+}
+
+/// Ids and labels beside a matrix.
 void write_arrays(const fs::path& folder, const std::vector<OutputColumn>& columns, const std::string& noun,
                   const std::string& suffix) {
   for (const auto& column : columns) {
-    const auto path =
-        folder / fmt::format("{}-{}{}.npy", noun, column.name == noun ? "ids" : column.name + "s", suffix);
+    const auto path = folder / array_name(noun, column.name, suffix);
     if (column.numbers.defined()) {
       write_npy(path, column.numbers);
     } else {
@@ -89,6 +93,33 @@ std::vector<std::string> parse_formats(const std::string& text) {
     }
     out.push_back(word);
     begin = end + 1;
+  }
+  return out;
+}
+
+std::vector<fs::path> table_files(const fs::path& folder, const AttributionRun& run,
+                                  const std::vector<std::string>& formats) {
+  std::vector<std::string> suffixes;
+  for (const auto k : run.stages()) {
+    suffixes.push_back(run.every_stage() ? "." + run.chain()[k].name : "");
+  }
+  std::vector<fs::path> out;
+  for (const auto& format : formats) {
+    if (format == "safetensors") {
+      continue;
+    }
+    for (const char* whole : {"queries", "ranking"}) {
+      out.push_back(folder / fmt::format("{}.{}", whole, format));
+    }
+    for (const auto& suffix : suffixes) {
+      out.push_back(folder / fmt::format("{}{}.{}", run.self() ? "self" : "scores", suffix, format));
+      for (const char* column : {"label", "text"}) {
+        out.push_back(folder / array_name("example", column, suffix));
+        out.push_back(folder / array_name("query", column, ""));
+      }
+      out.push_back(folder / array_name("example", "example", suffix));
+      out.push_back(folder / array_name("query", "query", ""));
+    }
   }
   return out;
 }

@@ -22,6 +22,7 @@ void AttributionRun::run_self(const fs::path& folder) {
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
+  check_spares_inputs(folder);
   make_folder(folder);
   record_.phase("check");
   choose(folder);

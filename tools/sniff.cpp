@@ -7,7 +7,6 @@
 #include <array>
 #include <cctype>
 #include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -16,6 +15,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/table_preview.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -28,47 +28,6 @@ std::string plain_name(const fs::path& path) {
   auto name = path.filename().string();
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   return name.ends_with(".gz") ? name.substr(0, name.size() - 3) : name;
-}
-
-/// One row off `text`, from `at` on, as RFC 4180 has it; without quotes where `quoted` is false.
-std::vector<std::string> take_row(std::string_view text, std::size_t& at, char separator, bool quoted) {
-  std::vector<std::string> cells(1);
-  bool inside = false;
-  for (; at < text.size(); ++at) {
-    const char c = text[at];
-    if (quoted && c == '"') {
-      if (inside && text.substr(at + 1, 1) == "\"") {
-        cells.back() += text[++at];
-      } else {
-        inside = !inside;
-      }
-    } else if (!inside && c == separator) {
-      cells.emplace_back();
-    } else if (!inside && c == '\n') {
-      ++at;
-      break;
-    } else if (c != '\r') {
-      cells.back() += c;
-    }
-  }
-  return cells;
-}
-
-void read_separated(const std::string& text, Source& source) {
-  const auto first = std::string_view(text).substr(0, text.find('\n'));
-  const bool tabs = source.format == "tsv" ||
-                    std::count(first.begin(), first.end(), '\t') > std::count(first.begin(), first.end(), ',');
-  source.format = tabs ? "tsv" : "csv";
-  std::size_t at = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;
-  const char separator = tabs ? '\t' : ',';
-  source.columns = take_row(text, at, separator, !tabs);
-  while (at < text.size() && source.rows.size() < kLooked) {
-    auto row = take_row(text, at, separator, !tabs);
-    if (row.size() > 1 || !row[0].empty()) {
-      row.resize(source.columns.size());
-      source.rows.push_back(std::move(row));
-    }
-  }
 }
 
 void read_lines_of_json(const fs::path& path, Source& source) {
@@ -180,7 +139,9 @@ Source sniff_file(const fs::path& path) {
   }
   if (extension == ".csv" || extension == ".tsv" || extension == ".tab") {
     source.format = extension == ".csv" ? "csv" : "tsv";
-    read_separated(read_text(path), source);
+    auto [columns, rows] = preview_table(path, source.format, kLooked);
+    source.columns = std::move(columns);
+    source.rows = std::move(rows);
     return source;
   }
   if (extension == ".jsonl" || extension == ".ndjson") {
@@ -289,16 +250,15 @@ std::map<std::string, ColumnFacts> facts_of(const Source& table) {
     std::set<std::string> seen;
     for (const auto& row : table.rows) {
       const auto& cell = row[c];
-      if (cell.empty() || cell == "?" || cell == "NA" || cell == "NaN" || cell == "nan" || cell == "null") {
+      const auto [missing, number] = cell_value(cell);
+      if (missing) {
         continue;
       }
       ++facts.filled;
       seen.insert(cell);
-      char* end = nullptr;
-      const double value = std::strtod(cell.c_str(), &end);
-      if (end == cell.c_str() + cell.size() && std::isfinite(value)) {
+      if (number) {
         ++facts.numbers;
-        facts.whole += value == std::floor(value) ? 1 : 0;
+        facts.whole += *number == std::floor(*number) ? 1 : 0;
       }
       std::istringstream words(cell);
       for (std::string word; words >> word;) {

@@ -86,6 +86,11 @@ int train(const std::vector<std::string>& arguments) {
       doubt(plans.back().changes);
     }
   }
+  for (auto k = begin; k < end; ++k) {
+    if (plans[k - begin].train) {
+      pipeline.disregard_checkpoint(k);
+    }
+  }
   if (any && end > 1) {  // before hours of training, not after
     for (const auto& sentence : disconnections(pipeline.untrained(end))) {
       doubt(sentence);
@@ -93,7 +98,7 @@ int train(const std::vector<std::string>& arguments) {
   }
   for (auto k = begin; k < end; ++k) {
     const auto text = plans[k - begin].train ? coarse_inputs_text(pipeline.stages()[k].name, pipeline.training_data(k),
-                                                                  pipeline.options().dtype)
+                                                                  pipeline.options().dtype, /*trained=*/false)
                                              : std::string();
     if (!text.empty()) {
       doubt(text);

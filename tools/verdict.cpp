@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/curvature/curvature.h"
 
@@ -44,13 +45,27 @@ Verdict verdict_of_evaluation(const Json& evaluation) {
                          .seconds = seconds});
 }
 
-std::optional<Json> evaluation_of(const fs::path& folder) {
+std::string scores_digest(const fs::path& folder) { return digest(folder / "scores.safetensors"); }
+
+std::vector<Json> evaluations_of(const fs::path& folder) {
+  std::vector<Json> out;
+  std::string held;  // read where there is an evaluation
   for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
-    if (fs::exists(folder / name)) {
-      return read_json<Json>(folder / name);
+    if (!fs::exists(folder / name)) {
+      continue;
+    }
+    auto evaluation = read_json<Json>(folder / name);
+    held = held.empty() ? scores_digest(folder) : held;
+    if (evaluation.value("scores", "") == held) {  // else of what was in the folder before
+      out.push_back(std::move(evaluation));
     }
   }
-  return std::nullopt;
+  return out;
+}
+
+std::optional<Json> evaluation_of(const fs::path& folder) {
+  const auto found = evaluations_of(folder);
+  return found.empty() ? std::nullopt : std::optional(found.front());
 }
 
 Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluation, const fs::path& folder) {

@@ -2,6 +2,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "whence/evaluate/verdict.h"
 
@@ -10,7 +12,12 @@ namespace whence::cli {
 /// The verdict of an evaluation.json or evaluation-lds.json, from its numbers.
 Verdict verdict_of_evaluation(const nlohmann::ordered_json& evaluation);
 
-/// The evaluation in a result directory that says most: against retraining, else lds; nothing where there is none.
+/// What an evaluation keeps of the scores in a result directory that it judged.
+std::string scores_digest(const std::filesystem::path& folder);
+
+/// The evaluations of the scores that a result directory holds now: against retraining, which says most, then lds.
+std::vector<nlohmann::ordered_json> evaluations_of(const std::filesystem::path& folder);
+/// The first of these.
 std::optional<nlohmann::ordered_json> evaluation_of(const std::filesystem::path& folder);
 
 /// The verdict of a ranking, from its run.json and what its evaluation found. `folder`, where it is kept, stands in the

@@ -48,6 +48,11 @@ TEST_CASE("classes: a list keeps and numbers in its order, limit comes after, id
   CHECK(at::equal(data.batch(0, 3).inputs.flatten(), data.batch(0, 3).ids.to(at::kDouble)));
   CHECK(at::equal(read({{"limit", 2}}).ids(), longs({0, 1})));
   CHECK(read({{"limit", 100}}).size() == 7);
+  for (const auto& rows : {std::vector<int>{5, 1}, {0, 1}, {1, 0}, {6, 2, 0}}) {  // in their order, inputs too
+    const auto picked = read({{"rows", rows}});
+    CHECK(at::equal(picked.ids(), at::tensor(rows).to(at::kLong)));
+    CHECK(at::equal(picked.batch(0, picked.size()).inputs.flatten(), picked.ids().to(at::kDouble)));
+  }
 }
 
 TEST_CASE("classes: known ones fix the numbering, and a list only filters") {

@@ -94,6 +94,9 @@ TEST_CASE("csv: a loss that wants values gets them where the labels are numbers"
                       "line 3, column \"label\": \"nan\" is not a finite number; drop-labels = [\"nan\"] leaves such",
                       read("csv", "x,label\n1,2\n3,nan\n", json::object(), TargetKind::kValues));
   CHECK(read("csv", "x,label\n1,2\n3,nan\n", {{"drop-labels", {"nan"}}}, TargetKind::kValues).size() == 1);
+  for (const char* drop : {"-999", "-999.00"}) {  // however it is written
+    CHECK(read("csv", "x,label\n1,2\n3,-999.0\n", {{"drop-labels", {drop}}}, TargetKind::kValues).size() == 1);
+  }
   CHECK(read("csv", text, {{"classes", {2}}}, TargetKind::kValues).outputs() == 1);
 }
 

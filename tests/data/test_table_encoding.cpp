@@ -175,8 +175,8 @@ TEST_CASE("table: what float32 does not reach is named when float32 is asked for
   Tables tables;
   const auto data = tables.train("a,x,label\n1,2,0\n3,1e39,1\n");
   CHECK_MESSAGE_HOLDS(DataError,
-                      "t.csv: example 1, column \"x\": 1e+39 is beyond the reach of float32: use --dtype float64 or "
-                      "standardize = true",
+                      "t.csv: example 1, column \"x\": 1e+39 is beyond the reach of float32: use --dtype float64, "
+                      "or standardize = true before training",
                       data.to(at::kFloat, at::kCPU));
   CHECK(data.to(at::kDouble, at::kCPU).batch(1, 2).inputs[0][1].item<double>() == 1e39);
   CHECK(tables.train("a,x,label\n1,2,0\n3,1e39,1\n", json::object(), true).to(at::kFloat, at::kCPU).size() == 2);

@@ -120,6 +120,8 @@ TEST_CASE("long texts are cut and counted, or split") {
   CHECK(split.tokens() == static_cast<std::int64_t>(whole.size() + ids_of(reading, "short").size()));
   CHECK(row(split.texts().tokens, split, 1) == std::vector<std::int64_t>(whole.begin() + 16, whole.begin() + 32));
   CHECK(at::equal(split.ids(), at::arange(split.size(), at::kLong)));
+  CHECK(split.origin(1) == "block 1 of t.jsonl");  // which is not the file's row 1
+  CHECK(cut.origin(1) == "row 1 of t.jsonl");
   const json blocks{{"format", "text"}, {"file", "t.txt"}, {"length", 8}, {"skip", 1}, {"limit", 2}};
   const auto text = read_dataset(blocks, scratch.folder(), TargetKind::kNextTokens, {}, &reading);
   CHECK(at::equal(text.ids(), at::tensor({1, 2}, at::kLong)));
@@ -147,7 +149,16 @@ TEST_CASE("classes of texts, with a head or as words that are asked for") {
   const auto great = reading.tokenizer->encode(" great", false).ids.front();
   CHECK(swapped({"good", "bad"}, {}).text->words[1].item<std::int64_t>() == great);  // listed so: great is bad
   CHECK(swapped({"bad", "good"}, {"good", "bad"}).text->words[0].item<std::int64_t>() ==
-        great);  // of a stage's classes
+        great);                                              // of a stage's classes
+  scratch.put("places.csv", "label,text\n0,dull\n1,fun\n");  // numbers are places among a checkpoint's named outputs
+  DataReading by_place;
+  by_place.texts = &reading;
+  by_place.head = {2, {"negative", "positive"}, /*sorted=*/false, "base"};
+  auto places = table;
+  places.update({{"file", "places.csv"}, {"classes", {1, 0}}, {"label-words", {" great", " terrible"}}});
+  const auto placed = read_dataset(places, scratch.folder(), by_place);
+  CHECK(placed.classes() == std::vector<std::string>{"negative", "positive"});
+  CHECK(placed.texts().words[1].item<std::int64_t>() == great);
   table["classes"] = {"bad", "good"};
   const auto words = read_dataset(table, scratch.folder(), TargetKind::kClasses, {}, &reading);
   CHECK(words.head_outputs() == 0);

@@ -98,6 +98,7 @@ TEST_CASE("an adapter beside the weights is said and refused, unless it is to be
   folder.put("adapter_model.safetensors", "x");
   CHECK(holds(folder.refusal(), "an adapter (LORA) lies there (adapter_model.*, of gpt2)"));
   CHECK(holds(folder.refusal(), "AutoPeftModelForCausalLM"));
+  CHECK_FALSE(holds(folder.refusal(), "[model]"));  // which only a pipeline has
   const auto model = folder.open(true);
   CHECK(holds(dynamic_cast<const LanguageModel&>(*model).notes().at(0), "the adapter there is ignored"));
   fs::remove(folder / "model.safetensors");  // alone it is no model either

@@ -83,12 +83,42 @@ TEST_CASE("init: a table, its label, ids and gaps; it trains, ranks, and is not 
   CHECK(folder.read("p.toml").find("[queries.test]") != std::string::npos);
 }
 
+TEST_CASE("init and inspect read tables as training does: separators, missing marks, quotes") {
+  const ToolFolder folder;
+  std::string table = "a;b;label\n";
+  for (int i = 0; i < 40; ++i) {
+    table += fmt::format("{};5\" disk {};{}\n", i % 9 == 0 ? "N/A" : std::to_string(i), i % 3, i % 2);
+  }
+  folder.write("semi.csv", table);
+  const auto said = check_next(folder, "semi.csv");
+  CHECK(said.find("label label, a class") != said.npos);
+  CHECK(said.find("missing numbers are their column's median") != said.npos);
+  const auto columns = nlohmann::json::parse(folder.run("inspect semi.csv --json").out)["columns"];
+  CHECK(columns["a"].get<std::string>().ends_with("numbers, 35 different, 5 missing"));
+  CHECK(columns["b"].get<std::string>().starts_with("words, 3 different: 14 × 5\" disk 0"));
+}
+
+TEST_CASE("init: what is the label once more, by another name, is no input") {
+  const ToolFolder folder;
+  std::string table = "x,y,category,target,label_text\n";
+  for (int i = 0; i < 40; ++i) {
+    table += fmt::format("{},{}.5,c{},{},{}\n", i % 7, i, i % 4, i % 2, i % 2 == 0 ? "good" : "bad");
+  }
+  folder.write("copies.csv", table);
+  const auto said = check_next(folder, "copies.csv");
+  CHECK(said.find("label label_text, a class") != said.npos);
+  CHECK(said.find("without the columns category, target\n") != said.npos);  // y is a number like another
+}
+
 TEST_CASE("init: images, tensors, and the weights of a model that was trained elsewhere") {
   const ToolFolder folder;
   write_idx(folder, "train", 60);
   write_idx(folder, "t10k", 4);
   check_next(folder, "train-images-idx3-ubyte t10k-images-idx3-ubyte --out images.toml");
   CHECK(folder.read("images.toml").find("labels = \"t10k-labels-idx1-ubyte\"") != std::string::npos);
+  const auto labels = folder.run("inspect train-labels-idx1-ubyte");
+  CHECK(labels.status == 0);
+  CHECK(labels.out.find("labels, which are read with their images") != std::string::npos);
 
   std::string records;
   for (int i = 0; i < 20; ++i) {

@@ -116,11 +116,15 @@ TEST_CASE("an adapter beside the weights is refused, or ignored when asked to, a
   const std::string rank =
       "rank text.toml --stage first --queries test --curvature gauss-newton --damping 1 --solver direct --out out";
   check_fails(folder.run(rank), 1, "an adapter (LORA) lies there");
+  check_fails(folder.run(rank), 1, ", or leave it out with adapter = \"ignore\" in [model]");
+  const auto folder_itself = folder.run("inspect base --json");  // has no [model], and says what there is
+  CHECK(folder_itself.status == 0);
+  CHECK(folder_itself.out.find("base: the adapter there is ignored") != std::string::npos);
   auto text = folder.read("text.toml");
   folder.write("text.toml", text.replace(text.find("checkpoint"), 0, "adapter = \"ignore\"\n"));
   const auto result = folder.run("inspect text.toml");
   CHECK(result.status == 0);
-  CHECK(result.err.find("whence: note: base: the adapter there is ignored, as asked") != std::string::npos);
+  CHECK(result.err.find("whence: note: base: the adapter there is ignored") != std::string::npos);
 }
 
 TEST_CASE("a comma in the folder's name") {

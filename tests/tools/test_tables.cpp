@@ -101,6 +101,11 @@ TEST_CASE("tables: a chain reads every table by the first one's columns, found b
     const auto plain = read_scores(folder / ("plain" + stage)), swapped = read_scores(folder / ("swapped" + stage));
     CHECK(at::equal(plain.stages[0].scores, swapped.stages[0].scores));
   }
+  const auto before = folder.read("queries.csv");  // which --format csv writes too
+  check_fails(folder.run("score table.toml --stage first --queries plain --format csv --method random --out ."), 1,
+              "queries.csv is an input of this run and would be written over");
+  CHECK(folder.read("queries.csv") == before);
+  CHECK_FALSE(fs::exists(folder / "scores.safetensors"));
   const auto told = nlohmann::json::parse(folder.run("inspect run/second.safetensors --json").out)["metadata"];
   CHECK(told["classes"] == "[\"yes\",\"no\"]");
   CHECK(told["standardize"] == "true");
@@ -115,6 +120,16 @@ TEST_CASE("tables: training again follows the data, not what the old checkpoint 
   folder.write("t.csv", "x,label\n1,160\n2,160\n3,80\n4,160\n");
   REQUIRE(folder.run("train p.toml --quiet --force").status == 0);
   CHECK(read_safetensors(folder / "run/fit.safetensors").at("head.weight").size(0) == 2);
+  // also where the data no longer fits what the old one says: a class more
+  folder.write("t.csv", "x,label\n1,80\n2,160\n3,240\n4,160\n");
+  folder.write("p.toml", linear_pipeline("format = \"csv\", file = \"t.csv\", classes = [80, 160, 240]"));
+  const auto stale = folder.run("rank p.toml --method random");
+  check_fails(stale, 1, "unknown class \"240\"");
+  CHECK(stale.err.find("was trained otherwise") < stale.err.find("unknown class"));
+  const auto again = folder.run("train p.toml --quiet --force");
+  CAPTURE(again.err);
+  REQUIRE(again.status == 0);
+  CHECK(read_safetensors(folder / "run/fit.safetensors").at("head.weight").size(0) == 3);
 }
 
 TEST_CASE("tables: a checkpoint made elsewhere gets numbers as they are, and its outputs are met by place") {

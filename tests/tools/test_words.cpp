@@ -187,6 +187,14 @@ TEST_CASE("an evaluation ends in a verdict, and a plan takes one training") {
   CHECK(has(page, "<dt>expected</dt>"));
   CHECK_FALSE(has(page, "mixed=double-backward"));  // a spec's defaults are not told
 
+  check_fails(folder.run("report out --out all.toml"), 1, "all.toml is an input of this run");
+  for (const std::string other : {"--queries test --method random", "--self"}) {  // which nothing has evaluated
+    REQUIRE(folder.run("rank all.toml --dtype float64 --quiet --out out " + other).status == 0);
+    REQUIRE(folder.run("report out").status == 0);
+    CHECK_FALSE(has(folder.read("out/report.html"), "Pearson 0.9"));
+    CHECK_FALSE(has(folder.read("out/report.html"), "leave-one-out retraining"));
+  }
+
   REQUIRE(folder
               .run("rank all.toml --queries test --curvature gauss-newton --solver ekfac --relative-damping 0.1 "
                    "--quiet --out fast")

@@ -49,7 +49,7 @@ std::vector<CoarseInput> coarse_inputs(const Dataset& data, at::ScalarType dtype
 }
 
 std::string coarse_inputs_text(const std::vector<CoarseInput>& inputs, const std::vector<std::string>& names,
-                               at::ScalarType dtype) {
+                               at::ScalarType dtype, bool trained) {
   if (inputs.empty()) {
     return {};
   }
@@ -59,6 +59,8 @@ std::string coarse_inputs_text(const std::vector<CoarseInput>& inputs, const std
       place < names.size() ? fmt::format("column {}", names[place]) : fmt::format("input {}", first.index);
   const bool any_double =
       std::none_of(inputs.begin(), inputs.end(), [](const auto& input) { return is_coarse(input, at::kDouble); });
+  const auto centre =
+      fmt::format("subtract its mean (a table: standardize = true){}", trained ? " and train again" : "");
   return fmt::format(
       "{} goes up to {:.4g} and differs between examples by {:.2g} at most{}, which {} loses in rounding: gradients "
       "and "
@@ -66,9 +68,9 @@ std::string coarse_inputs_text(const std::vector<CoarseInput>& inputs, const std
       name, first.magnitude, first.spread,
       inputs.size() > 1 ? fmt::format(" ({} more inputs likewise)", inputs.size() - 1) : "",
       dtype == at::kDouble ? "float64" : "float32",
-      dtype == at::kDouble ? "subtract its mean (a table: standardize = true)"
-      : any_double         ? "use --dtype float64, or subtract its mean (a table: standardize = true)"
-                           : "subtract its mean (a table: standardize = true); --dtype float64 alone helps little");
+      dtype == at::kDouble ? centre
+      : any_double         ? "use --dtype float64, or " + centre
+                           : centre + "; --dtype float64 alone helps little");
 }
 
 }  // namespace whence

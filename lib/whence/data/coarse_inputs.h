@@ -24,8 +24,9 @@ bool is_coarse(const CoarseInput& input, at::ScalarType dtype);
 std::vector<CoarseInput> coarse_inputs(const Dataset& data, at::ScalarType dtype);
 
 /// What a person needs to know of them, in one line: the input, its numbers, and what to type; empty where there are
-/// none. `names` are the inputs' names; empty: they have numbers alone.
+/// none. `names` are the inputs' names; empty: they have numbers alone. `trained`: on these inputs as they are, so that
+/// others need another training.
 std::string coarse_inputs_text(const std::vector<CoarseInput>& inputs, const std::vector<std::string>& names,
-                               at::ScalarType dtype);
+                               at::ScalarType dtype, bool trained);
 
 }  // namespace whence

@@ -82,15 +82,17 @@ class CsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
-    return detail::read_table(table, "csv", folder, wanted, [](std::string_view text) -> detail::TakeRow {
-      return [separator = separator_of(text)](const auto& path, auto& cursor, auto& cells) {
-        take_csv_row(separator, path, cursor, cells);
-      };
-    });
+    return detail::read_table(table, "csv", folder, wanted, detail::csv_rows);
   }
 };
 
 }  // namespace
+
+detail::TakeRow detail::csv_rows(std::string_view text) {
+  return [separator = separator_of(text)](const auto& path, auto& cursor, auto& cells) {
+    take_csv_row(separator, path, cursor, cells);
+  };
+}
 
 std::unique_ptr<DataFormat> make_csv(std::string_view options) {
   parse<NoOptions>(options, "csv");

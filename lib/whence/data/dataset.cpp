@@ -416,7 +416,7 @@ void Dataset::check_reach(at::ScalarType dtype) const {
                                 contents_.files.empty() ? "" : contents_.files.front().string() + ": ",
                                 contents_.ids[row].item<std::int64_t>(), place, numbers[column].item<double>(),
                                 dtype == at::kFloat ? "float32" : c10::toString(dtype),
-                                names.empty() ? "" : " or standardize = true"));
+                                names.empty() ? "" : ", or standardize = true before training"));
   }
 }
 

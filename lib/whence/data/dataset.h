@@ -36,7 +36,7 @@ struct TokenSequences {
 struct Origin {
   std::int64_t first_id = 0;  ///< Of the file's first row.
   std::filesystem::path file;
-  bool blocks = false;  ///< Rows are blocks of one long text.
+  bool blocks = false;  ///< Rows are blocks of one long text, or of texts that were split.
 };
 
 /// Examples in memory or in a mapped file, with ids that survive every filter. Immutable and cheap to copy.
@@ -71,6 +71,10 @@ class Dataset {
   const std::vector<std::string>& classes() const { return contents_.classes; }
   const std::vector<std::filesystem::path>& files() const { return contents_.files; }
   const std::vector<std::string>& notes() const { return contents_.notes; }
+  /// What is subtracted from the channels of every batch and what they are divided by, [1, C, 1, …] double; undefined:
+  /// neither.
+  const at::Tensor& mean() const { return contents_.mean; }
+  const at::Tensor& deviation() const { return contents_.deviation; }
   /// How a table's columns became inputs; null where the examples are no table.
   const std::shared_ptr<const TableEncoding>& table() const { return contents_.table; }
   /// What each input of a table is called ("age", "workclass=Private"); empty where the examples are no table.

@@ -21,10 +21,10 @@
 namespace whence {
 namespace {
 
-/// A view where `rows` are the first ones.
+/// A view where `rows` are the first ones, in order.
 at::Tensor pick(const at::Tensor& x, const at::Tensor& rows) {
   const auto count = rows.size(0);
-  return rows[count - 1].item<std::int64_t>() == count - 1 ? x.narrow(0, 0, count) : x.index_select(0, rows);
+  return at::equal(rows, at::arange(count, at::kLong)) ? x.narrow(0, 0, count) : x.index_select(0, rows);
 }
 
 std::int64_t count_examples(const SourceExamples& source) {
@@ -72,18 +72,18 @@ std::string format_of(const nlohmann::json& table) {
 }
 
 /// Words stand for the classes in the order in which the same table lists these; where it does not, in that of the
-/// stage's own, or of labels that are numbers. Returns them in the order of `classes`.
+/// stage's own, or of labels that are numbers. Returns them in the order of `classes`, which labels meet by `places`.
 std::vector<std::string> ordered_words(const std::vector<std::string>& words, const detail::CommonKeys& keys,
-                                       const std::vector<std::string>& classes, const std::string& format,
+                                       const std::vector<std::string>& classes,
+                                       const std::map<std::string, std::int64_t>& places, const std::string& format,
                                        bool settled) {
   if (words.size() != classes.size()) {
     return words;  // which is refused with the count
   }
   if (keys.classes.size() == classes.size()) {
-    std::vector<std::string> out;
-    for (const auto& name : classes) {
-      const auto found = std::find(keys.classes.begin(), keys.classes.end(), name);
-      out.push_back(words[static_cast<std::size_t>(found - keys.classes.begin())]);
+    std::vector<std::string> out(words.size());
+    for (std::size_t k = 0; k < words.size(); ++k) {
+      out.at(static_cast<std::size_t>(places.at(keys.classes[k]))) = words[k];
     }
     return out;
   }
@@ -160,12 +160,14 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   contents.origins =
       source.origins.empty() ? std::vector{Origin{0, source.inputs_from, source.records.blocks}} : source.origins;
   std::vector<std::int64_t> rows;
+  std::map<std::string, std::int64_t> class_places;  // of labels
   auto count = count_examples(source);
   if (source.labels.defined() || source.values.defined() || !source.label_column.empty()) {
     auto targets = detail::find_targets(source, keys, format, reading);
     rows = std::move(targets.rows);
     contents.targets = targets.values.defined() ? targets.values : at::tensor(targets.numbers, at::kLong);
     contents.classes = std::move(targets.classes);
+    class_places = std::move(targets.places);
   } else if (!keys.classes.empty() || !keys.drop_labels.empty()) {
     throw InvalidArgument(fmt::format("{}: key {}: the targets of {} are tokens", format,
                                       keys.classes.empty() ? "drop-labels" : "classes", source.targets_from));
@@ -218,10 +220,13 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     contents.texts = detail::taken(source, contents.ids, *reading.texts, reading.wanted);
   } else {
     if (!words.empty()) {
-      asked["label-words"] = ordered_words(words, keys, contents.classes, format, !reading.known_classes.empty());
+      asked["label-words"] =
+          ordered_words(words, keys, contents.classes, class_places, format, !reading.known_classes.empty());
     }
+    bool split = false;
     contents.texts = detail::tokenize(source, asked, format, *reading.texts, reading.wanted, contents.classes,
-                                      source.records.blocks ? keys.skip : 0, keys.limit, rows);
+                                      source.records.blocks ? keys.skip : 0, keys.limit, rows, split);
+    contents.origins.front().blocks |= split;
     contents.ids = at::tensor(rows, at::kLong);
     count = std::max(count, contents.ids.max().item<std::int64_t>() + 1);
   }

@@ -7,9 +7,11 @@
 
 #include "whence/core/files.h"
 #include "whence/core/text.h"
+#include "whence/data/table_preview.h"
 
-namespace whence::detail {
+namespace whence {
 namespace fs = std::filesystem;
+namespace detail {
 namespace {
 
 /// A file's rows, with the names and the number of its columns.
@@ -143,4 +145,17 @@ SourceExamples read_table(const nlohmann::json& table, std::string_view format, 
   return source;
 }
 
-}  // namespace whence::detail
+}  // namespace detail
+
+TablePreview preview_table(const fs::path& path, std::string_view format, std::size_t most) {
+  detail::TableReader reader(path, /*header=*/true, format == "tsv" ? detail::tsv_rows : detail::csv_rows);
+  TablePreview out{reader.names(), {}};
+  while (out.rows.size() < most && reader.next()) {
+    out.rows.push_back(reader.cells());
+  }
+  return out;
+}
+
+CellValue cell_value(std::string_view cell) { return {detail::is_missing(cell), detail::number_in(cell)}; }
+
+}  // namespace whence

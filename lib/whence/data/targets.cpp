@@ -280,22 +280,29 @@ bool are_values(const SourceExamples& source, const CommonKeys& keys, const Data
 
 at::Tensor values_of(const SourceExamples& source, const CommonKeys& keys, std::vector<std::int64_t>& rows) {
   std::vector<double> values;
-  const std::set<std::string> drops(keys.drop_labels.begin(), keys.drop_labels.end());
+  std::set<std::string> drops;
+  std::set<double> dropped_values;  // however they are written
+  for (const auto& label : keys.drop_labels) {
+    drops.insert(label);
+    if (const auto number = number_in(label)) {
+      dropped_values.insert(*number);
+    }
+  }
   const auto labels = source.labels.defined() ? source.labels.contiguous() : at::Tensor();
   for (std::int64_t i = 0; i < count_targets(source); ++i) {
     if (labels.defined()) {
-      const auto label = labels.const_data_ptr<std::int64_t>()[i];
-      if (drops.count(std::to_string(label)) == 0) {
+      const auto label = static_cast<double>(labels.const_data_ptr<std::int64_t>()[i]);
+      if (dropped_values.count(label) == 0) {
         rows.push_back(i);
-        values.push_back(static_cast<double>(label));
+        values.push_back(label);
       }
       continue;
     }
     const auto& cell = source.label_cells[static_cast<std::size_t>(i)];
-    if (drops.count(cell) != 0) {
+    const auto number = number_in(cell);
+    if (drops.count(cell) != 0 || (number && dropped_values.count(*number) != 0)) {
       continue;
     }
-    const auto number = number_in(cell);
     if (!number) {
       throw DataError(fmt::format("{}: {}; drop-labels = [{}] leaves such rows out", place_of(source, i),
                                   cell.empty() ? "no value" : why_no_number(cell), nlohmann::json(cell).dump()));
@@ -361,6 +368,7 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
     }
   }
   out.classes = std::move(numbering.classes);
+  out.places = std::move(numbering.numbers);
   return out;
 }
 

@@ -309,7 +309,7 @@ TokenSequences taken(const SourceExamples& source, const at::Tensor& rows, const
 
 TokenSequences tokenize(const SourceExamples& source, const nlohmann::json& table, const std::string& format,
                         const TextReading& reading, TargetKind wanted, const std::vector<std::string>& classes,
-                        std::int64_t skip, std::int64_t limit, std::vector<std::int64_t>& rows) {
+                        std::int64_t skip, std::int64_t limit, std::vector<std::int64_t>& rows, bool& split) {
   if (!reading.tokenizer) {
     throw InvalidArgument(
         "texts need a tokenizer.json in the model's directory, or the key tokenizer beside it; or give tokens as "
@@ -321,7 +321,7 @@ TokenSequences tokenize(const SourceExamples& source, const nlohmann::json& tabl
     const auto at = static_cast<std::size_t>(i);
     made[at] = maker.pieces(static_cast<std::size_t>(rows[at]));
   });
-  const bool several = std::any_of(made.begin(), made.end(), [](const auto& of_row) { return of_row.size() > 1; });
+  split = std::any_of(made.begin(), made.end(), [](const auto& of_row) { return of_row.size() > 1; });
   std::vector<std::int32_t> tokens, targets;
   std::vector<std::uint8_t> types;
   std::vector<std::int64_t> begins, lengths, asked, ids;
@@ -336,7 +336,7 @@ TokenSequences tokenize(const SourceExamples& source, const nlohmann::json& tabl
       if (static_cast<std::int64_t>(ids.size()) == limit) {
         break;
       }
-      ids.push_back(several ? number - 1 : rows[i]);
+      ids.push_back(split ? number - 1 : rows[i]);
       begins.push_back(static_cast<std::int64_t>(tokens.size()));
       lengths.push_back(static_cast<std::int64_t>(piece.tokens.size()));
       tokens.insert(tokens.end(), piece.tokens.begin(), piece.tokens.end());

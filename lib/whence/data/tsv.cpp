@@ -26,12 +26,13 @@ class TsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
-    return detail::read_table(table, "tsv", folder, wanted,
-                              [](std::string_view) { return detail::TakeRow(take_tsv_row); });
+    return detail::read_table(table, "tsv", folder, wanted, detail::tsv_rows);
   }
 };
 
 }  // namespace
+
+detail::TakeRow detail::tsv_rows(std::string_view) { return take_tsv_row; }
 
 std::unique_ptr<DataFormat> make_tsv(std::string_view options) {
   parse<NoOptions>(options, "tsv");

@@ -86,7 +86,9 @@ class LanguageModel {
 
 class Model;
 /// The model, which is a LanguageModel, that a folder in Hugging Face layout describes: the "transformer" of the
-/// registry, whatever the folder is called. An adapter beside the weights is an error unless it is to be ignored.
-std::unique_ptr<Model> open_model_folder(const std::filesystem::path& directory, bool ignore_adapter = false);
+/// registry, whatever the folder is called. An adapter beside the weights is an error, which ends in `otherwise`,
+/// unless it is to be ignored.
+std::unique_ptr<Model> open_model_folder(const std::filesystem::path& directory, bool ignore_adapter = false,
+                                         const std::string& otherwise = {});
 
 }  // namespace whence

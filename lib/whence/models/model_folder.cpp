@@ -153,9 +153,13 @@ std::vector<fs::path> weight_files(const fs::path& directory) {
   return {};
 }
 
-void check_no_adapter(const fs::path& directory) {
-  if (!fs::exists(directory / kAdapter) && !fs::exists(directory / "adapter_model.safetensors") &&
-      !fs::exists(directory / "adapter_model.bin")) {
+bool has_adapter(const fs::path& directory) {
+  return fs::exists(directory / kAdapter) || fs::exists(directory / "adapter_model.safetensors") ||
+         fs::exists(directory / "adapter_model.bin");
+}
+
+void check_no_adapter(const fs::path& directory, const std::string& otherwise) {
+  if (!has_adapter(directory)) {
     return;
   }
   std::string kind = "an adapter", base, call = "AutoPeftModel";
@@ -174,9 +178,8 @@ void check_no_adapter(const fs::path& directory) {
   throw DataError(fmt::format(
       "{0}: {1} lies there (adapter_model.*{2}), which whence does not read, and the model is not complete without it; "
       "merge it: python3 -c \"import peft; "
-      "peft.{3}.from_pretrained('{0}').merge_and_unload().save_pretrained('{0}-merged')\", or leave it out "
-      "with adapter = \"ignore\" in [model]",
-      directory.string(), kind, base.empty() ? "" : ", of " + base, call));
+      "peft.{3}.from_pretrained('{0}').merge_and_unload().save_pretrained('{0}-merged')\"{4}",
+      directory.string(), kind, base.empty() ? "" : ", of " + base, call, otherwise));
 }
 
 }  // namespace whence::detail

@@ -56,8 +56,8 @@ class Transformer : public Model, public LanguageModel {
     notes_ = config_.notes;
     if (options.adapter == "refuse") {
       detail::check_no_adapter(directory_);
-    } else {
-      notes_.push_back(fmt::format("{}: the adapter there is ignored, as asked", directory_.string()));
+    } else if (detail::has_adapter(directory_)) {
+      notes_.push_back(fmt::format("{}: the adapter there is ignored", directory_.string()));
     }
     files_ = detail::weight_files(directory_);
     if (config_.tied && detail::has_own_head(files_, config_)) {
@@ -557,7 +557,10 @@ KeyValueCache KeyValueCache::first(std::int64_t tokens) const {
   return out;
 }
 
-std::unique_ptr<Model> open_model_folder(const fs::path& directory, bool ignore_adapter) {
+std::unique_ptr<Model> open_model_folder(const fs::path& directory, bool ignore_adapter, const std::string& otherwise) {
+  if (!ignore_adapter && fs::exists(directory / "config.json")) {
+    detail::check_no_adapter(directory, otherwise);
+  }
   return std::make_unique<Transformer>(TransformerOptions{directory.string(), ignore_adapter ? "ignore" : "refuse"});
 }
 

@@ -10,6 +10,7 @@
 
 #include "whence/core/files.h"
 #include "whence/core/text.h"
+#include "whence/data/format.h"
 #include "whence/data/safetensors.h"
 #include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
@@ -161,6 +162,64 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   return out;
 }
 
+/// Whether a data table's format has that key.
+bool takes(const nlohmann::json& table, const std::string& key) {
+  if (!table.is_object() || !table.contains("format") || !table["format"].is_string()) {
+    return false;
+  }
+  const auto keys = create<DataFormat>(table["format"].get<std::string>())->keys();
+  return std::any_of(keys.begin(), keys.end(), [&](const auto& info) { return info.name == key; });
+}
+
+bool same_format(const nlohmann::json& a, const nlohmann::json& b) {
+  return a.is_object() && b.is_object() && a.contains("format") && b.contains("format") && a["format"] == b["format"];
+}
+
+/// Queries with what they do not say and the training data does: the label's column, and what was done to channels.
+nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queries) {
+  if (queries.is_array()) {
+    for (auto& table : queries) {
+      table = with_keys_of(training, std::move(table));
+    }
+    return queries;
+  }
+  const auto& from = training.is_array() && !training.empty() ? training.front() : training;
+  for (const char* key : {"label", "mean", "std"}) {
+    if (from.is_object() && from.contains(key) && !queries.contains(key) && takes(queries, key)) {
+      queries[key] = from[key];
+    }
+  }
+  return queries;
+}
+
+/// "mean = [0.5], no std"
+std::string channels_text(const nlohmann::json& table) {
+  const auto text = [&](const std::string& key) {
+    return table.contains(key) ? key + " = " + table[key].dump() : "no " + key;
+  };
+  return text("mean") + ", " + text("std");
+}
+
+/// Whether both do the same to each channel. The inputs have one shape.
+bool same_channels(const Dataset& a, const Dataset& b) {
+  const auto same = [](const at::Tensor& x, const at::Tensor& y, double neither) {
+    const auto filled = [&](const at::Tensor& z) { return z.defined() ? z : at::full({1}, neither, at::kDouble); };
+    return filled(x).sub(filled(y)).count_nonzero().item<std::int64_t>() == 0;
+  };
+  return same(a.mean(), b.mean(), 0) && same(a.deviation(), b.deviation(), 1);
+}
+
+/// Throws InvalidArgument where images of one format are scaled in the stage `before` and nothing is said of `table`'s.
+void check_channels_said(const nlohmann::json& table, const StageDescription& before) {
+  const auto says = [](const nlohmann::json& data) { return data.contains("mean") || data.contains("std"); };
+  if (same_format(table, before.train) && says(before.train) && !says(table)) {
+    throw InvalidArgument(
+        fmt::format("keys mean and std are missing, and stage {} has {}: give the same, or mean = [0] for images as "
+                    "they are",
+                    before.name, channels_text(before.train)));
+  }
+}
+
 /// The data for this stage must shape the body as the stage before left it.
 void check_fit(const std::string& stage, const std::string& before, const ParameterSet& fresh,
                const ParameterSet& parent) {
@@ -254,7 +313,8 @@ void Pipeline::read_model(const nlohmann::json& json) {
     const auto replace = nlohmann::json::error_handler_t::replace;  // paths may be any bytes, what is written is UTF-8
     const std::string shown = nlohmann::json::parse(nlohmann::json(directory.string()).dump(-1, ' ', false, replace));
     model_spec_ = "transformer:directory=" + shown;
-    model_ = open_model_folder(directory, adapter == "ignore");
+    model_ =
+        open_model_folder(directory, adapter == "ignore", ", or leave it out with adapter = \"ignore\" in [model]");
   }
   model_table_ = json;
   if (json.contains("spec")) {
@@ -393,6 +453,9 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
       reading.head = checkpoint_classes(description.checkpoint, language_model_);
       reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
     }
+    if (stage > 0) {
+      check_channels_said(description.train, stages_[stage - 1]);
+    }
     auto data = read(description.train, stage, reading);
     if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
         data.head_outputs() > 0) {
@@ -425,8 +488,11 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
   }
   const auto last = stages_.size() - 1;
   const auto& trained_on = training_data(last);
+  const auto& training = stages_[last].train;
+  nlohmann::json table;
   Dataset data;
   try {
+    table = with_keys_of(training, found->second);
     DataReading reading;
     reading.known_classes = trained_on.classes();
     if (const auto& checkpoint = stages_[last].checkpoint;
@@ -438,7 +504,7 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
       }
     }
     reading.table = trained_on.table() ? trained_on.table() : encoding_before(last);
-    data = read(found->second, last, reading);
+    data = read(table, last, reading);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", path_.string(), split, error.what()));
   }
@@ -447,6 +513,19 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
         fmt::format("{}: [queries.{}]: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}", path_.string(),
                     split, fmt::join(data.input_shape(), ", "), data.outputs(),
                     fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(), stages_[last].name));
+  }
+  if (!same_channels(data, trained_on)) {
+    const auto text = fmt::format("[queries.{}]: {}, and stage {} has {}", split, channels_text(table),
+                                  stages_[last].name, channels_text(training));
+    if (same_format(table, training)) {
+      throw InvalidArgument(
+          fmt::format("{}: {}: give the same, or leave both out of the queries", path_.string(), text));
+    }
+    note(text);  // one of them may be stored as the model takes it
+  } else if (!same_format(table, training) && (data.mean().defined() || data.deviation().defined()) &&
+             channels_text(table) != channels_text(found->second)) {
+    note(fmt::format("[queries.{}]: {}, as stage {} has; mean = [0], std = [1] says that they are stored so already",
+                     split, channels_text(table), stages_[last].name));
   }
   if (data.texts().asked.defined() != trained_on.texts().asked.defined()) {
     throw InvalidArgument(fmt::format("{}: [queries.{}]: key label-words is {}, but stage {} was trained with{} it",

@@ -92,6 +92,10 @@ class Pipeline {
   /// The first `count` stages as they would start training, each on the start of the one before: whether they fit.
   Chain untrained(std::size_t count) const;
 
+  /// The stage is to be trained over: what its checkpoint says, which classes it has and how it reads tables, no longer
+  /// counts for its data.
+  void disregard_checkpoint(std::size_t stage) const;
+
   /// Trains one stage on the loaded stages before it and writes its snapshots and its checkpoint. Interrupted work goes
   /// on from CHECKPOINT.unfinished, which is written when `progress` throws, and when the checkpoint cannot be. Throws
   /// InvalidArgument where the checkpoint would lie in the model's own folder or in place of something that whence did

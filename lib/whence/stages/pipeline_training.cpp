@@ -223,11 +223,15 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
   }
 }
 
-StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const {
-  const auto& description = stages_.at(stage);
+void Pipeline::disregard_checkpoint(std::size_t stage) const {
   if (fresh_.insert(stage).second) {
     data_.erase(data_.lower_bound(stage), data_.end());  // later tables are read by this stage's columns
   }
+}
+
+StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const {
+  const auto& description = stages_.at(stage);
+  disregard_checkpoint(stage);
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
   detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
   if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {

@@ -67,6 +67,10 @@ struct TextCursor {
 using TakeRow =
     std::function<void(const std::filesystem::path& path, TextCursor& cursor, std::vector<std::string>& cells)>;
 
+/// How the rows of a csv or tsv file that begins so are taken.
+TakeRow csv_rows(std::string_view text);
+TakeRow tsv_rows(std::string_view text);
+
 /// Rows of a table, one a row of text; blank lines are skipped. `rows_of(text)` is how the rows of a file that begins
 /// so are taken.
 SourceExamples read_table(const nlohmann::json& table, std::string_view format, const std::filesystem::path& folder,

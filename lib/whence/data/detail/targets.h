@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,11 @@ namespace whence::detail {
 
 /// Which examples of a source are kept, and what a loss compares their outputs with.
 struct Targets {
-  std::vector<std::int64_t> rows;     ///< Of the source, in order.
-  std::vector<std::int64_t> numbers;  ///< The class of each; empty for values and tokens.
-  std::vector<std::string> classes;   ///< What the classes are called.
-  at::Tensor values;                  ///< [rows, k]; undefined for classes and tokens.
+  std::vector<std::int64_t> rows;              ///< Of the source, in order.
+  std::vector<std::int64_t> numbers;           ///< The class of each; empty for values and tokens.
+  std::vector<std::string> classes;            ///< What the classes are called.
+  std::map<std::string, std::int64_t> places;  ///< The class that each label of the data or of `classes` stands for.
+  at::Tensor values;                           ///< [rows, k]; undefined for classes and tokens.
 };
 
 /// The targets of the first `limit` examples after `skip` of those that `classes` and `drop-labels` leave.

@@ -58,9 +58,9 @@ TokenSequences taken(const SourceExamples& source, const at::Tensor& rows, const
 /// The tokens of records `rows` of a source for what a loss wants, and the records that they are of: `rows`, or where
 /// long texts are split the running number of each piece. The first `skip` pieces are left out, and at most `limit` of
 /// the others kept. Throws DataError naming the file and
-/// line of an empty text or one that is not UTF-8, InvalidArgument naming the key.
+/// line of an empty text or one that is not UTF-8, InvalidArgument naming the key. `split`: whether any was.
 TokenSequences tokenize(const SourceExamples& source, const nlohmann::json& table, const std::string& format,
                         const TextReading& reading, TargetKind wanted, const std::vector<std::string>& classes,
-                        std::int64_t skip, std::int64_t limit, std::vector<std::int64_t>& rows);
+                        std::int64_t skip, std::int64_t limit, std::vector<std::int64_t>& rows, bool& split);
 
 }  // namespace whence::detail
