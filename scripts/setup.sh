@@ -102,4 +102,5 @@ setup_torch
 if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache
   export CCACHE_SLOPPINESS=pch_defines,time_macros  # or it caches nothing that uses a precompiled header
+  export CCACHE_COMPILERCHECK=content                # the same compiler installed anew, as in tests/bare.sh, is the same
 fi
