@@ -61,9 +61,9 @@ TEST_CASE("queries take what was done to the channels of the training data, and 
   const auto refused = [&](const std::string& training, const std::string& queries) {
     return pipeline(scratch, {training}, queries).queries("test");
   };
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "[queries.test]: mean = [0.4], std = [0.25,0.5,2.0], and stage s",
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "[queries.test]: mean = [0.4], std = [0.25,0.5,2], and stage s",
                       refused(kCifar + kScaled, kCifar + ", mean = [0.4]"));
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "[queries.test]: mean = [0.5], std = [0.25,0.5,2.0], and stage s",
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "[queries.test]: mean = [0.5], std = [0.25,0.5,2], and stage s",
                       refused(kCifar, kCifar + kScaled));
   // in another format they may be stored as the model takes them
   CHECK(first_pixel(refused(kCifar + kScaled, kTensors + ", mean = [0], std = [1]"), 0) == doctest::Approx(0.2));
@@ -75,7 +75,7 @@ TEST_CASE("queries take what was done to the channels of the training data, and 
 TEST_CASE("a later stage says what is done to its channels where the one before does") {
   const Scratch scratch;
   write_images(scratch);
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "has mean = [0.5], std = [0.25,0.5,2.0]: give the same, or mean = [0]",
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "has mean = [0.5], std = [0.25,0.5,2]: give the same, or mean = [0]",
                       pipeline(scratch, {kCifar + kScaled, kCifar}, kCifar).training_data(1));
   CHECK(pipeline(scratch, {kCifar + kScaled, kCifar + ", mean = [0]"}, kCifar).training_data(1).size() == 2);
   CHECK(pipeline(scratch, {kCifar, kCifar}, kCifar).training_data(1).size() == 2);

@@ -102,8 +102,8 @@ TEST_CASE("tables: a chain reads every table by the first one's columns, found b
     CHECK(at::equal(plain.stages[0].scores, swapped.stages[0].scores));
   }
   const auto before = folder.read("queries.csv");  // which --format csv writes too
-  check_fails(folder.run("score table.toml --stage first --queries plain --format csv --method random --out ."), 1,
-              "queries.csv is an input of this run and would be written over");
+  check_fails(folder.run("score table.toml --stage first --queries plain --format csv --method random --quiet --out ."),
+              1, "queries.csv is an input of this run and would be written over");
   CHECK(folder.read("queries.csv") == before);
   CHECK_FALSE(fs::exists(folder / "scores.safetensors"));
   const auto told = nlohmann::json::parse(folder.run("inspect run/second.safetensors --json").out)["metadata"];
