@@ -126,10 +126,11 @@ nlohmann::ordered_json AttributionRun::plan() {
     return told;
   }
   const bool curved = attributor_->uses_curvature();
-  auto out = make_plan({chain_, stages_, queries_, measurement_, normalization_,
-                        std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
-                        curved ? choice_.curvature : "", curved ? choice_.solver : "",
-                        pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+  auto out =
+      make_plan({chain_, stages_, queries_, measurement_, normalization_,
+                 std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
+                 curved ? choice_.curvature : "", curved ? choice_.solver : "", choice_.options.effective_inversion(),
+                 pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
   if (curved && !choice_.reason.empty()) {
     out["chosen"] = choice_text(choice_, {}, chain_);
   }
@@ -164,7 +165,9 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
 void AttributionRun::solve(const fs::path& folder, const std::function<void()>& score) {
   const auto attempt = [&] {
     if (attributor_->uses_curvature()) {
-      source_->make_ready(stages_);
+      if (!self()) {  // which prepares for itself, a stage at a time
+        source_->make_ready(stages_);
+      }
       tell_choice();
     } else {
       record_.add_stages(chain_, {}, false, "");
@@ -186,7 +189,7 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
 }
 
 void AttributionRun::warn_of_removals(const fs::path& folder) {
-  const auto room = room_to_move(measurement_, queries_, measurements_);
+  const auto room = room_to_move(measurement_, queries_, measurements_, chain_.back().objective.data());
   const auto scores = read_scores(folder);
   for (const auto k : stages_) {
     const auto& held =

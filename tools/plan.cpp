@@ -148,11 +148,9 @@ Json make_plan(const PlannedRun& run) {
       const double fit = spectral ? fit_seconds(stage, pass) : 0;
       low += fit;
       high += fit;
-      const bool picked = spectral && run.solver.starts_with("auto");
-      const auto products = product_count(picked ? "ekfac" : run.solver, stage.objective.trained().entries());
-      const double times = (products.a_query ? queries : 1) * kPassesAProduct * pass;
-      low += products.low * times;
-      high += products.high * times;
+      const auto products = product_count(run.solver, run.curvature, stage, run.inversion);
+      low += (products.low * queries + products.once) * kPassesAProduct * pass;
+      high += (products.high * queries + products.once) * kPassesAProduct * pass;
       known = known && products.known;
     }
   }

@@ -17,8 +17,9 @@ struct PlannedRun {
   std::int64_t query_block;
   const ScoreSource& source;
   std::string curvature, solver;  ///< Empty where nothing is solved.
-  double score_bytes;             ///< Of one score on disk.
-  double program_bytes;           ///< What the process held before anything was loaded.
+  Inversion inversion;
+  double score_bytes;    ///< Of one score on disk.
+  double program_bytes;  ///< What the process held before anything was loaded.
 };
 
 /// What the process holds in memory now; 0 where the system does not tell.

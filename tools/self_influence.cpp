@@ -54,8 +54,8 @@ void AttributionRun::score_self(const fs::path& folder) {
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
-  // what was chosen for a few queries is not what serves an example each, but for factors that are there
-  const bool fixed = !asked_.solver.starts_with("auto") || choice_.solver.starts_with("ekfac");
+  // what was chosen for a few queries is not what serves an example each
+  const bool fixed = !asked_.solver.starts_with("auto");
   return {chain_,
           stage,
           *attributor_,

@@ -2,7 +2,9 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "attribution/made.h"
+#include "models/language.h"
 #include "whence/attribution/self_influence.h"
+#include "whence/curvature/example_norms.h"
 #include "whence/curvature/spectral_operator.h"
 
 using namespace whence;
@@ -92,6 +94,104 @@ TEST_CASE("self-influence by factors equals the form with the matrix that the fa
     CHECK(relative_error(self_of(chain, k, "gauss-newton", "woodbury"),
                          forms(g, at::linalg_inv(gauss_newton->apply(unit) + 0.3 * unit))) < 1e-9);
   }
+}
+
+TEST_CASE("self-influence by factors is called approximate unless they are the curvature itself") {
+  const auto chain = test::toy_chain({{"full", "cross-entropy"}});
+  const auto approximate = [&](const char* curvature, const char* solver) {
+    const auto c = create<Curvature>(curvature);
+    const auto s = solver == nullptr ? nullptr : create<Solver>(solver);
+    const auto a = create<Attributor>("influence");
+    return self_influence({chain, 0, *a, *c, s.get(), {.damping = 0.3}, 5}, {}).approximate;
+  };
+  CHECK(approximate("hessian", "ekfac"));
+  CHECK(approximate("gauss-newton", "ekfac"));
+  CHECK_FALSE(approximate("ekfac", "ekfac"));
+  CHECK_FALSE(approximate("ekfac", nullptr));
+  CHECK_FALSE(approximate("hessian", "direct"));
+  CHECK_FALSE(approximate("hessian", nullptr));
+}
+
+namespace {
+
+/// ekfac, with a count of its fits.
+class Counted : public Curvature {
+ public:
+  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
+                          const TensorList& parent) const override {
+    ++fits;
+    return made_->operator_at(objective, theta, parent);
+  }
+  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                           const at::Tensor& v) const override {
+    return made_->mixed_product(objective, theta, parent, v);
+  }
+  bool factored() const override { return true; }
+  mutable int fits = 0;
+
+ private:
+  std::unique_ptr<Curvature> made_ = create<Curvature>("ekfac");
+};
+
+}  // namespace
+
+TEST_CASE("how self-influence goes about it is decided without a fit, which is then made once") {
+  const auto influence = create<Attributor>("influence");
+  const Chain wide{test::toy_stage("mlp:widths=2000,activation=tanh", 0)};
+  const Counted counted;
+  const SelfInfluenceTask task{wide, 0, *influence, counted, nullptr, {.relative_damping = 1}};
+  CHECK(self_influence_plan(task) == "by the curvature's own eigenvectors");
+  CHECK(counted.fits == 0);
+  const Chain small{test::toy_stage("mlp:widths=4,activation=tanh", 0)};
+  const auto ekfac = create<Solver>("ekfac");
+  self_influence({small, 0, *influence, counted, ekfac.get(), {.relative_damping = 1}}, {});
+  CHECK(counted.fits == 1);
+  // no decay, and the damping that is the default
+  const auto gauss_newton = create<Curvature>("gauss-newton");
+  CHECK(self_influence_plan({wide, 0, *influence, *gauss_newton, nullptr, {.relative_damping = 1}}) ==
+        "exact, by the matrix of 24 rows");
+}
+
+TEST_CASE("embeddings and norms are factored too where solves would take long") {
+  test::LanguageCase text("gpt2-classification");
+  const auto data = text.data.take(at::zeros({1000}, at::kLong));
+  const std::shared_ptr<const Model> model = std::move(text.model);
+  std::shared_ptr<const Tuning> tuning = create<Tuning>("full");
+  const auto trained = text.theta;
+  Objective objective(model, std::move(text.loss), tuning, data, 0, trained, {}, 100);
+  const Chain chain{{"texts", std::move(objective), create<Optimizer>("lbfgs"), clone(trained.values()), {}}};
+  const auto influence = create<Attributor>("influence");
+  const auto hessian = create<Curvature>("hessian");
+  const auto how = self_influence_plan({chain, 0, *influence, *hessian, nullptr, {.relative_damping = 1}});
+  CHECK(how.starts_with("approximate, by ekfac's factors"));
+  CHECK(has_exact_forms({chain[0].objective, chain[0].theta, {}}));  // one prediction a text, by a head of its own
+}
+
+TEST_CASE("where a text uses a tied head at many places, forms by factors are approximate") {
+  for (const char* name : {"gpt2", "gpt2-untied"}) {
+    CAPTURE(name);
+    test::LanguageCase text(name);
+    const std::shared_ptr<const Model> model = std::move(text.model);
+    std::shared_ptr<const Tuning> tuning = create<Tuning>("full");
+    const auto trained = text.theta;
+    const Objective objective(model, std::move(text.loss), tuning, text.data, 0, trained, {}, 100);
+    CHECK(has_exact_forms({objective, clone(trained.values()), {}}) == (std::string_view(name) == "gpt2-untied"));
+  }
+}
+
+TEST_CASE("self-influence by factors does not depend on the batch, however the blocks differ in size") {
+  auto stage = test::toy_stage("mlp:widths=4,activation=tanh", 0);
+  for (std::size_t i = 0; i < stage.theta.size(); ++i) {
+    if (stage.objective.trained().names()[i] == "head.weight") {
+      stage.theta[i] = 1e-8 * stage.theta[i];  // the curvature of the layer below is 1e-16 of the head's
+    }
+  }
+  const auto scores = [&](std::int64_t batch_size) {
+    auto batched = stage;
+    batched.objective = stage.objective.with_batch_size(batch_size);
+    return self_of({batched}, 0, "ekfac", "ekfac", {.damping = 0});
+  };
+  CHECK(relative_error(scores(1), scores(12)) < 1e-8);
 }
 
 TEST_CASE("self-influence without a curvature: squared lengths; and by every method the matrix's diagonal") {

@@ -84,6 +84,23 @@ TEST_CASE("lissa that runs out of terms says which bound came first, how many it
   CHECK(summary.message.find("preconditioner=ekfac or cg") != std::string::npos);
 }
 
+TEST_CASE("lissa that stalls says whether that is rounding or a small eigenvalue") {
+  at::Tensor x;
+  const auto b = Random(4).normal({1, 3});
+  const auto slow = solve("lissa", with_eigenvalues({1, 0.5, 1e-8}), {}, b, x).front();
+  CAPTURE(slow.message);
+  CHECK(slow.termination == Termination::kIterationLimit);
+  CHECK(slow.iterations < 2000);
+  CHECK(slow.message.starts_with("the residual falls too slowly"));
+  CHECK(slow.message.find("would be needed: use preconditioner=ekfac or cg") != std::string::npos);
+  const auto rounded =
+      solve("lissa:relative-tolerance=1e-12", with_eigenvalues({1, 0.5, 0.1}).to(at::kFloat), {}, b.to(at::kFloat), x)
+          .front();
+  CAPTURE(rounded.message);
+  CHECK(rounded.message.starts_with("the residual no longer falls"));
+  CHECK(rounded.message.find("--dtype float64") != std::string::npos);
+}
+
 TEST_CASE("a sampled lissa draws a batch large enough by itself, where a batch of one diverges") {
   const auto parts = outer_products(400, 20, 5);
   const auto mean = parts.mean(0);

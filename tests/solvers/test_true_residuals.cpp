@@ -103,7 +103,7 @@ TEST_CASE("an eigenvalue that rounding made negative is called rounding, with wh
   eigenvalues.push_back(-2e-8);  // what float32 leaves of a zero
   const auto matrix = with_eigenvalues(eigenvalues).to(at::kFloat);
   const auto b = Random(1).normal({1, 40}).to(at::kFloat);
-  for (const char* spec : {"cg", "lanczos", "direct"}) {
+  for (const char* spec : {"cg", "lanczos", "direct", "arnoldi:rank=40"}) {
     CAPTURE(spec);
     at::Tensor x;
     const auto summary = solve(spec, matrix, {}, b, x).front();
@@ -115,6 +115,18 @@ TEST_CASE("an eigenvalue that rounding made negative is called rounding, with wh
     CHECK(solve(spec, with_eigenvalues(eigenvalues), {}, b.to(at::kDouble), x).front().termination ==
           Termination::kIndefinite);
   }
+}
+
+TEST_CASE("direct gives no root of an inverse from which rounding took eigenvalues") {
+  auto eigenvalues = geometric(1, 1e-3, 38);
+  const auto root = [](const at::Tensor& matrix) {
+    const auto direct = create<Solver>("direct");
+    return direct->prepare({std::make_shared<MatrixOperator>(matrix)})->root().rows;
+  };
+  CHECK(root(with_eigenvalues(eigenvalues).to(at::kFloat)).defined());
+  eigenvalues.push_back(-2e-8);
+  CHECK_FALSE(root(with_eigenvalues(eigenvalues).to(at::kFloat)).defined());
+  CHECK_FALSE(root(with_eigenvalues(eigenvalues)).defined());
 }
 
 TEST_CASE("a pseudo-inverse leaves out what float32 made of zeros") {

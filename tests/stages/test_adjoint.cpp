@@ -235,6 +235,60 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   CHECK(probed.evidence()[0].products > 32);  // by random signs, which are products
 }
 
+namespace {
+
+/// Answers `factor` times too much, and says that all is well.
+class Boaster : public Solver {
+ public:
+  explicit Boaster(double factor) : factor_(factor) {}
+  std::unique_ptr<Inverse> prepare(const System& system) const override {
+    return std::make_unique<Boast>(direct_->prepare(system), factor_);
+  }
+
+ private:
+  class Boast : public Inverse {
+   public:
+    Boast(std::unique_ptr<Inverse> exact, double factor) : exact_(std::move(exact)), factor_(factor) {}
+    std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+      auto out = exact_->apply(b, x, progress);
+      x = x * factor_;
+      for (auto& summary : out) {
+        summary.termination = Termination::kConverged;
+        summary.relative_residual = 5e-3;
+      }
+      return out;
+    }
+
+   private:
+    std::unique_ptr<Inverse> exact_;
+    double factor_;
+  };
+  std::unique_ptr<Solver> direct_ = create<Solver>("direct");
+  double factor_;
+};
+
+}  // namespace
+
+TEST_CASE("what a solve in float32 says is held against float64 at the tolerance of rankings too") {
+  auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
+  stage.objective = stage.objective.to(at::kFloat);
+  for (auto& value : stage.theta) {
+    value = value.to(at::kFloat);
+  }
+  const Chain chain{stage};
+  const auto hessian = create<Curvature>("hessian");
+  for (const double off : {0.02, 0.3}) {
+    CAPTURE(off);
+    const Boaster solver(1 + off);
+    Adjoint adjoint(chain, *hessian, solver, {.damping = 0.1});
+    const auto summary =
+        adjoint.sweep(at::ones({1, count_entries(stage.theta)}, at::kFloat), 0, {})[0].summaries.front();
+    CHECK(summary.relative_residual == doctest::Approx(off).epsilon(1e-2));
+    CHECK((summary.termination == Termination::kConverged) == (off < 0.05));
+    CHECK((summary.message.find("in float64: rounding") != std::string::npos) == (off > 0.05));
+  }
+}
+
 TEST_CASE("an indefinite Hessian ends the sweep with the stage's name and the remedy") {
   auto chain = test::toy_chain({{"full", "squared-error"}});
   chain[0].theta = {};
@@ -246,6 +300,8 @@ TEST_CASE("an indefinite Hessian ends the sweep with the stage's name and the re
     CHECK_THROWS_WITH_AS(Inverter("hessian", solver).scores(chain, 0, toy_queries(chain), Measurement::kLoss),
                          doctest::Contains("stage stage0: the curvature with damping 0 is not positive definite"),
                          NumericalError);
+    CHECK_THROWS_WITH_AS(Inverter("hessian", solver).scores(chain, 0, toy_queries(chain), Measurement::kLoss),
+                         doctest::Contains(" or more"), NumericalError);  // the damping to type
   }
   CHECK_THROWS_WITH_AS(Inverter("hessian", "lissa").scores(chain, 0, toy_queries(chain), Measurement::kLoss),
                        doctest::Contains("diverged"), NumericalError);

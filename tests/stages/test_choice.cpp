@@ -7,6 +7,7 @@
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/stages/choice.h"
+#include "whence/stages/cost.h"
 
 using namespace whence;
 
@@ -136,8 +137,63 @@ TEST_CASE("what is asked is kept, and the rest goes with it") {
   segment.options.time = 3;
   CHECK(chosen(segment).curvature == "gauss-newton");
   CHECK(chosen(segment).options.relative_damping == 0);
+  // where the Hessian would be refused it is not advised
+  CHECK(chosen({.solver = "woodbury"}).otherwise.find("--curvature hessian") == std::string::npos);
+  CHECK(chosen(bregman).otherwise.find("--curvature hessian") == std::string::npos);
+  CHECK(chosen({}).otherwise.find("(about ") != std::string::npos);  // a mean, no bound
   // at a minimum with weight decay, which keeps a Gauss-Newton matrix from being singular
   CHECK(choose_inverse(test::toy_chain(kTwoStages), 0, 3, {.curvature = "gauss-newton"}).options.relative_damping == 0);
+}
+
+TEST_CASE("a solver whose own approximation is singular is given a damping at a minimum too") {
+  const auto chain = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=12,activation=tanh");
+  const auto& stage = chain[0];
+  REQUIRE(stage.objective.trained().entries() > 50);  // arnoldi's rank
+  for (const char* curvature : {"auto", "hessian", "gauss-newton"}) {
+    for (const char* solver : {"nystroem", "arnoldi", "ekfac"}) {
+      CAPTURE(curvature);
+      CAPTURE(solver);
+      const auto choice = choose_inverse(chain, 0, 1, {.curvature = curvature, .solver = solver});
+      const bool own = std::string_view(solver) == "ekfac" && choice.curvature == "gauss-newton";  // decay is in it
+      CHECK((own || choice.options.relative_damping == kRelativeDamping));
+      const auto made = create<Curvature>(choice.curvature);
+      const auto inverts = create<Solver>(choice.solver);
+      CHECK_NOTHROW(Adjoint(chain, *made, *inverts, choice.options).sweep(measured_gradient(chain), 0, {}));
+    }
+  }
+  CHECK(choose_inverse(chain, 0, 1, {.curvature = "hessian", .solver = "arnoldi:rank=500"}).options.relative_damping ==
+        0);
+}
+
+TEST_CASE("what solves will cost is that of the solver that auto picks") {
+  const auto chain = test::toy_chain({{"full", "cross-entropy"}});
+  const auto& stage = chain[0];
+  const auto p = static_cast<double>(stage.objective.trained().entries());
+  const auto direct = product_count("auto", "hessian", stage, Inversion::kDamped);
+  CHECK(direct.once == p);
+  CHECK(direct.expected() == 1);  // its residual
+  CHECK(product_count("cg", "hessian", stage, Inversion::kDamped).high == p);
+  CHECK(product_count("auto", "ekfac", stage, Inversion::kDamped).once == 0);
+  const auto many = choose_inverse(chain, 0, 50'000, {});
+  CAPTURE(many.reason);
+  CHECK(many.curvature == "hessian");
+  CHECK(many.seconds < 1800);
+
+  auto wide = test::toy_stage("mlp:widths=200,activation=tanh", 0);
+  CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).high == 4);  // by its 24 rows
+  CHECK(product_count("auto", "hessian", wide, Inversion::kDamped).high == 1000);
+}
+
+TEST_CASE("what bfloat16 makes of zeros is no negative curvature") {
+  const auto exact = test::toy_chain({{"full", "cross-entropy", 1e-6, 40}}, "linear")[0];
+  TensorList theta;
+  for (const auto& value : exact.theta) {
+    theta.push_back(value.to(at::kBFloat16));
+  }
+  auto stage = exact;
+  stage.objective = exact.objective.to(at::kBFloat16);
+  stage.theta = theta;
+  CHECK_NOTHROW(choose_inverse({stage}, 0, 1, {.curvature = "hessian", .damping = 0}));
 }
 
 TEST_CASE("every inversion, response, curvature and solver together either works or says in one line what to type") {

@@ -64,6 +64,19 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& m
   return chain;
 }
 
+/// One stage as it begins, on values.
+inline Stage toy_stage(const std::string& model, double weight_decay, std::int64_t examples = 12) {
+  const Random random(1);
+  const std::shared_ptr<const Model> net = create<Model>(model);
+  const auto data = toy_data("squared-error", examples, 3, random.stream("data"));
+  auto draws = random.stream("start");
+  const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
+  std::shared_ptr<const Tuning> tuning = create<Tuning>("full");
+  const auto trained = tuning->trainable(fresh, {}, draws);
+  Objective objective(net, create<Loss>("squared-error"), tuning, data, weight_decay, trained, {}, 1000);
+  return {"stage", std::move(objective), create<Optimizer>("lbfgs"), clone(trained.values()), {}};
+}
+
 /// The chain with one stage's examples weighted anew, that stage and all later ones trained to their minimum again.
 inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights) {
   for (auto k = stage; k < chain.size(); ++k) {

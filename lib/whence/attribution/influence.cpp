@@ -3,8 +3,6 @@
 // NeurIPS 2020.
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/curvature/example_norms.h"
 
@@ -64,11 +62,7 @@ class InfluenceSource : public detail::GradientSource {
         return at::mv(products->scores(batch).to(at::kCPU, at::kDouble).square_().t(), weights).neg_();
       };
     }
-    if (auto forms = kronecker_forms({at.objective, at.theta, at.parent}, inverse.factors(),
-                                     [filter = filter, largest = 0.](const at::Tensor& h) mutable {
-                                       largest = std::max(largest, h.abs().max().item<double>());
-                                       return filter(h, 1e-12 * largest);  // zero as the solver ekfac has it
-                                     })) {
+    if (auto forms = kronecker_forms({at.objective, at.theta, at.parent}, inverse.factors(), of_block(filter))) {
       return [forms = std::move(forms)](const Batch& batch) { return forms(batch).neg_(); };
     }
     return {};

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/tensors.h"
+#include "whence/curvature/example_norms.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/models/per_sample.h"
 
@@ -37,7 +38,6 @@ double multiplications(const Stage& stage) {
 /// How the inverse is taken where the caller leaves it open.
 struct Choice {
   std::string solver, reason;
-  bool approximate = false;
 };
 
 Choice choose(const SelfInfluenceTask& task) {
@@ -56,24 +56,26 @@ Choice choose(const SelfInfluenceTask& task) {
   if (p <= kMostParameters && matrix <= kMinute) {
     return {"direct", fmt::format("exact, by the matrix of {} parameters", p)};
   }
-  const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
-  if (dynamic_cast<const SpectralOperator*>(curvature.get()) != nullptr) {
+  if (task.curvature.factored()) {
     return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
   }
-  const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
-  if (gram != nullptr && damped && static_cast<double>(gram->rows()) <= std::min(kMostRows, p) &&
-      4 * n * product <= kMinute && gram->diagonal().min().item<double>() + task.options.damping > 0) {
-    return {"woodbury", fmt::format("exact, by the matrix of {} rows", gram->rows())};
+  const double most_rows = std::min(kMostRows, p);
+  if (damped && task.curvature.family() != "hessian" && n <= most_rows && 4 * n * product <= kMinute) {
+    const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
+    const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
+    if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&
+        (task.options.relative_damping > 0 || gram->diagonal().min().item<double>() + task.options.damping > 0)) {
+      return {"woodbury", fmt::format("exact, by the matrix of {} rows", gram->rows())};
+    }
   }
-  if (solves <= kMinute || !covered_by_layers({stage.objective, stage.theta, stage.parent})) {
+  if (solves <= kMinute || !factored_by_layers({stage.objective, stage.theta, stage.parent})) {
     return {task.options.response == Response::kSegment ? "lanczos" : "cg:relative-tolerance=1e-3",
             fmt::format("{} solves", n)};
   }
   return {"ekfac:residual=false",
           fmt::format("approximate, by ekfac's factors: {} solves with {} parameters would take about {:.0f} minutes; "
                       "--solver cg makes them",
-                      n, p, std::ceil(solves / kMinute)),
-          true};
+                      n, p, std::ceil(solves / kMinute))};
 }
 
 /// Scores of one block of the data: each example is the only query of its own score.
@@ -115,7 +117,6 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   if (curved && solver == nullptr) {
     const auto choice = choose(task);
     out.how = choice.reason;
-    out.approximate = choice.approximate;
     chosen = create<Solver>(choice.solver);
     solver = chosen.get();
   } else if (!curved && solver == nullptr) {
@@ -125,6 +126,10 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   const auto source = task.attributor.prepare(alone, {task.curvature, *solver, task.options});
   source->check({0}, Measurement::kLoss, Normalization::kNone);
   const auto scorer = source->self_scorer();
+  if (curved && (solver->takes_factors() || task.curvature.factored())) {
+    out.approximate =
+        !task.curvature.factored() || (scorer && !has_exact_forms({stage.objective, stage.theta, stage.parent}));
+  }
   if (curved && task.solver != nullptr) {
     out.how = scorer ? "by the solver's matrix or factors" : fmt::format("{} solves", data.size());
   }

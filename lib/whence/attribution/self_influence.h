@@ -20,7 +20,8 @@ struct SelfInfluenceTask {
 struct SelfInfluence {
   at::Tensor scores;                     ///< [N] float64 on the CPU, in the order of the stage's data.
   std::string how;                       ///< "exact, by the matrix of 220 parameters".
-  bool approximate = false;              ///< Not the inverse that was asked for, but its factors.
+  bool approximate = false;              ///< Not by the inverse that was asked for, but by factors, or by
+                                         ///< forms that has_exact_forms() denies.
   std::vector<SolverSummary> summaries;  ///< One an example where solves were made.
   StageEvidence evidence;                ///< Where the method assumes a curvature.
 };

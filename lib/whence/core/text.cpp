@@ -51,6 +51,20 @@ std::size_t character_size(std::string_view text, std::size_t i) {
   return 0;
 }
 
+/// Whether a file begins with what no text holds: a csv's first column may be named PAR1.
+bool begins_binary(std::string_view bytes) {
+  constexpr std::size_t kLooked = 64;
+  for (std::size_t i = 0; i < std::min(bytes.size(), kLooked);) {
+    const auto size = character_size(bytes, i);
+    if (size == 0 ||
+        (static_cast<unsigned char>(bytes[i]) < 0x20 && std::string_view("\t\n\r\f").find(bytes[i]) == bytes.npos)) {
+      return true;
+    }
+    i += size;
+  }
+  return false;
+}
+
 [[noreturn]] void refuse(const fs::path& path, std::string_view text, std::size_t place, const std::string& what) {
   const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(place), '\n') + 1;
   throw DataError(fmt::format("{}: line {}, byte {} of the file: {}", path.string(), line, place + 1, what));
@@ -66,13 +80,13 @@ std::string_view utf8_text(std::string_view bytes, const fs::path& path) {
     throw DataError(fmt::format("{}: the text is UTF-16, expected UTF-8: {}", path.string(), to_utf8("UTF-16")));
   }
   for (const auto& [beginning, what] : kBeginnings) {
-    if (bytes.starts_with(beginning)) {
+    if (bytes.starts_with(beginning) && begins_binary(bytes)) {
       throw DataError(fmt::format("{}: {}", path.string(), what));
     }
   }
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   for (std::size_t i = 0; i < bytes.size();) {
-    if (bytes[i] > 0) {  // by far the most
+    if (const auto byte = static_cast<unsigned char>(bytes[i]); byte > 0 && byte < 0x80) {  // by far the most
       ++i;
       continue;
     }

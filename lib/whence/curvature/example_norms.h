@@ -20,9 +20,13 @@ std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint
 bool factored_by_layers(const CurvaturePoint& point);
 
 /// g_i' f(A) g_i for the examples of a batch, [B] float64, A being kfac's or ekfac's operator at the point; null where
-/// `factors` is neither.
+/// `factors` is neither. has_exact_forms() says where they are approximate.
 std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& point,
                                                         std::shared_ptr<const SpectralOperator> factors,
                                                         SpectralFunction f);
+
+/// False where texts use a matrix of which only a diagonal is kept, too wide or a head tied to an embedding: an
+/// example's places are then taken for independent, their squares added up rather than the square of their sum.
+bool has_exact_forms(const CurvaturePoint& point);
 
 }  // namespace whence

@@ -420,6 +420,21 @@ class Ekfac : public Kronecker {
 
 bool factored_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point, kWidest).has_value(); }
 
+bool has_exact_forms(const CurvaturePoint& point) {
+  const auto& data = point.objective.data();
+  const auto layout = detail::trained_layout(point, kWidest);
+  if (!data.is_text() || !layout) {
+    return true;
+  }
+  Tape tape;
+  point.objective.output(detach(point.theta), detach(point.parent), data.batch(0, 1), &tape);
+  return std::none_of(tape.entries.begin(), tape.entries.end(), [&](const TapeEntry& entry) {
+    return entry.kind == TapeEntry::Kind::kLinear &&
+           std::any_of(layout->others().begin(), layout->others().end(),
+                       [&](const auto& other) { return other.name == entry.weight; });
+  });
+}
+
 std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& point,
                                                         std::shared_ptr<const SpectralOperator> factors,
                                                         SpectralFunction f) {

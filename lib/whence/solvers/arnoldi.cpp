@@ -90,10 +90,14 @@ class ArnoldiSolver : public Solver {
  public:
   explicit ArnoldiSolver(ArnoldiOptions options) : options_(options) {}
 
+  bool needs_damping(std::int64_t parameters) const override {
+    return options_.complement && options_.rank < parameters;
+  }
   std::unique_ptr<Inverse> prepare(const System& system) const override {
     check_damping(system.filter);
     const bool all = options_.rank >= system.a->size();
-    if (!all && options_.complement && system.filter.inversion == Inversion::kDamped && system.filter.damping == 0) {
+    if (needs_damping(system.a->size()) && system.filter.inversion == Inversion::kDamped &&
+        system.filter.damping == 0) {
       throw InvalidArgument(
           "arnoldi: damping = 0, expected > 0: the complement of the eigenvectors is divided by it; use --damping "
           "auto, or --solver arnoldi:complement=false");

@@ -72,21 +72,18 @@ class AutoSolver : public Solver {
     if (dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr) {
       return {"ekfac", "the curvature comes with its eigenvectors"};
     }
-    if (inversion == Inversion::kSegment || inversion == Inversion::kMemory) {
-      return size <= kMostEigenvectors
-                 ? Choice{"direct", fmt::format("{} parameters have their eigenvectors in memory", size)}
-                 : Choice{"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
-    }
-    if (size <= kFewParameters) {
-      return {"direct", fmt::format("{} parameters", size)};
-    }
-    if (inversion != Inversion::kDamped && size <= kMostEigenvectors) {  // A^2 is where gradients conjugate slowly
-      return {"direct", fmt::format("{} parameters have their eigenvectors in memory", size)};
-    }
     const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
-    if (gram != nullptr && inversion == Inversion::kDamped && gram->rows() < size && gram->rows() <= kFewRows &&
-        gram->diagonal().min().item<double>() + system.filter.damping > 0) {
+    const bool has_dual = gram != nullptr && gram->diagonal().min().item<double>() + system.filter.damping > 0;
+    const auto picked = picked_by_size(size, has_dual ? gram->rows() : 0, inversion);
+    if (picked == "woodbury") {
       return {"woodbury", fmt::format("{} rows are fewer than {} parameters", gram->rows(), size)};
+    }
+    if (picked == "lanczos") {
+      return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
+    }
+    if (picked == "direct") {
+      return {"direct", fmt::format("{} parameters{}", size,
+                                    inversion == Inversion::kDamped ? "" : " have their eigenvectors in memory")};
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);
@@ -103,6 +100,19 @@ class AutoSolver : public Solver {
 };
 
 }  // namespace
+
+std::string_view picked_by_size(std::int64_t parameters, std::int64_t rows, Inversion inversion) {
+  if (inversion == Inversion::kSegment || inversion == Inversion::kMemory) {
+    return parameters <= kMostEigenvectors ? "direct" : "lanczos";
+  }
+  if (parameters <= kFewParameters) {
+    return "direct";
+  }
+  if (inversion != Inversion::kDamped) {  // A^2 is where gradients conjugate slowly
+    return parameters <= kMostEigenvectors ? "direct" : "";
+  }
+  return rows > 0 && rows < parameters && rows <= kFewRows ? "woodbury" : "";
+}
 
 std::string picked_solver(const Inverse& inverse) {
   const auto* made = dynamic_cast<const AutoInverse*>(&inverse);

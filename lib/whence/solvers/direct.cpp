@@ -59,7 +59,7 @@ class DirectInverse : public Inverse {
   }
 
   MatrixRoot root() const override {
-    if (indefinite()) {
+    if (indefinite() || rounded_) {
       return {};
     }
     const auto n = matrix_.rows();
@@ -81,6 +81,8 @@ class DirectInverse : public Inverse {
       for (auto& summary : summaries) {
         summary.termination = Termination::kIndefinite;
         summary.relative_residual = 1;
+        summary.smallest_ritz = smallest_;
+        summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
         summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_ - system_.filter.damping);
       }
       return summaries;

@@ -36,9 +36,7 @@ class SpectralInverse : public Inverse {
 
   std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     const auto start = std::chrono::steady_clock::now();
-    x = factors_->apply_function(b, [&](const at::Tensor& h) {  // a block's zero is small beside the block
-      return system_.filter(h, h.numel() > 0 ? 1e-12 * h.abs().max().item<double>() : 0);
-    });
+    x = factors_->apply_function(b, of_block(system_.filter));
     auto summaries = approximate_summaries(
         system_, b, x, start, own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors", residual_);
     for (auto& summary : summaries) {

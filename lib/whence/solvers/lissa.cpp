@@ -172,7 +172,7 @@ class LissaRun {
     return summed > 0 ? sum / summed : x;
   }
 
-  /// Rounding has the last word: no row has lost a thousandth of its residual in 500 terms.
+  /// More terms will not do: no row has lost a thousandth of its residual in 500, for rounding or slowness.
   bool no_longer_falls(const at::Tensor& sizes, std::int64_t term) {
     constexpr std::int64_t kPatience = 500;
     if (!least_.defined() || (sizes < 0.999 * least_).any().item<bool>()) {
@@ -180,6 +180,9 @@ class LissaRun {
       fell_ = term;
     }
     stalled_ = term - fell_ >= kPatience;
+    if (stalled_) {
+      pace_ = std::log((sizes / least_).max().item<double>()) / static_cast<double>(kPatience);
+    }
     return stalled_;
   }
 
@@ -229,6 +232,8 @@ class LissaRun {
 
   void conclude(const at::Tensor& x) {
     const auto sizes = row_norms(b_ - system_.a->apply(x));
+    const double norm_of_a = stalled_ ? std::abs(largest_eigenvalue(*system_.a, 10, random_.stream("rounding"))) : 0;
+    const auto floors = row_norms(x) * (system_.a->rounding() * norm_of_a);
     for (std::size_t k = 0; k < summaries_.size(); ++k) {
       const auto row = static_cast<std::int64_t>(k);
       const double size = sizes[row].item<double>(), norm = norms_[row].item<double>();
@@ -236,13 +241,14 @@ class LissaRun {
       summary.relative_residual = norm > 0 ? size / norm : 0;
       const bool converged = size <= options_.relative_tolerance * norm;
       summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
-      summary.message = converged ? fmt::format("converged with scale {:.3g}", plan_.scale) : shortfall(summary);
+      summary.message = converged ? fmt::format("converged with scale {:.3g}", plan_.scale)
+                                  : shortfall(summary, size <= floors[row].item<double>());
       note_ritz(summary);
     }
   }
 
   /// Why the tolerance was not met, and what would help.
-  std::string shortfall(const SolverSummary& summary) const {
+  std::string shortfall(const SolverSummary& summary, bool rounding) const {
     if (plan_.batch_size > 0) {
       return fmt::format(
           "{} terms of {} examples with scale {:.3g} leave a residual of {:.1e} |b|, the batches' noise included: "
@@ -250,18 +256,28 @@ class LissaRun {
           "batch-size, depth or repeats",
           plan_.depth, plan_.batch_size, plan_.scale, summary.relative_residual);
     }
-    if (stalled_) {
+    if (stalled_ && rounding) {
       return fmt::format("the residual no longer falls below {:.1e} |b|: {}", summary.relative_residual,
                          rounding_remedy(*system_.a));
+    }
+    const auto remedy =
+        fmt::format("use {}cg, or raise the damping", system_.precondition ? "" : "preconditioner=ekfac or ");
+    if (stalled_) {
+      const double left = std::log(options_.relative_tolerance / summary.relative_residual) / pace_;
+      return fmt::format(
+          "the residual falls too slowly: {} terms with scale {:.3g} leave {:.1e} |b|; at the last pace {:.2g} would "
+          "be "
+          "needed: {}",
+          summary.iterations, plan_.scale, summary.relative_residual,
+          pace_ < 0 ? static_cast<double>(summary.iterations) + left : INFINITY, remedy);
     }
     const double rate = std::log(summary.relative_residual) / static_cast<double>(plan_.depth);
     const double wanted = std::log(options_.relative_tolerance) / rate;
     return fmt::format(
-        "{} = {} terms with scale {:.3g} leave a residual of {:.1e} |b|; at this pace {:.2g} would be needed: use "
-        "{}cg, "
-        "raise the damping, or raise it",
+        "{} = {} terms with scale {:.3g} leave a residual of {:.1e} |b|; at this pace {:.2g} would be needed: {}, or "
+        "raise it",
         options_.depth > 0 ? "depth" : "max-depth", plan_.depth, plan_.scale, summary.relative_residual,
-        rate < 0 ? wanted : INFINITY, system_.precondition ? "" : "preconditioner=ekfac or ");
+        rate < 0 ? wanted : INFINITY, remedy);
   }
 
   const LissaOptions& options_;
@@ -275,6 +291,7 @@ class LissaRun {
   at::Tensor least_;  // residuals when one fell last
   std::int64_t fell_ = 0;
   bool stalled_ = false;
+  double pace_ = 0;  // then: the logarithm that a term took of the slowest residual
 };
 
 class LissaSolver : public IterativeSolver {

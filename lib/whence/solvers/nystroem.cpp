@@ -26,6 +26,7 @@ class NystroemSolver : public Solver {
  public:
   explicit NystroemSolver(NystroemOptions options) : options_(options) {}
 
+  bool needs_damping(std::int64_t) const override { return true; }
   std::unique_ptr<Inverse> prepare(const System& system) const override {
     check_damping(system.filter);
     if (system.filter.inversion == Inversion::kDamped && system.filter.damping == 0) {

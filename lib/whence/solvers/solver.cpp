@@ -142,6 +142,10 @@ at::Tensor Filter::operator()(const at::Tensor& eigenvalues, double zero) const 
   return out.to(eigenvalues.scalar_type());
 }
 
+SpectralFunction of_block(const Filter& filter) {
+  return [filter](const at::Tensor& h) { return filter(h, h.numel() > 0 ? 1e-12 * h.abs().max().item<double>() : 0); };
+}
+
 LinearSystem linear_system(const System& system) {
   const auto& filter = system.filter;
   check_damping(filter);

@@ -59,6 +59,8 @@ struct Filter {
   /// Not kSegment nor kMemory: there is an equation behind it, so a residual too.
   bool inverts() const { return inversion != Inversion::kSegment && inversion != Inversion::kMemory; }
 };
+/// The filter of one block's eigenvalues, of which those below 1e-12 of the block's largest are zeros.
+SpectralFunction of_block(const Filter& filter);
 std::string_view to_string(Inversion inversion);
 /// "damped", "filtered" or "pseudo". Throws InvalidArgument with the known words.
 Inversion parse_inversion(std::string_view word);
@@ -94,7 +96,7 @@ class Inverse {
  public:
   virtual ~Inverse() = default;
   /// The inverse itself, where the solver has it as a matrix; undefined rows where it has not, or the matrix is not
-  /// positive definite and had to be.
+  /// positive definite, if only for rounding, and had to be.
   virtual MatrixRoot root() const { return {}; }
   /// What the filter is applied to, where the inverse is the filter of known eigenvalues; null where it is not.
   virtual std::shared_ptr<const SpectralOperator> factors() const { return nullptr; }
@@ -115,6 +117,9 @@ class Solver {
   virtual std::string_view family() const { return {}; }
   /// Whether it takes the curvature's own factors where there are such (Curvature::factored) and fits none.
   virtual bool takes_factors() const { return false; }
+  /// Whether Inversion::kDamped with no damping divides by nothing, however definite the curvature of so many
+  /// parameters is: that of what an approximation leaves out.
+  virtual bool needs_damping(std::int64_t /*parameters*/) const { return false; }
 };
 
 /// A linear map of the rows of a block: [K, P] to [K, P].

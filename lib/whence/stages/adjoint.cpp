@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
@@ -402,17 +403,15 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   }
   for (std::size_t k = 0; k < residuals.size(); ++k) {
     auto& summary = summaries[k];
-    constexpr double kExplained = 100, kTelling = 1e-3;
+    constexpr double kExplained = 10, kTelling = 1e-3;
+    const double told = std::exchange(summary.relative_residual, residuals[k]);
     if (factored || unmeasured) {
-      summary.relative_residual = residuals[k];
       summary.residual_of = factored ? std::string(curvature_.family()) : own;
-    } else if (summary.termination == Termination::kConverged && residuals[k] > kTelling &&
-               residuals[k] > kExplained * summary.relative_residual) {
+    } else if (summary.termination == Termination::kConverged && residuals[k] > std::max(kTelling, kExplained * told)) {
       summary.termination = Termination::kIterationLimit;
-      summary.message = fmt::format("a residual of {:.1e} |b| in {} is one of {:.1e} in float64: rounding; {}",
-                                    summary.relative_residual, c10::toString(at.theta.front().scalar_type()),
-                                    residuals[k], rounding_remedy(*made.segments.front().curvature));
-      summary.relative_residual = residuals[k];
+      summary.message = fmt::format("a residual of {:.1e} |b| in {} is one of {:.1e} in float64: rounding; {}", told,
+                                    c10::toString(at.theta.front().scalar_type()), residuals[k],
+                                    rounding_remedy(*made.segments.front().curvature));
     }
   }
 }

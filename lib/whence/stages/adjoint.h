@@ -29,6 +29,9 @@ struct InverseOptions {
   Inversion inversion = Inversion::kDamped;
   double damping = 0;           ///< Absolute.
   double relative_damping = 0;  ///< Times the mean eigenvalue of the stage's curvature; added to `damping`.
+
+  /// What is made of a curvature's eigenvalues, the response included.
+  Inversion effective_inversion() const { return response == Response::kSegment ? Inversion::kSegment : inversion; }
 };
 
 /// Sets response, time and steps from "stationary", "proximal-bregman" or "segment:time=12,steps=300". Throws
@@ -83,8 +86,8 @@ class Adjoint {
   ///
   /// The summaries say whose residual they tell (SolverSummary::residual_of). Of a curvature by factors it is that of
   /// the matrix that the factors approximate, for the first solves of a stage, where products with that take seconds;
-  /// else of the factors. Solves in float32 are looked at again in float64 where that takes as little, and have not
-  /// converged where rounding is all that did.
+  /// else of the factors. Of solves in float32 it is that in float64 where that takes as little, and they have not
+  /// converged where it is ten times their own.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
   /// The inverse that a stage of one point is solved with, and its filter. Throws InvalidArgument at one of several

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "whence/core/error.h"
 #include "whence/curvature/example_norms.h"
@@ -51,8 +50,11 @@ class Chooser {
 
  private:
   bool damping_is_open() const { return !request_.damping && !request_.relative_damping; }
-  bool is_damped() const {
-    return request_.options.inversion == Inversion::kDamped && request_.options.response != Response::kSegment;
+  bool is_damped() const { return request_.options.effective_inversion() == Inversion::kDamped; }
+  /// Whether the Hessian would be refused.
+  bool family_is_fixed() const {
+    return request_.options.response == Response::kProximalBregman || solver_name() == "woodbury" ||
+           !create<Solver>(request_.solver)->family().empty();
   }
   std::string_view solver_name() const { return find_method<Solver>(request_.solver).first->name; }
 
@@ -94,7 +96,7 @@ class Chooser {
       take_gauss_newton(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
     } else if (request_.indefinite) {
       take_gauss_newton("a solve with the Hessian met negative curvature");
-    } else if (const double seconds = cg_seconds(); seconds > kPatienceAtMinimumSeconds) {
+    } else if (const double seconds = solver_seconds("hessian"); seconds > kPatienceAtMinimumSeconds) {
       take_gauss_newton(fmt::format("solving with the Hessian would take about {}", seconds_text(seconds)));
     } else if (look_for_negative_curvature("hessian"); negative_stage_) {
       take_gauss_newton(fmt::format("the Hessian has negative curvature ({:.2g} at stage {})", smallest_,
@@ -111,7 +113,7 @@ class Chooser {
   }
   void take_gauss_newton(const std::string& reason) {
     take("gauss-newton", reason);
-    const double seconds = cg_seconds();
+    const double seconds = solver_seconds("gauss-newton");
     if (request_.solver == "auto" && seconds > kPatienceSeconds && takes_ekfac()) {
       out_.curvature = "ekfac";
       reasons_.push_back(fmt::format("cg with gauss-newton would take about {}", seconds_text(seconds)));
@@ -159,17 +161,36 @@ class Chooser {
       } else if (!at_minimum()) {
         out_.options.relative_damping = kRelativeDamping;
         reasons_.push_back(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
+      } else if (needs_damping()) {
+        take_needed_damping();
       }
       return;
     }
     const bool decayed = std::all_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
                                      [](const Stage& s) { return s.objective.weight_decay() > 0; });
+    if (request_.curvature != "auto" && at_minimum() && decayed && needs_damping()) {
+      take_needed_damping();
+      return;
+    }
     if (request_.curvature != "auto" && at_minimum() && decayed) {
       reasons_.push_back(
           fmt::format("the checkpoint is a minimum ({}) of an objective with weight decay", gradient_text()));
       return;
     }
     out_.options.relative_damping = kRelativeDamping;
+  }
+
+  /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
+  bool needs_damping() const {
+    const auto solver = create<Solver>(request_.solver);
+    const bool foreign = !solver->family().empty() && solver->family() != family_;
+    return foreign ||
+           std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                       [&](const Stage& s) { return solver->needs_damping(s.objective.trained().entries()); });
+  }
+  void take_needed_damping() {
+    out_.options.relative_damping = kRelativeDamping;
+    reasons_.push_back(fmt::format("solver {} needs a damping", solver_name()));
   }
 
   /// Whether the solver needs a positive definite system, rather than apply an approximation of its own.
@@ -182,13 +203,13 @@ class Chooser {
         request_.solver != "auto" ? request_.solver : fmt::format("auto:relative-tolerance={:g}", kRankingTolerance);
   }
 
-  /// Seconds that conjugate gradients with products of two gradients are expected to take, over the chain.
-  double cg_seconds() {
+  /// Seconds that the solver is expected to take with a curvature by products of two gradients, over the chain.
+  double solver_seconds(const std::string& curvature) {
     double total = 0;
     for (auto k = first_; k < chain_.size(); ++k) {
-      total += solve_seconds(
-          product_count(request_.solver == "auto" ? "cg" : request_.solver, chain_[k].objective.trained().entries()),
-          queries_, pass_seconds(k));
+      const auto products =
+          product_count(request_.solver, curvature, chain_[k], request_.options.effective_inversion());
+      total += solve_seconds(products, queries_, pass_seconds(k));
     }
     return total;
   }
@@ -203,7 +224,7 @@ class Chooser {
   }
   void expect_seconds() {
     if (!is_spectral(out_.curvature)) {
-      out_.seconds = cg_seconds();
+      out_.seconds = solver_seconds(out_.curvature);
       return;
     }
     out_.seconds = 0;
@@ -227,9 +248,7 @@ class Chooser {
       };
       const auto spectrum =
           estimate_spectrum(*a, kProbes, std::min(steps, a->size()), Random(0).stream("negative curvature"), watch);
-      const double rounding = (a->options().dtype() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                                   : std::numeric_limits<float>::epsilon()) *
-                              100 * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
+      const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
       const double damping = out_.options.relative_damping > 0
                                  ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
                                  : out_.options.damping;
@@ -258,8 +277,11 @@ class Chooser {
   }
 
   void tell_otherwise() {
-    if (request_.curvature == "auto" && family_ != "hessian") {
-      const auto cost = passes_.empty() ? std::string() : fmt::format(" (up to {})", seconds_text(cg_seconds()));
+    if (request_.curvature == "auto" && family_is_fixed()) {
+      out_.otherwise = "--damping X for another damping";
+    } else if (request_.curvature == "auto" && family_ != "hessian") {
+      const auto cost =
+          passes_.empty() ? std::string() : fmt::format(" (about {})", seconds_text(solver_seconds("hessian")));
       out_.otherwise = fmt::format("--curvature hessian for the Hessian{}, --damping X for another damping", cost);
     } else if (request_.curvature == "auto") {
       out_.otherwise =

@@ -10,7 +10,8 @@
 #include <map>
 
 #include "whence/core/tensors.h"
-#include "whence/solvers/solver.h"
+#include "whence/curvature/curvature.h"
+#include "whence/solvers/automatic.h"
 
 namespace whence {
 
@@ -38,9 +39,31 @@ double gradient_seconds(const Stage& stage) {
 
 double ProductCount::expected() const { return std::sqrt(low * high); }
 
-ProductCount product_count(std::string_view solver, std::int64_t parameters) {
+namespace {
+
+/// Of the curvature's root, about; 0 where it is known by none.
+std::int64_t root_rows(std::string_view curvature, const Stage& stage) {
+  constexpr std::int64_t kMostOutputs = 64;
+  const auto& data = stage.objective.data();
+  const bool rows = find_method<Curvature>(curvature).first->name != "hessian" && data.outputs() <= kMostOutputs &&
+                    covered_by_layers({stage.objective, stage.theta, stage.parent});
+  return rows ? data.size() * data.outputs() : 0;
+}
+
+}  // namespace
+
+ProductCount product_count(std::string_view solver, std::string_view curvature, const Stage& stage,
+                           Inversion inversion) {
   constexpr double kFewest = 20;
   const auto [method, given] = find_method<Solver>(solver);
+  const auto parameters = stage.objective.trained().entries();
+  if (method->name == "auto") {
+    const auto picked =
+        is_spectral(curvature) ? "ekfac" : picked_by_size(parameters, root_rows(curvature, stage), inversion);
+    if (!picked.empty()) {
+      return product_count(picked, curvature, stage, inversion);
+    }
+  }
   std::map<std::string, double> options;
   for (const auto& option : method->options(given)) {
     char* end = nullptr;
@@ -50,7 +73,7 @@ ProductCount product_count(std::string_view solver, std::int64_t parameters) {
     }
   }
   if (options.contains("max-iterations")) {
-    const double most = options["max-iterations"];
+    const double most = std::min(options["max-iterations"], static_cast<double>(parameters));
     return {std::min(kFewest, most), most};
   }
   if (options.contains("depth")) {
@@ -61,13 +84,16 @@ ProductCount product_count(std::string_view solver, std::int64_t parameters) {
     return {1, 1};
   }
   if (method->name == "direct") {
-    return {static_cast<double>(parameters), static_cast<double>(parameters), true, false};
+    return {1, 1, true, static_cast<double>(parameters)};
+  }
+  if (method->name == "woodbury") {  // with a step of refinement
+    return {4, 4};
   }
   return {0, 0, false};
 }
 
 double solve_seconds(const ProductCount& products, std::int64_t queries, double pass) {
-  return products.expected() * (products.a_query ? static_cast<double>(queries) : 1) * kPassesAProduct * pass;
+  return (products.expected() * static_cast<double>(queries) + products.once) * kPassesAProduct * pass;
 }
 
 bool is_spectral(std::string_view curvature) {

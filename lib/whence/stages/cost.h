@@ -1,6 +1,7 @@
 #pragma once
 #include <string_view>
 
+#include "whence/solvers/solver.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -12,16 +13,17 @@ double gradient_seconds(const Stage& stage);
 /// What a product with the curvature of a stage costs, in its gradients.
 inline constexpr double kPassesAProduct = 2;
 
-/// How many products with the curvature a solver takes.
+/// How many products with the curvature a solver takes for a query.
 struct ProductCount {
   double low = 0, high = 0;
-  bool known = true;    ///< False for solvers whose products cannot be told before.
-  bool a_query = true;  ///< False: once, whatever the queries.
+  bool known = true;  ///< False for solvers whose products cannot be told before.
+  double once = 0;    ///< Besides, whatever the queries.
   /// One number for both: their geometric mean.
   double expected() const;
 };
-/// Of a solver's spec, for a stage that trains so many parameters. Throws InvalidArgument as create() does.
-ProductCount product_count(std::string_view solver, std::int64_t parameters);
+/// Of specs, auto being what it will pick for the stage. Throws InvalidArgument as create() does.
+ProductCount product_count(std::string_view solver, std::string_view curvature, const Stage& stage,
+                           Inversion inversion);
 
 /// Seconds that solving for so many queries is expected to take at a stage, its gradient taking `pass` seconds.
 double solve_seconds(const ProductCount& products, std::int64_t queries, double pass);

@@ -71,7 +71,11 @@ LowRankInverse::LowRankInverse(System system, LowRank part, bool complement, dou
   if (complement && part_.vectors.size(0) < system_.a->size()) {
     outside_ = system_.filter(at::zeros({1}, at::kDouble), zero).item<double>();
   }
-  gains_ = (system_.filter(values, zero) - outside_).unsqueeze(1).to(part_.vectors.options());
+  auto gains = system_.filter(values, zero);
+  if (system_.filter.inversion == Inversion::kDamped) {  // what rounding made negative is left out
+    gains = at::where(values + system_.filter.damping > 0, gains, at::zeros_like(gains));
+  }
+  gains_ = (gains - outside_).unsqueeze(1).to(part_.vectors.options());
 }
 
 std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor& x, const Progress&) const {
@@ -81,8 +85,12 @@ std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor
   const double lowest = part_.most_negative < 0   ? part_.most_negative
                         : part_.values.size() > 0 ? part_.values.minCoeff()
                                                   : 0;
-  const bool indefinite = part_.most_negative < 0 || (system_.filter.inversion == Inversion::kDamped &&
-                                                      part_.values.size() > 0 && lowest + damping <= 0);
+  const double largest = part_.values.size() > 0 ? part_.values.maxCoeff() : 0;
+  const bool negative =
+      system_.filter.inversion == Inversion::kDamped && part_.values.size() > 0 && lowest + damping <= 0;
+  const bool rounded = negative && part_.most_negative >= 0 &&
+                       lowest + damping >= -system_.a->rounding() * std::max(largest, std::abs(lowest));
+  const bool indefinite = part_.most_negative < 0 || (negative && !rounded);
   const bool inverts = system_.filter.inverts();
   const double before = system_.a->products();
   x = indefinite ? at::zeros_like(b) : outside_ * b + part_.vectors.t().mm(part_.vectors.mm(b.t()).mul(gains_)).t();
@@ -93,11 +101,14 @@ std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor
     summary.seconds = seconds;
     summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
     summary.smallest_ritz = lowest + damping;
-    summary.largest_ritz = (part_.values.size() > 0 ? part_.values.maxCoeff() : 0) + damping;
+    summary.largest_ritz = largest + damping;
     summary.relative_residual = indefinite ? 1 : inverts ? residuals[k] : -1;
     if (indefinite) {
       summary.termination = Termination::kIndefinite;
       summary.message = fmt::format("{} met the eigenvalue {:.3e}", name_, lowest);
+    } else if (rounded) {
+      summary.message = fmt::format("{} met the eigenvalue {:.1e}, which is rounding beside the largest, {:.1e}: {}",
+                                    name_, lowest, largest, rounding_remedy(*system_.a));
     } else if (inverts && residuals[k] <= relative_tolerance_) {
       summary.termination = Termination::kConverged;
       summary.message = fmt::format("{} leaves a residual of {:.1e} |b|", name_, residuals[k]);

@@ -58,7 +58,8 @@ std::vector<std::string> changed_settings(const json& then, const json& now) {
   };
   std::vector<std::string> out;
   for (const auto& key : keys) {
-    if (before.contains(key) && after.contains(key) && before.at(key) == after.at(key)) {
+    const bool root = key.empty();  // an empty table, flattened
+    if (root || (before.contains(key) && after.contains(key) && before.at(key) == after.at(key))) {
       continue;
     }
     auto name = key.substr(1);
