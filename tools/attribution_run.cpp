@@ -162,6 +162,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
 }
 
 void AttributionRun::solve(const fs::path& folder, const std::function<void()>& score) {
+  bool scoring = false;
   const auto attempt = [&] {
     if (attributor_->uses_curvature()) {
       source_->make_ready(stages_);
@@ -170,6 +171,7 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       record_.add_stages(chain_, {}, false, "");
     }
     record_.phase("attribute");
+    scoring = true;
     score();
   };
   try {
@@ -179,7 +181,9 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       throw;
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
-    fs::remove_all(folder / ".partial");
+    if (scoring && !self()) {  // else what lies there is another run's
+      fs::remove_all(folder / ".partial");
+    }
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attempt();
   }
