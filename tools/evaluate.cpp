@@ -245,7 +245,11 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   const fs::path folder = line.required("scores");
   const auto run = read_run(folder);
-  check_has_queries(run, folder);
+  if (is_self(run)) {
+    throw InvalidArgument(fmt::format(
+        "{} holds what --self made, and evaluate retrains for queries: score with --queries SPLIT instead of --self",
+        folder.string()));
+  }
   check_inputs_unchanged(run);
   auto options = line.run_options();
   if (!line.given("dtype")) {

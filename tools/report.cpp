@@ -139,7 +139,7 @@ int report(const std::vector<std::string>& arguments) {
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
                                  stage == "all" ? "every stage" : "stage " + stage);
   Page page;
-  if (run["options"].value("self", false)) {
+  if (is_self(run)) {
     page.title = "Which examples stand alone";
     page.subtitle = whose + " whose own loss leaving them out would raise most: mislabelled, or rare";
     page.suspects = suspect_lists(pipeline, run, folder / "ranking.jsonl");

@@ -38,13 +38,7 @@ nlohmann::ordered_json read_run(const fs::path& folder) {
   return run;
 }
 
-void check_has_queries(const nlohmann::ordered_json& run, const fs::path& folder) {
-  if (run["options"].contains("self")) {
-    throw InvalidArgument(fmt::format(
-        "{} holds what --self made, and evaluate retrains for queries: score with --queries SPLIT instead of --self",
-        folder.string()));
-  }
-}
+bool is_self(const nlohmann::ordered_json& run) { return run["options"].value("self", false); }
 
 Dataset queries_of(const Pipeline& pipeline, const nlohmann::ordered_json& run) {
   const auto& options = run["options"];

@@ -33,8 +33,8 @@ void make_folder(const std::filesystem::path& folder);
 /// run.json of a result directory. Throws DataError where the folder holds none, or a damaged one.
 nlohmann::ordered_json read_run(const std::filesystem::path& folder);
 
-/// Throws InvalidArgument where the result is one of --self, which has no queries.
-void check_has_queries(const nlohmann::ordered_json& run, const std::filesystem::path& folder);
+/// Whether a run.json is one of --self, which has no queries.
+bool is_self(const nlohmann::ordered_json& run);
 
 /// The queries that a result was made for, or more of the same split.
 Dataset queries_of(const Pipeline& pipeline, const nlohmann::ordered_json& run);

@@ -151,7 +151,7 @@ void RunRecord::add_choice(const InverseChoice& choice) {
 
 std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& earlier) const {
   const auto differ = [](const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {  // whatever the order
-    return nlohmann::json::parse(a.dump()) != nlohmann::json::parse(b.dump());
+    return nlohmann::json(a) != nlohmann::json(b);
   };
   for (const char* key : {"inputs", "seed", "versions"}) {
     if (!earlier.contains(key) || differ(earlier[key], json_[key])) {

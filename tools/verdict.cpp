@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "result.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/curvature/curvature.h"
@@ -98,7 +99,7 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
     evidence.evaluated = verdict_of_evaluation(*evaluation);
   }
   const auto stage = options["stage"].get<std::string>();
-  if (options.value("self", false)) {
+  if (is_self(run)) {
     return judge(evidence);  // there is no query to retrain for
   }
   evidence.check =

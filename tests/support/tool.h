@@ -98,18 +98,14 @@ data = { format = "safetensors", file = "queries.safetensors" }
   std::filesystem::path path_;
 };
 
-/// The one line that a failed command prints, after its warnings if any, with the status that it must have.
+/// The one line that a failed command prints, with the status that it must have.
 inline void check_fails(const ToolResult& result, int status, const std::string& part) {
   CAPTURE(result.out);
   CAPTURE(result.err);
   CHECK(result.status == status);
-  std::string_view error = result.err;
-  while (error.starts_with("whence: warning: ") && error.find('\n') != std::string_view::npos) {
-    error.remove_prefix(error.find('\n') + 1);
-  }
-  CHECK(error.starts_with("whence: error: "));
-  CHECK(std::count(error.begin(), error.end(), '\n') == 1);
-  CHECK(error.find(part) != std::string_view::npos);
+  CHECK(result.err.starts_with("whence: error: "));
+  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
+  CHECK(result.err.find(part) != std::string::npos);
 }
 
 }  // namespace whence::test

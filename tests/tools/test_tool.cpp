@@ -12,6 +12,17 @@ using test::check_fails;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
+namespace {
+
+/// Less the line that warns, before anything else, that the second stage was trained from other weights of the first.
+test::ToolResult less_stale_warning(test::ToolResult result) {
+  CHECK(result.err.starts_with("whence: warning: stage finetune: its checkpoint "));
+  result.err.erase(0, result.err.find('\n') + 1);
+  return result;
+}
+
+}  // namespace
+
 TEST_SUITE_BEGIN("tools");
 
 TEST_CASE("train, rank, evaluate, report, inspect: the whole way on a small chain") {
@@ -246,8 +257,9 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
     value = 2 * draws.normal(value.sizes());  // far from any minimum
   }
   write_safetensors(folder / "run/pretrain.safetensors", tensors.with(values));
-  check_fails(folder.run(rank + "--curvature hessian --damping 0"), 1, "the Hessian has negative curvature");
-  check_fails(folder.run(rank + "--curvature hessian --damping 0"), 1, "type --damping ");
+  const auto indefinite = less_stale_warning(folder.run(rank + "--curvature hessian --damping 0"));
+  check_fails(indefinite, 1, "the Hessian has negative curvature");
+  check_fails(indefinite, 1, "type --damping ");
   check_fails(folder.run(rank + "--damping some"), 2, "--damping = some, expected auto or a number >= 0");
   CHECK_FALSE(fs::exists(folder / "result/scores.safetensors"));
   CHECK(folder.run(rank + "--curvature hessian").status == 0);  // the damping that outweighs it is found
