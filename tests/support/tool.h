@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -82,15 +84,23 @@ data = { format = "safetensors", file = "queries.safetensors" }
     write_safetensors(path_ / name, tensors);
   }
 
-  /// Runs `whence ARGUMENTS` in the folder, through the shell, `before` first.
+  /// Runs `whence ARGUMENTS` in the folder, through the shell, `before` first; on the device that WHENCE_TEST_DEVICE
+  /// names, if any.
   ToolResult run(const std::string& arguments, const std::string& before = "") const {
     const auto command = fmt::format("cd '{}' && {} '{}' {} >out.txt 2>err.txt </dev/null", path_.string(),
-                                     before.empty() ? "true;" : before + ";", WHENCE_TOOL, arguments);
+                                     before.empty() ? "true;" : before + ";", WHENCE_TOOL, on_device(arguments));
     const int status = std::system(("bash -c \"" + command + "\"").c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out.txt"), read("err.txt")};
   }
 
  private:
+  static std::string on_device(const std::string& arguments) {
+    const auto* device = std::getenv("WHENCE_TEST_DEVICE");
+    const auto command = arguments.substr(0, arguments.find(' '));
+    const bool computes = std::set<std::string>{"train", "rank", "score", "evaluate", "icl"}.contains(command);
+    const bool chosen = device == nullptr || !computes || arguments.find("--device") != arguments.npos;
+    return chosen ? arguments : arguments + " --device " + device;
+  }
   static int& count() {
     static int value = 0;
     return value;
