@@ -3,25 +3,16 @@
 #include <csignal>
 
 #include "support/near.h"
+#include "support/stale_warning.h"
 #include "support/tool.h"
 #include "whence/store/ranking.h"
 #include "whence/store/score_store.h"
 
 using namespace whence;
 using test::check_fails;
+using test::less_stale_warning;
 using test::ToolFolder;
 namespace fs = std::filesystem;
-
-namespace {
-
-/// Less the line that warns, before anything else, that the second stage was trained from other weights of the first.
-test::ToolResult less_stale_warning(test::ToolResult result) {
-  CHECK(result.err.starts_with("whence: warning: stage finetune: its checkpoint "));
-  result.err.erase(0, result.err.find('\n') + 1);
-  return result;
-}
-
-}  // namespace
 
 TEST_SUITE_BEGIN("tools");
 
@@ -279,7 +270,7 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
 
   values[0] = values[0].clone().fill_(NAN);
   write_safetensors(folder / "run/pretrain.safetensors", tensors.with(values));
-  check_fails(folder.run(rank + "--curvature gauss-newton"), 1, "run/pretrain.safetensors");
+  check_fails(less_stale_warning(folder.run(rank + "--curvature gauss-newton")), 1, "run/pretrain.safetensors");
   folder.write("run/pretrain.safetensors", good_start);
   folder.write("run/finetune.safetensors", good.substr(0, good.size() / 2));
   check_fails(folder.run(rank), 1, "run/finetune.safetensors");

@@ -99,7 +99,7 @@ at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at:
     } else {
       logits.narrow(2, token + 1, logits.size(2) - token - 1).fill_(-INFINITY);
     }
-    out.push_back(at::softmax(logits, 2).mean({0, 1}));
+    out.push_back(at::softmax(logits, 2).mean(at::IntArrayRef{0, 1}));
   }
   return at::stack(out);
 }
