@@ -105,9 +105,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   add_library(LibTorch::LibTorch INTERFACE IMPORTED)
   target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
     ${LibTorch_PREFIX}/include ${LibTorch_PREFIX}/include/torch/csrc/api/include)
-  target_link_libraries(LibTorch::LibTorch INTERFACE ${LibTorch_torch} ${LibTorch_torch_cpu} ${LibTorch_c10} ${libtorch_gomp})
+  # libstdc++ before torch, whose wheels export the std::filesystem of the compiler that built them: with a newer compiler's
+  # headers it crashes. tests/links.sh looks whose is taken.
+  target_link_libraries(LibTorch::LibTorch INTERFACE stdc++ ${LibTorch_torch} ${LibTorch_torch_cpu} ${LibTorch_c10} ${libtorch_gomp})
   target_link_options(LibTorch::LibTorch INTERFACE "LINKER:-rpath,${LibTorch_PREFIX}/lib")
   if(LibTorch_torch_cuda)  # nothing names its symbols: loading it is what registers the device
-    target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--no-as-needed,${LibTorch_torch_cuda},--as-needed")
+    target_link_libraries(LibTorch::LibTorch INTERFACE "-Wl,--no-as-needed,${LibTorch_torch_cuda},--as-needed")
   endif()
 endif()

@@ -218,7 +218,7 @@ std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const Json& ru
       const auto row = row_of(*data, card.id);
       card.origin = short_origin_text(*data, row);
       card.label = card_label(*data, row);
-      if (line.contains("prediction") && line.value("label", "") != line.at("prediction")) {
+      if (line.contains("prediction") && line.value("label", "") != line.at("prediction").get<std::string>()) {
         card.label += fmt::format(", predicted {}", line.at("prediction").get<std::string>());
       }
       card.content = content_of(*data, row, {});

@@ -74,7 +74,7 @@ TEST_CASE("embedding: cosine of the embeddings given") {
 TEST_CASE("attention: the mean over whatever comes before queries and demonstrations") {
   auto task = full_task();
   const auto method = create<IclMethod>("attention");
-  CHECK(relative_error(method->score(task).test, task.attention.mean({0, 1})) < Tolerance::kSameAlgebra);
+  CHECK(relative_error(method->score(task).test, task.attention.mean(at::IntArrayRef{0, 1})) < Tolerance::kSameAlgebra);
   const auto one = task.attention[1][2].clone();
   task.attention = one;
   CHECK(relative_error(method->score(task).test, one) == 0);

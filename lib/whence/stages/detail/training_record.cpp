@@ -38,7 +38,7 @@ std::vector<std::string> changed_files(const json& digests, const fs::path& fold
     if (::stat(file.c_str(), &found) == 0 &&
         std::tie(found.st_ctim.tv_sec, found.st_ctim.tv_nsec) >=
             std::tie(written.st_mtim.tv_sec, written.st_mtim.tv_nsec) &&
-        digest(file) != held) {
+        digest(file) != held.get<std::string>()) {
       out.push_back(name);
     }
   }
