@@ -10,6 +10,7 @@
 #include "whence/attribution/detail/feature_source.h"
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/core/chunks.h"
+#include "whence/core/symmetric_eigen.h"
 #include "whence/models/per_sample.h"
 
 namespace whence {
@@ -247,7 +248,7 @@ class LograSource : public detail::FeatureSource {
       }
     });
     const auto largest = [](const at::Tensor& moment, const at::Tensor& like) {
-      const auto vectors = std::get<1>(at::linalg_eigh(moment));  // rising
+      const auto vectors = symmetric_eigen(moment, "second moment for the principal axes").vectors;
       return vectors.narrow(1, vectors.size(1) - like.size(1), like.size(1)).to(like.options()).contiguous();
     };
     for (auto& layer : layers) {

@@ -21,6 +21,7 @@
 #include "whence/core/files.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
+#include "whence/core/symmetric_eigen.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
@@ -299,8 +300,10 @@ class Fit {
       const auto like = options_like();
       scope.at(++done, fmt::format("{} [{}, {}]", layer.name, layer.outputs, layer.columns()));
       check_interruption();
-      const auto [right_values, right] = at::linalg_eigh((state.inputs / static_cast<double>(examples_)).to(like));
-      const auto [left_values, left] = at::linalg_eigh(state.signals.to(like));
+      const auto [right_values, right] = symmetric_eigen((state.inputs / static_cast<double>(examples_)).to(like),
+                                                         fmt::format("second moment of {}'s inputs", layer.name));
+      const auto [left_values, left] =
+          symmetric_eigen(state.signals.to(like), fmt::format("second moment of {}'s signals", layer.name));
       state.right_values = right_values.clamp_min(0);
       state.left_values = left_values.clamp_min(0);
       state.right = right.contiguous();  // as they are read back
