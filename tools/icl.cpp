@@ -26,8 +26,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr auto kSurprisal = "surprisal:center=false";  // outputs that do not repeat have no mean of their own
-
 void add_options(CommandLine& line) {
   line.add()                                                                                 //
       ("model", po::value<std::string>(), "a causal language model in Hugging Face layout")  //
@@ -186,10 +184,10 @@ class IclRun {
     const auto blocks = model_->language->blocks();
     auto best = settings_.reading();
     best.batch_size = options_.batch_size;
-    best.surprisal = best.surprisal || settings_.by_surprisal(task);
+    best.surprisal = best.surprisal || settings_.self_method(task).needs().surprisal;
     best.layers = layers_.empty() ? settings_.usual_layers(blocks) : layers_;
     const bool given = !layers_.empty() && positions.size() == 1;
-    if (given || task.validation.empty() || settings_.method() != "ridge") {
+    if (given || task.validation.empty() || settings_.method().regression() == nullptr) {
       return best;
     }
     auto asked = task;
@@ -220,7 +218,7 @@ class IclRun {
   }
 
   IclScores scores_of(PromptReading& reading, const PromptTask& task, std::vector<IclScores>& by_layer) const {
-    if (settings_.method() == "ridge") {
+    if (settings_.method().regression() != nullptr) {
       by_layer = ridge_scores_by_layer(reading.task, settings_.ridge());
       const auto of_self = ridge_scores_by_layer(reading.task, settings_.self_ridge());
       for (std::size_t l = 0; l < by_layer.size(); ++l) {
@@ -228,12 +226,12 @@ class IclRun {
         by_layer[l].foretold = of_self[l].foretold;
       }
       auto scores = sum_of_layers(by_layer);
-      if (settings_.by_surprisal(task)) {
-        scores.self = create<IclMethod>(kSurprisal)->score(reading.task).self;
+      if (const auto& by = settings_.self_method(task); by.regression() == nullptr) {
+        scores.self = by.score(reading.task).self;
       }
       return scores;
     }
-    if (settings_.method() == "embedding") {
+    if (settings_.method().needs().embeddings) {
       const auto& by = embedder_ ? *embedder_ : *model_;
       const auto embed = [&](const std::vector<Exchange>& exchanges) {
         std::vector<std::string> texts;
@@ -245,17 +243,12 @@ class IclRun {
       reading.task.embeddings = embed(task.demonstrations);
       reading.task.query_embeddings = embed(task.queries);
     }
-    return create<IclMethod>(line_.text("method"))->score(reading.task);
+    return settings_.method().score(reading.task);
   }
 
-  std::optional<Advice> advice_of(const IclResult& result) const {
+  /// Mean test scores over the queries whose answer is given; undefined where there are none.
+  static at::Tensor helpful(const IclResult& result) {
     const auto& task = result.reading.task;
-    if (result.by_surprisal) {
-      return advise_by_surprisal(task.surprisal);
-    }
-    if (settings_.method() != "ridge" || task.targets.defined()) {
-      return std::nullopt;
-    }
     std::vector<std::int64_t> answered;
     for (std::size_t j = 0; j < result.task.queries.size(); ++j) {
       const auto row = static_cast<std::int64_t>(j);
@@ -263,9 +256,10 @@ class IclRun {
         answered.push_back(row);
       }
     }
-    return advise_by_labels(
-        task, result.scores, settings_.self_ridge(),
-        answered.empty() ? at::Tensor() : result.scores.test.index_select(0, at::tensor(answered, at::kLong)).mean(0));
+    if (answered.empty() || !result.scores.test.defined()) {
+      return {};
+    }
+    return result.scores.test.index_select(0, at::tensor(answered, at::kLong)).mean(0);
   }
 
   void explain(const PromptTask& task) {
@@ -293,11 +287,12 @@ class IclRun {
     warn(doubts_of(task, reading));
     IclResult result{.task = task, .reading = reading, .options = options, .scores = {}};
     result.scores = scores_of(reading, task, result.by_layer);
-    result.by_surprisal = settings_.by_surprisal(task);
-    if (settings_.method() == "ridge") {
-      warn(doubts_of(reading.task, result.scores, settings_.ridge(), !result.by_surprisal));
+    const auto& self_method = settings_.self_method(task);
+    result.self_by = self_method.self_by();
+    if (settings_.method().regression() != nullptr) {
+      warn(doubts_of(reading.task, result.scores, settings_.ridge(), self_method.regression() != nullptr));
     }
-    result.advice = advice_of(result);
+    result.advice = self_method.advise(reading.task, result.scores, helpful(result));
     if (line_.flag("verify")) {
       result.removals = read.remove_each(reading, progress_);
     }

@@ -172,10 +172,7 @@ nlohmann::ordered_json icl_json(const IclResult& r, bool each_layer) {
   }
   out["closed"] = r.reading.closed;
   out["self"] = list(scores.self);
-  out["self-by"] = r.by_surprisal ? "surprisal" : "ridge";
-  if (!r.by_surprisal && r.by_layer.empty()) {
-    out["self-by"] = nullptr;
-  }
+  out["self-by"] = r.self_by.empty() ? Json(nullptr) : Json(r.self_by);
   out["mean-test"] = scores.test.defined() ? list(scores.test.nanmean(0)) : Json(nullptr);
   if (scores.leave_one_out.defined()) {
     out["mean-leave-one-out"] = list(scores.leave_one_out.nanmean(0));

@@ -1,7 +1,7 @@
 #pragma once
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/icl/advice.h"
@@ -18,7 +18,7 @@ struct IclResult {
   ReadingOptions options;  ///< With the layers and the position that were chosen.
   IclScores scores;
   std::vector<IclScores> by_layer = {};  ///< Of ridge.
-  bool by_surprisal = false;             ///< Whether the self scores are surprisals.
+  std::string_view self_by = {};         ///< IclMethod::self_by() of the method of the self scores.
   std::optional<Advice> advice = {};     ///< None of methods that tell no wrong label.
   std::optional<Removals> removals = {};
 };

@@ -13,6 +13,8 @@ namespace whence::cli {
 namespace po = boost::program_options;
 namespace {
 
+constexpr auto kSurprisal = "surprisal:center=false";  // outputs that do not repeat have no mean of their own
+
 std::vector<std::int64_t> distinct(const std::set<std::int64_t>& layers) { return {layers.begin(), layers.end()}; }
 
 /// The value that RidgeOptions has of itself.
@@ -78,34 +80,32 @@ IclSettings::IclSettings(const CommandLine& line) : line_(line) {
   }
   const auto spec = line.text("method") == "auto" ? std::string("ridge") : line.text("method");
   const auto [found, given] = find_method<IclMethod>(spec);
-  method_ = found->name;
-  if (method_ == "ridge") {
+  method_name_ = found->name;
+  method_ = found->make(given);
+  if (method_->regression() != nullptr) {
     read_ridge(given);
   } else {
     for (const char* flag :
          {"lambda", "self-lambda", "kernel", "projection", "by-layer", "reorder", "select", "preset"}) {
       if (line.given(flag) && (std::string(flag) != "by-layer" || line.flag(flag))) {
-        throw UsageError(fmt::format("--{} is for --method ridge, not {}", flag, method_));
+        throw UsageError(fmt::format("--{} is for --method ridge, not {}", flag, method_name_));
       }
     }
-    create<IclMethod>(spec);
   }
   const auto position = detail() && !line.given("position") ? "column" : line.text("position");
   positions_ = position == "auto" ? std::vector{ReadingPosition::kMean, ReadingPosition::kColumn}
                                   : std::vector{parse_reading_position(position)};
   reading_.position = positions_.front();
   reading_.targets = parse_target_view(line.text("targets"));
-  reading_.attention = method_ == "attention";
-  reading_.surprisal = method_ == "surprisal";
+  reading_.attention = method_->needs().attention;
+  reading_.surprisal = method_->needs().surprisal;
 }
 
 void IclSettings::read_ridge(std::string_view given) {
   if (detail() && !given.empty()) {
     throw UsageError(fmt::format("--preset detail and --method ridge:{} both say how; leave one out", given));
   }
-  auto_ = !detail() && line_.text("method") == "auto" && !line_.has("lambda") && !line_.has("self-lambda") &&
-          !line_.has("kernel");
-  ridge_ = detail() ? detail_ridge_options() : parse<RidgeOptions>(given, "ridge");
+  ridge_ = detail() ? detail_ridge_options() : *method_->regression();
   const auto take = [&](const char* flag, auto& value) {
     if (line_.has(flag)) {
       value = line_.get<std::decay_t<decltype(value)>>(flag);
@@ -118,15 +118,24 @@ void IclSettings::read_ridge(std::string_view given) {
   if (line_.has("seed")) {
     ridge_.seed = static_cast<std::int64_t>(line_.get<std::uint64_t>("seed"));
   }
-  validate(ridge_, "ridge");
+  method_ = ridge_method(ridge_);
   create<StateKernel>(ridge_.kernel);
-  self_ridge_ = auto_ ? suspecting_ridge_options() : ridge_;
-  self_ridge_.projection = ridge_.projection;
-  self_ridge_.seed = ridge_.seed;
+  self_ridge_ = ridge_;
+  if (!detail() && line_.text("method") == "auto" && !line_.has("lambda") && !line_.has("self-lambda") &&
+      !line_.has("kernel")) {
+    self_ridge_ = suspecting_ridge_options();
+    self_ridge_.projection = ridge_.projection;
+    self_ridge_.seed = ridge_.seed;
+    suspecting_ = ridge_method(self_ridge_);
+    surprised_ = create<IclMethod>(kSurprisal);
+  }
 }
 
-bool IclSettings::by_surprisal(const PromptTask& task) const {
-  return method_ == "surprisal" || (auto_ && reading_.targets == TargetView::kAuto && !is_closed(task));
+const IclMethod& IclSettings::self_method(const PromptTask& task) const {
+  if (suspecting_ == nullptr) {
+    return *method_;
+  }
+  return reading_.targets == TargetView::kAuto && !is_closed(task) ? *surprised_ : *suspecting_;
 }
 
 std::vector<std::int64_t> IclSettings::layers(std::int64_t blocks) const {
@@ -165,15 +174,15 @@ std::vector<std::int64_t> IclSettings::usual_layers(std::int64_t blocks) const {
 nlohmann::ordered_json IclSettings::json() const {
   nlohmann::ordered_json options;
   options["preset"] = preset_.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(preset_);
-  options["method"] = method_;
-  if (method_ == "ridge") {
+  options["method"] = method_name_;
+  if (method_->regression() != nullptr) {
     for (const auto& option : describe(ridge_)) {
       options[option.name] = option.value;
     }
   } else {
     options["method"] = resolved_spec<IclMethod>(line_.text("method"));
   }
-  if (auto_) {
+  if (suspecting_ != nullptr) {
     options["self-kernel"] = self_ridge_.kernel;
     options["self-ridge-lambda"] = fmt::format("{}", self_ridge_.lambda);
   }

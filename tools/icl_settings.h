@@ -1,5 +1,5 @@
 #pragma once
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -20,14 +20,15 @@ class IclSettings {
   /// Throws for flags that do not go together and words that are not known.
   explicit IclSettings(const CommandLine& line);
 
-  const std::string& method() const { return method_; }  ///< A name, "ridge" where the flag says auto.
+  const IclMethod& method() const { return *method_; }
+  const std::string& method_name() const { return method_name_; }  ///< "ridge" where the flag says auto.
+  /// Whose self scores count: under `auto` without a flag that says otherwise not those of method().
+  const IclMethod& self_method(const PromptTask& task) const;
+  /// Of methods with a regression: theirs, and that of each layer's self scores.
   const RidgeOptions& ridge() const { return ridge_; }
+  const RidgeOptions& self_ridge() const { return self_ridge_; }
   const ReadingOptions& reading() const { return reading_; }  ///< But for the layers.
   const std::vector<ReadingPosition>& positions() const { return positions_; }
-  /// Whether self scores are surprisals: those of `surprisal`, and of `auto` where outputs do not repeat.
-  bool by_surprisal(const PromptTask& task) const;
-  /// What self scores are of, where not surprisals: under `auto` without a flag that says otherwise not ridge().
-  const RidgeOptions& self_ridge() const { return self_ridge_; }
   /// Of a model with so many blocks; empty: a validation set is to choose.
   std::vector<std::int64_t> layers(std::int64_t blocks) const;
   /// Where nothing is said.
@@ -40,9 +41,11 @@ class IclSettings {
   void read_ridge(std::string_view given);
 
   const CommandLine& line_;
-  std::string preset_, method_;
+  std::string preset_, method_name_;
   RidgeOptions ridge_, self_ridge_;
-  bool auto_ = false;  // nothing is said of the regression: what was measured to be best, for each kind of score
+  std::unique_ptr<IclMethod> method_;
+  // where nothing is said of the regression, what was measured to be best for self scores; else null
+  std::unique_ptr<IclMethod> suspecting_, surprised_;
   ReadingOptions reading_;
   std::vector<ReadingPosition> positions_;  // to choose from
 };

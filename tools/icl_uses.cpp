@@ -46,7 +46,7 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
   const auto& scores = result.scores;
   const auto needs = [&](const at::Tensor& found, const char* flag, const char* what) {
     if (!found.defined()) {
-      throw InvalidArgument(fmt::format("--{}: method {} has no {} scores", flag, settings_.method(), what));
+      throw InvalidArgument(fmt::format("--{}: method {} has no {} scores", flag, settings_.method_name(), what));
     }
   };
   const auto write = [&](const PromptTask& of, const Order& order, const char* name) {

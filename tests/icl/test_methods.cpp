@@ -1,5 +1,6 @@
 // The contract of every method that scores demonstrations, and the baselines.
 #include "made.h"
+#include "whence/icl/advice.h"
 
 using namespace whence;
 using test::relative_error;
@@ -15,6 +16,18 @@ IclTask full_task() {
   task.query_embeddings = random.normal({4, 6});
   task.attention = random.uniform({2, 3, 4, 8}, 0, 1);
   task.surprisal = random.uniform({8}, 0, 5);
+  return task;
+}
+
+/// The task without what `needs` leaves out.
+IclTask only(IclTask task, const IclNeeds& needs) {
+  const auto keep = [](bool needed, at::Tensor& x) { x = needed ? x : at::Tensor(); };
+  keep(needs.states, task.states);
+  keep(needs.states, task.query_states);
+  keep(needs.embeddings, task.embeddings);
+  keep(needs.embeddings, task.query_embeddings);
+  keep(needs.attention, task.attention);
+  keep(needs.surprisal, task.surprisal);
   return task;
 }
 
@@ -51,6 +64,52 @@ TEST_CASE("every method scores each demonstration, for each query or itself, fin
                        doctest::Contains("unknown method \"rigde\"; did you mean \"ridge\"?"), InvalidArgument);
   CHECK(resolved_spec<IclMethod>("ridge:kernel=rbf:bandwidth=2,lambda=3") ==
         "ridge:lambda=3,self-lambda=0,regulariser=false,kernel=rbf:bandwidth=2,projection=0,seed=0");
+}
+
+TEST_CASE("every method reads what it says it needs, and no more") {
+  const auto task = full_task();
+  for (const auto& known : methods<IclMethod>()) {
+    CAPTURE(known.name);
+    const auto method = create<IclMethod>(known.name);
+    const auto needs = method->needs();
+    const auto whole = method->score(task), some = method->score(only(task, needs));
+    const auto same = [](const at::Tensor& a, const at::Tensor& b) {
+      return a.defined() == b.defined() && (!a.defined() || at::equal(a, b));
+    };
+    CHECK(same(whole.test, some.test));
+    CHECK(same(whole.self, some.self));
+    for (const auto part : {&IclNeeds::states, &IclNeeds::embeddings, &IclNeeds::attention, &IclNeeds::surprisal}) {
+      if (needs.*part) {
+        auto less = needs;
+        less.*part = false;
+        CHECK_THROWS_AS(method->score(only(task, less)), InvalidArgument);
+      }
+    }
+  }
+}
+
+TEST_CASE("every method's regression makes its scores, and it advises where its self scores tell wrong labels") {
+  const auto task = full_task();
+  for (const auto& known : methods<IclMethod>()) {
+    CAPTURE(known.name);
+    const auto method = create<IclMethod>(known.name);
+    const auto scores = method->score(task);
+    if (const auto* options = method->regression()) {
+      CHECK(test::relative_error(scores, ridge_scores(task, *options)) == 0);
+    }
+    CHECK(method->advise(task, scores, {}).has_value() == !method->self_by().empty());
+  }
+  const auto options = suspecting_ridge_options();
+  const auto method = ridge_method(options);
+  CHECK(method->regression()->kernel == options.kernel);
+  CHECK(test::relative_error(method->score(task), ridge_scores(task, options)) == 0);
+  auto bad = options;
+  bad.lambda = -1;
+  CHECK_THROWS_WITH_AS(ridge_method(bad), doctest::Contains("option lambda = -1, expected > 0"), InvalidArgument);
+  auto no_classes = task;
+  no_classes.targets = at::ones({8, 2}, at::kDouble);
+  no_classes.query_targets = at::ones({4, 2}, at::kDouble);
+  CHECK_FALSE(method->advise(no_classes, method->score(no_classes), {}).has_value());
 }
 
 TEST_CASE("embedding: cosine of the embeddings given") {

@@ -32,6 +32,10 @@ void sort_by(std::vector<Advice::Drop>& drop, const at::Tensor& self) {
 
 }  // namespace
 
+std::optional<Advice> IclMethod::advise(const IclTask&, const IclScores&, const at::Tensor&) const {
+  return std::nullopt;
+}
+
 Advice advise_by_labels(const IclTask& task, const IclScores& scores, const RidgeOptions& options,
                         const at::Tensor& helpful) {
   const at::NoGradGuard no_gradient;

@@ -12,6 +12,7 @@ namespace {
 class Attention : public IclMethod {
  public:
   explicit Attention(const NoOptions&) {}
+  IclNeeds needs() const override { return {.attention = true}; }
 
   IclScores score(const IclTask& task) const override {
     const at::NoGradGuard no_gradient;

@@ -13,6 +13,7 @@ namespace {
 class Embedding : public IclMethod {
  public:
   explicit Embedding(const NoOptions&) {}
+  IclNeeds needs() const override { return {.embeddings = true}; }
 
   IclScores score(const IclTask& task) const override {
     const at::NoGradGuard no_gradient;

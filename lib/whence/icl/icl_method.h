@@ -2,10 +2,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 #include "whence/core/registry.h"
 
 namespace whence {
+
+struct Advice;
+struct RidgeOptions;
 
 /// The n demonstrations of a prompt and q queries asked after them, as a model sees them. Methods ask for the tensors
 /// they need; the labels are always there. Any floating type and device; the algebra is float64 on the CPU.
@@ -40,13 +45,29 @@ struct IclScores {
   at::Tensor foretold = {};       ///< [n, C]: the prediction for each demonstration by the others.
 };
 
+/// What a method reads of an IclTask besides labels and targets.
+struct IclNeeds {
+  bool states = false, embeddings = false, attention = false, surprisal = false;
+};
+
 /// A way to say which demonstrations of a prompt an answer comes from.
 class IclMethod {
  public:
   virtual ~IclMethod() = default;
+  virtual IclNeeds needs() const = 0;
   /// Throws InvalidArgument where the task lacks what the method needs or a shape is wrong, NumericalError where a
   /// number is not finite.
   virtual IclScores score(const IclTask& task) const = 0;
+
+  /// Of a method whose scores are a ridge regression's on hidden states: its options; else null. Such have scores of
+  /// each layer, can choose layers by a validation set, and can order and select demonstrations.
+  virtual const RidgeOptions* regression() const { return nullptr; }
+  /// What high self scores, which are suspects, rest on, in a word for people and icl.json; empty where they tell no
+  /// wrong label.
+  virtual std::string_view self_by() const { return {}; }
+  /// Which demonstrations to take out by `scores`, which are this method's of the task; none where the method cannot
+  /// say. `helpful` [n]: mean test scores over queries whose answer is known; undefined: not asked.
+  virtual std::optional<Advice> advise(const IclTask& task, const IclScores& scores, const at::Tensor& helpful) const;
 };
 
 template <>

@@ -18,6 +18,7 @@ struct RandomScoresOptions {
 class RandomScores : public IclMethod {
  public:
   explicit RandomScores(RandomScoresOptions options) : options_(options) {}
+  IclNeeds needs() const override { return {}; }
 
   IclScores score(const IclTask& task) const override {
     check_labels(task);

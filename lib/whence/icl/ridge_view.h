@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,8 @@ struct RidgeOptions {
 RidgeOptions detail_ridge_options();
 /// Those whose self scores found wrong labels best: kernel cosine:center, lambda 5.
 RidgeOptions suspecting_ridge_options();
+/// The method "ridge". Throws InvalidArgument for an option out of bound.
+std::unique_ptr<IclMethod> ridge_method(const RidgeOptions& options);
 
 /// Ridge regression of the demonstrations' targets, one-hot labels or others, on their hidden states in one layer, and
 /// its influence scores in closed form. R. Zhou et al., "DETAIL: Task DEmonsTration Attribution for Interpretable

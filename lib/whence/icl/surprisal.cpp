@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "whence/icl/advice.h"
 #include "whence/icl/detail/checks.h"
 #include "whence/icl/icl_method.h"
 
@@ -23,6 +24,8 @@ struct SurprisalOptions {
 class Surprisal : public IclMethod {
  public:
   explicit Surprisal(SurprisalOptions options) : options_(options) {}
+  IclNeeds needs() const override { return {.surprisal = true}; }
+  std::string_view self_by() const override { return "surprisal"; }
 
   IclScores score(const IclTask& task) const override {
     const at::NoGradGuard no_gradient;
@@ -35,6 +38,9 @@ class Surprisal : public IclMethod {
       self = self - at::where(count.gt(1), same.mv(self) / count, self.mean());
     }
     return {.self = self};
+  }
+  std::optional<Advice> advise(const IclTask& task, const IclScores&, const at::Tensor&) const override {
+    return advise_by_surprisal(task.surprisal);
   }
 
  private:
