@@ -270,6 +270,10 @@ class IclRun {
     if (line_.has("out") && fs::exists(place)) {
       const auto found = Json::parse(read_text(place), nullptr, /*allow_exceptions=*/false);
       if (found.is_object() && found.value("key", "") == key) {
+        // warnings are a part of the result, as is the status that they decide
+        for (const auto& warning : found.value("warnings", Json::array())) {
+          record_.warning(warning.get<std::string>());
+        }
         show(found);
         return;
       }

@@ -387,6 +387,18 @@ TEST_CASE("many tasks in one run go on where they were, and only what changed is
   REQUIRE(folder.run(command + " --lambda 2").status == 0);
   CHECK(folder.json("run/first/icl.json")["options"]["lambda"] == "2");
   CHECK(folder.run(command + " --threads 1 --batch-size 1").status == 0);
+
+  // warnings and the status that they decide are a part of the result
+  second["demonstrations"][5] = second["demonstrations"][3];
+  folder.write("tasks.jsonl", first.dump() + "\n" + second.dump() + "\n");
+  const auto made = folder.run(command + " --strict");
+  CHECK(made.status == 4);
+  CHECK(made.err.find("task second: demonstrations 3 and 5 are the same") != std::string::npos);
+  const auto warnings = folder.json("run/run.json")["warnings"];
+  const auto found = folder.run(command + " --strict");
+  CHECK(found.status == 4);
+  CHECK(found.err == made.err);
+  CHECK(folder.json("run/run.json")["warnings"] == warnings);
 }
 
 TEST_CASE("icl refuses what it cannot do in one line") {
