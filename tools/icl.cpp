@@ -16,6 +16,7 @@
 #include "whence/core/files.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
+#include "whence/icl/text_embedding.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/model.h"
 

@@ -2,48 +2,25 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "whence/core/parameters.h"
 #include "whence/core/progress.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/prompt.h"
+#include "whence/icl/reading_options.h"
 #include "whence/models/language_model.h"
 
 namespace whence {
 
-/// Where a demonstration's hidden state is read. A query's is read where its output is about to be predicted, or is the
-/// same mean.
-enum class ReadingPosition {
-  kColumn,  ///< The last token before the output, where it is about to be predicted.
-  kLabel,   ///< The output's first token.
-  kMean,    ///< The mean over all its tokens before the output, but for the prompt's first.
-};
-/// "column", "label" or "mean". Throws InvalidArgument with the known words.
-ReadingPosition parse_reading_position(std::string_view word);
-std::string_view word_of(ReadingPosition position);
-
-/// What demonstrations' outputs are regressed on.
-enum class TargetView {
-  kAuto,       ///< One-hot where outputs repeat (PromptReading::closed), else embeddings.
-  kOneHot,     ///< One column for each distinct output.
-  kEmbedding,  ///< The mean of the output's token embeddings less that of all demonstrations' outputs, of length 1.
-};
-/// "auto", "one-hot" or "embedding". Throws InvalidArgument with the known words.
-TargetView parse_target_view(std::string_view word);
-
-struct ReadingOptions {
-  std::vector<std::int64_t> layers;  ///< 0 is the embeddings, k the residual stream after block k.
-  ReadingPosition position = ReadingPosition::kColumn;
-  TargetView targets = TargetView::kAuto;
-  bool attention = false;  ///< Fill IclTask::attention.
-  /// Fill IclTask::surprisal, each output being read after at least half of the other demonstrations: one more pass
-  /// over them, in another order.
-  bool surprisal = false;
-  std::int64_t batch_size = 64;  ///< Most queries in one pass.
-};
+namespace detail {
+class PromptPasses;
+struct Tails;
+struct Trunk;
+}  // namespace detail
 
 /// What a model makes of a prompt.
 struct PromptReading {
@@ -75,12 +52,6 @@ struct Removals {
   at::Tensor among_outputs;
 };
 
-/// What a text is to a model: the mean over its tokens of the residual stream after `layer` (0: the token embeddings),
-/// float64 on the CPU, [texts, width]. Texts longer than the context lose their end. Throws DataError for one without a
-/// token.
-at::Tensor embed_texts(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
-                       const std::vector<std::string>& texts, std::int64_t layer);
-
 /// Runs a causal model over a task's prompts. The demonstrations are run once for all queries; what follows a place
 /// where a prompt changes is all that is run again. Prompts without some demonstrations, or in another order, share the
 /// longest beginning that they have in common with the one before.
@@ -89,7 +60,9 @@ class PromptReader {
   /// Keeps references. Throws InvalidArgument where the model is not causal, and what PromptWriter throws.
   PromptReader(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
                const PromptTask& task, ReadingOptions options);
-  const PromptWriter& writer() const { return writer_; }
+  PromptReader(PromptReader&&) noexcept;
+  ~PromptReader();
+  const PromptWriter& writer() const;
 
   /// Of all demonstrations in the task's order, or in `order`, where rows of the result follow the task. Throws
   /// DataError naming the task and the query where a prompt is longer than the model's context, an output has no token,
@@ -102,52 +75,19 @@ class PromptReader {
   Removals remove_each(const PromptReading& reading, const Progress& progress);
 
  private:
-  /// What all queries' prompts begin with.
-  struct Trunk {
-    std::vector<std::vector<std::int64_t>> prompts;  // of each query, whole
-    std::vector<std::int64_t> queries;               // where in each of them the query's own tokens begin
-    std::vector<std::int64_t> tokens;                // what they have in common
-    std::vector<TokenSpan> demonstrations, outputs;
-    std::vector<TokenSpan> read;  // of each demonstration
-    KeyValueCache cache;
-    at::Tensor states;     // [L, n, d]
-    at::Tensor surprisal;  // [n]
-  };
-  struct Tails {
-    at::Tensor states, attention;                        // [L, q, d], [blocks, q, trunk]
-    std::vector<std::vector<double>> log_probabilities;  // of each query's answers
-    std::vector<std::int64_t> next;                      // the likeliest next token
-  };
-  using Answers = std::vector<std::vector<std::vector<std::int64_t>>>;  // of each query, tokens
-
-  /// Whose states' mean is a demonstration's.
-  TokenSpan read_in(const TokenizedPrompt& prompt, std::size_t demonstration) const;
-  /// Tokenizes the prompts of the demonstrations `order`: all of a trunk but what running it gives.
-  Trunk lay_out(const std::vector<std::int64_t>& order) const;
-  void run(Trunk& trunk) const;
-  /// Leaves the states out, and takes over the keys and values of what it has in common with a trunk that was run.
-  void run_from(Trunk& trunk, const Trunk& known) const;
-  void read_first_half_again(at::Tensor& surprisals) const;
-  /// [n]: of each output, from the logits at all its tokens' predecessors.
-  static at::Tensor surprisal(const Trunk& trunk, const at::Tensor& logits);
-  /// Runs what follows the trunk in every prompt, with each of its answers as a branch.
-  Tails tails(const Trunk& trunk, const Answers& answers, bool states) const;
-  std::vector<std::string> written(const Trunk& trunk) const;
+  /// Of each query, the tokens of every answer that a reading asks for: the outputs where it is closed, and what is
+  /// explained.
+  std::vector<std::vector<std::vector<std::int64_t>>> answers_of(const PromptReading& reading) const;
   /// Fills in predictions, log-probabilities and what is explained where no output is given.
-  void predict(PromptReading& reading, const Tails& found);
-  IclTask icl_task(const PromptReading& reading, const Tails& found);
-  at::Tensor places(const std::vector<std::int64_t>& values) const;
-  /// Throws where a prompt with its longest answer passes the context.
-  void check_length(const Trunk& trunk, const Answers& answers) const;
-  Answers answers_of(const PromptReading& reading) const;
+  void predict(PromptReading& reading, const detail::Tails& found);
+  IclTask icl_task(const PromptReading& reading, const detail::Tails& found);
 
   const LanguageModel& model_;
   const ParameterSet& theta_;
-  const Tokenizer& tokenizer_;
   const PromptTask& task_;
   ReadingOptions options_;
-  PromptWriter writer_;
-  Trunk whole_;  // of all demonstrations, once read
+  std::unique_ptr<detail::PromptPasses> passes_;
+  std::unique_ptr<detail::Trunk> whole_;  // of all demonstrations, once read
 };
 
 }  // namespace whence
