@@ -12,6 +12,7 @@
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
 #include "whence/models/detail/transformer_config.h"
+#include "whence/models/detail/transformer_parameters.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
@@ -32,9 +33,7 @@ struct TransformerOptions {
   }
 };
 
-using detail::DeclaredParameter;
 using detail::FusedOrder;
-using Start = DeclaredParameter::Start;
 
 /// What a pass is to keep of what it computes, and what it goes on from.
 struct Watch {
@@ -80,7 +79,7 @@ class Transformer : public Model, public LanguageModel {
     if (!input_shape.empty()) {
       throw InvalidArgument("transformer: expected texts, got inputs that are numbers");
     }
-    const auto declared = declare(outputs);
+    const auto declared = detail::declared_parameters(config_, outputs);
     const auto stored = detail::read_weights(files_, config_, declared, detail::Heads::kThatFit);
     ParameterSet theta;
     for (const auto& parameter : declared) {
@@ -88,7 +87,7 @@ class Transformer : public Model, public LanguageModel {
       if (found != stored.end()) {
         theta.add(parameter.name, found->second);
       } else if (files_.empty() || parameter.name.starts_with("head.")) {
-        theta.add(parameter.name, fresh(parameter, random));
+        theta.add(parameter.name, detail::fresh_parameter(parameter, config_, random));
       } else {
         throw_missing(directory_, parameter.name);
       }
@@ -105,7 +104,8 @@ class Transformer : public Model, public LanguageModel {
       detail::check_no_adapter(path);
       check_same(path, files);
     }
-    const auto stored = detail::read_weights(files, config_, declare(classes_of(expected)), detail::Heads::kAll);
+    const auto stored = detail::read_weights(files, config_, detail::declared_parameters(config_, classes_of(expected)),
+                                             detail::Heads::kAll);
     TensorList values;
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const auto found = stored.find(expected.names()[i]);
@@ -223,10 +223,8 @@ class Transformer : public Model, public LanguageModel {
     }
   }
 
-  std::string base(const std::string& name) const { return config_.names.prefix + name; }
-  std::string block(std::int64_t layer, const std::string& name) const {
-    return base(fmt::format(fmt::runtime(config_.names.block), layer) + name);
-  }
+  std::string base(const std::string& name) const { return config_.names.base(name); }
+  std::string block(std::int64_t layer, const std::string& name) const { return config_.names.in_block(layer, name); }
   std::string token_weight() const { return base(config_.names.tokens) + ".weight"; }
   std::string classifier() const { return "head." + config_.names.classifier; }
 
@@ -234,91 +232,6 @@ class Transformer : public Model, public LanguageModel {
   std::int64_t classes_of(const ParameterSet& theta) const {
     const auto name = classifier() + ".weight";
     return theta.contains(name) ? theta.at(name).size(0) : 0;
-  }
-
-  /// Every parameter of the model, with a head for so many classes, or for 0 the vocabulary's.
-  std::vector<DeclaredParameter> declare(std::int64_t classes) const {
-    const auto& c = config_;
-    const auto& n = c.names;
-    std::vector<DeclaredParameter> out;
-    const auto weight = [&](const std::string& layer, std::int64_t rows, std::int64_t columns) {
-      out.push_back({layer + ".weight", {rows, columns}, Start::kNormal});
-    };
-    const auto linear_layer = [&](const std::string& layer, std::int64_t in, std::int64_t to, bool bias,
-                                  bool transposed) {
-      weight(layer, transposed ? in : to, transposed ? to : in);
-      if (bias) {
-        out.push_back({layer + ".bias", {to}, Start::kZeros});
-      }
-    };
-    const auto norm = [&](const std::string& layer) {
-      out.push_back({layer + ".weight", {c.width}, Start::kOnes});
-      if (!c.rms) {
-        out.push_back({layer + ".bias", {c.width}, Start::kZeros});
-      }
-    };
-    weight(base(n.tokens), c.vocabulary, c.width);
-    if (!n.positions.empty()) {
-      weight(base(n.positions), c.context + c.position_offset, c.width);
-    }
-    if (!n.types.empty()) {
-      weight(base(n.types), c.type_count, c.width);
-    }
-    if (!n.embedding_norm.empty()) {
-      norm(base(n.embedding_norm));
-    }
-    const auto queries = c.heads * c.head_width, keys = c.key_heads * c.head_width;
-    for (std::int64_t l = 0; l < c.layers; ++l) {
-      norm(block(l, n.attention_norm));
-      if (c.fused != FusedOrder::kNone) {
-        linear_layer(block(l, n.query_key_value), c.width, queries + 2 * keys, c.query_bias, c.transposed);
-      } else {
-        linear_layer(block(l, n.query), c.width, queries, c.query_bias, c.transposed);
-        linear_layer(block(l, n.key), c.width, keys, c.query_bias, c.transposed);
-        linear_layer(block(l, n.value), c.width, keys, c.query_bias, c.transposed);
-      }
-      linear_layer(block(l, n.attention_out), queries, c.width, c.attention_out_bias, c.transposed);
-      norm(block(l, n.mlp_norm));
-      if (!n.mlp_gate.empty()) {
-        linear_layer(block(l, n.mlp_gate), c.width, c.inner, c.mlp_bias, c.transposed);
-      }
-      linear_layer(block(l, n.mlp_in), c.width, c.inner, c.mlp_bias, c.transposed);
-      linear_layer(block(l, n.mlp_out), c.inner, c.width, c.mlp_bias, c.transposed);
-    }
-    if (!n.final_norm.empty()) {
-      norm(base(n.final_norm));
-    }
-    if (classes > 0) {
-      if (!n.class_dense.empty()) {
-        linear_layer("head." + n.class_dense, c.width, c.width, true, false);
-      }
-      linear_layer(classifier(), c.width, classes, !n.class_dense.empty(), false);
-      return out;
-    }
-    if (!n.head_dense.empty()) {
-      linear_layer(n.head_dense, c.width, c.width, true, false);
-      out.push_back({n.head_norm + ".weight", {c.width}, Start::kOnes});
-      out.push_back({n.head_norm + ".bias", {c.width}, Start::kZeros});
-    }
-    if (!c.tied) {
-      weight(n.head, c.vocabulary, c.width);
-    }
-    if (!n.head_bias.empty()) {
-      out.push_back({n.head_bias, {c.vocabulary}, Start::kZeros});
-    }
-    return out;
-  }
-
-  at::Tensor fresh(const DeclaredParameter& parameter, const Random& random) const {
-    switch (parameter.start) {
-      case Start::kOnes:
-        return at::ones(parameter.shape, at::kDouble);
-      case Start::kZeros:
-        return at::zeros(parameter.shape, at::kDouble);
-      case Start::kNormal:
-        break;
-    }
-    return random.stream(parameter.name).normal(parameter.shape) * config_.initial_deviation;
   }
 
   at::Tensor norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const {

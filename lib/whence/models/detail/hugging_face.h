@@ -5,17 +5,9 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
-#include "whence/models/detail/transformer_config.h"
+#include "whence/models/detail/transformer_parameters.h"
 
 namespace whence::detail {
-
-/// A parameter of a model that config.json describes.
-struct DeclaredParameter {
-  enum class Start { kNormal, kOnes, kZeros };
-  std::string name;
-  std::vector<std::int64_t> shape;
-  Start start = Start::kNormal;
-};
 
 /// Whether a head of another size than the declared one is an error, or left out as another task's.
 enum class Heads { kAll, kThatFit };

@@ -10,15 +10,19 @@ namespace whence::detail {
 /// Names of a family's parameters as its checkpoints have them, without `.weight` and `.bias`. Those of a block stand
 /// behind `block` with its number for {}; an empty name is a part that the family lacks.
 struct FamilyNames {
-  std::string prefix;  ///< Before all but the heads' names.
-  std::string tokens, positions, types, embedding_norm;
-  std::string block;
-  std::string attention_norm, mlp_norm, final_norm;
-  std::string query, key, value;  ///< Or one layer for the three:
-  std::string query_key_value;
-  std::string attention_out, mlp_in, mlp_gate, mlp_out;
-  std::string head_dense, head_norm, head, head_bias;  ///< Of the vocabulary; `head` is not used where tied.
-  std::string class_dense, classifier;                 ///< Of classes.
+  std::string prefix = {};  ///< Before all but the heads' names.
+  std::string tokens = {}, positions = {}, types = {}, embedding_norm = {};
+  std::string block = {};
+  std::string attention_norm = {}, mlp_norm = {}, final_norm = {};
+  std::string query = {}, key = {}, value = {};  ///< Or one layer for the three:
+  std::string query_key_value = {};
+  std::string attention_out = {}, mlp_in = {}, mlp_gate = {}, mlp_out = {};
+  std::string head_dense = {}, head_norm = {}, head = {},
+              head_bias = {};                     ///< Of the vocabulary; `head` is not used where tied.
+  std::string class_dense = {}, classifier = {};  ///< Of classes.
+
+  std::string base(const std::string& name) const { return prefix + name; }
+  std::string in_block(std::int64_t number, const std::string& name) const;
 };
 
 /// How one layer for queries, keys and values orders its outputs.
