@@ -1,4 +1,5 @@
 #include "whence/attribution/attributor.h"
+#include "whence/core/room.h"
 
 // One line a method: X(id, name, what it is, where it comes from). A file of lib/whence/attribution/ ends with
 // WHENCE_METHOD(Attributor, ID, …).
@@ -15,21 +16,6 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Attributor, id)
-WHENCE_ATTRIBUTORS(X)
-#undef X
-
-template <>
-std::span<const Method<Attributor>> methods<Attributor>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<Attributor> table[] = {WHENCE_ATTRIBUTORS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<Attributor>() {
-  return "method";
-}
+WHENCE_ROOM(Attributor, "method", WHENCE_ATTRIBUTORS)
 
 }  // namespace whence

@@ -1,3 +1,4 @@
+#include "whence/core/room.h"
 #include "whence/curvature/curvature.h"
 
 // One line a family: X(id, name, what it is, where it comes from). The file lib/whence/curvature/ID.cpp ends with
@@ -13,21 +14,6 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Curvature, id)
-WHENCE_CURVATURES(X)
-#undef X
-
-template <>
-std::span<const Method<Curvature>> methods<Curvature>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<Curvature> table[] = {WHENCE_CURVATURES(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<Curvature>() {
-  return "curvature";
-}
+WHENCE_ROOM(Curvature, "curvature", WHENCE_CURVATURES)
 
 }  // namespace whence

@@ -1,3 +1,4 @@
+#include "whence/core/room.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/state_kernel.h"
 
@@ -20,36 +21,7 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(IclMethod, id)
-WHENCE_ICL_METHODS(X)
-#undef X
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(StateKernel, id)
-WHENCE_STATE_KERNELS(X)
-#undef X
-
-template <>
-std::span<const Method<IclMethod>> methods<IclMethod>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<IclMethod> table[] = {WHENCE_ICL_METHODS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::span<const Method<StateKernel>> methods<StateKernel>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<StateKernel> table[] = {WHENCE_STATE_KERNELS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<IclMethod>() {
-  return "method";
-}
-template <>
-std::string_view room_noun<StateKernel>() {
-  return "kernel";
-}
+WHENCE_ROOM(IclMethod, "method", WHENCE_ICL_METHODS)
+WHENCE_ROOM(StateKernel, "kernel", WHENCE_STATE_KERNELS)
 
 }  // namespace whence

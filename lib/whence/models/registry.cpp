@@ -1,5 +1,4 @@
-#include "whence/core/registry.h"
-
+#include "whence/core/room.h"
 #include "whence/models/loss.h"
 #include "whence/models/model.h"
 
@@ -20,37 +19,7 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Model, id)
-WHENCE_MODELS(X)
-#undef X
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Loss, id)
-WHENCE_LOSSES(X)
-#undef X
-
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-
-template <>
-std::span<const Method<Model>> methods<Model>() {
-  static constexpr Method<Model> table[] = {WHENCE_MODELS(X)};
-  return table;
-}
-
-template <>
-std::string_view room_noun<Model>() {
-  return "model";
-}
-
-template <>
-std::span<const Method<Loss>> methods<Loss>() {
-  static constexpr Method<Loss> table[] = {WHENCE_LOSSES(X)};
-  return table;
-}
-
-template <>
-std::string_view room_noun<Loss>() {
-  return "loss";
-}
-
-#undef X
+WHENCE_ROOM(Model, "model", WHENCE_MODELS)
+WHENCE_ROOM(Loss, "loss", WHENCE_LOSSES)
 
 }  // namespace whence

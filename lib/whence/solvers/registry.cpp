@@ -1,3 +1,4 @@
+#include "whence/core/room.h"
 #include "whence/solvers/solver.h"
 
 // One line a solver: X(id, name, what it is, where it comes from). The file lib/whence/solvers/ID.cpp ends with
@@ -20,21 +21,6 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Solver, id)
-WHENCE_SOLVERS(X)
-#undef X
-
-template <>
-std::span<const Method<Solver>> methods<Solver>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<Solver> table[] = {WHENCE_SOLVERS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<Solver>() {
-  return "solver";
-}
+WHENCE_ROOM(Solver, "solver", WHENCE_SOLVERS)
 
 }  // namespace whence

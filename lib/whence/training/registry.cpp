@@ -1,5 +1,6 @@
 #include "whence/core/registry.h"
 
+#include "whence/core/room.h"
 #include "whence/training/optimizer.h"
 
 // One line a method: X(identifier, name, what it is, where it comes from). The file lib/whence/training/IDENTIFIER.cpp
@@ -12,21 +13,6 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Optimizer, id)
-WHENCE_OPTIMIZERS(X)
-#undef X
-
-template <>
-std::span<const Method<Optimizer>> methods<Optimizer>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<Optimizer> table[] = {WHENCE_OPTIMIZERS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<Optimizer>() {
-  return "optimizer";
-}
+WHENCE_ROOM(Optimizer, "optimizer", WHENCE_OPTIMIZERS)
 
 }  // namespace whence

@@ -1,3 +1,4 @@
+#include "whence/core/room.h"
 #include "whence/tuning/tuning.h"
 
 // One line a tuning: X(id, name, what it is, where it comes from). The file lib/whence/tuning/ID.cpp ends with
@@ -8,21 +9,6 @@
 
 namespace whence {
 
-#define X(id, name, summary, source) WHENCE_DECLARE_METHOD(Tuning, id)
-WHENCE_TUNINGS(X)
-#undef X
-
-template <>
-std::span<const Method<Tuning>> methods<Tuning>() {
-#define X(id, name, summary, source) {name, summary, source, &make_##id, &options_##id},
-  static constexpr Method<Tuning> table[] = {WHENCE_TUNINGS(X)};
-#undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<Tuning>() {
-  return "tuning";
-}
+WHENCE_ROOM(Tuning, "tuning", WHENCE_TUNINGS)
 
 }  // namespace whence
