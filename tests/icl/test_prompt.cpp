@@ -122,12 +122,16 @@ TEST_CASE("templates and tasks that cannot be are one line that names them") {
   fails(R"({"queries": [{"output": "x"}]})", "queries[0]: the key \"input\" is missing");
   fails(R"({"queries": [{"input": ["x"]}]})", "queries[0]: input = [\"x\"], expected a text");
   fails(R"({"queries": {"input": "x"}})", "expected a list");
-  fails(R"({"name": "../x", "queries": [{"input": "x"}]})", "expected the name of a folder");
+  fails(R"({"name": "../x", "queries": [{"input": "x"}]})",
+        "task.json: name = \"../x\", expected the name of a folder");
   const std::string own = R"("demonstrations": [{"input": "y", "output": "z"}])";
   fails("{\"queries\": [{\"input\": 1}], " + own + "}\nfalse\n", "line 2: expected an object", "tasks.jsonl");
   fails("\n", "no task", "none.jsonl");
   const std::string one = R"({"name": "a", "queries": [{"input": "x"}], )" + own + "}";
   fails(one + "\n" + one, "name = \"a\" is another task's", "twice.jsonl");
+  for (const char* file : {"...json", "..jsonl", ".hidden.json", "a\nb.json"}) {  // names of tasks are names of folders
+    fails("{\"queries\": [{\"input\": \"x\"}], " + own + "}", "name, taken from the file's, = ", file);
+  }
   CHECK_THROWS_AS(read_tasks(scratch / "absent.json"), DataError);
 }
 

@@ -459,6 +459,9 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   folder.write("bad.json", bad.dump());
   fails("--model tiny --task bad.json", 1,
         "expected at most the model's context of 300: give shorter demonstrations, or fewer (the");
+  fs::create_directories(folder / "many");
+  folder.write("many/...json", task().dump());
+  fails("--model tiny --tasks many --out run", 1, "many/...json: name, taken from the file's, = \"..\"");
   CHECK(!fs::exists(folder / "run"));
 
   // what can be done all the same is warned of, and --strict says so

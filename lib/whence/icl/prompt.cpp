@@ -6,6 +6,7 @@
 #include <set>
 
 #include "whence/core/error.h"
+#include "whence/core/file_name.h"
 #include "whence/core/json.h"
 
 namespace whence {
@@ -83,10 +84,8 @@ PromptTask task_of(const Json& json, const std::string& name, const std::string&
                   .validation = exchanges_of(json, "validation", true, where)};
   if (json.contains("name")) {
     task.name = text_of(json["name"], where + ": name");
-    if (task.name.empty() || task.name.front() == '.' || task.name.find('/') != std::string::npos) {
-      throw DataError(fmt::format("{}: name = \"{}\", expected the name of a folder", where, task.name));
-    }
   }
+  check_file_name(task.name, where + (json.contains("name") ? ": name" : ": name, taken from the file's,"));
   if (json.contains("template")) {
     task.pattern = text_of(json["template"], where + ": template");
   }

@@ -29,7 +29,8 @@ struct PromptTask {
 
 /// The tasks of a file: one of a .json, one a line of a .jsonl, and of a folder every .json and .jsonl in order of
 /// their names. A task is called by its key "name", else by its file, with the line where there are several. Throws
-/// DataError naming the file, the line, the key, its value and what is expected; names must differ.
+/// DataError naming the file, the line, the key, its value and what is expected; names must differ and be such as
+/// check_file_name() takes.
 std::vector<PromptTask> read_tasks(const std::filesystem::path& path);
 /// The demonstrations of a file: a task's, or one {"input": …, "output": …} a line of a .jsonl.
 std::vector<Exchange> read_pool(const std::filesystem::path& path);
