@@ -4,12 +4,14 @@
 
 #include <set>
 
+#include "measured.h"
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/stages/choice.h"
 #include "whence/stages/cost.h"
 
 using namespace whence;
+using test::measured_gradient;
 
 namespace {
 
@@ -40,16 +42,6 @@ Chain at_saddle() {
     }
   }
   return chain;
-}
-
-/// d measured / d merged parameters at the end of the chain, of the last stage's first example.
-at::Tensor measured_gradient(const Chain& chain) {
-  const auto& last = chain.back();
-  const auto merged = last.objective.merge(last.theta, last.parent);
-  const auto point = leaves(merged.values());
-  const auto batch = last.objective.data().batch(0, 1);
-  const auto loss = last.objective.loss().per_example(last.objective.model().output(merged.with(point), batch), batch);
-  return flatten(gradient(loss.sum(), point)).unsqueeze(0);
 }
 
 const std::vector<test::ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};

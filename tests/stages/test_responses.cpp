@@ -2,12 +2,14 @@
 // and gradient descent run anew.
 #include <torch/csrc/autograd/autograd.h>
 
+#include "measured.h"
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/stages/adjoint.h"
 
 using namespace whence;
+using test::measured_gradient;
 using test::relative_error;
 
 namespace {
@@ -16,16 +18,6 @@ namespace {
 at::Tensor measured(const Chain& chain, const TensorList& theta, const TensorList& parent) {
   const auto& objective = chain.back().objective;
   return objective.example_losses(theta, parent, objective.data().batch(0, 1)).sum();
-}
-
-/// d measured / d merged parameters of the last stage: [1, entries].
-at::Tensor measured_gradient(const Chain& chain) {
-  const auto& last = chain.back();
-  const auto merged = last.objective.merge(last.theta, last.parent);
-  const auto point = leaves(merged.values());
-  const auto batch = last.objective.data().batch(0, 1);
-  const auto loss = last.objective.loss().per_example(last.objective.model().output(merged.with(point), batch), batch);
-  return flatten(gradient(loss.sum(), point)).unsqueeze(0);
 }
 
 /// Scores of a stage's examples from its adjoint: -sum over the points of s . grad loss there.
