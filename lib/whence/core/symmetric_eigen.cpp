@@ -1,5 +1,6 @@
 #include "whence/core/symmetric_eigen.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "whence/core/error.h"
