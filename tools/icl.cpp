@@ -14,6 +14,7 @@
 #include "run_record.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/output.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/text_embedding.h"
@@ -74,7 +75,7 @@ class IclRun {
  public:
   explicit IclRun(const CommandLine& line)
       : line_(line),
-        record_(line, line.has("seed") ? line.get<std::uint64_t>("seed") : 0),
+        record_(line, line.run_options().seed.value_or(0)),
         progress_(terminal_progress(line.flag("quiet"))),
         options_(line.run_options()),
         many_(line.has("tasks")),
@@ -162,7 +163,8 @@ class IclRun {
         outputs.push_back(folder_ / fmt::format("{}.txt", prompt));
       }
       check_spares_inputs(read, outputs);
-      fs::create_directories(folder_);
+      make_folder(folder_);
+      lock_ = OutputLock::in(folder_);
     }
   }
 
@@ -307,7 +309,7 @@ class IclRun {
     json["warnings"] = Json(std::vector<Json>(warnings.begin() + static_cast<std::ptrdiff_t>(told), warnings.end()));
     json["key"] = key;
     if (line_.has("out")) {
-      fs::create_directories(folder);
+      make_folder(folder);
     }
     uses_->apply(result, read, line_.has("out") ? std::optional(folder) : std::nullopt, json);
     if (line_.has("out")) {
@@ -345,6 +347,7 @@ class IclRun {
   std::optional<LoadedModel> model_, embedder_;
   std::optional<IclUses> uses_;
   fs::path folder_;
+  OutputLock lock_;  // of that folder
   Json shown_ = Json::array();
 };
 

@@ -13,6 +13,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/core/output.h"
 #include "whence/report/html.h"
 #include "whence/store/ranking.h"
 
@@ -117,6 +118,7 @@ int report(const std::vector<std::string>& arguments) {
   }
   const fs::path folder = line.text("DIR");
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
+  const auto lock = OutputLock::beside(out);  // what cannot be written is found before work
   const auto finish = [&](const Page& page) {
     write_text(out, render_page(page));
     fmt::print("{}\n", line.flag("json") ? Json{{"report", out.string()}}.dump() : out.string());

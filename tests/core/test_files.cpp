@@ -1,6 +1,10 @@
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
+#include <set>
+#include <thread>
+#include <vector>
 
 #include "data/scratch.h"
 #include "support/near.h"
@@ -34,6 +38,15 @@ class FullDisk {
   rlimit before_{};
   void (*handler_)(int) = nullptr;
 };
+
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> out;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    out.insert(entry.path().filename().string());
+  }
+  return out;
+}
+std::set<std::string> names_in(const Scratch& scratch) { return names_in(scratch.folder()); }
 
 TEST_SUITE_BEGIN("core");
 
@@ -90,7 +103,17 @@ TEST_CASE("files: write_atomically leaves the whole file and no part") {
   write_text(scratch / "a", "first");
   write_text(scratch / "a", "second");
   CHECK(bytes_of(scratch / "a") == "second");
-  CHECK(!fs::exists(scratch / "a.part"));
+  std::string large;  // pieces below and above any buffer
+  write_atomically(scratch / "b", [&](std::ostream& out) {
+    for (std::size_t size : {1, 65535, 1, 70000, 3, 65536, 200000}) {
+      const std::string piece(size, static_cast<char>('a' + size % 26));
+      large += piece;
+      out << piece << std::flush;
+    }
+    out.put('!');
+  });
+  CHECK(bytes_of(scratch / "b") == large + '!');
+  CHECK(names_in(scratch) == std::set<std::string>{"a", "b"});
 }
 
 TEST_CASE("files: a write that fails keeps the old file and leaves no part") {
@@ -103,13 +126,60 @@ TEST_CASE("files: a write that fails keeps the old file and leaves no part") {
                                    }),
                   Interrupted);
   CHECK(bytes_of(scratch / "a") == "old");
-  CHECK(!fs::exists(scratch / "a.part"));
   CHECK_MESSAGE_HOLDS(DataError, "cannot write " + (scratch / "no/such/a").string() + ": No such file",
                       write_text(scratch / "no/such/a", "x"));
-  CHECK(!fs::exists(scratch / "no"));
+  CHECK_MESSAGE_HOLDS(DataError, "a/b: Not a directory", write_text(scratch / "a/b", "x"));
+  CHECK_MESSAGE_HOLDS(DataError, ": File name too long", write_text(scratch / std::string(300, 'n'), "x"));
   fs::create_directory(scratch / "folder");
   CHECK_MESSAGE_HOLDS(DataError, "folder: Is a directory", write_text(scratch / "folder", "x"));
-  CHECK(!fs::exists(scratch / "folder.part"));
+  REQUIRE(::mkfifo((scratch / "pipe").c_str(), 0666) == 0);  // as a device is, /dev/null
+  CHECK_MESSAGE_HOLDS(DataError, "pipe: not a regular file", write_text(scratch / "pipe", "x"));
+  CHECK(fs::is_fifo(scratch / "pipe"));
+  CHECK(names_in(scratch) == std::set<std::string>{"a", "folder", "pipe"});
+  write_text(scratch / std::string(255, 'n'), "x");  // the longest name there can be
+  CHECK(bytes_of(scratch / std::string(255, 'n')) == "x");
+}
+
+TEST_CASE("files: threads that write one file leave one of theirs, whole") {
+  const Scratch scratch;
+  std::vector<std::thread> writers;
+  for (int t = 0; t < 4; ++t) {
+    writers.emplace_back([&, t] {
+      for (int i = 0; i < 20; ++i) {
+        write_text(scratch / "a", std::string(100'000, static_cast<char>('a' + t)));
+      }
+    });
+  }
+  for (auto& writer : writers) {
+    writer.join();
+  }
+  const auto left = bytes_of(scratch / "a");
+  CHECK(left == std::string(100'000, left.at(0)));
+  CHECK(names_in(scratch) == std::set<std::string>{"a"});
+}
+
+TEST_CASE("files: a link stays a link, and what it names is replaced; permissions stay, new ones follow the umask") {
+  const Scratch scratch;
+  fs::create_directory(scratch / "real");
+  write_text(scratch / "real/a", "old");
+  fs::permissions(scratch / "real/a", fs::perms(0640));
+  fs::create_symlink("real/a", scratch / "link");
+  fs::create_symlink(scratch / "link", scratch / "links");
+  fs::create_symlink("real/new", scratch / "dangling");
+  fs::create_symlink("loop", scratch / "loop");
+  write_text(scratch / "links", "new");
+  CHECK(fs::is_symlink(scratch / "links"));
+  CHECK(fs::is_symlink(scratch / "link"));
+  CHECK(bytes_of(scratch / "real/a") == "new");
+  CHECK(fs::status(scratch / "real/a").permissions() == fs::perms(0640));
+  const auto before = ::umask(027);
+  write_text(scratch / "dangling", "x");
+  ::umask(before);
+  CHECK(fs::is_symlink(scratch / "dangling"));
+  CHECK(bytes_of(scratch / "real/new") == "x");
+  CHECK(fs::status(scratch / "real/new").permissions() == fs::perms(0640));
+  CHECK_MESSAGE_HOLDS(DataError, "loop: Too many levels of symbolic links", write_text(scratch / "loop", "x"));
+  CHECK(names_in(scratch / "real") == std::set<std::string>{"a", "new"});
 }
 
 TEST_CASE("files: a full disk is an error that leaves nothing") {

@@ -8,6 +8,7 @@
 #include "support/near.h"
 #include "support/tool.h"
 #include "whence/core/files.h"
+#include "whence/core/output.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 
@@ -425,6 +426,12 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   fails("--model tiny --task task.json --curate 7", 1, "demonstrations to keep = 7, expected 1 .. 6");
   fails("--model tiny --task task.json --method surprisal --curate 2", 1, "method surprisal has no test scores");
   fails("--model tiny --task task.json --method attention --detect-noise", 1, "method attention has no self scores");
+  fails("--model tiny --task task.json --out task.json", 1, "cannot make the folder task.json: Not a directory");
+  fs::create_directories(folder / "busy");
+  {
+    const auto lock = OutputLock::in(folder / "busy");
+    fails("--model tiny --task task.json --out busy", 1, "busy is being written by process ");
+  }
   fails("--model tiny --task task.json --select 2", 2, "--select K and --pool FILE go together");
   auto bad = task();
   bad["demonstrations"] = Json::array();

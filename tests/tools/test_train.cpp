@@ -147,7 +147,7 @@ TEST_CASE("a checkpoint from elsewhere says nothing and is taken as it is") {
 TEST_CASE("weights that cannot be written are kept for the next run") {
   const ToolFolder folder;
   const Pipeline pipeline(folder / "pipeline.toml", {.dtype = at::kDouble});
-  const auto in_the_way = folder / "run/pretrain.safetensors.part";
+  const auto in_the_way = folder / "run/pretrain.safetensors";
   const Progress block = [&](const ProgressEvent&) { fs::create_directories(in_the_way / "full"); };
   CHECK_THROWS_AS(pipeline.train(0, block), DataError);
   CHECK(!pipeline.is_trained(0));

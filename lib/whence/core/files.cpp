@@ -11,20 +11,15 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <string_view>
 #include <vector>
 
+#include "whence/core/detail/part.h"
 #include "whence/core/error.h"
 
 namespace whence {
 namespace fs = std::filesystem;
 namespace {
-
-[[noreturn]] void fail(const char* verb, const fs::path& path, int code) {
-  throw DataError(fmt::format("cannot {} {}: {}", verb, path.string(), std::strerror(code)));
-}
 
 /// A file descriptor that closes itself.
 class Descriptor {
@@ -49,7 +44,7 @@ class MappedFile : public FileBytes {
     const Descriptor file(path, O_RDONLY);
     struct stat status {};
     if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
-      fail("read", path, errno);
+      detail::fail_system("read", path, errno);
     }
     if (!S_ISREG(status.st_mode)) {
       throw DataError(fmt::format("cannot read {}: not a regular file", path.string()));
@@ -60,7 +55,7 @@ class MappedFile : public FileBytes {
     }
     data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (data_ == MAP_FAILED) {
-      fail("map", path, errno);
+      detail::fail_system("map", path, errno);
     }
   }
   ~MappedFile() override {
@@ -101,7 +96,7 @@ class InflatedFile : public FileBytes {
     check_no_pointer(path, packed.bytes());
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
     if (!file) {
-      fail("read", path, errno);
+      detail::fail_system("read", path, errno);
     }
     gzbuffer(file.get(), 1 << 17);
     std::size_t size = 0;
@@ -149,37 +144,14 @@ std::string read_text(const fs::path& path) {
 }
 
 void write_atomically(const fs::path& path, const std::function<void(std::ostream&)>& write) {
-  const fs::path part = path.string() + ".part";
-  const auto abandon = [&](int code) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    fail("write", path, code);
-  };
-  try {
-    errno = 0;
-    std::ofstream out(part, std::ios::binary | std::ios::trunc);
-    if (!out) {
-      fail("write", path, errno);
-    }
-    write(out);
-    out.close();
-    if (!out) {
-      abandon(errno != 0 ? errno : EIO);
-    }
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    throw;
-  }
-  {
-    const Descriptor file(part, O_RDONLY);
-    if (file.get() < 0 || ::fsync(file.get()) != 0) {
-      abandon(errno);
-    }
-  }
-  if (::rename(part.c_str(), path.c_str()) != 0) {
-    abandon(errno);
-  }
+  constexpr mode_t kEverybody = 0666;  // narrowed by the umask
+  detail::Part part(path, detail::Part::Kind::kFile, kEverybody);
+  detail::PartBuffer buffer(part);
+  std::ostream out(&buffer);
+  out.exceptions(std::ios::badbit);  // what the buffer throws goes through
+  write(out);
+  out.flush();
+  part.publish();
 }
 
 void write_text(const fs::path& path, const std::string& text) {

@@ -23,8 +23,8 @@ class FileBytes {
 std::shared_ptr<const FileBytes> open_bytes(const std::filesystem::path& path);
 std::string read_text(const std::filesystem::path& path);
 
-/// Writes a file that appears under its name whole or not at all: `write` fills PATH.part, which is flushed to disk and
-/// renamed. Throws DataError with the system's reason (a full disk, a missing folder), leaving no part behind.
+/// Writes a file that appears whole or not at all: `write` fills a part, flushed to disk and renamed. A link stays one,
+/// permissions stay. Throws DataError with the system's reason (a full disk, a missing folder), leaving no part behind.
 void write_atomically(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
 void write_text(const std::filesystem::path& path, const std::string& text);
 

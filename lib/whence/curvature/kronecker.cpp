@@ -19,6 +19,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/files.h"
+#include "whence/core/output.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 #include "whence/core/symmetric_eigen.h"
@@ -158,6 +159,10 @@ class Fit {
       file_ = fs::path(options.factors) / (fingerprint() + ".safetensors");
       if (fs::exists(file_)) {
         load();
+      }
+      if (phase_ != Phase::kDone) {  // what is whole is only read
+        make_folder(file_.parent_path());
+        lock_ = OutputLock::beside(file_);
       }
     }
   }
@@ -325,7 +330,6 @@ class Fit {
     if (file_.empty()) {
       return;
     }
-    fs::create_directories(file_.parent_path());
     ParameterSet tensors;
     for (const auto& [layer, state] : layers_) {
       for (const auto& [part, tensor] : parts(state)) {
@@ -377,6 +381,7 @@ class Fit {
   bool corrected_;
   std::vector<detail::RowBatch> kept_;
   fs::path file_;
+  OutputLock lock_;
   Phase phase_ = Phase::kFactors;
   std::int64_t done_ = 0, examples_ = 0;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();

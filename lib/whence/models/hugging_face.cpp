@@ -11,6 +11,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/core/output.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/detail/model_folder.h"
 
@@ -158,16 +159,12 @@ bool is_by_whence(const fs::path& directory) {
 void write_hugging_face(const fs::path& directory, const fs::path& source, const TransformerConfig& config,
                         const ParameterSet& theta, const std::vector<std::string>& classes,
                         std::map<std::string, std::string> metadata) {
-  const bool fresh = !fs::exists(directory) || fs::is_empty(directory);
-  if (!fresh && !is_by_whence(directory)) {
+  if (fs::exists(directory) && !fs::is_empty(directory) && !is_by_whence(directory)) {
     throw InvalidArgument(
         fmt::format("{}: holds files that whence did not write, and is left as it is: name another "
                     "folder, or an empty one",
                     directory.string()));
   }
-  const fs::path part = directory.string() + ".part";  // complete before anything appears under its name
-  fs::remove_all(part);
-  fs::create_directories(part);
   auto description = config.json;
   const bool classifies = !theta.select(kHead).empty();
   description["architectures"] =
@@ -194,28 +191,18 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
     stored.add(name.starts_with(kHead) ? name.substr(kHead.size()) : name,
                theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
   }
-  // a class may be named in anything, and weights must not be lost over that
-  write_text(part / "config.json", description.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-  for (const char* name : kTokenizerFiles) {
-    if (fs::exists(source / name)) {
-      fs::copy_file(source / name, part / name);
-    }
-  }
   metadata["format"] = "pt";
   metadata["whence"] = "1";
-  write_safetensors(part / "model.safetensors", stored, metadata);
-  if (fresh) {
-    fs::rename(part, directory);
-    return;
-  }
-  fs::remove(directory / "model.safetensors");  // its presence says complete
-  for (const auto& entry : fs::directory_iterator(part)) {
-    if (entry.path().filename() != "model.safetensors") {
-      fs::rename(entry.path(), directory / entry.path().filename());
+  write_folder_atomically(directory, [&](const fs::path& part) {
+    // a class may be named in anything, and weights must not be lost over that
+    write_text(part / "config.json", description.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+    for (const char* name : kTokenizerFiles) {
+      if (fs::exists(source / name)) {
+        fs::copy_file(source / name, part / name);
+      }
     }
-  }
-  fs::rename(part / "model.safetensors", directory / "model.safetensors");
-  fs::remove_all(part);
+    write_safetensors(part / "model.safetensors", stored, metadata);
+  });
 }
 
 }  // namespace whence::detail

@@ -5,7 +5,7 @@
 
 #include <chrono>
 
-#include "whence/core/files.h"
+#include "whence/core/output.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
@@ -241,15 +241,11 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   const auto& data = fresh.objective.data();
   const auto settings = unfinished_settings(stage, data.size());
   const auto unfinished = unfinished_path(description.checkpoint);
+  make_folder(unfinished.parent_path());
+  const auto lock = OutputLock::beside(description.checkpoint);  // what cannot be written is found before training
   TrainingState state{fresh.theta, 0, {}};
   if (fs::exists(unfinished)) {
     state = read_unfinished(unfinished, settings, fresh.theta);
-  } else {  // a folder that cannot be written to is found before training, not after
-    if (unfinished.has_parent_path()) {
-      fs::create_directories(unfinished.parent_path());
-    }
-    write_text(unfinished, "");
-    fs::remove(unfinished);
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
@@ -279,12 +275,8 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   out.summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
                                           Random(seed_).stream("training of stage " + description.name), watch);
   check_finite(state.theta, "a trained parameter");
-  bool written = false;
   try {
     std::map<std::string, std::string> metadata{{kTrainedFrom, detail::one_line(record(stage, data, out.summary))}};
-    write_checkpoint(stage, fresh, state.theta, metadata);
-    written = true;
-    fs::remove(unfinished);
     out.stationarity = stationarity(fresh.objective, state.theta, fresh.parent);
     metadata[kTraining] = detail::one_line({{"converged", out.summary.converged},
                                             {"iterations", out.summary.iterations},
@@ -295,12 +287,11 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
                                             {"data-gradient-norm", out.stationarity.data_gradient_norm},
                                             {"relative-gradient-norm", out.stationarity.relative_gradient_norm}});
     write_checkpoint(stage, fresh, state.theta, metadata);
-  } catch (...) {
-    if (!written) {  // what was trained is not lost with it
-      write_unfinished(unfinished, state, settings);
-    }
+  } catch (...) {  // what was trained is not lost with it
+    write_unfinished(unfinished, state, settings);
     throw;
   }
+  fs::remove(unfinished);
   return out;
 }
 
