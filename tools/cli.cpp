@@ -37,7 +37,7 @@ CommandLine::CommandLine(std::string command, std::string usage, std::string sum
       common_("Common options") {
   common_.add_options()                                                                              //
       ("threads", po::value<std::int64_t>()->default_value(0), "threads to use; 0: all cores")       //
-      ("seed", po::value<std::uint64_t>(), "in place of the pipeline's seed")                        //
+      ("seed", po::value<std::int64_t>(), "in place of the pipeline's seed")                         //
       ("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda")                      //
       ("dtype", po::value<std::string>()->default_value("float32"), "float32, float64 or bfloat16")  //
       ("batch-size", po::value<std::int64_t>()->default_value(1024),
@@ -129,11 +129,20 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
     throw InvalidArgument(fmt::format(
         "--out {}: a model lies there (config.json), in whose folder nothing is written: choose another", text("out")));
   }
-  if (get<std::int64_t>("threads") < 0) {
-    throw UsageError(fmt::format("--threads = {}, expected >= 0", get<std::int64_t>("threads")));
+  try {
+    set_threads(get<std::int64_t>("threads"));
+  } catch (const InvalidArgument& error) {
+    throw UsageError(fmt::format("--{}", error.what()));
   }
-  set_threads(get<std::int64_t>("threads"));
   return true;
+}
+
+std::int64_t CommandLine::whole(const std::string& name, std::int64_t least) const {
+  const auto value = get<std::int64_t>(name);
+  if (value < least) {
+    throw UsageError(fmt::format("--{} = {}, expected a whole number >= {}", name, value, least));
+  }
+  return value;
 }
 
 std::string CommandLine::required(const std::string& name) const {
@@ -146,7 +155,7 @@ std::string CommandLine::required(const std::string& name) const {
 RunOptions CommandLine::run_options() const {
   RunOptions options;
   if (has("seed")) {
-    options.seed = get<std::uint64_t>("seed");
+    options.seed = static_cast<std::uint64_t>(whole("seed", 0));
   }
   options.dtype = parse_dtype(text("dtype"));
   const auto device = text("device");
@@ -163,10 +172,7 @@ RunOptions CommandLine::run_options() const {
       note(text);
     }
   };
-  options.batch_size = get<std::int64_t>("batch-size");
-  if (options.batch_size < 1) {
-    throw UsageError(fmt::format("--batch-size = {}, expected >= 1", options.batch_size));
-  }
+  options.batch_size = whole("batch-size", 1);
   return options;
 }
 

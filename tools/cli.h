@@ -53,6 +53,8 @@ class CommandLine {
     return values_[name].as<T>();
   }
   std::string text(const std::string& name) const { return get<std::string>(name); }
+  /// A whole number. Throws UsageError below `least`.
+  std::int64_t whole(const std::string& name, std::int64_t least) const;
   /// Whether the flag stands on the command line, rather than having its default.
   bool given(const std::string& name) const { return has(name) && !values_[name].defaulted(); }
   /// Throws UsageError when the flag was not given.
@@ -80,6 +82,8 @@ at::ScalarType parse_dtype(const std::string& name);
 /// A progress callback for standard error: a bar with rate and time left on a terminal, plain lines elsewhere, nothing
 /// when quiet. In every case it throws Interrupted once SIGINT or SIGTERM has come.
 Progress terminal_progress(bool quiet);
+/// What work reported last, "solve finetune"; empty where none has. Quiet work too.
+std::string progress_phase();
 /// Ends the bar's line, so that other output begins on its own.
 void end_progress();
 void install_signal_handlers();

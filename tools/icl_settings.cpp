@@ -116,7 +116,7 @@ void IclSettings::read_ridge(std::string_view given) {
   take("projection", ridge_.projection);
   take("kernel", ridge_.kernel);
   if (line_.has("seed")) {
-    ridge_.seed = static_cast<std::int64_t>(line_.get<std::uint64_t>("seed"));
+    ridge_.seed = static_cast<std::int64_t>(line_.whole("seed", 0));
   }
   method_ = ridge_method(ridge_);
   create<StateKernel>(ridge_.kernel);

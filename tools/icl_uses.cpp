@@ -105,7 +105,7 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
 /// By self scores that are means over several orders of the prompt.
 Arrangement IclUses::rearranged(const IclResult& result, PromptReader& read) const {
   auto self = sum_of_layers(result.by_layer).self.clone();
-  Random random(line_.has("seed") ? line_.get<std::uint64_t>("seed") : 0);
+  Random random(line_.run_options().seed.value_or(0));
   auto moved = result.reading.task;
   const auto orders = line_.get<std::int64_t>("orders");
   for (std::int64_t k = 1; k < orders; ++k) {

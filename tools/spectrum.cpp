@@ -8,6 +8,7 @@
 #include "result.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/output.h"
 #include "whence/curvature/curvature.h"
 #include "whence/report/svg.h"
 #include "whence/solvers/spectrum.h"
@@ -29,20 +30,16 @@ void add_spectrum_options(CommandLine& line) {
 }
 
 Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
-  for (const char* name : {"probes", "steps"}) {
-    if (line.get<std::int64_t>(name) < 1) {
-      throw UsageError(fmt::format("--{} = {}, expected >= 1", name, line.get<std::int64_t>(name)));
-    }
-  }
+  const auto probes = line.whole("probes", 1), steps = line.whole("steps", 1);
   const auto index = line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
   const auto curvature = create<Curvature>(line.text("curvature"));
+  const auto lock = line.has("plot") ? OutputLock::beside(line.text("plot")) : OutputLock();  // written after work
   const auto chain = pipeline.load(index + 1);
   const auto& stage = chain.back();
   const auto at = stationarity(stage.objective, stage.theta, stage.parent);
   const auto a = curvature->operator_at(stage.objective, stage.theta, stage.parent);
-  const auto spectrum =
-      estimate_spectrum(*a, line.get<std::int64_t>("probes"), line.get<std::int64_t>("steps"),
-                        Random(pipeline.seed()).stream("spectrum"), terminal_progress(line.flag("quiet")));
+  const auto spectrum = estimate_spectrum(*a, probes, steps, Random(pipeline.seed()).stream("spectrum"),
+                                          terminal_progress(line.flag("quiet")));
   end_progress();
   // a negative eigenvalue of this size is rounding
   const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));

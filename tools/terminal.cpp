@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "cli.h"
@@ -40,8 +41,12 @@ class Display {
       begun_ = now;
       done_at_begin_ = event.done;
     }
-    if (!ticker_.joinable()) {
-      ticker_ = std::jthread([this](const std::stop_token& stop) { tick(stop); });
+    if (!ticks_) {
+      ticks_ = true;
+      try {
+        ticker_ = std::jthread([this](const std::stop_token& stop) { tick(stop); });
+      } catch (const std::system_error&) {  // no thread to be had: lines then come with events alone
+      }
     }
     event_ = event;
     active_ = true;
@@ -116,7 +121,7 @@ class Display {
   ProgressEvent event_;
   Clock::time_point begun_ = Clock::now(), shown_ = begun_;
   std::int64_t done_at_begin_ = 0;
-  bool active_ = false, open_ = false;
+  bool active_ = false, open_ = false, ticks_ = false;
   std::jthread ticker_;  // last: it ends before what it uses
 };
 
@@ -145,9 +150,17 @@ int received_signal() { return signal_received; }
 
 void end_progress() { display().end(); }
 
+std::string& last_phase() {
+  static std::string phase;
+  return phase;
+}
+
+std::string progress_phase() { return last_phase(); }
+
 Progress terminal_progress(bool quiet) {
   return [quiet](const ProgressEvent& event) {
     throw_if_signalled();
+    last_phase() = event.phase;
     if (!quiet) {
       display().show(event);
     }

@@ -1,14 +1,20 @@
 #include <c10/util/Exception.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include "cli.h"
 #include "whence/core/error.h"
@@ -95,19 +101,35 @@ int fail_of_memory(const std::string& message) {
   constexpr std::string_view kAsked = "tried to allocate ";
   const auto place = message.find(kAsked);
   const double bytes = place == message.npos ? 0 : std::atof(message.c_str() + place + kAsked.size());
+  const auto phase = progress_phase();
   return fail("error",
-              fmt::format("out of memory{}: lower --batch-size (examples at a time) or --query-block (queries at a "
+              fmt::format("out of memory{}{}: lower --batch-size (examples at a time) or --query-block (queries at a "
                           "time); rank and score tell with --plan what they take",
+                          phase.empty() ? "" : fmt::format(" during {}", phase),
                           bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : ""),
               kUserError);
 }
 
-}  // namespace
+bool says_out_of_memory(const std::string& message) {
+  constexpr std::array kWords{"can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory"};
+  return std::any_of(kWords.begin(), kWords.end(),
+                     [&](const char* words) { return message.find(words) != message.npos; });
+}
 
-int main(int count, char** values) {
-  install_signal_handlers();
+/// A closed pipe is how a reader says that it has read enough: nothing is told, and the status is SIGPIPE's.
+int fail_of_output(int code) {
+  constexpr int kClosedPipe = 128 + SIGPIPE;
+  return code == EPIPE
+             ? kClosedPipe
+             : fail("error",
+                    fmt::format("cannot write standard output: {}", code == 0 ? "a write failed" : std::strerror(code)),
+                    kUserError);
+}
+
+/// Tells in one line what is being thrown; the exit status that belongs to it.
+int tell_exception() {
   try {
-    return dispatch(values, {values + 1, values + count});
+    throw;
   } catch (const Interrupted&) {
     return fail("interrupted", "what is complete stays; the same command goes on from there", 128 + received_signal());
   } catch (const UsageError& error) {
@@ -116,15 +138,51 @@ int main(int count, char** values) {
     return fail("error", error.what(), kUserError);
   } catch (const c10::Error& error) {
     const std::string message = error.what_without_backtrace();
-    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-                        message.find("can't allocate memory") != message.npos ||
-                        message.find("not enough memory") != message.npos;
+    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr || says_out_of_memory(message);
     return memory ? fail_of_memory(message) : fail("bug", message, kBug);
   } catch (const std::bad_alloc&) {
     return fail_of_memory("");
   } catch (const std::filesystem::filesystem_error& error) {  // a full disk, a folder without permission
-    return fail("error", fmt::format("{}: {}", error.path1().string(), error.code().message()), kUserError);
+    const auto path = error.path1().string();
+    return fail("error", fmt::format("{}: {}", path.empty() ? "." : path, error.code().message()), kUserError);
+  } catch (const std::system_error& error) {
+    const auto code = error.code().value();
+    return std::ferror(stdout) != 0           ? fail_of_output(code)
+           : code == ENOMEM || code == EAGAIN ? fail_of_memory("")  // no memory for another thread
+                                              : fail("bug", error.what(), kBug);
   } catch (const std::exception& error) {
-    return fail("bug", error.what(), kBug);
+    return says_out_of_memory(error.what()) ? fail_of_memory(error.what()) : fail("bug", error.what(), kBug);
   }
+}
+
+/// What cannot be caught in main: thrown in a thread of another library's, or where none may be thrown.
+[[noreturn]] void tell_and_exit() {
+  std::_Exit(std::current_exception() ? tell_exception() : fail("bug", "terminated", kBug));
+}
+
+/// A stream that was closed before the program began would lend its number to the first file that is opened, into which
+/// all that is printed would then go. One that nothing can be written to takes its place.
+void occupy_standard_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(stream, F_GETFD) < 0) {
+      static_cast<void>(::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY) == stream);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  std::set_terminate(&tell_and_exit);
+  occupy_standard_streams();
+  install_signal_handlers();
+  int status = kDone;
+  try {
+    status = dispatch(values, {values + 1, values + count});
+  } catch (...) {
+    status = tell_exception();
+  }
+  errno = 0;
+  const bool printed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  return printed || (status != kDone && status != kStrict) ? status : fail_of_output(errno);
 }

@@ -1,16 +1,25 @@
 #include "whence/core/parallel.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
 
+#include "whence/core/error.h"
+
 namespace whence {
 
 void set_threads(std::int64_t threads) {
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : omp_get_num_procs()));
+  const std::int64_t cores = omp_get_num_procs(), most = std::max<std::int64_t>(64, 4 * cores);
+  if (threads < 0 || threads > most) {
+    throw InvalidArgument(fmt::format("threads = {}, expected 0 to {}: this machine has {} cores, and 0 takes all",
+                                      threads, most, cores));
+  }
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : cores));
 }
 
 std::int64_t threads() { return at::get_num_threads(); }

@@ -4,7 +4,8 @@
 
 namespace whence {
 
-/// Threads that torch uses inside one operation; 0 means all cores. The tool's --threads.
+/// Threads that torch uses inside one operation; 0 means all cores. The tool's --threads. Throws InvalidArgument above
+/// four for each core (64 on small machines): more only take memory, until the system gives none.
 void set_threads(std::int64_t threads);
 std::int64_t threads();
 

@@ -264,7 +264,7 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path
   }
   try {
     const Table top(file, "the pipeline", {"seed", "model", "stage", "queries"});
-    seed_ = options.seed.value_or(static_cast<std::uint64_t>(top.at_least_zero("seed")));
+    seed_ = options.seed.value_or(static_cast<std::uint64_t>(top.count("seed")));
     read_model(top.required("model"));
     const auto& list = top.required("stage");
     if (!list.is_array() || list.empty()) {
