@@ -1,7 +1,10 @@
+#include <set>
+
 #include "data/scratch.h"
 #include "support/near.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
+#include "whence/data/dataset_digest.h"
 
 namespace whence::test {
 namespace {
@@ -92,6 +95,57 @@ TEST_CASE("dataset: what is too large to keep is converted batch by batch, to th
   const auto expected = at::arange(kWide, at::kLong).remainder(251).to(at::kDouble) * 0.5;
   CHECK(at::equal(data.batch(7, 9).inputs[1], expected));
   CHECK(at::equal(data.batch(at::tensor({kWide - 1}, at::kLong)).inputs[0], expected));
+}
+
+TEST_CASE("dataset: its digest knows everything that batches are made of, and nothing else") {
+  using Contents = Dataset::Contents;
+  const auto of = [](Contents contents, auto change) {
+    change(contents);
+    return dataset_digest(Dataset(contents));
+  };
+  const auto same = [](Contents&) {};
+  const auto plus = [](at::Tensor& x, std::int64_t row) {
+    x = x.clone();
+    x[row] += 1;
+  };
+  const auto bytes = of(bytes_contents(), same);
+  CHECK(bytes.size() == 64);
+  const Dataset data(bytes_contents());
+  CHECK(dataset_digest(data) == bytes);
+  CHECK(dataset_digest(data.to(at::kFloat, at::kCPU)) != bytes);  // other numbers
+  CHECK(dataset_digest(data.without_packing()) == bytes);
+  CHECK(dataset_digest(data.take(at::arange(4))) == bytes);
+  CHECK(dataset_digest(data.take(at::arange(3))) != bytes);
+  CHECK(of(bytes_contents(), [](Contents& c) { c.files = {"elsewhere"}; }) == bytes);
+  std::vector<std::string> digests{bytes, of(values_contents(), same)};
+  for (std::int64_t row = 0; row < 4; ++row) {  // the last as well as the first
+    digests.push_back(of(bytes_contents(), [&](Contents& c) { plus(c.inputs, row); }));
+    digests.push_back(of(bytes_contents(), [&](Contents& c) { plus(c.ids, row); }));
+    digests.push_back(of(bytes_contents(), [&](Contents& c) { c.targets[row] = (c.targets[row] + 1).remainder(3); }));
+    digests.push_back(of(values_contents(), [&](Contents& c) { plus(c.targets, row); }));
+  }
+  digests.push_back(of(bytes_contents(), [](Contents& c) { c.scale = 1; }));
+  digests.push_back(of(bytes_contents(), [](Contents& c) { c.mean = at::ones({1, 3}, at::kDouble); }));
+  digests.push_back(of(bytes_contents(), [](Contents& c) { c.deviation = at::full({1, 3}, 2, at::kDouble); }));
+  digests.push_back(of(bytes_contents(), [](Contents& c) { c.classes = {"a", "c", "b"}; }));
+
+  Contents texts;
+  texts.ids = at::arange(2);
+  texts.texts.tokens = at::tensor({1, 2, 3, 4, 5}, at::kInt);
+  texts.texts.begins = at::tensor({0, 2}, at::kLong);
+  texts.texts.lengths = at::tensor({2, 3}, at::kLong);
+  texts.texts.targets = at::tensor({2, -1, 4, 5, -1}, at::kInt);
+  texts.texts.vocabulary = 6;
+  digests.push_back(of(texts, same));
+  for (std::int64_t place = 0; place < 5; ++place) {
+    digests.push_back(of(texts, [&](Contents& c) { plus(c.texts.tokens, place), c.texts.tokens.remainder_(6); }));
+    digests.push_back(of(texts, [&](Contents& c) { plus(c.texts.targets, place), c.texts.targets.remainder_(6); }));
+  }
+  digests.push_back(of(texts, [](Contents& c) { c.texts.vocabulary = 7; }));
+  digests.push_back(of(texts, [](Contents& c) { c.predicted = TargetKind::kMaskedTokens; }));
+  digests.push_back(of(texts, [](Contents& c) { c.texts.types = at::zeros({5}, at::kByte); }));
+  digests.push_back(of(texts, [](Contents& c) { c.texts.lengths = at::tensor({2, 2}, at::kLong); }));
+  CHECK(std::set<std::string>(digests.begin(), digests.end()).size() == digests.size());
 }
 
 TEST_CASE("dataset: contents that do not fit are refused") {

@@ -5,6 +5,7 @@
 
 #include "data/scratch.h"
 #include "models/language.h"
+#include "whence/core/described.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/models/checkpoint.h"
@@ -58,6 +59,15 @@ at::Tensor logits(const Model& model, const ParameterSet& theta, const Dataset& 
 }  // namespace
 
 TEST_SUITE_BEGIN("models");
+
+TEST_CASE("a model of a folder is what its config.json says, wherever the folder lies") {
+  Folder here("gpt2"), there("gpt2");
+  const auto said = identity(*here.open());
+  CHECK(identity(*there.open()) == said);
+  CHECK(identity(*create<Model>("transformer:directory=" + here.folder().string())) == said);
+  there.config["layer_norm_epsilon"] = 1e-3;
+  CHECK(identity(*there.open()) != said);
+}
 
 TEST_CASE("weights of another kind are named with what converts them, and nothing starts at random") {
   for (const auto& [file, part] :

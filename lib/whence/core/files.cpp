@@ -2,19 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <openssl/evp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
-#include <array>
 #include <cerrno>
 #include <string_view>
 #include <vector>
 
 #include "whence/core/detail/part.h"
+#include "whence/core/digest.h"
 #include "whence/core/error.h"
 
 namespace whence {
@@ -158,14 +156,7 @@ void write_text(const fs::path& path, const std::string& text) {
   write_atomically(path, [&](std::ostream& out) { out << text; });
 }
 
-std::string digest(std::span<const std::byte> bytes) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
-  unsigned length = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), hash.data(), &length, EVP_sha256(), nullptr) != 1) {
-    throw Error("SHA-256 failed");
-  }
-  return fmt::format("{:02x}", fmt::join(hash.begin(), hash.begin() + length, ""));
-}
+std::string digest(std::span<const std::byte> bytes) { return Digest().bytes(bytes).text(); }
 
 std::string digest(const fs::path& path) { return digest(MappedFile(path).bytes()); }
 

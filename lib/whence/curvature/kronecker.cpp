@@ -18,7 +18,7 @@
 #include <filesystem>
 
 #include "whence/core/chunks.h"
-#include "whence/core/files.h"
+#include "whence/core/digest.h"
 #include "whence/core/output.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
@@ -31,6 +31,7 @@
 #include "whence/curvature/example_norms.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/data/safetensors.h"
+#include "whence/training/objective_digest.h"
 
 namespace whence {
 namespace fs = std::filesystem;
@@ -198,56 +199,57 @@ class Fit {
     at::Tensor values;                     ///< [outputs, columns] float64.
   };
 
-  /// What the factors depend on, as a name.
+  /// What the factors rest on, as a name: the objective, where it is taken and how it is fitted.
   std::string fingerprint() const {
-    std::string text = fmt::format("{} {}, tokens apart", name_, corrected_);
+    Digest digest;
+    digest.add(fmt::format("factors {} of whence {}: {} {}", kFormat, WHENCE_VERSION, name_, corrected_));
     KroneckerOptions::fields(options_, [&](std::string_view key, const auto& value, const auto&, std::string_view) {
       if (key != "factors") {
-        text += fmt::format(" {}={}", key, detail::option_text(value));
+        digest.add(fmt::format("{}={}", key, detail::option_text(value)));
       }
     });
-    const auto& data = point_.objective.data();
-    auto tensors = point_.theta;
-    tensors.insert(tensors.end(), point_.parent.begin(), point_.parent.end());
-    const auto first = data.batch(0, std::min<std::int64_t>(data.size(), 64));
-    tensors.insert(tensors.end(), {data.ids(), first.inputs});
-    for (const auto& tensor : tensors) {
-      const auto bytes = tensor.detach().cpu().contiguous();
-      text += digest(std::as_bytes(std::span(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes())));
+    digest.add(objective_digest(point_.objective));
+    for (const auto* tensors : {&point_.theta, &point_.parent}) {
+      for (const auto& tensor : *tensors) {
+        digest.add(tensor);
+      }
     }
-    return digest(std::as_bytes(std::span(text.data(), text.size()))).substr(0, 32);
+    return digest.text().substr(0, 32);
   }
 
-  /// Calls body with every batch of rows that an earlier run has not summed. The second pass finds the rows of the
-  /// first in memory where they take at most 1 GiB.
+  /// Calls body with the rows of all examples behind those that an earlier run has summed, whatever its batches were.
+  /// The second pass finds the rows of the first in memory where they take at most 1 GiB.
   template <class Body>
   void pass(const char* what, const Body& body) {
     const ProgressScope scope(fmt::format("{}'s {}", name_, what));
-    std::int64_t seen = 0;
+    const bool whole = done_ == 0;
     double bytes = 0;
     std::vector<detail::RowBatch> rows;
     const auto one = [&](const detail::RowBatch& batch) {
-      seen += batch.examples();
       bytes += batch.bytes();
-      if (bytes <= kKeptBytes) {
+      if (bytes > kKeptBytes) {
+        rows.clear();
+      } else if (whole && kept_.empty()) {
         rows.push_back(batch);
       }
-      if (seen <= done_) {
-        return;
-      }
       body(batch);
-      done_ = seen;
+      done_ += batch.examples();
       if (std::chrono::steady_clock::now() - saved_ > std::chrono::seconds(30)) {
         save();
       }
     };
-    if (kept_.empty()) {
-      detail::for_each_rows(name_, options_.statistics, point_, one, options_.widest);
-      kept_ = bytes <= kKeptBytes ? std::move(rows) : std::vector<detail::RowBatch>{};
-    } else {
-      std::for_each(kept_.begin(), kept_.end(), one);
+    try {
+      if (kept_.empty()) {
+        detail::for_each_rows(name_, options_.statistics, point_, one, options_.widest, done_);
+        kept_ = std::move(rows);
+      } else {
+        std::for_each(kept_.begin(), kept_.end(), one);
+      }
+    } catch (const Interrupted&) {
+      save();
+      throw;
     }
-    examples_ = seen;
+    examples_ = done_;
   }
   void start(Phase phase) {
     phase_ = phase;
@@ -375,6 +377,7 @@ class Fit {
   }
 
   static constexpr double kKeptBytes = 1 << 30;
+  static constexpr int kFormat = 2;  // of the files: 1 more for each change of what they hold or of how it is computed
   const char* name_;
   const KroneckerOptions& options_;
   const CurvaturePoint& point_;

@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/core/chunks.h"
+#include "whence/core/progress.h"
 #include "whence/curvature/detail/pieces.h"
 
 namespace whence::detail {
@@ -33,7 +36,8 @@ at::Tensor statistics_mixed_product(const StatisticsOptions& options, const Curv
 }
 
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
-                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest) {
+                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest,
+                   std::int64_t begin) {
   const auto layout = trained_layout(point, widest);
   if (!layout) {
     throw InvalidArgument(fmt::format(
@@ -43,8 +47,12 @@ void for_each_rows(const char* name, const StatisticsOptions& options, const Cur
   const auto choice = make_rows(kind_of(options.labels, exact_rows(objective.data())), 1,
                                 static_cast<std::uint64_t>(options.seed), objective);
   const auto merged = objective.merge(detach(point.theta), detach(point.parent));
-  objective.for_each_batch(
-      [&](const Batch& batch) { body(RowBatch(objective, merged, batch, choice, *layout, false)); });
+  const auto& data = objective.data();
+  for (auto end = begin; begin < data.size(); begin = end) {
+    check_interruption(begin, data.size());
+    end = std::min(data.size(), begin + objective.batch_size());
+    body(RowBatch(objective, merged, data.batch(begin, end), choice, *layout, false));
+  }
 }
 
 at::Tensor squared_gradients(const LayerRows& rows, const at::Tensor& left, const at::Tensor& right) {

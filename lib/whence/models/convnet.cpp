@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "whence/core/described.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
 
@@ -41,7 +42,7 @@ std::vector<std::int64_t> image_shape(at::IntArrayRef shape) {
   return image;
 }
 
-class Convnet : public Model {
+class Convnet : public Model, public Described {
  public:
   explicit Convnet(ConvnetOptions options) : options_(std::move(options)) {
     if (options_.kernel % 2 == 0) {
@@ -49,6 +50,7 @@ class Convnet : public Model {
     }
   }
 
+  std::string description() const override { return options_text(options_); }
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override {
     const auto image = image_shape(input_shape);
     auto channels = image[0], height = image[1], width = image[2];

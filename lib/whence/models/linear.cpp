@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "whence/core/described.h"
 #include "whence/models/dense_layers.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
@@ -17,7 +18,7 @@ struct LinearOptions {
 };
 
 /// Starts at zero: its objectives are convex, so no start is better.
-class Linear : public Model, public DenseLayers {
+class Linear : public Model, public DenseLayers, public Described {
  public:
   explicit Linear(const LinearOptions& options) : options_(options) {}
 
@@ -36,6 +37,7 @@ class Linear : public Model, public DenseLayers {
 
   std::vector<std::string> layers() const override { return {"head"}; }
   std::string activation_name() const override { return ""; }
+  std::string description() const override { return options_text(options_); }
 
  private:
   LinearOptions options_;

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/core/described.h"
 #include "whence/models/dense_layers.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
@@ -21,7 +22,7 @@ struct MlpOptions {
 
 std::string body_layer(std::size_t index) { return fmt::format("body.{}", index); }
 
-class Mlp : public Model, public DenseLayers {
+class Mlp : public Model, public DenseLayers, public Described {
  public:
   explicit Mlp(MlpOptions options) : options_(std::move(options)) {}
 
@@ -53,6 +54,7 @@ class Mlp : public Model, public DenseLayers {
     return out;
   }
   std::string activation_name() const override { return options_.activation; }
+  std::string description() const override { return options_text(options_); }
 
  private:
   MlpOptions options_;

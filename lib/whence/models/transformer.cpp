@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/core/described.h"
 #include "whence/core/error.h"
 #include "whence/models/detail/attention.h"
 #include "whence/models/detail/hugging_face.h"
@@ -45,7 +46,7 @@ struct Watch {
   KeyValueCache cache = {};
 };
 
-class Transformer : public Model, public LanguageModel {
+class Transformer : public Model, public LanguageModel, public Described {
  public:
   explicit Transformer(TransformerOptions options) : directory_(options.directory) {
     if (options.directory.empty()) {
@@ -69,6 +70,11 @@ class Transformer : public Model, public LanguageModel {
   }
 
   bool takes_texts() const override { return true; }
+  /// What config.json says, wherever the folder lies, and whether the head is the embedding.
+  std::string description() const override {
+    return fmt::format("{} {}", config_.json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+                       config_.tied);
+  }
   std::int64_t vocabulary() const override { return config_.vocabulary; }
   std::int64_t context() const override { return config_.context; }
   std::int64_t blocks() const override { return config_.layers; }

@@ -2,6 +2,7 @@
 // Chen et al., "Multi-Stage Influence Function", NeurIPS 2020, with c the Hessian of the proximity term.
 #include <ATen/ATen.h>
 
+#include "whence/core/described.h"
 #include "whence/tuning/tuning.h"
 
 namespace whence {
@@ -17,10 +18,11 @@ struct FullOptions {
   }
 };
 
-class FullTuning : public Tuning {
+class FullTuning : public Tuning, public Described {
  public:
   explicit FullTuning(FullOptions options) : options_(options) {}
 
+  std::string description() const override { return options_text(options_); }
   ParameterSet trainable(const ParameterSet& fresh, const ParameterSet& parent, Random&) const override {
     if (parent.empty() && options_.proximity > 0) {
       throw InvalidArgument("full: option proximity needs a stage before this one to stay close to");

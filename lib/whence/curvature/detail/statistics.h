@@ -31,11 +31,12 @@ std::string_view statistics_family(const StatisticsOptions& options);
 /// The mixed product of that family.
 at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point, const at::Tensor& v);
 
-/// Calls body with the rows of every batch that the statistics are taken over. With a `widest` side, parameters outside
-/// the layers and layers wider than it come as RowBatch::others(). Throws InvalidArgument, with `name`, where what the
-/// stage trains is not made of layers.
+/// Calls body with the rows of every batch that the statistics are taken over, from example `begin` on. With a `widest`
+/// side, parameters outside the layers and layers wider than it come as RowBatch::others(). Throws InvalidArgument,
+/// with `name`, where what the stage trains is not made of layers.
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
-                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest = {});
+                   const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest = {},
+                   std::int64_t begin = 0);
 
 /// Sum over the rows of the squares of (left' gradient right), elementwise: [outputs, columns]. `left` [outputs,
 /// outputs] and `right` [columns, columns] where given.

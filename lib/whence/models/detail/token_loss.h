@@ -1,5 +1,5 @@
 #pragma once
-#include "whence/core/options.h"
+#include "whence/core/described.h"
 #include "whence/models/loss.h"
 
 namespace whence::detail {
@@ -15,11 +15,12 @@ struct TokenLossOptions {
 
 /// -log softmax(output)[token], summed over each example's predicted tokens: next-token and masked-token, which differ
 /// in what the data predicts.
-class TokenLoss : public Loss {
+class TokenLoss : public Loss, public Described {
  public:
   TokenLoss(const char* name, TargetKind wants, TokenLossOptions options)
       : name_(name), wants_(wants), options_(options) {}
 
+  std::string description() const override { return options_text(options_); }
   TargetKind wants() const override { return wants_; }
   at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override;
   at::Tensor hessian_product(const at::Tensor& output, const Batch& batch, const at::Tensor& u) const override;

@@ -1,0 +1,34 @@
+#include "whence/training/objective_digest.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "whence/core/described.h"
+#include "whence/core/digest.h"
+#include "whence/data/dataset_digest.h"
+
+namespace whence {
+
+std::string objective_digest(const Objective& objective) {
+  Digest digest;
+  for (const auto& part : {identity(objective.model()), identity(objective.loss()), identity(objective.tuning()),
+                           fmt::format("decay {}", objective.weight_decay()), dataset_digest(objective.data())}) {
+    digest.add(part);
+  }
+  const auto n = objective.data().size();
+  Batch rows;  // all that weights are asked by
+  rows.inputs = rows.rows = at::arange(n);
+  digest.add(objective.batch_weights(rows));
+  for (const auto* set : {&objective.trained(), &objective.parent_layout()}) {
+    digest.add(std::to_string(set->size()));
+    for (std::size_t i = 0; i < set->size(); ++i) {
+      const auto& value = set->values()[i];
+      digest.add(fmt::format("{} {} [{}]", set->names()[i], c10::toString(value.scalar_type()),
+                             fmt::join(value.sizes(), ", ")));
+    }
+  }
+  return digest.text();
+}
+
+}  // namespace whence

@@ -1,0 +1,61 @@
+#include <set>
+
+#include "support/near.h"
+#include "training/problem.h"
+#include "whence/core/described.h"
+#include "whence/core/random.h"
+#include "whence/training/objective_digest.h"
+
+using namespace whence;
+using test::made_objective;
+
+TEST_SUITE_BEGIN("training");
+
+TEST_CASE("objectives share a digest only where they are the same function of their parameters") {
+  const auto tanh = "mlp:widths=4,activation=tanh";
+  const auto one = made_objective(tanh, "cross-entropy");
+  const auto digest = objective_digest(one);
+  CHECK(objective_digest(made_objective("mlp:activation=tanh,widths=4", "cross-entropy")) == digest);
+  CHECK(objective_digest(one.with_batch_size(3)) == digest);
+  CHECK(objective_digest(one.at(clone(one.trained().values()), {})) == digest);
+  const auto& data = one.data();
+  const auto remade = [&](const Dataset& other, const char* tuning) {
+    return Objective(create<Model>(tanh), create<Loss>("cross-entropy"), create<Tuning>(tuning), other, 0.1,
+                     one.trained(), {}, 10);
+  };
+  CHECK(objective_digest(remade(data, "full")) == digest);
+  const std::set<std::string> others{
+      digest,
+      objective_digest(made_objective("mlp:widths=4,activation=relu", "cross-entropy")),
+      objective_digest(made_objective(tanh, "squared-error")),
+      objective_digest(made_objective(tanh, "cross-entropy", 0.2)),
+      objective_digest(made_objective(tanh, "cross-entropy", 0.1, at::kFloat)),
+      objective_digest(one.with_weights(at::arange(24, at::kDouble))),
+      objective_digest(one.over(at::arange(23))),
+      objective_digest(remade(data, "head")),
+      objective_digest(remade(data.take(at::arange(23, -1, -1)), "full")),
+  };
+  CHECK(others.size() == 9);
+}
+
+TEST_CASE("every model, loss and tuning that has options says what they are") {
+  const auto check = [](const auto& list, auto make) {
+    for (const auto& method : list) {
+      if (method.name != "transformer" && !method.options("").empty()) {  // which needs a folder: tests/models
+        CAPTURE(method.name);
+        const auto made = make(method);
+        CHECK(dynamic_cast<const Described*>(made.get()) != nullptr);
+      }
+    }
+  };
+  const auto make = [](const auto& method) { return method.make(""); };
+  check(methods<Model>(), make);
+  check(methods<Loss>(), make);
+  check(methods<Tuning>(), make);
+  CHECK(identity(*create<Model>("linear")) != identity(*create<Model>("linear:bias=false")));
+  CHECK(identity(*create<Loss>("next-token")) != identity(*create<Loss>("next-token:mean")));
+  CHECK(identity(*create<Loss>("next-token")) != identity(*create<Loss>("masked-token")));
+  CHECK(identity(*create<Tuning>("full")) != identity(*create<Tuning>("full:proximity=0.5")));
+}
+
+TEST_SUITE_END();
