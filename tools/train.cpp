@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "run_record.h"
 #include "whence/models/checkpoint.h"
+#include "whence/stages/unfinished.h"
 
 namespace whence::cli {
 namespace po = boost::program_options;
@@ -17,8 +18,9 @@ struct Plan {
 
 Plan plan_for(const Pipeline& pipeline, std::size_t stage, bool force, bool named) {
   Plan out;
-  if (!pipeline.is_trained(stage)) {
-    out.train = true;
+  if (!pipeline.is_trained(stage) ||
+      (!force && std::filesystem::exists(unfinished_path(pipeline.stages()[stage].checkpoint)))) {
+    out.train = true;  // perhaps to its end: an interrupted --force
   } else if (force && (named || is_whence_checkpoint(pipeline.stages()[stage].checkpoint))) {
     out.train = true;
   } else {
@@ -111,6 +113,9 @@ int train(const std::vector<std::string>& arguments) {
     std::optional<StageTraining> training;
     auto how = plan.kept;
     if (plan.train) {
+      if (line.flag("force")) {  // never goes on from what was interrupted
+        std::filesystem::remove(unfinished_path(stage.checkpoint));
+      }
       training = pipeline.train(k, progress);
       end_progress();
       how = fmt::format("trained, {} iterations in {:.1f} s: {}", training->summary.iterations,

@@ -1,6 +1,8 @@
 // `whence train` when there is something to say before training, or nothing to train.
 #include "support/near.h"
 #include "support/tool.h"
+#include "whence/core/error.h"
+#include "whence/core/progress.h"
 #include "whence/stages/pipeline.h"
 
 using namespace whence;
@@ -142,6 +144,100 @@ TEST_CASE("a checkpoint from elsewhere says nothing and is taken as it is") {
   CHECK(says(told.out, "from elsewhere"));
   CHECK(says(folder.run("train pipeline.toml --dtype float64 --force").out, "never trained over"));
   CHECK(folder.read("run/pretrain.safetensors") == foreign);
+}
+
+TEST_CASE("unfinished training goes on only with all that it began with; --force begins anew") {
+  const ToolFolder folder;
+  const RunOptions wide{.dtype = at::kDouble};
+  const fs::path unfinished = folder / "run/finetune.safetensors.unfinished";
+  const auto interrupt = [](const ProgressEvent& event) {
+    if (event.done == 4) {
+      throw Interrupted();
+    }
+  };
+  const auto text = folder.pipeline();
+  Pipeline(folder / "pipeline.toml", wide).train(0, {});
+  CHECK_THROWS_AS(Pipeline(folder / "pipeline.toml", wide).train(1, interrupt), Interrupted);
+  REQUIRE(fs::exists(unfinished));
+  const auto state = folder.read("run/finetune.safetensors.unfinished");
+  const auto refused = [&](const std::string& part, const std::string& arguments = "--dtype float64") {
+    check_fails(folder.run("train pipeline.toml --quiet --stage finetune " + arguments), 1, part);
+    check_fails(folder.run("train pipeline.toml --quiet --stage finetune " + arguments), 1,
+                "whence train pipeline.toml --stage finetune --force");
+    CHECK(folder.read("run/finetune.safetensors.unfinished") == state);
+    CHECK(!fs::exists(folder / "run/finetune.safetensors"));
+  };
+  // settings, of the stage and of the model, and how it is run
+  const auto after = [&](const std::string& from, const std::string& to, const std::string& part) {
+    auto other = text;
+    other.replace(other.rfind(from), from.size(), to);  // in the last stage
+    folder.write("pipeline.toml", other);
+    refused(part);
+    folder.write("pipeline.toml", text);
+  };
+  after(kDecay, "weight-decay = 2e-2", "began otherwise (weight-decay = 0.01, now 0.02)");
+  after(kDecay, kDecay + "\nloss = \"squared-error\"", "loss = \"cross-entropy\", now \"squared-error\"");
+  after("proximity=0.1", "proximity=0.2", "tuning = ");
+  after("max-iterations=2000", "max-iterations=2001", "optimizer = ");
+  after("\"finetune.safetensors\" }", "\"finetune.safetensors\", limit = 99 }", "train.limit = not given, now 99");
+  refused("(seed = 3, now 4)", "--dtype float64 --seed 4");
+  refused("(dtype = \"Double\", now \"Float\"", "");
+  // what files hold
+  const auto data = folder.read("finetune.safetensors");
+  auto tensors = read_safetensors(folder / "finetune.safetensors");
+  auto labels = tensors.at("targets").clone();
+  labels[99] = (labels[99] + 1).remainder(3);
+  ParameterSet relabelled;
+  relabelled.add("inputs", tensors.at("inputs").clone());
+  relabelled.add("targets", labels);
+  write_safetensors(folder / "finetune.safetensors", relabelled);
+  refused("(finetune.safetensors has changed)");
+  folder.write("finetune.safetensors", data);
+  const auto parent = folder.read("run/pretrain.safetensors");
+  const auto weights = read_safetensors(folder / "run/pretrain.safetensors");
+  auto moved = weights.to(at::kDouble, at::kCPU).values();
+  moved[0] += 1e-3;
+  write_safetensors(folder / "run/pretrain.safetensors", weights.with(moved));
+  refused("(stage pretrain has other weights)");
+  CHECK(folder.run("train pipeline.toml --quiet --stage finetune --dtype float64 --force").status == 0);
+  CHECK(!fs::exists(unfinished));
+  const auto anew = folder.read("run/finetune.safetensors");
+  fs::remove(folder / "run/finetune.safetensors");
+  CHECK(folder.run("train pipeline.toml --quiet --stage finetune --dtype float64").status == 0);
+  CHECK(folder.read("run/finetune.safetensors") == anew);
+
+  // all as it was: it goes on, also where --force had begun over a checkpoint
+  folder.write("run/pretrain.safetensors", parent);
+  folder.write("run/finetune.safetensors.unfinished", state);
+  std::int64_t first = -1;
+  Pipeline(folder / "pipeline.toml", wide).train(1, [&](const ProgressEvent& event) {
+    first = first < 0 ? event.done : first;
+  });
+  CHECK(first >= 4);
+  const auto expected = folder.read("run/finetune.safetensors");
+  CHECK(expected != anew);
+  folder.write("run/finetune.safetensors", anew);
+  folder.write("run/finetune.safetensors.unfinished", state);
+  CHECK(folder.run("train pipeline.toml --quiet --dtype float64").status == 0);
+  CHECK(folder.read("run/finetune.safetensors") == expected);
+  CHECK(!fs::exists(unfinished));
+  folder.write("run/finetune.safetensors.unfinished", state);
+  CHECK(folder.run("train pipeline.toml --quiet --dtype float64 --force").status == 0);
+  CHECK(folder.read("run/finetune.safetensors") == expected);
+  CHECK(!fs::exists(unfinished));
+}
+
+TEST_CASE("a file that changes while it is trained on makes the checkpoint stale") {
+  const ToolFolder folder;
+  const Pipeline pipeline(folder / "pipeline.toml", {.dtype = at::kDouble});
+  pipeline.train(0, [&](const ProgressEvent& event) {
+    if (event.done == 4) {
+      folder.write_data("pretrain.safetensors", 200, 7);
+    }
+  });
+  CHECK(pipeline.changes(0) == std::vector<std::string>{"pretrain.safetensors has changed"});
+  folder.write_data("pretrain.safetensors", 200, 0);
+  CHECK(pipeline.changes(0).empty());
 }
 
 TEST_CASE("weights that cannot be written are kept for the next run") {

@@ -3,15 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "whence/core/output.h"
+#include "whence/data/dataset_digest.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/pipeline.h"
+#include "whence/stages/unfinished.h"
 
 namespace whence {
 namespace fs = std::filesystem;
@@ -20,6 +23,10 @@ using nlohmann::json;
 
 constexpr const char* kTrainedFrom = "trained-from";  // keys of a checkpoint's metadata
 constexpr const char* kTraining = "training";
+constexpr const char* kChangedMeanwhile = "changed-meanwhile";  // of the record: files changed after they were read
+
+/// When the program began, and read no file before.
+const timespec kStarted = detail::now_of_files();
 
 /// The metadata's JSON; an empty object where it is none.
 json parsed(const std::string& text) {
@@ -60,16 +67,7 @@ std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std
   return out;
 }
 
-/// Where training stands when it is interrupted.
-fs::path unfinished_path(const fs::path& checkpoint) {
-  auto path = checkpoint.lexically_normal().string();
-  while (path.ends_with('/')) {
-    path.pop_back();
-  }
-  return path + ".unfinished";
-}
-
-void write_unfinished(const fs::path& path, const TrainingState& state, const json& settings) {
+void write_unfinished(const fs::path& path, const TrainingState& state, const json& record) {
   ParameterSet tensors;
   const auto add = [&](const std::string& group, const TensorList& values) {
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -83,19 +81,21 @@ void write_unfinished(const fs::path& path, const TrainingState& state, const js
   write_safetensors(path, tensors,
                     {{"iteration", std::to_string(state.iteration)},
                      {"time", fmt::format("{}", state.time)},
-                     {"settings", detail::one_line(settings)}});
+                     {kTrainedFrom, detail::one_line(record)}});
 }
 
-TrainingState read_unfinished(const fs::path& path, const json& settings, const TensorList& like) {
+/// `parent` is the stage before, `anew` what to type to begin anew.
+TrainingState read_unfinished(const fs::path& path, const json& record, const TensorList& like,
+                              const std::string& parent, const std::string& anew) {
   const auto metadata = read_safetensors_metadata(path);
   const auto tensors = read_safetensors(path);
-  const auto held = metadata.find("settings");
-  const auto changed = detail::changed_settings(held == metadata.end() ? json::object() : parsed(held->second),
-                                                parsed(detail::one_line(settings)));
+  const auto held = metadata.find(kTrainedFrom);
+  const auto changed = detail::changed_records(held == metadata.end() ? json::object() : parsed(held->second),
+                                               parsed(detail::one_line(record)), parent);
   if (!changed.empty()) {
     throw InvalidArgument(
-        fmt::format("{} holds unfinished training with other settings ({}); finish it with those, or remove the file",
-                    path.string(), fmt::join(changed, "; ")));
+        fmt::format("{} holds training that began otherwise ({}); finish it as it began, or begin anew: {}",
+                    path.string(), fmt::join(changed, "; "), anew));
   }
   const auto group = [&](const std::string& name) {
     TensorList out;
@@ -120,6 +120,14 @@ TrainingState read_unfinished(const fs::path& path, const json& settings, const 
 }
 
 }  // namespace
+
+fs::path unfinished_path(const fs::path& checkpoint) {
+  auto path = checkpoint.lexically_normal().string();
+  while (path.ends_with('/')) {
+    path.pop_back();
+  }
+  return path + ".unfinished";
+}
 
 bool Pipeline::is_trained(std::size_t stage) const { return !checkpoint_files(stages_.at(stage).checkpoint).empty(); }
 
@@ -150,13 +158,12 @@ json Pipeline::settings(std::size_t stage) const {
           {"optimizer", resolved_spec<Optimizer>(description.optimizer)}};
 }
 
+/// What else a training that is not at its end rests on.
 json Pipeline::unfinished_settings(std::size_t stage, std::int64_t examples) const {
-  auto out = settings(stage);
-  out["seed"] = seed_;
-  out["dtype"] = c10::toString(options_.dtype);
-  out["examples"] = examples;
-  out["snapshots"] = stages_.at(stage).snapshots;
-  return out;
+  return {{"seed", seed_},
+          {"dtype", c10::toString(options_.dtype)},
+          {"examples", examples},
+          {"snapshots", stages_.at(stage).snapshots}};
 }
 
 json Pipeline::record(std::size_t stage, const Dataset& data, const TrainingSummary& summary) const {
@@ -165,7 +172,9 @@ json Pipeline::record(std::size_t stage, const Dataset& data, const TrainingSumm
   files.insert(files.end(), model.begin(), model.end());
   const auto folder = path_.parent_path();
   return {{"settings", settings(stage)},
+          {"run", unfinished_settings(stage, data.size())},
           {"converged", summary.converged},
+          {"data", dataset_digest(data)},
           {"files", detail::file_digests(files, folder)},
           {"parent", stage == 0 ? json::object()
                                 : detail::file_digests(checkpoint_files(stages_[stage - 1].checkpoint), folder)}};
@@ -186,11 +195,13 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   }
   auto out = detail::changed_settings(then, now);
   const auto folder = path_.parent_path();
-  const auto checkpoint = checkpoint_files(description.checkpoint).front();
-  for (const auto& file : detail::changed_files(record.value("files", json::object()), folder, checkpoint)) {
+  const auto since = record.contains(kChangedMeanwhile)
+                         ? timespec{}
+                         : detail::written(checkpoint_files(description.checkpoint).front());
+  for (const auto& file : detail::changed_files(record.value("files", json::object()), folder, since)) {
     out.push_back(fmt::format("{} has changed", file));
   }
-  if (!detail::changed_files(record.value("parent", json::object()), folder, checkpoint).empty()) {
+  if (!detail::changed_files(record.value("parent", json::object()), folder, since).empty()) {
     out.push_back(fmt::format("stage {} has other weights", stages_[stage - 1].name));
   }
   for (const auto& file : snapshot_files(stage)) {
@@ -237,15 +248,23 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
     note(fmt::format("{}: no weights there, so stage {} starts at random", model_folder.string(), description.name));
   }
+  if (const auto held = data_.find(stage); held != data_.end()) {
+    const auto& files = held->second.files();  // read hours ago, perhaps, before other stages were trained
+    if (std::any_of(files.begin(), files.end(), [](const auto& file) { return detail::newer(file, kStarted); })) {
+      data_.erase(held, data_.end());
+    }
+  }
+  const auto since = detail::now_of_files();
   const auto fresh = untrained(stage, load(stage));
   const auto& data = fresh.objective.data();
-  const auto settings = unfinished_settings(stage, data.size());
+  auto record = this->record(stage, data, {});  // now: files may change while training goes on
   const auto unfinished = unfinished_path(description.checkpoint);
   make_folder(unfinished.parent_path());
   const auto lock = OutputLock::beside(description.checkpoint);  // what cannot be written is found before training
   TrainingState state{fresh.theta, 0, {}};
   if (fs::exists(unfinished)) {
-    state = read_unfinished(unfinished, settings, fresh.theta);
+    state = read_unfinished(unfinished, record, fresh.theta, stage == 0 ? "" : stages_[stage - 1].name,
+                            fmt::format("whence train {} --stage {} --force", path_.string(), description.name));
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
@@ -261,11 +280,11 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
     try {
       report(progress, event);
     } catch (const Interrupted&) {
-      write_unfinished(unfinished, state, settings);
+      write_unfinished(unfinished, state, record);
       throw;
     }
     if (std::chrono::steady_clock::now() - saved > kSavePeriod) {
-      write_unfinished(unfinished, state, settings);
+      write_unfinished(unfinished, state, record);
       saved = std::chrono::steady_clock::now();
     }
   };
@@ -276,7 +295,15 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
                                           Random(seed_).stream("training of stage " + description.name), watch);
   check_finite(state.theta, "a trained parameter");
   try {
-    std::map<std::string, std::string> metadata{{kTrainedFrom, detail::one_line(record(stage, data, out.summary))}};
+    auto told = record;
+    told["converged"] = out.summary.converged;
+    told["run"].erase("snapshots");  // which the weights do not depend on
+    for (const char* part : {"files", "parent"}) {
+      if (!detail::changed_files(record[part], path_.parent_path(), since).empty()) {
+        told[kChangedMeanwhile] = true;
+      }
+    }
+    std::map<std::string, std::string> metadata{{kTrainedFrom, detail::one_line(told)}};
     out.stationarity = stationarity(fresh.objective, state.theta, fresh.parent);
     metadata[kTraining] = detail::one_line({{"converged", out.summary.converged},
                                             {"iterations", out.summary.iterations},
@@ -288,7 +315,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
                                             {"relative-gradient-norm", out.stationarity.relative_gradient_norm}});
     write_checkpoint(stage, fresh, state.theta, metadata);
   } catch (...) {  // what was trained is not lost with it
-    write_unfinished(unfinished, state, settings);
+    write_unfinished(unfinished, state, record);
     throw;
   }
   fs::remove(unfinished);

@@ -26,19 +26,28 @@ json file_digests(const std::vector<fs::path>& files, const fs::path& folder) {
   return out;
 }
 
-std::vector<std::string> changed_files(const json& digests, const fs::path& folder, const fs::path& checkpoint) {
+bool newer(const fs::path& file, const timespec& since) {
+  struct stat found = {};  // the inode's time, which moving an older file here renews too
+  return ::stat(file.c_str(), &found) == 0 &&
+         std::tie(found.st_ctim.tv_sec, found.st_ctim.tv_nsec) >= std::tie(since.tv_sec, since.tv_nsec);
+}
+
+timespec written(const fs::path& file) {
+  struct stat found = {};
+  return ::stat(file.c_str(), &found) == 0 ? found.st_mtim : timespec{};
+}
+
+timespec now_of_files() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return now;
+}
+
+std::vector<std::string> changed_files(const json& digests, const fs::path& folder, const timespec& since) {
   std::vector<std::string> out;
-  struct stat written = {}, found = {};
-  if (::stat(checkpoint.c_str(), &written) != 0) {
-    return out;
-  }
   for (const auto& [name, held] : digests.items()) {
     const auto file = absolute_folder(folder) / name;
-    // the inode's time, which moving an older file here renews too
-    if (::stat(file.c_str(), &found) == 0 &&
-        std::tie(found.st_ctim.tv_sec, found.st_ctim.tv_nsec) >=
-            std::tie(written.st_mtim.tv_sec, written.st_mtim.tv_nsec) &&
-        digest(file) != held.get<std::string>()) {
+    if (newer(file, since) && digest(file) != held.get<std::string>()) {
       out.push_back(name);
     }
   }
@@ -65,6 +74,27 @@ std::vector<std::string> changed_settings(const json& then, const json& now) {
     auto name = key.substr(1);
     std::replace(name.begin(), name.end(), '/', '.');
     out.push_back(fmt::format("{} = {}, now {}", name, text(before, key), text(after, key)));
+  }
+  return out;
+}
+
+std::vector<std::string> changed_records(const json& then, const json& now, const std::string& parent) {
+  const auto part = [](const json& record, const char* key) { return record.value(key, json::object()); };
+  auto out = changed_settings(part(then, "settings"), part(now, "settings"));
+  const auto run = changed_settings(part(then, "run"), part(now, "run"));
+  out.insert(out.end(), run.begin(), run.end());
+  const auto settled = out.size();
+  const auto before = part(then, "files"), files = part(now, "files");  // items() refers to its table
+  for (const auto& [name, held] : before.items()) {
+    if (files.contains(name) && files[name] != held) {
+      out.push_back(fmt::format("{} has changed", name));
+    }
+  }
+  if (part(then, "parent") != part(now, "parent")) {
+    out.push_back(fmt::format("stage {} has other weights", parent));
+  }
+  if (out.size() == settled && then.value("data", "") != now.value("data", "")) {
+    out.push_back("its examples are read otherwise");
   }
   return out;
 }

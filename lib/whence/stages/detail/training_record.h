@@ -1,4 +1,5 @@
 #pragma once
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -9,13 +10,24 @@ namespace whence::detail {
 /// SHA-256 of each file, by its name as seen from `folder`.
 nlohmann::json file_digests(const std::vector<std::filesystem::path>& files, const std::filesystem::path& folder);
 
-/// The files of `digests` whose bytes are others now. Only those are read that came to their place or changed after
-/// `checkpoint` was written; a file that is gone counts as unchanged.
+/// The files of `digests` whose bytes are others now. Only those are read that came to their place or changed at
+/// `since` or later; a file that is gone counts as unchanged.
 std::vector<std::string> changed_files(const nlohmann::json& digests, const std::filesystem::path& folder,
-                                       const std::filesystem::path& checkpoint);
+                                       const timespec& since);
+/// Whether a file came to its place or changed at `since` or later; false where it is gone.
+bool newer(const std::filesystem::path& file, const timespec& since);
+/// When a file was written; the beginning of time where there is none.
+timespec written(const std::filesystem::path& file);
+/// Now, as files' times have it, which lag a little.
+timespec now_of_files();
 
 /// Where two tables of settings differ, key by key: "train.limit = 2000, now 1000".
 std::vector<std::string> changed_settings(const nlohmann::json& then, const nlohmann::json& now);
+
+/// Where the records of two trainings differ, a phrase a key: settings and what else they were run with, files ("x.csv
+/// has changed"), the parent ("stage NAME has other weights"), examples that were read otherwise from the same files.
+std::vector<std::string> changed_records(const nlohmann::json& then, const nlohmann::json& now,
+                                         const std::string& parent);
 
 /// JSON on one line that is UTF-8 whatever the texts in it hold.
 std::string one_line(const nlohmann::json& json);
