@@ -123,6 +123,12 @@ TEST_CASE("snapshots that cannot be, are missing or of another training are erro
   CHECK(files[1].filename() == "pretrain.snapshot-2.safetensors");
   const auto fewer = pipeline_with(folder, "sgd:max-iterations=6", 2);
   CHECK_THROWS_WITH_AS(fewer.load(1), doctest::Contains("is not where the training of"), DataError);
+  const auto second = folder.read("run/pretrain.snapshot-2.safetensors");
+  pipeline_with(folder, "sgd:max-iterations=6,learning-rate=0.02", 3).train(0, {});
+  pipeline.load(1);  // weights are as they are, and their snapshots with them
+  folder.write("run/pretrain.snapshot-2.safetensors", second);
+  CHECK_THROWS_WITH_AS(pipeline.load(1), doctest::Contains("pretrain.snapshot-2.safetensors is of another training"),
+                       DataError);
   fs::remove(files[1]);
   CHECK_THROWS_WITH_AS(pipeline.load(1), doctest::Contains("pretrain.snapshot-2.safetensors: run whence train"),
                        DataError);

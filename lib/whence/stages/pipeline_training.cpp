@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "whence/core/digest.h"
 #include "whence/core/output.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/data/safetensors.h"
@@ -268,7 +269,8 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()), state);
+    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()),
+                      Digest().add(detail::one_line(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }

@@ -13,6 +13,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPreconditioner = "preconditioner.";
+constexpr std::string_view kTraining = "training";  // key of the metadata
 
 template <class Number>
 Number read_number(const std::map<std::string, std::string>& metadata, const std::string& key, const fs::path& path) {
@@ -29,6 +30,13 @@ Number read_number(const std::map<std::string, std::string>& metadata, const std
 /// The time since training began, at a snapshot.
 double total_time(const fs::path& path) {
   return read_number<double>(read_safetensors_metadata(path), "total-time", path);
+}
+
+/// The name of the training that a snapshot is of; empty where it does not say.
+std::string training_of(const fs::path& path) {
+  const auto metadata = read_safetensors_metadata(path);
+  const auto found = metadata.find(std::string(kTraining));
+  return found == metadata.end() ? std::string() : found->second;
 }
 
 /// The tensors named PREFIX…, without the prefix.
@@ -51,11 +59,15 @@ fs::path snapshot_path(const fs::path& checkpoint, std::int64_t number) {
 }
 
 SnapshotWriter::SnapshotWriter(const Stage& stage, std::vector<fs::path> files, std::vector<std::int64_t> iterations,
-                               const TrainingState& state)
-    : stage_(stage), files_(std::move(files)), iterations_(std::move(iterations)) {
+                               std::string training, const TrainingState& state)
+    : stage_(stage), files_(std::move(files)), iterations_(std::move(iterations)), training_(std::move(training)) {
   for (; next_ < files_.size() && iterations_[next_] <= state.iteration; ++next_) {
     if (!fs::exists(files_[next_])) {
       throw DataError(fmt::format("{} is missing, and the unfinished training is past it: remove the .unfinished file",
+                                  files_[next_].string()));
+    }
+    if (training_of(files_[next_]) != training_) {
+      throw DataError(fmt::format("{} is of another training than the unfinished one: remove the .unfinished file",
                                   files_[next_].string()));
     }
     begin_ = iterations_[next_];
@@ -79,6 +91,7 @@ void SnapshotWriter::after_iteration(const TrainingState& state) {
   }
   write_safetensors(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
                     {{"stage", stage_.name},
+                     {std::string(kTraining), training_},
                      {"iteration", std::to_string(state.iteration)},
                      {"steps", std::to_string(state.iteration - begin_)},
                      {"time", fmt::format("{}", state.time - begin_time_)},
@@ -109,6 +122,12 @@ std::vector<Snapshot> read_trajectory(const std::vector<fs::path>& files, const 
     snapshot.steps = read_number<std::int64_t>(metadata, "steps", file);
     snapshot.iteration = read_number<std::int64_t>(metadata, "iteration", file);
     out.push_back(std::move(snapshot));
+  }
+  for (const auto& file : files) {
+    if (training_of(file) != training_of(files.back())) {
+      throw DataError(fmt::format("stage {}: {} is of another training than {}: {}", stage.name, file.string(),
+                                  files.back().string(), remedy));
+    }
   }
   for (std::size_t i = 0; i < trained.size() && !out.empty(); ++i) {
     if (!at::equal(out.back().theta[i], stage.theta[i])) {

@@ -1,5 +1,7 @@
 #pragma once
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "whence/stages/stage.h"
 
@@ -10,23 +12,24 @@ std::filesystem::path snapshot_path(const std::filesystem::path& checkpoint, std
 /// Writes a training's snapshots as it comes by them.
 class SnapshotWriter {
  public:
-  /// Snapshot i goes into files[i] after iterations[i] steps. Removes what another training left there. Throws
-  /// DataError where `state` is past a snapshot that is missing.
+  /// Snapshot i goes into files[i] after iterations[i] steps, with the name of the `training`. Removes what another
+  /// training left there. Throws DataError where `state` is past a snapshot that is missing or of another training.
   SnapshotWriter(const Stage& stage, std::vector<std::filesystem::path> files, std::vector<std::int64_t> iterations,
-                 const TrainingState& state);
+                 std::string training, const TrainingState& state);
   void after_iteration(const TrainingState& state);
 
  private:
   const Stage& stage_;
   std::vector<std::filesystem::path> files_;
   std::vector<std::int64_t> iterations_;
+  std::string training_;
   std::size_t next_ = 0;
   std::int64_t begin_ = 0;  // of the segment under way: steps and time before it
   double begin_time_ = 0;
 };
 
 /// What the files hold, for a stage whose theta was read from `checkpoint`. `remedy` ends the message when one is
-/// missing or of another training.
+/// missing, or of another training than the last, which ended at the checkpoint.
 std::vector<Snapshot> read_trajectory(const std::vector<std::filesystem::path>& files, const Stage& stage,
                                       const std::filesystem::path& checkpoint, const std::string& remedy);
 
