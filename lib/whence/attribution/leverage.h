@@ -8,7 +8,8 @@
 namespace whence {
 
 /// Removals of examples with more leverage are said to be wrong: their change is 1 / (1 - 0.2) = 1.25 times what is
-/// predicted, the most that an evaluation's slope may be for sizes to be trusted (evaluate/verdict.h).
+/// predicted, the most that an evaluation's slope may be for sizes to be trusted (evaluate/verdict.h), and the bound
+/// above which P. Huber, "Robust Statistics", 1981, calls a row's leverage risky.
 inline constexpr double kLeverage = 0.2;
 
 /// Examples whose leverage is looked at.
