@@ -8,10 +8,10 @@
 
 #include "attribution_options.h"
 #include "plan.h"
+#include "removal_doubts.h"
 #include "result.h"
 #include "score_tables.h"
 #include "verdict.h"
-#include "whence/attribution/plausible.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -156,7 +156,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   solve(folder, [&] {
     score(folder);
     if (attributor_->predicts_removal(normalization_)) {
-      warn_of_removals(folder);
+      doubt_removals(folder);
     }
   });
   record_.json()["verdict"] =
@@ -194,39 +194,34 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
   }
 }
 
-void AttributionRun::warn_of_removals(const fs::path& folder) {
-  const auto room = room_to_move(measurement_, queries_, measurements_, chain_.back().objective.data());
+bool AttributionRun::near_minimum(std::size_t stage) const {
+  const auto& at = choice_.stationarity;
+  return stage < at.size() && at[stage].relative_gradient_norm <= kFarFromMinimum;
+}
+
+void AttributionRun::doubt_removals(const fs::path& folder) {
   const auto scores = read_scores(folder);
-  for (const auto k : stages_) {
-    const auto& held =
-        scores.stages.at(static_cast<std::size_t>(std::find(stages_.begin(), stages_.end(), k) - stages_.begin()));
-    const auto n = static_cast<double>(held.example_ids.numel());
-    const auto removals = held.scores.to(at::kDouble) / -n;  // [Q, N]
-    const auto excess =
-        at::maximum(removals / room.select(1, 1).unsqueeze(1), -removals / room.select(1, 0).unsqueeze(1));
-    const auto [worst, example] = excess.max(1);
-    const auto beyond = worst.gt(1).sum().item<std::int64_t>();
-    if (beyond == 0) {
+  for (std::size_t s = 0; s < stages_.size(); ++s) {
+    const auto& stage = chain_[stages_[s]];
+    const auto held = scores.stages.at(s).scores.to(at::kDouble);
+    const auto n = static_cast<double>(held.size(1));
+    doubt_beyond_range({stage, held / -n, scores.stages.at(s).example_ids, queries_, measurements_, measurement_,
+                        attributor_->uses_curvature() ? &choice_.options : nullptr},
+                       record_);
+    if (!near_minimum(stages_[s])) {
       continue;
     }
-    record_.json()["stages"][chain_[k].name]["queries-beyond-range"] = beyond;
-    const auto q = worst.argmax().item<std::int64_t>();
-    const auto e = example[q].item<std::int64_t>();
-    const auto& options = choice_.options;
-    const auto remedy =
-        !attributor_->uses_curvature() ? std::string()
-        : options.relative_damping > 0
-            ? fmt::format("; type --relative-damping {:g}", std::max(kRelativeDamping, 10 * options.relative_damping))
-        : options.damping > 0
-            ? fmt::format("; type --damping {:g}, or --relative-damping {:g}", 10 * options.damping, kRelativeDamping)
-            : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
-    record_.warning(
-        fmt::format("stage {}: for {} of {} queries a removal is predicted that cannot be: leaving out example {} of "
-                    "{} would move the "
-                    "{} of query {} from {:.3g} by {:+.3g}: small eigenvalues of the curvature were divided by{}",
-                    chain_[k].name, beyond, queries_.size(), held.example_ids[e].item<std::int64_t>(),
-                    held.example_ids.numel(), to_string(measurement_), queries_.ids()[q].item<std::int64_t>(),
-                    measurements_[q].item<double>(), removals[q][e].item<double>(), remedy));
+    double products = 0, solves = 0;
+    for (const auto& done : solves_) {
+      for (const auto& summary : done.summaries) {
+        const bool here = done.stage == stage.name;
+        products += here ? std::max(0.0, summary.products) : 0;
+        solves += here ? 1 : 0;
+      }
+    }
+    const auto leverages = find_leverages(chain_, stages_[s], *source_, largest_removals(held, kLookedForLeverage),
+                                          queries_, measurement_, products, solves);
+    doubt_leverages(stage, leverages, queries_, record_);
   }
 }
 
@@ -389,9 +384,9 @@ void AttributionRun::score(const fs::path& folder) {
       [&](const std::string& block) { return store.load_vectors(block); },
       [&](const std::string& block, const ParameterSet& vectors) { store.save_vectors(block, vectors); }};
   const auto progress = terminal_progress(line_.flag("quiet"));
-  const auto solves = attribute(task, *source_, cache, progress);
+  solves_ = attribute(task, *source_, cache, progress);
   end_progress();
-  record_.add_solves(solves, source_->evidence(), chain_);
+  record_.add_solves(solves_, source_->evidence(), chain_);
   if (top_ > 0 &&
       std::any_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
     store.write_scores();

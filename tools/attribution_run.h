@@ -72,13 +72,15 @@ class AttributionRun {
   Dataset wrong_queries(std::int64_t limit) const;
   void score_self(const std::filesystem::path& folder);
   SelfInfluenceTask self_task(std::size_t stage) const;
+  /// By what tell_choice() measured.
+  bool near_minimum(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.
   std::int64_t solved_for() const;
   /// Whether `folder` holds the finished result of the same run, whose warnings are then told again.
   bool reuse(const std::filesystem::path& folder, const std::string& run_key);
   void score(const std::filesystem::path& folder);
-  /// Where leaving one example out is predicted to do what it cannot.
-  void warn_of_removals(const std::filesystem::path& folder);
+  /// Says where removals are predicted that cannot be, or that are known to be off.
+  void doubt_removals(const std::filesystem::path& folder);
   /// Fills in what each token of the ranked texts adds.
   void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const;
   /// An earlier ranking's, whose vectors are gone. One that cannot be read is written anew without.
@@ -101,6 +103,7 @@ class AttributionRun {
   Dataset queries_;
   std::unique_ptr<ScoreSource> source_;
   at::Tensor measurements_;
+  std::vector<AttributionSolves> solves_;  ///< Of score().
   std::int64_t top_ = 0;
   std::map<std::tuple<std::int64_t, std::string, std::int64_t>, std::vector<std::pair<std::string, double>>> tokens_;
   bool reused_ = false;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "removal_doubts.h"
 #include "result.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
@@ -46,6 +47,13 @@ void AttributionRun::score_self(const fs::path& folder) {
     scores.push_back({name, found.scores.to(dtype), chain_[k].objective.data().ids().cpu()});
     solves.push_back({chain_[k].name, std::move(found.summaries)});
     evidence[k] = found.evidence;
+    if (predicts_removal()) {
+      constexpr std::int64_t kLooked = 64;
+      doubt_beyond_range(
+          own_removals(chain_[k], found.scores, kLooked, attributor_->uses_curvature() ? &choice_.options : nullptr),
+          record_);
+      doubt_leverages(chain_[k], found.leverages, chain_[k].objective.data(), record_);
+    }
     record_.json()["stages"][chain_[k].name]["self-influence"] = found.how;
     record_.json()["stages"][chain_[k].name]["approximate-self-influence"] = found.approximate;
   }
@@ -63,7 +71,8 @@ SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
           *curvature_,
           fixed ? solver_.get() : nullptr,
           choice_.options,
-          line_.get<std::int64_t>("query-block")};
+          line_.get<std::int64_t>("query-block"),
+          near_minimum(stage)};
 }
 
 std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings(const fs::path& folder) const {

@@ -85,6 +85,11 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
     told.beyond_range = stage.contains("queries-beyond-range");
+    if (stage.contains("leverages")) {
+      const auto& worst = stage["leverages"][0];
+      told.leverage = number_of(worst, "leverage");
+      told.leans_on = worst["example"].get<std::int64_t>();
+    }
     if (stage.contains("solves")) {
       told.solves = static_cast<std::int64_t>(stage["solves"].size());
       told.unconverged = stage["unconverged-solves"].get<std::int64_t>();
@@ -94,6 +99,7 @@ Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluatio
     told.approximate += stage.value("approximate-self-influence", false) ? 1 : 0;
     evidence.stages.push_back(std::move(told));
   }
+  evidence.passes = options.value("dtype", "");
   evidence.warnings = run["warnings"].get<std::vector<std::string>>();
   if (evaluation) {
     evidence.evaluated = verdict_of_evaluation(*evaluation);

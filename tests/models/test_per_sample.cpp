@@ -81,7 +81,7 @@ TEST_SUITE("models") {
       }
       const c10::NoGradGuard no_grad;
       const auto products = per_sample_products(*model, *loss, theta, batch, directions);
-      CHECK((products.scalar_type() == dtype));
+      CHECK((products.scalar_type() == at::kFloat));  // sums of three digits are no scores
       CHECK_FALSE(products.requires_grad());
       CHECK_FALSE(theta.values()[0].requires_grad());
       CHECK(relative_error(products, at::mv(rows, direction).unsqueeze(0)) < tolerance);

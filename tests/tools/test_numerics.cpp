@@ -1,4 +1,6 @@
 // What the program says of its numbers, through the binary.
+#include <sstream>
+
 #include "support/tool.h"
 #include "whence/attribution/attributor.h"
 #include "whence/curvature/curvature.h"
@@ -103,6 +105,99 @@ data = {{ format = "csv", file = "rows.csv", label = "label" }}
   CAPTURE(fine.err);
   CHECK(fine.status == 0);
   CHECK(fine.err.find("differs between examples") == std::string::npos);
+}
+
+TEST_CASE("a row that a regression leans on is named, with what leaving it out really does") {
+  const ToolFolder folder;
+  auto draws = Random(6);
+  const auto x = draws.normal({60, 2}), noise = draws.normal({60});
+  std::string rows = "a,b,price\n", queries = "a,b,price\n8,1,15\n0.2,0.1,0.5\n";
+  for (int i = 0; i < 60; ++i) {
+    const double a = i == 7 ? 25 : x[i][0].item<double>(), b = i == 7 ? 3 : x[i][1].item<double>();
+    rows += fmt::format("{:.5f},{:.5f},{:.5f}\n", a, b, i == 7 ? 10 : 2 * a - b + 0.3 * noise[i].item<double>());
+  }
+  folder.write("rows.csv", rows);
+  folder.write("queries.csv", queries);
+  folder.write("fit.toml", R"(seed = 1
+[model]
+spec = "linear"
+[[stage]]
+name = "fit"
+train = { format = "csv", file = "rows.csv", label = "price", standardize = false }
+loss = "squared-error"
+weight-decay = 1e-6
+optimizer = "lbfgs:tolerance=1e-10"
+checkpoint = "run/fit.safetensors"
+[queries.test]
+data = { format = "csv", file = "queries.csv", label = "price" }
+)");
+  REQUIRE(folder.run("train fit.toml --dtype float64").status == 0);
+  const auto ranked = folder.run("rank fit.toml --dtype float64 --out out --strict");
+  CAPTURE(ranked.err);
+  CAPTURE(ranked.out);
+  CHECK(ranked.status == 0);
+  CHECK(ranked.err.find("stage fit: the fit leans on example 7 (leverage 0.9") != std::string::npos);
+  CHECK(ranked.out.find("with care: the fit at fit leans on example 7") != std::string::npos);
+  const auto told = folder.json("out/run.json")["stages"]["fit"]["leverages"][0];
+  CHECK(told["example"] == 7);
+  CHECK(told["query"] == 0);
+  CHECK(told["from-below"] == false);
+  // the truth: the same fit without the row
+  std::string without;
+  std::istringstream lines(rows);
+  int number = -1;
+  for (std::string line; std::getline(lines, line); ++number) {
+    without += number == 7 ? "" : line + "\n";
+  }
+  folder.write("without.csv", without);
+  auto toml = folder.read("fit.toml");
+  toml.replace(toml.find("rows.csv"), 8, "without.csv");
+  toml.replace(toml.find("run/fit"), 7, "run/out");
+  folder.write("without.toml", toml);
+  REQUIRE(folder.run("train without.toml --dtype float64").status == 0);
+  REQUIRE(folder.run("rank without.toml --dtype float64 --out out2").status == 0);
+  const auto measured = [&](const std::string& name) {
+    const auto text = folder.read(name + "/ranking.jsonl");
+    return nlohmann::json::parse(text.substr(0, text.find('\n')))["measurement"].get<double>();
+  };
+  const double truth = measured("out2") - measured("out"), first = told["removal"].get<double>();
+  MESSAGE("first order ", first, ", second ", told["second-order-removal"].get<double>(), ", trained without ", truth);
+  CHECK(told["second-order-removal"].get<double>() == doctest::Approx(truth).epsilon(1e-3));
+  CHECK(std::abs(truth) > 3 * std::abs(first));
+  const auto own = folder.run("rank fit.toml --dtype float64 --self --out self");
+  CAPTURE(own.err);
+  CHECK(own.status == 0);
+  CHECK(own.err.find("the fit leans on example 7") != std::string::npos);
+}
+
+TEST_CASE("inputs far out of scale: --self says that the removals it tells cannot be") {
+  const ToolFolder folder;
+  auto draws = Random(5);
+  ParameterSet tensors;
+  tensors.add("inputs", draws.normal({60, 4}) * 100 - 3e5);
+  tensors.add("targets", draws.uniform({60}, 0, 3).floor().to(at::kLong));
+  write_safetensors(folder / "far.safetensors", tensors);
+  folder.write("far.toml", R"(seed = 1
+[model]
+spec = "mlp:widths=8,activation=relu"
+[[stage]]
+name = "fit"
+train = { format = "safetensors", file = "far.safetensors" }
+optimizer = "adam:learning-rate=1e-3,epochs=1"
+checkpoint = "run/far.safetensors"
+[queries.test]
+data = { format = "safetensors", file = "far.safetensors" }
+)");
+  REQUIRE(folder.run("train far.toml").status == 0);
+  for (const char* command : {"rank far.toml --self", "score far.toml --self", "score far.toml"}) {
+    CAPTURE(command);
+    const auto result = folder.run(fmt::format("{} --curvature gauss-newton --damping 1e-9 --out out", command));
+    CAPTURE(result.err);
+    CHECK(result.status == 0);
+    CHECK(result.err.find("a removal is predicted that cannot be") != std::string::npos);
+    CHECK(folder.json("out/run.json")["verdict"].get<std::string>().starts_with("cannot be trusted"));
+    std::filesystem::remove_all(folder / "out");
+  }
 }
 
 TEST_SUITE_END();

@@ -109,7 +109,8 @@ TEST_CASE("the terminal says what a query got, who helped it and whether that ca
   const auto titles = result.out.substr(result.out.find("     helpful"));
   CHECK(titles.find("removal") < titles.find("score"));  // the removal leads
   CHECK(titles.find("helpful") < titles.find("harmful"));
-  CHECK(last_line(result.out).starts_with("can be trusted: every solve within "));
+  // solved within rounding at a minimum, of few examples: some weigh enough for a first order to miss their removal
+  CHECK(last_line(result.out).starts_with("with care: the fit at fit leans on example "));
   CHECK(folder.json("loss/run.json")["verdict"] == last_line(result.out));
   const auto first =
       nlohmann::json::parse(folder.read("loss/ranking.jsonl").substr(0, folder.read("loss/ranking.jsonl").find('\n')));
@@ -148,7 +149,7 @@ TEST_CASE("methods that predict no removal tell none") {
   }
   told("--normalize cosine", false);
   told("--normalize relatif", false);
-  CHECK(told("", true).starts_with("can be trusted"));
+  CHECK(told("", true).starts_with("with care: the fit at fit leans on example "));
   CHECK(told("--method trak:dimension=4", true).starts_with("with care: trak predicts removals by an approximation"));
   REQUIRE(folder.run(rank_command("all", "--method grad-dot --out page")).status == 0);
   REQUIRE(folder.run("report page").status == 0);
@@ -172,7 +173,7 @@ TEST_CASE("an evaluation ends in a verdict, and a plan takes one training") {
   REQUIRE(result.status == 0);
   CHECK(last_line(result.out).starts_with("too few to say: Pearson "));
   CHECK(has(last_line(result.out), " over 3 examples; --examples 20 takes about "));
-  CHECK(folder.json("out/run.json")["verdict"].get<std::string>().starts_with("can be trusted: every solve"));
+  CHECK(folder.json("out/run.json")["verdict"].get<std::string>().starts_with("with care: the fit at fit leans"));
 
   result = folder.run("evaluate all.toml --scores out --examples 20 --quiet");
   CHECK(last_line(result.out).starts_with("can be trusted: Pearson 0.9"));

@@ -61,6 +61,33 @@ TEST_SUITE("training") {
     }
   }
 
+  TEST_CASE("a tolerance is one of the losses' own scale: targets a million times smaller are fitted as well") {
+    const auto whole = made_objective("linear", "squared-error", 1e-3);
+    const auto all = whole.data().batch(0, whole.data().size());
+    for (const double scale : {1.0, 1e-6}) {
+      CAPTURE(scale);
+      Dataset::Contents contents;
+      contents.inputs = all.inputs;
+      contents.targets = all.targets * scale;
+      contents.ids = at::arange(whole.data().size(), at::kLong);
+      auto zero = whole.trained();
+      zero = zero.with(zeros_like(zero.values()));
+      const Objective objective(create<Model>("linear"), create<Loss>("squared-error"), create<Tuning>("full"),
+                                Dataset(std::move(contents)).to(at::kDouble, at::kCPU), 1e-3, zero, {}, 10);
+      auto state = fresh_state(objective);
+      const auto summary = create<Optimizer>("lbfgs:tolerance=1e-5")->minimise(objective, {}, state, Random(0), {});
+      CAPTURE(summary.message);
+      CHECK(summary.converged);
+      CHECK(summary.iterations > 3);
+      const auto expected = ridge_minimum(objective, at::ones({objective.data().size()}, at::kDouble));
+      CHECK(relative_error(state.theta[0], expected[0]) < 1e-3);
+      auto again = state;
+      again.memory.clear();
+      CHECK(create<Optimizer>("lbfgs:tolerance=1e-5")->minimise(objective, {}, again, Random(0), {}).iterations <=
+            summary.iterations + 30);
+    }
+  }
+
   TEST_CASE("tolerance 0 stops as well") {
     const auto objective = made_objective("mlp:widths=5", "cross-entropy");
     auto state = fresh_state(objective);

@@ -44,6 +44,18 @@ class Scorer {
   virtual at::Tensor token_scores(const Batch& /*batch*/, std::int64_t /*query*/) const { return {}; }
 };
 
+/// What leaving single examples out makes of a stage, to second order: with the example's own curvature taken out of
+/// the stage's, of which it may be a good part. With g its loss's gradient, H its Hessian, A the curvature that is
+/// inverted and u = A^-1 g, its leverage along its own removal is h = (1/N) u'Hu / u'Au and theta moves by u / N / (1 -
+/// h), where a score takes 1 - h for 1. Exact for linear models with one output, where h is the leverage of the
+/// regression. R. Cook, "Detection of Influential Observation in Linear Regression", 1977; P. W. Koh et al., "On the
+/// Accuracy of Influence Functions for Measuring Group Effects", NeurIPS 2019.
+struct LeaveOuts {
+  at::Tensor leverages;     ///< [M] float64.
+  at::Tensor moves;         ///< [M, P] of the trained parameters.
+  bool from_below = false;  ///< The inverse was approximated: the leverages are at least these.
+};
+
 /// What a method costs, in units that a caller can measure.
 struct MethodCost {
   double passes_once = 0;        ///< Gradients of all the stage's examples, whatever the queries.
@@ -75,6 +87,13 @@ class ScoreSource {
   /// For a chain of one stage: the scores of a batch of its examples for their own losses, [B] float64, without a
   /// direction for each; null where the method has no shorter way than directions() and scorer().
   virtual std::function<at::Tensor(const Batch&)> self_scorer() { return {}; }
+  /// What leaving out each of the examples `rows` [M] alone makes of a stage, for at most `passes` forward passes over
+  /// its data, where a solve of the method takes `products` products with the curvature: exactly, or from below, or
+  /// null where nothing can be had for that, or the method has no inverse curvature.
+  virtual std::optional<LeaveOuts> leave_out(std::size_t /*stage*/, const at::Tensor& /*rows*/, double /*products*/,
+                                             double /*passes*/) {
+    return std::nullopt;
+  }
   /// What is done where the caller asks for no normalization.
   virtual Normalization own_normalization() const { return Normalization::kNone; }
   /// One entry a stage; empty where nothing is assumed of the curvature.

@@ -2,8 +2,11 @@
 // Influence Functions", ICML 2017, eq. 2; stages before the last by H. Chen et al., "Multi-Stage Influence Function",
 // NeurIPS 2020.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include "whence/attribution/detail/gradient_source.h"
+#include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
 #include "whence/curvature/example_norms.h"
 
 namespace whence {
@@ -14,6 +17,7 @@ class InfluenceSource : public detail::GradientSource {
   InfluenceSource(const Chain& chain, const InverseProblem& problem)
       : GradientSource(chain),
         adjoint_(chain, problem.curvature, problem.solver, problem.options),
+        family_(problem.curvature.family()),
         response_(problem.options.response),
         norms_(chain.size()) {}
 
@@ -54,9 +58,9 @@ class InfluenceSource : public detail::GradientSource {
     if (adjoint_.points(0).size() > 1 || preconditioned) {
       return {};  // several inverses, or one between roots
     }
-    const auto [inverse, filter] = adjoint_.inverse(0);
+    const auto [inverse, filter, curvature] = adjoint_.inverse(0);
     if (const auto root = inverse.root(); root.rows.defined()) {
-      const auto like = at.theta.front().options();
+      const auto like = algebra_options(at.theta.front().options());
       const std::shared_ptr<Scorer> products = scorer(0, {in_model(0, root.rows.to(like)), {}}, {});
       return [products, weights = root.weights](const Batch& batch) {
         return at::mv(products->scores(batch).to(at::kCPU, at::kDouble).square_().t(), weights).neg_();
@@ -66,6 +70,49 @@ class InfluenceSource : public detail::GradientSource {
       return [forms = std::move(forms)](const Batch& batch) { return forms(batch).neg_(); };
     }
     return {};
+  }
+  std::optional<LeaveOuts> leave_out(std::size_t stage, const at::Tensor& rows, double products,
+                                     double passes) override {
+    constexpr double kPassesAProduct = 6;  // forward ones
+    const auto& at = chain_[stage];
+    const double affordable = passes / kPassesAProduct / static_cast<double>(rows.numel());  // products an example
+    if (response_ == Response::kSegment || affordable < 2) {
+      return std::nullopt;
+    }
+    const auto [inverse, filter, curvature] = adjoint_.inverse(stage);
+    if (filter.inversion != Inversion::kDamped) {
+      return std::nullopt;
+    }
+    const auto n = static_cast<double>(at.objective.data().size());
+    TensorList gradients;
+    std::vector<OperatorPtr> of_examples, of_penalty;
+    const auto family = create<Curvature>(family_);
+    for (std::int64_t i = 0; i < rows.numel(); ++i) {
+      const auto alone = at.objective.over(rows.narrow(0, i, 1));
+      const auto point = leaves(at.theta);
+      gradients.push_back(widened(
+          flatten(gradient(alone.example_losses(point, detach(at.parent), alone.data().batch(0, 1)).sum(), point))));
+      of_examples.push_back(family->operator_at(alone, at.theta, at.parent));
+      of_penalty.push_back(family->operator_at(alone.with_weights(at::zeros({1}, at::kDouble)), at.theta, at.parent));
+    }
+    const auto g = at::stack(gradients);
+    LeaveOuts out{at::empty({rows.numel()}, at::kDouble), {}, products + 1 > affordable};
+    if (out.from_below) {
+      const auto steps = static_cast<std::int64_t>(affordable) - 1;
+      const auto short_solve = create<Solver>(fmt::format("cg:max-iterations={},relative-tolerance=1e-3", steps));
+      short_solve->prepare({curvature, filter})->apply(g, out.moves, {});
+    } else {
+      inverse.apply(g, out.moves, {});
+    }
+    const auto bend = row_dots(out.moves, damped(curvature, filter.damping)->apply(out.moves));
+    for (std::int64_t i = 0; i < rows.numel(); ++i) {
+      const auto u = out.moves.narrow(0, i, 1);
+      const auto own =
+          of_examples[static_cast<std::size_t>(i)]->apply(u) - of_penalty[static_cast<std::size_t>(i)]->apply(u);
+      out.leverages[i] = row_dots(u, own)[0] / (n * bend[i]);
+    }
+    out.moves = out.moves / (n * (1 - out.leverages)).unsqueeze(1).to(out.moves.options());
+    return out;
   }
   std::vector<StageEvidence> evidence() override { return adjoint_.evidence(); }
   /// A stage's head counts here too: it moves with the body.
@@ -103,6 +150,7 @@ class InfluenceSource : public detail::GradientSource {
   }
 
   Adjoint adjoint_;
+  std::string_view family_;
   Response response_;
   std::vector<std::function<at::Tensor(const Batch&)>> norms_;
 };

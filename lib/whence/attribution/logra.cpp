@@ -10,6 +10,7 @@
 #include "whence/attribution/detail/feature_source.h"
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/core/chunks.h"
+#include "whence/core/rounding.h"
 #include "whence/core/symmetric_eigen.h"
 #include "whence/models/per_sample.h"
 
@@ -94,7 +95,7 @@ class LograSource : public detail::FeatureSource {
   detail::InverseCovariance fit(std::size_t stage, const Progress& progress) override {
     auto& layers = layers_[stage];
     layers = attributed(stage);
-    const auto options = chain_[stage].theta.front().options();
+    const auto options = algebra_options(chain_[stage].theta.front().options());
     if (options_.initial == "pca") {
       set_principal_axes(stage, layers, progress);
     } else {
@@ -166,8 +167,9 @@ class LograSource : public detail::FeatureSource {
       const auto outputs = value.size(entry.transposed ? 1 : 0);
       const auto inputs = (weight ? value.numel() / outputs : 0) + (bias ? 1 : 0);
       const auto in_rank = std::min(options_.rank, inputs), out_rank = std::min(options_.rank, outputs);
-      out.push_back({entry.weight, entry.bias, weight, bias, at::empty({inputs, in_rank}, value.options()),
-                     at::empty({outputs, out_rank}, value.options()), offset, in_rank * out_rank});
+      out.push_back({entry.weight, entry.bias, weight, bias,
+                     at::empty({inputs, in_rank}, algebra_options(value.options())),
+                     at::empty({outputs, out_rank}, algebra_options(value.options())), offset, in_rank * out_rank});
       offset += in_rank * out_rank;
     }
     return out;
@@ -196,8 +198,8 @@ class LograSource : public detail::FeatureSource {
       const auto& entry = entries[i];
       const auto& layer =
           *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == entry.weight; });
-      auto inputs = input_positions(entry);
-      const auto signal = signal_positions(entry, signals[i]);
+      auto inputs = widened(input_positions(entry));
+      const auto signal = widened(signal_positions(entry, signals[i]));
       if (!layer.weight) {
         inputs = inputs.narrow(2, 0, 0);
       }
@@ -216,7 +218,8 @@ class LograSource : public detail::FeatureSource {
                              const PerExample& values) {
     const auto uses = see(at, batch, layers, values);
     const c10::NoGradGuard no_gradient;
-    auto out = at::zeros({batch.size(), layers.back().offset + layers.back().width}, at.theta.front().options());
+    auto out = at::zeros({batch.size(), layers.back().offset + layers.back().width},
+                         algebra_options(at.theta.front().options()));
     for (const auto& use : uses) {
       const auto& layer =
           *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });

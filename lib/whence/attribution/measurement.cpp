@@ -10,6 +10,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
+#include "whence/core/rounding.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -46,7 +47,8 @@ std::pair<std::string_view, std::string_view> side_words(Measurement measurement
                  : std::pair<std::string_view, std::string_view>{"proponent", "opponent"};
 }
 
-at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch) {
+at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& given, const Batch& batch) {
+  const auto output = widened(given);
   if (measurement == Measurement::kLoss) {
     return loss.per_example(output, batch);
   }
@@ -93,7 +95,7 @@ at::Tensor measurement_gradients(Measurement measurement, const Stage& last, con
     check_interruption(i - begin, end - begin);
     const auto batch = queries.batch(i, i + 1);
     const auto output = last.objective.model().output(merged.with(point), batch);
-    rows.push_back(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point)));
+    rows.push_back(widened(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point))));
   }
   return at::stack(rows);
 }

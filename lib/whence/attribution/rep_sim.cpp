@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/attribution/attributor.h"
+#include "whence/core/rounding.h"
 #include "whence/models/language_model.h"
 #include "whence/models/ops.h"
 
@@ -40,7 +41,7 @@ at::Tensor last_hidden(const Stage& stage, const Batch& batch) {
 at::Tensor representations(const Stage& stage, const Batch& batch, bool cosine) {
   const at::NoGradGuard no_gradient;
   const DerivativeOrder first(1);
-  const auto hidden = last_hidden(stage, batch);
+  const auto hidden = widened(last_hidden(stage, batch));
   return cosine ? hidden / at::linalg_vector_norm(hidden, 2, {1}, /*keepdim=*/true).clamp_min(1e-30) : hidden;
 }
 

@@ -148,6 +148,20 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   watch(data.size());
   out.scores = at::cat(parts);
   check_finite(out.scores, "an example's influence on itself");
+  if (task.leverages && task.attributor.claim() == Claim::kRemoval) {
+    std::vector<Removal> removals;
+    const auto rows = out.scores.argsort().slice(0, 0, kLookedForLeverage).contiguous();
+    for (std::int64_t i = 0; i < rows.numel(); ++i) {
+      const auto row = rows[i].item<std::int64_t>();
+      removals.push_back({row, row, -out.scores[row].item<double>() / static_cast<double>(data.size())});
+    }
+    double products = 0;
+    for (const auto& summary : out.summaries) {
+      products += std::max(0.0, summary.products);
+    }
+    out.leverages = find_leverages(alone, 0, *source, removals, data, Measurement::kLoss, products,
+                                   static_cast<double>(out.summaries.size()));
+  }
   if (const auto evidence = source->evidence(); !evidence.empty()) {
     out.evidence = evidence.front();
   }

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "whence/attribution/attributor.h"
+#include "whence/attribution/leverage.h"
 
 namespace whence {
 
@@ -15,6 +16,7 @@ struct SelfInfluenceTask {
   const Solver* solver;  ///< Null: the cheapest exact way that takes about a minute at most, or else ekfac's factors.
   InverseOptions options = {};
   std::int64_t block = 32;  ///< Examples that are solved for together, where solves are made.
+  bool leverages = true;    ///< Whether they are looked for: far from a minimum they foretell no training.
 };
 
 struct SelfInfluence {
@@ -24,6 +26,7 @@ struct SelfInfluence {
                                          ///< forms that has_exact_forms() denies.
   std::vector<SolverSummary> summaries;  ///< One an example where solves were made.
   StageEvidence evidence;                ///< Where the method assumes a curvature.
+  std::vector<Leverage> leverages;       ///< find_leverages() of the examples that move their own loss most.
 };
 
 /// The score of each example of a stage for its own loss at the end of that stage, whatever came after:

@@ -15,6 +15,7 @@
 #include "whence/attribution/detail/feature_source.h"
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/attribution/detail/projection.h"
+#include "whence/core/rounding.h"
 #include "whence/models/per_sample.h"
 
 namespace whence {
@@ -103,7 +104,7 @@ class TrakSource : public detail::FeatureSource {
     const auto merged = at.objective.merge(at.theta, at.parent);
     const MeasuredLoss margin(Measurement::kMargin, at.objective.loss());
     const auto rows = projection(stage);
-    const auto options = merged.values().front().options();
+    const auto options = algebra_options(merged.values().front().options());
     auto& held = held_[stage];
     held.features = at::empty({at.objective.data().size(), rows.dimension()}, options);
     held.slopes = at::empty({at.objective.data().size(), 1}, options);
@@ -142,7 +143,8 @@ class TrakSource : public detail::FeatureSource {
     held.query_ids = queries.data.ids();
     held.measurement = queries.measurement;
     // of all queries at once: drawing the projection takes longer than using it
-    held.of_queries = at::empty({queries.data.size(), rows.dimension()}, merged.values().front().options());
+    held.of_queries =
+        at::empty({queries.data.size(), rows.dimension()}, algebra_options(merged.values().front().options()));
     for (std::int64_t begin = 0; begin < rows.dimension(); begin += rows.rows_at_once()) {
       const auto count = std::min(rows.rows_at_once(), rows.dimension() - begin);
       const auto directions = rows.rows(begin, count);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "whence/core/rounding.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/models/dense_layers.h"
 #include "whence/models/ops.h"
@@ -35,7 +36,7 @@ class DenseHessianPiece : public Piece {
     TensorList bends;
     for (std::size_t l = 0; l < layout.layers().size(); ++l) {
       const auto& place = layout.layers()[l];
-      Layer layer{place, merged.at(place.name + ".weight"), x, {}, {}, {}};
+      Layer layer{place, widened(merged.at(place.name + ".weight")), widened(x), {}, {}, {}};
       const auto z = linear(merged, place.name, x, nullptr).detach();
       x = z;
       if (l + 1 < layout.layers().size()) {
@@ -43,8 +44,9 @@ class DenseHessianPiece : public Piece {
         const auto free = z.requires_grad_(true);
         const auto value = activation(activation_name, free);
         const auto slope = gradient(value.sum(), TensorList{free}, true)[0];
-        bends.push_back(slope.requires_grad() ? gradient(slope.sum(), TensorList{free})[0] : at::zeros_like(z));
-        layer.slope = slope.detach();
+        bends.push_back(
+            widened(slope.requires_grad() ? gradient(slope.sum(), TensorList{free})[0] : at::zeros_like(z)));
+        layer.slope = widened(slope.detach());
         x = value.detach();
       }
       layers_.push_back(std::move(layer));
@@ -53,7 +55,7 @@ class DenseHessianPiece : public Piece {
     const auto root = objective.loss().hessian_root(x, batch);
     output_hessian_ = at::bmm(root, root.transpose(1, 2)) * weights.view({-1, 1, 1});
     const c10::AutoGradMode with_grad(true);
-    const auto free = x.detach().requires_grad_(true);
+    const auto free = widened(x).detach().requires_grad_(true);
     layers_.back().signal = gradient((objective.loss().per_example(free, batch) * weights).sum(), TensorList{free})[0];
     for (std::size_t l = layers_.size() - 1; l-- > 0;) {
       const auto behind = at::mm(layers_[l + 1].signal, layers_[l + 1].weight);

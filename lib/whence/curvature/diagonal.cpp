@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "whence/core/progress.h"
-#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
@@ -40,7 +39,6 @@ class Diagonal : public Curvature {
                           const TensorList& parent) const override {
     const CurvaturePoint point{objective, theta, parent};
     auto values = detail::penalty_diagonal(point).unsqueeze(0);
-    values = values.to(algebra_type(values.scalar_type()));  // sums over the data
     const ProgressScope scope("the diagonal");
     detail::for_each_rows(
         "diagonal", options_, point,

@@ -44,13 +44,14 @@ class Linearisation {
 
   /// w_i / N H_out J v: [rows, C].
   at::Tensor output_curvature(const at::Tensor& v) const {
-    const auto tangent = gradient(pulled_, {cotangent_}, unflatten(v, theta_), false, true).front();
+    const auto tangent =
+        gradient(pulled_, {cotangent_}, unflatten(v.to(theta_.front().scalar_type()), theta_), false, true).front();
     const auto curved = objective_.loss().hessian_product(output_.detach(), batch_, tangent);
     return curved * spread_to_outputs(batch_, objective_.batch_weights(batch_)).unsqueeze(1);
   }
   /// J_x' w for the parameters x: a flat vector.
   at::Tensor pull_back(const at::Tensor& w, const TensorList& x) const {
-    return flatten(gradient(TensorList{output_}, x, {w}, false, true));
+    return flatten(gradient(TensorList{output_}, x, {w.to(output_.scalar_type())}, false, true));
   }
 
  private:

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "whence/core/rounding.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/dense_hessian.h"
 #include "whence/curvature/detail/pieces.h"
@@ -79,7 +80,7 @@ class Hessian : public Curvature {
   /// exactly.
   void add_differences(const Objective& objective, const TensorList& theta, const TensorList& parent,
                        const at::Tensor& v, at::Tensor& out) const {
-    const double relative = options_.step > 0 ? options_.step : v.scalar_type() == at::kDouble ? 1e-5 : 1e-3;
+    const double relative = options_.step > 0 ? options_.step : difference_step(theta.front().scalar_type());
     const auto centre = flatten(theta);
     const double size = std::sqrt(exact_dot(centre, centre));
     const auto norms = row_norms(v);
@@ -90,7 +91,7 @@ class Hessian : public Curvature {
       }
       const double h = relative * (size > 0 ? size : 1) / norm;
       for (const double side : {h, -h}) {
-        const auto point = unflatten(centre + side * v[k], theta);
+        const auto point = unflatten((centre + side * v[k]).to(centre.scalar_type()), theta);
         const auto from = leaves(parent);
         objective.for_each_batch([&](const Batch& batch) {
           out[k].add_(flatten(gradient(objective.batch_loss(point, from, batch), from)), 0.5 / side);

@@ -83,7 +83,7 @@ class KroneckerOperator : public SpectralOperator {
         diagonals_(std::move(factors.diagonals)),
         widest_(widest),
         size_(penalty.size(0)),
-        options_(penalty.options().dtype(algebra_type(penalty.scalar_type()))) {
+        options_(penalty.options()) {
     for (auto& part : diagonals_) {
       part.values = part.values + penalty.narrow(0, part.parameter.offset, part.parameter.entries);
     }
@@ -257,10 +257,7 @@ class Fit {
     save();
   }
 
-  at::TensorOptions options_like() const {
-    const auto& first = point_.theta.front();
-    return first.options().dtype(algebra_type(first.scalar_type())).requires_grad(false);
-  }
+  at::TensorOptions options_like() const { return algebra_options(point_.theta.front().options()); }
   at::ScalarType working_type(const at::Tensor& x) const {
     return options_.dtype == "bfloat16" && x.scalar_type() == at::kFloat ? at::kBFloat16 : x.scalar_type();
   }

@@ -12,6 +12,7 @@
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
+#include "whence/core/rounding.h"
 #include "whence/curvature/detail/pieces.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/models/ops.h"
@@ -26,14 +27,14 @@ at::Tensor predicts_at(const Batch& batch, std::int64_t place) {
   return places.eq(place).unsqueeze(1);
 }
 
-/// R cotangents of the output, each shaped as it, scaled by sqrt(w_i / N).
+/// R cotangents of the output, each shaped as it and in its dtype, scaled by sqrt(w_i / N).
 TensorList cotangents(const Objective& objective, const at::Tensor& output, const Batch& batch,
                       const RowChoice& choice) {
   const auto weights = objective.batch_weights(batch);
   if ((weights < 0).any().item<bool>()) {
     throw InvalidArgument("a curvature made of rows needs example weights >= 0");
   }
-  const auto scale = spread_to_outputs(batch, weights.sqrt().to(output.options())).unsqueeze(1);
+  const auto scale = spread_to_outputs(batch, weights.sqrt()).unsqueeze(1);
   TensorList out;
   switch (choice.kind) {
     case RowKind::kGaussNewton: {
@@ -56,10 +57,13 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
       }
       break;
     case RowKind::kEmpirical: {
-      const auto free = output.detach().requires_grad_(true);
+      const auto free = widened(output).detach().requires_grad_(true);
       out.push_back(gradient(objective.loss().per_example(free, batch).sum(), TensorList{free})[0] * scale);
       break;
     }
+  }
+  for (auto& cotangent : out) {
+    cotangent = cotangent.to(output.scalar_type());
   }
   return out;
 }
@@ -114,6 +118,11 @@ class RowOperator : public GramOperator {
 
   std::int64_t size() const override { return layout_.entries(); }
   at::TensorOptions options() const override { return diagonal_.options(); }
+  /// J' J knows its eigenvalues to the square of what J, whose passes are in the model's dtype, knows its entries to.
+  double rounding() const override {
+    const double of_rows = epsilon(point_.theta.front().scalar_type());
+    return 16 * std::max(epsilon(diagonal_.scalar_type()), of_rows * of_rows);
+  }
   std::int64_t rows() const override { return per_example_ * point_.objective.data().size(); }
   const at::Tensor& diagonal() const override { return diagonal_; }
 
@@ -417,13 +426,13 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
       const auto& entry = tape.entries[i];
       TensorList rows;
       for (const auto& of_row : signals) {
-        rows.push_back(signal_positions(entry, of_row[i]));
+        rows.push_back(widened(signal_positions(entry, of_row[i])));
       }
       layer_signals.push_back(at::stack(rows, 1));  // [B, R, T, outputs]
       TensorList columns;
       const auto positions = layer_signals.back().size(2);
       if (layer.weight >= 0) {
-        columns.push_back(input_positions(entry));
+        columns.push_back(widened(input_positions(entry)));
       }
       if (layer.bias >= 0) {
         columns.push_back(at::ones({examples_, positions, 1}, layer_signals.back().options()));
@@ -449,8 +458,9 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
       }
       OtherRows rows{other, entry.bias == other.name, entry, {}, examples_};
       rows.entry.output = at::Tensor();  // lets the graph go
+      rows.entry.input = widened(rows.entry.input);
       for (const auto& of_row : signals) {
-        rows.signals.push_back(of_row[i]);
+        rows.signals.push_back(widened(of_row[i]));
       }
       others_.push_back(std::move(rows));
     }

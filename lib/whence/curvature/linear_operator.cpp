@@ -17,17 +17,12 @@
 namespace whence {
 namespace {
 
-/// Of what is added up around products of A.
-at::TensorOptions algebra_options(const LinearOperator& a) {
-  return a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
-}
-
 /// f(A) for a polynomial f, by products of A.
 class DampedOperator : public LinearOperator {
  public:
   DampedOperator(OperatorPtr a, double damping) : a_(std::move(a)), damping_(damping) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(*a_); }
+  at::TensorOptions options() const override { return algebra_options(a_->options()); }
   double rounding() const override { return a_->rounding(); }
 
  protected:
@@ -45,7 +40,7 @@ class SquaredOperator : public LinearOperator {
  public:
   SquaredOperator(OperatorPtr a, double shift) : a_(std::move(a)), shift_(shift) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(*a_); }
+  at::TensorOptions options() const override { return algebra_options(a_->options()); }
   double rounding() const override { return a_->rounding(); }
 
  protected:
@@ -64,7 +59,7 @@ class SumOperator : public LinearOperator {
  public:
   SumOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(*a_); }
+  at::TensorOptions options() const override { return algebra_options(a_->options()); }
   double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
 
  protected:
@@ -81,7 +76,7 @@ class ScaledOperator : public LinearOperator {
  public:
   ScaledOperator(double factor, OperatorPtr a) : factor_(factor), a_(std::move(a)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(*a_); }
+  at::TensorOptions options() const override { return algebra_options(a_->options()); }
   double rounding() const override { return a_->rounding(); }
 
  protected:
@@ -99,7 +94,7 @@ class ComposedOperator : public LinearOperator {
  public:
   ComposedOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
   std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(*a_); }
+  at::TensorOptions options() const override { return algebra_options(a_->options()); }
   double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
 
  protected:

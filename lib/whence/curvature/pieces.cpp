@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/core/progress.h"
+#include "whence/core/rounding.h"
 
 namespace whence::detail {
 namespace {
@@ -37,7 +38,9 @@ class PieceSum : public LinearOperator {
   }
 
   std::int64_t size() const override { return count_entries(theta_); }
-  at::TensorOptions options() const override { return theta_.front().detach().options(); }
+  at::TensorOptions options() const override { return penalty_.options(); }
+  /// Of the passes, whatever their sums are made in.
+  double rounding() const override { return 16 * epsilon(theta_.front().scalar_type()); }
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
@@ -81,7 +84,7 @@ class HessianPiece : public Piece {
   void add_product(const at::Tensor& x, at::Tensor& out) const override {
     for (std::int64_t k = 0; k < x.size(0); ++k) {
       check_interruption();
-      const auto direction = unflatten(x[k], theta_);
+      const auto direction = unflatten(x[k].to(theta_.front().scalar_type()), theta_);
       out[k].add_(flatten(gradient(gradient_, theta_, direction, false, true)));
     }
   }
@@ -102,10 +105,10 @@ std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& 
 }
 
 at::Tensor penalty_diagonal(const CurvaturePoint& point) {
-  const auto theta = leaves(point.theta);
+  const auto theta = leaves(widened(point.theta));
   const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
   auto out = at::zeros_like(ones);
-  hessian_piece(point.objective.penalty(theta, detach(point.parent)), theta)->add_product(ones, out);
+  hessian_piece(point.objective.penalty(theta, widened(detach(point.parent))), theta)->add_product(ones, out);
   return out[0];
 }
 
@@ -129,7 +132,8 @@ void add_mixed_product(const at::Tensor& value, const TensorList& theta, const T
                        at::Tensor& out) {
   const auto in_theta = gradient(value, theta, true);
   for (std::int64_t k = 0; k < v.size(0); ++k) {
-    out[k].add_(flatten(gradient(in_theta, parent, unflatten(v[k], theta), false, true)));
+    out[k].add_(
+        flatten(gradient(in_theta, parent, unflatten(v[k].to(theta.front().scalar_type()), theta), false, true)));
   }
 }
 

@@ -71,6 +71,17 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
   if (!evidence.curved) {
     return std::nullopt;
   }
+  if (at.leverage >= 1) {
+    return make(level, fmt::format("the fit at {} rests on example {} (leverage {:.2g}), whose removal no first order "
+                                   "tells",
+                                   at.stage, at.leans_on, at.leverage));
+  }
+  if (at.leverage > 0) {
+    return make(level,
+                fmt::format("the fit at {} leans on example {} (leverage {:.2g}), whose removal changes it {:.2g} "
+                            "times as much as predicted",
+                            at.stage, at.leans_on, at.leverage, 1 / (1 - at.leverage)));
+  }
   if (at.unconverged > 0) {
     return make(level, fmt::format("{} of {} solves at {} stopped early, at a relative residual of {:.1e}",
                                    at.unconverged, at.solves, at.stage, at.residual));
@@ -172,6 +183,9 @@ Verdict judge(const RankingEvidence& evidence) {
         return *found;
       }
     }
+  }
+  if (evidence.passes == "bfloat16") {
+    return make(Level::kCare, "passes in bfloat16 keep three digits of each gradient; type --dtype float32" + check);
   }
   if (!evidence.warnings.empty()) {
     return make(Level::kCare, evidence.warnings.front() + check);

@@ -54,6 +54,8 @@ struct StageEvidenceSummary {
   std::int64_t solves = 0, unconverged = 0, approximate = 0;
   double residual = kUnknown;  ///< The largest relative one.
   bool beyond_range = false;   ///< A removal is predicted to change the measurement by more than it can change.
+  double leverage = kUnknown;  ///< The largest above kLeverage that was met (attribution/leverage.h) ...
+  std::int64_t leans_on = -1;  ///< ... and the example's id.
 };
 
 /// What a ranking rests on.
@@ -63,6 +65,7 @@ struct RankingEvidence {
   bool curved = true;           ///< It solves with a curvature.
   bool hessian = true;          ///< That curvature is the Hessian itself, which is positive at minima alone.
   bool assumes_minimum = true;  ///< Response::kStationary.
+  std::string passes = {};      ///< The dtype of the model's passes, as --dtype spells it.
   std::vector<StageEvidenceSummary> stages = {};
   std::vector<std::string> warnings = {};
   std::optional<Verdict> evaluated = {};  ///< Against retraining; decides where it settles anything.

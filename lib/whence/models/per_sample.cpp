@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "whence/core/chunks.h"
+#include "whence/core/rounding.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -57,7 +58,8 @@ std::vector<Seen> see(const Model& model, const Loss& loss, const ParameterSet& 
   }
   const auto signals = gradient(loss.per_example(output, batch).sum(), outputs);
   for (std::size_t i = 0; i < out.size(); ++i) {
-    out[i].signal = signals[i];
+    out[i].signal = widened(signals[i]);
+    out[i].entry.input = widened(out[i].entry.input);
     out[i].entry.output = at::Tensor();  // lets the graph go
   }
   return out;
@@ -181,7 +183,7 @@ void add_weight_products(const Seen& seen, const at::Tensor& directions, at::Ten
   }
 }
 
-/// The directions as theta's dtype, checked against its shapes.
+/// The directions in the algebra type of theta's dtype, checked against its shapes.
 std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor>& directions,
                                           const ParameterSet& theta) {
   if (directions.empty()) {
@@ -197,7 +199,7 @@ std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor
       throw InvalidArgument(fmt::format("per-sample products: directions for {} have shape [{}], expected [{}]", name,
                                         fmt::join(direction.sizes(), ", "), fmt::join(expected, ", ")));
     }
-    out.emplace(name, direction.detach().to(value.options()));
+    out.emplace(name, direction.detach().to(algebra_options(value.options())));
   }
   return out;
 }

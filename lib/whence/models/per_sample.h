@@ -16,10 +16,10 @@ namespace whence {
 /// `names` and the keys of `directions` are names of theta. Throws InvalidArgument on one that no layer on the tape
 /// owns.
 
-/// <V_k, grad loss_b> for every direction k and example b: [K, B], in theta's dtype. `directions` holds [K, ...shape]
-/// for each parameter; a parameter that is absent is a zero direction, and costs nothing. Cost: a forward and a
-/// backward pass, and at most K B multiplications an entry of the directions. Memory beyond the passes: 256 MiB, or one
-/// example's largest layer.
+/// <V_k, grad loss_b> for every direction k and example b: [K, B], in algebra_type() of theta's dtype
+/// (core/rounding.h). `directions` holds [K, ...shape] for each parameter; a parameter that is absent is a zero
+/// direction, and costs nothing. Cost: a forward and a backward pass, and at most K B multiplications an entry of the
+/// directions. Memory beyond the passes: 256 MiB, or one example's largest layer.
 at::Tensor per_sample_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
                                const std::map<std::string, at::Tensor>& directions);
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "whence/core/rounding.h"
 #include "whence/models/detail/class_targets.h"
 #include "whence/models/loss.h"
 
@@ -31,19 +32,21 @@ class SquaredError : public Loss {
 
   TargetKind wants() const override { return TargetKind::kValues; }
 
-  at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override {
+  at::Tensor per_example(const at::Tensor& given, const Batch& batch) const override {
+    const auto output = widened(given);
     return (output - target_rows(output, batch.targets)).square().sum(1) / 2;
   }
 
   at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor& u) const override { return u; }
 
   at::Tensor hessian_root(const at::Tensor& output, const Batch&) const override {
-    return at::eye(output.size(1), output.options()).expand({output.size(0), output.size(1), output.size(1)});
+    return at::eye(output.size(1), algebra_options(output.options()))
+        .expand({output.size(0), output.size(1), output.size(1)});
   }
 
   /// A target is the output plus a standard normal number, as half the squared norm has it.
   at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor& noise) const override {
-    return at::erfinv(2 * noise - 1).mul_(std::sqrt(2.0)).to(output.options());
+    return at::erfinv(2 * noise - 1).mul_(std::sqrt(2.0)).to(algebra_options(output.options()));
   }
   std::int64_t noise_width(std::int64_t outputs) const override { return outputs; }
 };

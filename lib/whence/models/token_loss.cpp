@@ -3,12 +3,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/core/rounding.h"
 #include "whence/models/detail/softmax.h"
 
 namespace whence::detail {
 
 at::Tensor TokenLoss::shares(const at::Tensor& output, const Batch& batch) const {
-  const auto ones = at::ones({output.size(0)}, output.options().requires_grad(false));
+  const auto ones = at::ones({output.size(0)}, algebra_options(output.options()));
   return options_.mean ? spread_to_outputs(batch, sum_outputs(batch, ones).reciprocal()) : ones;
 }
 

@@ -59,14 +59,11 @@ class Products {
   const LinearOperator& a_;
 };
 
-at::TensorOptions vector_options(const LinearOperator& a) {
-  return a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
-}
-
 detail::LowRank all_eigenpairs(const LinearOperator& a) {
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(detail::dense_matrix(a, "arnoldi"));
-  return {.values = eigen.eigenvalues().reverse(),
-          .vectors = detail::to_tensor(eigen.eigenvectors().rowwise().reverse().transpose(), vector_options(a))};
+  return {
+      .values = eigen.eigenvalues().reverse(),
+      .vectors = detail::to_tensor(eigen.eigenvectors().rowwise().reverse().transpose(), algebra_options(a.options()))};
 }
 
 detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions& options) {
@@ -83,7 +80,7 @@ detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions
   solver.compute(Spectra::SortRule::LargestMagn, restarts, options.eigenvalue_tolerance,
                  Spectra::SortRule::LargestAlge);
   return {.values = solver.eigenvalues(),
-          .vectors = detail::to_tensor(solver.eigenvectors().transpose(), vector_options(a))};
+          .vectors = detail::to_tensor(solver.eigenvectors().transpose(), algebra_options(a.options()))};
 }
 
 class ArnoldiSolver : public Solver {

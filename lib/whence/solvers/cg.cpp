@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/solvers/detail/blocks.h"
 #include "whence/solvers/detail/preconditioner.h"
@@ -51,7 +52,7 @@ class CgRun {
         summaries_(static_cast<std::size_t>(b.size(0))),
         norms_(row_norms(b)),
         looks_(summaries_.size()),
-        tolerance_(detail::dependence_tolerance(b)) {
+        tolerance_(dependence(b.scalar_type())) {
     for (std::int64_t k = 0; k < b.size(0); ++k) {
       active_.push_back(k);
     }

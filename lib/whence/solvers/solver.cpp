@@ -8,6 +8,7 @@
 #include <chrono>
 #include <utility>
 
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 
 namespace whence {
@@ -61,9 +62,8 @@ std::string_view to_string(Termination termination) {
 }
 
 std::string rounding_remedy(const LinearOperator& a) {
-  const bool widest = a.options().dtype() == at::kDouble;
-  return fmt::format("{}raise the damping, or give inputs of like size (a table: standardize = true)",
-                     widest ? "" : "use --dtype float64, ");
+  const auto algebra = c10::typeMetaToScalarType(a.options().dtype());
+  return rounding_remedy(a.rounding() > 16 * epsilon(algebra) ? at::kBFloat16 : algebra);  // of narrower passes
 }
 
 std::string_view to_string(Inversion inversion) { return kInversions[static_cast<std::size_t>(inversion)].second; }

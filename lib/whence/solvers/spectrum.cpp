@@ -55,7 +55,7 @@ Spectrum estimate_spectrum(const LinearOperator& a, std::int64_t probes, std::in
   if (probes < 1 || steps < 1) {
     throw InvalidArgument(fmt::format("spectrum: {} probes of {} steps, expected at least one of each", probes, steps));
   }
-  const auto wide = a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+  const auto wide = algebra_options(a.options());
   const auto starts = detail::normal_rows(random, probes, a.size(), wide);
   std::vector<detail::KrylovSpace> spaces;
   for (std::int64_t k = 0; k < probes; ++k) {

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include "whence/core/error.h"
-#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/solvers/solver.h"
@@ -31,7 +30,7 @@ class WoodburyInverse : public Inverse {
   WoodburyInverse(const System& system, std::shared_ptr<const GramOperator> a, double relative_tolerance)
       : system_(system), a_(std::move(a)), relative_tolerance_(relative_tolerance) {
     const auto& penalty = a_->diagonal();
-    const auto d = penalty.to(algebra_type(penalty.scalar_type())) + system.filter.damping;
+    const auto d = penalty + system.filter.damping;
     if (!(d.min().item<double>() > 0)) {
       throw InvalidArgument(
           "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0: "

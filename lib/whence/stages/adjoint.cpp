@@ -22,7 +22,7 @@ namespace {
 
 /// c' d merge, split into what falls on theta and on the parent: for each row of `cotangents` [K, merged].
 std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const at::Tensor& cotangents) {
-  const auto theta = leaves(stage.theta), parent = leaves(stage.parent);
+  const auto theta = leaves(widened(stage.theta)), parent = leaves(widened(stage.parent));
   const auto merged = stage.objective.merge(theta, parent).values();
   auto both = theta;
   both.insert(both.end(), parent.begin(), parent.end());
@@ -269,7 +269,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
             at.name));
       }
       if (!at.trajectory.empty() && !at.trajectory[i].preconditioner.empty()) {
-        segment.root = flatten(at.trajectory[i].preconditioner).sqrt();
+        segment.root = widened(flatten(at.trajectory[i].preconditioner)).sqrt();
         const OperatorPtr scale = diagonal_operator(segment.root);
         solved = scale * solved * scale;
         point = nullptr;  // factors fitted at the point would be those of another system
@@ -318,22 +318,19 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
       const auto scaled = segment.root.defined() ? q * segment.root : q;
       at::Tensor s;
       const ProgressScope scope(progress, {"solve " + stage.name, 0, 0, ""});
-      const auto wide = scaled.to(algebra_type(scaled.scalar_type()));  // recurrences of bfloat16 lead nowhere
-      auto summaries = segment.response->apply(wide, s, watch);
-      judge(k, wide, s, summaries);
-      s = s.to(scaled.scalar_type());
+      auto summaries = segment.response->apply(scaled, s, watch);
+      judge(k, scaled, s, summaries);
       add_summaries(out[k].summaries, summaries);
       check_solves(stage, out[k], evidence_[k].damping);
       s = segment.root.defined() ? s * segment.root : s;
-      check_finite(s, "an inverse-curvature product");
+      check_finite(s, fmt::format("stage {}: an inverse-curvature product", stage.name).c_str());
       vectors.insert(vectors.begin(), s);
       if (k > first) {
         const ProgressScope mixed(progress, {"carry to " + chain_[k - 1].name, 0, 0, ""});
         handed = handed - curvature_.mixed_product(stage.objective, segment.theta, stage.parent, s);
       }
       if (segment.memory && (i > 0 || k > first)) {
-        segment.memory->apply(wide, q, watch);
-        q = q.to(scaled.scalar_type());
+        segment.memory->apply(scaled, q, watch);
         q = segment.root.defined() ? q / segment.root : q;
       }
     }
@@ -346,7 +343,7 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
         }
       }
       cotangents = extend_to_head(chain_[k - 1], handed);
-      check_finite(cotangents, "a pulled-back gradient");
+      check_finite(cotangents, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
     }
   }
   return out;
@@ -356,8 +353,12 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
 void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
                     std::vector<SolverSummary>& summaries) {
   const auto& at = chain_[stage];
+  const auto type = at.theta.front().scalar_type();
   const bool factored = curvature_.factored();
-  const auto own = factored ? curvature_.name() + "'s own factors" : curvature_.name();
+  auto own = factored ? curvature_.name() + "'s own factors" : curvature_.name();
+  if (epsilon(type) > epsilon(at::kFloat)) {
+    own += fmt::format(" as passes in {} see it", dtype_name(type));
+  }
   for (auto& summary : summaries) {
     summary.residual_of = own;
     if (factored && summary.termination == Termination::kConverged) {
@@ -368,7 +369,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   const auto failed = [](const SolverSummary& summary) {
     return summary.termination == Termination::kIndefinite || summary.termination == Termination::kDiverged;
   };
-  const bool narrow = at.theta.front().scalar_type() != at::kDouble;
+  const bool narrow = type != at::kDouble;
   const bool unmeasured = summaries.front().relative_residual < 0;
   const bool exact = curvature_.name() == curvature_.family();  // the family's matrix itself
   if (options_.response == Response::kSegment || std::any_of(summaries.begin(), summaries.end(), failed) ||
@@ -405,13 +406,15 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
     auto& summary = summaries[k];
     constexpr double kExplained = 10, kTelling = 1e-3;
     const double told = std::exchange(summary.relative_residual, residuals[k]);
-    if (factored || unmeasured) {
-      summary.residual_of = factored ? std::string(curvature_.family()) : own;
-    } else if (summary.termination == Termination::kConverged && residuals[k] > std::max(kTelling, kExplained * told)) {
+    summary.residual_of = factored || exact ? std::string(curvature_.family()) : own;
+    if (!factored && !unmeasured && summary.termination == Termination::kConverged &&
+        residuals[k] > std::max(kTelling, kExplained * told)) {
       summary.termination = Termination::kIterationLimit;
-      summary.message = fmt::format("a residual of {:.1e} |b| in {} is one of {:.1e} in float64: rounding; {}", told,
-                                    c10::toString(at.theta.front().scalar_type()), residuals[k],
-                                    rounding_remedy(*made.segments.front().curvature));
+      const auto& picked = evidence_[stage].solver;
+      summary.message =
+          fmt::format("{} in {} leaves a residual of {:.1e} |b|, which is {:.1e} in float64: rounding; {}",
+                      picked.empty() ? "the solve" : picked.substr(0, picked.find(':')), dtype_name(type), told,
+                      residuals[k], rounding_remedy(type));
     }
   }
 }
@@ -421,7 +424,7 @@ Adjoint::StageInverse Adjoint::inverse(std::size_t stage) {
   if (segments.size() != 1 || segments[0].root.defined()) {
     throw InvalidArgument(fmt::format("stage {}: its response has no single inverse", chain_[stage].name));
   }
-  return {*segments[0].response, segments[0].filter};
+  return {*segments[0].response, segments[0].filter, segments[0].curvature};
 }
 
 const std::vector<StageEvidence>& Adjoint::evidence() {
@@ -437,8 +440,8 @@ const std::vector<StageEvidence>& Adjoint::evidence() {
 }
 
 at::Tensor push_forward(const Stage& stage, const at::Tensor& v) {
-  const auto theta = leaves(stage.theta);
-  const auto merged = stage.objective.merge(theta, detach(stage.parent)).values();
+  const auto theta = leaves(widened(stage.theta));
+  const auto merged = stage.objective.merge(theta, widened(detach(stage.parent))).values();
   const auto cotangent = leaves(zeros_like(detach(merged)));
   const auto pulled =
       gradient(merged, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward

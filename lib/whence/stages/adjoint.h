@@ -86,15 +86,16 @@ class Adjoint {
   ///
   /// The summaries say whose residual they tell (SolverSummary::residual_of). Of a curvature by factors it is that of
   /// the matrix that the factors approximate, for the first solves of a stage, where products with that take seconds;
-  /// else of the factors. Of solves in float32 it is that in float64 where that takes as little, and they have not
-  /// converged where it is ten times their own.
+  /// else of the factors. Of solves in a shorter dtype it is that in float64 where that takes as little, and they have
+  /// not converged where it is ten times their own; of passes in bfloat16 that were not measured so it is said.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
-  /// The inverse that a stage of one point is solved with, and its filter. Throws InvalidArgument at one of several
-  /// points.
+  /// The inverse that a stage of one point is solved with, of what, and its filter. Throws InvalidArgument at one of
+  /// several points.
   struct StageInverse {
     const Inverse& inverse;
     Filter filter;
+    OperatorPtr curvature;
   };
   StageInverse inverse(std::size_t stage);
 

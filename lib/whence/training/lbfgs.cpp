@@ -11,6 +11,7 @@
 #include <limits>
 #include <optional>
 
+#include "whence/core/rounding.h"
 #include "whence/training/detail/minibatch.h"
 
 namespace whence {
@@ -18,6 +19,7 @@ namespace {
 
 constexpr double kDecrease = 1e-4, kCurvature = 0.9;  // Nocedal and Wright's c1 and c2 for quasi-Newton directions
 constexpr int kTrials = 30;                           // evaluations of one line search
+constexpr double kOfAnExample = 1e-4;                 // a gradient far below what stages call a minimum, 1e-3
 constexpr double kPatience = 100;                     // iterations without a lower objective or gradient
 
 struct LbfgsOptions {
@@ -28,7 +30,9 @@ struct LbfgsOptions {
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("max-iterations", self.max_iterations, kAtLeastOne, "steps; each costs about one pass over the data");
-    field("tolerance", self.tolerance, kAtLeastZero, "stop at |grad Phi| of at most this");
+    field("tolerance", self.tolerance, kAtLeastZero,
+          "stop at |grad Phi| of at most this, and of at most 1e-4 of an example's gradient at the start: whatever the "
+          "scale of the losses");
     field("history", self.history, kAtLeastOne, "curvature pairs kept; memory is twice as many copies of theta");
   }
 };
@@ -48,12 +52,7 @@ struct CurvaturePair {
 };
 
 /// Differences of objectives up to this size are rounding.
-double rounding(double value, at::ScalarType dtype) {
-  const double epsilon = dtype == at::kDouble  ? std::numeric_limits<double>::epsilon()
-                         : dtype == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                               : 1.0 / 256;
-  return 16 * epsilon * std::abs(value);
-}
+double rounding(double value, at::ScalarType dtype) { return 16 * epsilon(dtype) * std::abs(value); }
 
 /// Minimiser of the cubic through two trials' values and slopes; of the quadratic through their slopes where the values
 /// differ by rounding only. Kept a tenth of the interval away from its ends.
@@ -162,8 +161,8 @@ TensorList quasi_newton_direction(const std::vector<CurvaturePair>& pairs, const
   return d;
 }
 
-/// One run of the optimizer. state.memory holds {[lowest |gradient|, iterations since anything fell]}, s, y, s, y, …,
-/// oldest pair first.
+/// One run of the optimizer. state.memory holds {[lowest |gradient|, iterations since anything fell, tolerance]}, s, y,
+/// s, y, …, oldest pair first.
 class Run {
  public:
   Run(const LbfgsOptions& options, const Objective& objective, const TensorList& parent, TrainingState& state)
@@ -174,16 +173,21 @@ class Run {
       throw NumericalError(fmt::format("lbfgs: iteration {}: {}", state_.iteration, error.what()));
     }
     lowest_ = here_.gradient_norm;
+    tolerance_ = options.tolerance;
     if (!state_.memory.empty()) {
       lowest_ = state_.memory[0][0][0].item<double>();
       stale_ = state_.memory[0][0][1].item<double>();
+      tolerance_ = state_.memory[0][0].numel() > 2 ? state_.memory[0][0][2].item<double>() : tolerance_;
+    } else if (kOfAnExample * here_.gradient_norm < tolerance_) {  // an example's is no smaller than their mean
+      tolerance_ = std::min(tolerance_, kOfAnExample * example_gradient());
     }
     for (std::size_t i = 1; i + 1 < state_.memory.size(); i += 2) {
       remember(state_.memory[i], state_.memory[i + 1]);
     }
   }
 
-  bool converged() const { return here_.gradient_norm <= options_.tolerance; }
+  bool converged() const { return here_.gradient_norm <= tolerance_; }
+  double tolerance() const { return tolerance_; }
   bool stuck() const { return stale_ >= kPatience; }
   const Trial& here() const { return here_; }
   std::int64_t evaluations() const { return evaluations_; }
@@ -212,6 +216,25 @@ class Run {
     auto out = clone(a);
     axpy(-1, b, out);
     return out;
+  }
+
+  /// Root mean square of the lengths of the loss gradients of some examples, spread over the data, where training
+  /// begins. With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2 (Hutchinson 1990).
+  double example_gradient() const {
+    constexpr std::int64_t kExamples = 256;
+    const auto n = objective_.data().size();
+    const auto count = std::min(n, kExamples);
+    const auto rows = at::linspace(0, static_cast<double>(n - 1), count, at::kDouble).round().to(at::kLong);
+    const auto some = objective_.over(rows);
+    const auto signs = Random(0).stream("an example's gradient").uniform({count}, -1, 1).sign();
+    const auto point = leaves(here_.theta);
+    double square = 0;
+    some.for_each_batch([&](const Batch& batch) {
+      const auto losses = some.example_losses(point, parent_, batch);
+      const auto g = gradient({losses}, point, {signs.index_select(0, batch.rows.cpu()).to(losses.options())});
+      square += exact_dot(g, g);
+    });
+    return std::sqrt(square / static_cast<double>(count));
   }
 
   double noise() const { return rounding(here_.value, here_.theta.front().scalar_type()); }
@@ -270,7 +293,7 @@ class Run {
   }
 
   void save() {
-    std::vector<TensorList> memory = {{at::tensor({lowest_, stale_}, at::kDouble)}};
+    std::vector<TensorList> memory = {{at::tensor({lowest_, stale_, tolerance_}, at::kDouble)}};
     for (const auto& pair : pairs_) {
       memory.push_back(pair.s);
       memory.push_back(pair.y);
@@ -286,7 +309,7 @@ class Run {
   TrainingState& state_;
   Trial here_;
   std::vector<CurvaturePair> pairs_;
-  double lowest_ = 0, stale_ = 0;
+  double lowest_ = 0, stale_ = 0, tolerance_ = 0;
   std::int64_t evaluations_ = 0;
 };
 
@@ -302,12 +325,12 @@ class Lbfgs : public Optimizer {
     std::string reason;
     while (reason.empty()) {
       if (run.converged()) {
-        reason = fmt::format("met the tolerance {:.2e}", options_.tolerance);
+        reason = fmt::format("met the tolerance {:.2e}", run.tolerance());
       } else if (state.iteration >= options_.max_iterations) {
-        reason = fmt::format("is above the tolerance {:.2e} at max-iterations", options_.tolerance);
+        reason = fmt::format("is above the tolerance {:.2e} at max-iterations", run.tolerance());
       } else if (run.stuck() || !run.advance()) {
         reason = fmt::format("cannot fall to the tolerance {:.2e}: steps change the objective by rounding only",
-                             options_.tolerance);
+                             run.tolerance());
       } else {
         report(progress, {"train", state.iteration, options_.max_iterations,
                           detail::progress_detail(run.here().value, run.here().gradient_norm)});

@@ -10,6 +10,7 @@
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
 #include "whence/core/random.h"
+#include "whence/core/rounding.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -135,7 +136,7 @@ at::Tensor Objective::penalty(const TensorList& theta, const TensorList& parent)
 }
 
 at::Tensor Objective::batch_weights(const Batch& batch) const {
-  const auto options = trained_.values().front().options().requires_grad(false);
+  const auto options = algebra_options(trained_.values().front().options());
   const double share = 1.0 / static_cast<double>(data_.size());
   if (!weights_.defined()) {
     return at::full({batch.size()}, share, options);
@@ -173,7 +174,7 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
     if (gradient_out == nullptr) {
       return;
     }
-    auto g = gradient(part, point);
+    const auto g = widened(gradient(part, point));
     if (sum.empty()) {
       sum = clone(g);  // autograd may return expanded tensors, which cannot be added to
     } else {
@@ -221,7 +222,7 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
     const auto losses = objective.example_losses(point, fixed, batch);
     for (int probe = 0; probe < kProbes; ++probe) {
       const auto weights = signs[probe].index_select(0, batch.rows.cpu()).to(losses.options());
-      auto part = gradient({losses}, point, {weights}, false, probe + 1 < kProbes);
+      const auto part = widened(gradient({losses}, point, {weights}, false, probe + 1 < kProbes));
       if (sums.size() < kProbes) {
         sums.push_back(clone(part));
       } else {

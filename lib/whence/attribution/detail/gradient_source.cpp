@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/models/per_sample.h"
 
@@ -48,7 +49,7 @@ class ProductScorer : public Scorer {
   }
 
   at::Tensor token_scores(const Batch& batch, std::int64_t query) const override {
-    auto out = at::zeros({batch.inputs.numel()}, terms_.front().model.values().front().options());
+    auto out = at::zeros({batch.inputs.numel()}, algebra_options(terms_.front().model.values().front().options()));
     for (const auto& term : terms_) {
       std::map<std::string, at::Tensor> direction;
       for (const auto& [name, piece] : term.pieces) {
@@ -88,7 +89,8 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const Directio
   std::vector<Term> terms;
   std::int64_t offset = 0;
   for (const auto& [model, scale] : points(stage)) {
-    const auto vectors = directions.vectors.narrow(1, offset, model.entries()).to(model.values().front().options());
+    const auto vectors =
+        directions.vectors.narrow(1, offset, model.entries()).to(algebra_options(model.values().front().options()));
     offset += model.entries();
     terms.push_back({model, pieces_of(vectors, model, objective.trained()), scale});
   }
@@ -119,7 +121,8 @@ MethodCost GradientSource::cost(std::size_t stage, std::int64_t query_block) con
   const auto all = points(stage);
   const auto count = static_cast<double>(all.size()), block = static_cast<double>(query_block);
   const auto& model = all.front().model;
-  const double bytes = static_cast<double>(model.entries()) * static_cast<double>(model.values()[0].element_size());
+  const double bytes = static_cast<double>(model.entries()) *
+                       std::max(4.0, static_cast<double>(model.values()[0].element_size()));  // as they are solved for
   // a product with each of the block's vectors takes as many multiplications as a forward pass, a third of a gradient
   return {0, count * (1 + block / 3), count, 2 * count * block * bytes, count * bytes};
 }

@@ -70,7 +70,8 @@ RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, cons
 /// What the layers saw of one batch: inputs, and signals of R cotangents at the outputs. Inputs [B, T, columns] over T
 /// positions (1 for a dense layer, pixels of a convolution, uses of a layer that is used again), signals [B, R, T,
 /// outputs]; a row's gradient in the layer is sum_t signal_t input_t'. Scaled so that J' J is the mean over the data.
-/// Both are 0 past the end of a text.
+/// Both are 0 past the end of a text, and in algebra_type() of the passes (core/rounding.h), as all that is made of
+/// them.
 struct LayerRows {
   LayerLayout::Layer layer;
   std::int64_t examples = 0;  ///< B

@@ -3,7 +3,7 @@
 
 namespace whence::detail {
 
-/// The loss -log softmax(output)[target] of rows: output [rows, C], targets [rows] int64.
+/// The loss -log softmax(output)[target] of rows: output [rows, C], targets [rows] int64. In algebra_type() of it.
 
 at::Tensor softmax_losses(const at::Tensor& output, const at::Tensor& targets);
 /// (diag(p) - p p') u, p = softmax(output): the loss's Hessian in the output, times u [rows, C].

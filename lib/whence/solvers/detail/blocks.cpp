@@ -70,7 +70,7 @@ at::Tensor normal_rows(Random& random, std::int64_t count, std::int64_t size, co
 }
 
 RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
-  const auto wide = x.to(algebra_type(x.scalar_type()));
+  const auto wide = widened(x);
   const auto [q, r] = at::linalg_qr(wide.t());
   const SmallMatrix small = to_matrix(r);
   if (!small.allFinite() || small.size() == 0) {
@@ -81,10 +81,6 @@ RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
   const auto kept = (values.array() > std::max(floor, tolerance * values[0])).count();
   return {combine(svd.matrixU().leftCols(kept), q.t()).to(x.scalar_type()),
           values.head(kept).asDiagonal() * svd.matrixV().leftCols(kept).transpose()};
-}
-
-double dependence_tolerance(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? 1e-13 : x.scalar_type() == at::kFloat ? 1e-6 : 8 * epsilon(x.scalar_type());
 }
 
 }  // namespace whence::detail

@@ -34,8 +34,5 @@ struct RowFactors {
 /// The rows' span by Householder's QR and the singular values of its small factor, without the directions whose
 /// singular value is at most `floor`, or at most `tolerance` times the largest. No direction where x is not finite.
 RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor = 0);
-/// The relative distance at which rounding hides whether a row depends on others: 1e-13 in float64, 1e-6 in float32. To
-/// leave out more costs block iterations dearly: at 1e-5 in float64 they need fifteen times as many.
-double dependence_tolerance(const at::Tensor& x);
 
 }  // namespace whence::detail

@@ -59,10 +59,7 @@ void KrylovSpace::absorb(const at::Tensor& image) {
   for (std::size_t i = 0; i < diagonal_.size(); ++i) {
     size = std::max(size, std::abs(diagonal_[i]) + (i > 0 ? off_diagonal_[i - 1] : 0));
   }
-  const double rounding = w.scalar_type() == at::kDouble  ? 1e-14
-                          : w.scalar_type() == at::kFloat ? 3e-6
-                                                          : 24 * epsilon(w.scalar_type());
-  exhausted_ = !(length > rounding * size) || count == w.size(1);
+  exhausted_ = !(length > breakdown(w.scalar_type()) * size) || count == w.size(1);
   off_diagonal_.push_back(exhausted_ ? 0 : length);
   if (!exhausted_) {
     append(w, z, length);

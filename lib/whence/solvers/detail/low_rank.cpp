@@ -25,7 +25,7 @@ at::Tensor to_vector(const Eigen::VectorXd& values) {
 
 LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Random random) {
   const auto count = std::min(rank, a.size());
-  const auto wide = a.options().dtype(algebra_type(c10::typeMetaToScalarType(a.options().dtype())));
+  const auto wide = algebra_options(a.options());
   const ProgressScope scope(fmt::format("a sketch of rank {}", count));
   const auto test = factor_rows(normal_rows(random, count, a.size(), wide), 0).basis;
   const auto sketch = a.apply(test);

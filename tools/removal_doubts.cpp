@@ -1,0 +1,102 @@
+// What is said of predicted removals that cannot be, or that are known to be off.
+#include "removal_doubts.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "whence/attribution/plausible.h"
+#include "whence/stages/choice.h"
+
+namespace whence::cli {
+namespace {
+
+std::string more_damping(const InverseOptions* options) {
+  if (options == nullptr) {
+    return {};
+  }
+  return options->relative_damping > 0
+             ? fmt::format("; type --relative-damping {:g}", std::max(kRelativeDamping, 10 * options->relative_damping))
+         : options->damping > 0
+             ? fmt::format("; type --damping {:g}, or --relative-damping {:g}", 10 * options->damping, kRelativeDamping)
+             : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
+}
+
+}  // namespace
+
+PredictedRemovals own_removals(const Stage& stage, const at::Tensor& scores, std::int64_t count,
+                               const InverseOptions* inverse) {
+  const auto& data = stage.objective.data();
+  const auto rows = scores.abs().argsort(/*stable=*/true, 0, /*descending=*/true).slice(0, 0, count);
+  const auto queries = data.take(rows);
+  return {stage,
+          (scores.index_select(0, rows) / -static_cast<double>(data.size())).unsqueeze(1),
+          queries.ids(),
+          queries,
+          measure_all(Measurement::kLoss, stage, queries),
+          Measurement::kLoss,
+          inverse};
+}
+
+void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
+  const auto& [stage, changes, examples, queries, measured, measurement, inverse] = predicted;
+  const auto room = room_to_move(measurement, queries, measured, stage.objective.data());
+  const auto excess = at::maximum(changes / room.select(1, 1).unsqueeze(1), -changes / room.select(1, 0).unsqueeze(1));
+  const auto [worst, example] = excess.max(1);
+  const auto beyond = worst.gt(1).sum().item<std::int64_t>();
+  if (beyond == 0) {
+    return;
+  }
+  const bool own = predicted.own();
+  record.json()["stages"][stage.name]["queries-beyond-range"] = beyond;
+  const auto q = worst.argmax().item<std::int64_t>();
+  const auto e = example[q].item<std::int64_t>();
+  record.warning(fmt::format(
+      "stage {}: for {} of {} {} a removal is predicted that cannot be: leaving out example {} of {} would move {} "
+      "from {:.3g} by {:+.3g}: small eigenvalues of the curvature were divided by, or inputs are far out of scale{}",
+      stage.name, beyond, queries.size(), own ? "examples looked at" : "queries",
+      examples[own ? q : e].item<std::int64_t>(), stage.objective.data().size(),
+      own ? "its own loss"
+          : fmt::format("the {} of query {}", to_string(measurement), queries.ids()[q].item<std::int64_t>()),
+      measured[q].item<double>(), changes[q][e].item<double>(), more_damping(inverse)));
+}
+
+void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages, const Dataset& queries,
+                     RunRecord& record) {
+  if (leverages.empty()) {
+    return;
+  }
+  const auto example_of = [&](const Leverage& at) {
+    return stage.objective.data().ids()[at.removal.row].item<std::int64_t>();
+  };
+  auto list = nlohmann::ordered_json::array();
+  for (const auto& at : leverages) {
+    list.push_back({{"example", example_of(at)},
+                    {"leverage", at.leverage},
+                    {"from-below", at.from_below},
+                    {"query", queries.ids()[at.removal.query].item<std::int64_t>()},
+                    {"removal", at.removal.change},
+                    {"second-order-removal", at.second_order}});
+  }
+  record.json()["stages"][stage.name]["leverages"] = list;
+  const auto& worst = leverages.front();
+  const auto others =
+      leverages.size() == 1 ? std::string() : fmt::format(", and {} other examples'", leverages.size() - 1);
+  const auto change = std::isnan(worst.second_order)
+                          ? fmt::format("{:+.3g} as predicted", worst.removal.change)
+                          : fmt::format("{:+.3g} and not {:+.3g} for query {}", worst.second_order,
+                                        worst.removal.change, list[0]["query"].get<std::int64_t>());
+  warn(worst.leverage < 1
+           ? fmt::format(
+                 "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out changes it {}{:.2g} "
+                 "times as much as predicted, {}; whence evaluate trains without it",
+                 stage.name, example_of(worst), worst.from_below ? "at least " : "", worst.leverage, others,
+                 worst.from_below ? "at least " : "", 1 / (1 - worst.leverage), change)
+           : fmt::format(
+                 "stage {}: the fit rests on example {} (leverage {:.2g}{}), and what leaving it out does cannot "
+                 "be told from it; whence evaluate trains without it",
+                 stage.name, example_of(worst), worst.leverage, others));
+}
+
+}  // namespace whence::cli
