@@ -234,9 +234,6 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   disregard_checkpoint(stage);
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
   detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
-  if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
-    note(fmt::format("{}: no weights there, so stage {} starts at random", model_folder.string(), description.name));
-  }
   const auto fresh = untrained(stage, load(stage));
   const auto& data = fresh.objective.data();
   const auto settings = unfinished_settings(stage, data.size());
