@@ -11,6 +11,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/quoted.h"
+#include "whence/core/text.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;

@@ -39,10 +39,10 @@ at::Tensor numbers(const Names& labels) { return read(table_of(labels)).targets(
 TEST_SUITE_BEGIN("data");
 
 TEST_CASE("labels: whole numbers are classes digit by digit, beyond 2^53 and 2^64 too") {
-  for (const Names& pair : {Names{"9007199254740992", "9007199254740993"},
-                            {"9223372036854775807", "9223372036854775808"},
-                            {"18446744073709551615", "18446744073709551616"},
-                            {"123456789012345678901234567890", "123456789012345678901234567891"}}) {
+  for (const auto& pair : std::vector<Names>{{"9007199254740992", "9007199254740993"},
+                                             {"9223372036854775807", "9223372036854775808"},
+                                             {"18446744073709551615", "18446744073709551616"},
+                                             {"123456789012345678901234567890", "123456789012345678901234567891"}}) {
     const auto [low, high] = std::pair(pair[0], pair[1]);
     const auto data = read(table_of({high, low, high, low + ".0", "+" + high, "0" + low}));
     CHECK(data.classes() == Names{low, high});
@@ -95,7 +95,7 @@ TEST_CASE("labels: one class is nothing to learn from, and said so") {
   CHECK(refusal(read(table_of({"x", "x"})), false).starts_with("every label of "));  // no checkpoint makes it two
   CHECK(refusal(read(table_of({"x"}))).starts_with("every label of "));
   CHECK(refusal(read(table_of({"x", "y"}))).empty());
-  for (const json& keys : {json{{"limit", 2}}, {{"classes", {"y", "x"}}, {"limit", 1}}, {{"rows", {1}}}}) {
+  for (const auto& keys : std::vector<json>{{{"limit", 2}}, {{"classes", {"y", "x"}}, {"limit", 1}}, {{"rows", {1}}}}) {
     const auto data = read(table_of({"x", "x", "y"}), keys);
     CHECK(refusal(data).find(" that classes, drop-labels, rows, skip and limit leave is \"x\"") != std::string::npos);
     CHECK(refusal(data, false).empty());  // of a checkpoint's two

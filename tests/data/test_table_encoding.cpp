@@ -131,7 +131,7 @@ TEST_CASE("table: missing cells are a level of a category, refused as a number, 
 
 TEST_CASE("table: a missing cell's level is called as the file writes it") {
   Tables tables;
-  const auto empty = tables.train("c,d,label\n,NA,0\nx,NA,1\n,0,0\n0,x,1\n", {{"input", {"c", "d"}}});
+  const auto empty = tables.train("c,d,label\n,NA,0\nx,NA,1\n,0,0\n0,x,1\n", {{"categorical", {"c", "d"}}});
   CHECK(empty.columns() == Names{"c=0", "c=\"\"", "c=x", "d=0", "d=NA", "d=x"});  // where "?" would stand
   CHECK(empty.cells(0)[0].second == "\"\"");
   CHECK(empty.cells(0)[1].second == "NA");
