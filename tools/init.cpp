@@ -10,21 +10,13 @@
 #include "sniff.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/quoted.h"
+#include "whence/core/text.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
-
-/// As TOML writes a text.
-std::string toml_text(const std::string& text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-std::string toml_text(const std::vector<std::string>& texts) {
-  std::vector<std::string> parts;
-  std::transform(texts.begin(), texts.end(), std::back_inserter(parts), [](const auto& t) { return toml_text(t); });
-  return fmt::format("[{}]", fmt::join(parts, ", "));
-}
 
 std::string in_lower_case(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -49,7 +41,8 @@ struct Columns {
   std::string text, pair, answer, label;
   bool values = false;  ///< Labels are numbers to be compared with, not classes.
   std::vector<std::string> ignored;
-  bool fills = false;  ///< Cells of numbers are missing.
+  std::vector<std::string> constant;  ///< Of the ignored ones: the same in every row.
+  bool fills = false;                 ///< Cells of numbers are missing.
 };
 
 constexpr std::array kLabelNames{"label", "labels", "class", "target", "y", "category", "sentiment", "intent"};
@@ -153,19 +146,27 @@ Columns guess_columns(const Source& table, bool for_texts) {
   }
   out.label = guess_label(table, facts, "");
   if (out.label.empty()) {
-    throw DataError(fmt::format("{}: one column is no table of inputs and labels", table.path.string()));
+    throw DataError(table.columns.empty() ? fmt::format("{}: no columns", table.path.string())
+                                          : fmt::format("{}: one column, {}, is no table of inputs and labels",
+                                                        table.path.string(), table.columns.front()));
   }
   const auto& labels = facts.at(out.label);
   out.values = labels.is_number() && (labels.whole < labels.numbers || labels.distinct > kFewValues);
   std::size_t inputs = 0, texts = 0;
+  out.ignored.assign(table.structured.begin(), table.structured.end());
   for (const auto& column : table.columns) {
     const auto& fact = facts.at(column);
     if (column == out.label) {
       continue;
     }
-    if (tells_label(table, facts, column, out.label) || numbers_rows(column, fact) ||
+    const bool constant = table.rows.size() > 1 && fact.distinct <= 1 &&
+                          (fact.filled == 0 || fact.filled == static_cast<std::int64_t>(table.rows.size()));
+    if (constant || tells_label(table, facts, column, out.label) || numbers_rows(column, fact) ||
         (!fact.is_number() && fact.distinct > kMostLevels)) {
       out.ignored.push_back(column);
+      if (constant) {
+        out.constant.push_back(column);
+      }
       texts += fact.is_text() ? 1 : 0;
       continue;
     }
@@ -173,11 +174,18 @@ Columns guess_columns(const Source& table, bool for_texts) {
     out.fills = out.fills || (fact.is_number() && fact.filled < static_cast<std::int64_t>(table.rows.size()));
   }
   if (inputs == 0) {
-    throw DataError(texts > 0
-                        ? fmt::format("{}: the columns besides {} are texts, which a model of texts reads: "
-                                      "whence init MODEL_DIR {}",
-                                      table.path.string(), out.label, table.path.string())
-                        : fmt::format("{}: no column besides {} can be an input", table.path.string(), out.label));
+    std::vector<std::string> reasons;
+    if (!out.constant.empty()) {
+      reasons.push_back(fmt::format(": {} the same in every row", fmt::join(out.constant, ", ")));
+    }
+    if (!table.structured.empty()) {
+      reasons.push_back(fmt::format(": {} holds lists or objects", fmt::join(table.structured, ", ")));
+    }
+    throw DataError(texts > 0 ? fmt::format("{}: the columns besides {} are texts, which a model of texts reads: "
+                                            "whence init MODEL_DIR {}",
+                                            table.path.string(), out.label, shell_word(table.path.string()))
+                              : fmt::format("{}: no column besides {} can be an input{}", table.path.string(),
+                                            out.label, fmt::join(reasons, "")));
   }
   return out;
 }
@@ -202,7 +210,7 @@ class Draft {
     }
     if (training_.empty()) {
       throw UsageError(fmt::format("the training data is missing: whence init {} DATA",
-                                   model_ ? model_->path.string() : "[MODEL_DIR]"));
+                                   model_ ? shell_word(model_->path.string()) : "[MODEL_DIR]"));
     }
   }
 
@@ -224,8 +232,14 @@ class Draft {
   std::string relative(const fs::path& path) const {
     const auto folder = fs::absolute(out_).parent_path();
     const auto whole = fs::absolute(path).lexically_normal();
-    auto near = whole.lexically_proximate(folder.lexically_normal()).string();
-    return near.starts_with("../../") ? whole.string() : near;  // another place altogether
+    const auto near = whole.lexically_proximate(folder.lexically_normal()).string();
+    const auto out = near.starts_with("../../") ? whole.string() : near;  // another place altogether
+    try {
+      utf8_text(out, path);
+    } catch (const DataError&) {
+      throw InvalidArgument(fmt::format("{}: its name is no UTF-8, which a pipeline file must be: rename it", out));
+    }
+    return out;
   }
 
   /// The inline table of one source, with `more` keys. `columns`: of a table.
@@ -325,7 +339,7 @@ class Draft {
     }
     if (source.kind == SourceKind::kPlainText || (source.kind == SourceKind::kTensors && source.inputs == 0)) {
       throw UsageError(fmt::format("{} holds texts: name the model's folder before it: whence init MODEL_DIR {}",
-                                   source.path.string(), source.path.string()));
+                                   source.path.string(), shell_word(source.path.string())));
     }
     if (source.kind == SourceKind::kTable) {
       columns_ = guess_columns(source, false);
@@ -335,7 +349,7 @@ class Draft {
     if (model_) {
       const std::vector<std::int64_t> hidden(model_->widths.begin() + 1, model_->widths.end() - 1);
       spec = hidden.empty() ? "linear" : fmt::format("mlp:widths={},activation=relu", fmt::join(hidden, "/"));
-      model_text_ = fmt::format("spec = {}  # widths of {}{}\n", toml_text(spec), relative(model_->path),
+      model_text_ = fmt::format("spec = {}  # widths of {}{}\n", toml_text(spec), toml_text(relative(model_->path)),
                                 hidden.empty() ? "" : "; files do not tell activations: relu, or tanh, gelu?");
       assumed_.push_back(hidden.empty() ? "a linear model" : "relu after every hidden layer");
     } else {
@@ -353,7 +367,10 @@ class Draft {
       optimizer = "lbfgs:max-iterations=500,tolerance=1e-5";
       assumed_.push_back(fmt::format("label {}, {}", columns_.label, values ? "a number" : "a class"));
       if (!columns_.ignored.empty()) {
-        assumed_.push_back(fmt::format("without the columns {}", fmt::join(columns_.ignored, ", ")));
+        assumed_.push_back(fmt::format("without the columns {}{}", fmt::join(columns_.ignored, ", "),
+                                       columns_.constant.empty() ? ""
+                                                                 : fmt::format(" ({} the same in every row)",
+                                                                               fmt::join(columns_.constant, ", "))));
       }
       if (columns_.fills) {
         assumed_.push_back("missing numbers are their column's median");
@@ -361,8 +378,8 @@ class Draft {
     }
     stage("fit", data_table(source, columns_), values ? "squared-error" : "cross-entropy",
           model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n", toml_text(relative(model_->path)))
-                 : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = \"run/{}.safetensors\"\n", decay,
-                               toml_text(optimizer), out_.stem().string()));
+                 : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = {}\n", decay, toml_text(optimizer),
+                               toml_text(fmt::format("run/{}.safetensors", out_.stem().string()))));
   }
 
   void queries() {
@@ -450,6 +467,7 @@ int init(const std::vector<std::string>& arguments) {
   });
   auto stem = named == sources.end() ? std::string("pipeline") : named->path.filename().string();
   stem = stem.substr(0, std::min(stem.find('.'), stem.size()));
+  stem = stem.empty() ? "pipeline" : stem;
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : fs::path(stem + ".toml");
   Draft draft(std::move(sources), out);
   const auto text = draft.text();
@@ -474,8 +492,9 @@ int init(const std::vector<std::string>& arguments) {
     trained = trained && pipeline.is_trained(k);
   }
   const auto stage = pipeline.stages().size() == 1 ? "" : " --stage all";
-  const auto next = trained ? fmt::format("whence rank {}{}", out.string(), stage)
-                            : fmt::format("whence train {} && whence rank {}{}", out.string(), out.string(), stage);
+  const auto word = shell_word(out.string());
+  const auto next = trained ? fmt::format("whence rank {}{}", word, stage)
+                            : fmt::format("whence train {} && whence rank {}{}", word, word, stage);
   if (line.flag("json")) {
     fmt::print("{}\n", nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}.dump(2));
   } else {

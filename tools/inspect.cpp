@@ -9,6 +9,7 @@
 #include "spectrum.h"
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
+#include "whence/store/self_scores.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -83,19 +84,28 @@ Json inspect_pipeline(const Pipeline& pipeline) {
   return out;
 }
 
+Json inspect_scores(const std::string& name, const at::Tensor& scores, const at::Tensor& example_ids) {
+  return {{"name", name},
+          {"examples", example_ids.size(0)},
+          {"dtype", c10::toString(scores.scalar_type())},
+          {"lowest", scores.min().item<double>()},
+          {"highest", scores.max().item<double>()}};
+}
+
 Json inspect_result(const fs::path& folder) {
   auto run = read_run(folder);
-  const auto scores = read_scores(folder);
-  Json out{{"kind", "result"},
-           {"command", run["command"]},
-           {"options", run["options"]},
-           {"queries", scores.query_ids.size(0)}};
-  for (const auto& entry : scores.stages) {
-    out["scores"].push_back({{"name", entry.name},
-                             {"examples", entry.example_ids.size(0)},
-                             {"dtype", c10::toString(entry.scores.scalar_type())},
-                             {"lowest", entry.scores.min().item<double>()},
-                             {"highest", entry.scores.max().item<double>()}});
+  Json out{{"kind", "result"}, {"command", run["command"]}, {"options", run["options"]}};
+  if (is_self(run)) {
+    out["queries"] = "none: each example's score is for its own loss (--self)";
+    for (const auto& entry : read_self_scores(folder).stages) {
+      out["scores"].push_back(inspect_scores(entry.name, entry.scores, entry.example_ids));
+    }
+  } else {
+    const auto scores = read_scores(folder);
+    out["queries"] = scores.query_ids.size(0);
+    for (const auto& entry : scores.stages) {
+      out["scores"].push_back(inspect_scores(entry.name, entry.scores, entry.example_ids));
+    }
   }
   for (auto& [name, stage] : run["stages"].items()) {
     stage.erase("solves");

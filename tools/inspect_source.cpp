@@ -66,6 +66,9 @@ Json inspect_source(const fs::path& path) {
         const auto& name = source.columns[c];
         out["columns"][name.empty() ? fmt::format("(column {})", c) : name] = inspect_column(source, c, facts.at(name));
       }
+      for (const auto& name : source.structured) {
+        out["columns"][name] = "lists or objects, which no input can be";
+      }
       break;
     }
     case SourceKind::kPlainText: {

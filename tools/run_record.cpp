@@ -10,6 +10,7 @@
 #include "whence/core/files.h"
 #include "whence/core/parallel.h"
 #include "whence/data/coarse_inputs.h"
+#include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 
 namespace whence::cli {
@@ -183,9 +184,16 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
   return out;
 }
 
-std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype, bool trained) {
-  const auto text = coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype, trained);
-  return text.empty() ? text : fmt::format("stage {}: {}", stage, text);
+std::vector<std::string> input_doubts(const std::string& stage, const Dataset& data, at::ScalarType dtype,
+                                      bool trained) {
+  std::vector<std::string> out;
+  for (const auto& text :
+       {coarse_inputs_text(coarse_inputs(data, dtype), data.columns(), dtype, trained), input_scale_text(data)}) {
+    if (!text.empty()) {
+      out.push_back(fmt::format("stage {}: {}", stage, text));
+    }
+  }
+  return out;
 }
 
 std::string changes_text(const Pipeline& pipeline, std::size_t stage) {
@@ -208,9 +216,8 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& 
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
     told = {{"examples", stage.objective.data().size()}, {"trained-parameters", stage.objective.trained().entries()}};
-    if (const auto text = coarse_inputs_text(stage.name, stage.objective.data(), stage.theta.front().scalar_type(),
-                                             /*trained=*/true);
-        !text.empty()) {
+    for (const auto& text : input_doubts(stage.name, stage.objective.data(), stage.theta.front().scalar_type(),
+                                         /*trained=*/true)) {
       warning(text);
     }
     if (stationarity.empty()) {

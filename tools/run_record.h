@@ -66,8 +66,10 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
 
 /// `remedy` is what to type.
 std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
-/// What data/coarse_inputs.h says of a stage's data in the dtype that it is computed in; empty where that is fine.
-std::string coarse_inputs_text(const std::string& stage, const Dataset& data, at::ScalarType dtype, bool trained);
+/// What data/coarse_inputs.h, in the dtype that it is computed in, and data/training_checks.h say of a stage's data, a
+/// line each; empty where that is fine.
+std::vector<std::string> input_doubts(const std::string& stage, const Dataset& data, at::ScalarType dtype,
+                                      bool trained);
 
 /// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
 std::string changes_text(const Pipeline& pipeline, std::size_t stage);

@@ -2,13 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <sstream>
 
 #include "whence/core/error.h"
@@ -37,15 +37,18 @@ void read_lines_of_json(const fs::path& path, Source& source) {
       throw DataError(where + ": expected a JSON object");
     }
     for (const auto& [key, value] : object.items()) {
-      if (!value.is_structured() &&
-          std::find(source.columns.begin(), source.columns.end(), key) == source.columns.end()) {
+      if (std::find(source.columns.begin(), source.columns.end(), key) == source.columns.end()) {
         source.columns.push_back(key);
+      }
+      if (value.is_structured()) {
+        source.structured.insert(key);
       }
     }
     if (objects.size() < kLooked) {
       objects.push_back(std::move(object));
     }
   });
+  std::erase_if(source.columns, [&](const auto& column) { return source.structured.contains(column); });
   for (const auto& object : objects) {
     auto& row = source.rows.emplace_back();
     for (const auto& column : source.columns) {
@@ -191,7 +194,11 @@ std::vector<Source> sniff_folder(const fs::path& path) {
     return {sniff_model(path)};
   }
   std::vector<fs::path> files;
+  std::set<std::string> models;
   for (const auto& entry : fs::directory_iterator(path)) {
+    if (fs::exists(entry.path() / "config.json")) {
+      models.insert(entry.path().filename().string());
+    }
     const auto name = plain_name(entry.path());
     static const std::set<std::string> kData{".csv",    ".tsv", ".tab", ".jsonl",
                                              ".ndjson", ".txt", ".bin", ".safetensors"};
@@ -216,7 +223,8 @@ std::vector<Source> sniff_folder(const fs::path& path) {
     }
   }
   if (out.empty()) {
-    throw DataError(fmt::format("{}: no config.json and no data files in that folder", path.string()));
+    throw DataError(fmt::format("{}: no config.json and no data files in that folder{}", path.string(),
+                                models.empty() ? "" : fmt::format("; models: {}", fmt::join(models, ", "))));
   }
   return out;
 }
@@ -233,6 +241,9 @@ bool Source::is_queries() const {
 std::vector<Source> sniff(const fs::path& path) {
   if (!fs::exists(path)) {
     throw DataError(fmt::format("{}: no such file or folder", path.string()));
+  }
+  if (fs::is_regular_file(path) && fs::file_size(path) == 0) {
+    throw DataError(fmt::format("{}: the file is empty", path.string()));
   }
   if (fs::is_directory(path)) {
     return sniff_folder(path);

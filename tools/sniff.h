@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,14 +26,15 @@ struct Source {
 
   std::vector<std::string> columns = {};            ///< kTable: names, and the first rows' cells in their order.
   std::vector<std::vector<std::string>> rows = {};  ///< An absent cell is empty.
-  std::filesystem::path labels = {};                ///< kIdx.
-  std::vector<std::filesystem::path> files = {};    ///< kCifar.
-  std::vector<std::int64_t> widths = {};            ///< kCheckpoint: inputs, units of each layer, outputs.
-  bool classifies = false;                          ///< kModelFolder: whether its weights have a classification head,
-  bool masked = false;                              ///< whether it predicts hidden tokens rather than next ones.
-  std::int64_t inputs = 0;                          ///< kTensors: numbers of an example; 0: texts as tokens.
-  bool has_values = false;                          ///< kTensors: whether targets are floating.
-  bool is_queries() const;                          ///< By its name: test, dev, valid, …
+  std::set<std::string> structured = {};          ///< kTable: other columns, which hold a list or an object somewhere.
+  std::filesystem::path labels = {};              ///< kIdx.
+  std::vector<std::filesystem::path> files = {};  ///< kCifar.
+  std::vector<std::int64_t> widths = {};          ///< kCheckpoint: inputs, units of each layer, outputs.
+  bool classifies = false;                        ///< kModelFolder: whether its weights have a classification head,
+  bool masked = false;                            ///< whether it predicts hidden tokens rather than next ones.
+  std::int64_t inputs = 0;                        ///< kTensors: numbers of an example; 0: texts as tokens.
+  bool has_values = false;                        ///< kTensors: whether targets are floating.
+  bool is_queries() const;                        ///< By its name: test, dev, valid, …
 };
 
 /// Looks into a file or folder; a folder of data files gives several. Throws DataError, with what is expected, where

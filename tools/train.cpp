@@ -30,6 +30,15 @@ Plan plan_for(const Pipeline& pipeline, std::size_t stage, bool force, bool name
   return out;
 }
 
+/// Whoever names a model's folder may think that it holds the model: said with --quiet too.
+void warn_of_random_start(const Pipeline& pipeline) {
+  const auto files = pipeline.model_files();  // none for a built-in model, which always starts so
+  if (!files.empty() && files.front().extension() != ".safetensors") {
+    warn(fmt::format("{}: no weights there, so stage {} starts at random", files.front().parent_path().string(),
+                     pipeline.stages().front().name));
+  }
+}
+
 std::string text(const std::string& stage, const std::string& how, const std::optional<StageTraining>& training) {
   if (!training) {
     return fmt::format("{:<12} {}  from elsewhere: whence rank tells how far it is from a minimum\n", stage, how);
@@ -99,12 +108,14 @@ int train(const std::vector<std::string>& arguments) {
     }
   }
   for (auto k = begin; k < end; ++k) {
-    const auto text = plans[k - begin].train ? coarse_inputs_text(pipeline.stages()[k].name, pipeline.training_data(k),
+    for (const auto& text : plans[k - begin].train ? input_doubts(pipeline.stages()[k].name, pipeline.training_data(k),
                                                                   pipeline.options().dtype, /*trained=*/false)
-                                             : std::string();
-    if (!text.empty()) {
+                                                   : std::vector<std::string>()) {
       doubt(text);
     }
+  }
+  if (begin == 0 && plans.front().train) {
+    warn_of_random_start(pipeline);
   }
   auto out = nlohmann::ordered_json::array();
   for (auto k = begin; k < end; ++k) {

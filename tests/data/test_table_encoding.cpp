@@ -129,6 +129,19 @@ TEST_CASE("table: missing cells are a level of a category, refused as a number, 
                       tables.train("n,c,label\n?,x,0\n,y,1\n"));
 }
 
+TEST_CASE("table: a missing cell's level is called as the file writes it") {
+  Tables tables;
+  const auto empty = tables.train("c,d,label\n,NA,0\nx,NA,1\n,0,0\n0,x,1\n", {{"categorical", {"c", "d"}}});
+  CHECK(empty.columns() == Names{"c=0", "c=\"\"", "c=x", "d=0", "d=NA", "d=x"});  // where "?" would stand
+  CHECK(empty.cells(0)[0].second == "\"\"");
+  CHECK(empty.cells(0)[1].second == "NA");
+  CHECK(empty.notes()[0].find("4 missing cells, a level \"\", \"NA\"") != std::string::npos);
+  CHECK(tables.later("c,d,label\nnull,,1\n").cells(0)[0].second == "\"\"");  // however it writes a missing one
+  CHECK(tables.train("c,label\n,0\nNA,1\nx,1\n").columns() == Names{"c=?", "c=x"});
+  tables.train("c,label\ny,0\nx,1\n");
+  CHECK_MESSAGE_HOLDS(DataError, "\"\" is none of the training data's", tables.later("c,label\n,1\nx,0\n"));
+}
+
 TEST_CASE("table: an index that pandas or R wrote is left out, another nameless column is refused") {
   Tables tables;
   const auto data = tables.train(",a,label\n0,5,0\n1,6,1\n");
@@ -209,6 +222,16 @@ TEST_CASE("jsonl: a model of numbers reads the objects as a table") {
   const auto data = read_dataset(table, scratch.folder(), TargetKind::kClasses);
   CHECK(data.columns() == Names{"a", "sex=F", "sex=M"});
   CHECK(at::equal(inputs(data), matrix({1.5, 1, 0, 2, 0, 1}, 2)));
+  // what the training data does not use may hold anything in later ones
+  DataReading reading;
+  reading.known_classes = data.classes();
+  reading.table = data.table();
+  table.erase("ignore");
+  scratch.put("t.jsonl", "{\"meta\": [1], \"a\": 7, \"sex\": \"M\", \"new\": {\"x\": 1}, \"label\": 1}\n");
+  CHECK(at::equal(inputs(read_dataset(table, scratch.folder(), reading)), matrix({7, 0, 1}, 1)));
+  scratch.put("t.jsonl", "{\"a\": [7], \"sex\": \"M\", \"label\": 1}\n");
+  CHECK_MESSAGE_HOLDS(DataError, "line 1: \"a\" holds a list or an object",
+                      read_dataset(table, scratch.folder(), reading));
 }
 
 TEST_CASE("table: adult_train.tsv as it is") {

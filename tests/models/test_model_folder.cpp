@@ -70,13 +70,34 @@ TEST_CASE("a model of a folder is what its config.json says, wherever the folder
 }
 
 TEST_CASE("weights of another kind are named with what converts them, and nothing starts at random") {
+  const char* const kElsewhere = "where it was trained, save_pretrained";
+  const char* const kIndexAlone = "an index names the files of a model, which are missing";
+  const char* const kUnfinished = "a download that has not ended: download it again";
   for (const auto& [file, part] :
        {std::pair("pytorch_model.bin", "t.AutoModelForCausalLM.from_pretrained(d).save_pretrained(o)"),
         std::pair("pytorch_model-00001-of-00002.bin", "t.AutoModelForCausalLM.from_pretrained(d)"),
-        std::pair("tf_model.h5", "from_tf=True"), std::pair("flax_model.msgpack", "from_flax=True"),
-        std::pair("model-Q4.gguf", "gguf_file='model-Q4.gguf'"), std::pair("model.onnx", "save_pretrained"),
-        std::pair("bert_model.ckpt.data-00000-of-00001", "from_tf=True"), std::pair("last.ckpt", "save_pretrained"),
-        std::pair("consolidated.00.pth", "save_pretrained"), std::pair("weights.safetensors", "rename it")}) {
+        std::pair("tf_model.h5", "from_tf=True"),
+        std::pair("flax_model.msgpack", "from_flax=True"),
+        std::pair("model-Q4.gguf", "gguf_file='model-Q4.gguf'"),
+        std::pair("model.onnx", kElsewhere),
+        std::pair("bert_model.ckpt.data-00000-of-00001", "from_tf=True"),
+        std::pair("bert_model.ckpt.index", "from_tf=True"),
+        std::pair("last.ckpt", kElsewhere),
+        std::pair("consolidated.00.pth", kElsewhere),
+        std::pair("weights.safetensors", "rename it"),
+        std::pair("MODEL.SafeTensors", "rename it"),
+        std::pair("rust_model.ot", kElsewhere),
+        std::pair("best.th", kElsewhere),
+        std::pair("model.npz", kElsewhere),
+        std::pair("weights.npy", kElsewhere),
+        std::pair("saved_model.pb", kElsewhere),
+        std::pair("pytorch_model.bin.index.json", kIndexAlone),
+        std::pair("tf_model.h5.index.json", kIndexAlone),
+        std::pair("model.safetensors.gz", "unpack it"),
+        std::pair("model.pt.zip", "unpack it"),
+        std::pair("model.safetensors.incomplete", kUnfinished),
+        std::pair("pytorch_model.bin.part", kUnfinished),
+        std::pair("model-00001-of-00002.safetensors", "model.safetensors.index.json, is missing: download it")}) {
     CAPTURE(file);
     const Folder folder("gpt2");
     folder.put(file, "x");
@@ -88,14 +109,26 @@ TEST_CASE("weights of another kind are named with what converts them, and nothin
     folder.add_weights();  // beside the others they are read, as by transformers
     CHECK(folder.refusal().empty());
   }
+  const Folder alone("gpt2");
+  alone.put("model.safetensors.index.json", R"({"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}})");
+  CHECK(holds(alone.refusal(), "the shard model-00001-of-00002.safetensors, which holds \"wte.weight\", is missing"));
+  const Folder linked("gpt2");  // as a cache has it whose blobs are gone
+  fs::create_symlink("../blobs/4f2a", linked / "model.safetensors");
+  CHECK(holds(linked.refusal(), "model.safetensors: a link to ../blobs/4f2a, which is not there: download it again"));
+  const Folder large("gpt2");  // a name that says nothing, and too much for a note
+  large.put("model.bf16", std::string(1 << 20, 'x'));
+  CHECK(holds(large.refusal(), "the weights are in model.bf16"));
   const Folder below("gpt2");
   fs::create_directories(below / "original");
   below.put("original/consolidated.00.pth", "x");
   CHECK(holds(below.refusal(), "the weights are in original/consolidated.00.pth"));
   const Folder none("gpt2");  // what trainers leave beside is no model
-  for (const char* file : {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}) {
+  for (const char* file : {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "tokenizer.bin",
+                           "notes.xyz", "run.log.gz"}) {
     none.put(file, "x");
   }
+  none.put("tokenizer.model", std::string(1 << 20, 'x'));
+  none.put("train.jsonl.gz", std::string(1 << 20, 'x'));
   CHECK(none.refusal().empty());
   CHECK(checkpoint_files(none.folder()).empty());
 }
@@ -183,27 +216,24 @@ TEST_CASE("keys of config.json that ask for what is not computed are refused by 
   CHECK(holds(notes[1], "auto_map names code of the folder's own, which is not run"));
 }
 
-TEST_CASE("null in num_key_value_heads is one for each head") {
-  Folder folder("llama");
-  folder.add_weights();
-  folder.config["num_key_value_heads"] = nullptr;
-  const test::LanguageCase c("llama");
-  Random random(1);
-  const auto model = folder.open();
-  const auto theta = model->initial({}, 0, random).to(at::kDouble, at::kCPU);
-  CHECK(test::relative_error(logits(*model, theta, c.data), logits(*c.model, c.theta, c.data)) == 0);
-}
-
-TEST_CASE("a head of its own in a folder that says tied is used, and said") {
-  Folder folder("gpt2-untied");
-  folder.add_weights();
-  folder.config["tie_word_embeddings"] = true;
-  const test::LanguageCase c("gpt2-untied");
-  Random random(1);
-  const auto model = folder.open();
-  const auto theta = model->initial({}, 0, random).to(at::kDouble, at::kCPU);
-  CHECK(test::relative_error(logits(*model, theta, c.data), logits(*c.model, c.theta, c.data)) == 0);
-  CHECK(holds(folder.notes().at(0), "config.json ties the head to the embedding, but lm_head.weight there is another"));
+TEST_CASE("keys of config.json that mean what their absence means, or less than the weights: the same outputs") {
+  for (const auto& [name, key, value, note] :
+       {std::tuple("llama", "num_key_value_heads", json(nullptr), ""),
+        std::tuple("gpt2-untied", "tie_word_embeddings", json(true),
+                   "config.json ties the head to the embedding, but lm_head.weight there is another")}) {
+    CAPTURE(key);
+    Folder folder(name);
+    folder.add_weights();
+    folder.config[key] = value;
+    const test::LanguageCase c(name);
+    Random random(1);
+    const auto model = folder.open();
+    const auto theta = model->initial({}, 0, random).to(at::kDouble, at::kCPU);
+    CHECK(test::relative_error(logits(*model, theta, c.data), logits(*c.model, c.theta, c.data)) == 0);
+    const auto notes = folder.notes();
+    CHECK(notes.size() == (*note == '\0' ? 0 : 1));
+    CHECK((notes.empty() || holds(notes[0], note)));
+  }
 }
 
 TEST_CASE("a stage's folder of another model is refused by what differs") {

@@ -1,5 +1,6 @@
 // `whence init`: what it writes runs.
 #include "support/tool.h"
+#include "whence/core/quoted.h"
 
 using namespace whence;
 using test::check_fails;
@@ -7,6 +8,16 @@ using test::ToolFolder;
 namespace fs = std::filesystem;
 
 namespace {
+
+/// As ToolFolder::run() must be given it: within the quotes of another shell.
+std::string within_quotes(const std::string& command) {
+  std::string out;
+  for (const char c : command) {
+    out += std::string_view("\\\"$`").find(c) == std::string_view::npos ? "" : "\\";
+    out += c;
+  }
+  return out;
+}
 
 /// Runs what init says to type next, with `flags` behind every command; returns what it printed.
 std::string check_next(const ToolFolder& folder, const std::string& arguments, const std::string& flags = " --quiet") {
@@ -26,7 +37,7 @@ std::string check_next(const ToolFolder& folder, const std::string& arguments, c
   for (const auto& command : commands) {
     CAPTURE(command);
     REQUIRE(command.starts_with("whence "));
-    const auto result = folder.run(command.substr(7) + flags);
+    const auto result = folder.run(within_quotes(command.substr(7)) + flags);
     CAPTURE(result.err);
     REQUIRE(result.status == 0);
   }
@@ -163,6 +174,55 @@ TEST_CASE("init: a model of texts, with texts and with labelled ones") {
   CHECK(said.find("column sentence of moods.tsv is classified into label") != said.npos);
 }
 
+TEST_CASE("init: files of any name, in the pipeline and in what is to be typed next") {
+  const std::string table = "x,label\n1,a\n2,b\n3,a\n4,b\n";
+  for (const std::string name : {"it's \"my\", \\own\n\x7f $HOME #1 caf\xc3\xa9 {}.csv", "-x.csv", ".csv"}) {
+    const ToolFolder folder;
+    folder.write(name, table);
+    check_next(folder, "-- " + within_quotes(shell_word(name)), "");
+  }
+  const ToolFolder folder;
+  fs::create_directories(folder / "my data");
+  folder.write("my data/my table.csv", table);
+  check_next(folder, "'my data/my table.csv'");
+  CHECK(folder.read("my table.toml").find("file = \"my data/my table.csv\"") != std::string::npos);
+  folder.write("caf\xe9.csv", table);
+  check_fails(folder.run("init caf\xe9.csv"), 1, "its name is no UTF-8, which a pipeline file must be: rename it");
+  CHECK_FALSE(fs::exists(folder / "caf\xe9.toml"));
+}
+
+TEST_CASE("init: images and the weights of an nn.Sequential") {
+  const ToolFolder folder;
+  write_idx(folder, "train", 40);
+  write_idx(folder, "t10k", 4);
+  auto draws = Random(5);
+  ParameterSet weights;
+  weights.add("1.weight", draws.normal({6, 16}).to(at::kFloat));  // behind a Flatten
+  weights.add("1.bias", draws.normal({6}).to(at::kFloat));
+  weights.add("3.weight", draws.normal({2, 6}).to(at::kFloat));
+  weights.add("3.bias", draws.normal({2}).to(at::kFloat));
+  write_safetensors(folder / "weights.safetensors", weights);
+  const auto said = check_next(folder, "weights.safetensors train-images-idx3-ubyte t10k-images-idx3-ubyte");
+  CHECK(said.find("40 examples of 0, 1") != said.npos);
+  CHECK(said.find("next: whence rank train-images-idx3-ubyte.toml\n") != said.npos);
+}
+
+TEST_CASE("init: columns that say nothing, or hold lists, are left out") {
+  const ToolFolder folder;
+  folder.write("same.csv", "a,c,e,label\n1,5,,x\n2,5,,y\n3,5,,x\n");
+  CHECK(check_next(folder, "same.csv").find("without the columns c, e (c, e the same in every row)") !=
+        std::string::npos);
+  std::string lines;
+  for (int i = 0; i < 6; ++i) {
+    lines += fmt::format("{{\"a\": {}, \"tags\": [1, 2], \"mixed\": {}, \"label\": \"{}\"}}\n", i, i == 4 ? "{}" : "1",
+                         i % 2 == 0 ? "x" : "y");
+  }
+  folder.write("lists.jsonl", lines);
+  CHECK(check_next(folder, "lists.jsonl").find("without the columns mixed, tags") != std::string::npos);
+  const auto columns = nlohmann::json::parse(folder.run("inspect lists.jsonl --json").out)["columns"];
+  CHECK(columns["tags"] == "lists or objects, which no input can be");
+}
+
 TEST_CASE("init: what it cannot guess it says, and leaves nothing behind") {
   const ToolFolder folder;
   check_fails(folder.run("init nowhere.csv"), 1, "no such file or folder");
@@ -173,8 +233,46 @@ TEST_CASE("init: what it cannot guess it says, and leaves nothing behind") {
   folder.write("odd.xyz", "what");
   check_fails(folder.run("init odd.xyz"), 1, "not recognised");
   folder.write("ragged.csv", "a,b,label\n1,2,0\n3,4,5,6\n");
-  CHECK(folder.run("init ragged.csv").status == 1);
-  CHECK_FALSE(fs::exists(folder / "ragged.toml"));
+  folder.write("empty.csv", "");
+  folder.write("blank.csv", "\n\n");
+  folder.write("header.csv", "a,label\n");
+  folder.write("alone.csv", "label\nx\ny\n");
+  folder.write("constant.csv", "c,label\n5,x\n5,y\n");
+  folder.write("one.csv", "a,label\n1,x\n2,x\n");
+  folder.write("row.csv", "a,label\n1,x\n");
+  folder.write("unlabelled.csv", "a,label\n1,\n2,\n");
+  folder.write("null.jsonl", "{}\n");
+  folder.write("list.jsonl", "{\"a\": [1], \"label\": \"x\"}\n{\"a\": [2], \"label\": \"y\"}\n");
+  folder.write("empty.safetensors", "");
+  folder.write("empty-images-idx3-ubyte", "");
+  fs::create_directories(folder / "nothing");
+  fs::create_directories(folder / "folder.csv");
+  fs::create_directories(folder / "models");
+  for (const char* model : {"models/one", "models/two"}) {
+    fs::create_directories(folder / model);
+    folder.write(std::string(model) + "/config.json", "{}");
+  }
+  for (const auto& [arguments, part] :
+       {std::pair("ragged.csv", "line 3 has 4 columns, expected 3"), std::pair("empty.csv", "the file is empty"),
+        std::pair("blank.csv", "no rows"), std::pair("header.csv", "no row follows the names of the columns"),
+        std::pair("alone.csv", "no column besides label"),
+        std::pair("constant.csv", "no column besides label can be an input: c the same in every row"),
+        std::pair("one.csv", "every label of one.csv is \"x\""),
+        std::pair("row.csv", "every label of row.csv is \"x\""),
+        std::pair("unlabelled.csv", "line 2, column \"label\": no label"), std::pair("null.jsonl", "no columns"),
+        std::pair("list.jsonl", "no column besides label can be an input: a holds lists or objects"),
+        std::pair("empty.safetensors", "the file is empty"), std::pair("empty-images-idx3-ubyte", "the file is empty"),
+        std::pair("nothing", "no config.json and no data files in that folder"),
+        std::pair("folder.csv", "no config.json and no data files in that folder"),
+        std::pair("models", "no config.json and no data files in that folder; models: one, two"),
+        std::pair("nowhere/at/all.csv", "no such file or folder"),
+        std::pair("price.csv/x", "no such file or folder")}) {
+    CAPTURE(arguments);
+    check_fails(folder.run(std::string("init ") + arguments + " --out p.toml"), 1, part);
+    CHECK_FALSE(fs::exists(folder / "p.toml"));
+  }
+  check_fails(folder.run("init models/one models/two one.csv"), 2, "two models, models/one and models/two: name one");
+  check_fails(folder.run("init models/one"), 2, "the training data is missing: whence init models/one DATA");
 }
 
 TEST_SUITE_END();

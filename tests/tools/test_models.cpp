@@ -100,6 +100,21 @@ TEST_CASE("training writes nothing into the model's folder, nor over weights tha
   CHECK(digest(folder / "queries.safetensors") == data);
 }
 
+TEST_CASE("that a model's folder holds no weights is said before training from random ones, with --quiet too") {
+  const ToolFolder folder;
+  write_model(folder, "gpt2");
+  fs::remove(folder / "base/model.safetensors");
+  auto text = folder.read("text.toml");
+  const std::string from = "checkpoint = \"base\"\n[queries";
+  folder.write("text.toml", text.replace(text.find(from), from.size(), "checkpoint = \"run/first\"\n[queries"));
+  const std::string warning = "whence: warning: base: no weights there, so stage first starts at random\n";
+  const auto result = folder.run("train text.toml --quiet");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(result.err.find(warning) != std::string::npos);
+  CHECK(folder.run("train text.toml").err.find(warning) == std::string::npos);  // trained already
+}
+
 TEST_CASE("no result is written into a model's folder") {
   const ToolFolder folder;
   write_model(folder, "gpt2");

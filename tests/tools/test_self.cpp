@@ -52,6 +52,18 @@ TEST_CASE("--self: the matrix's diagonal without the matrix, one file and one li
   CHECK(result.out.find("removal") < result.out.find("score"));
   CHECK(result.out.find("of the 100 rows of finetune.safetensors") != std::string::npos);
   CHECK(folder.json("self/run.json")["verdict"].get<std::string>().find("whence evaluate") == std::string::npos);
+  auto told = folder.run("inspect self --json");
+  CAPTURE(told.err);
+  REQUIRE(told.status == 0);
+  const auto inspected = nlohmann::json::parse(told.out);
+  CHECK(inspected["queries"].get<std::string>().find("--self") != std::string::npos);
+  REQUIRE(inspected["scores"].size() == 1);
+  CHECK(inspected["scores"][0]["name"] == "self");
+  CHECK(inspected["scores"][0]["examples"] == 100);
+  CHECK(inspected["scores"][0]["lowest"] == ranking[0]["score"]);
+  CHECK(inspected["stages"].contains("finetune"));
+  told = folder.run("inspect self");
+  CHECK(told.out.find("queries          none: each example's score is for its own loss (--self)") != std::string::npos);
   REQUIRE(folder.run("report self").status == 0);
   const auto page = folder.read("self/report.html");
   CHECK(page.find("left out, their own loss rises most") != std::string::npos);

@@ -202,4 +202,61 @@ TEST_CASE("tables: a folder whose name is no UTF-8, or has a comma") {
   }
 }
 
+TEST_CASE("tables: labels that the training data drops are dropped from its queries, and an unknown one says how") {
+  const ToolFolder folder;
+  folder.write("t.csv", "x,label\n1,yes\n2,no\n3,maybe\n4,\n5,yes\n");
+  folder.write("q.csv", "x,label\n1,maybe\n2,no\n3,\n4,yes\n");
+  folder.write("q.jsonl",
+               "{\"x\": 1, \"label\": \"maybe\"}\n{\"x\": 2, \"label\": null}\n{\"x\": 3, \"label\": \"no\"}\n");
+  const std::string train = "format = \"csv\", file = \"t.csv\", drop-labels = [\"maybe\", \"\"]";
+  const auto score = [&](const std::string& queries, const std::string& out) {
+    auto text = linear_pipeline(train);
+    text.replace(text.rfind(train), train.size(), queries);
+    folder.write("p.toml", text);
+    return folder.run("score p.toml --stage fit --queries test" + kScore + out);
+  };
+  folder.write("p.toml", linear_pipeline(train));
+  REQUIRE(folder.run("train p.toml --quiet").status == 0);
+  const auto result = score("format = \"csv\", file = \"q.csv\"", "csv");
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(at::equal(read_scores(folder / "csv").query_ids, at::tensor({1, 3}, at::kLong)));
+  REQUIRE(score("format = \"jsonl\", file = \"q.jsonl\"", "jsonl").status == 0);
+  CHECK(at::equal(read_scores(folder / "jsonl").query_ids, at::tensor({2}, at::kLong)));
+  check_fails(
+      score("format = \"csv\", file = \"q.csv\", drop-labels = [\"\"]", "own"), 1,  // their own word counts
+      "line 2, column \"label\" has label maybe, expected one of no, yes; drop-labels = [\"maybe\"] leaves such "
+      "examples out");
+}
+
+TEST_CASE("tables: one class is refused before training, and where an old checkpoint has one") {
+  const ToolFolder folder;
+  folder.write("p.toml", linear_pipeline("format = \"csv\", file = \"t.csv\""));
+  for (const std::string text : {"x,label\n1,a\n2,a\n", "x,label\n1,a\n"}) {
+    folder.write("t.csv", text);
+    check_fails(folder.run("train p.toml --quiet"), 1, "every label of t.csv is \"a\": one class leaves nothing");
+    CHECK(!fs::exists(folder / "run"));
+  }
+  folder.write("t.csv", "x,label\n1,0\n2,0\n");
+  write_linear(folder, "run/fit.safetensors", 1, 1);
+  check_fails(folder.run("rank p.toml --method grad-dot --quiet"), 1, "every label of t.csv is \"0\"");
+}
+
+TEST_CASE("channels: mean and std that leave no plausible inputs are a warning, before training and after") {
+  const ToolFolder folder;
+  const auto warnings = [&](const std::string& keys) {
+    folder.write("p.toml", linear_pipeline("format = \"safetensors\", file = \"pretrain.safetensors\", " + keys));
+    const auto result = folder.run("train p.toml --quiet --force");
+    CAPTURE(result.err);
+    CHECK(result.status == 0);
+    return result.err + folder.run("rank p.toml --method grad-dot --limit-queries 1 --quiet").err;
+  };
+  const std::string warning = "warning: stage fit: mean = [33.3] leave inputs of mean -33.";
+  const auto told = warnings("mean = 33.3");
+  CAPTURE(told);
+  CHECK(told.find(warning) != std::string::npos);
+  CHECK(told.find(warning) < told.rfind(warning));
+  CHECK(warnings("mean = 0.1307, std = 0.3081").find("leave inputs") == std::string::npos);
+}
+
 TEST_SUITE_END();

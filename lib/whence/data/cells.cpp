@@ -53,6 +53,37 @@ std::string without_marks(std::string_view cell) {
   return out;
 }
 
+/// The whole number that a decimal text ("+3", "3.0", "3e2") stands for, digit by digit, since float64 holds those up
+/// to 2^53 alone; nothing where it stands for another number. `text` is one that number_in() takes.
+std::optional<std::string> whole_number(std::string_view text) {
+  const bool negative = text.starts_with('-');
+  text.remove_prefix(negative || text.starts_with('+') ? 1 : 0);
+  const auto mantissa = text.substr(0, text.find_first_of("eE"));
+  std::int64_t exponent = 0;
+  if (mantissa.size() < text.size()) {
+    auto digits = text.substr(mantissa.size() + 1);
+    digits.remove_prefix(digits.starts_with('+') ? 1 : 0);
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), exponent).ec != std::errc{}) {
+      return std::nullopt;
+    }
+  }
+  const auto point = std::min(mantissa.find('.'), mantissa.size());
+  auto digits = std::string(mantissa);
+  digits.erase(point, 1);
+  const auto first = std::min(digits.find_first_not_of('0'), digits.size());
+  const auto end = digits.find_last_not_of('0') + 1;  // 0 where there is no other digit
+  if (end == 0) {
+    return "0";
+  }
+  // the digits before the point, and those that a positive exponent appends; number_in() bounds it
+  const auto whole = static_cast<std::int64_t>(point) + exponent;
+  if (whole < static_cast<std::int64_t>(end)) {
+    return std::nullopt;
+  }
+  digits.resize(static_cast<std::size_t>(whole), '0');
+  return (negative ? "-" : "") + digits.substr(first);
+}
+
 }  // namespace
 
 std::string_view trimmed(std::string_view cell) {
@@ -109,18 +140,7 @@ std::string why_no_number(std::string_view cell) {
 
 std::string canonical_label(std::string_view cell) {
   const auto text = trimmed(cell);
-  const auto value = number_in(text);
-  constexpr double kExact = 9007199254740992;  // 2^53: whole numbers up to it are different float64s
-  if (value && std::abs(*value) <= kExact && std::nearbyint(*value) == *value) {
-    return std::to_string(static_cast<std::int64_t>(*value));
-  }
-  std::int64_t whole = 0;
-  const auto digits = text.starts_with('+') ? text.substr(1) : text;
-  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), whole);
-  if (code == std::errc{} && end == digits.data() + digits.size()) {
-    return std::to_string(whole);
-  }
-  return std::string(text);
+  return number_in(text) ? whole_number(text).value_or(std::string(text)) : std::string(text);
 }
 
 void CellTable::add(const std::vector<std::string>& cells, std::int64_t line) {

@@ -26,8 +26,8 @@ void read_channels(const nlohmann::json& table, const std::string& format, Datas
     }
     if (!std::all_of(values.begin(), values.end(),
                      [&](double x) { return std::isfinite(x) && (may_be_zero || x > 0); })) {
-      throw InvalidArgument(
-          fmt::format("{}: key {} = {}, expected numbers{}", format, key, key_text(values), may_be_zero ? "" : " > 0"));
+      throw InvalidArgument(fmt::format("{}: key {} = {}, expected numbers{}", format, key, table[key].dump(),
+                                        may_be_zero ? "" : " > 0"));
     }
     std::vector<std::int64_t> shape(static_cast<std::size_t>(dimensions), 1);
     shape[dimensions == 2 || dimensions == 4 ? 1 : 0] = count;

@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
 
 #include "whence/core/json.h"
+#include "whence/core/quoted.h"
 #include "whence/data/detail/table.h"
 #include "whence/data/format.h"
 
@@ -43,6 +45,16 @@ std::string cell_of(const nlohmann::json& value, const std::string& where, const
   return value.dump();
 }
 
+/// A label as the cell of a table. Throws DataError for a class that the reader of JSON has rounded.
+std::string label_of(const nlohmann::json& value, const std::string& where, bool classes) {
+  constexpr double kExact = 9007199254740992;  // 2^53: whole numbers below it are different float64s
+  if (classes && value.is_number_float() && std::abs(value.get<double>()) >= kExact) {
+    throw DataError(
+        fmt::format("{}: a label that reading JSON rounds, to {}: write it in quotes", where, value.dump()));
+  }
+  return std::string(detail::trimmed(cell_of(value, where)));
+}
+
 class JsonlFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<JsonlKeys>(); }
@@ -78,10 +90,10 @@ class JsonlFormat : public DataFormat {
             fmt::format("jsonl: key label: {} in {}", unknown_name("key", keys.label, columns), path.string()));
       }
       source.label_column = keys.label;
+      const bool classes = wanted == TargetKind::kClasses || table.contains("classes");
       for (std::size_t i = 0; i < objects.size(); ++i) {
         const auto found = objects[i].find(keys.label);
-        source.label_cells.emplace_back(
-            found == objects[i].end() ? "" : detail::trimmed(cell_of(*found, where(i, keys.label))));
+        source.label_cells.push_back(found == objects[i].end() ? "" : label_of(*found, where(i, keys.label), classes));
       }
     }
     if (texts) {
@@ -114,7 +126,7 @@ class JsonlFormat : public DataFormat {
         row[c] = !used || found == objects[i].end()
                      ? ""
                      : cell_of(*found, where(i, name),
-                               "; ignore = [" + nlohmann::json(name).dump() + "] leaves the column out");
+                               "; ignore = " + toml_text(std::vector{name}) + " leaves the column out");
       }
       source.table->add(row, lines[i]);
     }

@@ -42,6 +42,10 @@ bool read_value(const json& given, std::vector<std::string>& value) {
 }
 
 bool read_value(const json& given, std::vector<double>& value) {
+  if (given.is_number()) {
+    value = {given.get<double>()};
+    return true;
+  }
   return given.is_array() && !given.empty() && std::all_of(given.begin(), given.end(), [&](const json& item) {
            return read_value(item, value.emplace_back());
          });

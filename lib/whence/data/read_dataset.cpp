@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "whence/core/error.h"
+#include "whence/core/quoted.h"
 #include "whence/data/dataset.h"
 #include "whence/data/detail/bytes.h"
 #include "whence/data/detail/channels.h"
@@ -93,7 +94,7 @@ std::vector<std::string> ordered_words(const std::vector<std::string>& words, co
     throw InvalidArgument(fmt::format(
         "{}: key label-words: which word is for which label? list the labels in the words' order: classes = "
         "{}",
-        format, nlohmann::json(classes).dump()));
+        format, toml_text(classes)));
   }
   return words;
 }
@@ -134,6 +135,12 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   if (reading.table && !table.contains("label") && reading.texts == nullptr &&
       (format == "csv" || format == "tsv" || format == "jsonl")) {
     asked["label"] = reading.table->label;
+  }
+  if (reading.table && format == "jsonl") {  // what the training data does not use may hold anything
+    asked["input"] = nlohmann::json::array();
+    for (const auto& column : reading.table->columns) {
+      asked["input"].push_back(column.name);
+    }
   }
   const auto source = create<DataFormat>(format)->read(asked, folder, reading.wanted);
   const auto keys = detail::fill_keys<detail::CommonKeys>(table, format);

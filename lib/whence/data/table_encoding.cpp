@@ -9,24 +9,17 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 #include "whence/core/error.h"
+#include "whence/core/quoted.h"
 #include "whence/data/detail/table.h"
 
 namespace whence {
 namespace {
 
 constexpr const char* kMissingLevel = "?";
-
-/// `["age", "sex"]`, as a pipeline file has it.
-std::string toml_list(const std::vector<std::string>& names) {
-  std::vector<std::string> quoted;
-  for (const auto& name : names) {
-    quoted.push_back(nlohmann::json(name).dump());
-  }
-  return fmt::format("[{}]", fmt::join(quoted, ", "));
-}
 
 /// A level as it is called: numbers that stand for names may come as 3 in one file and 3.0 in another.
 std::string level_of(std::string_view cell) {
@@ -141,7 +134,8 @@ class Fit {
     }
     if (missing_ > 0) {
       parts.push_back(fmt::format("{} missing cells, {}", missing_,
-                                  keys_.missing == "auto" ? "a level \"?\"" : "missing = \"" + keys_.missing + "\""));
+                                  keys_.missing == "auto" ? fmt::format("a level {}", fmt::join(missing_levels_, ", "))
+                                                          : "missing = \"" + keys_.missing + "\""));
     }
     if (!left_out_.empty()) {
       parts.push_back(left_out_);
@@ -231,7 +225,7 @@ class Fit {
     }
     if (numbers == 0 && words == 0) {
       throw DataError(fmt::format("{}: column \"{}\" holds nothing: ignore = {} leaves it out", cells_.path().string(),
-                                  name, toml_list({name})));
+                                  name, toml_text(std::vector{name})));
     }
     if (words == 0) {
       return fit_number(column);
@@ -247,7 +241,7 @@ class Fit {
         numbers == 0 ? ""
                      : fmt::format(", but {} of the column's {} cells {} numbers", number_in(cell) ? words : numbers,
                                    numbers + words, number_in(cell) ? "are no" : "are"),
-        toml_list({name})));
+        toml_text(std::vector{name})));
   }
 
   TableColumn fit_number(std::size_t column) {
@@ -265,7 +259,7 @@ class Fit {
       throw_missing(first, column,
                     fmt::format("one of {} missing in the column; missing = \"mean\" (or \"median\", "
                                 "\"mode\") fills them in, ignore = {} leaves the column out",
-                                missing, toml_list({cells_.columns()[column]})));
+                                missing, toml_text(std::vector{cells_.columns()[column]})));
     }
     missing_ += missing;
     TableColumn out{cells_.columns()[column]};
@@ -292,11 +286,13 @@ class Fit {
 
   TableColumn fit_category(std::size_t column) {
     std::map<std::string, std::int64_t> counts;
+    std::set<std::string> marks;  // of missing cells
     std::int64_t missing = 0, first = -1;
     for (const auto row : rows_) {
       const auto cell = cells_.cell(row, column);
       if (is_missing(cell)) {
         first = missing++ == 0 ? row : first;
+        marks.emplace(trimmed(cell));
       } else {
         ++counts[level_of(cell)];
       }
@@ -322,10 +318,18 @@ class Fit {
           fmt::format("{}: \"{}\" is one of {} different words, more than levels = {}; ignore = {} leaves "
                       "the column out, levels = {} takes them all",
                       cells_.place(rows_.front(), column), trimmed(cells_.cell(rows_.front(), column)), counts.size(),
-                      keys_.levels, toml_list({out.name}), counts.size()));
+                      keys_.levels, toml_text(std::vector{out.name}), counts.size()));
     }
     for (const auto& [level, count] : counts) {
       out.levels.push_back(level);
+    }
+    if (out.fill == kMissingLevel) {
+      const auto mark = marks.size() == 1 ? *marks.begin() : kMissingLevel;  // as the file writes it, in the same place
+      if (const auto shown = mark.empty() ? "\"\"" : mark; counts.count(shown) == 0) {
+        std::replace(out.levels.begin(), out.levels.end(), out.fill, shown);
+        out.fill = shown;
+      }
+      missing_levels_.insert(mark.empty() ? out.fill : '"' + out.fill + '"');
     }
     return out;
   }
@@ -372,6 +376,7 @@ class Fit {
   std::string format_;
   EncodingKeys keys_;
   std::int64_t missing_ = 0;
+  std::set<std::string> missing_levels_;  // as they are called
   std::string left_out_;
 };
 
@@ -394,7 +399,7 @@ EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& tab
   for (const auto& name : keys.input) {
     const auto known = [&](const auto& column) { return column.name == name; };
     if (std::none_of(encoding.columns.begin(), encoding.columns.end(), known)) {
-      refuse("input", toml_list(keys.input), "other columns");
+      refuse("input", toml_text(keys.input), "other columns");
     }
   }
   return keys;
@@ -450,7 +455,7 @@ at::Tensor encode(const TableEncoding& encoding, const CellTable& cells, const s
       } else if (keys.unknown == "refuse") {
         throw DataError(
             fmt::format("{}: \"{}\" is none of the training data's {}; unknown = \"zeros\" takes it for none",
-                        cells.place(rows[i], *found), level, toml_list(column.levels)));
+                        cells.place(rows[i], *found), missing ? trimmed(cell) : level, toml_text(column.levels)));
       }
     }
     begin += column.levels.empty() ? 1 : static_cast<std::int64_t>(column.levels.size());

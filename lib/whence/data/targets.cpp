@@ -9,9 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
+#include <tuple>
 #include <unordered_map>
 
 #include "whence/core/error.h"
+#include "whence/core/quoted.h"
 #include "whence/data/detail/cells.h"
 
 namespace whence::detail {
@@ -33,22 +35,33 @@ std::string place_of(const SourceExamples& source, std::int64_t example) {
                      source.table ? source.table->line(example) : source.records.lines[i], source.label_column);
 }
 
-std::string toml_list(const std::vector<std::string>& names) {
+bool is_whole(const std::string& name) {
+  return !name.empty() && name.find_first_not_of("0123456789", name[0] == '-' ? 1 : 0) == name.npos && name != "-";
+}
+
+/// As a pipeline file lists labels: whole numbers of 64 bits as they are, all else in quotes.
+std::string label_list(const std::vector<std::string>& names) {
+  constexpr std::size_t kDigits = 18;  // which surely are of 64 bits
   std::vector<std::string> items;
   for (const auto& name : names) {
-    items.push_back(number_in(name) && canonical_label(name) == name ? name : nlohmann::json(name).dump());
+    const bool plain = is_whole(name) && name.size() <= kDigits && canonical_label(name) == name;
+    items.push_back(plain ? name : toml_text(name));
   }
   return fmt::format("[{}]", fmt::join(items, ", "));
 }
 
-/// Numbers by value, before words by their bytes.
+/// Numbers by value, whole ones of any length too, before words by their bytes.
 bool in_order(const std::string& a, const std::string& b) {
   const auto x = number_in(a), y = number_in(b);
-  return x && y ? (*x != *y ? *x < *y : a < b) : (x.has_value() != y.has_value() ? x.has_value() : a < b);
-}
-
-bool is_whole(const std::string& name) {
-  return !name.empty() && name.find_first_not_of("0123456789", name[0] == '-' ? 1 : 0) == name.npos && name != "-";
+  if (!x || !y || *x != *y) {
+    return x && y ? *x < *y : (x.has_value() != y.has_value() ? x.has_value() : a < b);
+  }
+  const bool a_is_whole = is_whole(a), b_is_whole = is_whole(b);  // with one float64
+  if (a_is_whole && b_is_whole) {
+    const auto& [low, high] = *x < 0 ? std::tie(b, a) : std::tie(a, b);
+    return std::pair(low.size(), low) < std::pair(high.size(), high);
+  }
+  return a_is_whole != b_is_whole ? a_is_whole : a < b;
 }
 
 /// What each example's label is called; "" where it is dropped.
@@ -105,9 +118,9 @@ class LabelNames {
     for (std::size_t i = 0; i < cells.size(); ++i) {
       drop[i] = dropped(cells[i]) || (number_in(cells[i]) && dropped(canonical_label(cells[i])));
       if (!drop[i] && is_missing(cells[i]) && known_.count(cells[i]) == 0) {
-        throw DataError(fmt::format(
-            "{}: no label{}; drop-labels = [{}] leaves such rows out", place_of(source_, static_cast<std::int64_t>(i)),
-            cells[i].empty() ? "" : fmt::format(" (\"{}\")", cells[i]), nlohmann::json(cells[i]).dump()));
+        throw DataError(fmt::format("{}: no label{}; drop-labels = [{}] leaves such rows out",
+                                    place_of(source_, static_cast<std::int64_t>(i)),
+                                    cells[i].empty() ? "" : fmt::format(" (\"{}\")", cells[i]), toml_text(cells[i])));
       }
       numbers = numbers && (drop[i] || number_in(cells[i]));
     }
@@ -140,7 +153,7 @@ class Settlement {
       : source_(source), format_(format), head_(reading.head), distinct_(distinct), listed_(keys.classes) {
     out_.kept.insert(listed_.begin(), listed_.end());
     if (out_.kept.size() != listed_.size()) {
-      throw InvalidArgument(fmt::format("{}: key classes = {} names one twice", format, toml_list(listed_)));
+      throw InvalidArgument(fmt::format("{}: key classes = {} names one twice", format, label_list(listed_)));
     }
     if (!reading.known_classes.empty()) {
       by_name(reading.known_classes);
@@ -217,17 +230,18 @@ class Settlement {
         "{}: {} has {} outputs and does not say which class each is, and {} has the labels {}: list all {} classes in "
         "the order of the outputs: classes = {}",
         format_, head_.from, outputs, source_.targets_from, shown(distinct_), outputs,
-        count(distinct_) == outputs ? toml_list(distinct_) : "[…]"));
+        count(distinct_) == outputs ? label_list(distinct_) : "[…]"));
   }
 
   /// Nothing numbers the classes: the distinct labels, in order.
   void by_value() {
     for (const auto& name : distinct_) {
       if (is_whole(name) && name[0] == '-') {
-        throw DataError(fmt::format(
-            "{}: label {}, expected >= 0; drop-labels = [{}] leaves such examples out, classes = "
-            "{} makes it a class",
-            place_of(source_, first(name)), name, name, distinct_.size() <= 20 ? toml_list(distinct_) : "[…]"));
+        throw DataError(
+            fmt::format("{}: label {}, expected >= 0; drop-labels = {} leaves such examples out, classes = "
+                        "{} makes it a class",
+                        place_of(source_, first(name)), name, label_list({name}),
+                        distinct_.size() <= 20 ? label_list(distinct_) : "[…]"));
       }
     }
     if (distinct_.size() > kManyClasses && distinct_.size() > static_cast<std::size_t>(count_targets(source_)) / 2) {
@@ -305,7 +319,7 @@ at::Tensor values_of(const SourceExamples& source, const CommonKeys& keys, std::
     }
     if (!number) {
       throw DataError(fmt::format("{}: {}; drop-labels = [{}] leaves such rows out", place_of(source, i),
-                                  cell.empty() ? "no value" : why_no_number(cell), nlohmann::json(cell).dump()));
+                                  cell.empty() ? "no value" : why_no_number(cell), toml_text(cell)));
     }
     rows.push_back(i);
     values.push_back(*number);
@@ -353,7 +367,8 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
     }
     const auto found = numbering.numbers.find(name);
     if (found == numbering.numbers.end()) {
-      throw DataError(fmt::format("{} has label {}, expected {}", place_of(source, i), name, numbering.expected));
+      throw DataError(fmt::format("{} has label {}, expected {}; drop-labels = {} leaves such examples out",
+                                  place_of(source, i), name, numbering.expected, label_list({name})));
     }
     met.insert(name);
     if (passed++ >= keys.skip && static_cast<std::int64_t>(out.rows.size()) < keys.limit) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <initializer_list>
 #include <optional>
 #include <set>
 
@@ -18,36 +20,69 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char* kAdapter = "adapter_config.json";
 
-/// What else trainers leave beside a model, in the same formats.
+std::string in_lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+bool ends_with_any(const std::string& name, std::initializer_list<const char*> endings) {
+  return std::any_of(endings.begin(), endings.end(), [&](const char* end) { return name.ends_with(end); });
+}
+
+/// A download that has not ended, by its name.
+bool is_unfinished(const std::string& name) {
+  return ends_with_any(name, {".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"});
+}
+bool is_packed(const std::string& name) {
+  return ends_with_any(name, {".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z"});
+}
+bool is_index(const std::string& name) { return name.ends_with(".index.json"); }
+
+/// What else trainers and others leave beside a model, in the same formats.
 bool is_no_model(const std::string& name) {
-  static constexpr std::array kBeginnings = {"training_args", "optimizer",     "scheduler",    "scaler",
-                                             "rng_state",     "adapter_model", "trainer_state"};
+  static constexpr std::array kBeginnings = {"training_args", "optimizer",     "scheduler",     "scaler",
+                                             "rng_state",     "adapter_model", "trainer_state", "tokenizer"};
   return std::any_of(kBeginnings.begin(), kBeginnings.end(),
                      [&](const char* begin) { return name.starts_with(begin); });
 }
 
-bool is_weights(const std::string& name) {
-  static constexpr std::array kEndings = {
-      ".safetensors", ".bin",  ".pt",  ".pth", ".ckpt",   ".h5",     ".hdf5",   ".keras",    ".msgpack", ".gguf",
-      ".ggml",        ".onnx", ".npz", ".pkl", ".pickle", ".tflite", ".distcp", ".pdparams", ".mlmodel", ".index"};
-  return !is_no_model(name) &&
-         (std::any_of(kEndings.begin(), kEndings.end(), [&](const char* end) { return name.ends_with(end); }) ||
-          name.find(".ckpt.data-") != name.npos);
+/// Whether a file seems to hold weights: by its name, or as one too large for what else lies in such folders.
+bool is_weights(const fs::path& path) {
+  constexpr std::uintmax_t kLarge = 1 << 20;
+  auto name = in_lower_case(path.filename().string());
+  if (is_no_model(name)) {
+    return false;
+  }
+  while (is_unfinished(name) || is_packed(name)) {
+    name.resize(name.rfind('.'));
+  }
+  if (ends_with_any(name, {".safetensors", ".bin",    ".pt",       ".pth",     ".th",      ".ot",     ".ckpt",
+                           ".h5",          ".hdf5",   ".keras",    ".pb",      ".msgpack", ".gguf",   ".ggml",
+                           ".onnx",        ".npz",    ".npy",      ".pkl",     ".pickle",  ".joblib", ".tflite",
+                           ".distcp",      ".params", ".pdparams", ".mlmodel", ".mar",     ".nemo",   ".index"}) ||
+      name.find(".ckpt.") != name.npos || is_index(name)) {
+    return true;
+  }
+  std::error_code unreadable;
+  const auto size = fs::file_size(path, unreadable);
+  return !unreadable && size >= kLarge &&
+         !ends_with_any(name, {".json", ".jsonl", ".ndjson", ".txt", ".md", ".csv", ".tsv", ".log", ".py", ".jinja",
+                               ".model", ".vocab", ".bpe", ".spm", ".yaml", ".yml", ".toml", ".parquet", ".arrow",
+                               ".png", ".jpg", ".jpeg", ".svg", ".pdf"});
 }
 
 /// Weights in the folder or one below it that are not where they are read from; the most telling one.
 std::optional<fs::path> other_weights(const fs::path& directory) {
   std::vector<fs::path> here, below;
   for (const auto& entry : fs::directory_iterator(directory)) {
-    const auto name = entry.path().filename().string();
     if (entry.is_directory()) {
       std::error_code unreadable;
       for (const auto& inner : fs::directory_iterator(entry.path(), unreadable)) {
-        if (!inner.is_directory() && is_weights(inner.path().filename().string())) {
+        if (!inner.is_directory() && is_weights(inner.path())) {
           below.push_back(inner.path());
         }
       }
-    } else if (is_weights(name)) {
+    } else if (is_weights(entry.path())) {
       here.push_back(entry.path());
     }
   }
@@ -79,7 +114,20 @@ std::string auto_class(const fs::path& directory) {
 /// A command that makes DIRECTORY-safetensors, as far as one does.
 std::string how_to_convert(const fs::path& directory, const fs::path& weights) {
   const auto name = weights.filename().string();
-  const auto ending = weights.extension().string();
+  const auto lower = in_lower_case(name), ending = fs::path(lower).extension().string();
+  if (is_unfinished(lower)) {
+    return "a download that has not ended: download it again";
+  }
+  if (is_packed(lower)) {
+    return "unpack it";
+  }
+  if (is_index(lower)) {
+    return "an index names the files of a model, which are missing: download them (the .safetensors ones, where both "
+           "kinds are offered)";
+  }
+  if (ending == ".safetensors" && name.find("-of-") != name.npos) {
+    return fmt::format("it is one part of a model, and the index of the parts, {}, is missing: download it", kIndex);
+  }
   if (ending == ".safetensors") {
     return fmt::format("rename it to {} if it is the whole model in transformers' names", kWeights);
   }
@@ -144,8 +192,13 @@ std::vector<fs::path> weight_files(const fs::path& directory) {
     return {};
   }
   if (const auto other = other_weights(directory)) {
+    if (!fs::exists(*other)) {
+      throw DataError(fmt::format("{}: a link to {}, which is not there: download it again", other->string(),
+                                  fs::read_symlink(*other).string()));
+    }
     throw DataError(fmt::format("{}: the weights are in {}, and {} is not there; {}", directory.string(),
-                                fs::relative(*other, directory).string(), kWeights, how_to_convert(directory, *other)));
+                                other->lexically_relative(directory).string(), kWeights,
+                                how_to_convert(directory, *other)));
   }
   if (fs::exists(directory / kAdapter)) {
     check_no_adapter(directory);

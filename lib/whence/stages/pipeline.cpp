@@ -13,6 +13,7 @@
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
 #include "whence/data/tokenizer.h"
+#include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/trajectory.h"
 
@@ -175,7 +176,13 @@ bool same_format(const nlohmann::json& a, const nlohmann::json& b) {
   return a.is_object() && b.is_object() && a.contains("format") && b.contains("format") && a["format"] == b["format"];
 }
 
-/// Queries with what they do not say and the training data does: the label's column, and what was done to channels.
+bool reads_cells(const nlohmann::json& table) {
+  const auto format = table.is_object() ? table.value("format", nlohmann::json()) : nlohmann::json();
+  return format == "csv" || format == "tsv" || format == "jsonl";
+}
+
+/// Queries with what they do not say and the training data does: the label's column, which labels are dropped, and what
+/// was done to channels.
 nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queries) {
   if (queries.is_array()) {
     for (auto& table : queries) {
@@ -184,10 +191,16 @@ nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queri
     return queries;
   }
   const auto& from = training.is_array() && !training.empty() ? training.front() : training;
-  for (const char* key : {"label", "mean", "std"}) {
+  const auto inherit = [&](const char* key) {
     if (from.is_object() && from.contains(key) && !queries.contains(key) && takes(queries, key)) {
       queries[key] = from[key];
     }
+  };
+  for (const char* key : {"label", "mean", "std"}) {
+    inherit(key);
+  }
+  if (same_format(from, queries) || (reads_cells(from) && reads_cells(queries))) {  // labels are written alike
+    inherit("drop-labels");
   }
   return queries;
 }
@@ -431,8 +444,7 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
 std::shared_ptr<const TableEncoding> Pipeline::encoding_before(std::size_t stage) const {
   for (std::size_t k = 0; k < stage && !reading_; ++k) {
     const auto& train = stages_[k].train;
-    const auto format = train.is_object() && train.contains("format") ? train["format"] : nlohmann::json();
-    if (format == "csv" || format == "tsv" || format == "jsonl") {
+    if (reads_cells(train)) {
       return training_data(k).table();
     }
   }
@@ -449,7 +461,8 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     DataReading reading;
     reading.table = encoding_before(stage);
     reading.standardize = true;
-    if (fresh_.count(stage) == 0 && is_trained(stage)) {
+    const bool trained = fresh_.count(stage) == 0 && is_trained(stage);
+    if (trained) {
       reading.head = checkpoint_classes(description.checkpoint, language_model_);
       reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
     }
@@ -475,6 +488,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
                          start.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
       }
     }
+    check_classes_differ(data, /*fresh=*/!trained);
     return data_.emplace(stage, std::move(data)).first->second;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));

@@ -246,9 +246,6 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   disregard_checkpoint(stage);
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
   detail::check_checkpoint_place(description.name, description.checkpoint, model_folder);
-  if (stage == 0 && !model_folder.empty() && checkpoint_files(model_folder).empty()) {
-    note(fmt::format("{}: no weights there, so stage {} starts at random", model_folder.string(), description.name));
-  }
   if (const auto held = data_.find(stage); held != data_.end()) {
     const auto& files = held->second.files();  // read hours ago, perhaps, before other stages were trained
     if (std::any_of(files.begin(), files.end(), [](const auto& file) { return detail::newer(file, kStarted); })) {

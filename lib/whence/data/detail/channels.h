@@ -13,9 +13,10 @@ struct ChannelKeys {
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("mean", self.mean, Takes{"a list of numbers", "none"},
-          "what is subtracted from each channel, in 0 to 1 where pixels are bytes; one number for all");
-    field("std", self.deviation, Takes{"a list of numbers", "none"}, "what each channel is then divided by");
+    field("mean", self.mean, Takes{"a number, or a list with one for each channel", "none"},
+          "what is subtracted from each channel, in 0 to 1 where pixels are bytes");
+    field("std", self.deviation, Takes{"a number > 0, or a list with one for each channel", "none"},
+          "what each channel is then divided by");
   }
 };
 

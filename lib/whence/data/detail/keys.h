@@ -31,7 +31,7 @@ struct CommonKeys {
           "keep only these labels and number them in this order");
     field("drop-labels", self.drop_labels, Takes{"a list of labels", "none"},
           "leave examples with these labels out; \"\" is a missing one");
-    field("rows", self.rows, Takes{"a list of rows", "all"},
+    field("rows", self.rows, Takes{"a row or a list of rows", "all"},
           "only these examples, by row in the source, counted from 0, in this order");
     field("skip", self.skip, Takes{">= 0"}, "leave the first so many examples out, after `classes`");
     field("limit", self.limit, Takes{">= 1", "all", false, 1}, "keep the first so many examples, after `skip`");

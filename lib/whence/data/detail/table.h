@@ -31,8 +31,8 @@ struct EncodingKeys {
     field("standardize", self.standardize, Takes{"true or false", "true, false for a checkpoint made elsewhere"},
           "numbers get mean 0 and deviation 1 over the training data of the first stage");
     field("missing", self.missing, Takes{"auto, refuse, mean, median or mode"},
-          "empty cells, ?, NA, NaN, null. auto: a level \"?\" of a category, refused as a number; refuse: always; else "
-          "what a number gets, a category its level \"?\" but for mode");
+          "empty cells, ?, NA, NaN, null. auto: a level of its own in a category, refused as a number; refuse: always; "
+          "else what a number gets, and a category its own level but for mode");
     field("unknown", self.unknown, Takes{"refuse or zeros"},
           "a level that the training data lacks: an error, or no level at all");
     field("levels", self.levels, Takes{">= 1", "", false, 1}, "the most levels of a category");
