@@ -66,9 +66,9 @@ bool is_weights(const fs::path& path) {
   std::error_code unreadable;
   const auto size = fs::file_size(path, unreadable);
   return !unreadable && size >= kLarge &&
-         !ends_with_any(name, {".json", ".jsonl", ".ndjson", ".txt", ".md", ".csv", ".tsv", ".log", ".py", ".jinja",
-                               ".model", ".vocab", ".bpe", ".spm", ".yaml", ".yml", ".toml", ".parquet", ".arrow",
-                               ".png", ".jpg", ".jpeg", ".svg", ".pdf"});
+         !ends_with_any(name, {".json", ".jsonl",   ".ndjson", ".txt",   ".md",  ".csv",  ".tsv",  ".log",
+                               ".py",   ".jinja",   ".model",  ".vocab", ".bpe", ".spm",  ".yaml", ".yml",
+                               ".toml", ".parquet", ".arrow",  ".png",   ".jpg", ".jpeg", ".svg",  ".pdf"});
 }
 
 /// Weights in the folder or one below it that are not where they are read from; the most telling one.
