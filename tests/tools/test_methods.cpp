@@ -168,7 +168,7 @@ TEST_CASE("inspect --spectrum estimates the eigenvalues of a trained stage and p
   CHECK(told["mean"].get<double>() > told["smallest"].get<double>());
   CHECK(fs::exists(folder / "s.svg"));
   CHECK(folder.run("inspect pipeline.toml --spectrum --quiet").out.find("largest") != std::string::npos);
-  check_fails(folder.run("inspect pipeline.toml --spectrum --steps 0"), 2, "--steps = 0, expected >= 1");
+  check_fails(folder.run("inspect pipeline.toml --spectrum --steps 0"), 2, "--steps = 0, expected a whole number >= 1");
   check_fails(folder.run("inspect run/pretrain.safetensors --spectrum"), 2, "is no pipeline (.toml)");
 }
 

@@ -219,7 +219,7 @@ std::streamsize PartBuffer::xsputn(const char* data, std::streamsize bytes) {
   }
   if (bytes > epptr() - pptr()) {  // larger than the buffer
     part_.write(data, static_cast<std::size_t>(bytes));
-  } else {
+  } else if (bytes > 0) {  // memcpy takes no null pointer, which data of no bytes may be
     std::memcpy(pptr(), data, static_cast<std::size_t>(bytes));
     pbump(static_cast<int>(bytes));
   }
