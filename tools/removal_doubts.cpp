@@ -85,8 +85,10 @@ void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages,
       leverages.size() == 1 ? std::string() : fmt::format(", and {} other examples'", leverages.size() - 1);
   const auto change = std::isnan(worst.second_order)
                           ? fmt::format("{:+.3g} as predicted", worst.removal.change)
-                          : fmt::format("{:+.3g} and not {:+.3g} for query {}", worst.second_order,
-                                        worst.removal.change, list[0]["query"].get<std::int64_t>());
+                          : fmt::format("{:+.3g} and not {:+.3g} for {}", worst.second_order, worst.removal.change,
+                                        &queries == &stage.objective.data()
+                                            ? "its own loss"
+                                            : fmt::format("query {}", list[0]["query"].get<std::int64_t>()));
   warn(worst.leverage < 1
            ? fmt::format(
                  "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out changes it {}{:.2g} "

@@ -26,7 +26,8 @@ PredictedRemovals own_removals(const Stage& stage, const at::Tensor& scores, std
 void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record);
 
 /// Tells removals that a first order misses (attribution/leverage.h), no matter for --strict, and keeps them in
-/// run.json for the verdict. `queries`: whose numbers the leverages hold.
+/// run.json for the verdict. `queries`: whose numbers the leverages hold;
+/// the stage's own data where they are of examples' own losses.
 void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages, const Dataset& queries,
                      RunRecord& record);
 
