@@ -20,11 +20,11 @@ double change_of(const Stage& last, const at::Tensor& move, const Dataset& query
 
 }  // namespace
 
-std::vector<Removal> largest_removals(const at::Tensor& scores, std::int64_t count) {
+std::vector<PredictedRemoval> largest_removals(const at::Tensor& scores, std::int64_t count) {
   const auto n = static_cast<double>(scores.size(1));
   const auto ranks = std::min(count, scores.size(1));
   const auto rows = std::get<1>(scores.abs().topk(ranks, 1)).to(at::kCPU).contiguous();  // [Q, ranks]
-  std::vector<Removal> out;
+  std::vector<PredictedRemoval> out;
   std::set<std::int64_t> seen;
   for (std::int64_t rank = 0; rank < ranks; ++rank) {
     for (std::int64_t q = 0; q < scores.size(0); ++q) {
@@ -39,8 +39,8 @@ std::vector<Removal> largest_removals(const at::Tensor& scores, std::int64_t cou
 }
 
 std::vector<Leverage> find_leverages(const Chain& chain, std::size_t stage, ScoreSource& source,
-                                     std::vector<Removal> removals, const Dataset& queries, Measurement measurement,
-                                     double products, double solves) {
+                                     std::vector<PredictedRemoval> removals, const Dataset& queries,
+                                     Measurement measurement, double products, double solves) {
   constexpr double kShare = 0.03, kPassesAProduct = 6, kFewestProducts = 4;
   constexpr double kFew = 1. / 30;  // of the passes that take seconds
   const auto& at = chain[stage];

@@ -16,17 +16,17 @@ inline constexpr double kLeverage = 0.2;
 inline constexpr std::int64_t kLookedForLeverage = 8;
 
 /// One example left out, and how that moves one query.
-struct Removal {
+struct PredictedRemoval {
   std::int64_t query = 0, row = 0;  ///< Of the queries; of the stage's data.
   double change = 0;                ///< As predicted: -score / N.
 };
 /// The removal of largest size of each of up to `count` examples: first those that move each query most.
-std::vector<Removal> largest_removals(const at::Tensor& scores, std::int64_t count);
+std::vector<PredictedRemoval> largest_removals(const at::Tensor& scores, std::int64_t count);
 
 /// A removal that a first order misses: its stage leans on the example. To be looked for near minima: elsewhere, what a
 /// second order foretells is no training either.
 struct Leverage {
-  Removal removal;
+  PredictedRemoval removal;
   double leverage = 0;        ///< LeaveOuts says of what.
   bool from_below = false;    ///< It is at least that.
   double second_order = NAN;  ///< The change with the example's own curvature taken out and the measurement taken where
@@ -38,7 +38,7 @@ struct Leverage {
 /// billion multiplications where those are more. Empty, too, where that buys nothing, or the method has no inverse
 /// curvature. Deterministic.
 std::vector<Leverage> find_leverages(const Chain& chain, std::size_t stage, ScoreSource& source,
-                                     std::vector<Removal> removals, const Dataset& queries, Measurement measurement,
-                                     double products, double solves);
+                                     std::vector<PredictedRemoval> removals, const Dataset& queries,
+                                     Measurement measurement, double products, double solves);
 
 }  // namespace whence

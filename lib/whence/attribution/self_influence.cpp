@@ -149,7 +149,7 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   out.scores = at::cat(parts);
   check_finite(out.scores, "an example's influence on itself");
   if (task.leverages && task.attributor.claim() == Claim::kRemoval) {
-    std::vector<Removal> removals;
+    std::vector<PredictedRemoval> removals;
     const auto rows = out.scores.argsort().slice(0, 0, kLookedForLeverage).contiguous();
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
       const auto row = rows[i].item<std::int64_t>();
