@@ -13,19 +13,16 @@ using namespace whence;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
-TEST_SUITE_BEGIN("stories");
+namespace {
 
-TEST_CASE("the first ranking of an image model from PyTorch ends within a minute and orders as exact scores do") {
-  const fs::path images = fs::path(WHENCE_SHARED) / "data/image";
-  if (!fs::exists(images)) {
-    MESSAGE("skipped: no ", images.string());
-    return;
-  }
-  const fs::path here = fs::path(WHENCE_TESTS) / "stories";
-  const auto truth = read_safetensors(here / "mnist_scores.safetensors");
-  const auto told = read_safetensors_metadata(here / "mnist_scores.safetensors");
-  const ToolFolder folder;
-  folder.write("mnist.toml", fmt::format(R"([model]
+const fs::path kImages = fs::path(WHENCE_SHARED) / "data/image";
+const fs::path kHere = fs::path(WHENCE_TESTS) / "stories";
+
+/// mnist.toml: the network that make_mnist.py trained, the first `examples` of its data and the first `queries` of
+/// others.
+void write_pipeline(const ToolFolder& folder, std::int64_t examples, std::int64_t queries) {
+  folder.write("mnist.toml",
+               fmt::format(R"([model]
 spec = "mlp:widths=64,activation=relu"
 [[stage]]
 name = "digits"
@@ -34,8 +31,22 @@ checkpoint = "{2}"
 [queries.test]
 data = {{ format = "idx", images = "{0}/mnist-t10k-images-idx3-ubyte.gz", labels = "{0}/mnist-t10k-labels-idx1-ubyte.gz", limit = {3} }}
 )",
-                                         images.string(), told.at("examples"),
-                                         (here / "mnist_mlp.safetensors").string(), truth.at("scores").size(0)));
+                           kImages.string(), examples, (kHere / "mnist_mlp.safetensors").string(), queries));
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("stories");
+
+TEST_CASE("the first ranking of an image model from PyTorch ends within a minute and orders as exact scores do") {
+  if (!fs::exists(kImages)) {
+    MESSAGE("skipped: no ", kImages.string());
+    return;
+  }
+  const auto truth = read_safetensors(kHere / "mnist_scores.safetensors");
+  const auto told = read_safetensors_metadata(kHere / "mnist_scores.safetensors");
+  const ToolFolder folder;
+  write_pipeline(folder, std::stoll(told.at("examples")), truth.at("scores").size(0));
   const auto start = std::chrono::steady_clock::now();
   const auto result = folder.run("rank mnist.toml --stage digits --queries test --out out");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -60,25 +71,14 @@ data = {{ format = "idx", images = "{0}/mnist-t10k-images-idx3-ubyte.gz", labels
 }
 
 TEST_CASE("the same model with --dtype bfloat16 orders as float64 does, or says that it cannot and what can") {
-  const fs::path images = fs::path(WHENCE_SHARED) / "data/image";
-  if (!fs::exists(images)) {
-    MESSAGE("skipped: no ", images.string());
+  if (!fs::exists(kImages)) {
+    MESSAGE("skipped: no ", kImages.string());
     return;
   }
   const ToolFolder folder;
   for (const auto& [examples, solver] : {std::pair{300, "woodbury"}, std::pair{1000, "cg"}}) {
     CAPTURE(examples);
-    folder.write("mnist.toml", fmt::format(R"([model]
-spec = "mlp:widths=64,activation=relu"
-[[stage]]
-name = "digits"
-train = {{ format = "idx", images = "{0}/mnist-train20k-images-idx3-ubyte.gz", labels = "{0}/mnist-train20k-labels-idx1-ubyte.gz", limit = {1} }}
-checkpoint = "{2}"
-[queries.test]
-data = {{ format = "idx", images = "{0}/mnist-t10k-images-idx3-ubyte.gz", labels = "{0}/mnist-t10k-labels-idx1-ubyte.gz", limit = 3 }}
-)",
-                                           images.string(), examples,
-                                           (fs::path(WHENCE_TESTS) / "stories/mnist_mlp.safetensors").string()));
+    write_pipeline(folder, examples, 3);
     std::map<std::string, at::Tensor> scores;
     for (const std::string dtype : {"float64", "bfloat16"}) {
       const auto out = fmt::format("{}-{}", dtype, examples);

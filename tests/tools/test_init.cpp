@@ -19,6 +19,20 @@ std::string within_quotes(const std::string& command) {
   return out;
 }
 
+/// weights.safetensors: two layers with 6 units between, as an nn.Sequential names them whose first layer is at
+/// `first`.
+void write_sequential(const ToolFolder& folder, int first, std::int64_t inputs, std::int64_t outputs) {
+  auto draws = Random(4);
+  ParameterSet weights;
+  const auto add = [&](int place, std::int64_t in, std::int64_t out) {
+    weights.add(fmt::format("{}.weight", place), draws.normal({out, in}).to(at::kFloat));
+    weights.add(fmt::format("{}.bias", place), draws.normal({out}).to(at::kFloat));
+  };
+  add(first, inputs, 6);
+  add(first + 2, 6, outputs);
+  write_safetensors(folder / "weights.safetensors", weights);
+}
+
 /// Runs what init says to type next, with `flags` behind every command; returns what it printed.
 std::string check_next(const ToolFolder& folder, const std::string& arguments, const std::string& flags = " --quiet") {
   CAPTURE(arguments);
@@ -140,13 +154,7 @@ TEST_CASE("init: images, tensors, and the weights of a model that was trained el
   check_next(folder, "data_batch_1.bin --out cifar.toml");
 
   check_next(folder, "pretrain.safetensors queries.safetensors --out tensors.toml");
-  auto draws = Random(4);
-  ParameterSet weights;  // as nn.Sequential names them
-  weights.add("0.weight", draws.normal({6, 4}).to(at::kFloat));
-  weights.add("0.bias", draws.normal({6}).to(at::kFloat));
-  weights.add("2.weight", draws.normal({3, 6}).to(at::kFloat));
-  weights.add("2.bias", draws.normal({3}).to(at::kFloat));
-  write_safetensors(folder / "weights.safetensors", weights);
+  write_sequential(folder, 0, 4, 3);
   const auto said = check_next(folder, "weights.safetensors pretrain.safetensors queries.safetensors --out mlp.toml");
   CHECK(said.find("next: whence rank mlp.toml\n") != said.npos);
   CHECK(folder.read("mlp.toml").find("mlp:widths=6,activation=relu") != std::string::npos);
@@ -195,13 +203,7 @@ TEST_CASE("init: images and the weights of an nn.Sequential") {
   const ToolFolder folder;
   write_idx(folder, "train", 40);
   write_idx(folder, "t10k", 4);
-  auto draws = Random(5);
-  ParameterSet weights;
-  weights.add("1.weight", draws.normal({6, 16}).to(at::kFloat));  // behind a Flatten
-  weights.add("1.bias", draws.normal({6}).to(at::kFloat));
-  weights.add("3.weight", draws.normal({2, 6}).to(at::kFloat));
-  weights.add("3.bias", draws.normal({2}).to(at::kFloat));
-  write_safetensors(folder / "weights.safetensors", weights);
+  write_sequential(folder, 1, 16, 2);  // behind a Flatten
   const auto said = check_next(folder, "weights.safetensors train-images-idx3-ubyte t10k-images-idx3-ubyte");
   CHECK(said.find("40 examples of 0, 1") != said.npos);
   CHECK(said.find("next: whence rank train-images-idx3-ubyte.toml\n") != said.npos);
