@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -62,17 +61,15 @@ class OutputLock::Held {
     if (descriptor_ < 0) {
       fail_system("write", output, errno);
     }
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    const auto locking = detail::lock_in_place(descriptor_, path_);
+    if (locking == detail::Locking::kMine) {
+      return true;
+    }
+    if (locking == detail::Locking::kOthers) {
       const auto writer = writer_of(descriptor_);
       ::close(descriptor_);
       throw InvalidArgument(
           fmt::format("{} is being written by {}: wait for it, or name another place", output.string(), writer));
-    }
-    struct stat held {
-    }, there{};
-    if (::fstat(descriptor_, &held) == 0 && ::stat(path_.c_str(), &there) == 0 && held.st_ino == there.st_ino &&
-        held.st_dev == there.st_dev) {
-      return true;
     }
     ::close(descriptor_);
     return false;

@@ -25,8 +25,6 @@ constexpr std::size_t kBuffer = 1 << 16;
 /// The folder that holds `path`, as open() takes it.
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
-bool same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
-
 /// Flushes a file or folder; what the file system cannot flush it need not.
 int flush(const fs::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -55,6 +53,17 @@ fs::path resolve_links(const fs::path& path) {
     out = out.parent_path() / next;
   }
   return out;
+}
+
+Locking lock_in_place(int descriptor, const fs::path& path) {
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return Locking::kOthers;
+  }
+  struct stat held {
+  }, there{};
+  const bool same = ::fstat(descriptor, &held) == 0 && ::stat(path.c_str(), &there) == 0 &&
+                    held.st_ino == there.st_ino && held.st_dev == there.st_dev;
+  return same ? Locking::kMine : Locking::kGone;
 }
 
 Part::Part(const fs::path& place, Kind kind, mode_t mode) : shown_(place), place_(resolve_links(place)), kind_(kind) {
@@ -91,22 +100,12 @@ bool Part::make(mode_t mode) {
     }
     fail_system("write", shown_, errno);
   }
-  if (hold()) {
+  if (lock_in_place(descriptor_, path_) == Locking::kMine) {  // else another process took it for a dead one's
     return true;
   }
   ::close(descriptor_);
   descriptor_ = -1;
   return false;
-}
-
-/// False where another process took it for a dead one's before it was locked.
-bool Part::hold() {
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return false;
-  }
-  struct stat held {
-  }, there{};
-  return ::fstat(descriptor_, &held) == 0 && ::stat(path_.c_str(), &there) == 0 && same_file(held, there);
 }
 
 Part::~Part() {

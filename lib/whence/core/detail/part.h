@@ -14,6 +14,12 @@ namespace whence::detail {
 /// Where writing to `path` ends: what a symbolic link names, so that the link stays. Throws DataError for a loop.
 std::filesystem::path resolve_links(const std::filesystem::path& path);
 
+enum class Locking { kMine, kOthers, kGone };
+
+/// Locks the open file or folder at `path` by flock(), which ends with the process. kOthers: another process holds it;
+/// kGone: the one who held it took it away before it was locked. Where there are no such locks it counts as locked.
+Locking lock_in_place(int descriptor, const std::filesystem::path& path);
+
 /// What is to become the file or folder `place`, beside it as `.NAME.PROCESS-NUMBER.whence-part` until publish(). No
 /// other process or thread has that name. A lock on it, which ends with the process, tells it from what a dead one
 /// left; that goes when the next part is made in the same folder. Every member throws DataError, naming `place`, with
@@ -36,7 +42,6 @@ class Part {
 
  private:
   bool make(mode_t mode);
-  bool hold();
   void sync() const;
   void take_over_permissions() const;
   void exchange_folder();
