@@ -14,8 +14,6 @@
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/error.h"
-#include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
@@ -118,7 +116,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
 nlohmann::ordered_json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
-  choose({});
+  choose();
   if (self()) {
     nlohmann::ordered_json told;
     for (const auto k : stages_) {
@@ -140,32 +138,40 @@ nlohmann::ordered_json AttributionRun::plan() {
 
 void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   top_ = top;
+  out_.emplace(folder, outputs());
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
-  check_spares_inputs(folder);
+  check_spares_inputs();
   measurements_ = measure_all(measurement_, chain_.back(), queries_);
   check_finite(measurements_, "a query's measurement");
-  make_folder(folder);
   record_.phase("check");
-  choose(folder);
-  if (ScoreStore::complete(folder) && !holds_self_scores(folder) && reuse(folder, read_scores(folder).run_key)) {
-    keep_earlier_tokens(folder / "ranking.jsonl");
+  choose();
+  if (reuse()) {
+    if (out_->finished(record_.key(), {"ranking.jsonl"}) != nullptr) {
+      keep_tokens(read_rankings(out_->find("ranking.jsonl")));
+    }
+    score_tokens({});
     return;
   }
-  solve(folder, [&] {
-    score(folder);
+  solve([&] {
+    score();
     if (attributor_->predicts_removal(normalization_)) {
-      doubt_removals(folder);
+      doubt_removals();
     }
   });
   record_.json()["verdict"] =
       verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
-  record_.write(folder / "run.json");
 }
 
-void AttributionRun::solve(const fs::path& folder, const std::function<void()>& score) {
-  bool scoring = false;
+void AttributionRun::publish() {
+  if (!reused_) {
+    record_.phase("");
+  }
+  out_->publish(record_.key(), record_.json());
+}
+
+void AttributionRun::solve(const std::function<void()>& score) {
   const auto attempt = [&] {
     if (attributor_->uses_curvature()) {
       if (!self()) {  // which prepares for itself, a stage at a time
@@ -176,7 +182,6 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       record_.add_stages(chain_, {}, false, "");
     }
     record_.phase("attribute");
-    scoring = true;
     score();
   };
   try {
@@ -186,9 +191,7 @@ void AttributionRun::solve(const fs::path& folder, const std::function<void()>& 
       throw;
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
-    if (scoring && !self()) {  // else what lies there is another run's
-      fs::remove_all(folder / ".partial");
-    }
+    out_->abandon();
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attempt();
   }
@@ -199,8 +202,8 @@ bool AttributionRun::near_minimum(std::size_t stage) const {
   return stage < at.size() && at[stage].relative_gradient_norm <= kFarFromMinimum;
 }
 
-void AttributionRun::doubt_removals(const fs::path& folder) {
-  const auto scores = read_scores(folder);
+void AttributionRun::doubt_removals() {
+  const auto scores = read_scores(out_->find("scores.safetensors"));
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     const auto& stage = chain_[stages_[s]];
     const auto held = scores.stages.at(s).scores.to(at::kDouble);
@@ -225,21 +228,19 @@ void AttributionRun::doubt_removals(const fs::path& folder) {
   }
 }
 
-void AttributionRun::choose(const fs::path& folder) {
+void AttributionRun::choose() {
   if (!attributor_->uses_curvature()) {
     set_choice({"hessian", "cg", {}, "", "", NAN, {}});  // which the method does not look at
     return;
   }
-  for (const auto& record : {folder / "run.json", folder / ".partial" / "run.json"}) {
-    if (!folder.empty() && fs::exists(record)) {
-      if (auto earlier = record_.choice_of(read_json<nlohmann::ordered_json>(record))) {
-        earlier->options.response = asked_.options.response;
-        earlier->options.time = asked_.options.time;
-        earlier->options.steps = asked_.options.steps;
-        earlier->options.inversion = asked_.options.inversion;
-        set_choice(std::move(*earlier));
-        return;
-      }
+  for (const auto& record : out_ ? out_->earlier() : std::vector<nlohmann::ordered_json>()) {
+    if (auto earlier = record_.choice_of(record)) {
+      earlier->options.response = asked_.options.response;
+      earlier->options.time = asked_.options.time;
+      earlier->options.steps = asked_.options.steps;
+      earlier->options.inversion = asked_.options.inversion;
+      set_choice(std::move(*earlier));
+      return;
     }
   }
   set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
@@ -279,21 +280,21 @@ void AttributionRun::tell_choice() {
   record_.add_stages(chain_, choice_.stationarity, choice_.options.response == Response::kStationary, remedy);
 }
 
-bool AttributionRun::reuse(const fs::path& folder, const std::string& run_key) {
-  if (!fs::exists(folder / "run.json") || run_key != record_.key()) {
+bool AttributionRun::reuse() {
+  const auto* earlier = out_->finished(record_.key(), {"scores.safetensors"});
+  if (earlier == nullptr) {
     return false;
   }
   reused_ = true;
-  const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
-  for (const auto& warning : earlier.value("warnings", nlohmann::ordered_json::array())) {
+  for (const auto& warning : earlier->run().value("warnings", nlohmann::ordered_json::array())) {
     record_.warning(warning);
   }
-  record_.json() = earlier;
+  record_.json() = earlier->run();
   return true;
 }
 
-std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64_t top) const {
-  const auto scores = read_scores(folder);
+std::vector<Ranking> AttributionRun::rankings(std::int64_t top) const {
+  const auto scores = read_scores(out_->find("scores.safetensors"));
   const auto predictions = predict(chain_.back(), queries_);
   std::vector<Ranking> out;
   for (std::int64_t q = 0; q < queries_.size(); ++q) {
@@ -318,13 +319,21 @@ std::vector<Ranking> AttributionRun::rankings(const fs::path& folder, std::int64
 
 std::int64_t AttributionRun::solved_for() const { return self() ? 1 : queries_.size(); }
 
-void AttributionRun::check_spares_inputs(const fs::path& folder) {
-  auto outputs = table_files(folder, *this, parse_formats(line_.text("format")));
-  outputs.insert(outputs.end(), {folder / "run.json", folder / "scores.safetensors"});
-  if (line_.command() == "rank") {
-    outputs.push_back(folder / "ranking.jsonl");
+std::vector<std::string> AttributionRun::outputs() const {
+  auto names = table_files(*this, parse_formats(line_.text("format")));
+  names.emplace_back("scores.safetensors");
+  if (ranks()) {
+    names.emplace_back("ranking.jsonl");
   }
-  cli::check_spares_inputs(record_.json(), outputs);
+  return names;
+}
+
+void AttributionRun::check_spares_inputs() {
+  std::vector<fs::path> files{out_->folder() / "run.json"};
+  for (const auto& name : outputs()) {
+    files.push_back(out_->folder() / name);
+  }
+  cli::check_spares_inputs(record_.json(), files);
 }
 
 void AttributionRun::load() {
@@ -365,18 +374,19 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
   return all.take(at::tensor(rows, at::kLong));
 }
 
-void AttributionRun::score(const fs::path& folder) {
+AttributionTask AttributionRun::task() const {
+  return {chain_, stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"), normalization_};
+}
+
+void AttributionRun::score() {
   std::vector<ScoreLayout> layouts;
-  const bool all = every_stage();
   for (const auto k : stages_) {
-    const auto name = !all ? std::string("scores") : "scores." + chain_[k].name;
-    layouts.push_back({name, chain_[k].objective.data().ids()});
+    layouts.push_back({every_stage() ? "scores." + chain_[k].name : "scores", chain_[k].objective.data().ids()});
   }
   const bool wide = pipeline_.options().dtype == at::kDouble;
-  ScoreStore store(folder, record_.key(), layouts, queries_.ids(), wide ? at::kDouble : at::kFloat);
-  record_.write_begun(folder / ".partial" / "run.json");
-  AttributionTask task{chain_,        stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"),
-                       normalization_};
+  ScoreStore store(out_->begin(record_.key(), record_.json()), layouts, queries_.ids(),
+                   wide ? at::kDouble : at::kFloat);
+  auto task = this->task();
   for (const auto& layout : layouts) {
     task.sinks.push_back(&store.sink(layout.name));
   }
@@ -387,46 +397,42 @@ void AttributionRun::score(const fs::path& folder) {
   solves_ = attribute(task, *source_, cache, progress);
   end_progress();
   record_.add_solves(solves_, source_->evidence(), chain_);
-  if (top_ > 0 &&
-      std::any_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
-    store.write_scores();
-    TokenScorer scorer(task, *source_, cache);
-    auto rankings = this->rankings(folder, top_);
-    for (std::size_t i = 0; i < rankings.size(); ++i) {
-      report(progress, {"score tokens", static_cast<std::int64_t>(i), static_cast<std::int64_t>(rankings.size()), ""});
-      score_tokens(rankings[i], static_cast<std::int64_t>(i / stages_.size()), stages_[i % stages_.size()], scorer);
-    }
-    end_progress();
-    keep_tokens(rankings);
-  }
-  store.finish();
+  store.write(out_->place("scores.safetensors"), record_.key());
+  score_tokens(cache);
 }
 
-void AttributionRun::score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const {
-  const auto& data = chain_[stage].objective.data();
-  if (!data.is_text()) {
+void AttributionRun::score_tokens(const VectorCache& cache) {
+  if (top_ == 0 ||
+      std::none_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
     return;
   }
-  for (auto* list : {&ranking.proponents, &ranking.opponents}) {
-    for (auto& entry : *list) {
-      const auto row = row_of(data, entry.example);
-      const auto scores = scorer.scores(stage, query, row);
-      const auto texts = data.token_texts(row);
-      for (std::size_t t = 0; scores.defined() && t < texts.size(); ++t) {
-        entry.tokens.emplace_back(texts[t], scores[static_cast<std::int64_t>(t)].item<double>());
+  const auto rankings = this->rankings(top_);
+  const auto progress = terminal_progress(line_.flag("quiet"));
+  const auto task = this->task();
+  TokenScorer scorer(task, *source_, cache);
+  for (std::size_t i = 0; i < rankings.size(); ++i) {
+    const auto stage = stages_[i % stages_.size()];
+    const auto& data = chain_[stage].objective.data();
+    if (!data.is_text()) {
+      continue;
+    }
+    report(progress, {"score tokens", static_cast<std::int64_t>(i), static_cast<std::int64_t>(rankings.size()), ""});
+    for (const auto* list : {&rankings[i].proponents, &rankings[i].opponents}) {
+      for (const auto& entry : *list) {
+        const auto [known, added] = tokens_.try_emplace({rankings[i].query, rankings[i].stage, entry.example});
+        if (!added) {
+          continue;
+        }
+        const auto row = row_of(data, entry.example);
+        const auto scores = scorer.scores(stage, static_cast<std::int64_t>(i / stages_.size()), row);
+        const auto texts = data.token_texts(row);
+        for (std::size_t t = 0; scores.defined() && t < texts.size(); ++t) {
+          known->second.emplace_back(texts[t], scores[static_cast<std::int64_t>(t)].item<double>());
+        }
       }
     }
   }
-}
-
-void AttributionRun::keep_earlier_tokens(const fs::path& path) {
-  try {
-    if (fs::exists(path)) {
-      keep_tokens(read_rankings(path));
-    }
-  } catch (const DataError& error) {
-    warn(error.what());
-  }
+  end_progress();
 }
 
 void AttributionRun::keep_tokens(const std::vector<Ranking>& rankings) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "whence/attribution/attribute.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/store/ranking.h"
+#include "whence/store/result_folder.h"
 
 namespace whence::cli {
 
@@ -26,20 +28,28 @@ class AttributionRun {
   /// What run() would take, measured on a few batches. Writes nothing.
   nlohmann::ordered_json plan();
 
-  /// Scores into `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so many examples.
+  /// Scores for the result in `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so
+  /// many examples. Throws, before any work, where another's file is in the way.
   void run(const std::filesystem::path& folder, std::int64_t top = 0);
 
-  /// With --self: each example's score for its own loss into `folder`, or finds them done there.
+  /// With --self: each example's score for its own loss.
   void run_self(const std::filesystem::path& folder);
+
+  /// The files of the result: scores.safetensors, and what is placed beside it.
+  ResultWriter& out() { return *out_; }
+  const ResultWriter& out() const { return *out_; }
+  /// Makes the result visible as a whole.
+  void publish();
+
   struct SelfRanking {
     std::size_t stage = 0;           ///< In the chain.
     std::vector<std::int64_t> rows;  ///< Of its data: the example that moves its own loss most first.
     at::Tensor scores;               ///< [N] float64, in the order of the data.
   };
-  std::vector<SelfRanking> self_rankings(const std::filesystem::path& folder) const;
+  std::vector<SelfRanking> self_rankings() const;
 
   /// Ranks what run() scored.
-  std::vector<Ranking> rankings(const std::filesystem::path& folder, std::int64_t top) const;
+  std::vector<Ranking> rankings(std::int64_t top) const;
 
   const Chain& chain() const { return chain_; }
   const Dataset& queries() const { return queries_; }
@@ -50,44 +60,48 @@ class AttributionRun {
   /// Of each query, [Q] float64.
   const at::Tensor& measurements() const { return measurements_; }
   std::size_t stage_index(const std::string& name) const { return pipeline_.stage_index(name); }
+  const std::string& stage_name(std::size_t stage) const { return pipeline_.stages()[stage].name; }
   bool self() const { return line_.flag("self"); }
+  bool ranks() const { return line_.command() == "rank"; }
   /// Whether results are named scores.STAGE.
   bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
   /// Whether -score / N is a removal.
   bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 
  private:
+  /// Names of the files that the run may write.
+  std::vector<std::string> outputs() const;
   void load();
-  /// Throws InvalidArgument where a file that the run will write into `folder` is one that it reads.
-  void check_spares_inputs(const std::filesystem::path& folder);
+  /// Throws InvalidArgument where a file that the run will write is one that it reads.
+  void check_spares_inputs();
   /// Takes what was asked, or finds or makes the choice of what was left open.
-  void choose(const std::filesystem::path& folder);
+  void choose();
   void set_choice(InverseChoice choice);
   /// The choice on standard error, and what it rests on.
   void tell_choice();
-  /// Tells the choice and runs `score`, which scores into `folder`; once more, with Gauss-Newton, where the choice was
-  /// open and a solve meets negative curvature.
-  void solve(const std::filesystem::path& folder, const std::function<void()>& score);
+  /// Tells the choice and runs `score`; once more, with Gauss-Newton, where the choice was open and a solve meets
+  /// negative curvature.
+  void solve(const std::function<void()>& score);
   /// The queries whose class the model gets wrong, the first `limit` of them where > 0.
   Dataset wrong_queries(std::int64_t limit) const;
-  void score_self(const std::filesystem::path& folder);
+  void score_self();
   SelfInfluenceTask self_task(std::size_t stage) const;
   /// By what tell_choice() measured.
   bool near_minimum(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.
   std::int64_t solved_for() const;
-  /// Whether `folder` holds the finished result of the same run, whose warnings are then told again.
-  bool reuse(const std::filesystem::path& folder, const std::string& run_key);
-  void score(const std::filesystem::path& folder);
+  /// Whether the folder holds the finished result of the same run, whose warnings are then told again.
+  bool reuse();
+  void score();
+  AttributionTask task() const;
   /// Says where removals are predicted that cannot be, or that are known to be off.
-  void doubt_removals(const std::filesystem::path& folder);
-  /// Fills in what each token of the ranked texts adds.
-  void score_tokens(Ranking& ranking, std::int64_t query, std::size_t stage, TokenScorer& scorer) const;
-  /// An earlier ranking's, whose vectors are gone. One that cannot be read is written anew without.
-  void keep_earlier_tokens(const std::filesystem::path& path);
+  void doubt_removals();
+  /// Finds what each token of the ranked texts adds, where no earlier ranking says it.
+  void score_tokens(const VectorCache& cache);
   void keep_tokens(const std::vector<Ranking>& rankings);
 
   const CommandLine& line_;
+  std::optional<ResultWriter> out_;
   Pipeline pipeline_;
   Measurement measurement_;
   Normalization normalization_;

@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "result.h"
+#include "run_record.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -209,6 +210,35 @@ void print_plan(const nlohmann::ordered_json& plan) {
              duration_words(plan["seconds-a-training"].get<double>()));
 }
 
+/// Throws where the folder holds another result.
+void check_takes_evaluation(const ResultWriter& out, const Result& judged) {
+  if (fs::exists(out.folder() / "run.json") && out.finished(judged.key(), {}) == nullptr) {
+    throw InvalidArgument(fmt::format("{} holds another result than {}: choose another --out", out.folder().string(),
+                                      judged.folder().string()));
+  }
+}
+
+/// Throws where the scores are not of this pipeline.
+void check_is_pipeline_of(const nlohmann::ordered_json& run, const fs::path& path) {
+  const auto scored = run["pipeline"].get<std::string>();
+  if (!fs::equivalent(path, scored)) {
+    throw InvalidArgument(fmt::format(
+        "the scores are of {}, and {} is another pipeline: evaluate the one that was scored", scored, path.string()));
+  }
+}
+
+/// Beside the scores the evaluation becomes a part of their result, which takes its verdict.
+void publish(ResultWriter& out, const Result& judged, const CommandLine& line, const nlohmann::ordered_json& result) {
+  const auto* held = out.finished(judged.key(), {});
+  auto run = held != nullptr ? held->run()
+                             : nlohmann::ordered_json{{"command", line.command()}, {"arguments", line.arguments()}};
+  if (run.contains("verdict")) {
+    const bool second = result["against"] == "lds" && held->has("evaluation.json");
+    run["verdict"] = verdict_of_ranking(run, second ? evaluation_of(*held) : std::optional(result), out.folder()).text;
+  }
+  out.publish(judged.key(), std::move(run));
+}
+
 }  // namespace
 
 int evaluate(const std::vector<std::string>& arguments) {
@@ -244,7 +274,8 @@ int evaluate(const std::vector<std::string>& arguments) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
   }
   const fs::path folder = line.required("scores");
-  const auto run = read_run(folder);
+  const auto judged = read_result(folder);
+  const auto& run = judged.run();
   if (is_self(run)) {
     throw InvalidArgument(fmt::format(
         "{} holds what --self made, and evaluate retrains for queries: score with --queries SPLIT instead of --self",
@@ -256,9 +287,20 @@ int evaluate(const std::vector<std::string>& arguments) {
     options.dtype = parse_dtype(run["options"]["dtype"]);
   }
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
-  check_spares_inputs(run, {out / "evaluation.json", out / "evaluation-lds.json", out / "evaluation.svg"});
-  const auto scores = read_scores(folder);
+  std::vector<std::string> names{against == "lds" ? "evaluation-lds.json" : "evaluation.json"};
+  if (against == "retraining") {
+    names.emplace_back("evaluation.svg");
+  }
+  check_spares_inputs(run, {out / names.front(), out / names.back()});
+  ResultWriter writer(out, names);
+  check_takes_evaluation(writer, judged);
+  const auto scores = read_scores(judged.file("scores.safetensors"));
   Pipeline pipeline(line.text("PIPELINE"), options);
+  check_is_pipeline_of(run, pipeline.path());
+  const auto changes = changes_texts(pipeline);
+  for (const auto& text : changes) {
+    warn(text);
+  }
   const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
   if (name == "all") {
     throw UsageError(fmt::format("the scores in {} are of every stage: say whose examples to leave out with --stage {}",
@@ -305,17 +347,12 @@ int evaluate(const std::vector<std::string>& arguments) {
   auto result = against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
   end_progress();
   result["verdict"] = verdict_of_evaluation(result).text;
-  result["scores"] = scores_digest(folder);
-  fs::create_directories(out);
-  write_text(out / (against == "lds" ? "evaluation-lds.json" : "evaluation.json"), result.dump(2) + "\n");
-  if (fs::equivalent(out, folder)) {
-    auto told = run;
-    told["verdict"] = verdict_of_ranking(run, evaluation_of(folder), folder).text;
-    write_text(folder / "run.json", told.dump(2) + "\n");
-  }
+  result["key"] = judged.key();
+  write_text(writer.place(names.front()), result.dump(2) + "\n");
   if (against == "retraining") {
-    write_text(out / "evaluation.svg", scatter_svg(leave_one_out_plot(result)));
+    write_text(writer.place("evaluation.svg"), scatter_svg(leave_one_out_plot(result)));
   }
+  publish(writer, judged, line, result);
   if (line.flag("json")) {
     fmt::print("{}\n", result.dump(2));
   } else {
@@ -326,7 +363,7 @@ int evaluate(const std::vector<std::string>& arguments) {
                      result["unconverged-trainings"].get<std::int64_t>()));
     return line.flag("strict") ? kStrict : kDone;
   }
-  return kDone;
+  return !changes.empty() && line.flag("strict") ? kStrict : kDone;
 }
 
 }  // namespace whence::cli

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "cli.h"
 #include "inspect_model.h"
 #include "inspect_source.h"
@@ -93,15 +95,20 @@ Json inspect_scores(const std::string& name, const at::Tensor& scores, const at:
 }
 
 Json inspect_result(const fs::path& folder) {
-  auto run = read_run(folder);
+  const auto result = read_result(folder);
+  auto run = result.run();
+  for (const auto& name : result.files()) {
+    result.file(name);  // which says so where one was changed
+  }
   Json out{{"kind", "result"}, {"command", run["command"]}, {"options", run["options"]}};
+  const auto file = result.file("scores.safetensors");
   if (is_self(run)) {
     out["queries"] = "none: each example's score is for its own loss (--self)";
-    for (const auto& entry : read_self_scores(folder).stages) {
+    for (const auto& entry : read_self_scores(file).stages) {
       out["scores"].push_back(inspect_scores(entry.name, entry.scores, entry.example_ids));
     }
   } else {
-    const auto scores = read_scores(folder);
+    const auto scores = read_scores(file);
     out["queries"] = scores.query_ids.size(0);
     for (const auto& entry : scores.stages) {
       out["scores"].push_back(inspect_scores(entry.name, entry.scores, entry.example_ids));
@@ -112,6 +119,7 @@ Json inspect_result(const fs::path& folder) {
     out["stages"][name] = stage;
   }
   out["warnings"] = run["warnings"];
+  out["files"] = result.files();
   return out;
 }
 

@@ -1,6 +1,7 @@
 // `whence rank` and `whence score`: the same scores; rank also shows the strongest examples.
 #include <fmt/format.h>
-#include <unistd.h>
+
+#include <optional>
 
 #include "attribution_options.h"
 #include "attribution_run.h"
@@ -9,27 +10,12 @@
 #include "score_tables.h"
 #include "self_influence.h"
 #include "whence/core/files.h"
+#include "whence/core/output.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
-
-/// A folder that goes away with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_(fs::temp_directory_path() / fmt::format("whence-{}", ::getpid())) {}
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 int show_plan(const CommandLine& line) {
   const auto plan = AttributionRun(line).plan();
@@ -66,9 +52,10 @@ int score(const std::vector<std::string>& arguments) {
   } else {
     run.run(folder);
   }
-  write_score_tables(folder, run, formats);
+  write_score_tables(run, formats);
+  run.publish();
   if (line.flag("json")) {
-    fmt::print("{}", run.record().text());
+    fmt::print("{}", read_text(folder / "run.json"));
   } else {
     fmt::print("{}: {}{}\n", (folder / "scores.safetensors").string(),
                run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
@@ -98,29 +85,27 @@ int rank(const std::vector<std::string>& arguments) {
   if (line.given("format") && !line.has("out")) {
     throw UsageError("--format is of the files in a result directory: say where with --out DIR");
   }
-  const TemporaryFolder temporary;
-  const fs::path folder = line.has("out") ? fs::path(line.text("out")) : temporary.path();
+  std::optional<TemporaryFolder> temporary;
+  const fs::path folder = line.has("out") ? fs::path(line.text("out")) : temporary.emplace().path();
   AttributionRun run(line);
+  std::vector<Ranking> rankings;
+  std::vector<AttributionRun::SelfRanking> self_rankings;
   if (run.self()) {
     run.run_self(folder);
-    const auto rankings = run.self_rankings(folder);
-    write_self_ranking(folder / "ranking.jsonl", run, rankings);
-    if (!line.flag("json")) {
-      print_self_ranking(run, rankings, top);
-    }
+    self_rankings = run.self_rankings();
+    write_self_ranking(run.out().place("ranking.jsonl"), run, self_rankings);
   } else {
     run.run(folder, top);
-    const auto rankings = run.rankings(folder, top);
-    write_rankings(folder / "ranking.jsonl", rankings);
-    write_ranking_tables(folder, run, rankings, formats);
-    if (!line.flag("json")) {
-      print_table(run, rankings);
-    }
+    rankings = run.rankings(top);
+    write_rankings(run.out().place("ranking.jsonl"), rankings);
+    write_ranking_tables(run, rankings, formats);
   }
-  write_score_tables(folder, run, formats);
+  write_score_tables(run, formats);
+  run.publish();
   if (line.flag("json")) {
     fmt::print("{}", read_text(folder / "ranking.jsonl"));
   } else {
+    run.self() ? print_self_ranking(run, self_rankings, top) : print_table(run, rankings);
     print_evidence(run.record().json());
   }
   return run.record().exit_status(line.flag("strict"));

@@ -118,17 +118,28 @@ int report(const std::vector<std::string>& arguments) {
   }
   const fs::path folder = line.text("DIR");
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
-  const auto lock = OutputLock::beside(out);  // what cannot be written is found before work
+  const auto lock =
+      line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
+  std::optional<ResultWriter> writer;
   const auto finish = [&](const Page& page) {
-    write_text(out, render_page(page));
+    write_text(writer ? writer->place("report.html") : out, render_page(page));
+    if (writer) {
+      const auto run = Result(folder).run();
+      writer->publish(run["key"].get<std::string>(), run);
+    }
     fmt::print("{}\n", line.flag("json") ? Json{{"report", out.string()}}.dump() : out.string());
     return kDone;
   };
-  if (fs::exists(folder / "icl.json")) {
+  if (fs::exists(folder / "icl.json") &&
+      (!fs::exists(folder / "run.json") || read_json<Json>(folder / "run.json").value("command", "") == "icl")) {
     return finish(icl_page(read_json<Json>(folder / "icl.json")));
   }
-  const auto run = read_run(folder);
-  if (!fs::exists(folder / "ranking.jsonl")) {
+  if (!line.has("out")) {  // the page lies beside what it is of and is a part of it
+    writer.emplace(folder, std::vector<std::string>{"report.html"});
+  }
+  const auto result = read_result(folder);
+  const auto& run = result.run();
+  if (!result.has("ranking.jsonl")) {
     throw DataError(
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
   }
@@ -137,6 +148,9 @@ int report(const std::vector<std::string>& arguments) {
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
+  for (const auto& text : changes_texts(pipeline)) {
+    warn(text);
+  }
   const auto stage = run["options"]["stage"].get<std::string>();
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
                                  stage == "all" ? "every stage" : "stage " + stage);
@@ -144,9 +158,9 @@ int report(const std::vector<std::string>& arguments) {
   if (is_self(run)) {
     page.title = "Which examples stand alone";
     page.subtitle = whose + " whose own loss leaving them out would raise most: mislabelled, or rare";
-    page.suspects = suspect_lists(pipeline, run, folder / "ranking.jsonl");
+    page.suspects = suspect_lists(pipeline, run, result.file("ranking.jsonl"));
   } else {
-    const auto rankings = read_rankings(folder / "ranking.jsonl");
+    const auto rankings = read_rankings(result.file("ranking.jsonl"));
     std::set<std::int64_t> queries;
     for (const auto& ranking : rankings) {
       queries.insert(ranking.query);
@@ -159,8 +173,8 @@ int report(const std::vector<std::string>& arguments) {
   const auto words = side_words(measurement);
   page.words = {std::string(to_string(measurement)), outcome_sign(measurement), std::string(words.first),
                 std::string(words.second)};
-  page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(folder), folder));
-  for (const auto& evaluation : evaluations_of(folder)) {
+  page.verdict = verdict_fact(verdict_of_ranking(run, evaluation_of(result), folder));
+  for (const auto& evaluation : evaluations_of(result)) {
     page.evaluations.push_back(evaluation["against"] == "lds" ? lds_section(evaluation)
                                                               : leave_one_out_section(evaluation));
   }

@@ -12,30 +12,20 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/data/tokenizer.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 
-void make_folder(const fs::path& folder) {
-  std::error_code code;
-  fs::create_directories(folder, code);
-  if (code) {
-    throw DataError(fmt::format("cannot make the folder {}: {}", folder.string(), code.message()));
-  }
-}
-
-nlohmann::ordered_json read_run(const fs::path& folder) {
-  const auto path = folder / "run.json";
-  auto run = read_json<nlohmann::ordered_json>(path);
+Result read_result(const fs::path& folder) {
+  Result result(folder);
   for (const char* key : {"options", "pipeline", "arguments", "inputs"}) {
-    if (!run.contains(key)) {
+    if (!result.run().contains(key)) {
       throw DataError(fmt::format("{}: the key \"{}\" is missing, expected a run.json of whence rank or score",
-                                  path.string(), key));
+                                  (folder / "run.json").string(), key));
     }
   }
-  return run;
+  return result;
 }
 
 bool is_self(const nlohmann::ordered_json& run) { return run["options"].value("self", false); }

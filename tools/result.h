@@ -6,6 +6,7 @@
 #include "whence/attribution/prediction.h"
 #include "whence/report/svg.h"
 #include "whence/stages/pipeline.h"
+#include "whence/store/result_folder.h"
 #include "whence/store/score_store.h"
 
 namespace whence::cli {
@@ -27,11 +28,8 @@ std::string brief_spec(const std::string& spec) {
   return text;
 }
 
-/// Makes a folder where it is missing. Throws DataError with the system's reason.
-void make_folder(const std::filesystem::path& folder);
-
-/// run.json of a result directory. Throws DataError where the folder holds none, or a damaged one.
-nlohmann::ordered_json read_run(const std::filesystem::path& folder);
+/// The result of whence rank or score in `folder`. Throws DataError where there is none, or a damaged one.
+Result read_result(const std::filesystem::path& folder);
 
 /// Whether a run.json is one of --self, which has no queries.
 bool is_self(const nlohmann::ordered_json& run);

@@ -12,6 +12,7 @@
 #include "whence/data/coarse_inputs.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
+#include "whence/store/result_folder.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -60,10 +61,8 @@ void RunRecord::phase(const std::string& name) {
 }
 
 void RunRecord::warn_of_changes(const Pipeline& pipeline) {
-  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
-    if (const auto text = changes_text(pipeline, k); !text.empty()) {
-      warning(text);
-    }
+  for (const auto& text : changes_texts(pipeline)) {
+    warning(text);
   }
 }
 
@@ -210,6 +209,16 @@ std::string changes_text(const Pipeline& pipeline, std::size_t stage) {
       description.name);
 }
 
+std::vector<std::string> changes_texts(const Pipeline& pipeline) {
+  std::vector<std::string> out;
+  for (std::size_t k = 0; k < pipeline.stages().size(); ++k) {
+    if (auto text = changes_text(pipeline, k); !text.empty()) {
+      out.push_back(std::move(text));
+    }
+  }
+  return out;
+}
+
 void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
                            const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
@@ -246,18 +255,21 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
                            const Chain& chain) {
   for (std::size_t k = 0; k < evidence.size(); ++k) {
     if (evidence[k].solved) {
-      json_["stages"][chain[k].name]["damping"] = evidence[k].damping;
+      auto& told = json_["stages"][chain[k].name];
+      told["damping"] = evidence[k].damping;
       if (!evidence[k].solver.empty()) {
-        json_["stages"][chain[k].name]["solver"] = evidence[k].solver;
+        told["solver"] = evidence[k].solver;
       }
-      json_["stages"][chain[k].name]["products"] = evidence[k].products;
-      json_["stages"][chain[k].name]["points"] = evidence[k].points;
+      const auto of_stage =
+          std::find_if(solves.begin(), solves.end(), [&](const auto& s) { return s.stage == chain[k].name; });
+      told["products"] = of_stage == solves.end() ? evidence[k].products : of_stage->products;
+      told["points"] = evidence[k].points;
       if (evidence[k].mean_eigenvalue >= 0) {
-        json_["stages"][chain[k].name]["mean-eigenvalue"] = evidence[k].mean_eigenvalue;
+        told["mean-eigenvalue"] = evidence[k].mean_eigenvalue;
       }
     }
   }
-  for (const auto& [stage, summaries] : solves) {
+  for (const auto& [stage, summaries, products] : solves) {
     if (summaries.empty()) {
       continue;
     }
@@ -312,20 +324,16 @@ std::string RunRecord::key() const {
   options.erase("threads");
   options.erase("batch-size");
   options.erase("asked");
-  return nlohmann::ordered_json{
-      {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
-      .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  const auto text =
+      nlohmann::ordered_json{
+          {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
+          .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return digest(std::as_bytes(std::span(text)));
 }
-
-std::string RunRecord::text() const {  // paths and arguments may be any bytes
-  return json_.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-void RunRecord::write_begun(const fs::path& path) const { write_text(path, text()); }
 
 void RunRecord::write(const fs::path& path) {
   phase("");
-  write_text(path, text());
+  write_record(path, json_);
 }
 
 }  // namespace whence::cli

@@ -40,16 +40,12 @@ class RunRecord {
                   const std::string& remedy);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
-  /// All digests and options in one line: what a resumed run must share.
+  /// A digest of all that the result rests on: digests of the inputs, options, seed, versions.
   std::string key() const;
   /// Of an earlier run.json that was asked the same of the same inputs: its choice. What is measured in choosing may
   /// come out otherwise the next time, and a run that goes on must not.
   std::optional<InverseChoice> choice_of(const nlohmann::ordered_json& earlier) const;
   void write(const std::filesystem::path& path);
-  /// What run.json holds.
-  std::string text() const;
-  /// What is known so far, for a run that goes on from here.
-  void write_begun(const std::filesystem::path& path) const;
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }
 
  private:
@@ -73,5 +69,7 @@ std::vector<std::string> input_doubts(const std::string& stage, const Dataset& d
 
 /// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
 std::string changes_text(const Pipeline& pipeline, std::size_t stage);
+/// Those of all stages.
+std::vector<std::string> changes_texts(const Pipeline& pipeline);
 
 }  // namespace whence::cli

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "result.h"
@@ -13,7 +14,6 @@
 #include "whence/store/table_file.h"
 
 namespace whence::cli {
-namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kHead = 120;  // bytes of a text
@@ -53,12 +53,12 @@ std::vector<std::string> origins_of(const Dataset& data) {
   return out;
 }
 
-void write(const fs::path& folder, const std::string& name, const std::string& format,
+void write(ResultWriter& out, const std::string& name, const std::string& format,
            const std::vector<OutputColumn>& columns) {
   if (format == "csv") {
-    write_csv(folder / (name + ".csv"), columns);
+    write_csv(out.place(name + ".csv"), columns);
   } else if (format == "jsonl") {
-    write_jsonl(folder / (name + ".jsonl"), columns);
+    write_jsonl(out.place(name + ".jsonl"), columns);
   }
 }
 
@@ -68,10 +68,10 @@ std::string array_name(const std::string& noun, const std::string& column, const
 }
 
 /// Ids and labels beside a matrix.
-void write_arrays(const fs::path& folder, const std::vector<OutputColumn>& columns, const std::string& noun,
+void write_arrays(ResultWriter& out, const std::vector<OutputColumn>& columns, const std::string& noun,
                   const std::string& suffix) {
   for (const auto& column : columns) {
-    const auto path = folder / array_name(noun, column.name, suffix);
+    const auto path = out.place(array_name(noun, column.name, suffix));
     if (column.numbers.defined()) {
       write_npy(path, column.numbers);
     } else {
@@ -97,34 +97,40 @@ std::vector<std::string> parse_formats(const std::string& text) {
   return out;
 }
 
-std::vector<fs::path> table_files(const fs::path& folder, const AttributionRun& run,
-                                  const std::vector<std::string>& formats) {
-  std::vector<std::string> suffixes;
-  for (const auto k : run.stages()) {
-    suffixes.push_back(run.every_stage() ? "." + run.chain()[k].name : "");
-  }
-  std::vector<fs::path> out;
+std::vector<std::string> table_files(const AttributionRun& run, const std::vector<std::string>& formats) {
+  std::vector<std::string> out;
   for (const auto& format : formats) {
+    const auto arrays = [&](const char* noun, const std::string& suffix) {
+      for (const char* column : {noun, "label", "text"}) {
+        out.push_back(array_name(noun, column, suffix));
+      }
+    };
     if (format == "safetensors") {
       continue;
     }
-    for (const char* whole : {"queries", "ranking"}) {
-      out.push_back(folder / fmt::format("{}.{}", whole, format));
-    }
-    for (const auto& suffix : suffixes) {
-      out.push_back(folder / fmt::format("{}{}.{}", run.self() ? "self" : "scores", suffix, format));
-      for (const char* column : {"label", "text"}) {
-        out.push_back(folder / array_name("example", column, suffix));
-        out.push_back(folder / array_name("query", column, ""));
+    for (const auto k : run.stages()) {
+      const auto suffix = run.every_stage() ? "." + run.stage_name(k) : std::string();
+      out.push_back(fmt::format("{}{}.{}", run.self() ? "self" : "scores", suffix, format));
+      if (format == "npy") {
+        arrays("example", suffix);
       }
-      out.push_back(folder / array_name("example", "example", suffix));
-      out.push_back(folder / array_name("query", "query", ""));
+    }
+    if (run.self()) {
+      continue;
+    }
+    if (format == "npy") {
+      arrays("query", "");
+    } else {
+      out.push_back("queries." + format);
+    }
+    if (format == "csv" && run.ranks()) {
+      out.emplace_back("ranking.csv");
     }
   }
   return out;
 }
 
-void write_score_tables(const fs::path& folder, const AttributionRun& run, const std::vector<std::string>& formats) {
+void write_score_tables(AttributionRun& run, const std::vector<std::string>& formats) {
   if (formats == std::vector<std::string>{"safetensors"}) {
     return;
   }
@@ -133,12 +139,14 @@ void write_score_tables(const fs::path& folder, const AttributionRun& run, const
     at::Tensor scores;
   };
   std::vector<Part> parts;
+  auto& out = run.out();
+  const auto scores = out.find("scores.safetensors");
   if (run.self()) {
-    for (const auto& stage : read_self_scores(folder).stages) {
+    for (const auto& stage : read_self_scores(scores).stages) {
       parts.push_back({stage.name, stage.scores});
     }
   } else {
-    for (const auto& stage : read_scores(folder).stages) {
+    for (const auto& stage : read_scores(scores).stages) {
       parts.push_back({stage.name, stage.scores});
     }
   }
@@ -150,8 +158,8 @@ void write_score_tables(const fs::path& folder, const AttributionRun& run, const
     const auto examples = describe(run.chain()[k].objective.data(), "example");
     for (const auto& format : formats) {
       if (format == "npy") {
-        write_npy(folder / (part.name + ".npy"), part.scores);
-        write_arrays(folder, examples, "example", suffix);
+        write_npy(out.place(part.name + ".npy"), part.scores);
+        write_arrays(out, examples, "example", suffix);
         continue;
       }
       auto columns = examples;
@@ -162,21 +170,21 @@ void write_score_tables(const fs::path& folder, const AttributionRun& run, const
       for (std::int64_t q = 0; q < run.queries().size() && !run.self(); ++q) {
         columns.push_back({fmt::format("query {}", run.queries().ids()[q].item<std::int64_t>()), part.scores[q]});
       }
-      write(folder, part.name, format, columns);
+      write(out, part.name, format, columns);
     }
   }
   for (const auto& format : formats) {
     if (format == "npy") {
-      write_arrays(folder, queries, "query", "");
+      write_arrays(out, queries, "query", "");
     } else if (!queries.empty()) {
       auto columns = queries;
       columns.push_back({std::string(to_string(run.measurement())), run.measurements()});
-      write(folder, "queries", format, columns);
+      write(out, "queries", format, columns);
     }
   }
 }
 
-void write_ranking_tables(const fs::path& folder, const AttributionRun& run, const std::vector<Ranking>& rankings,
+void write_ranking_tables(AttributionRun& run, const std::vector<Ranking>& rankings,
                           const std::vector<std::string>& formats) {
   std::vector<std::int64_t> queries, places, examples;
   std::vector<double> removals, scores;
@@ -207,8 +215,10 @@ void write_ranking_tables(const fs::path& folder, const AttributionRun& run, con
     columns.push_back({"removal", at::tensor(removals, at::kDouble)});
   }
   columns.push_back({"score", at::tensor(scores, at::kDouble)});
-  for (const auto& format : formats) {
-    write(folder, "ranking", format == "jsonl" ? "" : format, columns);
+  // an earlier table of this result is of another --top
+  if (std::find(formats.begin(), formats.end(), "csv") != formats.end() ||
+      run.out().finished(run.record().key(), {"ranking.csv"}) != nullptr) {
+    write_csv(run.out().place("ranking.csv"), columns);
   }
 }
 

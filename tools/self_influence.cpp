@@ -13,28 +13,25 @@
 #include "whence/attribution/self_influence.h"
 #include "whence/core/files.h"
 #include "whence/core/tensors.h"
-#include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 
 void AttributionRun::run_self(const fs::path& folder) {
+  out_.emplace(folder, outputs());
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
-  check_spares_inputs(folder);
-  make_folder(folder);
+  check_spares_inputs();
   record_.phase("check");
-  choose(folder);
-  if (holds_self_scores(folder) && reuse(folder, read_self_scores(folder).run_key)) {
-    return;
+  choose();
+  if (!reuse()) {
+    solve([&] { score_self(); });
   }
-  solve(folder, [&] { score_self(folder); });
-  record_.write(folder / "run.json");
 }
 
-void AttributionRun::score_self(const fs::path& folder) {
+void AttributionRun::score_self() {
   const auto dtype = pipeline_.options().dtype == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<SelfScores> scores;
   std::vector<AttributionSolves> solves;
@@ -45,7 +42,7 @@ void AttributionRun::score_self(const fs::path& folder) {
     end_progress();
     const auto name = every_stage() ? "self." + chain_[k].name : std::string("self");
     scores.push_back({name, found.scores.to(dtype), chain_[k].objective.data().ids().cpu()});
-    solves.push_back({chain_[k].name, std::move(found.summaries)});
+    solves.push_back({chain_[k].name, std::move(found.summaries), found.evidence.products});
     evidence[k] = found.evidence;
     if (predicts_removal()) {
       constexpr std::int64_t kLooked = 64;
@@ -58,7 +55,7 @@ void AttributionRun::score_self(const fs::path& folder) {
     record_.json()["stages"][chain_[k].name]["approximate-self-influence"] = found.approximate;
   }
   record_.add_solves(solves, evidence, chain_);
-  write_self_scores(folder, scores, record_.key());
+  write_self_scores(out_->place("scores.safetensors"), scores, record_.key());
   record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt).text;
 }
 
@@ -75,8 +72,8 @@ SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
           near_minimum(stage)};
 }
 
-std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings(const fs::path& folder) const {
-  const auto found = read_self_scores(folder);
+std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings() const {
+  const auto found = read_self_scores(out_->find("scores.safetensors"));
   std::vector<SelfRanking> out;
   for (const auto k : stages_) {
     const auto name = every_stage() ? "self." + chain_[k].name : std::string("self");

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "result.h"
-#include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/curvature/curvature.h"
 
@@ -46,26 +45,18 @@ Verdict verdict_of_evaluation(const Json& evaluation) {
                          .seconds = seconds});
 }
 
-std::string scores_digest(const fs::path& folder) { return digest(folder / "scores.safetensors"); }
-
-std::vector<Json> evaluations_of(const fs::path& folder) {
+std::vector<Json> evaluations_of(const Result& result) {
   std::vector<Json> out;
-  std::string held;  // read where there is an evaluation
   for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
-    if (!fs::exists(folder / name)) {
-      continue;
-    }
-    auto evaluation = read_json<Json>(folder / name);
-    held = held.empty() ? scores_digest(folder) : held;
-    if (evaluation.value("scores", "") == held) {  // else of what was in the folder before
-      out.push_back(std::move(evaluation));
+    if (result.has(name)) {
+      out.push_back(read_json<Json>(result.file(name)));
     }
   }
   return out;
 }
 
-std::optional<Json> evaluation_of(const fs::path& folder) {
-  const auto found = evaluations_of(folder);
+std::optional<Json> evaluation_of(const Result& result) {
+  const auto found = evaluations_of(result);
   return found.empty() ? std::nullopt : std::optional(found.front());
 }
 

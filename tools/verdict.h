@@ -6,19 +6,17 @@
 #include <vector>
 
 #include "whence/evaluate/verdict.h"
+#include "whence/store/result_folder.h"
 
 namespace whence::cli {
 
 /// The verdict of an evaluation.json or evaluation-lds.json, from its numbers.
 Verdict verdict_of_evaluation(const nlohmann::ordered_json& evaluation);
 
-/// What an evaluation keeps of the scores in a result directory that it judged.
-std::string scores_digest(const std::filesystem::path& folder);
-
-/// The evaluations of the scores that a result directory holds now: against retraining, which says most, then lds.
-std::vector<nlohmann::ordered_json> evaluations_of(const std::filesystem::path& folder);
+/// The evaluations that a result has: against retraining, which says most, then lds.
+std::vector<nlohmann::ordered_json> evaluations_of(const Result& result);
 /// The first of these.
-std::optional<nlohmann::ordered_json> evaluation_of(const std::filesystem::path& folder);
+std::optional<nlohmann::ordered_json> evaluation_of(const Result& result);
 
 /// The verdict of a ranking, from its run.json and what its evaluation found. `folder`, where it is kept, stands in the
 /// command that would check it.

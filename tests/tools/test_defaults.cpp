@@ -2,6 +2,7 @@
 // say of predictions that cannot be.
 #include "support/near.h"
 #include "support/tool.h"
+#include "whence/store/result_folder.h"
 #include "whence/store/score_store.h"
 
 using namespace whence;
@@ -50,18 +51,19 @@ TEST_CASE(
   // what was measured may come out otherwise: a run that goes on takes the choice that it finds
   auto begun = run;
   begun["options"]["relative-damping"] = 0.25;
+  begun.erase("key");
   fs::create_directories(folder / "two/.partial");
-  folder.write("two/.partial/run.json", begun.dump());
+  write_record(folder / "two/.partial/run.json", begun);
   REQUIRE(folder.run(base + "--quiet --out two").status == 0);
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.25);
   REQUIRE(folder.run(base + "--quiet --relative-damping 0.5 --out two").status == 0);
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.5);
   REQUIRE(folder.run(base + "--quiet --relative-damping 0.7 --out two").status == 0);
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.7);
-  folder.write("two/run.json", begun.dump());
+  write_record(folder / "two/run.json", begun);
   // but not where something else was asked
   fs::create_directories(folder / "three/.partial");
-  folder.write("three/.partial/run.json", begun.dump());
+  write_record(folder / "three/.partial/run.json", begun);
   REQUIRE(folder.run(base + "--quiet --solver cg --out three").status == 0);
   CHECK(folder.json("three/run.json")["options"]["relative-damping"] == 1);
 

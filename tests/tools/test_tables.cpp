@@ -104,7 +104,7 @@ TEST_CASE("tables: a chain reads every table by the first one's columns, found b
   }
   const auto before = folder.read("queries.csv");  // which --format csv writes too
   check_fails(folder.run("score table.toml --stage first --queries plain --format csv --method random --quiet --out ."),
-              1, "queries.csv is an input of this run and would be written over");
+              1, "queries.csv was not written by whence and would be overwritten");
   CHECK(folder.read("queries.csv") == before);
   CHECK_FALSE(fs::exists(folder / "scores.safetensors"));
   const auto told = nlohmann::json::parse(folder.run("inspect run/second.safetensors --json").out)["metadata"];

@@ -89,6 +89,14 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   for (std::size_t s = 0; s < whole.stages.size(); ++s) {
     CHECK(test::relative_error(whole.stages[s].scores, single.stages[s].scores) < 1e-4);
   }
+  // what tokens add is known too where the scores were there before, or were made and not yet ranked
+  const auto score = "score" + rank.substr(4, rank.find(" --top") - 4) + rank.substr(rank.find(" --quiet"));
+  REQUIRE(folder.run(score + "after").status == 0);
+  REQUIRE(folder.run(rank + "after").status == 0);
+  CHECK(folder.read("after/ranking.jsonl") == folder.read("whole/ranking.jsonl"));
+  REQUIRE(folder.run(rank + "whole --top 3").status == 0);  // some are known from the ranking before
+  REQUIRE(folder.run(rank + "three --top 3").status == 0);
+  CHECK(folder.read("whole/ranking.jsonl") == folder.read("three/ranking.jsonl"));
   REQUIRE(folder.run("report whole").status == 0);
   CHECK(folder.read("whole/report.html").find("--share:45%") != std::string::npos);
   for (const char* method : {"grad-dot", "grad-cos", "rep-sim", "logra:rank=4", "influence"}) {

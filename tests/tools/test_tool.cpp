@@ -280,6 +280,8 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
   REQUIRE(folder.run(rank).status == 0);
   folder.write("result/ranking.jsonl", "{\"query\": 1,");
   check_fails(folder.run("report result"), 1, "ranking.jsonl");
+  check_fails(folder.run(rank), 1, "result/ranking.jsonl was changed since whence wrote it: remove it");
+  fs::remove(folder / "result/ranking.jsonl");
   REQUIRE(folder.run(rank).status == 0);
   folder.write_data("queries.safetensors", 5, 77);
   check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores result"), 1,

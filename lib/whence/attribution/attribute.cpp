@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <sstream>
+#include <utility>
 
 #include "whence/core/tensors.h"
 
@@ -14,10 +15,27 @@ namespace {
 
 constexpr std::int64_t kSummaryColumns = 7;
 
+/// A block's directions and, a stage each, the products that they took.
+struct Solved {
+  std::vector<Directions> directions;
+  at::Tensor products;  // [stages of the chain] float64
+};
+
+at::Tensor products_so_far(ScoreSource& source, std::size_t stages) {
+  auto out = at::zeros({static_cast<std::int64_t>(stages)}, at::kDouble);
+  const auto evidence = source.evidence();
+  for (std::size_t k = 0; k < evidence.size(); ++k) {
+    out.data_ptr<double>()[k] = evidence[k].products;
+  }
+  return out;
+}
+
 /// Directions of the scored stages, and the summaries of all that were solved, as tensors: so that they can be kept in
 /// a file and come back the same.
-ParameterSet pack(const std::vector<Directions>& directions, const std::vector<std::size_t>& stages) {
+ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) {
+  const auto& directions = solved.directions;
   ParameterSet out;
+  out.add("products", solved.products);
   for (const auto k : stages) {
     out.add(fmt::format("vectors.{}", k), directions[k].vectors);
   }
@@ -46,7 +64,7 @@ ParameterSet pack(const std::vector<Directions>& directions, const std::vector<s
   return out;
 }
 
-std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
+Solved unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
   std::vector<Directions> out(count);
   for (const auto k : stages) {
     out[k].vectors = kept.at(fmt::format("vectors.{}", k));
@@ -68,11 +86,10 @@ std::vector<Directions> unpack(const ParameterSet& kept, const std::vector<std::
       summary.largest_ritz = row[6];
       std::getline(texts, summary.residual_of);
       std::getline(texts, summary.message);
-      summary.message += " in an earlier run";
       out[k].summaries.push_back(std::move(summary));
     }
   }
-  return out;
+  return {std::move(out), kept.at("products")};
 }
 
 std::string block_name(std::int64_t begin, std::int64_t end) { return fmt::format("queries {}-{}", begin, end - 1); }
@@ -112,8 +129,9 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       task.normalization == Normalization::kNone ? source.own_normalization() : task.normalization;
   const auto first_stage = task.stages.front();
   std::vector<AttributionSolves> solves;
+  auto products = products_so_far(source, task.chain.size());
   for (auto k = first_stage; k < task.chain.size(); ++k) {
-    solves.push_back({task.chain[k].name, {}});
+    solves.push_back({task.chain[k].name, {}, products[static_cast<std::int64_t>(k)].item<double>()});
   }
   for (std::int64_t begin = 0; begin < task.queries.size(); begin += task.query_block) {
     const auto end = std::min(task.queries.size(), begin + task.query_block);
@@ -122,22 +140,27 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       event.phase += fmt::format(", {}", block);
       report(progress, event);
     };
-    std::vector<Directions> directions;
-    const auto kept = cache.load ? cache.load(block) : std::nullopt;
-    if (kept) {
-      directions = unpack(*kept, task.stages, task.chain.size());
+    const QueryBlock queries{task.queries, task.measurement, begin, end};
+    Solved solved;
+    const auto& directions = solved.directions;
+    if (const auto kept = cache.load ? cache.load(block) : std::nullopt) {
+      solved = unpack(*kept, task.stages, task.chain.size());
+      source.pass_over(queries);
     } else {
-      directions = source.directions({task.queries, task.measurement, begin, end}, task.stages, report_block);
+      solved.directions = source.directions(queries, task.stages, report_block);
+      const auto now = products_so_far(source, task.chain.size());
+      solved.products = now - std::exchange(products, now);
       for (const auto k : task.stages) {
         check_finite(directions[k].vectors, "a query's vector");
       }
       if (cache.save) {
-        cache.save(block, pack(directions, task.stages));
+        cache.save(block, pack(solved, task.stages));
       }
     }
     for (std::size_t i = 0; i < solves.size(); ++i) {
       const auto& summaries = directions[first_stage + i].summaries;
       solves[i].summaries.insert(solves[i].summaries.end(), summaries.begin(), summaries.end());
+      solves[i].products += solved.products[static_cast<std::int64_t>(first_stage + i)].item<double>();
     }
     for (std::size_t s = 0; s < task.stages.size(); ++s) {
       const auto k = task.stages[s];
@@ -169,18 +192,16 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
 
 at::Tensor TokenScorer::scores(std::size_t stage, std::int64_t query, std::int64_t row) {
   const auto& data = task_.chain[stage].objective.data();
-  if (!data.is_text() || !cache_.load) {
+  if (!data.is_text()) {
     return {};
   }
   const auto begin = query / task_.query_block * task_.query_block;
   if (begin != block_) {
     const auto end = std::min(task_.queries.size(), begin + task_.query_block);
-    const auto kept = cache_.load(block_name(begin, end));
-    if (!kept) {
-      return {};
-    }
+    const auto kept = cache_.load ? cache_.load(block_name(begin, end)) : std::nullopt;
     scorers_.clear();
-    directions_ = unpack(*kept, task_.stages, task_.chain.size());
+    directions_ = kept ? unpack(*kept, task_.stages, task_.chain.size()).directions
+                       : source_.directions({task_.queries, task_.measurement, begin, end}, task_.stages, {});
     block_ = begin;
   }
   auto& scorer = scorers_[stage];

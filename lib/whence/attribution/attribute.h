@@ -34,6 +34,7 @@ struct AttributionTask {
 struct AttributionSolves {
   std::string stage;
   std::vector<SolverSummary> summaries;
+  double products = 0;  ///< Operator products with one vector, what made the source ready included.
 };
 
 /// Scores every example of the task's stages against every query. Positive: upweighting the example raises the
@@ -41,19 +42,21 @@ struct AttributionSolves {
 ///
 /// Cost: for each block of queries, the method's solves, and for most methods one forward and backward pass over the
 /// stage's data with one product a query and example; another where scores are normalized. Cells that a sink already
-/// has are skipped. Returns the solves from the first scored stage to the last of the chain.
+/// has are skipped. Returns the solves from the first scored stage to the last of the chain, those too whose vectors
+/// the cache had.
 std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSource& source, const VectorCache& cache,
                                          const Progress& progress);
 
-/// Per-token scores of texts that attribute() scored, with the vectors that its cache holds.
+/// Per-token scores of texts that attribute() scored, with the vectors that its cache holds, or with new ones.
 class TokenScorer {
  public:
   /// All must outlive the scorer.
   TokenScorer(const AttributionTask& task, ScoreSource& source, const VectorCache& cache)
       : task_(task), source_(source), cache_(cache) {}
   /// What each token of the example in row `row` adds to its score for the query in row `query`, before any
-  /// normalization: [tokens] float64 on the CPU. Undefined where the method does not say, the examples are no texts, or
-  /// the vectors are gone. Cheap where queries come in order. Cost: a forward and a backward pass of the text.
+  /// normalization: [tokens] float64 on the CPU. Undefined where the method does not say or the examples are no texts.
+  /// Cheap where queries come in order. Cost: a forward and a backward pass of the text; where the cache has no vectors
+  /// the solves of each block of queries.
   at::Tensor scores(std::size_t stage, std::int64_t query, std::int64_t row);
 
  private:

@@ -80,6 +80,8 @@ class ScoreSource {
   /// summaries.
   virtual std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                              const Progress& progress) = 0;
+  /// Takes note that an earlier run made the directions of these queries.
+  virtual void pass_over(const QueryBlock& /*queries*/) {}
   /// Scores with what directions() gave for the stage, in this run or an earlier one.
   virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) = 0;
   /// What the normalization divides the scores of each example by: [B] float64.

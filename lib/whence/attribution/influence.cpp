@@ -35,6 +35,7 @@ class InfluenceSource : public detail::GradientSource {
     }
     return out;
   }
+  void pass_over(const QueryBlock& queries) override { adjoint_.pass_over(queries.size()); }
   /// relatif: the example's length in the inverse curvature, by ekfac's factors.
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override {
     if (normalization != Normalization::kRelatif) {
@@ -42,6 +43,7 @@ class InfluenceSource : public detail::GradientSource {
     }
     if (!norms_[stage]) {
       const auto& at = chain_[stage];
+      adjoint_.prepare(stage);  // also where an earlier run made all directions
       const double damping = adjoint_.evidence()[stage].damping;
       norms_[stage] = ekfac_example_norms({at.objective, at.theta, at.parent}, [damping](const at::Tensor& h) {
         const auto raised = h.clamp_min(0) + damping;

@@ -188,7 +188,7 @@ struct Adjoint::Prepared {
     Filter filter;
   };
   std::vector<Segment> segments;
-  std::int64_t looks = -1;  ///< Residuals still to be measured against the exact matrix; -1: not known yet.
+  std::int64_t looks = -1;  ///< First measurements whose residuals are taken of the exact matrix; -1: not known yet.
   OperatorPtr exact;        ///< That matrix, where a residual was measured.
 };
 
@@ -346,6 +346,7 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
       check_finite(cotangents, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
     }
   }
+  pass_over(measurement_gradients.size(0));
   return out;
 }
 
@@ -382,8 +383,8 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
     const double passes = at.objective.affordable_passes(at.theta, at.parent);
     made.looks = static_cast<std::int64_t>(std::min(kMost, passes / kPassesAProduct));
   }
-  const auto count = std::min<std::int64_t>(made.looks, b.size(0));
-  if (count == 0) {
+  const auto count = std::min(made.looks - swept_, b.size(0));
+  if (count <= 0) {
     return;
   }
   const ProgressScope scope(fmt::format("the residual of {}", curvature_.family()));
@@ -398,8 +399,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   const auto wide = [&](const at::Tensor& rows) { return rows.narrow(0, 0, count).to(at::kDouble); };
   const auto residuals =
       relative_residuals({made.exact, {options_.inversion, evidence_[stage].damping}}, wide(b), wide(x));
-  made.looks -= count;
-  if (made.looks == 0) {
+  if (swept_ + count >= made.looks) {
     made.exact.reset();  // and its copy of the data
   }
   for (std::size_t k = 0; k < residuals.size(); ++k) {

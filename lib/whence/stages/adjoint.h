@@ -90,6 +90,10 @@ class Adjoint {
   /// not converged where it is ten times their own; of passes in bfloat16 that were not measured so it is said.
   std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
 
+  /// Counts `measurements` as swept in an earlier run, of whose solves the summaries are known: what is told of the
+  /// others is what it would be without the interruption.
+  void pass_over(std::int64_t measurements) { swept_ += measurements; }
+
   /// The inverse that a stage of one point is solved with, of what, and its filter. Throws InvalidArgument at one of
   /// several points.
   struct StageInverse {
@@ -113,6 +117,7 @@ class Adjoint {
   const Solver& solver_;
   InverseOptions options_;
   std::vector<std::unique_ptr<Prepared>> prepared_;
+  std::int64_t swept_ = 0;  ///< Measurements so far.
   std::vector<StageEvidence> evidence_;
 };
 

@@ -3,14 +3,15 @@
 #include <ATen/ATen.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <set>
 #include <sstream>
 
 #include "whence/core/error.h"
@@ -28,7 +29,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kCommitInterval = std::chrono::seconds(1);  // a sync to disk takes milliseconds, a block may take less
 constexpr std::string_view kScores = "scores", kQueryIds = "query-ids", kExampleIds = "example-ids",
-                           kRunKey = "run-key";
+                           kRunKey = "run-key", kContent = "sha256";
 
 /// A file open for writing at any place.
 class File {
@@ -52,8 +53,6 @@ class File {
   }
   void resize(std::int64_t bytes) { check(::ftruncate(descriptor_, bytes)); }
   void sync() { check(::fdatasync(descriptor_)); }
-  /// False where another process holds it; the lock ends with this object.
-  bool lock() { return ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
 
   void write(const void* data, std::int64_t bytes, std::int64_t offset) {
     const auto* from = static_cast<const char*>(data);
@@ -104,6 +103,23 @@ std::optional<std::string> stage_suffix(const std::string& name) {
   return std::nullopt;
 }
 
+std::uint32_t checksum(const void* data, std::size_t bytes) {
+  return static_cast<std::uint32_t>(crc32_z(0, static_cast<const Bytef*>(data), bytes));
+}
+
+/// Whatever the order of the tensors: a file has its own.
+std::string content_digest(const ParameterSet& tensors) {
+  std::set<std::string> parts;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto value = tensors.values()[i].cpu().contiguous();
+    const std::span bytes(static_cast<const std::byte*>(value.const_data_ptr()), value.nbytes());
+    parts.insert(fmt::format("{} {} [{}] {}", tensors.names()[i], at::toString(value.scalar_type()),
+                             fmt::join(value.sizes(), ", "), digest(bytes)));
+  }
+  const auto text = fmt::format("{}", fmt::join(parts, "\n"));
+  return digest(std::as_bytes(std::span(text)));
+}
+
 std::string example_ids_name(const std::string& suffix) { return std::string(kExampleIds) + suffix; }
 
 void check_ids(const at::Tensor& ids, std::string_view what) {
@@ -124,8 +140,7 @@ at::Tensor map_tensor(const fs::path& path, std::int64_t rows, std::int64_t colu
 
 class ScoreStore::Work {
  public:
-  Work(const fs::path& folder, const std::string& run_key, std::vector<ScoreLayout> layouts, at::Tensor query_ids,
-       at::ScalarType dtype);
+  Work(fs::path folder, std::vector<ScoreLayout> layouts, at::Tensor query_ids, at::ScalarType dtype);
   /// Keeps what is done, and leaves nothing where nothing was; a failure here was or will be seen by whoever reads the
   /// folder.
   ~Work() {
@@ -133,7 +148,7 @@ class ScoreStore::Work {
       commit();
       std::error_code ignored;
       if (journal_size_ == 0 && !holds_vectors()) {
-        fs::remove_all(partial_, ignored);
+        fs::remove_all(folder_, ignored);
       }
     } catch (const Error&) {
     }
@@ -143,33 +158,30 @@ class ScoreStore::Work {
 
   ScoreSink& sink(const std::string& name);
   fs::path vectors_path(const std::string& block) const {
-    return partial_ / fmt::format("vectors.{}.safetensors", file_name(block));
+    return folder_ / fmt::format("vectors.{}.safetensors", file_name(block));
   }
-  void write_scores();
-  void finish();
+  void write(const fs::path& file, const std::string& run_key);
 
  private:
   class Matrix;
   struct Record {
     std::size_t matrix;
     Block block;
+    std::uint32_t data;  // checksum of the block's scores
   };
 
   bool holds_vectors() const {
     std::error_code ignored;
-    const fs::directory_iterator files(partial_, ignored);
+    const fs::directory_iterator files(folder_, ignored);
     return std::any_of(begin(files), end(files),
                        [](const auto& file) { return file.path().filename().string().starts_with("vectors."); });
   }
-  std::string fingerprint() const;
-  void claim();
   void replay();
   std::optional<Record> read_record(const std::string& line) const;
   void record(const Record& done);
   void commit();
 
-  fs::path folder_, partial_;
-  std::string run_key_;
+  fs::path folder_;
   at::Tensor query_ids_;
   at::ScalarType dtype_;
   std::vector<std::unique_ptr<Matrix>> matrices_;
@@ -177,7 +189,6 @@ class ScoreStore::Work {
   std::int64_t journal_size_ = 0;  // bytes that are whole records
   std::string pending_;            // records of blocks not yet synced
   Clock::time_point last_commit_ = Clock::now();
-  bool written_ = false;
 };
 
 class ScoreStore::Work::Matrix : public ScoreSink {
@@ -192,7 +203,13 @@ class ScoreStore::Work::Matrix : public ScoreSink {
   const ScoreLayout& layout() const { return layout_; }
   std::int64_t rows() const { return work_.query_ids_.numel(); }
   std::int64_t columns() const { return layout_.example_ids.numel(); }
-  void mark(const Block& block) { coverage_.add(block); }
+  /// Takes a block for done where what lies in the file has that checksum.
+  void take(const Block& b, std::uint32_t data) {
+    const auto held = map().narrow(0, b.first_row, b.rows).narrow(1, b.first_column, b.columns).contiguous();
+    if (checksum(held.const_data_ptr(), held.nbytes()) == data) {
+      coverage_.add(b);
+    }
+  }
   void sync() { file_->sync(); }
   at::Tensor map() const { return map_tensor(file_->path(), rows(), columns(), work_.dtype_); }
 
@@ -203,11 +220,11 @@ class ScoreStore::Work::Matrix : public ScoreSink {
 
   /// Makes the sparse file, or checks that it is the one that the journal speaks of.
   void open(bool resumed) {
-    file_ = std::make_unique<File>(work_.partial_ / (file_name(layout_.name) + ".bin"));
+    file_ = std::make_unique<File>(work_.folder_ / (file_name(layout_.name) + ".bin"));
     const auto bytes = rows() * columns() * entry_bytes_;
     if (resumed && file_->size() != bytes) {
       throw DataError(fmt::format("{}: {} bytes, expected {}; remove {} to begin anew", file_->path().string(),
-                                  file_->size(), bytes, work_.partial_.string()));
+                                  file_->size(), bytes, work_.folder_.string()));
     }
     file_->resize(bytes);
   }
@@ -230,7 +247,7 @@ class ScoreStore::Work::Matrix : public ScoreSink {
     check_finite(block, values);
     write(block, values);
     coverage_.add(block);
-    work_.record({index_, block});
+    work_.record({index_, block, checksum(values.const_data_ptr(), values.nbytes())});
   }
 
   void check_complete() const {
@@ -284,13 +301,8 @@ class ScoreStore::Work::Matrix : public ScoreSink {
   std::unique_ptr<File> file_;
 };
 
-ScoreStore::Work::Work(const fs::path& folder, const std::string& run_key, std::vector<ScoreLayout> layouts,
-                       at::Tensor query_ids, at::ScalarType dtype)
-    : folder_(folder),
-      partial_(folder / ".partial"),
-      run_key_(run_key),
-      query_ids_(std::move(query_ids)),
-      dtype_(dtype) {
+ScoreStore::Work::Work(fs::path folder, std::vector<ScoreLayout> layouts, at::Tensor query_ids, at::ScalarType dtype)
+    : folder_(std::move(folder)), query_ids_(std::move(query_ids)), dtype_(dtype) {
   if (dtype != at::kFloat && dtype != at::kDouble) {
     throw InvalidArgument(fmt::format("score store: dtype {}, expected float32 or float64", at::toString(dtype)));
   }
@@ -303,67 +315,42 @@ ScoreStore::Work::Work(const fs::path& folder, const std::string& run_key, std::
     check_ids(layout.example_ids, layout.name + ": example ids");
     matrices_.push_back(std::make_unique<Matrix>(*this, matrices_.size(), std::move(layout)));
   }
-  claim();
   replay();
-}
-
-/// What must agree for unfinished work to be gone on with.
-std::string ScoreStore::Work::fingerprint() const {
-  auto text = run_key_ + '\n';
-  for (const auto& matrix : matrices_) {
-    text +=
-        fmt::format("{} [{}, {}] {}\n", matrix->layout().name, matrix->rows(), matrix->columns(), at::toString(dtype_));
-  }
-  return text;
-}
-
-/// Makes .partial this run's own. The key is written before the journal exists, so a journal never lacks one.
-void ScoreStore::Work::claim() {
-  std::error_code code;
-  fs::create_directories(partial_, code);
-  if (code) {
-    throw DataError(fmt::format("cannot write {}: {}", partial_.string(), code.message()));
-  }
-  const auto key_path = partial_ / "run-key.txt";
-  if (!fs::exists(key_path)) {
-    write_text(key_path, fingerprint());
-  } else if (read_text(key_path) != fingerprint()) {
-    throw InvalidArgument(fmt::format(
-        "{} holds an unfinished run with other settings; finish it with those, choose another --out, or remove {}",
-        folder_.string(), partial_.string()));
-  }
-  journal_ = std::make_unique<File>(partial_ / "journal.txt");
-  if (!journal_->lock()) {
-    throw InvalidArgument(
-        fmt::format("{} is being written by another run; wait for it or choose another --out", folder_.string()));
-  }
 }
 
 /// Takes the journal up to the first line that is not whole: what a crash tore is done again.
 void ScoreStore::Work::replay() {
+  journal_ = std::make_unique<File>(folder_ / "journal.txt");
   const auto text = read_text(journal_->path());
+  std::vector<Record> records;
   std::size_t read = 0;
   for (auto end = text.find('\n'); end != text.npos; end = text.find('\n', read)) {
     const auto found = read_record(text.substr(read, end - read));
     if (!found) {
       break;
     }
-    matrices_[found->matrix]->mark(found->block);
+    records.push_back(*found);
     read = end + 1;
   }
   for (const auto& matrix : matrices_) {
     matrix->open(read > 0);
   }
+  for (const auto& found : records) {
+    matrices_[found.matrix]->take(found.block, found.data);
+  }
   journal_size_ = static_cast<std::int64_t>(read);
   journal_->resize(journal_size_);
 }
 
+/// A line is the record and its own checksum.
 std::optional<ScoreStore::Work::Record> ScoreStore::Work::read_record(const std::string& line) const {
   std::istringstream in(line);
   Record found{};
   auto& block = found.block;
-  in >> found.matrix >> block.first_row >> block.rows >> block.first_column >> block.columns;
-  if (!in || !in.eof() || found.matrix >= matrices_.size() || !matrices_[found.matrix]->fits(block)) {
+  std::uint32_t own = 0;
+  in >> found.matrix >> block.first_row >> block.rows >> block.first_column >> block.columns >> found.data >> own;
+  if (!in || !in.eof() || found.matrix >= matrices_.size() || !matrices_[found.matrix]->fits(block) ||
+      own != checksum(line.data(), line.rfind(' '))) {
     return std::nullopt;
   }
   return found;
@@ -371,8 +358,9 @@ std::optional<ScoreStore::Work::Record> ScoreStore::Work::read_record(const std:
 
 void ScoreStore::Work::record(const Record& done) {
   const auto& block = done.block;
-  pending_ +=
-      fmt::format("{} {} {} {} {}\n", done.matrix, block.first_row, block.rows, block.first_column, block.columns);
+  const auto line = fmt::format("{} {} {} {} {} {}", done.matrix, block.first_row, block.rows, block.first_column,
+                                block.columns, done.data);
+  pending_ += fmt::format("{} {}\n", line, checksum(line.data(), line.size()));
   if (Clock::now() - last_commit_ >= kCommitInterval) {
     commit();
   }
@@ -404,7 +392,7 @@ ScoreSink& ScoreStore::Work::sink(const std::string& name) {
   throw InvalidArgument("score store: " + unknown_name("matrix", name, known));
 }
 
-void ScoreStore::Work::write_scores() {
+void ScoreStore::Work::write(const fs::path& file, const std::string& run_key) {
   commit();
   ParameterSet tensors;
   for (const auto& matrix : matrices_) {
@@ -415,39 +403,40 @@ void ScoreStore::Work::write_scores() {
   for (const auto& matrix : matrices_) {
     tensors.add(example_ids_name(*stage_suffix(matrix->layout().name)), matrix->layout().example_ids);
   }
-  write_safetensors(folder_ / "scores.safetensors", tensors, {{std::string(kRunKey), run_key_}});
-  written_ = true;
+  write_safetensors(file, tensors, {{std::string(kRunKey), run_key}});
 }
 
-void ScoreStore::Work::finish() {
-  if (!written_) {
-    write_scores();
-  }
-  std::error_code ignored;  // a leftover costs disk, not correctness
-  fs::remove_all(partial_, ignored);
-}
-
-ScoreStore::ScoreStore(const fs::path& folder, const std::string& run_key, std::vector<ScoreLayout> matrices,
-                       at::Tensor query_ids, at::ScalarType dtype)
-    : work_(std::make_unique<Work>(folder, run_key, std::move(matrices), std::move(query_ids), dtype)) {}
+ScoreStore::ScoreStore(const fs::path& folder, std::vector<ScoreLayout> matrices, at::Tensor query_ids,
+                       at::ScalarType dtype)
+    : work_(std::make_unique<Work>(folder, std::move(matrices), std::move(query_ids), dtype)) {}
 ScoreStore::~ScoreStore() = default;
 
 ScoreSink& ScoreStore::sink(const std::string& name) { return work_->sink(name); }
 
 void ScoreStore::save_vectors(const std::string& block, const ParameterSet& vectors) {
-  write_safetensors(work_->vectors_path(block), vectors);
+  write_safetensors(work_->vectors_path(block), vectors, {{std::string(kContent), content_digest(vectors)}});
 }
 
 std::optional<ParameterSet> ScoreStore::load_vectors(const std::string& block) const {
   const auto path = work_->vectors_path(block);
-  return fs::exists(path) ? std::optional(read_safetensors(path)) : std::nullopt;
+  if (!fs::exists(path)) {
+    return std::nullopt;
+  }
+  try {
+    ParameterSet vectors;  // sums over mapped ones, which lie otherwise in memory, differ in the last bits
+    const auto mapped = read_safetensors(path);
+    for (std::size_t i = 0; i < mapped.size(); ++i) {
+      vectors.add(mapped.names()[i], mapped.values()[i].clone());
+    }
+    const auto metadata = read_safetensors_metadata(path);
+    const auto told = metadata.find(std::string(kContent));
+    return told != metadata.end() && told->second == content_digest(vectors) ? std::optional(vectors) : std::nullopt;
+  } catch (const DataError&) {  // damaged: made again
+    return std::nullopt;
+  }
 }
 
-void ScoreStore::write_scores() { work_->write_scores(); }
-
-void ScoreStore::finish() { work_->finish(); }
-
-bool ScoreStore::complete(const fs::path& folder) { return fs::exists(folder / "scores.safetensors"); }
+void ScoreStore::write(const fs::path& file, const std::string& run_key) { work_->write(file, run_key); }
 
 Scores read_scores(const fs::path& path) {
   const auto file = fs::is_directory(path) ? path / "scores.safetensors" : path;

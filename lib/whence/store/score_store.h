@@ -16,22 +16,20 @@ struct ScoreLayout {
   at::Tensor example_ids;  ///< [N] int64, one a column.
 };
 
-/// The score matrices of one result directory, written block by block and resumable.
+/// The score matrices of one result, written block by block and resumable.
 ///
-/// Until finish(), everything lies under DIR/.partial: each matrix as a sparse file, a journal of the blocks that are
-/// on disk, and vectors that were costly to make. A run that is killed loses at most the blocks of its last second; the
-/// next one with the same key goes on. Memory: a few bytes a query. Disk: twice the matrices while finish() runs.
+/// Everything lies in a folder of the store's own until write(): each matrix as a sparse file, a journal of the blocks
+/// that are on disk with their checksums, and vectors that were costly to make. A run that is killed loses at most the
+/// blocks of its last second; the next one with the same folder goes on, and makes again what does not fit its
+/// checksum. Memory: a few bytes a query. Disk: twice the matrices while write() runs.
 ///
-/// Every member throws DataError with the system's reason when a file cannot be written (a full disk); nothing is then
-/// left under its final name.
+/// Every member throws DataError with the system's reason when a file cannot be written (a full disk).
 class ScoreStore {
  public:
-  /// Opens or begins the work in `folder`, which is made where it is missing. `run_key` is a line that fixes every
-  /// number of the result: options, seed, digests of the inputs. `query_ids` is [Q] int64, one a row of every matrix;
-  /// `dtype` float32 or float64. Throws InvalidArgument when the folder holds an unfinished run with another key, or
-  /// another process is writing there.
-  ScoreStore(const std::filesystem::path& folder, const std::string& run_key, std::vector<ScoreLayout> matrices,
-             at::Tensor query_ids, at::ScalarType dtype);
+  /// `folder` is what ResultWriter::begin() gave: empty, or with the work of an earlier run of the same key.
+  /// `query_ids` is [Q] int64, one a row of every matrix; `dtype` float32 or float64.
+  ScoreStore(const std::filesystem::path& folder, std::vector<ScoreLayout> matrices, at::Tensor query_ids,
+             at::ScalarType dtype);
   ~ScoreStore();
   ScoreStore(const ScoreStore&) = delete;
   ScoreStore& operator=(const ScoreStore&) = delete;
@@ -40,20 +38,14 @@ class ScoreStore {
   /// overlap.
   ScoreSink& sink(const std::string& name);
 
-  /// Keeps vectors so that a resumed run need not make them again, and gives them back: nothing when `block` was never
-  /// saved.
+  /// Keeps vectors so that a resumed run need not make them again, and gives them back, aligned in memory as those that
+  /// are made: nothing when `block` was never saved, or is not as it was saved.
   void save_vectors(const std::string& block, const ParameterSet& vectors);
   std::optional<ParameterSet> load_vectors(const std::string& block) const;
 
-  /// Writes DIR/scores.safetensors, keeping what is under DIR/.partial for load_vectors(). Throws as finish().
-  void write_scores();
-  /// Writes DIR/scores.safetensors, unless write_scores() did, and removes DIR/.partial. Throws InvalidArgument, naming
-  /// the first one, when a cell was never written. The store takes nothing after this.
-  void finish();
-
-  /// Whether `folder` holds a finished scores.safetensors. Opening a store there begins anew, and finish() replaces the
-  /// file.
-  static bool complete(const std::filesystem::path& folder);
+  /// Writes all to `file`, with `run_key` in its metadata. Throws InvalidArgument, naming the first one, when a cell
+  /// was never written.
+  void write(const std::filesystem::path& file, const std::string& run_key);
 
  private:
   class Work;
@@ -69,7 +61,7 @@ struct StageScores {
 struct Scores {
   at::Tensor query_ids;             ///< [Q] int64
   std::vector<StageScores> stages;  ///< In the order of the file.
-  std::string run_key;              ///< What ScoreStore was given; empty for a file that another program wrote.
+  std::string run_key;              ///< What write() was given; empty for a file that another program wrote.
 };
 /// Reads scores.safetensors: its path, or that of the folder that holds it. Throws DataError when the file is damaged
 /// or truncated, a tensor is missing or the shapes do not agree.

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
 
@@ -14,23 +12,21 @@ namespace {
 
 constexpr std::string_view kSelf = "self", kIds = "example-ids", kRunKey = "run-key";
 
-fs::path file_of(const fs::path& path) { return fs::is_directory(path) ? path / "scores.safetensors" : path; }
-
 bool is_self(const std::string& name) { return name == kSelf || name.starts_with("self."); }
 
 }  // namespace
 
-void write_self_scores(const fs::path& folder, const std::vector<SelfScores>& stages, const std::string& run_key) {
+void write_self_scores(const fs::path& file, const std::vector<SelfScores>& stages, const std::string& run_key) {
   ParameterSet tensors;
   for (const auto& stage : stages) {
     tensors.add(stage.name, stage.scores.contiguous());
     tensors.add(std::string(kIds) + stage.name.substr(kSelf.size()), stage.example_ids.contiguous());
   }
-  write_safetensors(folder / "scores.safetensors", tensors, {{std::string(kRunKey), run_key}});
+  write_safetensors(file, tensors, {{std::string(kRunKey), run_key}});
 }
 
 SelfResult read_self_scores(const fs::path& path) {
-  const auto file = file_of(path);
+  const auto file = fs::is_directory(path) ? path / "scores.safetensors" : path;
   const auto tensors = read_safetensors(file);
   SelfResult out;
   for (const auto& name : tensors.names()) {
@@ -52,15 +48,6 @@ SelfResult read_self_scores(const fs::path& path) {
   const auto key = metadata.find(std::string(kRunKey));
   out.run_key = key == metadata.end() ? "" : key->second;
   return out;
-}
-
-bool holds_self_scores(const fs::path& path) {
-  const auto file = file_of(path);
-  if (!fs::exists(file)) {
-    return false;
-  }
-  const auto names = read_safetensors(file).names();
-  return std::any_of(names.begin(), names.end(), is_self);
 }
 
 }  // namespace whence

@@ -15,8 +15,8 @@ struct SelfScores {
 };
 
 /// scores.safetensors of --self: for each entry its scores and "example-ids" or "example-ids.STAGE". Appears whole or
-/// not at all. `run_key` is a line that fixes every number of it.
-void write_self_scores(const std::filesystem::path& folder, const std::vector<SelfScores>& stages,
+/// not at all. `run_key` is that of the result.
+void write_self_scores(const std::filesystem::path& file, const std::vector<SelfScores>& stages,
                        const std::string& run_key);
 
 struct SelfResult {
@@ -24,10 +24,7 @@ struct SelfResult {
   std::string run_key;             ///< Empty for a file that another program wrote.
 };
 /// Reads scores.safetensors: its path, or that of the folder that holds it. Throws DataError where it holds no scores
-/// of
-/// --self, or the shapes do not agree.
+/// of --self, or the shapes do not agree.
 SelfResult read_self_scores(const std::filesystem::path& path);
-/// Whether the file there holds such scores.
-bool holds_self_scores(const std::filesystem::path& path);
 
 }  // namespace whence
