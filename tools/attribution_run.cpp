@@ -14,6 +14,7 @@
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 #include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
@@ -116,6 +117,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
 nlohmann::ordered_json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
+  record_.add_inputs(pipeline_, queries_);  // as the run does, which takes time and memory
   choose();
   if (self()) {
     nlohmann::ordered_json told;
@@ -125,11 +127,10 @@ nlohmann::ordered_json AttributionRun::plan() {
     return told;
   }
   const bool curved = attributor_->uses_curvature();
-  auto out =
-      make_plan({chain_, stages_, queries_, measurement_, normalization_,
-                 std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
-                 curved ? choice_.curvature : "", curved ? choice_.solver : "", choice_.options.effective_inversion(),
-                 pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+  auto out = make_plan({chain_, *attributor_, choice_.options, stages_, queries_, measurement_, normalization_,
+                        std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
+                        curved ? choice_.curvature : "", curved ? choice_.solver : "",
+                        pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
   if (curved && !choice_.reason.empty()) {
     out["chosen"] = choice_text(choice_, {}, chain_);
   }

@@ -2,14 +2,16 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
+#include <cstdlib>
 #include <set>
 
+#include "whence/core/error.h"
+#include "whence/core/memory.h"
+#include "whence/core/progress.h"
 #include "whence/stages/cost.h"
 
 namespace whence::cli {
@@ -20,41 +22,156 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-double bytes_of(const at::Tensor& x) { return static_cast<double>(x.numel()) * static_cast<double>(x.element_size()); }
-double bytes_of(const TensorList& x) {
-  double total = 0;
-  for (const auto& t : x) {
-    total += bytes_of(t);
+/// The option of a curvature that is called `name`; NaN where there is none, or no number.
+double option(const std::string& curvature, std::string_view name) {
+  const auto [method, given] = find_method<Curvature>(curvature);
+  for (const auto& option : method->options(given)) {
+    char* end = nullptr;
+    const double value = std::strtod(option.value.c_str(), &end);
+    if (option.name == name && end != option.value.c_str()) {
+      return value;
+    }
   }
-  return total;
+  return NAN;
 }
 
-double query_seconds(const PlannedRun& run) {
-  const auto one = [&] { measurement_gradients(run.measurement, run.chain.back(), run.queries, 0, 1); };
-  one();
-  const auto start = Clock::now();
-  one();
-  return seconds_since(start);
+/// The solver that will be at work: what auto picks, of the stage with the most parameters.
+std::string solver_at_work(const PlannedRun& run) {
+  if (run.solver.empty() || find_method<Solver>(run.solver).first->name != "auto") {
+    return run.solver;
+  }
+  const auto largest = std::max_element(
+      run.chain.begin() + static_cast<std::ptrdiff_t>(run.stages.front()), run.chain.end(),
+      [](const auto& a, const auto& b) { return a.objective.trained().entries() < b.objective.trained().entries(); });
+  return auto_spec(run.solver, run.curvature, *largest, run.inverse.effective_inversion());
 }
 
-struct Layers {
-  std::set<std::string> parameters;  ///< Of the layers that a pass records.
-  double bytes_an_example = 0;       ///< Of their inputs and outputs.
-};
-
-Layers layers_of(const Stage& stage) {
-  Tape tape;
-  stage.objective.output(detach(stage.theta), detach(stage.parent), stage.objective.data().batch(0, 1), &tape);
-  Layers out;
-  for (const auto& entry : tape.entries) {
-    out.parameters.insert(entry.weight);
-    out.parameters.insert(entry.bias);
-    out.bytes_an_example += bytes_of(entry.input) + bytes_of(entry.output);
+/// The spec of a curvature without its option `factors`, since a rehearsal's are not to be found by a run, and with
+/// nothing kept between products unless `keeps`.
+std::string rehearsed_spec(const std::string& spec, bool keeps) {
+  const auto [method, given] = find_method<Curvature>(spec);
+  std::string out(method->name);
+  char separator = ':';
+  for (const auto& option : method->options(given)) {
+    if (option.name != "factors" && !option.value.empty()) {
+      out += separator + option.name + '=' + (keeps || option.name != "graph-bytes" ? option.value : "0");
+      separator = ',';
+    }
   }
   return out;
 }
 
-Json coverage(const Stage& stage, const std::vector<std::string>& looked_at, const Layers& layers) {
+/// A rehearsal has lasted long enough.
+class Enough : public Interrupted {};
+
+struct Rehearsed {
+  double peak = 0;              ///< Bytes, without the part of the data that was copied for it.
+  double ready = 0, block = 0;  ///< Seconds for what does not depend on the queries, and for one block of them.
+  bool whole = true;            ///< It came to its end.
+};
+
+/// Runs the first block of queries on parts of the data.
+class Rehearsal {
+ public:
+  Rehearsal(const PlannedRun& run, bool keeps)
+      : run_(run),
+        curvature_(create<Curvature>(run.curvature.empty() ? "hessian" : rehearsed_spec(run.curvature, keeps))),
+        solver_(create<Solver>(run.solver.empty() ? "cg" : solver_at_work(run))),
+        block_(std::min(run.query_block, run.queries.size())) {}
+
+  /// On `share` of every stage's examples, in batches of `batch_share` of what a whole batch has.
+  Rehearsed at(double share, double batch_share) const {
+    const double before = allocated_bytes();
+    auto chain = run_.chain;
+    for (auto k = run_.stages.front(); k < chain.size(); ++k) {
+      const auto& whole = run_.chain[k].objective;
+      const auto n = whole.data().size(), batch = std::min(n, whole.batch_size());
+      const auto part = part_of(n, share, std::min<std::int64_t>(n, 2));
+      chain[k].objective = whole.over(at::arange(part)).with_batch_size(std::min(part, part_of(batch, batch_share, 1)));
+    }
+    const double copied = allocated_bytes() - before;
+    forget_peak();
+    Rehearsed out;
+    const auto source = run_.attributor.prepare(chain, {*curvature_, *solver_, run_.inverse});
+    class Nowhere : public ScoreSink {
+      bool has(std::int64_t, std::int64_t, std::int64_t, std::int64_t) const override { return false; }
+      void block(std::int64_t, std::int64_t, const at::Tensor&) override {}
+    } nowhere;
+    const auto start = Clock::now();
+    const auto watch = [&](const ProgressEvent&) {
+      if (seconds_since(start) > kPatience) {
+        throw Enough();
+      }
+    };
+    try {
+      const ProgressScope scope(watch, {"rehearse", 0, 0, ""});
+      source->make_ready(run_.stages);
+      out.ready = seconds_since(start);
+      const auto queries = run_.queries.take(at::arange(block_));
+      attribute({chain, run_.stages, std::vector<ScoreSink*>(run_.stages.size(), &nowhere), queries, run_.measurement,
+                 block_, run_.normalization},
+                *source, {}, watch);
+    } catch (const Enough&) {
+      out.whole = false;
+    } catch (const NumericalError&) {  // of a part of the data: the whole may do
+      out.whole = false;
+    }
+    out.block = seconds_since(start) - out.ready;
+    out.peak = peak_bytes() - copied;
+    return out;
+  }
+  /// Of all the run's queries.
+  double blocks() const { return static_cast<double>(run_.queries.size()) / static_cast<double>(block_); }
+  /// Whether memory and time grow with the square of the examples: a matrix over them.
+  bool quadratic() const { return !run_.solver.empty() && solver_at_work(run_).starts_with("woodbury"); }
+
+ private:
+  static constexpr double kPatience = 10;
+  static std::int64_t part_of(std::int64_t count, double share, std::int64_t least) {
+    return std::clamp<std::int64_t>(static_cast<std::int64_t>(share * static_cast<double>(count)), least, count);
+  }
+  const PlannedRun& run_;
+  std::unique_ptr<Curvature> curvature_;
+  std::unique_ptr<Solver> solver_;
+  std::int64_t block_;
+};
+
+/// What is told of all the data.
+struct Told {
+  double peak = 0, seconds = 0;
+  double kept = 0;    ///< Of the peak, what is kept of every example.
+  bool whole = true;  ///< The rehearsals came to their ends.
+};
+
+/// Tells memory and time of all the data by what they are on a `share` and on twice as much of it.
+Told tell(const Rehearsal& rehearsal, double share) {
+  const auto small = rehearsal.at(share, share), more = rehearsal.at(2 * share, share),
+             large = rehearsal.at(2 * share, 2 * share);
+  const double rest = rehearsal.quadratic() ? (1 - 4 * share * share) / (3 * share * share) : (1 - 2 * share) / share;
+  const auto grown = [&](double one, double two) { return std::max(0.0, two - one) * rest; };
+  Told out;
+  out.kept = grown(small.peak, more.peak);
+  out.peak = large.peak + out.kept + grown(more.peak, large.peak);
+  out.seconds = large.ready + grown(small.ready, large.ready) +
+                rehearsal.blocks() * (large.block + grown(small.block, large.block));
+  out.whole = small.whole && more.whole && large.whole;
+  return out;
+}
+
+/// Of the layers that a pass records.
+std::set<std::string> layer_parameters(const Stage& stage) {
+  Tape tape;
+  stage.objective.output(detach(stage.theta), detach(stage.parent), stage.objective.data().batch(0, 1), &tape);
+  std::set<std::string> out;
+  for (const auto& entry : tape.entries) {
+    out.insert(entry.weight);
+    out.insert(entry.bias);
+  }
+  return out;
+}
+
+Json coverage(const Stage& stage, const std::vector<std::string>& looked_at) {
+  const auto layers = layer_parameters(stage);
   const auto merged = stage.objective.merge(stage.theta, stage.parent);
   const auto& trained = stage.objective.trained();
   std::int64_t attributed = 0;
@@ -62,8 +179,7 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at, con
   for (std::size_t i = 0; i < trained.size(); ++i) {
     const auto& name = trained.names()[i];
     const auto count = trained.values()[i].numel();
-    const bool taped =
-        layers.parameters.contains(name) || !merged.contains(name);  // a tuning's own: by the layer it moves
+    const bool taped = layers.contains(name) || !merged.contains(name);  // a tuning's own: by the layer it moves
     if (taped && std::find(looked_at.begin(), looked_at.end(), name) != looked_at.end()) {
       attributed += count;
     } else {
@@ -78,11 +194,6 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at, con
           {"not-attributed", missing}};
 }
 
-double data_bytes(const Dataset& data) {
-  const auto one = data.batch(0, 1);
-  return (bytes_of(one.inputs) + bytes_of(one.targets)) * static_cast<double>(data.size());
-}
-
 std::string readable_bytes(double bytes) {
   const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;
@@ -94,75 +205,49 @@ std::string readable_bytes(double bytes) {
 
 }  // namespace
 
-double resident_bytes() {
-  double all = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> all >> resident;
-  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
-}
-
 Json make_plan(const PlannedRun& run) {
-  const auto queries = static_cast<double>(run.queries.size());
-  const double blocks = std::ceil(queries / static_cast<double>(run.query_block));
-  const double one_query = query_seconds(run);
-  const bool solves = !run.solver.empty();
-  constexpr double kPassesToCheck = 4;  // how far the checkpoint is from a minimum
-  double data = data_bytes(run.queries), model = 0, graph = 0, method = 0, scores = 0, vectors = 0, low = 0, high = 0;
-  bool known = true;
-  Json stages = Json::array(), passes;
-  for (std::size_t k = 0; k < run.chain.size(); ++k) {
+  constexpr double kPassSeconds = 0.2;  // of the gradient of what is rehearsed on
+  const double loaded_peak = peak_bytes();
+  const double before = process_seconds();
+  Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
+  double scores = 0, vectors = 0, passes = 0;
+  Json stages = Json::array(), pass;
+  bool fixed = true;  // how many products are made is known before
+  for (auto k = run.stages.front(); k < run.chain.size(); ++k) {
     const auto& stage = run.chain[k];
-    data += data_bytes(stage.objective.data());
-    model += bytes_of(stage.theta) + bytes_of(stage.parent);
-    for (const auto& snapshot : stage.trajectory) {
-      model += bytes_of(snapshot.theta) + bytes_of(snapshot.preconditioner);
+    const double seconds = gradient_seconds(stage);
+    pass[stage.name] = seconds;
+    passes += seconds;
+    if (!run.solver.empty()) {
+      const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
+      fixed = fixed && products.known && products.low == products.high;
     }
-    const double pass = gradient_seconds(stage);
-    passes[stage.name] = pass;
-    low += kPassesToCheck * pass;
-    high += kPassesToCheck * pass;
-    const bool scored = std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end();
-    const bool solved = solves && k >= run.stages.front();
-    if (!scored && !solved) {
-      continue;
-    }
-    const auto layers = layers_of(stage);
-    // a graph keeps what layers saw, and its backward pass as much again; that of a product twice both
-    graph =
-        std::max(graph, layers.bytes_an_example * (solved ? 4 : 2) *
-                            static_cast<double>(std::min(stage.objective.batch_size(), stage.objective.data().size())));
-    if (scored) {
-      const auto cost = run.source.cost(k, run.query_block);
-      const double normalizing = run.normalization == Normalization::kNone ? 0 : 1;
-      const double seconds = pass * (cost.passes_once + blocks * (cost.passes_a_block + normalizing)) +
-                             queries * cost.gradients_a_query * one_query;
-      low += seconds;
-      high += seconds;
-      method += cost.bytes;
-      const auto examples = static_cast<double>(stage.objective.data().size());
-      scores += queries * examples * run.score_bytes;
-      vectors += queries * cost.bytes_a_query;
-      stages.push_back(coverage(stage, run.source.parameters(k), layers));
-    }
-    if (solved) {
-      const bool spectral = is_spectral(run.curvature);
-      const double fit = spectral ? fit_seconds(stage, pass) : 0;
-      low += fit;
-      high += fit;
-      const auto products = product_count(run.solver, run.curvature, stage, run.inversion);
-      low += (products.low * queries + products.once) * kPassesAProduct * pass;
-      high += (products.high * queries + products.once) * kPassesAProduct * pass;
-      known = known && products.known;
+    if (std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end()) {
+      const auto queries = static_cast<double>(run.queries.size());
+      scores += queries * static_cast<double>(stage.objective.data().size()) * run.score_bytes;
+      vectors += queries * run.source.cost(k, run.query_block).bytes_a_query;
+      stages.push_back(coverage(stage, run.source.parameters(k)));
     }
   }
-  Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
-  out["memory-bytes"] = {{"program", run.program_bytes},
-                         {"data", data},
-                         {"model", model},
-                         {"graph", graph},
-                         {"method", method},
-                         {"peak", run.program_bytes + data + model + graph + method}};
+  const double share = std::min(0.25, kPassSeconds / passes);
+  Rehearsal(run, true).at(share, share);  // what only the first time pays
+  auto told = tell(Rehearsal(run, true), share);
+  if (!run.curvature.empty() && told.kept > option(run.curvature, "graph-bytes")) {
+    told = tell(Rehearsal(run, false), share);
+  } else if (!run.curvature.empty() && is_spectral(run.curvature)) {
+    constexpr double kMostKept = 1 << 30;  // kronecker.cpp
+    told.peak -= std::max(0.0, told.kept - kMostKept);
+  }
+  const double peak = std::max(loaded_peak, told.peak);
+  out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};
   out["disk-bytes"] = {{"scores", scores}, {"vectors", vectors}};
-  out["seconds"] = {{"low", low}, {"high", known ? Json(high) : Json(nullptr)}, {"gradient-pass", passes}};
+  const double seconds = before + told.seconds;
+  constexpr double kUnsure = 1.5;  // a part of the data takes other numbers of products
+  out["seconds"] = {{"low", fixed || !told.whole ? seconds : seconds / kUnsure},
+                    {"high", !told.whole ? Json(nullptr)
+                             : fixed     ? Json(seconds)
+                                         : Json(seconds * kUnsure)},
+                    {"gradient-pass", pass}};
   out["stages"] = std::move(stages);
   return out;
 }
@@ -175,15 +260,14 @@ void print_plan(const Json& plan) {
   }
   fmt::print("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(),
              plan["query-block"].get<std::int64_t>());
-  fmt::print("memory  {} at the peak: program {}, data {}, model {}, one batch's graph {}, queries' vectors {}\n",
-             bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["data"]), bytes(memory["model"]),
-             bytes(memory["graph"]), bytes(memory["method"]));
+  fmt::print("memory  {} at the peak: the program {}, up to {} with model and data, the rest to solve and to score\n",
+             bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["loaded"]));
   fmt::print("disk    scores {}, vectors until the run is done {}\n", bytes(plan["disk-bytes"]["scores"]),
              bytes(plan["disk-bytes"]["vectors"]));
   const auto& seconds = plan["seconds"];
   const double low = seconds["low"];
   if (seconds["high"].is_null()) {
-    fmt::print("time    more than {}: how many products this solver takes is not known before\n", seconds_text(low));
+    fmt::print("time    more than {}: a rehearsal on a part of the data did not come to its end\n", seconds_text(low));
   } else if (seconds["high"] == seconds["low"]) {
     fmt::print("time    about {}\n", seconds_text(low));
   } else {

@@ -10,6 +10,8 @@ namespace whence::cli {
 /// A run of rank or score that is to be planned.
 struct PlannedRun {
   const Chain& chain;
+  const Attributor& attributor;
+  InverseOptions inverse;
   const std::vector<std::size_t>& stages;
   const Dataset& queries;
   Measurement measurement;
@@ -17,16 +19,13 @@ struct PlannedRun {
   std::int64_t query_block;
   const ScoreSource& source;
   std::string curvature, solver;  ///< Empty where nothing is solved.
-  Inversion inversion;
-  double score_bytes;    ///< Of one score on disk.
-  double program_bytes;  ///< What the process held before anything was loaded.
+  double score_bytes;             ///< Of one score on disk.
+  double program_bytes;           ///< What the process held before anything was loaded.
 };
 
-/// What the process holds in memory now; 0 where the system does not tell.
-double resident_bytes();
-
-/// Memory, disk, time and which parameters count. Times are taken of a gradient over a few batches, and told of all as
-/// if they were alike. Cost: a few gradients.
+/// Memory, disk, time and which parameters count. The run's first block of queries is rehearsed on parts of the data,
+/// three times, and what that took is told of all the data as if examples were alike. Cost: seconds, and where one
+/// solve takes longer, up to 10 s each time.
 nlohmann::ordered_json make_plan(const PlannedRun& run);
 void print_plan(const nlohmann::ordered_json& plan);
 

@@ -8,4 +8,16 @@ namespace whence {
 /// where the C library is not glibc.
 void keep_freed_memory();
 
+/// What the process holds in memory now, in bytes; 0 where the system does not tell.
+double resident_bytes();
+/// The most that it ever held, or held since forget_peak().
+double peak_bytes();
+/// Gives freed memory back to the system and begins to look for the peak anew. Without effect where the system has no
+/// /proc/self/clear_refs.
+void forget_peak();
+/// What is allocated at the moment, whether it was ever written to or not; 0 where the C library is not glibc.
+double allocated_bytes();
+/// Seconds since the process began, before main() did; 0 where the system does not tell.
+double process_seconds();
+
 }  // namespace whence

@@ -52,6 +52,25 @@ std::int64_t root_rows(std::string_view curvature, const Stage& stage) {
 
 }  // namespace
 
+std::string auto_spec(std::string_view solver, std::string_view curvature, const Stage& stage, Inversion inversion) {
+  if (is_spectral(curvature)) {
+    return "ekfac";
+  }
+  const auto picked = picked_by_size(stage.objective.trained().entries(), root_rows(curvature, stage), inversion);
+  if (!picked.empty()) {
+    return std::string(picked);
+  }
+  const auto [method, given] = find_method<Solver>(solver);
+  std::string out = "cg:preconditioner=none";
+  if (inversion != Inversion::kPseudo && covered_by_layers({stage.objective, stage.theta, stage.parent})) {
+    out = "cg:preconditioner=ekfac";
+  }
+  for (const auto& option : method->options(given)) {
+    out += fmt::format(",{}={}", option.name, option.value);
+  }
+  return out;
+}
+
 ProductCount product_count(std::string_view solver, std::string_view curvature, const Stage& stage,
                            Inversion inversion) {
   constexpr double kFewest = 20;

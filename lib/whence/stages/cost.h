@@ -25,6 +25,9 @@ struct ProductCount {
 ProductCount product_count(std::string_view solver, std::string_view curvature, const Stage& stage,
                            Inversion inversion);
 
+/// What solver auto will be at a stage, as a spec: exact where that is cheap, else preconditioned conjugate gradients.
+std::string auto_spec(std::string_view solver, std::string_view curvature, const Stage& stage, Inversion inversion);
+
 /// Seconds that solving for so many queries is expected to take at a stage, its gradient taking `pass` seconds.
 double solve_seconds(const ProductCount& products, std::int64_t queries, double pass);
 
