@@ -1,0 +1,33 @@
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "whence/core/memory.h"
+
+using namespace whence;
+
+TEST_SUITE_BEGIN("core");
+
+TEST_CASE("the peak is what was held since it was last forgotten, and processes know how long they run") {
+  constexpr std::size_t kBytes = std::size_t{96} << 20;  // more than the C library keeps for the next
+  const auto touch = [] {
+    std::vector<char> block(kBytes, 'x');
+    CHECK(resident_bytes() > static_cast<double>(kBytes));
+  };
+  forget_peak();
+  const double before = peak_bytes();
+  CHECK(before > 0);
+  CHECK(before >= resident_bytes() - (1 << 20));
+  touch();
+  CHECK(peak_bytes() > before + 0.9 * static_cast<double>(kBytes));
+#ifndef __SANITIZE_ADDRESS__  // which lays freed blocks aside
+  forget_peak();
+  CHECK(peak_bytes() < before + 0.5 * static_cast<double>(kBytes));
+  CHECK(allocated_bytes() > 0);
+#endif
+  const double seconds = process_seconds();
+  CHECK(seconds > 0);
+  CHECK(process_seconds() >= seconds);
+}
+
+TEST_SUITE_END();
