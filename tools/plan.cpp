@@ -98,7 +98,7 @@ class Rehearsal {
       void block(std::int64_t, std::int64_t, const at::Tensor&) override {}
     } nowhere;
     const auto start = Clock::now();
-    const auto watch = [&](const ProgressEvent&) {
+    const Progress watch = [&](const ProgressEvent&) {
       if (seconds_since(start) > kPatience) {
         throw Enough();
       }
