@@ -57,7 +57,7 @@ TEST_CASE("--self: the matrix's diagonal without the matrix, one file and one li
   CHECK(page.find("left out, their own loss rises most") != std::string::npos);
   CHECK(page.find(fmt::format(">row {}<", ranking[0]["example"].get<int>())) != std::string::npos);
   folder.write("self/ranking.jsonl", "{\"stage\": 1}");
-  check_fails(folder.run("report self"), 1, "self/ranking.jsonl line 1: ");
+  check_fails(folder.run("report self"), 1, "self/ranking.jsonl: line 1: ");
   check_fails(folder.run("evaluate self.toml --scores self"), 1, "holds what --self made");
 
   // again: found done; each stage at its own end; float32 as double
