@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "whence/core/error.h"
@@ -43,7 +44,19 @@ std::string number_text(const at::Tensor& x, std::int64_t row) {
   }
 }
 
-std::string csv_cell(const std::string& text) {
+/// A spreadsheet takes what begins so for a formula, which may call programs; an apostrophe before it makes it text. A
+/// number is one.
+bool is_formula(const std::string& text) {
+  if (text.empty() || std::string_view("=+-@\t\r").find(text.front()) == std::string_view::npos) {
+    return false;
+  }
+  double number = 0;
+  const char* const end = text.data() + text.size();
+  return std::from_chars(text.data() + (text.front() == '+' ? 1 : 0), end, number).ptr != end;
+}
+
+std::string csv_cell(const std::string& given) {
+  const auto text = is_formula(given) ? "'" + given : given;
   if (text.find_first_of(",\"\n\r") == text.npos && (text.empty() || (text.front() != ' ' && text.back() != ' '))) {
     return text;
   }
