@@ -16,6 +16,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/core/printable.h"
 #include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
@@ -160,7 +161,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     }
   });
   record_.json()["verdict"] =
-      verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
+      verdict_of_ranking(record_.view(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
   record_.write(folder / "run.json");
 }
 
@@ -237,7 +238,7 @@ void AttributionRun::choose(const fs::path& folder) {
   }
   for (const auto& record : {folder / "run.json", folder / ".partial" / "run.json"}) {
     if (!folder.empty() && fs::exists(record)) {
-      if (auto earlier = record_.choice_of(read_json<nlohmann::ordered_json>(record))) {
+      if (auto earlier = record_.choice_of(JsonView::read(record))) {
         earlier->options.response = asked_.options.response;
         earlier->options.time = asked_.options.time;
         earlier->options.steps = asked_.options.steps;
@@ -267,7 +268,7 @@ void AttributionRun::tell_choice() {
   const bool tells = !choice_.reason.empty() && !line_.flag("quiet");
   if (tells) {
     end_progress();
-    fmt::print(stderr, "whence: {}\n", choice_text(choice_, source_->evidence(), chain_));
+    fmt::print(stderr, "whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
   }
   if (choice_.stationarity.empty()) {  // an earlier run's choice
     for (const auto& stage : chain_) {
@@ -289,11 +290,11 @@ bool AttributionRun::reuse(const fs::path& folder, const std::string& run_key) {
     return false;
   }
   reused_ = true;
-  const auto earlier = nlohmann::ordered_json::parse(read_text(folder / "run.json"));
-  for (const auto& warning : earlier.value("warnings", nlohmann::ordered_json::array())) {
-    record_.warning(warning);
+  const auto earlier = JsonView::read(folder / "run.json");
+  for (const auto& warning : earlier.list("warnings")) {
+    record_.warning(warning.get<std::string>());
   }
-  record_.json() = earlier;
+  record_.json() = earlier.json();
   return true;
 }
 
@@ -329,7 +330,7 @@ void AttributionRun::check_spares_inputs(const fs::path& folder) {
   if (line_.command() == "rank") {
     outputs.push_back(folder / "ranking.jsonl");
   }
-  cli::check_spares_inputs(record_.json(), outputs);
+  cli::check_spares_inputs(record_.view(), outputs);
 }
 
 void AttributionRun::load() {
@@ -362,7 +363,7 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
   if (!line_.flag("quiet")) {
     end_progress();
     fmt::print(stderr, "whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
-               split_);
+               printable(split_));
   }
   if (limit > 0 && static_cast<std::size_t>(limit) < rows.size()) {
     rows.resize(static_cast<std::size_t>(limit));

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "cli.h"
+#include "say.h"
 #include "sniff.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -477,9 +478,9 @@ int init(const std::vector<std::string>& arguments) {
   const auto next = trained ? fmt::format("whence rank {}{}", out.string(), stage)
                             : fmt::format("whence train {} && whence rank {}{}", out.string(), out.string(), stage);
   if (line.flag("json")) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}.dump(2));
+    say("{}\n", Ready{nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}.dump(2)});
   } else {
-    fmt::print("{}: {}\nnext: {}\n", out.string(), fmt::join(told, "; "), next);
+    say("{}: {}\nnext: {}\n", out.string(), fmt::format("{}", fmt::join(told, "; ")), next);
   }
   return kDone;
 }

@@ -6,6 +6,7 @@
 #include "inspect_model.h"
 #include "inspect_source.h"
 #include "result.h"
+#include "say.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
@@ -84,11 +85,11 @@ Json inspect_pipeline(const Pipeline& pipeline) {
 }
 
 Json inspect_result(const fs::path& folder) {
-  auto run = read_run(folder);
+  const auto run = read_run(folder);
   const auto scores = read_scores(folder);
   Json out{{"kind", "result"},
-           {"command", run["command"]},
-           {"options", run["options"]},
+           {"command", run["command"].json()},
+           {"options", run["options"].json()},
            {"queries", scores.query_ids.size(0)}};
   for (const auto& entry : scores.stages) {
     out["scores"].push_back({{"name", entry.name},
@@ -97,11 +98,14 @@ Json inspect_result(const fs::path& folder) {
                              {"lowest", entry.scores.min().item<double>()},
                              {"highest", entry.scores.max().item<double>()}});
   }
-  for (auto& [name, stage] : run["stages"].items()) {
-    stage.erase("solves");
-    out["stages"][name] = stage;
+  for (const auto& [name, stage] : run["stages"].items()) {
+    auto told = stage.json();
+    if (told.is_object()) {
+      told.erase("solves");
+    }
+    out["stages"][name] = std::move(told);
   }
-  out["warnings"] = run["warnings"];
+  out["warnings"] = run["warnings"].json();
   return out;
 }
 
@@ -111,16 +115,19 @@ void print(const Json& json, int indent = 0) {
   for (const auto& [key, value] : json.items()) {
     if (value.is_array() && !value.empty() && value[0].is_object()) {
       for (const auto& entry : value) {
-        fmt::print("{}{} {}\n", margin, key, entry.contains("name") ? entry["name"].get<std::string>() : "");
+        say("{}{} {}\n", margin, key,
+            entry.contains("name") && entry["name"].is_string() ? entry["name"].get<std::string>() : "");
         auto rest = entry;
-        rest.erase("name");
+        if (rest.is_object()) {
+          rest.erase("name");
+        }
         print(rest, indent + 2);
       }
     } else if (value.is_object()) {
-      fmt::print("{}{}\n", margin, key);
+      say("{}{}\n", margin, key);
       print(value, indent + 2);
     } else {
-      fmt::print("{}{:<16} {}\n", margin, key, value.is_string() ? value.get<std::string>() : value.dump());
+      say("{}{:<16} {}\n", margin, key, value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
 }
@@ -128,13 +135,13 @@ void print(const Json& json, int indent = 0) {
 /// One line a tensor reads better than nested keys.
 void print_tensors(const Json& json) {
   for (const auto& tensor : json["tensors"]) {
-    fmt::print("{:<40} {:<9} {:<18} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
-               tensor["shape"].dump(),
-               !tensor.contains("rms")        ? ""
-               : tensor["finite"].get<bool>() ? fmt::format("rms {:.4g}", tensor["rms"].get<double>())
-                                              : "NOT FINITE");
+    say("{:<40} {:<9} {:<18} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
+        tensor["shape"].dump(),
+        !tensor.contains("rms")        ? ""
+        : tensor["finite"].get<bool>() ? fmt::format("rms {:.4g}", tensor["rms"].get<double>())
+                                       : "NOT FINITE");
   }
-  fmt::print("{} entries\n", json["entries"].get<std::int64_t>());
+  say("{} entries\n", json["entries"].get<std::int64_t>());
   if (json.contains("metadata")) {
     print(json["metadata"]);
   }
@@ -189,7 +196,7 @@ int inspect(const std::vector<std::string>& arguments) {
     out = inspect_source(path);
   }
   if (line.flag("json")) {
-    fmt::print("{}\n", out.dump(2));
+    say("{}\n", Ready{out.dump(2)});
   } else if (out["kind"] == "spectrum") {
     print_spectrum(out);
   } else if (out["kind"] == "safetensors") {

@@ -6,6 +6,7 @@
 #include "attribution_run.h"
 #include "plan.h"
 #include "ranking_text.h"
+#include "say.h"
 #include "score_tables.h"
 #include "self_influence.h"
 #include "whence/core/files.h"
@@ -34,10 +35,10 @@ class TemporaryFolder {
 int show_plan(const CommandLine& line) {
   const auto plan = AttributionRun(line).plan();
   if (line.flag("json")) {
-    fmt::print("{}\n", plan.dump(2));
+    say("{}\n", Ready{plan.dump(2)});
   } else if (plan.contains("self-influence")) {
     for (const auto& [stage, way] : plan["self-influence"].items()) {
-      fmt::print("self-influence of {}: {}\n", stage, way.get<std::string>());
+      say("self-influence of {}: {}\n", stage, way.get<std::string>());
     }
   } else {
     print_plan(plan);
@@ -68,12 +69,12 @@ int score(const std::vector<std::string>& arguments) {
   }
   write_score_tables(folder, run, formats);
   if (line.flag("json")) {
-    fmt::print("{}", run.record().text());
+    say("{}", Ready{run.record().text()});
   } else {
-    fmt::print("{}: {}{}\n", (folder / "scores.safetensors").string(),
-               run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
-               run.reused() ? ", already complete" : "");
-    print_evidence(run.record().json());
+    say("{}: {}{}\n", (folder / "scores.safetensors").string(),
+        run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
+        run.reused() ? ", already complete" : "");
+    print_evidence(run.record().view());
   }
   return run.record().exit_status(line.flag("strict"));
 }
@@ -119,9 +120,9 @@ int rank(const std::vector<std::string>& arguments) {
   }
   write_score_tables(folder, run, formats);
   if (line.flag("json")) {
-    fmt::print("{}", read_text(folder / "ranking.jsonl"));
+    say("{}", Ready{read_text(folder / "ranking.jsonl")});
   } else {
-    print_evidence(run.record().json());
+    print_evidence(run.record().view());
   }
   return run.record().exit_status(line.flag("strict"));
 }

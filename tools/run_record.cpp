@@ -149,20 +149,20 @@ void RunRecord::add_choice(const InverseChoice& choice) {
   }
 }
 
-std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& earlier) const {
+std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const {
   const auto differ = [](const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {  // whatever the order
     return nlohmann::json(a) != nlohmann::json(b);
   };
   for (const char* key : {"inputs", "seed", "versions"}) {
-    if (!earlier.contains(key) || differ(earlier[key], json_[key])) {
+    if (!earlier.contains(key) || differ(earlier[key].json(), json_.at(key))) {
       return std::nullopt;
     }
   }
-  auto asked = json_["options"], before = earlier.value("options", nlohmann::ordered_json::object());
-  if (!before.contains("asked")) {
+  if (!earlier.contains("options") || !earlier["options"].contains("asked")) {
     return std::nullopt;
   }
-  const auto chosen = before;
+  const auto chosen = earlier["options"];
+  auto asked = json_.at("options"), before = chosen.json();
   for (auto* options : {&asked, &before}) {
     for (const char* key : {"curvature", "solver", "damping", "relative-damping", "threads", "batch-size"}) {
       options->erase(key);
@@ -172,13 +172,13 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
     return std::nullopt;
   }
   InverseChoice out;
-  out.curvature = chosen["curvature"];
-  out.solver = chosen["solver"];
-  out.options.damping = chosen["damping"];
-  out.options.relative_damping = chosen["relative-damping"];
+  out.curvature = chosen["curvature"].get<std::string>();
+  out.solver = chosen["solver"].get<std::string>();
+  out.options.damping = chosen["damping"].get<double>();
+  out.options.relative_damping = chosen["relative-damping"].get<double>();
   if (earlier.contains("chosen")) {
-    out.reason = earlier["chosen"]["reason"];
-    out.otherwise = earlier["chosen"]["otherwise"];
+    out.reason = earlier["chosen"]["reason"].get<std::string>();
+    out.otherwise = earlier["chosen"]["otherwise"].get<std::string>();
   }
   return out;
 }

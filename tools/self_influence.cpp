@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "result.h"
+#include "say.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/files.h"
@@ -51,7 +52,7 @@ void AttributionRun::score_self(const fs::path& folder) {
   }
   record_.add_solves(solves, evidence, chain_);
   write_self_scores(folder, scores, record_.key());
-  record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt).text;
+  record_.json()["verdict"] = verdict_of_ranking(record_.view(), std::nullopt).text;
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
@@ -138,9 +139,8 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
     const auto& data = stage.objective.data();
     const auto predictions = predictions_of(stage);
     const auto source = source_text(data);
-    fmt::print("{}: the examples that move their own loss most, of the {} {}{}\n", stage.name, data.size(),
-               source.empty() ? "examples" : source,
-               removals ? "; removal: how far it rises when one is left out" : "");
+    say("{}: the examples that move their own loss most, of the {} {}{}\n", stage.name, data.size(),
+        source.empty() ? "examples" : source, removals ? "; removal: how far it rises when one is left out" : "");
     std::size_t width = 10, wide = 5;
     const auto count = std::min(top, data.size());
     for (std::int64_t r = 0; r < count; ++r) {
@@ -155,7 +155,7 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
       out +=
           predictions.empty() ? "" : fmt::format("  {:>{}}  {:>{}}", label, wide, says, std::max<std::size_t>(8, wide));
       out += removals ? fmt::format("  {:>9}", removal) : "";
-      fmt::print("{}  {:>10}\n", out, score);
+      say("{}  {:>10}\n", out, score);
     };
     line("example", "label", "predicts", "removal", "score");
     for (std::int64_t r = 0; r < count; ++r) {
@@ -164,7 +164,7 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
            predictions.empty() ? "" : predictions[static_cast<std::size_t>(row)],
            fmt::format("{:+.3g}", removal_of(ranking, row)), fmt::format("{:+.3g}", score_of(ranking, row)));
       if (data.is_text()) {
-        fmt::print("      {}\n", shaded_text(visible_tokens(data, row, {}), 1));
+        say("      {}\n", Ready{shaded_text(visible_tokens(data, row, {}), 1)});
       }
     }
   }

@@ -4,21 +4,18 @@
 
 #include "result.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/curvature/curvature.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// A number, or NaN for what JSON cannot hold.
-double number_of(const Json& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
+double number_of(const JsonView& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
   return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
 }
 
-Interval interval_of(const Json& json, const char* key) {
+Interval interval_of(const JsonView& json, const char* key) {
   const auto end = [&](std::size_t i) {
     return json.contains(key) && json[key][i].is_number() ? json[key][i].get<double>() : StageEvidenceSummary::kUnknown;
   };
@@ -29,7 +26,7 @@ std::string name_of(const std::string& spec) { return spec.substr(0, spec.find('
 
 }  // namespace
 
-Verdict verdict_of_evaluation(const Json& evaluation) {
+Verdict verdict_of_evaluation(const JsonView& evaluation) {
   const double seconds = number_of(evaluation, "seconds-a-training", 0);
   if (evaluation["against"] == "lds") {
     return judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
@@ -48,14 +45,14 @@ Verdict verdict_of_evaluation(const Json& evaluation) {
 
 std::string scores_digest(const fs::path& folder) { return digest(folder / "scores.safetensors"); }
 
-std::vector<Json> evaluations_of(const fs::path& folder) {
-  std::vector<Json> out;
+std::vector<JsonView> evaluations_of(const fs::path& folder) {
+  std::vector<JsonView> out;
   std::string held;  // read where there is an evaluation
   for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
     if (!fs::exists(folder / name)) {
       continue;
     }
-    auto evaluation = read_json<Json>(folder / name);
+    auto evaluation = JsonView::read(folder / name);
     held = held.empty() ? scores_digest(folder) : held;
     if (evaluation.value("scores", "") == held) {  // else of what was in the folder before
       out.push_back(std::move(evaluation));
@@ -64,13 +61,13 @@ std::vector<Json> evaluations_of(const fs::path& folder) {
   return out;
 }
 
-std::optional<Json> evaluation_of(const fs::path& folder) {
+std::optional<JsonView> evaluation_of(const fs::path& folder) {
   const auto found = evaluations_of(folder);
   return found.empty() ? std::nullopt : std::optional(found.front());
 }
 
-Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluation, const fs::path& folder) {
-  const auto& options = run["options"];
+Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& evaluation, const fs::path& folder) {
+  const auto options = run["options"];
   const auto method = create<Attributor>(options["method"].get<std::string>());
   RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
                            .claim = method->claim(),
