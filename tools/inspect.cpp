@@ -9,6 +9,7 @@
 #include "say.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 
 namespace whence::cli {
@@ -33,8 +34,7 @@ Json inspect_safetensors(const fs::path& path) {
   }
   out["entries"] = tensors.entries();
   for (const auto& [key, value] : read_safetensors_metadata(path)) {
-    auto parsed = Json::parse(value, nullptr, /*allow_exceptions=*/false);
-    out["metadata"][key] = parsed.is_object() ? std::move(parsed) : Json(value);
+    out["metadata"][key] = json_object<Json>(value).value_or(Json(value));
   }
   return out;
 }

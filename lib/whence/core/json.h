@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,6 +40,17 @@ std::string brief(const nlohmann::json& value);
 template <class Json = nlohmann::json>
 Json read_json(const std::filesystem::path& path) {
   return parse_json<Json>(read_utf8(path), path.string());
+}
+
+/// The object that a text spells; nothing where it is no JSON or another value, as what stands in metadata may be.
+template <class Json = nlohmann::json>
+std::optional<Json> json_object(std::string_view text) {
+  try {
+    auto out = parse_json<Json>(text, "");
+    return out.is_object() ? std::optional(std::move(out)) : std::nullopt;
+  } catch (const DataError&) {
+    return std::nullopt;
+  }
 }
 
 /// visit(json, line, "FILE: line N") for each line that is not blank; lines are counted from 1.

@@ -31,14 +31,7 @@ constexpr const char* kChangedMeanwhile = "changed-meanwhile";  // of the record
 const timespec kStarted = detail::now_of_files();
 
 /// The metadata's JSON; an empty object where it is none.
-json parsed(const std::string& text) {
-  try {
-    auto out = parse_json(text, "metadata");
-    return out.is_object() ? out : json::object();
-  } catch (const DataError&) {
-    return json::object();
-  }
-}
+json parsed(const std::string& text) { return json_object(text).value_or(json::object()); }
 
 json table_in(const json& record, const char* key) {
   return record.contains(key) && record[key].is_object() ? record[key] : json::object();
