@@ -70,19 +70,21 @@ bool has_flag(const std::vector<std::string>& arguments, const std::string& name
 }
 
 /// What an earlier run chose repeats it, unless something is given now that the choice turned on.
-void repeat_choice(const nlohmann::json& run, const std::vector<std::string>& given,
-                   std::vector<std::string>& arguments) {
+void repeat_choice(const JsonView& run, const std::vector<std::string>& given, std::vector<std::string>& arguments) {
   for (const char* name :
        {"curvature", "solver", "damping", "relative-damping", "response", "inversion", "method", "stage"}) {
     if (has_flag(given, name)) {
       return;
     }
   }
-  const auto options = run.value("options", nlohmann::json::object());
-  const auto left_open = options.value("asked", nlohmann::json::object());  // items() refers to it
-  for (const auto& [name, asked] : left_open.items()) {
+  if (!run.contains("options") || !run["options"].contains("asked")) {
+    return;
+  }
+  const auto options = run["options"];
+  for (const auto& [name, asked] : options["asked"].items()) {
     if (asked == "auto" && !has_flag(arguments, name)) {
-      const auto flag = name == "damping" && options["relative-damping"] > 0 ? std::string("relative-damping") : name;
+      const bool relative = name == "damping" && options["relative-damping"].get<double>() > 0;
+      const auto flag = relative ? std::string("relative-damping") : name;
       arguments.push_back("--" + flag);
       arguments.push_back(options[flag].is_string() ? options[flag].get<std::string>() : options[flag].dump());
     }
@@ -133,7 +135,7 @@ std::vector<std::string> with_earlier(const CommandLine& line, const std::vector
   if (from == given.end()) {
     return arguments;
   }
-  const auto run = read_json<nlohmann::json>(from->value);
+  const auto run = JsonView::read(from->value);
   if (!run.contains("arguments") || !run.contains("pipeline")) {
     throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", from->value));
   }

@@ -15,6 +15,7 @@
 #include "whence/attribution/self_influence.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
+#include "whence/core/printable.h"
 #include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
@@ -162,7 +163,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     }
   });
   record_.json()["verdict"] =
-      verdict_of_ranking(record_.json(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
+      verdict_of_ranking(record_.view(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
 }
 
 void AttributionRun::publish() {
@@ -234,7 +235,7 @@ void AttributionRun::choose() {
     set_choice({"hessian", "cg", {}, "", "", NAN, {}});  // which the method does not look at
     return;
   }
-  for (const auto& record : out_ ? out_->earlier() : std::vector<nlohmann::ordered_json>()) {
+  for (const auto& record : out_ ? out_->earlier() : std::vector<JsonView>()) {
     if (auto earlier = record_.choice_of(record)) {
       earlier->options.response = asked_.options.response;
       earlier->options.time = asked_.options.time;
@@ -264,7 +265,7 @@ void AttributionRun::tell_choice() {
   const bool tells = !choice_.reason.empty() && !line_.flag("quiet");
   if (tells) {
     end_progress();
-    fmt::print(stderr, "whence: {}\n", choice_text(choice_, source_->evidence(), chain_));
+    fmt::print(stderr, "whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
   }
   if (choice_.stationarity.empty()) {  // an earlier run's choice
     for (const auto& stage : chain_) {
@@ -287,10 +288,10 @@ bool AttributionRun::reuse() {
     return false;
   }
   reused_ = true;
-  for (const auto& warning : earlier->run().value("warnings", nlohmann::ordered_json::array())) {
-    record_.warning(warning);
+  for (const auto& warning : earlier->run().list("warnings")) {
+    record_.warning(warning.get<std::string>());
   }
-  record_.json() = earlier->run();
+  record_.json() = earlier->run().json();
   return true;
 }
 
@@ -334,7 +335,7 @@ void AttributionRun::check_spares_inputs() {
   for (const auto& name : outputs()) {
     files.push_back(out_->folder() / name);
   }
-  cli::check_spares_inputs(record_.json(), files);
+  cli::check_spares_inputs(record_.view(), files);
 }
 
 void AttributionRun::load() {
@@ -367,7 +368,7 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
   if (!line_.flag("quiet")) {
     end_progress();
     fmt::print(stderr, "whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
-               split_);
+               printable(split_));
   }
   if (limit > 0 && static_cast<std::size_t>(limit) < rows.size()) {
     rows.resize(static_cast<std::size_t>(limit));

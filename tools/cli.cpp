@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "help_examples.h"
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
 
@@ -116,7 +117,7 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
     throw UsageError(error.what());
   }
   if (flag("help")) {
-    fmt::print("{}", help());
+    say("{}", Ready{help()});
     return false;
   }
   for (const auto& [name, required] : positional_names_) {

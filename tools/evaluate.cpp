@@ -7,9 +7,11 @@
 #include "cli.h"
 #include "result.h"
 #include "run_record.h"
+#include "say.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/parallel.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
@@ -155,20 +157,19 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
 
 void print(const nlohmann::ordered_json& result) {
   if (result["against"] == "lds") {
-    fmt::print("linear datamodelling score of {}: {:.4f} (random scores: {:.4f}), {} queries, {} subsets of {:g}\n",
-               result["stage"].get<std::string>(), result["lds"].get<double>(),
-               result["lds-of-random-scores"].get<double>(), result["queries"].get<std::int64_t>(),
-               result["subsets"].get<std::int64_t>(), result["fraction"].get<double>());
+    say("linear datamodelling score of {}: {:.4f} (random scores: {:.4f}), {} queries, {} subsets of {:g}\n",
+        result["stage"].get<std::string>(), result["lds"].get<double>(), result["lds-of-random-scores"].get<double>(),
+        result["queries"].get<std::int64_t>(), result["subsets"].get<std::int64_t>(), result["fraction"].get<double>());
   } else {
-    fmt::print("leave-one-out retraining of {}: {} examples x {} queries\n", result["stage"].get<std::string>(),
-               result["examples"].get<std::int64_t>(), result["queries"].get<std::int64_t>());
-    fmt::print("  Pearson {}, Spearman {}, slope {}; mean over queries: Pearson {}, Spearman {}\n",
-               number_text(result["pearson"]), number_text(result["spearman"]), number_text(result["slope"]),
-               number_text(result["mean-pearson-per-query"]), number_text(result["mean-spearman-per-query"]));
+    say("leave-one-out retraining of {}: {} examples x {} queries\n", result["stage"].get<std::string>(),
+        result["examples"].get<std::int64_t>(), result["queries"].get<std::int64_t>());
+    say("  Pearson {}, Spearman {}, slope {}; mean over queries: Pearson {}, Spearman {}\n",
+        number_text(result["pearson"]), number_text(result["spearman"]), number_text(result["slope"]),
+        number_text(result["mean-pearson-per-query"]), number_text(result["mean-spearman-per-query"]));
   }
-  fmt::print("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n",
-             result["seconds-a-training"].get<double>(), result["largest-gradient-norm"].get<double>());
-  fmt::print("{}\n", result["verdict"].get<std::string>());
+  say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n", result["seconds-a-training"].get<double>(),
+      result["largest-gradient-norm"].get<double>());
+  say("{}\n", result["verdict"].get<std::string>());
 }
 
 /// What the trainings take, from one that leaves the first example out; cut off where that is long.
@@ -200,14 +201,14 @@ void print_plan(const nlohmann::ordered_json& plan) {
   for (const auto& name : plan["stages"]) {
     stages += (stages.empty() ? "" : ", then ") + name.get<std::string>();
   }
-  fmt::print("{} trainings of {}, {} at a time\n", plan["trainings"].get<std::int64_t>(), stages,
-             plan["side-by-side"].get<std::int64_t>());
+  say("{} trainings of {}, {} at a time\n", plan["trainings"].get<std::int64_t>(), stages,
+      plan["side-by-side"].get<std::int64_t>());
   const double low = plan["seconds"]["low"], high = plan["seconds"]["high"];
   const auto told = low == high        ? "about " + duration_words(low)
                     : std::isnan(high) ? "more than " + duration_words(low)
                                        : fmt::format("{} to {}", duration_words(low), duration_words(high));
-  fmt::print("time    {}: one takes {}{}\n", told, low == high ? "" : "more than ",
-             duration_words(plan["seconds-a-training"].get<double>()));
+  say("time    {}: one takes {}{}\n", told, low == high ? "" : "more than ",
+      duration_words(plan["seconds-a-training"].get<double>()));
 }
 
 /// Throws where the folder holds another result.
@@ -219,7 +220,7 @@ void check_takes_evaluation(const ResultWriter& out, const Result& judged) {
 }
 
 /// Throws where the scores are not of this pipeline.
-void check_is_pipeline_of(const nlohmann::ordered_json& run, const fs::path& path) {
+void check_is_pipeline_of(const JsonView& run, const fs::path& path) {
   const auto scored = run["pipeline"].get<std::string>();
   if (!fs::equivalent(path, scored)) {
     throw InvalidArgument(fmt::format(
@@ -230,11 +231,13 @@ void check_is_pipeline_of(const nlohmann::ordered_json& run, const fs::path& pat
 /// Beside the scores the evaluation becomes a part of their result, which takes its verdict.
 void publish(ResultWriter& out, const Result& judged, const CommandLine& line, const nlohmann::ordered_json& result) {
   const auto* held = out.finished(judged.key(), {});
-  auto run = held != nullptr ? held->run()
+  auto run = held != nullptr ? held->run().json()
                              : nlohmann::ordered_json{{"command", line.command()}, {"arguments", line.arguments()}};
   if (run.contains("verdict")) {
     const bool second = result["against"] == "lds" && held->has("evaluation.json");
-    run["verdict"] = verdict_of_ranking(run, second ? evaluation_of(*held) : std::optional(result), out.folder()).text;
+    run["verdict"] =
+        verdict_of_ranking(held->run(), second ? evaluation_of(*held) : JsonView(result, "evaluation"), out.folder())
+            .text;
   }
   out.publish(judged.key(), std::move(run));
 }
@@ -284,7 +287,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   check_inputs_unchanged(run);
   auto options = line.run_options();
   if (!line.given("dtype")) {
-    options.dtype = parse_dtype(run["options"]["dtype"]);
+    options.dtype = parse_dtype(run["options"]["dtype"].get<std::string>());
   }
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
   std::vector<std::string> names{against == "lds" ? "evaluation-lds.json" : "evaluation.json"};
@@ -338,7 +341,7 @@ int evaluate(const std::vector<std::string>& arguments) {
         against == "lds" ? subsets : std::min(examples, setting.chain[stage].objective.data().size()) + 1;
     const auto told = plan(setting, against, trainings);
     if (line.flag("json")) {
-      fmt::print("{}\n", told.dump(2));
+      say("{}\n", Ready{json_text(told, 2)});
     } else {
       print_plan(told);
     }
@@ -346,15 +349,15 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   auto result = against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
   end_progress();
-  result["verdict"] = verdict_of_evaluation(result).text;
+  result["verdict"] = verdict_of_evaluation({result, names.front()}).text;
   result["key"] = judged.key();
-  write_text(writer.place(names.front()), result.dump(2) + "\n");
+  write_text(writer.place(names.front()), json_text(result, 2) + "\n");
   if (against == "retraining") {
-    write_text(writer.place("evaluation.svg"), scatter_svg(leave_one_out_plot(result)));
+    write_text(writer.place("evaluation.svg"), scatter_svg(leave_one_out_plot({result, names.front()})));
   }
   publish(writer, judged, line, result);
   if (line.flag("json")) {
-    fmt::print("{}\n", result.dump(2));
+    say("{}\n", Ready{json_text(result, 2)});
   } else {
     print(result);
   }

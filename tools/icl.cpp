@@ -12,8 +12,10 @@
 #include "icl_uses.h"
 #include "result.h"
 #include "run_record.h"
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
@@ -117,7 +119,7 @@ class IclRun {
       record_.write(folder_ / "run.json");
     }
     if (line_.flag("json")) {
-      fmt::print("{}\n", shown_.dump());
+      say("{}\n", Ready{shown_.dump()});
     }
     return record_.exit_status(line_.flag("strict"));
   }
@@ -162,7 +164,7 @@ class IclRun {
         outputs.push_back(folder_ / fmt::format("{}.json", prompt));
         outputs.push_back(folder_ / fmt::format("{}.txt", prompt));
       }
-      check_spares_inputs(read, outputs);
+      check_spares_inputs({read, "run.json"}, outputs);
       make_folder(folder_);
       lock_ = OutputLock::in(folder_);
     }
@@ -267,17 +269,16 @@ class IclRun {
 
   void explain(const PromptTask& task) {
     const auto folder = many_ ? folder_ / task.name : folder_;
-    const auto said = record_.key() + to_json(task).dump();
+    const auto said = record_.key() + json_text(to_json(task));
     const auto key = digest(std::as_bytes(std::span(said)));
     const auto place = folder / "icl.json";
     if (line_.has("out") && fs::exists(place)) {
-      const auto found = Json::parse(read_text(place), nullptr, /*allow_exceptions=*/false);
-      if (found.is_object() && found.value("key", "") == key) {
+      if (const auto found = earlier(place); found && found->value("key", "") == key) {
         // warnings are a part of the result, as is the status that they decide
-        for (const auto& warning : found.value("warnings", Json::array())) {
+        for (const auto& warning : found->list("warnings")) {
           record_.warning(warning.get<std::string>());
         }
-        show(found);
+        show(*found);
         return;
       }
     }
@@ -313,26 +314,35 @@ class IclRun {
     }
     uses_->apply(result, read, line_.has("out") ? std::optional(folder) : std::nullopt, json);
     if (line_.has("out")) {
-      write_text(place, json.dump(1) + "\n");
+      write_text(place, json_text(json, 1) + "\n");
     }
-    show(json);
+    show({json, "icl.json"});
   }
 
-  void show(const Json& json) {
+  /// What a run before this one left there; nothing where it is damaged, and so made again.
+  static std::optional<JsonView> earlier(const fs::path& place) {
+    try {
+      return JsonView::read(place);
+    } catch (const DataError&) {
+      return std::nullopt;
+    }
+  }
+
+  void show(const JsonView& json) {
     end_progress();
     if (line_.flag("json")) {
       if (many_) {
-        shown_.push_back({{"task", json["task"]}, {"out", (folder_ / json["task"].get<std::string>()).string()}});
+        shown_.push_back(
+            {{"task", json["task"].json()}, {"out", (folder_ / json["task"].get<std::string>()).string()}});
       } else {
-        shown_ = json;
+        shown_ = json.json();
       }
     } else if (many_) {
-      fmt::print("{}: {} demonstrations, {} queries{}\n", json["task"].get<std::string>(),
-                 json["demonstrations"].size(), json["queries"].size(),
-                 json["drop"].is_null() ? "" : ", drop: " + dropped(json));
+      say("{}: {} demonstrations, {} queries{}\n", json["task"].get<std::string>(), json["demonstrations"].size(),
+          json["queries"].size(), json["drop"].is_null() ? "" : ", drop: " + dropped(json));
     } else {
-      fmt::print("{}",
-                 icl_text(json, line_.has("out") ? std::optional((folder_ / "kept.json").string()) : std::nullopt));
+      say("{}",
+          Ready{icl_text(json, line_.has("out") ? std::optional((folder_ / "kept.json").string()) : std::nullopt)});
     }
   }
 

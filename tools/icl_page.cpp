@@ -8,14 +8,14 @@
 namespace whence::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-double number_or(const Json& value, double otherwise) { return value.is_number() ? value.get<double>() : otherwise; }
+double number_or(const JsonView& value, double otherwise) {
+  return value.is_number() ? value.get<double>() : otherwise;
+}
 
 /// Each demonstration once, with what all queries make of it.
-std::vector<PromptPart> parts_of(const Json& json) {
+std::vector<PromptPart> parts_of(const JsonView& json) {
   std::vector<PromptPart> out;
-  const auto& demonstrations = json["demonstrations"];
+  const auto demonstrations = json["demonstrations"].list();
   for (std::size_t i = 0; i < demonstrations.size(); ++i) {
     PromptPart part{.number = static_cast<std::int64_t>(i),
                     .text = demonstrations[i]["input"].get<std::string>(),
@@ -23,7 +23,7 @@ std::vector<PromptPart> parts_of(const Json& json) {
     if (!json["mean-test"].is_null() && json["mean-test"][i].is_number()) {
       part.score = json["mean-test"][i].get<double>();
     }
-    for (const auto& query : json["queries"]) {
+    for (const auto& query : json["queries"].list()) {
       if (!query["test"].is_null()) {
         part.by_query.push_back(number_or(query["test"][i], 0));
       }
@@ -33,20 +33,24 @@ std::vector<PromptPart> parts_of(const Json& json) {
     }
     out.push_back(std::move(part));
   }
-  for (const auto& drop : json.contains("drop") ? json["drop"] : Json::array()) {
-    auto& part = out.at(drop["demonstration"].get<std::size_t>());
+  for (const auto& drop : json.list("drop")) {
+    const auto number = drop["demonstration"].get<std::uint64_t>();
+    if (number >= out.size()) {
+      drop["demonstration"].refuse(fmt::format("one of {} demonstrations", out.size()));
+    }
+    auto& part = out[number];
     part.drop = true;
     part.instead = drop["instead"].is_string() ? drop["instead"].get<std::string>() : "";
   }
   return out;
 }
 
-PromptQuestion question_of(const Json& query) {
+PromptQuestion question_of(const JsonView& query) {
   constexpr std::size_t kShown = 3;
   PromptQuestion out{.number = query["query"].get<std::int64_t>(), .text = query["input"].get<std::string>()};
   const auto probability = [&](const char* key) {
-    const auto found = query.find(key);
-    return found != query.end() && found->is_number() ? fmt::format(", {:.0f} %", 100 * found->get<double>()) : "";
+    return query.contains(key) && query[key].is_number() ? fmt::format(", {:.0f} %", 100 * query[key].get<double>())
+                                                         : "";
   };
   const auto prediction = query["prediction"].get<std::string>();
   const bool known = !query["output"].is_null();
@@ -58,7 +62,7 @@ PromptQuestion question_of(const Json& query) {
   if (known && !right) {
     out.facts.push_back({"expected", query["output"].get<std::string>() + probability("explained-probability")});
   }
-  const auto& test = query["test"];
+  const auto test = query["test"];
   const auto order = by_help(test);
   const auto take = [&](auto begin, auto end, double sign, auto& list) {
     for (auto at = begin; at != end && list.size() < kShown && sign * test[*at].template get<double>() > 0; ++at) {
@@ -81,7 +85,7 @@ PromptQuestion question_of(const Json& query) {
 
 }  // namespace
 
-Page icl_page(const Json& json) {
+Page icl_page(const JsonView& json) {
   Page page;
   page.title = fmt::format("What the demonstrations of “{}” do", json["task"].get<std::string>());
   page.subtitle =
@@ -99,7 +103,7 @@ Page icl_page(const Json& json) {
   for (const auto& [name, value] : icl_evidence(json)) {
     page.evidence.push_back({name, value});
   }
-  const auto& options = json["options"];
+  const auto options = json["options"];
   page.evidence.push_back({"layers, position", json["layers"].dump() + ", " + json.value("position", "column")});
   const auto given =
       options.contains("defaults") ? options["defaults"].get<std::vector<std::string>>() : std::vector<std::string>{};
@@ -110,10 +114,10 @@ Page icl_page(const Json& json) {
     }
   }
   PromptCard card{.parts = parts_of(json), .questions = {}, .drop = {}};
-  for (const auto& drop : json.contains("drop") ? json["drop"] : Json::array()) {
+  for (const auto& drop : json.list("drop")) {
     card.drop.push_back(drop["demonstration"].get<std::int64_t>());
   }
-  for (const auto& query : json["queries"]) {
+  for (const auto& query : json["queries"].list()) {
     card.questions.push_back(question_of(query));
   }
   page.prompt = std::move(card);

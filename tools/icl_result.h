@@ -1,9 +1,9 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "whence/core/json.h"
 #include "whence/icl/advice.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/prompt_reader.h"
@@ -28,6 +28,6 @@ struct IclResult {
 /// "self-by", "foretold", "drop", "advice", "verdict".
 nlohmann::ordered_json icl_json(const IclResult& result, bool each_layer);
 /// For `whence report`: the prompt, shaded, and each query.
-Page icl_page(const nlohmann::ordered_json& json);
+Page icl_page(const JsonView& json);
 
 }  // namespace whence::cli

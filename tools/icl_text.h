@@ -1,9 +1,10 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "whence/core/json.h"
 
 namespace whence::cli {
 
@@ -12,18 +13,19 @@ namespace whence::cli {
 
 /// Every demonstration with its scores, shaded; every query with what was answered; the evidence; last what to drop.
 /// `kept`: where the prompt without them was written.
-std::string icl_text(const nlohmann::ordered_json& json, const std::optional<std::string>& kept);
+std::string icl_text(const JsonView& json, const std::optional<std::string>& kept);
 /// "8 (+0.61), 3 (+0.55)", or "none".
-std::string dropped(const nlohmann::ordered_json& json);
+std::string dropped(const JsonView& json);
 /// What the advice rests on, a sentence; empty where there is none.
-std::string reason(const nlohmann::ordered_json& json);
+std::string reason(const JsonView& json);
 /// "ham, 71 % (expected spam, 29 %)".
-std::string answered(const nlohmann::ordered_json& query);
+std::string answered(const JsonView& query);
 /// Three digits with a sign, or "-".
-std::string value_text(const nlohmann::ordered_json& value);
+std::string value_text(const JsonView& value);
+std::string value_text(double value);
 /// The demonstrations of a query's test scores, the most helpful first, but those that have none.
-std::vector<std::size_t> by_help(const nlohmann::ordered_json& test);
+std::vector<std::size_t> by_help(const JsonView& test);
 /// The evidence's lines: name and value.
-std::vector<std::pair<std::string, std::string>> icl_evidence(const nlohmann::ordered_json& json);
+std::vector<std::pair<std::string, std::string>> icl_evidence(const JsonView& json);
 
 }  // namespace whence::cli

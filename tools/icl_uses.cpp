@@ -8,6 +8,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -75,7 +76,7 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
                       {"output", *demonstration.output}});
     }
     if (folder) {
-      write_text(*folder / "suspects.json", list.dump(1) + "\n");
+      write_text(*folder / "suspects.json", json_text(list, 1) + "\n");
     }
   }
   if (line_.has("curate")) {
@@ -169,7 +170,7 @@ void IclUses::write_prompt(const PromptTask& task, const Order& order, const fs:
     kept.demonstrations.push_back(task.demonstrations[static_cast<std::size_t>(i)]);
     text += reader.writer().demonstration(static_cast<std::size_t>(i)) + task.separator;
   }
-  write_text(path.string() + ".json", to_json(kept).dump(1) + "\n");
+  write_text(path.string() + ".json", json_text(to_json(kept), 1) + "\n");
   write_text(path.string() + ".txt", text);
 }
 

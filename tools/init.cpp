@@ -7,9 +7,11 @@
 #include <set>
 
 #include "cli.h"
+#include "say.h"
 #include "sniff.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/quoted.h"
 #include "whence/core/text.h"
 
@@ -496,9 +498,10 @@ int init(const std::vector<std::string>& arguments) {
   const auto next = trained ? fmt::format("whence rank {}{}", word, stage)
                             : fmt::format("whence train {} && whence rank {}{}", word, word, stage);
   if (line.flag("json")) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}.dump(2));
+    say("{}\n",
+        Ready{json_text(nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}, 2)});
   } else {
-    fmt::print("{}: {}\nnext: {}\n", out.string(), fmt::join(told, "; "), next);
+    say("{}: {}\nnext: {}\n", out.string(), fmt::format("{}", fmt::join(told, "; ")), next);
   }
   return kDone;
 }

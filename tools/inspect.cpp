@@ -8,8 +8,10 @@
 #include "inspect_model.h"
 #include "inspect_source.h"
 #include "result.h"
+#include "say.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/store/self_scores.h"
 
@@ -35,8 +37,7 @@ Json inspect_safetensors(const fs::path& path) {
   }
   out["entries"] = tensors.entries();
   for (const auto& [key, value] : read_safetensors_metadata(path)) {
-    auto parsed = Json::parse(value, nullptr, /*allow_exceptions=*/false);
-    out["metadata"][key] = parsed.is_object() ? std::move(parsed) : Json(value);
+    out["metadata"][key] = json_object<Json>(value).value_or(Json(value));
   }
   return out;
 }
@@ -96,11 +97,11 @@ Json inspect_scores(const std::string& name, const at::Tensor& scores, const at:
 
 Json inspect_result(const fs::path& folder) {
   const auto result = read_result(folder);
-  auto run = result.run();
+  const auto& run = result.run();
   for (const auto& name : result.files()) {
     result.file(name);  // which says so where one was changed
   }
-  Json out{{"kind", "result"}, {"command", run["command"]}, {"options", run["options"]}};
+  Json out{{"kind", "result"}, {"command", run["command"].json()}, {"options", run["options"].json()}};
   const auto file = result.file("scores.safetensors");
   if (is_self(run)) {
     out["queries"] = "none: each example's score is for its own loss (--self)";
@@ -114,11 +115,14 @@ Json inspect_result(const fs::path& folder) {
       out["scores"].push_back(inspect_scores(entry.name, entry.scores, entry.example_ids));
     }
   }
-  for (auto& [name, stage] : run["stages"].items()) {
-    stage.erase("solves");
-    out["stages"][name] = stage;
+  for (const auto& [name, stage] : run["stages"].items()) {
+    auto told = stage.json();
+    if (told.is_object()) {
+      told.erase("solves");
+    }
+    out["stages"][name] = std::move(told);
   }
-  out["warnings"] = run["warnings"];
+  out["warnings"] = run["warnings"].json();
   out["files"] = result.files();
   return out;
 }
@@ -129,16 +133,19 @@ void print(const Json& json, int indent = 0) {
   for (const auto& [key, value] : json.items()) {
     if (value.is_array() && !value.empty() && value[0].is_object()) {
       for (const auto& entry : value) {
-        fmt::print("{}{} {}\n", margin, key, entry.contains("name") ? entry["name"].get<std::string>() : "");
+        say("{}{} {}\n", margin, key,
+            entry.contains("name") && entry["name"].is_string() ? entry["name"].get<std::string>() : "");
         auto rest = entry;
-        rest.erase("name");
+        if (rest.is_object()) {
+          rest.erase("name");
+        }
         print(rest, indent + 2);
       }
     } else if (value.is_object()) {
-      fmt::print("{}{}\n", margin, key);
+      say("{}{}\n", margin, key);
       print(value, indent + 2);
     } else {
-      fmt::print("{}{:<16} {}\n", margin, key, value.is_string() ? value.get<std::string>() : value.dump());
+      say("{}{:<16} {}\n", margin, key, value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
 }
@@ -146,13 +153,13 @@ void print(const Json& json, int indent = 0) {
 /// One line a tensor reads better than nested keys.
 void print_tensors(const Json& json) {
   for (const auto& tensor : json["tensors"]) {
-    fmt::print("{:<40} {:<9} {:<18} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
-               tensor["shape"].dump(),
-               !tensor.contains("rms")        ? ""
-               : tensor["finite"].get<bool>() ? fmt::format("rms {:.4g}", tensor["rms"].get<double>())
-                                              : "NOT FINITE");
+    say("{:<40} {:<9} {:<18} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
+        tensor["shape"].dump(),
+        !tensor.contains("rms")        ? ""
+        : tensor["finite"].get<bool>() ? fmt::format("rms {:.4g}", tensor["rms"].get<double>())
+                                       : "NOT FINITE");
   }
-  fmt::print("{} entries\n", json["entries"].get<std::int64_t>());
+  say("{} entries\n", json["entries"].get<std::int64_t>());
   if (json.contains("metadata")) {
     print(json["metadata"]);
   }
@@ -207,7 +214,7 @@ int inspect(const std::vector<std::string>& arguments) {
     out = inspect_source(path);
   }
   if (line.flag("json")) {
-    fmt::print("{}\n", out.dump(2));
+    say("{}\n", Ready{json_text(out, 2)});
   } else if (out["kind"] == "spectrum") {
     print_spectrum(out);
   } else if (out["kind"] == "safetensors") {

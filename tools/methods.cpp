@@ -4,8 +4,10 @@
 #include <functional>
 
 #include "cli.h"
+#include "say.h"
 #include "whence/attribution/attributor.h"
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/format.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/state_kernel.h"
@@ -48,17 +50,17 @@ constexpr std::array kRooms{
 };
 
 void print(const Room& room, const nlohmann::ordered_json& methods) {
-  fmt::print("{}  ({})\n", room.name, room.flag);
+  say("{}  ({})\n", room.name, room.flag);
   for (const auto& method : methods) {
     const auto source = method["source"].get<std::string>();
-    fmt::print("  {:<18}{}{}\n", method["name"].get<std::string>(), method["summary"].get<std::string>(),
-               source.empty() ? "" : fmt::format("  [{}]", source));
+    say("  {:<18}{}{}\n", method["name"].get<std::string>(), method["summary"].get<std::string>(),
+        source.empty() ? "" : fmt::format("  [{}]", source));
     for (const auto& option : method["options"]) {
-      fmt::print("    {:<24}{}; {}; default {}\n", option["name"].get<std::string>(), option["help"].get<std::string>(),
-                 option["expected"].get<std::string>(), option["default"].get<std::string>());
+      say("    {:<24}{}; {}; default {}\n", option["name"].get<std::string>(), option["help"].get<std::string>(),
+          option["expected"].get<std::string>(), option["default"].get<std::string>());
     }
   }
-  fmt::print("\n");
+  say("\n");
 }
 
 }  // namespace
@@ -85,7 +87,7 @@ int methods(const std::vector<std::string>& arguments) {
     throw InvalidArgument(unknown_name("room", line.text("ROOM"), known));
   }
   if (line.flag("json")) {
-    fmt::print("{}\n", all.dump(2));
+    say("{}\n", Ready{json_text(all, 2)});
   }
   return kDone;
 }

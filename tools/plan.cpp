@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/progress.h"
@@ -256,23 +257,22 @@ void print_plan(const Json& plan) {
   const auto bytes = [](const Json& value) { return readable_bytes(value.get<double>()); };
   const auto& memory = plan["memory-bytes"];
   if (plan.contains("chosen")) {
-    fmt::print("{}\n", plan["chosen"].get<std::string>());
+    say("{}\n", plan["chosen"].get<std::string>());
   }
-  fmt::print("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(),
-             plan["query-block"].get<std::int64_t>());
-  fmt::print("memory  {} at the peak: the program {}, up to {} with model and data, the rest to solve and to score\n",
-             bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["loaded"]));
-  fmt::print("disk    scores {}, vectors until the run is done {}\n", bytes(plan["disk-bytes"]["scores"]),
-             bytes(plan["disk-bytes"]["vectors"]));
+  say("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(), plan["query-block"].get<std::int64_t>());
+  say("memory  {} at the peak: the program {}, up to {} with model and data, the rest to solve and to score\n",
+      bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["loaded"]));
+  say("disk    scores {}, vectors until the run is done {}\n", bytes(plan["disk-bytes"]["scores"]),
+      bytes(plan["disk-bytes"]["vectors"]));
   const auto& seconds = plan["seconds"];
   const double low = seconds["low"];
   if (seconds["high"].is_null()) {
-    fmt::print("time    more than {}: a rehearsal on a part of the data did not come to its end\n", seconds_text(low));
+    say("time    more than {}: a rehearsal on a part of the data did not come to its end\n", seconds_text(low));
   } else if (seconds["high"] == seconds["low"]) {
-    fmt::print("time    about {}\n", seconds_text(low));
+    say("time    about {}\n", seconds_text(low));
   } else {
-    fmt::print("time    {} to {}, as many products as the solves turn out to take\n", seconds_text(low),
-               seconds_text(seconds["high"]));
+    say("time    {} to {}, as many products as the solves turn out to take\n", seconds_text(low),
+        seconds_text(seconds["high"]));
   }
   for (const auto& stage : plan["stages"]) {
     std::string missing;
@@ -285,8 +285,8 @@ void print_plan(const Json& plan) {
     if (list.size() > kNamed) {
       missing += fmt::format(" and {} more", list.size() - kNamed);
     }
-    fmt::print("{}: {} examples, {:.1f} % of parameters attributed{}\n", stage["stage"].get<std::string>(),
-               stage["examples"].get<std::int64_t>(), stage["attributed-percent"].get<double>(), missing);
+    say("{}: {} examples, {:.1f} % of parameters attributed{}\n", stage["stage"].get<std::string>(),
+        stage["examples"].get<std::int64_t>(), stage["attributed-percent"].get<double>(), missing);
   }
 }
 

@@ -7,9 +7,11 @@
 #include "attribution_run.h"
 #include "plan.h"
 #include "ranking_text.h"
+#include "say.h"
 #include "score_tables.h"
 #include "self_influence.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/output.h"
 
 namespace whence::cli {
@@ -20,10 +22,10 @@ namespace {
 int show_plan(const CommandLine& line) {
   const auto plan = AttributionRun(line).plan();
   if (line.flag("json")) {
-    fmt::print("{}\n", plan.dump(2));
+    say("{}\n", Ready{json_text(plan, 2)});
   } else if (plan.contains("self-influence")) {
     for (const auto& [stage, way] : plan["self-influence"].items()) {
-      fmt::print("self-influence of {}: {}\n", stage, way.get<std::string>());
+      say("self-influence of {}: {}\n", stage, way.get<std::string>());
     }
   } else {
     print_plan(plan);
@@ -55,12 +57,12 @@ int score(const std::vector<std::string>& arguments) {
   write_score_tables(run, formats);
   run.publish();
   if (line.flag("json")) {
-    fmt::print("{}", read_text(folder / "run.json"));
+    say("{}", Ready{read_text(folder / "run.json")});
   } else {
-    fmt::print("{}: {}{}\n", (folder / "scores.safetensors").string(),
-               run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
-               run.reused() ? ", already complete" : "");
-    print_evidence(run.record().json());
+    say("{}: {}{}\n", (folder / "scores.safetensors").string(),
+        run.self() ? "each example for its own loss" : fmt::format("{} queries", run.queries().size()),
+        run.reused() ? ", already complete" : "");
+    print_evidence(run.record().view());
   }
   return run.record().exit_status(line.flag("strict"));
 }
@@ -103,10 +105,10 @@ int rank(const std::vector<std::string>& arguments) {
   write_score_tables(run, formats);
   run.publish();
   if (line.flag("json")) {
-    fmt::print("{}", read_text(folder / "ranking.jsonl"));
+    say("{}", Ready{read_text(folder / "ranking.jsonl")});
   } else {
     run.self() ? print_self_ranking(run, self_rankings, top) : print_table(run, rankings);
-    print_evidence(run.record().json());
+    print_evidence(run.record().view());
   }
   return run.record().exit_status(line.flag("strict"));
 }

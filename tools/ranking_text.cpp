@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "result.h"
+#include "say.h"
 #include "solves_text.h"
 
 namespace whence::cli {
@@ -38,8 +39,8 @@ std::vector<Column> columns_of(const std::vector<RankedExample>& list, const Dat
                           {"score", {}}};
   for (const auto& entry : list) {
     const auto row = row_of(data, entry.example);
-    out[0].cells.push_back(source_text(data).empty() ? data.origin(row) : fmt::format("{}", entry.example));
-    out[1].cells.push_back(example_label(data, row));
+    out[0].cells.push_back(source_text(data).empty() ? printable(data.origin(row)) : fmt::format("{}", entry.example));
+    out[1].cells.push_back(printable(example_label(data, row)));
     out[2].cells.push_back(removal_text(entry));
     out[3].cells.push_back(fmt::format("{:+.3g}", entry.score));
   }
@@ -70,7 +71,7 @@ void print_columns(const Ranking& ranking, const Dataset& data,
         line += r == 0 && c == 0 ? shaded(text, share) : text;
       }
     }
-    fmt::print("{}\n", line.substr(0, line.find_last_not_of(' ') + 1));
+    say("{}\n", Ready{line.substr(0, line.find_last_not_of(' ') + 1)});
   }
 }
 
@@ -82,47 +83,47 @@ void print_texts(const Ranking& ranking, const Dataset& data, Measurement measur
     for (const auto& entry : *list) {
       const auto row = row_of(data, entry.example);
       const auto label = named_label(data, row);
-      fmt::print("  {}  {}{}{}  score {:+.3g}\n", shaded(std::string(word), share), data.origin(row),
-                 label.empty() ? "" : ", " + label,
-                 entry.removal ? fmt::format("  removal {}", removal_text(entry)) : "", entry.score);
-      fmt::print("    {}\n", shaded_text(visible_tokens(data, row, entry.tokens), outcome_sign(measurement)));
+      say("  {}  {}{}{}  score {:+.3g}\n", Ready{shaded(std::string(word), share)}, data.origin(row),
+          label.empty() ? "" : ", " + label, entry.removal ? fmt::format("  removal {}", removal_text(entry)) : "",
+          entry.score);
+      say("    {}\n", Ready{shaded_text(visible_tokens(data, row, entry.tokens), outcome_sign(measurement))});
     }
   }
 }
 
 }  // namespace
 
-void print_evidence(const nlohmann::ordered_json& run) {
-  fmt::print("\nevidence\n");
+void print_evidence(const JsonView& run) {
+  say("\nevidence\n");
   for (const auto& [name, stage] : run.at("stages").items()) {
-    fmt::print("  {:<12} ", name);
+    say("  {:<12} ", name);
     if (stage.contains("gradient-norm")) {
-      fmt::print("|gradient| {:.1e}, {:.1e} of an example's", stage.at("gradient-norm").get<double>(),
-                 stage.at("relative-gradient-norm").get<double>());
+      say("|gradient| {:.1e}, {:.1e} of an example's", stage.at("gradient-norm").get<double>(),
+          stage.at("relative-gradient-norm").get<double>());
     } else {
-      fmt::print("{} examples, {} trained parameters", stage.at("examples").get<std::int64_t>(),
-                 stage.at("trained-parameters").get<std::int64_t>());
+      say("{} examples, {} trained parameters", stage.at("examples").get<std::int64_t>(),
+          stage.at("trained-parameters").get<std::int64_t>());
     }
     if (stage.contains("solves")) {
-      const auto& first = stage.at("solves").at(0);
-      fmt::print("; {}, {:.0f} products, damping {:.3g}", solves_text(stage), stage.at("products").get<double>(),
-                 stage.at("damping").get<double>());
+      const auto first = stage.at("solves").at(0);
+      say("; {}, {:.0f} products, damping {:.3g}", solves_text(stage), stage.at("products").get<double>(),
+          stage.at("damping").get<double>());
       if (stage.contains("smallest-ritz-value")) {
-        fmt::print(", Ritz values {:.2g} to {:.2g}", stage.at("smallest-ritz-value").get<double>(),
-                   stage.at("largest-ritz-value").get<double>());
+        say(", Ritz values {:.2g} to {:.2g}", stage.at("smallest-ritz-value").get<double>(),
+            stage.at("largest-ritz-value").get<double>());
       }
       const auto message = first.at("message").get<std::string>();
       if (const auto picked = message.find("auto picked"); picked != std::string::npos) {
-        fmt::print("; {}", message.substr(picked));
+        say("; {}", message.substr(picked));
       }
     }
     if (stage.contains("self-influence")) {
-      fmt::print("; self-influence {}", stage.at("self-influence").get<std::string>());
+      say("; self-influence {}", stage.at("self-influence").get<std::string>());
     }
-    fmt::print("\n");
+    say("\n");
   }
   if (run.contains("verdict")) {
-    fmt::print("{}\n", run.at("verdict").get<std::string>());
+    say("{}\n", run.at("verdict").get<std::string>());
   }
 }
 
@@ -134,26 +135,25 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     return !ranking.proponents.empty() ? ranking.proponents[0].removal.has_value()
                                        : !ranking.opponents.empty() && ranking.opponents[0].removal.has_value();
   });
-  fmt::print("{}: without it the {} {}; {}: it {}", words.first, to_string(measurement), rises ? "rises" : "falls",
-             words.second, rises ? "falls" : "rises");
-  fmt::print("{}\n", removals ? fmt::format("; removal: by how much, as predicted") : "");
+  say("{}: without it the {} {}; {}: it {}", words.first, to_string(measurement), rises ? "rises" : "falls",
+      words.second, rises ? "falls" : "rises");
+  say("{}\n", removals ? fmt::format("; removal: by how much, as predicted") : "");
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const auto& ranking = rankings[i];
     const auto s = i % run.stages().size();
     const auto q = static_cast<std::int64_t>(i / run.stages().size());
     const auto& data = run.chain()[run.stages()[s]].objective.data();
     if (s == 0) {
-      fmt::print("\nquery {}: {}; {}, {} {:.4g}\n", ranking.query, run.queries().origin(q),
-                 ranking.prediction ? prediction_text(*ranking.prediction) : "", to_string(measurement),
-                 ranking.measurement);
+      say("\nquery {}: {}; {}, {} {:.4g}\n", ranking.query, run.queries().origin(q),
+          ranking.prediction ? prediction_text(*ranking.prediction) : "", to_string(measurement), ranking.measurement);
       if (run.queries().is_text()) {
-        fmt::print("    {}\n", shaded_text(visible_tokens(run.queries(), q, {}), 1));
+        say("    {}\n", Ready{shaded_text(visible_tokens(run.queries(), q, {}), 1)});
       }
     }
     const auto source = data.is_text() ? "" : source_text(data);
-    fmt::print("  examples of {}{}\n", ranking.stage, source.empty() ? "" : ", " + source);
+    say("  examples of {}{}\n", ranking.stage, source.empty() ? "" : ", " + source);
     if (ranking.proponents.empty() && ranking.opponents.empty()) {
-      fmt::print("    none moves the {}\n", to_string(measurement));
+      say("    none moves the {}\n", to_string(measurement));
     } else if (data.is_text()) {
       print_texts(ranking, data, measurement);
     } else {

@@ -1,8 +1,8 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "attribution_run.h"
+#include "whence/core/json.h"
 #include "whence/store/ranking.h"
 
 namespace whence::cli {
@@ -11,6 +11,6 @@ namespace whence::cli {
 void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings);
 
 /// What the reader should know before believing the table, out of run.json.
-void print_evidence(const nlohmann::ordered_json& run);
+void print_evidence(const JsonView& run);
 
 }  // namespace whence::cli

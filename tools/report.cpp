@@ -8,6 +8,7 @@
 #include "report_cards.h"
 #include "result.h"
 #include "run_record.h"
+#include "say.h"
 #include "solves_text.h"
 #include "verdict.h"
 #include "whence/core/error.h"
@@ -28,8 +29,8 @@ Fact fact(const std::string& name, const std::string& value, bool good, const st
   return {name, value, good ? Fact::State::kGood : Fact::State::kWarning, note};
 }
 
-std::vector<Fact> evidence(const Json& run) {
-  const auto& options = run["options"];
+std::vector<Fact> evidence(const JsonView& run) {
+  const auto options = run["options"];
   std::vector<Fact> out;
   const auto spec = [&]<class Base>(const char* key, const Base*) {
     if (options.contains(key)) {
@@ -46,7 +47,7 @@ std::vector<Fact> evidence(const Json& run) {
                                        {"normalize", "none"},
                                        {"measurement", "loss"},
                                        {"dtype", "float32"}}) {
-    if (options.contains(key) && options[key] != otherwise) {  // a default is not worth a line
+    if (options.contains(key) && options[key].json() != otherwise) {  // a default is not worth a line
       out.push_back({key, options[key].is_string() ? options[key].get<std::string>() : options[key].dump()});
     }
   }
@@ -55,7 +56,7 @@ std::vector<Fact> evidence(const Json& run) {
   }
   for (const auto& [name, stage] : run["stages"].items()) {
     if (stage.contains("gradient-norm")) {  // methods without curvature assume no minimum
-      const double relative = stage["relative-gradient-norm"];
+      const auto relative = stage["relative-gradient-norm"].get<double>();
       out.push_back(fact("gradient at " + name,
                          fmt::format("{:.1e}, {:.1e} of an example's", stage["gradient-norm"].get<double>(), relative),
                          relative <= kFarFromMinimum));
@@ -88,7 +89,7 @@ Fact::State state_of(const Verdict& verdict) {
 
 Fact verdict_fact(const Verdict& verdict) { return {"verdict", verdict.text, state_of(verdict)}; }
 
-EvaluationSection leave_one_out_section(const Json& result) {
+EvaluationSection leave_one_out_section(const JsonView& result) {
   return {"Agreement with leave-one-out retraining",
           leave_one_out_plot(result),
           {verdict_fact(verdict_of_evaluation(result)),
@@ -97,7 +98,7 @@ EvaluationSection leave_one_out_section(const Json& result) {
             fmt::format("{} examples x {} queries", result["examples"].get<int>(), result["queries"].get<int>())}}};
 }
 
-EvaluationSection lds_section(const Json& result) {
+EvaluationSection lds_section(const JsonView& result) {
   return {"Linear datamodelling score",
           {},
           {verdict_fact(verdict_of_evaluation(result)),
@@ -125,14 +126,14 @@ int report(const std::vector<std::string>& arguments) {
     write_text(writer ? writer->place("report.html") : out, render_page(page));
     if (writer) {
       const auto run = Result(folder).run();
-      writer->publish(run["key"].get<std::string>(), run);
+      writer->publish(run["key"].get<std::string>(), run.json());
     }
-    fmt::print("{}\n", line.flag("json") ? Json{{"report", out.string()}}.dump() : out.string());
+    say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
   if (fs::exists(folder / "icl.json") &&
-      (!fs::exists(folder / "run.json") || read_json<Json>(folder / "run.json").value("command", "") == "icl")) {
-    return finish(icl_page(read_json<Json>(folder / "icl.json")));
+      (!fs::exists(folder / "run.json") || JsonView::read(folder / "run.json").value("command", "") == "icl")) {
+    return finish(icl_page(JsonView::read(folder / "icl.json")));
   }
   if (!line.has("out")) {  // the page lies beside what it is of and is a part of it
     writer.emplace(folder, std::vector<std::string>{"report.html"});

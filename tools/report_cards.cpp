@@ -9,17 +9,12 @@
 #include <iterator>
 #include <map>
 #include <optional>
-#include <sstream>
 
 #include "result.h"
-#include "whence/core/error.h"
-#include "whence/core/files.h"
 #include "whence/report/image.h"
 
 namespace whence::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kShownColumns = 8, kShownOfQuery = 20;
 
@@ -153,7 +148,8 @@ std::vector<Fact> query_facts(const Ranking& ranking, const std::string& measure
 
 }  // namespace
 
-std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, const std::vector<Ranking>& rankings) {
+std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run,
+                                   const std::vector<Ranking>& rankings) {
   const auto queries = queries_of(pipeline, run);
   const bool several = run["options"]["stage"] == "all";
   std::map<std::string, ColumnSpreads> spreads;
@@ -192,42 +188,36 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const Json& run, co
   return cards;
 }
 
-std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const Json& run, const std::filesystem::path& path) {
+std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const JsonView& run,
+                                        const std::filesystem::path& path) {
   constexpr std::size_t kMost = 60;  // a stage
-  std::istringstream lines(read_text(path));
   std::vector<ExampleLists> out;
   std::string stage;
   const Dataset* data = nullptr;
-  std::int64_t number = 0;
-  for (std::string text; std::getline(lines, text);) {
-    ++number;
-    try {
-      const auto line = Json::parse(text);
-      if (data == nullptr || line.at("stage") != stage) {
-        stage = line.at("stage").get<std::string>();
-        data = &pipeline.training_data(pipeline.stage_index(stage));
-        out.push_back({.stage = run["options"]["stage"] == "all" ? stage : "", .source = source_text(*data)});
-      }
-      if (out.back().helpful.size() == kMost) {
-        continue;
-      }
-      ExampleCard card{.id = line.at("example").get<std::int64_t>(), .score = line.at("score").get<double>()};
-      if (line.contains("removal")) {
-        card.removal = line.at("removal").get<double>();
-      }
-      const auto row = row_of(*data, card.id);
-      card.origin = short_origin_text(*data, row);
-      card.label = card_label(*data, row);
-      if (line.contains("prediction") && line.value("label", "") != line.at("prediction").get<std::string>()) {
-        card.label += fmt::format(", predicted {}", line.at("prediction").get<std::string>());
-      }
-      card.content = content_of(*data, row, {});
-      card.content.cells.resize(std::min(card.content.cells.size(), kShownOfQuery));
-      out.back().helpful.push_back(std::move(card));
-    } catch (const Json::exception& error) {
-      throw DataError(fmt::format("{} line {}: {}", path.string(), number, error.what()));
+  read_json_lines<JsonView::Value>(path, [&](JsonView::Value value, std::int64_t, const std::string& where) {
+    const JsonView line(std::move(value), where);
+    if (data == nullptr || line["stage"] != stage) {
+      stage = line["stage"].get<std::string>();
+      data = &pipeline.training_data(pipeline.stage_index(stage));
+      out.push_back({.stage = run["options"]["stage"] == "all" ? stage : "", .source = source_text(*data)});
     }
-  }
+    if (out.back().helpful.size() == kMost) {
+      return;
+    }
+    ExampleCard card{.id = line["example"].get<std::int64_t>(), .score = line["score"].get<double>()};
+    if (line.contains("removal")) {
+      card.removal = line["removal"].get<double>();
+    }
+    const auto row = row_of(*data, card.id);
+    card.origin = short_origin_text(*data, row);
+    card.label = card_label(*data, row);
+    if (line.contains("prediction") && line.value("label", "") != line["prediction"].get<std::string>()) {
+      card.label += fmt::format(", predicted {}", line["prediction"].get<std::string>());
+    }
+    card.content = content_of(*data, row, {});
+    card.content.cells.resize(std::min(card.content.cells.size(), kShownOfQuery));
+    out.back().helpful.push_back(std::move(card));
+  });
   return out;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <vector>
 
+#include "whence/core/json.h"
 #include "whence/report/html.h"
 #include "whence/stages/pipeline.h"
 #include "whence/store/ranking.h"
@@ -9,12 +9,11 @@
 namespace whence::cli {
 
 /// One card a query, with the lists of all scored stages: what the page shows of a ranking.
-std::vector<QueryCard> query_cards(const Pipeline& pipeline, const nlohmann::ordered_json& run,
-                                   const std::vector<Ranking>& rankings);
+std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run, const std::vector<Ranking>& rankings);
 
 /// What the page shows of --self, of its ranking.jsonl: a list a stage, its first 60 examples. Throws DataError naming
 /// the file and the line.
-std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const nlohmann::ordered_json& run,
+std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const JsonView& run,
                                         const std::filesystem::path& path);
 
 }  // namespace whence::cli

@@ -12,6 +12,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/printable.h"
 #include "whence/data/tokenizer.h"
 
 namespace whence::cli {
@@ -28,15 +29,16 @@ Result read_result(const fs::path& folder) {
   return result;
 }
 
-bool is_self(const nlohmann::ordered_json& run) { return run["options"].value("self", false); }
+bool is_self(const JsonView& run) { return run["options"].value("self", false); }
 
-Dataset queries_of(const Pipeline& pipeline, const nlohmann::ordered_json& run) {
-  const auto& options = run["options"];
+Dataset queries_of(const Pipeline& pipeline, const JsonView& run) {
+  const auto options = run["options"];
   const bool wrong = options.value("queries-wrong", false);  // limited after they were found
-  return pipeline.queries(options["queries"], wrong ? std::int64_t{0} : options["limit-queries"].get<std::int64_t>());
+  return pipeline.queries(options["queries"].get<std::string>(),
+                          wrong ? std::int64_t{0} : options["limit-queries"].get<std::int64_t>());
 }
 
-const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage) {
+const StageScores& scores_of(const Scores& scores, const JsonView& run, const std::string& stage) {
   const auto scored = run["options"]["stage"].get<std::string>();
   std::vector<std::string> known;
   for (const auto& entry : scores.stages) {
@@ -49,7 +51,7 @@ const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json&
   throw InvalidArgument("the scores are not of that stage: " + unknown_name("stage", stage, known));
 }
 
-void check_inputs_unchanged(const nlohmann::ordered_json& run) {
+void check_inputs_unchanged(const JsonView& run) {
   for (const auto& [file, expected] : run["inputs"].items()) {
     const auto found = digest(file);
     if (found != expected.get<std::string>()) {
@@ -59,7 +61,7 @@ void check_inputs_unchanged(const nlohmann::ordered_json& run) {
   }
 }
 
-void check_spares_inputs(const nlohmann::ordered_json& run, const std::vector<fs::path>& outputs) {
+void check_spares_inputs(const JsonView& run, const std::vector<fs::path>& outputs) {
   for (const auto& output : outputs) {
     for (const auto& [input, digest] : run["inputs"].items()) {
       std::error_code absent;
@@ -71,15 +73,15 @@ void check_spares_inputs(const nlohmann::ordered_json& run, const std::vector<fs
   }
 }
 
-ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation) {
+ScatterPlot leave_one_out_plot(const JsonView& evaluation) {
   ScatterPlot plot;
   plot.title = fmt::format("Leaving one example of {} out", evaluation["stage"].get<std::string>());
   plot.x_title = "predicted change (removal)";
   plot.y_title = "change after retraining";
   plot.identity = true;
   plot.regression = PlotLine{evaluation["slope"].get<double>(), evaluation["intercept"].get<double>()};
-  for (const auto& point : evaluation["points"]) {
-    plot.points.push_back({point["predicted"], point["actual"],
+  for (const auto& point : evaluation["points"].list()) {
+    plot.points.push_back({point["predicted"].get<double>(), point["actual"].get<double>(),
                            fmt::format("query {}, example {}", point["query"].get<std::int64_t>(),
                                        point["example"].get<std::int64_t>())});
   }
@@ -101,7 +103,8 @@ std::string shaded(const std::string& text, double share) {
   static constexpr std::array<std::array<int, 4>, 2> kShades{{{0, 153, 111, 69}, {0, 223, 215, 208}}};
   const auto step = static_cast<std::size_t>(std::min(3.0, 4 * std::abs(share)));
   const auto shade = kShades.at(share < 0 ? 1 : 0).at(step);
-  return shade == 0 || !shows_colours() ? text : fmt::format("\033[48;5;{}m\033[38;5;16m{}\033[0m", shade, text);
+  const auto plain = printable(text);
+  return shade == 0 || !shows_colours() ? plain : fmt::format("\033[48;5;{}m\033[38;5;16m{}\033[0m", shade, plain);
 }
 
 std::string one_line(const std::string& text, std::size_t most) {

@@ -1,9 +1,9 @@
 #pragma once
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "whence/attribution/prediction.h"
+#include "whence/core/json.h"
 #include "whence/report/svg.h"
 #include "whence/stages/pipeline.h"
 #include "whence/store/result_folder.h"
@@ -32,22 +32,22 @@ std::string brief_spec(const std::string& spec) {
 Result read_result(const std::filesystem::path& folder);
 
 /// Whether a run.json is one of --self, which has no queries.
-bool is_self(const nlohmann::ordered_json& run);
+bool is_self(const JsonView& run);
 
 /// The queries that a result was made for, or more of the same split.
-Dataset queries_of(const Pipeline& pipeline, const nlohmann::ordered_json& run);
+Dataset queries_of(const Pipeline& pipeline, const JsonView& run);
 
 /// The scores of one stage in a result.
-const StageScores& scores_of(const Scores& scores, const nlohmann::ordered_json& run, const std::string& stage);
+const StageScores& scores_of(const Scores& scores, const JsonView& run, const std::string& stage);
 
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
-void check_inputs_unchanged(const nlohmann::ordered_json& run);
+void check_inputs_unchanged(const JsonView& run);
 
 /// Throws InvalidArgument where one of `outputs` is a file that `run` (a run.json) was made from.
-void check_spares_inputs(const nlohmann::ordered_json& run, const std::vector<std::filesystem::path>& outputs);
+void check_spares_inputs(const JsonView& run, const std::vector<std::filesystem::path>& outputs);
 
 /// The scatter of predicted on actual changes that evaluation.json holds.
-ScatterPlot leave_one_out_plot(const nlohmann::ordered_json& evaluation);
+ScatterPlot leave_one_out_plot(const JsonView& evaluation);
 
 /// `text` for the terminal on a background for `share`, from -1 (harmful, orange) to 1 (helpful, blue), where standard
 /// output shows colours (NO_COLOR, CLICOLOR_FORCE).

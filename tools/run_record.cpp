@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/parallel.h"
 #include "whence/data/coarse_inputs.h"
 #include "whence/data/training_checks.h"
@@ -149,20 +150,20 @@ void RunRecord::add_choice(const InverseChoice& choice) {
   }
 }
 
-std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& earlier) const {
+std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const {
   const auto differ = [](const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {  // whatever the order
     return nlohmann::json(a) != nlohmann::json(b);
   };
   for (const char* key : {"inputs", "seed", "versions"}) {
-    if (!earlier.contains(key) || differ(earlier[key], json_[key])) {
+    if (!earlier.contains(key) || differ(earlier[key].json(), json_.at(key))) {
       return std::nullopt;
     }
   }
-  auto asked = json_["options"], before = earlier.value("options", nlohmann::ordered_json::object());
-  if (!before.contains("asked")) {
+  if (!earlier.contains("options") || !earlier["options"].contains("asked")) {
     return std::nullopt;
   }
-  const auto chosen = before;
+  const auto chosen = earlier["options"];
+  auto asked = json_.at("options"), before = chosen.json();
   for (auto* options : {&asked, &before}) {
     for (const char* key : {"curvature", "solver", "damping", "relative-damping", "threads", "batch-size"}) {
       options->erase(key);
@@ -172,13 +173,13 @@ std::optional<InverseChoice> RunRecord::choice_of(const nlohmann::ordered_json& 
     return std::nullopt;
   }
   InverseChoice out;
-  out.curvature = chosen["curvature"];
-  out.solver = chosen["solver"];
-  out.options.damping = chosen["damping"];
-  out.options.relative_damping = chosen["relative-damping"];
+  out.curvature = chosen["curvature"].get<std::string>();
+  out.solver = chosen["solver"].get<std::string>();
+  out.options.damping = chosen["damping"].get<double>();
+  out.options.relative_damping = chosen["relative-damping"].get<double>();
   if (earlier.contains("chosen")) {
-    out.reason = earlier["chosen"]["reason"];
-    out.otherwise = earlier["chosen"]["otherwise"];
+    out.reason = earlier["chosen"]["reason"].get<std::string>();
+    out.otherwise = earlier["chosen"]["otherwise"].get<std::string>();
   }
   return out;
 }
@@ -324,10 +325,8 @@ std::string RunRecord::key() const {
   options.erase("threads");
   options.erase("batch-size");
   options.erase("asked");
-  const auto text =
-      nlohmann::ordered_json{
-          {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}}
-          .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  const auto text = json_text(nlohmann::ordered_json{
+      {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}});
   return digest(std::as_bytes(std::span(text)));
 }
 

@@ -1,11 +1,11 @@
 #pragma once
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "cli.h"
 #include "whence/attribution/attribute.h"
+#include "whence/core/json.h"
 #include "whence/stages/choice.h"
 
 namespace whence::cli {
@@ -18,6 +18,8 @@ class RunRecord {
   RunRecord(const CommandLine& line, const Pipeline& pipeline);
 
   nlohmann::ordered_json& json() { return json_; }
+  /// For those who also read it from a file.
+  JsonView view() const { return {json_, "run.json"}; }
   void warning(const std::string& message);
   /// The same for what has been told already.
   void told_warning(const std::string& message);
@@ -44,7 +46,7 @@ class RunRecord {
   std::string key() const;
   /// Of an earlier run.json that was asked the same of the same inputs: its choice. What is measured in choosing may
   /// come out otherwise the next time, and a run that goes on must not.
-  std::optional<InverseChoice> choice_of(const nlohmann::ordered_json& earlier) const;
+  std::optional<InverseChoice> choice_of(const JsonView& earlier) const;
   void write(const std::filesystem::path& path);
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }
 

@@ -9,9 +9,11 @@
 
 #include "removal_doubts.h"
 #include "result.h"
+#include "say.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/tensors.h"
 #include "whence/store/self_scores.h"
 
@@ -56,7 +58,7 @@ void AttributionRun::score_self() {
   }
   record_.add_solves(solves, evidence, chain_);
   write_self_scores(out_->place("scores.safetensors"), scores, record_.key());
-  record_.json()["verdict"] = verdict_of_ranking(record_.json(), std::nullopt).text;
+  record_.json()["verdict"] = verdict_of_ranking(record_.view(), std::nullopt).text;
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
@@ -130,7 +132,7 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
           line["prediction"] = predictions[static_cast<std::size_t>(row)];
         }
         line["origin"] = data.origin(row);
-        out << line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
+        out << json_text(line) << '\n';
       }
     }
   });
@@ -144,9 +146,8 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
     const auto& data = stage.objective.data();
     const auto predictions = predictions_of(stage);
     const auto source = source_text(data);
-    fmt::print("{}: the examples that move their own loss most, of the {} {}{}\n", stage.name, data.size(),
-               source.empty() ? "examples" : source,
-               removals ? "; removal: how far it rises when one is left out" : "");
+    say("{}: the examples that move their own loss most, of the {} {}{}\n", stage.name, data.size(),
+        source.empty() ? "examples" : source, removals ? "; removal: how far it rises when one is left out" : "");
     std::size_t width = 10, wide = 5;
     const auto count = std::min(top, data.size());
     for (std::int64_t r = 0; r < count; ++r) {
@@ -161,7 +162,7 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
       out +=
           predictions.empty() ? "" : fmt::format("  {:>{}}  {:>{}}", label, wide, says, std::max<std::size_t>(8, wide));
       out += removals ? fmt::format("  {:>9}", removal) : "";
-      fmt::print("{}  {:>10}\n", out, score);
+      say("{}  {:>10}\n", out, score);
     };
     line("example", "label", "predicts", "removal", "score");
     for (std::int64_t r = 0; r < count; ++r) {
@@ -170,7 +171,7 @@ void print_self_ranking(const AttributionRun& run, const std::vector<Attribution
            predictions.empty() ? "" : predictions[static_cast<std::size_t>(row)],
            fmt::format("{:+.3g}", removal_of(ranking, row)), fmt::format("{:+.3g}", score_of(ranking, row)));
       if (data.is_text()) {
-        fmt::print("      {}\n", shaded_text(visible_tokens(data, row, {}), 1));
+        say("      {}\n", Ready{shaded_text(visible_tokens(data, row, {}), 1)});
       }
     }
   }

@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 namespace whence::cli {
 
-std::string solves_text(const nlohmann::ordered_json& stage) {
-  const auto& solves = stage.at("solves");
+std::string solves_text(const JsonView& stage) {
+  const auto solves = stage.at("solves").list();
   const auto approximate = stage.at("approximate-solves").get<std::int64_t>();
   const auto unconverged = stage.at("unconverged-solves").get<std::int64_t>();
   std::string out = fmt::format("{} {}{}", solves.size(), approximate > 0 ? "approximate solve" : "solve",
@@ -26,7 +25,7 @@ std::string solves_text(const nlohmann::ordered_json& stage) {
   }
   const auto of = stage.value("residual-of", std::string());
   const auto measured = std::count_if(solves.begin(), solves.end(), [&](const auto& solve) {
-    return solve.value("residual-of", std::string()) == of && solve.at("relative-residual").template get<double>() >= 0;
+    return solve.value("residual-of", std::string()) == of && solve["relative-residual"].template get<double>() >= 0;
   });
   out += of.empty() ? "" : " of " + of;
   return measured < static_cast<std::ptrdiff_t>(solves.size()) ? out + fmt::format(" ({} measured)", measured) : out;

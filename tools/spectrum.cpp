@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "result.h"
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/output.h"
@@ -88,20 +89,19 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
 
 void print_spectrum(const Json& json) {
   const auto number = [&](const char* key) { return json[key].get<double>(); };
-  fmt::print("stage {}, {}, {} parameters; {:.0f} products\n", json["stage"].get<std::string>(),
-             json["curvature"].get<std::string>(), json["parameters"].get<std::int64_t>(), number("products"));
-  fmt::print("  |gradient|   {:.1e}, {:.1e} of an example's\n", number("gradient-norm"),
-             number("relative-gradient-norm"));
-  fmt::print("  smallest     {:+.4g} (an eigenvalue within {:.1e})\n", number("smallest"), number("smallest-error"));
-  fmt::print("  largest      {:+.4g} (an eigenvalue within {:.1e})\n", number("largest"), number("largest-error"));
-  fmt::print("  mean         {:+.4g} (standard error {:.1e})\n", number("mean"), number("mean-error"));
-  fmt::print("  negative     {:.2f} % of eigenvalues\n", 100 * number("negative"));
+  say("stage {}, {}, {} parameters; {:.0f} products\n", json["stage"].get<std::string>(),
+      json["curvature"].get<std::string>(), json["parameters"].get<std::int64_t>(), number("products"));
+  say("  |gradient|   {:.1e}, {:.1e} of an example's\n", number("gradient-norm"), number("relative-gradient-norm"));
+  say("  smallest     {:+.4g} (an eigenvalue within {:.1e})\n", number("smallest"), number("smallest-error"));
+  say("  largest      {:+.4g} (an eigenvalue within {:.1e})\n", number("largest"), number("largest-error"));
+  say("  mean         {:+.4g} (standard error {:.1e})\n", number("mean"), number("mean-error"));
+  say("  negative     {:.2f} % of eigenvalues\n", 100 * number("negative"));
   for (const auto& [share, fraction] : json["below-largest-times"].items()) {
-    fmt::print("  below {:>6} of the largest  {:>6.2f} %\n", share, 100 * fraction.get<double>());
+    say("  below {:>6} of the largest  {:>6.2f} %\n", share, 100 * fraction.get<double>());
   }
   for (const char* key : {"remedy", "plot"}) {
     if (json.contains(key)) {
-      fmt::print("  {:<12} {}\n", key, json[key].get<std::string>());
+      say("  {:<12} {}\n", key, json[key].get<std::string>());
     }
   }
 }

@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "whence/core/error.h"
+#include "whence/core/printable.h"
 #include "whence/core/progress.h"
 
 namespace whence::cli {
@@ -97,7 +98,7 @@ class Display {
   }
 
   std::string text(double elapsed) const {
-    std::string line = event_.phase;
+    std::string line = printable(event_.phase);
     const auto steps = static_cast<double>(event_.done - done_at_begin_);
     if (event_.total > 0) {
       if (terminal_) {
@@ -111,7 +112,7 @@ class Display {
                             duration_text(elapsed / steps * static_cast<double>(event_.total - event_.done)));
       }
     }
-    return event_.detail.empty() ? line : line + ", " + event_.detail;
+    return event_.detail.empty() ? line : line + ", " + printable(event_.detail);
   }
 
   static constexpr std::chrono::milliseconds kSilence{4000};
@@ -173,7 +174,7 @@ void tell(const char* kind, const std::string& message) {
   static std::set<std::string> told;
   if (told.insert(message).second) {
     end_progress();
-    std::fprintf(stderr, "whence: %s: %s\n", kind, message.c_str());
+    std::fprintf(stderr, "whence: %s: %s\n", kind, printable(message).c_str());
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include "cli.h"
 #include "run_record.h"
+#include "say.h"
+#include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/unfinished.h"
 
@@ -41,12 +43,12 @@ void warn_of_random_start(const Pipeline& pipeline) {
 
 std::string text(const std::string& stage, const std::string& how, const std::optional<StageTraining>& training) {
   if (!training) {
-    return fmt::format("{:<12} {}  from elsewhere: whence rank tells how far it is from a minimum\n", stage, how);
+    return fmt::format("{:<12} {}  from elsewhere: whence rank tells how far it is from a minimum", stage, how);
   }
   const auto& at = training->stationarity;
   return fmt::format(
       "{:<12} {}  {} examples, {} parameters  objective {:.6g}  |gradient| {:.1e} ({:.1e} of an "
-      "example's)\n",
+      "example's)",
       stage, how, training->examples, training->parameters, at.objective, at.gradient_norm, at.relative_gradient_norm);
 }
 
@@ -136,7 +138,7 @@ int train(const std::vector<std::string>& arguments) {
     }
     out.push_back(to_json(stage, plan.train, plan.train ? training->summary.message : plan.kept, training));
     if (!line.flag("json")) {
-      fmt::print("{}", text(stage.name, how, training));
+      say("{}\n", text(stage.name, how, training));
       std::fflush(stdout);
     }
     if (training && training->stationarity.relative_gradient_norm > kFarFromMinimum) {
@@ -147,7 +149,7 @@ int train(const std::vector<std::string>& arguments) {
     }
   }
   if (line.flag("json")) {
-    fmt::print("{}\n", out.dump(2));
+    say("{}\n", Ready{json_text(out, 2)});
   }
   return doubtful && line.flag("strict") ? kStrict : kDone;
 }

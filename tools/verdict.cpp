@@ -3,21 +3,18 @@
 #include <fmt/format.h>
 
 #include "result.h"
-#include "whence/core/json.h"
 #include "whence/curvature/curvature.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// A number, or NaN for what JSON cannot hold.
-double number_of(const Json& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
+double number_of(const JsonView& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
   return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
 }
 
-Interval interval_of(const Json& json, const char* key) {
+Interval interval_of(const JsonView& json, const char* key) {
   const auto end = [&](std::size_t i) {
     return json.contains(key) && json[key][i].is_number() ? json[key][i].get<double>() : StageEvidenceSummary::kUnknown;
   };
@@ -28,7 +25,7 @@ std::string name_of(const std::string& spec) { return spec.substr(0, spec.find('
 
 }  // namespace
 
-Verdict verdict_of_evaluation(const Json& evaluation) {
+Verdict verdict_of_evaluation(const JsonView& evaluation) {
   const double seconds = number_of(evaluation, "seconds-a-training", 0);
   if (evaluation["against"] == "lds") {
     return judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
@@ -45,23 +42,23 @@ Verdict verdict_of_evaluation(const Json& evaluation) {
                          .seconds = seconds});
 }
 
-std::vector<Json> evaluations_of(const Result& result) {
-  std::vector<Json> out;
+std::vector<JsonView> evaluations_of(const Result& result) {
+  std::vector<JsonView> out;
   for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
     if (result.has(name)) {
-      out.push_back(read_json<Json>(result.file(name)));
+      out.push_back(JsonView::read(result.file(name)));
     }
   }
   return out;
 }
 
-std::optional<Json> evaluation_of(const Result& result) {
+std::optional<JsonView> evaluation_of(const Result& result) {
   const auto found = evaluations_of(result);
   return found.empty() ? std::nullopt : std::optional(found.front());
 }
 
-Verdict verdict_of_ranking(const Json& run, const std::optional<Json>& evaluation, const fs::path& folder) {
-  const auto& options = run["options"];
+Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& evaluation, const fs::path& folder) {
+  const auto options = run["options"];
   const auto method = create<Attributor>(options["method"].get<std::string>());
   RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
                            .claim = method->claim(),

@@ -17,8 +17,10 @@
 #include <system_error>
 
 #include "cli.h"
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
+#include "whence/core/printable.h"
 
 namespace {
 
@@ -69,11 +71,11 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
     throw UsageError("a command is missing; `whence --help` lists them");
   }
   if (arguments[0] == "-h" || arguments[0] == "--help") {
-    fmt::print("{}", usage());
+    say("{}", Ready{usage()});
     return kDone;
   }
   if (arguments[0] == "--version") {
-    fmt::print("whence {}\n", WHENCE_VERSION);
+    say("whence {}\n", WHENCE_VERSION);
     return kDone;
   }
   std::vector<std::string> known;
@@ -91,8 +93,10 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
 }
 
 int fail(const char* kind, const std::string& message, int status) {
+  constexpr std::size_t kLongest = 4000;  // of a line that anybody reads; what a file holds may be in it
   end_progress();
-  std::fprintf(stderr, "whence: %s: %s\n", kind, message.c_str());
+  std::fprintf(stderr, "whence: %s: %s%s\n", kind, printable(message.substr(0, kLongest)).c_str(),
+               message.size() > kLongest ? "…" : "");
   return status;
 }
 

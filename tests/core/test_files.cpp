@@ -66,6 +66,31 @@ TEST_CASE("files: plain and gzipped bytes are read whole") {
   CHECK(std::to_integer<int>(held->bytes()[1000]) == 1000 * 1000 % 251);
 }
 
+TEST_CASE("files: a gzip stream inflates to a limit that grows with it") {
+  const Scratch scratch;
+  constexpr std::size_t kMostInflated = std::size_t{64} << 20;
+  const std::string zeros(kMostInflated + 1, '\0');
+  CHECK(read_text(scratch.put("most.gz", zeros.substr(1))).size() == kMostInflated);
+  CHECK_MESSAGE_HOLDS(DataError, "bomb.gz: inflates to more than 64 MiB, ", read_text(scratch.put("bomb.gz", zeros)));
+  CHECK_MESSAGE_HOLDS(DataError, "gunzip --keep bomb.gz", read_text(scratch / "bomb.gz"));
+  std::string noise(std::size_t{1} << 19, '\0');  // which packs badly, so that 200 times are more
+  std::uint64_t state = 1;
+  for (auto& byte : noise) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    byte = static_cast<char>(state >> 56);
+  }
+  CHECK(read_text(scratch.put("large.gz", noise + zeros)).size() == noise.size() + zeros.size());
+}
+
+TEST_CASE("files: a pipe is refused at once, not waited for") {
+  const Scratch scratch;
+  for (const char* name : {"pipe", "pipe.gz"}) {
+    REQUIRE(::mkfifo((scratch / name).c_str(), 0600) == 0);
+    CHECK_MESSAGE_HOLDS(DataError, "not a regular file, but a pipe", open_bytes(scratch / name));
+    CHECK_MESSAGE_HOLDS(DataError, "not a regular file, but a pipe", digest(scratch / name));
+  }
+}
+
 TEST_CASE("files: what cannot be read is named, with the reason") {
   const Scratch scratch;
   CHECK_MESSAGE_HOLDS(DataError, "cannot read " + (scratch / "gone").string() + ": No such file",

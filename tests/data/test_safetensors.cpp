@@ -168,6 +168,15 @@ TEST_CASE("safetensors: what each refusal says") {
   holds(refusal(one("F64", "[4611686018427387904,4611686018427387904]", "[0,0]")), "overflows");
   holds(refusal(one("F64", "[0,4611686018427387904,4611686018427387904]", "[0,0]")), "overflows");
   holds(refusal(one("F64", "[2305843009213693954]", "[0,16]")), "overflows");  // wraps round to 16 bytes in 64 bits
+  const auto ones = [](std::size_t count) {
+    std::string shape = "[16";
+    for (std::size_t i = 1; i < count; ++i) {
+      shape += ",1";
+    }
+    return shape + "]";
+  };
+  CHECK(refusal(one("U8", ones(64), "[0,16]")).empty());
+  holds(refusal(one("U8", ones(65), "[0,16]")), "tensor \"w\" has 65 dimensions, expected at most 64");
   holds(refusal(one("F64", "[2]", "[0,17]")), "within the 16 bytes of data");
   holds(refusal(one("F64", "[2]", "[16,0]")), "data_offsets [16, 0]");
   holds(refusal(one("F64", "[2]", "[0]")), "data_offsets [0]");
@@ -195,6 +204,22 @@ TEST_CASE("safetensors: what each refusal says") {
   CHECK_MESSAGE_HOLDS(DataError, "header length 18446744073709551615",
                       read_safetensors(scratch.put("huge", std::string(8, '\xff'))));
   CHECK_MESSAGE_HOLDS(DataError, "No such file", read_safetensors(scratch / "missing"));
+}
+
+TEST_CASE("safetensors: 20,000 tensors are read in proportion") {  // they took minutes
+  const Scratch scratch;
+  std::string header = "{";
+  constexpr int kTensors = 20'000;
+  for (int i = 0; i < kTensors; ++i) {
+    header += fmt::format(R"("t{}":{{"dtype":"U8","shape":[1],"data_offsets":[{},{}]}},)", i, i, i + 1);
+  }
+  header.back() = '}';
+  const auto read = read_safetensors(scratch.put("many", with_header(header, std::string(kTensors, '\1'))));
+  CHECK(read.size() == kTensors);
+  auto copy = read;  // copies share what they do not change
+  copy.add("more", at::zeros({1}));
+  CHECK(copy.size() == kTensors + 1);
+  CHECK_FALSE(read.contains("more"));
 }
 
 TEST_CASE("safetensors: what cannot be written is refused and leaves no file") {

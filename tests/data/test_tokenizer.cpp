@@ -321,3 +321,57 @@ TEST_CASE("a tokenizer.json that cannot be read says where and why") {
   CHECK_MESSAGE_HOLDS(DataError, "\"c\" is not in the vocabulary, nor is the unknown token \"absent\"",
                       tokenizer.encode("a c"));
 }
+
+TEST_CASE("tokenizers that ask for too much are refused: nesting, stages, growth, long tokens") {
+  const Scratch scratch;
+  const auto with = [&](const char* key, const json& stage) {
+    return put_changed(scratch, [&](json& parts) { parts[key] = stage; });
+  };
+  std::string nested = "{\"normalizer\": ";
+  for (int i = 0; i < 100'000; ++i) {
+    nested += R"({"type": "Sequence", "normalizers": [)";
+  }
+  CHECK_MESSAGE_HOLDS(DataError, "nests deeper than 512", Tokenizer(scratch.put("nested.json", nested)));
+  const auto sequence = [](const char* key, const json& stage, std::size_t count) {
+    return json{{"type", "Sequence"}, {key, std::vector<json>(count, stage)}};
+  };
+  const json lower{{"type", "Lowercase"}}, spaces{{"type", "WhitespaceSplit"}}, fuse{{"type", "Fuse"}};
+  Tokenizer(with("normalizer", sequence("normalizers", lower, 64)));
+  CHECK_MESSAGE_HOLDS(DataError, "normalizer: more than 64 stages",
+                      Tokenizer(with("normalizer", sequence("normalizers", lower, 65))));
+  CHECK_MESSAGE_HOLDS(DataError, "pre_tokenizer: more than 64 stages",
+                      Tokenizer(with("pre_tokenizer", sequence("pretokenizers", spaces, 65))));
+  CHECK_MESSAGE_HOLDS(DataError, "decoder: more than 64 stages",
+                      Tokenizer(with("decoder", sequence("decoders", fuse, 65))));
+  const json twice{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const Tokenizer grows(with("normalizer", sequence("normalizers", twice, 24)));
+  CHECK_MESSAGE_HOLDS(DataError, "makes a text more than 16 times as long", grows.encode("a"));
+  CHECK(grows.encode("b").ids.size() == 1);
+  const json bloat{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(100'000, 'x')}};
+  const Tokenizer bloats(with("decoder", bloat));
+  CHECK_MESSAGE_HOLDS(DataError, "decoder makes a token of 1 bytes more than 16 times", bloats.decode(std::array{1}));
+  CHECK_MESSAGE_HOLDS(
+      DataError, "model: a token of 5000 bytes, expected at most 4096",
+      Tokenizer(put_changed(scratch, [](json& parts) { parts["model"]["vocab"][std::string(5000, 'x')] = 3; })));
+}
+
+TEST_CASE("settings of wrong types beside a tokenizer are told or left out, never trusted") {
+  for (const char* settings :
+       {R"({"added_tokens_decoder": {"3": {"content": 5}}})", R"({"added_tokens_decoder": {"[[": {"content": "x"}}})",
+        R"({"added_tokens_decoder": {"3": {"content": "x", "special": "yes", "normalized": 1}}})",
+        R"({"extra_special_tokens": [{"content": 1}, 2, null]})", R"({"extra_special_tokens": 7})",
+        R"({"add_bos_token": true, "bos_token": "nowhere"})", R"({"tokenizer_class": [], "unk_token": {}})"}) {
+    const Scratch scratch;
+    CAPTURE(settings);
+    scratch.put("tokenizer_config.json", settings);
+    for (const char* model : {"{}", "{\"vocab\": {\"a\": \"b\"}}", "3"}) {
+      scratch.put("tokenizer.json", fmt::format("{{\"model\": {}}}", model));
+      CHECK_THROWS_AS(Tokenizer(scratch / "tokenizer.json"), DataError);
+    }
+    try {
+      Tokenizer(put_changed(scratch, [](json& parts) { parts["added_tokens"] = {3, {{"content", 4}}}; }));
+    } catch (const DataError&) {
+      CHECK(true);
+    }
+  }
+}

@@ -29,7 +29,11 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
   ((message += kind) += " \"") += name;
   message += '"';
   const auto distance = [&](const std::string& other) {  // a word cut short is as near as one letter
-    return !name.empty() && other.starts_with(name) ? 1 : edit_distance(name, other);
+    constexpr std::size_t kLong = 200;                   // for a name that somebody typed
+    if (std::max(name.size(), other.size()) > kLong) {
+      return std::max(name.size(), other.size());
+    }
+    return !name.empty() && other.starts_with(name) ? std::size_t{1} : edit_distance(name, other);
   };
   const auto nearest = std::min_element(known.begin(), known.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
@@ -38,10 +42,11 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
   } else {
     message += ", known: ";
   }
-  for (std::size_t i = 0; i < known.size(); ++i) {
+  constexpr std::size_t kListed = 100;  // which only files have more of
+  for (std::size_t i = 0; i < std::min(known.size(), kListed); ++i) {
     message += (i == 0 ? "" : ", ") + known[i];
   }
-  return message;
+  return known.size() > kListed ? message + " and " + std::to_string(known.size() - kListed) + " more" : message;
 }
 
 }  // namespace whence

@@ -8,16 +8,22 @@
 #include <zlib.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <new>
 #include <string_view>
-#include <vector>
 
 #include "whence/core/detail/part.h"
 #include "whence/core/digest.h"
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 
 namespace whence {
 namespace fs = std::filesystem;
 namespace {
+
+/// A .gz may become so many bytes, or so many times as many as it has, whichever is more: images and tables become 2 to
+/// 50 times as many, a stream of one repeated byte 1,030 times.
+constexpr std::size_t kMostInflated = std::size_t{64} << 20, kMostInflation = 200;
 
 /// A file descriptor that closes itself.
 class Descriptor {
@@ -39,13 +45,15 @@ class Descriptor {
 class MappedFile : public FileBytes {
  public:
   explicit MappedFile(const fs::path& path) {
-    const Descriptor file(path, O_RDONLY);
+    const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a pipe without a writer would wait for one
     struct stat status {};
     if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
       detail::fail_system("read", path, errno);
     }
     if (!S_ISREG(status.st_mode)) {
-      throw DataError(fmt::format("cannot read {}: not a regular file", path.string()));
+      throw DataError(
+          fmt::format("cannot read {}: not a regular file{}", path.string(),
+                      S_ISFIFO(status.st_mode) ? ", but a pipe: write it to a file first, cat PIPE > FILE" : ""));
     }
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ == 0) {
@@ -97,14 +105,17 @@ class InflatedFile : public FileBytes {
       detail::fail_system("read", path, errno);
     }
     gzbuffer(file.get(), 1 << 17);
+    const auto packed_size = packed.bytes().size();
+    const auto most = std::max(kMostInflated, kMostInflation * packed_size);
     std::size_t size = 0;
-    bytes_.resize(std::max<std::size_t>(packed.bytes().size() * 3, 1 << 16));
+    reserve(std::max<std::size_t>(packed_size * 3, 1 << 16));
     while (true) {
-      if (size == bytes_.size()) {
-        bytes_.resize(bytes_.size() * 2);
+      check_interruption();
+      if (size == room_) {
+        reserve(std::min(room_ * 2, most + 1));
       }
-      const auto room = static_cast<unsigned>(std::min<std::size_t>(bytes_.size() - size, 1 << 30));
-      const int got = gzread(file.get(), bytes_.data() + size, room);
+      const auto room = static_cast<unsigned>(std::min<std::size_t>(room_ - size, 1 << 24));
+      const int got = gzread(file.get(), bytes_.get() + size, room);
       if (got <= 0) {
         int code = Z_OK;
         const char* reason = gzerror(file.get(), &code);
@@ -115,13 +126,36 @@ class InflatedFile : public FileBytes {
         break;
       }
       size += static_cast<std::size_t>(got);
+      if (size > most) {
+        throw DataError(
+            fmt::format("{}: inflates to more than {} MiB, {} times its {} bytes, which data seldom does: if that is "
+                        "meant, unpack it, gunzip --keep {}",
+                        path.string(), most >> 20, size / packed_size, packed_size, path.filename().string()));
+      }
     }
-    bytes_.resize(size);
+    reserve(std::max<std::size_t>(size, 1));
+    size_ = size;
   }
-  std::span<const std::byte> bytes() const override { return bytes_; }
+  std::span<const std::byte> bytes() const override { return {bytes_.get(), size_}; }
 
  private:
-  std::vector<std::byte> bytes_;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+
+  /// Grows where it lies, if it can: memory that nothing was written to costs nothing.
+  void reserve(std::size_t room) {
+    auto* const moved = std::realloc(bytes_.get(), room);
+    if (moved == nullptr) {
+      throw std::bad_alloc();
+    }
+    static_cast<void>(bytes_.release());
+    bytes_.reset(static_cast<std::byte*>(moved));
+    room_ = room;
+  }
+
+  std::unique_ptr<std::byte, Free> bytes_;
+  std::size_t size_ = 0, room_ = 0;
 };
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace whence {
 ParameterSet::ParameterSet() : index_(std::make_shared<Index>()) {}
 
 void ParameterSet::add(std::string name, at::Tensor value) {
-  auto index = std::make_shared<Index>(*index_);
+  // an index that other sets share is copied before it changes; a set that is put together has its own
+  auto index = index_.use_count() > 1 ? std::make_shared<Index>(*index_) : std::const_pointer_cast<Index>(index_);
   if (!index->position.emplace(name, values_.size()).second) {
     throw InvalidArgument("parameter \"" + name + "\" is named twice");
   }

@@ -29,8 +29,28 @@ constexpr Beginning kBeginnings[] = {
     {"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it"},
 };
 
-/// Bytes of the character at text[i], by RFC 3629; 0 where there is none.
-std::size_t character_size(std::string_view text, std::size_t i) {
+/// Whether a file begins with what no text holds: a csv's first column may be named PAR1.
+bool begins_binary(std::string_view bytes) {
+  constexpr std::size_t kLooked = 64;
+  for (std::size_t i = 0; i < std::min(bytes.size(), kLooked);) {
+    const auto size = utf8_character_size(bytes, i);
+    if (size == 0 ||
+        (static_cast<unsigned char>(bytes[i]) < 0x20 && std::string_view("\t\n\r\f").find(bytes[i]) == bytes.npos)) {
+      return true;
+    }
+    i += size;
+  }
+  return false;
+}
+
+[[noreturn]] void refuse(const fs::path& path, std::string_view text, std::size_t place, const std::string& what) {
+  const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(place), '\n') + 1;
+  throw DataError(fmt::format("{}: line {}, byte {} of the file: {}", path.string(), line, place + 1, what));
+}
+
+}  // namespace
+
+std::size_t utf8_character_size(std::string_view text, std::size_t i) {
   const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(i + k < text.size() ? text[i + k] : 0); };
   const auto follows = [&](std::size_t k, unsigned char low = 0x80, unsigned char high = 0xBF) {
     return byte(k) >= low && byte(k) <= high;
@@ -51,27 +71,6 @@ std::size_t character_size(std::string_view text, std::size_t i) {
   return 0;
 }
 
-/// Whether a file begins with what no text holds: a csv's first column may be named PAR1.
-bool begins_binary(std::string_view bytes) {
-  constexpr std::size_t kLooked = 64;
-  for (std::size_t i = 0; i < std::min(bytes.size(), kLooked);) {
-    const auto size = character_size(bytes, i);
-    if (size == 0 ||
-        (static_cast<unsigned char>(bytes[i]) < 0x20 && std::string_view("\t\n\r\f").find(bytes[i]) == bytes.npos)) {
-      return true;
-    }
-    i += size;
-  }
-  return false;
-}
-
-[[noreturn]] void refuse(const fs::path& path, std::string_view text, std::size_t place, const std::string& what) {
-  const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(place), '\n') + 1;
-  throw DataError(fmt::format("{}: line {}, byte {} of the file: {}", path.string(), line, place + 1, what));
-}
-
-}  // namespace
-
 std::string_view utf8_text(std::string_view bytes, const fs::path& path) {
   const auto to_utf8 = [&](const char* from) {
     return fmt::format("iconv -f {} -t UTF-8 {} > NEW", from, path.filename().string());
@@ -90,7 +89,7 @@ std::string_view utf8_text(std::string_view bytes, const fs::path& path) {
       ++i;
       continue;
     }
-    const auto size = character_size(bytes, i);
+    const auto size = utf8_character_size(bytes, i);
     if (size == 0) {
       const auto byte = static_cast<unsigned>(static_cast<unsigned char>(bytes[i]));
       refuse(path, bytes, i,

@@ -6,11 +6,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
-#include <set>
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/data/detail/bytes.h"
 
 namespace whence {
@@ -20,6 +19,7 @@ namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;              // the file starts with its header's length, little-endian
 constexpr std::uint64_t kLongestHeader = 100'000'000;  // the format's own limit
+constexpr std::size_t kMostDimensions = 64;            // what torch computes with
 constexpr const char* kMetadata = "__metadata__";
 constexpr const char* kCutShort = ": the file is cut short; copy or download it again";
 
@@ -72,32 +72,6 @@ struct Header {
   std::uint64_t data_begin = 0;
 };
 
-/// Parses `text`, refusing a name given twice, which JSON leaves open, and nesting that no header has.
-json parse_header_text(const fs::path& path, std::string_view text) {
-  std::vector<std::set<std::string>> names;  // those met so far in each open object
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if ((event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) && depth > 2) {
-      damaged(path, "the header nests deeper than a tensor's shape");
-    }
-    if (event == json::parse_event_t::object_start) {
-      names.emplace_back();
-    } else if (event == json::parse_event_t::object_end) {
-      names.pop_back();
-    } else if (event == json::parse_event_t::key && !names.back().insert(parsed.get<std::string>()).second) {
-      damaged(path, fmt::format("the header names \"{}\" twice", parsed.get<std::string>()));
-    }
-    return true;
-  };
-  try {
-    return json::parse(text.begin(), text.end(), check);
-  } catch (const json::parse_error& error) {
-    damaged(path,
-            fmt::format("the header is not JSON at byte {}", kLengthBytes + error.byte - (error.byte > 0 ? 1 : 0)));
-  } catch (const json::exception&) {
-    damaged(path, "the header holds a number that is out of range");
-  }
-}
-
 Header read_header(const fs::path& path, std::span<const std::byte> bytes) {
   if (bytes.size() < kLengthBytes) {
     damaged(path, fmt::format("{} bytes, expected at least the {} of a safetensors header's length", bytes.size(),
@@ -116,7 +90,9 @@ Header read_header(const fs::path& path, std::span<const std::byte> bytes) {
     damaged(path, fmt::format("header length {} at byte 0, but only {} bytes follow{}", length,
                               bytes.size() - kLengthBytes, opens ? kCutShort : ""));
   }
-  Header header{parse_header_text(path, {reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length}),
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length);
+  Header header{parse_json(text, path.string() + ": the header",
+                           {.depth = 3, .repeated_keys = false, .first_byte = kLengthBytes}),
                 kLengthBytes + length};
   if (!header.entries.is_object()) {
     damaged(path, fmt::format("the header at byte {} is a JSON {}, expected an object", kLengthBytes,
@@ -165,7 +141,7 @@ std::vector<std::int64_t> read_sizes(const fs::path& path, const std::string& te
   }
   if (!good) {
     damaged(path, fmt::format("tensor \"{}\": {} is {}, expected a list of numbers in [0, 2^63)", tensor, key,
-                              found == entry.end() ? "missing" : found->dump()));
+                              found == entry.end() ? "missing" : brief(*found)));
   }
   return sizes;
 }
@@ -179,9 +155,13 @@ Entry read_entry(const fs::path& path, const std::string& name, const json& valu
     return given.is_string() && given == std::string(d.name);
   });
   if (dtype == std::end(kDtypes)) {
-    damaged(path, fmt::format("tensor \"{}\": dtype {}, expected one of {}", name, given.dump(), dtype_names()));
+    damaged(path, fmt::format("tensor \"{}\": dtype {}, expected one of {}", name, brief(given), dtype_names()));
   }
   Entry entry{name, dtype->type, read_sizes(path, name, value, "shape"), 0, 0};
+  if (entry.shape.size() > kMostDimensions) {
+    damaged(path, fmt::format("tensor \"{}\" has {} dimensions, expected at most {}", name, entry.shape.size(),
+                              kMostDimensions));
+  }
   const auto bytes = detail::checked_bytes(entry.shape, static_cast<std::int64_t>(c10::elementSize(dtype->type)));
   if (!bytes) {
     damaged(path, fmt::format("tensor \"{}\": the size of shape [{}] overflows", name, fmt::join(entry.shape, ", ")));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "whence/core/files.h"
+#include "whence/core/progress.h"
 #include "whence/core/text.h"
 #include "whence/data/table_preview.h"
 
@@ -56,6 +57,10 @@ class TableReader {
         return false;
       }
       line_ = cursor_.line;
+      constexpr std::int64_t kBetweenChecks = 1 << 14;
+      if (++rows_ % kBetweenChecks == 0) {
+        check_interruption();
+      }
       take_row_(path_, cursor_, cells_);
     } while (cells_.size() == 1 && cells_[0].empty());
     if (!names_.empty() && cells_.size() != names_.size()) {
@@ -76,6 +81,7 @@ class TableReader {
   TextCursor cursor_;
   std::vector<std::string> names_, cells_;
   std::int64_t line_ = 0;  // where the row in cells_ starts
+  std::int64_t rows_ = 0;  // taken so far
 };
 
 bool all_numbers(const std::vector<std::string>& cells) {

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 
 #include "whence/core/parallel.h"
+#include "whence/core/progress.h"
 #include "whence/core/random.h"
 #include "whence/data/text_template.h"
 #include "whence/data/tokenizer.h"
@@ -145,26 +147,19 @@ class TextMaker {
 
   /// Which tokens each example keeps: all where they fit, else the special ones with a part of the others.
   std::vector<std::vector<std::size_t>> parts(const Encoding& encoding) const {
-    std::vector<std::size_t> others;
+    std::vector<std::size_t> others, specials;
     for (std::size_t i = 0; i < encoding.ids.size(); ++i) {
-      if (!encoding.special[i]) {
-        others.push_back(i);
-      }
+      (encoding.special[i] ? specials : others).push_back(i);
     }
-    const auto specials = static_cast<std::int64_t>(encoding.ids.size() - others.size());
-    const auto room = length_ - specials;
+    const auto room = length_ - static_cast<std::int64_t>(specials.size());
     if (room < 1) {
-      throw InvalidArgument(
-          fmt::format("{}: key length = {} leaves no room beside {} special tokens", format_, length_, specials));
+      throw InvalidArgument(fmt::format("{}: key length = {} leaves no room beside {} special tokens", format_, length_,
+                                        specials.size()));
     }
     const auto with_specials = [&](std::size_t begin, std::size_t end) {
       std::vector<std::size_t> kept;
-      const auto low = others[begin], high = others[end - 1];
-      for (std::size_t i = 0; i < encoding.ids.size(); ++i) {
-        if (encoding.special[i] || (i >= low && i <= high)) {
-          kept.push_back(i);
-        }
-      }
+      std::merge(specials.begin(), specials.end(), others.begin() + static_cast<std::ptrdiff_t>(begin),
+                 others.begin() + static_cast<std::ptrdiff_t>(end), std::back_inserter(kept));
       return kept;
     };
     const auto count = others.size();
@@ -319,6 +314,7 @@ TokenSequences tokenize(const SourceExamples& source, const nlohmann::json& tabl
   std::vector<std::vector<Piece>> made(rows.size());
   parallel_for(static_cast<std::int64_t>(rows.size()), [&](std::int64_t i) {
     const auto at = static_cast<std::size_t>(i);
+    check_interruption();
     made[at] = maker.pieces(static_cast<std::size_t>(rows[at]));
   });
   split = std::any_of(made.begin(), made.end(), [](const auto& of_row) { return of_row.size() > 1; });

@@ -8,6 +8,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
+#include "whence/core/progress.h"
 #include "whence/data/detail/tokenizer/added_tokens.h"
 #include "whence/data/detail/tokenizer/decoders.h"
 #include "whence/data/detail/tokenizer/model.h"
@@ -202,7 +203,12 @@ class Tokenizer::Impl {
       stage->apply(words);
     }
     auto& encoding = part.encoding;
+    constexpr std::size_t kBetweenChecks = 1 << 14;
+    std::size_t count = 0;
     for (const auto& span : words.spans) {
+      if (++count % kBetweenChecks == 0) {
+        check_interruption();
+      }
       const auto word = words.text.bytes().substr(span.begin, span.end - span.begin);
       for (const auto& token : cache.find(word, [&](auto& tokens) { model_->encode(word, tokens); })) {
         encoding.ids.push_back(token.id);

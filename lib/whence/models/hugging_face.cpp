@@ -195,7 +195,7 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
   metadata["whence"] = "1";
   write_folder_atomically(directory, [&](const fs::path& part) {
     // a class may be named in anything, and weights must not be lost over that
-    write_text(part / "config.json", description.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+    write_text(part / "config.json", json_text(description, 2) + "\n");
     for (const char* name : kTokenizerFiles) {
       if (fs::exists(source / name)) {
         fs::copy_file(source / name, part / name);

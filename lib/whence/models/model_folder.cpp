@@ -162,7 +162,7 @@ std::vector<fs::path> shards_of(const fs::path& directory) {
   for (const auto& [tensor, file] : table["weight_map"].items()) {
     if (!file.is_string() || fs::path(file.get<std::string>()).has_parent_path()) {
       throw DataError(
-          fmt::format("{}: tensor \"{}\" is in {}, expected a file's name", index.string(), tensor, file.dump()));
+          fmt::format("{}: tensor \"{}\" is in {}, expected a file's name", index.string(), tensor, brief(file)));
     }
     names.insert(file.get<std::string>());
   }

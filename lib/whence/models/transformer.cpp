@@ -9,6 +9,7 @@
 
 #include "whence/core/described.h"
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/models/detail/attention.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
@@ -71,10 +72,7 @@ class Transformer : public Model, public LanguageModel, public Described {
 
   bool takes_texts() const override { return true; }
   /// What config.json says, wherever the folder lies, and whether the head is the embedding.
-  std::string description() const override {
-    return fmt::format("{} {}", config_.json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-                       config_.tied);
-  }
+  std::string description() const override { return fmt::format("{} {}", json_text(config_.json), config_.tied); }
   std::int64_t vocabulary() const override { return config_.vocabulary; }
   std::int64_t context() const override { return config_.context; }
   std::int64_t blocks() const override { return config_.layers; }

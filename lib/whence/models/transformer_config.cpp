@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
@@ -41,6 +42,15 @@ std::string activation_of(const ConfigFile& config, const char* key, const std::
   return found->second;
 }
 
+/// Of so many blocks or classes names are made before any weight is looked at.
+constexpr std::int64_t kMostBlocks = 10'000, kMostClasses = 1'000'000;
+
+std::int64_t blocks_of(const ConfigFile& config, const char* key) {
+  const auto blocks = config.count(key);
+  config.expect(key, blocks <= kMostBlocks, fmt::format("at most {}", kMostBlocks));
+  return blocks;
+}
+
 /// Not a token where null, absent or negative.
 std::int64_t pad_token_of(const ConfigFile& config) {
   if (!config.has("pad_token_id")) {
@@ -54,7 +64,9 @@ std::int64_t pad_token_of(const ConfigFile& config) {
 std::vector<std::string> read_classes(const ConfigFile& config) {
   if (!config.has("id2label")) {
     std::vector<std::string> out;
-    for (std::int64_t c = 0; c < config.count("num_labels", 2); ++c) {
+    const auto labels = config.count("num_labels", 2);
+    config.expect("num_labels", labels <= kMostClasses, fmt::format("at most {}", kMostClasses));
+    for (std::int64_t c = 0; c < labels; ++c) {
       out.push_back(fmt::format("LABEL_{}", c));
     }
     return out;
@@ -62,14 +74,12 @@ std::vector<std::string> read_classes(const ConfigFile& config) {
   const auto& table = config.values()["id2label"];
   config.expect("id2label", table.is_object() && !table.empty(), "a table of names by number");
   std::vector<std::string> out(table.size());
+  std::set<std::string> given;
   for (std::size_t c = 0; c < out.size(); ++c) {
     const auto found = table.find(std::to_string(c));
     config.expect("id2label", found != table.end(), fmt::format("the numbers 0 to {}", table.size() - 1));
     out[c] = found->is_string() ? found->get<std::string>() : found->dump();
-    config.expect("id2label",
-                  std::find(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(c), out[c]) ==
-                      out.begin() + static_cast<std::ptrdiff_t>(c),
-                  "a name of its own for each number");
+    config.expect("id2label", given.insert(out[c]).second, "a name of its own for each number");
   }
   return out;
 }
@@ -90,7 +100,7 @@ void read_common(const ConfigFile& config, TransformerConfig& out) {
 /// The keys that every family but GPT-2 shares.
 void read_sizes(const ConfigFile& config, TransformerConfig& out) {
   out.width = config.count("hidden_size");
-  out.layers = config.count("num_hidden_layers");
+  out.layers = blocks_of(config, "num_hidden_layers");
   out.heads = config.count("num_attention_heads");
   out.inner = config.count("intermediate_size");
 }
@@ -111,7 +121,7 @@ TransformerConfig read_gpt2(const ConfigFile& config) {
                .head = "lm_head",
                .classifier = "score"};
   out.width = config.count("n_embd");
-  out.layers = config.count("n_layer");
+  out.layers = blocks_of(config, "n_layer");
   out.heads = config.count("n_head");
   out.context = config.count("n_positions");
   out.inner = config.count("n_inner", 4 * out.width);

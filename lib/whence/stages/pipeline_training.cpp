@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "whence/core/digest.h"
+#include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/data/safetensors.h"
@@ -30,9 +31,10 @@ constexpr const char* kChangedMeanwhile = "changed-meanwhile";  // of the record
 const timespec kStarted = detail::now_of_files();
 
 /// The metadata's JSON; an empty object where it is none.
-json parsed(const std::string& text) {
-  auto out = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return out.is_object() ? out : json::object();
+json parsed(const std::string& text) { return json_object(text).value_or(json::object()); }
+
+json table_in(const json& record, const char* key) {
+  return record.contains(key) && record[key].is_object() ? record[key] : json::object();
 }
 
 /// What a checkpoint says of its training; empty where it came from elsewhere.
@@ -138,7 +140,7 @@ std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
   if (found == metadata.end()) {
     return {};
   }
-  const auto told = parsed(found->second);
+  const JsonView told(parsed(found->second), stages_.at(stage).checkpoint.string() + ": metadata: " + kTraining);
   StageTraining out;
   out.summary.converged = told.value("converged", false);
   out.summary.iterations = told.value("iterations", std::int64_t{0});
@@ -189,8 +191,8 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
     return {};
   }
   const auto record = parsed(found->second);
-  auto then = record.value("settings", json::object()), now = parsed(detail::one_line(settings(stage)));
-  if (record.value("converged", false)) {  // whichever way it came to the minimum
+  auto then = table_in(record, "settings"), now = parsed(detail::one_line(settings(stage)));
+  if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
     then.erase("optimizer");
     now.erase("optimizer");
   }
@@ -199,10 +201,10 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto since = record.contains(kChangedMeanwhile)
                          ? timespec{}
                          : detail::written(checkpoint_files(description.checkpoint).front());
-  for (const auto& file : detail::changed_files(record.value("files", json::object()), folder, since)) {
+  for (const auto& file : detail::changed_files(table_in(record, "files"), folder, since)) {
     out.push_back(fmt::format("{} has changed", file));
   }
-  if (!detail::changed_files(record.value("parent", json::object()), folder, since).empty()) {
+  if (!detail::changed_files(table_in(record, "parent"), folder, since).empty()) {
     out.push_back(fmt::format("stage {} has other weights", stages_[stage - 1].name));
   }
   for (const auto& file : snapshot_files(stage)) {

@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
-#include <sstream>
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/tensors.h"
 
 namespace whence {
@@ -111,36 +110,25 @@ void check_writable(const Ranking& ranking) {
   }
 }
 
-std::int64_t whole_number(const Json& value, const char* key) {
-  const auto& found = value.at(key);
-  if (!found.is_number_integer()) {
-    throw DataError(fmt::format("\"{}\" is {}, expected a whole number", key, found.dump()));
-  }
-  return found.get<std::int64_t>();
-}
-
-std::vector<RankedExample> read_list(const Json& line, const char* key) {
-  if (!line.at(key).is_array()) {
-    throw DataError(fmt::format("\"{}\" is no list", key));
-  }
-  std::vector<RankedExample> list;
-  for (const auto& entry : line.at(key)) {
-    list.push_back({whole_number(entry, "example"), entry.at("score").get<double>(), std::nullopt,
-                    entry.value("tokens", std::vector<std::pair<std::string, double>>())});
+std::vector<RankedExample> read_list(const JsonView& list) {
+  std::vector<RankedExample> out;
+  for (const auto& entry : list.list()) {
+    out.push_back({entry["example"].get<std::int64_t>(), entry["score"].get<double>(), std::nullopt,
+                   entry.value("tokens", std::vector<std::pair<std::string, double>>())});
     if (entry.contains("removal")) {
-      list.back().removal = entry.at("removal").get<double>();
+      out.back().removal = entry["removal"].get<double>();
     }
   }
-  return list;
+  return out;
 }
 
-std::optional<Prediction> read_prediction(const Json& line) {
+std::optional<Prediction> read_prediction(const JsonView& line) {
   if (!line.contains("prediction")) {
     return std::nullopt;
   }
-  const auto& found = line.at("prediction");
-  return Prediction{.predicted = found.value("predicted", std::string()),
-                    .expected = found.value("expected", std::string()),
+  const auto found = line["prediction"];
+  return Prediction{.predicted = found.value("predicted", ""),
+                    .expected = found.value("expected", ""),
                     .probability = found.value("probability", Prediction::kAbsent),
                     .expected_probability = found.value("expected-probability", Prediction::kAbsent),
                     .tokens = found.value("tokens", std::int64_t{0}),
@@ -148,10 +136,10 @@ std::optional<Prediction> read_prediction(const Json& line) {
                     .perplexity = found.value("perplexity", Prediction::kAbsent)};
 }
 
-Ranking read_ranking(const std::string& text) {
-  const auto line = Json::parse(text);
-  return {whole_number(line, "query"), line.value("stage", std::string()), line.at("measurement").get<double>(),
-          read_prediction(line),       read_list(line, "proponents"),      read_list(line, "opponents")};
+Ranking read_ranking(const JsonView& line) {
+  return {line["query"].get<std::int64_t>(), line.value("stage", ""),
+          line["measurement"].get<double>(), read_prediction(line),
+          read_list(line["proponents"]),     read_list(line["opponents"])};
 }
 
 }  // namespace
@@ -180,26 +168,16 @@ void write_rankings(const std::filesystem::path& path, const std::vector<Ranking
   }
   write_atomically(path, [&](std::ostream& out) {
     for (const auto& ranking : rankings) {
-      out << to_json(ranking).dump() << '\n';
+      out << json_text(to_json(ranking)) << '\n';
     }
   });
 }
 
 std::vector<Ranking> read_rankings(const std::filesystem::path& path) {
-  std::istringstream lines(read_text(path));
   std::vector<Ranking> rankings;
-  for (std::string line; std::getline(lines, line);) {
-    const auto fail = [&](const char* reason) {
-      throw DataError(fmt::format("{} line {}: {}", path.string(), rankings.size() + 1, reason));
-    };
-    try {
-      rankings.push_back(read_ranking(line));
-    } catch (const Json::exception& error) {
-      fail(error.what());
-    } catch (const DataError& error) {
-      fail(error.what());
-    }
-  }
+  read_json_lines<JsonView::Value>(path, [&](JsonView::Value value, std::int64_t, const std::string& where) {
+    rankings.push_back(read_ranking({std::move(value), where}));
+  });
   return rankings;
 }
 

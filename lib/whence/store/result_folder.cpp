@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char *kRun = "run.json", *kDigest = "sha256", *kFiles = "files", *kKey = "key", *kBytes = "bytes";
 
 std::string text_of(const Json& record) {  // paths and arguments may be any bytes
-  return record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(record, 2) + "\n";
 }
 
 std::string digest_of(const Json& record) {
@@ -96,6 +96,15 @@ std::string command_of(const Json& run) {
   return out;
 }
 
+/// That of a folder into which nothing is being moved.
+Json finished_run_record(const fs::path& folder) {
+  if (const auto staged = folder / ".new" / kRun; lies_at(staged)) {
+    throw DataError(fmt::format("{}: a run was stopped while it moved its files in; the same command finishes that: {}",
+                                folder.string(), command_of(read_run_record(staged))));
+  }
+  return read_run_record(folder / kRun);
+}
+
 }  // namespace
 
 void write_record(const fs::path& path, Json record) {
@@ -119,13 +128,7 @@ Json read_record(const fs::path& path) {
   return record;
 }
 
-Result::Result(fs::path folder) : folder_(std::move(folder)) {
-  if (const auto staged = folder_ / ".new" / kRun; lies_at(staged)) {
-    throw DataError(fmt::format("{}: a run was stopped while it moved its files in; the same command finishes that: {}",
-                                folder_.string(), command_of(read_run_record(staged))));
-  }
-  run_ = read_run_record(folder_ / kRun);
-}
+Result::Result(const fs::path& folder) : folder_(folder), run_(finished_run_record(folder), (folder / kRun).string()) {}
 
 std::vector<std::string> Result::files() const {
   std::vector<std::string> out;
@@ -135,7 +138,7 @@ std::vector<std::string> Result::files() const {
   return out;
 }
 
-bool Result::whole(const std::string& name) const { return is_whole(folder_ / name, run_[kFiles][name]); }
+bool Result::whole(const std::string& name) const { return is_whole(folder_ / name, run_.json()[kFiles][name]); }
 
 fs::path Result::file(const std::string& name) const {
   const auto path = folder_ / name;
@@ -146,7 +149,7 @@ fs::path Result::file(const std::string& name) const {
     throw DataError(fmt::format("{}; to have it made again, remove it and repeat: {}",
                                 lies_at(path) ? fmt::format("{} was changed since whence wrote it", path.string())
                                               : fmt::format("{} is missing", path.string()),
-                                command_of(run_)));
+                                command_of(run_.json())));
   }
   return path;
 }
@@ -243,13 +246,13 @@ const Result* ResultWriter::finished(const std::string& key, const std::vector<s
   return &*former_;
 }
 
-std::vector<Json> ResultWriter::earlier() const {
-  std::vector<Json> out;
+std::vector<JsonView> ResultWriter::earlier() const {
+  std::vector<JsonView> out;
   if (former_) {
     out.push_back(former_->run());
   }
   if (auto begun = unfinished()) {
-    out.push_back(std::move(*begun));
+    out.emplace_back(std::move(*begun), (partial_ / kRun).string());
   }
   return out;
 }
@@ -304,7 +307,7 @@ void ResultWriter::publish(const std::string& key, Json run) {
   if (former_ && former_->key() == key) {
     for (const auto& name : former_->files()) {
       if (lies_at(folder_ / name)) {
-        files[name] = former_->run()[kFiles][name];
+        files[name] = former_->run().json()[kFiles][name];
       }
     }
   }

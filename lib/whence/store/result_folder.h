@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "whence/core/json.h"
 #include "whence/core/output.h"
 
 namespace whence {
@@ -18,10 +19,10 @@ class Result {
  public:
   /// Throws DataError where there is no run.json, one of another program or version, one that was changed, or one whose
   /// files were being moved in when a run was killed.
-  explicit Result(std::filesystem::path folder);
+  explicit Result(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
-  const nlohmann::ordered_json& run() const { return run_; }
+  const JsonView& run() const { return run_; }
   std::string key() const { return run_["key"].get<std::string>(); }
   /// Names of its files, but run.json.
   std::vector<std::string> files() const;
@@ -33,7 +34,7 @@ class Result {
 
  private:
   std::filesystem::path folder_;
-  nlohmann::ordered_json run_;
+  JsonView run_;
 };
 
 /// Makes the result of one run visible in a folder as a whole.
@@ -63,7 +64,7 @@ class ResultWriter {
   /// The finished result here of this key, where it has all of `files`; else null.
   const Result* finished(const std::string& key, const std::vector<std::string>& files) const;
   /// What is known of earlier runs here: the finished one's run.json, then that of begin().
-  std::vector<nlohmann::ordered_json> earlier() const;
+  std::vector<JsonView> earlier() const;
 
   /// FOLDER/.partial, for what a run keeps while it works so that, killed, it can go on: empty, or with what an earlier
   /// run of this key left. `run` is what run.json will say as far as it is known. Throws InvalidArgument where a run of

@@ -5,10 +5,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/tensors.h"
 
 namespace whence {
@@ -43,7 +45,19 @@ std::string number_text(const at::Tensor& x, std::int64_t row) {
   }
 }
 
-std::string csv_cell(const std::string& text) {
+/// A spreadsheet takes what begins so for a formula, which may call programs; an apostrophe before it makes it text. A
+/// number is one.
+bool is_formula(const std::string& text) {
+  if (text.empty() || std::string_view("=+-@\t\r").find(text.front()) == std::string_view::npos) {
+    return false;
+  }
+  double number = 0;
+  const char* const end = text.data() + text.size();
+  return std::from_chars(text.data() + (text.front() == '+' ? 1 : 0), end, number).ptr != end;
+}
+
+std::string csv_cell(const std::string& given) {
+  const auto text = is_formula(given) ? "'" + given : given;
   if (text.find_first_of(",\"\n\r") == text.npos && (text.empty() || (text.front() != ' ' && text.back() != ' '))) {
     return text;
   }
@@ -54,9 +68,7 @@ std::string csv_cell(const std::string& text) {
   return out + '"';
 }
 
-std::string json_text(const std::string& text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
+std::string json_text(const std::string& text) { return json_text(nlohmann::json(text)); }
 
 /// Columns whose numbers lie in memory one after the other, on the CPU.
 std::vector<OutputColumn> ready(std::vector<OutputColumn> columns) {

@@ -18,7 +18,8 @@ struct OutputColumn {
 /// columns must have as many rows. Throws DataError with the system's reason, NumericalError on a number that is not
 /// finite.
 
-/// Comma separated with a header, quoted as RFC 4180 has it, lines ending in a line feed: as pandas.read_csv reads.
+/// Comma separated with a header, quoted as RFC 4180 has it, lines ending in a line feed: as pandas.read_csv reads. A
+/// text that begins with = + - @ and is no number gets an apostrophe before it, so that no spreadsheet computes it.
 void write_csv(const std::filesystem::path& path, const std::vector<OutputColumn>& columns);
 /// One object a row, the columns' names its keys: as pandas.read_json(lines=True) reads.
 void write_jsonl(const std::filesystem::path& path, const std::vector<OutputColumn>& columns);

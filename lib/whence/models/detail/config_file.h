@@ -8,6 +8,7 @@
 #include <string>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 
 namespace whence::detail {
 
@@ -33,7 +34,7 @@ class ConfigFile {
       return otherwise;
     }
     if (!table[key].is_number() || !std::isfinite(table[key].get<double>())) {
-      throw DataError(fmt::format("{}: {} = {}, expected a number", path_.string(), key, table[key].dump()));
+      throw DataError(fmt::format("{}: {} = {}, expected a number", path_.string(), key, brief(table[key])));
     }
     return table[key];
   }
@@ -57,7 +58,7 @@ class ConfigFile {
   }
   [[noreturn]] void fail(const char* key, const std::string& expected) const {
     throw DataError(fmt::format("{}: {} = {}, expected {}", path_.string(), key,
-                                has(key) ? values_[key].dump() : "missing", expected));
+                                has(key) ? brief(values_[key]) : "missing", expected));
   }
   void expect(const char* key, bool holds, const std::string& expected) const {
     if (!holds) {

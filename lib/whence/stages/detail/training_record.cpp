@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
@@ -63,7 +64,7 @@ std::vector<std::string> changed_settings(const json& then, const json& now) {
     }
   }
   const auto text = [](const json& table, const std::string& key) {
-    return table.contains(key) ? one_line(table.at(key)) : "not given";
+    return table.contains(key) ? json_text(table.at(key)) : "not given";
   };
   std::vector<std::string> out;
   for (const auto& key : keys) {
@@ -98,7 +99,5 @@ std::vector<std::string> changed_records(const json& then, const json& now, cons
   }
   return out;
 }
-
-std::string one_line(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 }  // namespace whence::detail

@@ -18,7 +18,7 @@ AddedTokens::AddedTokens(const std::vector<Component>& list, const Vocabulary& v
                          const std::function<std::string(std::string)>& normalize, bool find_special) {
   auto next = static_cast<std::int32_t>(vocabulary.count());
   for (const auto& item : list) {
-    const auto content = item.text("content");
+    const auto content = checked_token(item, item.text("content"));
     if (content.empty()) {
       continue;
     }
@@ -85,7 +85,7 @@ std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text, const F
                               (span.end < size && is_word(character_at(text, span.end))))) {
       continue;
     }
-    while (entry.strip_left && span.begin > 0 && is_space(character_before(text, span.begin))) {
+    while (entry.strip_left && span.begin > covered && is_space(character_before(text, span.begin))) {
       span.begin = static_cast<std::uint32_t>(character_begin(text, span.begin - 1));
     }
     span.begin = entry.strip_left ? std::max(span.begin, covered) : span.begin;

@@ -1,15 +1,30 @@
 #include "whence/data/detail/tokenizer/aligned_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+
+#include "whence/core/error.h"
 
 namespace whence::detail {
 
 AlignedText::AlignedText(std::string_view input, Span span)
-    : bytes_(input.substr(span.begin, span.end - span.begin)), begin_(span.begin) {}
+    : bytes_(input.substr(span.begin, span.end - span.begin)),
+      begin_(span.begin),
+      room_(kMostGrowth * bytes_.size() + kFreeGrowth) {}
+
+void AlignedText::check_room(std::size_t bytes) const {
+  if (bytes > room_) {
+    throw DataError(
+        fmt::format("the tokenizer makes a text more than {} times as long: {} bytes and more, from byte {}",
+                    kMostGrowth, room_, begin_));
+  }
+}
 
 AlignedText AlignedText::slice(Span span) const {
   AlignedText part(bytes_, span);
   part.begin_ = origin(span).begin;
+  part.room_ = room_;
   if (!origins_.empty()) {
     part.origins_.assign(origins_.begin() + span.begin, origins_.begin() + span.end);
   }
@@ -42,6 +57,7 @@ void AlignedText::transform(const std::vector<Change>& changes, std::size_t remo
     }
     const auto size = encoded_size(character);
     append(bytes, character);
+    check_room(bytes.size());
     origins.insert(origins.end(), size, from);
     moved = moved || change != 0 || at - before != size;
   }
@@ -71,6 +87,7 @@ void TextBuilder::copy(Span span) {
 }
 
 void TextBuilder::insert(std::string_view bytes, Span origin) {
+  old_.check_room(bytes_.size() + bytes.size());
   bytes_.append(bytes);
   origins_.insert(origins_.end(), bytes.size(), origin);
 }

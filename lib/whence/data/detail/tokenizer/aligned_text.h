@@ -21,6 +21,10 @@ struct Change {
   int change;
 };
 
+/// How many times as long a tokenizer may make a text, beside the first 64 KiB: normal forms make a character 11 times
+/// as long at most, and replacements could go on for ever.
+inline constexpr std::size_t kMostGrowth = 16, kFreeGrowth = 1 << 16;
+
 /// A part of the input as normalized so far, with the bytes of the input that each of its bytes came from. A byte
 /// comes from whole characters.
 class AlignedText {
@@ -38,6 +42,8 @@ class AlignedText {
                             : Span{origins_[span.begin].begin, origins_[span.end - 1].end};
   }
   std::uint32_t begin() const { return begin_; }  // of the part, in the input
+  /// Throws DataError where the text must not become so many bytes.
+  void check_room(std::size_t bytes) const;
 
   /// Becomes the text of `changes`, behind the first `removed` characters of the old one.
   void transform(const std::vector<Change>& changes, std::size_t removed = 0);
@@ -50,6 +56,7 @@ class AlignedText {
   std::string bytes_;
   std::vector<Span> origins_;  // of each byte; empty while every byte is still where it was in the input
   std::uint32_t begin_;
+  std::size_t room_;  // bytes that it may have at most
 };
 
 /// Puts a new text together from parts of an old one and insertions.

@@ -5,6 +5,8 @@
 #include <queue>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
+#include "whence/core/progress.h"
 #include "whence/data/detail/tokenizer/byte_letters.h"
 #include "whence/data/detail/tokenizer/model.h"
 #include "whence/data/detail/tokenizer/unicode.h"
@@ -119,7 +121,11 @@ void merge_by_queue(const Merges& merges, std::vector<Symbol>& symbols) {
   }
   std::priority_queue queue(std::greater<Candidate>{}, std::move(candidates));
   const auto push = [&](const Candidate& candidate) { queue.push(candidate); };
-  while (!queue.empty()) {
+  constexpr std::size_t kBetweenChecks = 1 << 16;
+  for (std::size_t round = 1; !queue.empty(); ++round) {
+    if (round % kBetweenChecks == 0) {
+      check_interruption();
+    }
     const auto [merge, place] = queue.top();
     queue.pop();
     const auto right = symbols[place].size == 0 ? count : behind[place];
@@ -236,7 +242,7 @@ class Bpe : public TokenModel {
         return {text.substr(0, space), text.substr(space + 1)};
       }
     }
-    component.fail(fmt::format("merge {}: expected \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]", entry.dump()));
+    component.fail(fmt::format("merge {}: expected \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]", brief(entry)));
   }
 
   /// What the vocabulary does not have and no token was made of yet; comes before the next one that it has.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/detail/tokenizer/unicode.h"
 
 namespace whence::detail {
@@ -83,7 +84,7 @@ bool Component::flag_or(const char* key, bool otherwise) const {
 std::int64_t Component::count(const char* key) const {
   const auto number = read_id(value(key));
   if (!number) {
-    fail(fmt::format("key \"{}\" = {}, expected an integer in [0, 2^31)", key, value(key).dump()));
+    fail(fmt::format("key \"{}\" = {}, expected an integer in [0, 2^31)", key, brief(value(key))));
   }
   return *number;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "whence/data/detail/tokenizer/aligned_text.h"
 #include "whence/data/detail/tokenizer/byte_letters.h"
 #include "whence/data/detail/tokenizer/regex.h"
 #include "whence/data/detail/tokenizer/stages.h"
@@ -149,6 +150,10 @@ class Replace : public Decoder {
       std::string replaced;
       for (const auto& [span, matched] : matches) {
         replaced += matched ? content_ : token.substr(span.begin, span.end - span.begin);
+        if (replaced.size() > kMostGrowth * token.size() + kFreeGrowth) {
+          throw DataError(fmt::format("the tokenizer's decoder makes a token of {} bytes more than {} times as long",
+                                      token.size(), kMostGrowth));
+        }
       }
       token = std::move(replaced);
     }
@@ -208,9 +213,7 @@ void read_replace(const Component& component, Stages& stages) {
 }
 
 void read_sequence(const Component& component, Stages& stages) {
-  for (const auto& part : component.objects("decoders")) {
-    read_stages(part, stages);
-  }
+  read_parts(component, "decoders", stages, read_stages);
 }
 
 void read_strip(const Component& component, Stages& stages) {

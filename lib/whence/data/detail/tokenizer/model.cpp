@@ -2,9 +2,18 @@
 
 #include <fmt/format.h>
 
+#include "whence/core/json.h"
 #include "whence/data/detail/tokenizer/stages.h"
 
 namespace whence::detail {
+
+std::string checked_token(const Component& component, std::string token) {
+  constexpr std::size_t kLongest = 4096;
+  if (token.size() > kLongest) {
+    component.fail(fmt::format("a token of {} bytes, expected at most {}", token.size(), kLongest));
+  }
+  return token;
+}
 
 Vocabulary Vocabulary::read(const Component& component) {
   const auto& entries = component.value("vocab");
@@ -17,15 +26,16 @@ Vocabulary Vocabulary::read(const Component& component) {
     if (!id || static_cast<std::size_t>(*id) > 16 * (entries.size() + 65536)) {
       component.fail(
           fmt::format("vocab: token \"{}\" has the id {}, expected an integer in proportion to the {} tokens", token,
-                      entry.dump(), entries.size()));
+                      brief(entry), entries.size()));
     }
-    vocabulary.add(token, *id);
+    vocabulary.add(checked_token(component, token), *id);
   }
   return vocabulary;
 }
 
 void Vocabulary::add(std::string token, std::int32_t id) {
   const std::string_view text = texts_.emplace_back(std::move(token));
+  longest_ = std::max(longest_, text.size());
   ids_.insert_or_assign(text, id);
   tokens_.resize(std::max(tokens_.size(), static_cast<std::size_t>(id) + 1));
   tokens_[static_cast<std::size_t>(id)] = text;

@@ -12,6 +12,10 @@
 
 namespace whence::detail {
 
+/// `token`, once it is known not to be so long that looking for it takes time in proportion to its square. Throws
+/// DataError of `component`.
+std::string checked_token(const Component& component, std::string token);
+
 /// Tokens by id and ids by token.
 class Vocabulary {
  public:
@@ -24,11 +28,13 @@ class Vocabulary {
   std::string_view token(std::int32_t id) const;                                  // empty where no token has the id
   std::int32_t end() const { return static_cast<std::int32_t>(tokens_.size()); }  // 1 + the highest id
   std::size_t count() const { return ids_.size(); }
+  std::size_t longest() const { return longest_; }  // bytes of a token, at most
 
  private:
   std::deque<std::string> texts_;  // stay where they are
   std::unordered_map<std::string_view, std::int32_t> ids_;
   std::vector<std::string_view> tokens_;
+  std::size_t longest_ = 0;
 };
 
 /// A token, and which bytes of the word it stands for.

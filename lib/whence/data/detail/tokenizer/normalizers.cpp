@@ -303,9 +303,7 @@ class Bert : public Normalizer {
 void read_stages(const Component& component, Stages& stages);
 
 void read_sequence(const Component& component, Stages& stages) {
-  for (const auto& part : component.objects("normalizers")) {
-    read_stages(part, stages);
-  }
+  read_parts(component, "normalizers", stages, read_stages);
 }
 
 template <Decomposition kKind, bool kCompose>

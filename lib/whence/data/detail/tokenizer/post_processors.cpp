@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "whence/core/json.h"
 #include "whence/data/detail/tokenizer/byte_letters.h"
 #include "whence/data/detail/tokenizer/stages.h"
 #include "whence/data/detail/tokenizer/unicode.h"
@@ -91,6 +92,7 @@ std::vector<Template::Piece> read_pieces(const Component& component, const char*
         sequence.fail(fmt::format("id \"{}\", expected {}", id, texts == 1 ? "\"A\"" : "\"A\" or \"B\""));
       }
       pieces.push_back({text, {}, static_cast<std::int32_t>(sequence.count("type_id"))});
+      check_count(component, pieces);
       continue;
     }
     const auto special = item.object("SpecialToken");
@@ -104,13 +106,14 @@ std::vector<Template::Piece> read_pieces(const Component& component, const char*
     for (const auto& entry : token.value("ids")) {
       const auto id = read_id(entry);
       if (!id) {
-        token.fail(fmt::format("ids: {}, expected an integer in [0, 2^31)", entry.dump()));
+        token.fail(fmt::format("ids: {}, expected an integer in [0, 2^31)", brief(entry)));
       }
       piece.ids.push_back(*id);
     }
     if (!piece.ids.empty()) {
       pieces.push_back(std::move(piece));
     }
+    check_count(component, pieces);
   }
   return pieces;
 }
@@ -120,7 +123,7 @@ std::int32_t read_token_pair(const Component& component, const char* key) {
   const auto& pair = component.value(key);
   const auto id = pair.is_array() && pair.size() == 2 ? read_id(pair[1]) : std::nullopt;
   if (!id) {
-    component.fail(fmt::format("key \"{}\" = {}, expected [TOKEN, ID]", key, pair.dump()));
+    component.fail(fmt::format("key \"{}\" = {}, expected [TOKEN, ID]", key, brief(pair)));
   }
   return *id;
 }
@@ -153,9 +156,7 @@ void read_roberta(const Component& component, Stages& stages) {
 }
 
 void read_sequence(const Component& component, Stages& stages) {
-  for (const auto& part : component.objects("processors")) {
-    read_stages(part, stages);
-  }
+  read_parts(component, "processors", stages, read_stages);
 }
 
 void read_stages(const Component& component, Stages& stages) {

@@ -326,9 +326,7 @@ void read_delimiter(const Component& component, Stages& stages) {
 }
 
 void read_sequence(const Component& component, Stages& stages) {
-  for (const auto& part : component.objects("pretokenizers")) {
-    read_stages(part, stages);
-  }
+  read_parts(component, "pretokenizers", stages, read_stages);
 }
 
 void read_stages(const Component& component, Stages& stages) {

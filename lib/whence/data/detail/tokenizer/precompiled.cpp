@@ -67,6 +67,7 @@ class Precompiled : public Normalizer {
     std::vector<Match> clusters;
     clusters_.find(bytes, clusters);
     for (const auto& [span, matched] : clusters) {
+      text.check_room(changes.size());
       const auto cluster = bytes.substr(span.begin, span.end - span.begin);
       if (cluster.size() < 6 && replace(cluster, changes)) {
         continue;

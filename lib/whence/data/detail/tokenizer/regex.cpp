@@ -5,6 +5,7 @@
 #include <array>
 
 #include "whence/core/error.h"
+#include "whence/core/progress.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -128,18 +129,41 @@ class Translation {
   std::string out_;
 };
 
-/// Where a match is written; one for each thread is enough.
+/// Where a match is written and how far it is looked for; one for each thread is enough.
 pcre2_match_data* match_data() {
   thread_local const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
   return data.get();
+}
+pcre2_match_context* match_context() {
+  thread_local const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(
+      pcre2_match_context_create(nullptr), pcre2_match_context_free);
+  return context.get();
+}
+
+/// The first match that begins at `at` or behind it, as pcre2_match() says it. An expression that goes through all that
+/// follows from every place takes its time; it can be interrupted every so many places.
+int first_match(const pcre2_code* code, std::string_view text, std::size_t at, std::uint32_t options) {
+  constexpr std::size_t kPlaces = 1024;
+  auto* const context = match_context();
+  while (true) {
+    pcre2_set_offset_limit(context, at + kPlaces);
+    const int result = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                   options | PCRE2_NO_UTF_CHECK, match_data(), context);
+    if (result != PCRE2_ERROR_NOMATCH || at + kPlaces >= text.size()) {
+      return result;
+    }
+    at = character_end(text, at + kPlaces);
+    check_interruption();
+  }
 }
 
 }  // namespace
 
 Pattern::Pattern(const std::string& pattern, Kind kind) {
   const auto text = kind == Kind::kLiteral ? pattern : Translation(pattern).run();
-  const auto options = kind == Kind::kLiteral ? PCRE2_LITERAL | PCRE2_UTF : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE;
+  const auto options =
+      PCRE2_USE_OFFSET_LIMIT | PCRE2_UTF | (kind == Kind::kLiteral ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
   int code = 0;
   std::size_t at = 0;
   code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), options, &code, &at, nullptr),
@@ -153,9 +177,7 @@ Pattern::Pattern(const std::string& pattern, Kind kind) {
 
 void Pattern::find(std::string_view text, std::vector<Match>& matches) const {
   matches.clear();
-  auto* const data = match_data();
-  const auto* const ends = pcre2_get_ovector_pointer(data);
-  const auto* const bytes = reinterpret_cast<PCRE2_SPTR>(text.data());
+  const auto* const ends = pcre2_get_ovector_pointer(match_data());
   std::size_t covered = 0;
   const auto put = [&](std::size_t begin, std::size_t end, bool matched) {
     matches.push_back({{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)}, matched});
@@ -163,9 +185,9 @@ void Pattern::find(std::string_view text, std::vector<Match>& matches) const {
   };
   bool any = false;  // an empty match right behind another one does not count
   for (std::size_t at = 0; at <= text.size();) {
-    int result = pcre2_match(code_.get(), bytes, text.size(), at, PCRE2_NO_UTF_CHECK, data, nullptr);
+    int result = first_match(code_.get(), text, at, 0);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) {
-      result = pcre2_match(code_.get(), bytes, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, nullptr);
+      result = first_match(code_.get(), text, at, PCRE2_NO_JIT);
     }
     if (result == PCRE2_ERROR_NOMATCH) {
       break;

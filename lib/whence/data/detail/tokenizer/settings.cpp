@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <functional>
+#include <set>
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
@@ -28,6 +30,17 @@ json read_if_there(const fs::path& path) {
 
 std::string text_in(const json& table, const char* key) {
   return table.contains(key) && table[key].is_string() ? table[key].get<std::string>() : "";
+}
+
+bool flag_in(const json& table, const char* key, bool otherwise) {
+  return table.contains(key) && table[key].is_boolean() ? table[key].get<bool>() : otherwise;
+}
+
+/// A token's number as a key spells it.
+std::optional<std::int32_t> id_in(const std::string& text) {
+  std::int32_t id = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), id);
+  return code == std::errc{} && end == text.data() + text.size() && id >= 0 ? std::optional(id) : std::nullopt;
 }
 
 /// transformers' class for the folder, without "Fast"; empty where its tokenizer.json stands alone.
@@ -105,9 +118,7 @@ class Settings {
     for (const char* key : {"extra_special_tokens", "additional_special_tokens"}) {
       if (table.contains(key) && table[key].is_structured()) {
         for (const auto& token : table[key]) {
-          extra_.push_back(token.is_object()   ? token.value("content", "")
-                           : token.is_string() ? token.get<std::string>()
-                                               : "");
+          extra_.push_back(token.is_string() ? token.get<std::string>() : text_in(token, "content"));
         }
       }
     }
@@ -117,7 +128,7 @@ class Settings {
     std::map<std::int64_t, std::string> by_id;
     for (const auto& [token, id] : table.items()) {
       if (!read_id(id)) {
-        throw DataError(fmt::format("{}: \"{}\" = {}, expected a token's number", path.string(), token, id.dump()));
+        throw DataError(fmt::format("{}: \"{}\" = {}, expected a token's number", path.string(), token, brief(id)));
       }
       by_id[*read_id(id)] = token;
     }
@@ -130,38 +141,39 @@ class Settings {
   void add_tokens() {
     auto& added = tokenizer_["added_tokens"];
     added = added.is_array() ? added : json::array();
+    std::set<std::string> known{""}, special_ones(extra_.begin(), extra_.end());
+    for (const auto& token : added) {
+      known.insert(text_in(token, "content"));
+    }
+    for (const auto& [role, token] : out_.roles) {
+      special_ones.insert(token);
+    }
     const auto add = [&](const std::string& content, json entry, bool special) {
-      const bool known = std::any_of(added.begin(), added.end(), [&](const json& token) {
-        return token.is_object() && token.value("content", "") == content;
-      });
-      if (content.empty() || known) {
+      if (!known.insert(content).second) {
         return;
       }
       entry["content"] = content;
       entry["special"] = special;
-      entry["normalized"] = entry.value("normalized", !special);
+      entry["normalized"] = flag_in(entry, "normalized", !special);
       added.push_back(std::move(entry));
     };
-    const auto is_special = [&](const std::string& token) {
-      return std::find(extra_.begin(), extra_.end(), token) != extra_.end() ||
-             std::any_of(out_.roles.begin(), out_.roles.end(), [&](const auto& role) { return role.second == token; });
-    };
+    const auto is_special = [&](const std::string& token) { return special_ones.contains(token); };
     std::map<std::int64_t, json> listed;
     if (settings_.contains("added_tokens_decoder")) {
       const Component file(settings_, path_.string());
       const auto list = file.object("added_tokens_decoder");
       for (const auto& [id, token] : settings_["added_tokens_decoder"].items()) {
-        const auto number = json::parse(id, nullptr, false);
-        if (!read_id(number)) {
+        const auto number = id_in(id);
+        if (!number) {
           list.fail(fmt::format("\"{}\", expected a token's number", id));
         }
         list.object(id.c_str()).text("content");
-        listed[*read_id(number)] = token;
+        listed[*number] = token;
       }
     }
     for (auto& [id, token] : listed) {
       const auto content = token["content"].get<std::string>();
-      add(content, token, token.value("special", false) || is_special(content));
+      add(content, token, flag_in(token, "special", false) || is_special(content));
     }
     for (const auto& token : older_) {
       add(token, json::object(), is_special(token));
@@ -182,7 +194,7 @@ class Settings {
       table[key] = value;
       if (!settings_.contains(setting) || settings_[setting].is_null()) {
         note(fmt::format("no {}, so it is {} as in transformers' {}, though tokenizer.json says {}", setting,
-                         value.dump(), class_, before.dump()));
+                         brief(value), class_, brief(before)));
       }
     }
   }
@@ -248,9 +260,15 @@ class Settings {
 
   std::uint32_t id_of(const std::string& token) const {
     const auto& added = tokenizer_["added_tokens"];
-    const auto& vocabulary = tokenizer_.at("model").at("vocab");
+    const auto model = Component(tokenizer_, (path_.parent_path() / "tokenizer.json").string()).object("model");
+    const auto& vocabulary = model.value("vocab");
     if (vocabulary.is_object() && vocabulary.contains(token)) {
-      return vocabulary[token].get<std::uint32_t>();
+      const auto id = read_id(vocabulary[token]);
+      if (!id) {
+        model.fail(
+            fmt::format("vocab: token \"{}\" has the id {}, expected a whole number", token, brief(vocabulary[token])));
+      }
+      return static_cast<std::uint32_t>(*id);
     }
     if (vocabulary.is_array()) {
       for (std::size_t i = 0; i < vocabulary.size(); ++i) {
@@ -261,7 +279,7 @@ class Settings {
     }
     auto next = static_cast<std::uint32_t>(vocabulary.size());
     for (const auto& entry : added) {
-      const auto content = entry.value("content", "");
+      const auto content = text_in(entry, "content");
       const bool known = vocabulary.is_object() && vocabulary.contains(content);
       if (content == token) {
         return next;

@@ -1,4 +1,6 @@
 #pragma once
+#include <fmt/format.h>
+
 #include <map>
 #include <string>
 #include <vector>
@@ -30,6 +32,25 @@ Function* find_reader(std::string_view kind, const StageReaders<Function>& reade
     component.fail_type(kind, names_of(readers));
   }
   return found->second;
+}
+
+/// Stages of one kind, at most. Tokenizers have a handful, and each takes time for every text.
+inline constexpr std::size_t kMostStages = 64;
+
+template <class List>
+void check_count(const Component& component, const List& stages) {
+  if (stages.size() > kMostStages) {
+    component.fail(fmt::format("more than {} stages, which no tokenizer has", kMostStages));
+  }
+}
+
+/// Reads the stages that a sequence lists under `key`, with read(component, stages).
+template <class Stages, class Read>
+void read_parts(const Component& component, const char* key, Stages& stages, Read&& read) {
+  for (const auto& part : component.objects(key)) {
+    read(part, stages);
+    check_count(component, stages);
+  }
 }
 
 /// The key "pattern": {"String": text} or {"Regex": expression}.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 #include "whence/data/detail/tokenizer/model.h"
 #include "whence/data/detail/tokenizer/trie.h"
 #include "whence/data/detail/tokenizer/unicode.h"
@@ -22,9 +23,9 @@ class Unigram : public TokenModel {
     double least = std::numeric_limits<double>::infinity();
     for (const auto& entry : list) {
       if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-        component.fail(fmt::format("vocab[{}] = {}, expected [TOKEN, SCORE]", scores_.size(), entry.dump()));
+        component.fail(fmt::format("vocab[{}] = {}, expected [TOKEN, SCORE]", scores_.size(), brief(entry)));
       }
-      vocabulary_.add(entry[0].get<std::string>(), static_cast<std::int32_t>(scores_.size()));
+      vocabulary_.add(checked_token(component, entry[0].get<std::string>()), static_cast<std::int32_t>(scores_.size()));
       scores_.push_back(entry[1].get<double>());
       least = std::min(least, scores_.back());
     }

@@ -66,7 +66,7 @@ class WordPiece : public WordModel {
     for (std::size_t begin = 0; begin < word.size();) {
       candidate = begin > 0 ? prefix_ : "";
       const auto prefix_size = candidate.size();
-      candidate += word.substr(begin);
+      candidate += word.substr(begin, whole_characters(word, begin, vocabulary().longest()));
       auto id = vocabulary().find(candidate);
       while (id == Vocabulary::kNone && candidate.size() > prefix_size) {
         candidate.resize(character_begin(candidate, candidate.size() - 1));
@@ -84,6 +84,12 @@ class WordPiece : public WordModel {
   }
 
  private:
+  /// Bytes from `begin` on, at most so many and no part of a character; the first one always.
+  static std::size_t whole_characters(std::string_view word, std::size_t begin, std::size_t most) {
+    return begin + most >= word.size()
+               ? word.size() - begin
+               : std::max(character_begin(word, begin + most), character_end(word, begin)) - begin;
+  }
   static std::int64_t characters(std::string_view word) {
     std::int64_t count = 0;
     for (std::size_t at = 0; at < word.size(); ++count) {

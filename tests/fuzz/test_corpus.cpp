@@ -1,0 +1,56 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "fuzz/readers.h"
+#include "support/near.h"
+#include "whence/core/files.h"
+
+namespace whence::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kCorpus = fs::path(WHENCE_TESTS) / "fuzz/corpus";
+
+TEST_SUITE_BEGIN("fuzz");
+
+TEST_CASE("every reader takes its corpus, and what is made of it by cutting and flipping, without a fault") {
+  std::set<std::string> folders;
+  for (const auto& entry : fs::directory_iterator(kCorpus)) {
+    folders.insert(entry.path().filename().string());
+  }
+  for (const auto& [name, read] : fuzzed_readers()) {
+    CAPTURE(name);
+    CHECK_MESSAGE(folders.erase(std::string(name)) == 1, "a folder of the corpus for each reader");
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(kCorpus / name)) {
+      files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    CHECK_FALSE(files.empty());
+    for (const auto& file : files) {
+      CAPTURE(file.string());
+      const auto bytes = read_text(file);
+      CHECK_NOTHROW(read(bytes));
+      constexpr std::size_t kTries = 8;
+      for (std::size_t i = 1; i < kTries; ++i) {
+        const auto place = bytes.size() * i / kTries;
+        CHECK_NOTHROW(read(bytes.substr(0, place)));
+        auto flipped = bytes;
+        if (place < flipped.size()) {
+          flipped[place] = static_cast<char>(flipped[place] ^ (1 << i));
+          CHECK_NOTHROW(read(flipped));
+        }
+      }
+    }
+  }
+  CHECK_MESSAGE(folders.empty(), "a reader for each folder of the corpus");
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace whence::test
