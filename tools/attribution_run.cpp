@@ -232,7 +232,7 @@ void AttributionRun::doubt_removals() {
 
 void AttributionRun::choose() {
   if (!attributor_->uses_curvature()) {
-    set_choice({"hessian", "cg", {}, "", "", NAN, {}});  // which the method does not look at
+    set_choice({"hessian", "cg", {}, "", "", {}});  // which the method does not look at
     return;
   }
   for (const auto& record : out_ ? out_->earlier() : std::vector<JsonView>()) {

@@ -12,15 +12,22 @@
 namespace whence::cli {
 namespace {
 
-std::string more_damping(const InverseOptions* options) {
+/// Flags with which removals that are predicted `excess` times too large become possible: the default where the damping
+/// is below it; else as many times as much, since what eigenvalues below a damping leave of a removal falls as it
+/// rises, and half as much again. Empty where nothing is damped.
+std::string more_damping(const InverseOptions* options, const nlohmann::ordered_json& stage, double excess) {
+  constexpr double kRoom = 1.5;
   if (options == nullptr) {
     return {};
   }
-  return options->relative_damping > 0
-             ? fmt::format("; type --relative-damping {:g}", std::max(kRelativeDamping, 10 * options->relative_damping))
-         : options->damping > 0
-             ? fmt::format("; type --damping {:g}, or --relative-damping {:g}", 10 * options->damping, kRelativeDamping)
-             : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
+  const auto mean = stage.find("mean-eigenvalue");
+  const bool known = mean != stage.end() && mean->is_number() && mean->get<double>() > 0;
+  if (!known && options->damping > 0) {
+    return fmt::format("--damping {:g}", rounded_up(kRoom * excess * options->damping));
+  }
+  const double relative = options->relative_damping + (known ? options->damping / mean->get<double>() : 0);
+  return fmt::format("--relative-damping {:g}",
+                     relative < kRelativeDamping ? kRelativeDamping : rounded_up(kRoom * excess * relative));
 }
 
 }  // namespace
@@ -49,7 +56,12 @@ void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
     return;
   }
   const bool own = predicted.own();
-  record.json()["stages"][stage.name]["queries-beyond-range"] = beyond;
+  auto& told = record.json()["stages"][stage.name];
+  const auto remedy = more_damping(inverse, told, worst.max().item<double>());
+  told["queries-beyond-range"] = beyond;
+  if (!remedy.empty()) {
+    told["more-damping"] = remedy;
+  }
   const auto q = worst.argmax().item<std::int64_t>();
   const auto e = example[q].item<std::int64_t>();
   record.warning(fmt::format(
@@ -59,7 +71,7 @@ void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
       examples[own ? q : e].item<std::int64_t>(), stage.objective.data().size(),
       own ? "its own loss"
           : fmt::format("the {} of query {}", to_string(measurement), queries.ids()[q].item<std::int64_t>()),
-      measured[q].item<double>(), changes[q][e].item<double>(), more_damping(inverse)));
+      measured[q].item<double>(), changes[q][e].item<double>(), remedy.empty() ? "" : "; type " + remedy));
 }
 
 void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages, const Dataset& queries,

@@ -107,7 +107,7 @@ class Display {
         line += fmt::format(" [{:-<{}}]", std::string(static_cast<std::size_t>(filled), '#'), kWidth);
       }
       line += fmt::format(" {}/{}", event_.done, event_.total);
-      if (steps > 0 && elapsed > 0.5) {
+      if (steps > 0 && elapsed > 0.5 && event_.done < event_.total) {
         line += fmt::format(", {:.3g}/s, at most {} left", steps / elapsed,
                             duration_text(elapsed / steps * static_cast<double>(event_.total - event_.done)));
       }

@@ -41,6 +41,21 @@ void warn_of_random_start(const Pipeline& pipeline) {
   }
 }
 
+/// What whence rank would say of the queries after hours of training.
+std::vector<std::string> query_doubts(const Pipeline& pipeline) {
+  std::vector<std::string> out;
+  for (const auto& split : pipeline.query_splits()) {
+    try {
+      pipeline.queries(split);
+    } catch (const InvalidArgument& error) {
+      out.emplace_back(error.what());
+    } catch (const DataError& error) {
+      out.emplace_back(error.what());
+    }
+  }
+  return out;
+}
+
 std::string text(const std::string& stage, const std::string& how, const std::optional<StageTraining>& training) {
   if (!training) {
     return fmt::format("{:<12} {}  from elsewhere: whence rank tells how far it is from a minimum", stage, how);
@@ -106,6 +121,16 @@ int train(const std::vector<std::string>& arguments) {
   }
   if (any && end > 1) {  // before hours of training, not after
     for (const auto& sentence : disconnections(pipeline.untrained(end))) {
+      doubt(sentence);
+    }
+  }
+  for (auto k = begin; k < end; ++k) {
+    if (!plans[k - begin].changes.empty()) {
+      pipeline.training_data(k);  // which may be what changed, to something that is not there
+    }
+  }
+  if (end == pipeline.stages().size() && plans.back().train) {  // whose columns and classes queries have
+    for (const auto& sentence : query_doubts(pipeline)) {
       doubt(sentence);
     }
   }

@@ -94,9 +94,10 @@ TEST_SUITE("evaluate") {
 
     auto wild = good();
     wild.stages[0].beyond_range = true;
+    wild.stages[0].more_damping = "--relative-damping 12";
     CHECK(judge(wild).level == Level::kNot);
-    CHECK(says(judge(wild), "beyond what the measurement can change; type --relative-damping 1; to check: "));
-    wild.curved = false;  // nothing that a damping would mend
+    CHECK(says(judge(wild), "beyond what the measurement can change; type --relative-damping 12; to check: "));
+    wild.stages[0].more_damping.clear();  // nothing that a damping would mend
     CHECK_FALSE(says(judge(wild), "type"));
 
     auto damped = good();

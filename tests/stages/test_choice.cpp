@@ -70,7 +70,6 @@ TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-
   CHECK(choice.options.relative_damping == kRelativeDamping);
   CHECK(choice.reason.find("the checkpoint is no minimum") != std::string::npos);
   CHECK(choice.otherwise.find("--curvature hessian") != std::string::npos);
-  CHECK(choice.seconds > 0);
   // what is asked alone counts from the first stage that is solved
   auto last = chain;
   for (auto& value : last[0].theta) {
@@ -169,7 +168,6 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
   const auto many = choose_inverse(chain, 0, 50'000, {});
   CAPTURE(many.reason);
   CHECK(many.curvature == "hessian");
-  CHECK(many.seconds < 1800);
 
   auto wide = test::toy_stage("mlp:widths=200,activation=tanh", 0);
   CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).high == 4);  // by its 24 rows

@@ -198,6 +198,22 @@ data = { format = "safetensors", file = "far.safetensors" }
     CHECK(folder.json("out/run.json")["verdict"].get<std::string>().starts_with("cannot be trusted"));
     std::filesystem::remove_all(folder / "out");
   }
+  // the one damping that is named, twice at most, makes removals possible
+  std::string flags = "--relative-damping 1";
+  for (int i = 0; i < 2; ++i) {
+    const auto result = folder.run(fmt::format("score far.toml --curvature gauss-newton {} --out out", flags));
+    REQUIRE(result.status == 0);
+    const auto run = folder.json("out/run.json");
+    const auto stage = run["stages"]["fit"];
+    std::filesystem::remove_all(folder / "out");
+    if (!stage.contains("more-damping")) {
+      break;
+    }
+    REQUIRE(i == 0);
+    flags = stage["more-damping"].get<std::string>();
+    CHECK(result.err.find("; type " + flags + "\n") != std::string::npos);
+    CHECK(run["verdict"].get<std::string>().find("; type " + flags) != std::string::npos);
+  }
 }
 
 TEST_SUITE_END();

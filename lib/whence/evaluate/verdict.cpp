@@ -49,14 +49,14 @@ std::string more(const char* flag, std::int64_t count, double seconds) {
 
 std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const RankingEvidence& evidence, Level level) {
   if (level == Level::kNot) {
-    const auto more_damping = !evidence.curved ? std::string()
-                              : at.damping > 0 ? fmt::format("; type --damping {:.3g}", 10 * at.damping)
-                                               : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
     if (at.beyond_range) {
       return make(level,
                   fmt::format("removals of examples of {} are predicted beyond what the measurement can change{}",
-                              at.stage, more_damping));
+                              at.stage, at.more_damping.empty() ? "" : "; type " + at.more_damping));
     }
+    const auto more_damping = !evidence.curved ? std::string()
+                              : at.damping > 0 ? fmt::format("; type --damping {:.3g}", 10 * at.damping)
+                                               : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
     if (at.unconverged > 0 && !(at.residual <= kFailed)) {
       return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}){}", at.unconverged,
                                      at.solves, at.stage, at.residual, more_damping));

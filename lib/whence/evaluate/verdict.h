@@ -52,10 +52,11 @@ struct StageEvidenceSummary {
   double damping = 0;
   double mean_eigenvalue = kUnknown;
   std::int64_t solves = 0, unconverged = 0, approximate = 0;
-  double residual = kUnknown;  ///< The largest relative one.
-  bool beyond_range = false;   ///< A removal is predicted to change the measurement by more than it can change.
-  double leverage = kUnknown;  ///< The largest above kLeverage that was met (attribution/leverage.h) ...
-  std::int64_t leans_on = -1;  ///< ... and the example's id.
+  double residual = kUnknown;     ///< The largest relative one.
+  bool beyond_range = false;      ///< A removal is predicted to change the measurement by more than it can change ...
+  std::string more_damping = {};  ///< ... which these flags would mend; empty where none is known.
+  double leverage = kUnknown;     ///< The largest above kLeverage that was met (attribution/leverage.h) ...
+  std::int64_t leans_on = -1;     ///< ... and the example's id.
 };
 
 /// What a ranking rests on.

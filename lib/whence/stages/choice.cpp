@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "whence/core/error.h"
 #include "whence/curvature/example_norms.h"
@@ -13,7 +14,8 @@
 namespace whence {
 namespace {
 
-/// Where solves would take longer, ekfac is taken: the first answer is to come in minutes.
+/// Where solves would take longer, ekfac is taken: the first answer is to come in minutes. In nominal seconds, as all
+/// times that anything is chosen by: what a busy machine takes must not decide what is answered.
 constexpr double kPatienceSeconds = 120;
 /// The same at a minimum, where the Hessian is worth waiting for and estimates, which take every solve for a hard one,
 /// are far too long: another choice on a slow or busy machine would be a worse answer there.
@@ -40,7 +42,6 @@ class Chooser {
     family_ = create<Curvature>(out_.curvature)->family();
     choose_damping();
     choose_solver();
-    expect_seconds();
     if (request_.curvature == "auto" || request_.solver == "auto" || damping_is_open()) {
       out_.reason = fmt::format("{}", fmt::join(reasons_, "; "));
       tell_otherwise();
@@ -203,7 +204,7 @@ class Chooser {
         request_.solver != "auto" ? request_.solver : fmt::format("auto:relative-tolerance={:g}", kRankingTolerance);
   }
 
-  /// Seconds that the solver is expected to take with a curvature by products of two gradients, over the chain.
+  /// Nominal seconds that the solver is expected to take with a curvature by products of two gradients, over the chain.
   double solver_seconds(const std::string& curvature) {
     double total = 0;
     for (auto k = first_; k < chain_.size(); ++k) {
@@ -218,19 +219,9 @@ class Chooser {
       passes_.assign(chain_.size(), NAN);
     }
     if (std::isnan(passes_[k])) {
-      passes_[k] = gradient_seconds(chain_[k]);
+      passes_[k] = nominal_gradient_seconds(chain_[k]);
     }
     return passes_[k];
-  }
-  void expect_seconds() {
-    if (!is_spectral(out_.curvature)) {
-      out_.seconds = solver_seconds(out_.curvature);
-      return;
-    }
-    out_.seconds = 0;
-    for (auto k = first_; k < chain_.size(); ++k) {
-      out_.seconds += fit_seconds(chain_[k], pass_seconds(k));
-    }
   }
 
   /// Ritz values of the stages' Hessians: a few products, since what a solve would stumble over shows early.
@@ -259,12 +250,7 @@ class Chooser {
       }
     }
   }
-  /// Rounded up to two digits, so that it can be typed.
-  double sufficient_damping() const {
-    const double least = 1.5 * (error_ - smallest_);
-    const double unit = std::pow(10, std::floor(std::log10(least)) - 1);
-    return std::ceil(least / unit) * unit;
-  }
+  double sufficient_damping() const { return rounded_up(1.5 * (error_ - smallest_)); }
   void check_asked_damping() const {
     if (negative_stage_) {
       throw NumericalError(fmt::format(
@@ -308,6 +294,11 @@ class Chooser {
 };
 
 }  // namespace
+
+double rounded_up(double damping) {
+  const double unit = std::pow(10, std::floor(std::log10(damping)) - 1);
+  return std::ceil(damping / unit) * unit;
+}
 
 InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
                              const Progress& progress) {

@@ -1,5 +1,4 @@
 #pragma once
-#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,7 +30,6 @@ struct InverseChoice {
   InverseOptions options;         ///< With the dampings.
   std::string reason;             ///< Why what was left open became this, in one clause; empty where nothing was open.
   std::string otherwise;          ///< Flags for another choice, and what they do; likewise.
-  double seconds = NAN;           ///< What the solves are expected to take; NaN where that is not known.
   std::vector<Stationarity> stationarity;  ///< Of every stage of the chain.
 };
 
@@ -42,8 +40,11 @@ struct InverseChoice {
 /// is asked for is not positive definite with the damping that is asked for, rather than let a long solve find that.
 ///
 /// Cost: three passes over each stage's data for its gradient; where the Hessian is in question, up to 40 products
-/// with it. Times are measured, so that near a border two calls may choose differently: keep what was chosen.
+/// with it. Times are nominal (core/operation_count.h), so that the same request of the same chain is answered alike.
 InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
                              const Progress& progress = {});
+
+/// A damping > 0 rounded up to two digits, so that it can be typed.
+double rounded_up(double damping);
 
 }  // namespace whence

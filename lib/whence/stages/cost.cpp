@@ -9,32 +9,59 @@
 #include <cstdlib>
 #include <map>
 
+#include "whence/core/operation_count.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/solvers/automatic.h"
 
 namespace whence {
 
+namespace {
+
+/// Takes gradients of batches of a stage's data.
+class BatchGradients {
+ public:
+  explicit BatchGradients(const Stage& stage)
+      : objective_(stage.objective), theta_(leaves(stage.theta)), parent_(detach(stage.parent)) {}
+
+  /// Of the batch from row `begin`; the examples in it.
+  std::int64_t take(std::int64_t begin) const {
+    const auto& data = objective_.data();
+    const auto batch = data.batch(begin, std::min(data.size(), begin + objective_.batch_size()));
+    gradient(objective_.batch_loss(theta_, parent_, batch), theta_);
+    return batch.size();
+  }
+
+ private:
+  const Objective& objective_;
+  TensorList theta_, parent_;
+};
+
+double of_all(const Stage& stage, double seconds, std::int64_t seen) {
+  return seconds * static_cast<double>(stage.objective.data().size()) / static_cast<double>(seen);
+}
+
+}  // namespace
+
 double gradient_seconds(const Stage& stage) {
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kBatches = 3;
-  const auto& data = stage.objective.data();
+  const BatchGradients gradients(stage);
   const auto step = stage.objective.batch_size();
-  const auto theta = leaves(stage.theta);
-  const auto parent = detach(stage.parent);
-  const auto work = [&](std::int64_t begin) {
-    const auto batch = data.batch(begin, std::min(data.size(), begin + step));
-    gradient(stage.objective.batch_loss(theta, parent, batch), theta);
-    return batch.size();
-  };
-  work(0);  // what only the first pass pays
+  gradients.take(0);  // what only the first pass pays
   const auto start = Clock::now();
   std::int64_t seen = 0;
-  for (std::int64_t i = 0; i < kBatches && i * step < data.size(); ++i) {
-    seen += work(i * step);
+  for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.data().size(); ++i) {
+    seen += gradients.take(i * step);
   }
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return seconds * static_cast<double>(data.size()) / static_cast<double>(seen);
+  return of_all(stage, std::chrono::duration<double>(Clock::now() - start).count(), seen);
+}
+
+double nominal_gradient_seconds(const Stage& stage) {
+  const BatchGradients gradients(stage);
+  std::int64_t seen = 0;
+  const auto count = count_operations([&] { seen = gradients.take(0); });
+  return of_all(stage, count.nominal_seconds(), seen);
 }
 
 double ProductCount::expected() const { return std::sqrt(low * high); }
@@ -118,12 +145,6 @@ double solve_seconds(const ProductCount& products, std::int64_t queries, double 
 bool is_spectral(std::string_view curvature) {
   const auto name = find_method<Curvature>(curvature).first->name;
   return name == "ekfac" || name == "kfac" || name == "diagonal";
-}
-
-double fit_seconds(const Stage& stage, double pass) {
-  constexpr std::int64_t kMostExactOutputs = 16;
-  const auto outputs = stage.objective.data().outputs();
-  return 2 * pass * static_cast<double>(1 + (outputs <= kMostExactOutputs ? outputs : 1));
 }
 
 std::string seconds_text(double seconds) {

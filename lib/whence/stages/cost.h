@@ -6,9 +6,12 @@
 
 namespace whence {
 
-/// Seconds that the gradient of all of a stage's data takes, measured on a few batches and told of all as if they were
-/// alike. Cost: up to four batches.
+/// Seconds that the gradient of all of a stage's data takes here and now, measured on a few batches and told of all as
+/// if they were alike. Cost: up to four batches.
 double gradient_seconds(const Stage& stage);
+/// The same on a reference machine, by what the operators do in one batch (core/operation_count.h): equal every time,
+/// whatever else runs, so that what is chosen by it is too. Cost: a batch.
+double nominal_gradient_seconds(const Stage& stage);
 
 /// What a product with the curvature of a stage costs, in its gradients.
 inline constexpr double kPassesAProduct = 2;
@@ -33,9 +36,6 @@ double solve_seconds(const ProductCount& products, std::int64_t queries, double 
 
 /// Whether a curvature's spec names one whose eigenvectors come with it, which solver auto then inverts by.
 bool is_spectral(std::string_view curvature);
-/// Seconds that fitting kfac or ekfac is expected to take at a stage: factors, then eigenvalues, each with a backward
-/// pass for every output up to 16 or for a drawn label.
-double fit_seconds(const Stage& stage, double pass);
 
 /// "12 s", "3 min" or "2.5 h".
 std::string seconds_text(double seconds);

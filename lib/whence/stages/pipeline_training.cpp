@@ -84,7 +84,7 @@ void write_unfinished(const fs::path& path, const TrainingState& state, const js
   write_safetensors(path, tensors,
                     {{"iteration", std::to_string(state.iteration)},
                      {"time", fmt::format("{}", state.time)},
-                     {kTrainedFrom, detail::one_line(record)}});
+                     {kTrainedFrom, json_text(record)}});
 }
 
 /// `parent` is the stage before, `anew` what to type to begin anew.
@@ -94,7 +94,7 @@ TrainingState read_unfinished(const fs::path& path, const json& record, const Te
   const auto tensors = read_safetensors(path);
   const auto held = metadata.find(kTrainedFrom);
   const auto changed = detail::changed_records(held == metadata.end() ? json::object() : parsed(held->second),
-                                               parsed(detail::one_line(record)), parent);
+                                               parsed(json_text(record)), parent);
   if (!changed.empty()) {
     throw InvalidArgument(
         fmt::format("{} holds training that began otherwise ({}); finish it as it began, or begin anew: {}",
@@ -191,7 +191,7 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
     return {};
   }
   const auto record = parsed(found->second);
-  auto then = table_in(record, "settings"), now = parsed(detail::one_line(settings(stage)));
+  auto then = table_in(record, "settings"), now = parsed(json_text(settings(stage)));
   if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
     then.erase("optimizer");
     now.erase("optimizer");
@@ -225,7 +225,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
     if (!data.classes().empty()) {
-      metadata["classes"] = detail::one_line(data.classes());
+      metadata["classes"] = json_text(nlohmann::json(data.classes()));
     }
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
@@ -269,7 +269,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   std::optional<detail::SnapshotWriter> snapshots;
   try {
     snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()),
-                      Digest().add(detail::one_line(record)).text(), state);
+                      Digest().add(json_text(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
   }
@@ -304,16 +304,20 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
         told[kChangedMeanwhile] = true;
       }
     }
-    std::map<std::string, std::string> metadata{{kTrainedFrom, detail::one_line(told)}};
-    out.stationarity = stationarity(fresh.objective, state.theta, fresh.parent);
-    metadata[kTraining] = detail::one_line({{"converged", out.summary.converged},
-                                            {"iterations", out.summary.iterations},
-                                            {"examples", out.examples},
-                                            {"parameters", out.parameters},
-                                            {"objective", out.stationarity.objective},
-                                            {"gradient-norm", out.stationarity.gradient_norm},
-                                            {"data-gradient-norm", out.stationarity.data_gradient_norm},
-                                            {"relative-gradient-norm", out.stationarity.relative_gradient_norm}});
+    std::map<std::string, std::string> metadata{{kTrainedFrom, json_text(told)}};
+    {
+      const ProgressScope scope(progress, {"check " + description.name, 0, 0, ""});
+      out.stationarity = stationarity(fresh.objective, state.theta, fresh.parent);
+    }
+    metadata[kTraining] =
+        json_text(nlohmann::json{{"converged", out.summary.converged},
+                                 {"iterations", out.summary.iterations},
+                                 {"examples", out.examples},
+                                 {"parameters", out.parameters},
+                                 {"objective", out.stationarity.objective},
+                                 {"gradient-norm", out.stationarity.gradient_norm},
+                                 {"data-gradient-norm", out.stationarity.data_gradient_norm},
+                                 {"relative-gradient-norm", out.stationarity.relative_gradient_norm}});
     write_checkpoint(stage, fresh, state.theta, metadata);
   } catch (...) {  // what was trained is not lost with it
     write_unfinished(unfinished, state, record);

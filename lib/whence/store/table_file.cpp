@@ -68,8 +68,6 @@ std::string csv_cell(const std::string& given) {
   return out + '"';
 }
 
-std::string json_text(const std::string& text) { return json_text(nlohmann::json(text)); }
-
 /// Columns whose numbers lie in memory one after the other, on the CPU.
 std::vector<OutputColumn> ready(std::vector<OutputColumn> columns) {
   for (auto& column : columns) {
@@ -146,9 +144,9 @@ void write_jsonl(const fs::path& path, const std::vector<OutputColumn>& columns)
   write_atomically(path, [&](std::ostream& out) {
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::size_t c = 0; c < all.size(); ++c) {
-        out << (c == 0 ? "{" : ", ") << json_text(all[c].name) << ": "
+        out << (c == 0 ? "{" : ", ") << json_text(nlohmann::json(all[c].name)) << ": "
             << (all[c].numbers.defined() ? number_text(all[c].numbers, row)
-                                         : json_text(all[c].texts[static_cast<std::size_t>(row)]));
+                                         : json_text(nlohmann::json(all[c].texts[static_cast<std::size_t>(row)])));
       }
       out << "}\n";
     }

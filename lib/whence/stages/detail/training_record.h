@@ -29,7 +29,4 @@ std::vector<std::string> changed_settings(const nlohmann::json& then, const nloh
 std::vector<std::string> changed_records(const nlohmann::json& then, const nlohmann::json& now,
                                          const std::string& parent);
 
-/// JSON on one line that is UTF-8 whatever the texts in it hold.
-std::string one_line(const nlohmann::json& json);
-
 }  // namespace whence::detail

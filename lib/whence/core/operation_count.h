@@ -1,0 +1,22 @@
+#pragma once
+#include <functional>
+
+namespace whence {
+
+/// What work costs wherever it runs and whatever else the machine does, in what LibTorch's operators do.
+struct OperationCount {
+  double multiplications = 0;  ///< Multiply-adds of matrix products, convolutions and attention.
+  double bytes = 0;            ///< Of the largest operand of every other operator.
+  double calls = 0;            ///< Of operators that call no other.
+
+  /// Seconds on a machine that is quiet and like those that it was fitted on: two cores of 2.5 GHz, in float32; within
+  /// a factor of two there, tests/bench/plan. For choices that must come out alike every time; for what this machine
+  /// takes, take the time.
+  double nominal_seconds() const;
+};
+
+/// Counts what `work` has LibTorch do, in threads that autograd brings in too. One at a time; what other threads do
+/// meanwhile is not counted. Cost: some microseconds an operator.
+OperationCount count_operations(const std::function<void()>& work);
+
+}  // namespace whence
