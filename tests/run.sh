@@ -19,5 +19,6 @@ esac
 source scripts/setup.sh doctest-dev dataset-fashion-mnist
 scripts/digits.sh
 cmake --preset "$preset" -DWHENCE_TORCH="${WHENCE_TORCH:-}" -DWHENCE_TESTS=ON  # the quickstart configures without
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # tests run side by side: threads that wait must not spin
 cmake --build --preset "$preset" --parallel "$whence_jobs"
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j2 "${choice[@]}"

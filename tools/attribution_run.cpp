@@ -183,7 +183,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
     } else {
       record_.add_stages(chain_, {}, false, "");
     }
-    record_.phase("attribute");
+    record_.phase("attribute", "solve and score");
     score();
   };
   try {

@@ -61,6 +61,25 @@ void CommandLine::positionals(const std::string& name, const std::string& help) 
   positional_names_.emplace_back(name, true);
 }
 
+namespace {
+
+/// " = abc, expected a whole number", of what Boost says: "the argument ('abc') for option '--top' is invalid".
+std::string expected_of(const po::value_semantic& semantic, const std::string& said) {
+  const auto begin = said.find("('"), end = said.find("')");
+  const auto* typed = dynamic_cast<const po::typed_value_base*>(&semantic);
+  if (begin == said.npos || end == said.npos || typed == nullptr) {
+    return ": " + said;
+  }
+  const auto& type = typed->value_type();
+  const bool whole = type == typeid(std::int64_t) || type == typeid(std::uint64_t) || type == typeid(int);
+  return fmt::format(" = {}, expected {}", said.substr(begin + 2, end - begin - 2),
+                     whole                    ? "a whole number"
+                     : type == typeid(double) ? "a number"
+                                              : "another value");
+}
+
+}  // namespace
+
 std::string CommandLine::help() const {
   std::ostringstream out;
   out << summary_ << "\n\nUsage: whence " << command_ << ' ' << usage_ << "\n\n";
@@ -113,6 +132,9 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
     throw UsageError(unknown_name("option", error.get_option_name(), known));
   } catch (const po::too_many_positional_options_error&) {
     throw UsageError(fmt::format("too many arguments; usage: whence {} {}", command_, usage_));
+  } catch (const po::validation_error& error) {
+    const auto name = std::string(error.get_option_name()).substr(2);
+    throw UsageError(fmt::format("--{}{}", name, expected_of(*all.find(name, false).semantic(), error.what())));
   } catch (const po::error& error) {
     throw UsageError(error.what());
   }

@@ -16,12 +16,12 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
-#include "whence/core/output.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/text_embedding.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/model.h"
+#include "whence/store/result_folder.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -115,8 +115,9 @@ class IclRun {
       explain(task);
     }
     end_progress();
-    if (line_.has("out")) {
-      record_.write(folder_ / "run.json");
+    if (many_) {
+      record_.phase("");
+      out_->publish(record_.key(), record_.json());
     }
     if (line_.flag("json")) {
       say("{}\n", Ready{shown_.dump()});
@@ -159,15 +160,23 @@ class IclRun {
       folder_ = line_.text("out");
       auto read = record_.json();
       read["inputs"][read["tasks"].get<std::string>()] = "";
-      std::vector<fs::path> outputs{folder_ / "run.json", folder_ / "icl.json", folder_ / "suspects.json"};
-      for (const char* prompt : {"kept", "curated", "reordered", "selected"}) {
-        outputs.push_back(folder_ / fmt::format("{}.json", prompt));
-        outputs.push_back(folder_ / fmt::format("{}.txt", prompt));
+      std::vector<fs::path> places{folder_ / "run.json"};
+      for (const auto& name : outputs()) {
+        places.push_back(folder_ / name);
       }
-      check_spares_inputs({read, "run.json"}, outputs);
-      make_folder(folder_);
-      lock_ = OutputLock::in(folder_);
+      check_spares_inputs({read, "run.json"}, places);
+      out_.emplace(folder_, many_ ? std::vector<std::string>() : outputs());
     }
+  }
+
+  /// Of a task.
+  static std::vector<std::string> outputs() {
+    std::vector<std::string> names{"icl.json", "suspects.json"};
+    for (const char* prompt : {"kept", "curated", "reordered", "selected"}) {
+      names.push_back(fmt::format("{}.json", prompt));
+      names.push_back(fmt::format("{}.txt", prompt));
+    }
+    return names;
   }
 
   static std::vector<fs::path> model_files(const fs::path& folder) {
@@ -268,19 +277,17 @@ class IclRun {
   }
 
   void explain(const PromptTask& task) {
-    const auto folder = many_ ? folder_ / task.name : folder_;
+    std::optional<ResultWriter> own;
+    auto* out = many_ ? &own.emplace(folder_ / task.name, outputs()) : out_ ? &*out_ : nullptr;
     const auto said = record_.key() + json_text(to_json(task));
     const auto key = digest(std::as_bytes(std::span(said)));
-    const auto place = folder / "icl.json";
-    if (line_.has("out") && fs::exists(place)) {
-      if (const auto found = earlier(place); found && found->value("key", "") == key) {
-        // warnings are a part of the result, as is the status that they decide
-        for (const auto& warning : found->list("warnings")) {
-          record_.warning(warning.get<std::string>());
-        }
-        show(*found);
-        return;
+    if (const auto* finished = out == nullptr ? nullptr : out->finished(key, {"icl.json"}); finished != nullptr) {
+      const auto found = JsonView::read(finished->file("icl.json"));
+      for (const auto& warning : found.list("warnings")) {  // a part of the result, as is the status that they decide
+        record_.warning(warning.get<std::string>());
       }
+      show(found);
+      return;
     }
     const auto told = record_.json()["warnings"].size();
     const auto warn = [&](const std::vector<std::string>& found) {
@@ -308,24 +315,15 @@ class IclRun {
     json["options"] = record_.json()["options"];
     const auto& warnings = record_.json()["warnings"];
     json["warnings"] = Json(std::vector<Json>(warnings.begin() + static_cast<std::ptrdiff_t>(told), warnings.end()));
-    json["key"] = key;
-    if (line_.has("out")) {
-      make_folder(folder);
-    }
-    uses_->apply(result, read, line_.has("out") ? std::optional(folder) : std::nullopt, json);
-    if (line_.has("out")) {
-      write_text(place, json_text(json, 1) + "\n");
+    uses_->apply(result, read, out, json);
+    if (out != nullptr) {
+      write_text(out->place("icl.json"), json_text(json, 1) + "\n");
+      record_.phase("");
+      auto run = record_.json();
+      run["warnings"] = json["warnings"];
+      out->publish(key, std::move(run));
     }
     show({json, "icl.json"});
-  }
-
-  /// What a run before this one left there; nothing where it is damaged, and so made again.
-  static std::optional<JsonView> earlier(const fs::path& place) {
-    try {
-      return JsonView::read(place);
-    } catch (const DataError&) {
-      return std::nullopt;
-    }
   }
 
   void show(const JsonView& json) {
@@ -357,7 +355,7 @@ class IclRun {
   std::optional<LoadedModel> model_, embedder_;
   std::optional<IclUses> uses_;
   fs::path folder_;
-  OutputLock lock_;  // of that folder
+  std::optional<ResultWriter> out_;  // of that folder
   Json shown_ = Json::array();
 };
 

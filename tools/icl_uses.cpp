@@ -11,7 +11,6 @@
 #include "whence/core/json.h"
 
 namespace whence::cli {
-namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
 using Json = nlohmann::ordered_json;
@@ -41,8 +40,7 @@ IclUses::IclUses(const CommandLine& line, const IclSettings& settings, MakeReade
   }
 }
 
-void IclUses::apply(const IclResult& result, PromptReader& read, const std::optional<fs::path>& folder,
-                    Json& json) const {
+void IclUses::apply(const IclResult& result, PromptReader& read, ResultWriter* out, Json& json) const {
   const auto& task = result.task;
   const auto& scores = result.scores;
   const auto needs = [&](const at::Tensor& found, const char* flag, const char* what) {
@@ -51,11 +49,11 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
     }
   };
   const auto write = [&](const PromptTask& of, const Order& order, const char* name) {
-    if (folder) {
-      write_prompt(of, order, *folder / name);
+    if (out != nullptr) {
+      write_prompt(of, order, *out, name);
     }
   };
-  if (folder && result.advice && !result.advice->drop.empty()) {
+  if (out != nullptr && result.advice && !result.advice->drop.empty()) {
     Order kept;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(task.demonstrations.size()); ++i) {
       const auto& drop = result.advice->drop;
@@ -75,8 +73,8 @@ void IclUses::apply(const IclResult& result, PromptReader& read, const std::opti
                       {"input", demonstration.input},
                       {"output", *demonstration.output}});
     }
-    if (folder) {
-      write_text(*folder / "suspects.json", json_text(list, 1) + "\n");
+    if (out != nullptr) {
+      write_text(out->place("suspects.json"), json_text(list, 1) + "\n");
     }
   }
   if (line_.has("curate")) {
@@ -161,7 +159,8 @@ Selection IclUses::select_from(const PromptTask& pool, const IclResult& result) 
   return select_demonstrations(task, line_.get<std::int64_t>("select"), settings_.ridge());
 }
 
-void IclUses::write_prompt(const PromptTask& task, const Order& order, const fs::path& path) const {
+void IclUses::write_prompt(const PromptTask& task, const Order& order, ResultWriter& out,
+                           const std::string& name) const {
   auto kept = task;
   kept.demonstrations.clear();
   std::string text;
@@ -170,8 +169,8 @@ void IclUses::write_prompt(const PromptTask& task, const Order& order, const fs:
     kept.demonstrations.push_back(task.demonstrations[static_cast<std::size_t>(i)]);
     text += reader.writer().demonstration(static_cast<std::size_t>(i)) + task.separator;
   }
-  write_text(path.string() + ".json", json_text(to_json(kept), 1) + "\n");
-  write_text(path.string() + ".txt", text);
+  write_text(out.place(name + ".json"), json_text(to_json(kept), 1) + "\n");
+  write_text(out.place(name + ".txt"), text);
 }
 
 }  // namespace whence::cli

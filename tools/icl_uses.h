@@ -1,8 +1,6 @@
 #pragma once
-#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +8,7 @@
 #include "icl_result.h"
 #include "icl_settings.h"
 #include "whence/icl/uses.h"
+#include "whence/store/result_folder.h"
 
 namespace whence::cli {
 
@@ -21,9 +20,8 @@ class IclUses {
   static void add_options(CommandLine& line);
   /// Throws for flags that do not go together or words that are not known.
   IclUses(const CommandLine& line, const IclSettings& settings, MakeReader reader, Progress progress);
-  /// Adds to `json`, and writes files where there is a folder. `read` has read the result's task.
-  void apply(const IclResult& result, PromptReader& read, const std::optional<std::filesystem::path>& folder,
-             nlohmann::ordered_json& json) const;
+  /// Adds to `json`, and places files where `out` is no null pointer. `read` has read the result's task.
+  void apply(const IclResult& result, PromptReader& read, ResultWriter* out, nlohmann::ordered_json& json) const;
 
  private:
   using Order = std::vector<std::int64_t>;
@@ -31,7 +29,7 @@ class IclUses {
   /// Of the pool, which stands for the task's demonstrations.
   Selection select_from(const PromptTask& pool, const IclResult& result) const;
   /// NAME.json, a task that can be run again, and NAME.txt, the prompt without a query.
-  void write_prompt(const PromptTask& task, const Order& order, const std::filesystem::path& path) const;
+  void write_prompt(const PromptTask& task, const Order& order, ResultWriter& out, const std::string& name) const;
 
   const CommandLine& line_;
   const IclSettings& settings_;

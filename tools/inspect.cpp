@@ -96,13 +96,18 @@ Json inspect_scores(const std::string& name, const at::Tensor& scores, const at:
 }
 
 Json inspect_result(const fs::path& folder) {
-  const auto result = read_result(folder);
+  const Result result(folder);
   const auto& run = result.run();
   for (const auto& name : result.files()) {
     result.file(name);  // which says so where one was changed
   }
   Json out{{"kind", "result"}, {"command", run["command"].json()}, {"options", run["options"].json()}};
-  const auto file = result.file("scores.safetensors");
+  if (!result.has("scores.safetensors")) {  // of icl, or an evaluation alone
+    out["warnings"] = run["warnings"].json();
+    out["files"] = result.files();
+    return out;
+  }
+  const auto file = read_result(folder).file("scores.safetensors");
   if (is_self(run)) {
     out["queries"] = "none: each example's score is for its own loss (--self)";
     for (const auto& entry : read_self_scores(file).stages) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "whence/attribution/plausible.h"
 #include "whence/stages/choice.h"
@@ -12,22 +13,19 @@
 namespace whence::cli {
 namespace {
 
-/// Flags with which removals that are predicted `excess` times too large become possible: the default where the damping
-/// is below it; else as many times as much, since what eigenvalues below a damping leave of a removal falls as it
-/// rises, and half as much again. Empty where nothing is damped.
-std::string more_damping(const InverseOptions* options, const nlohmann::ordered_json& stage, double excess) {
-  constexpr double kRoom = 1.5;
+/// Flags with which removals that are predicted `excess` times too large become possible: the default where none
+/// relative to the eigenvalues was asked for; else the square of that many times as much, and room. Of one eigenvalue
+/// far below the damping, a removal's part falls as the damping rises; over a network's spectrum, as slowly as its
+/// root. Empty where nothing is damped.
+std::string more_damping(const InverseOptions* options, double excess) {
+  constexpr double kRoom = 1.2;
   if (options == nullptr) {
     return {};
   }
-  const auto mean = stage.find("mean-eigenvalue");
-  const bool known = mean != stage.end() && mean->is_number() && mean->get<double>() > 0;
-  if (!known && options->damping > 0) {
-    return fmt::format("--damping {:g}", rounded_up(kRoom * excess * options->damping));
-  }
-  const double relative = options->relative_damping + (known ? options->damping / mean->get<double>() : 0);
-  return fmt::format("--relative-damping {:g}",
-                     relative < kRelativeDamping ? kRelativeDamping : rounded_up(kRoom * excess * relative));
+  const double relative = options->relative_damping;
+  return fmt::format("--relative-damping {:g}", relative < kRelativeDamping
+                                                    ? kRelativeDamping
+                                                    : rounded_up(std::pow(kRoom * excess, 2) * relative));
 }
 
 }  // namespace
@@ -57,7 +55,7 @@ void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
   }
   const bool own = predicted.own();
   auto& told = record.json()["stages"][stage.name];
-  const auto remedy = more_damping(inverse, told, worst.max().item<double>());
+  const auto remedy = more_damping(inverse, worst.max().item<double>());
   told["queries-beyond-range"] = beyond;
   if (!remedy.empty()) {
     told["more-damping"] = remedy;

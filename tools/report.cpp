@@ -131,12 +131,14 @@ int report(const std::vector<std::string>& arguments) {
     say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
-  if (fs::exists(folder / "icl.json") &&
-      (!fs::exists(folder / "run.json") || JsonView::read(folder / "run.json").value("command", "") == "icl")) {
-    return finish(icl_page(JsonView::read(folder / "icl.json")));
-  }
   if (!line.has("out")) {  // the page lies beside what it is of and is a part of it
     writer.emplace(folder, std::vector<std::string>{"report.html"});
+  }
+  if (const Result found(folder); found.run().value("command", "") == "icl") {
+    if (!found.has("icl.json")) {
+      throw InvalidArgument(fmt::format("{} holds many tasks: report one of its folders", folder.string()));
+    }
+    return finish(icl_page(JsonView::read(found.file("icl.json"))));
   }
   const auto result = read_result(folder);
   const auto& run = result.run();

@@ -47,7 +47,7 @@ void RunRecord::told_warning(const std::string& message) {
   json_["warnings"].push_back(message);
 }
 
-void RunRecord::phase(const std::string& name) {
+void RunRecord::phase(const std::string& name, const std::string& words) {
   const auto now = std::chrono::steady_clock::now();
   if (!phase_.empty()) {
     json_["seconds"][phase_] = std::chrono::duration<double>(now - phase_begin_).count();
@@ -57,7 +57,7 @@ void RunRecord::phase(const std::string& name) {
   if (name.empty()) {
     end_progress();
   } else {
-    report(progress_, {name, 0, 0, ""});
+    report(progress_, {words.empty() ? name : words, 0, 0, ""});
   }
 }
 
@@ -328,11 +328,6 @@ std::string RunRecord::key() const {
   const auto text = json_text(nlohmann::ordered_json{
       {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}});
   return digest(std::as_bytes(std::span(text)));
-}
-
-void RunRecord::write(const fs::path& path) {
-  phase("");
-  write_record(path, json_);
 }
 
 }  // namespace whence::cli

@@ -23,8 +23,8 @@ class RunRecord {
   void warning(const std::string& message);
   /// The same for what has been told already.
   void told_warning(const std::string& message);
-  /// Times what happens until the next phase, and says that it is at work.
-  void phase(const std::string& name);
+  /// Times what happens until the next phase, and says that it is at work, in `words` where the name is no such.
+  void phase(const std::string& name, const std::string& words = "");
   /// Digests of `files`, once each.
   void add_inputs(const std::vector<std::filesystem::path>& files);
   /// Warns of checkpoints that were trained otherwise than the pipeline says today.
@@ -47,7 +47,6 @@ class RunRecord {
   /// Of an earlier run.json that was asked the same of the same inputs: its choice. What is measured in choosing may
   /// come out otherwise the next time, and a run that goes on must not.
   std::optional<InverseChoice> choice_of(const JsonView& earlier) const;
-  void write(const std::filesystem::path& path);
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }
 
  private:

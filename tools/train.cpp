@@ -4,6 +4,7 @@
 #include "run_record.h"
 #include "say.h"
 #include "whence/core/json.h"
+#include "whence/core/output.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/unfinished.h"
 
@@ -159,6 +160,7 @@ int train(const std::vector<std::string>& arguments) {
       how = fmt::format("trained, {} iterations in {:.1f} s: {}", training->summary.iterations,
                         training->summary.seconds, training->summary.message);
     } else {
+      OutputLock::clear_beside(stage.checkpoint);
       training = pipeline.training(k);
     }
     out.push_back(to_json(stage, plan.train, plan.train ? training->summary.message : plan.kept, training));

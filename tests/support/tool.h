@@ -118,4 +118,12 @@ inline void check_fails(const ToolResult& result, int status, const std::string&
   CHECK(result.err.find(part) != std::string::npos);
 }
 
+/// Less the lines that warn, before an error or instead of one.
+inline ToolResult less_warnings(ToolResult result) {
+  while (result.err.starts_with("whence: warning: ")) {
+    result.err.erase(0, result.err.find('\n') + 1);
+  }
+  return result;
+}
+
 }  // namespace whence::test

@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include "support/reseal.h"
 #include "support/tool.h"
 
 namespace whence::test {
@@ -24,6 +25,7 @@ TEST_CASE("JSON nested without end is refused by every reader in one line") {
     std::filesystem::create_directories((folder / name).parent_path());
     folder.write(name, lists);
   }
+  reseal(folder / "page", {{"command", "icl"}, {"key", ""}, {"files", {{"icl.json", nullptr}}}});
   folder.write("model.toml", folder.pipeline("spec = \"mlp:widths=6,activation=tanh\"", "checkpoint = \"model\""));
   for (const char* command : {"inspect t.jsonl", "inspect result", "inspect model", "inspect words", "report result",
                               "report page", "rank --from result/run.json", "evaluate pipeline.toml --scores result",
@@ -40,15 +42,15 @@ TEST_CASE("a result's files that lack a key or hold another type are named with 
               .run("rank pipeline.toml --stage finetune --queries test --limit-queries 1 --curvature gauss-newton "
                    "--relative-damping 1 --quiet --out out")
               .status == 0);
-  const auto run = folder.json("out/run.json");
+  const auto run = nlohmann::ordered_json(folder.json("out/run.json"));
   const auto with = [&](const std::string& pointer, const nlohmann::json& value) {
     auto changed = run;
-    const nlohmann::json::json_pointer place(pointer);
+    const nlohmann::ordered_json::json_pointer place(pointer);
     changed[place] = value;
     if (value.is_discarded()) {
       changed[place.parent_pointer()].erase(place.back());
     }
-    folder.write("out/run.json", changed.dump());
+    reseal(folder / "out", changed);
   };
   const nlohmann::json gone(nlohmann::json::value_t::discarded);
   const auto fails = [&](const std::string& pointer, const nlohmann::json& value, const std::string& told) {
@@ -65,15 +67,15 @@ TEST_CASE("a result's files that lack a key or hold another type are named with 
   fails("/seed", -1, "out/run.json: seed = -1, expected a whole number");
   with("/arguments", 7);
   check_fails(folder.run("rank --from out/run.json"), 1, "out/run.json: arguments = 7, expected a list");
-  folder.write("out/run.json", run.dump());
-  const auto ranking = folder.read("out/ranking.jsonl");
   folder.write("out/ranking.jsonl", R"({"query": 0, "measurement": 1, "proponents": [{"example": "x"}]})");
+  check_fails(folder.run("report out"), 1, "out/ranking.jsonl was changed since whence wrote it");
+  reseal(folder / "out", run);
   check_fails(folder.run("report out"), 1,
               "ranking.jsonl: line 1: proponents[0].example = \"x\", expected a whole number");
-  folder.write("page.json", R"({"task": "t", "demonstrations": [{"input": 1}]})");
   std::filesystem::create_directories(folder / "page");
   folder.write("page/icl.json",
                R"({"task": "t", "demonstrations": [{"input": 1}], "prompt-tokens": 1, "queries": {}})");
+  reseal(folder / "page", {{"command", "icl"}, {"key", ""}, {"files", {{"icl.json", nullptr}}}});
   check_fails(folder.run("report page"), 1, "page/icl.json: the key \"warnings\" is missing");
 }
 

@@ -33,11 +33,14 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
     if (std::max(name.size(), other.size()) > kLong) {
       return std::max(name.size(), other.size());
     }
-    return !name.empty() && other.starts_with(name) ? std::size_t{1} : edit_distance(name, other);
+    const bool swapped = name.size() == other.size() && std::is_permutation(name.begin(), name.end(), other.begin());
+    return swapped || (!name.empty() && other.starts_with(name)) ? std::size_t{1} : edit_distance(name, other);
   };
   const auto nearest = std::min_element(known.begin(), known.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  if (nearest != known.end() && distance(*nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
+  constexpr std::size_t kShort = 4;  // of two letters in three nothing is known
+  const auto far = name.size() < kShort ? std::size_t{1} : std::max<std::size_t>(2, name.size() / 3);
+  if (nearest != known.end() && distance(*nearest) <= far) {
     message += "; did you mean \"" + *nearest + "\"? known: ";
   } else {
     message += ", known: ";

@@ -71,7 +71,10 @@ class Builder {
   template <class Exception>
   bool parse_error(std::size_t byte, const std::string&, const Exception& error) {
     const auto place = rules_.first_byte + byte - (byte > 0 ? 1 : 0);
-    throw DataError(fmt::format("{}: not JSON at byte {} ({})", where_, place, cut(error.what())));
+    std::string_view said = error.what();  // "[json.exception.parse_error.101] parse error at line 1, …: what is wrong"
+    said.remove_prefix(std::min(said.size(), said.find("] ") == said.npos ? 0 : said.find("] ") + 2));
+    said.remove_prefix(said.starts_with("parse error") && said.find(": ") != said.npos ? said.find(": ") + 2 : 0);
+    throw DataError(fmt::format("{}: not JSON at byte {} ({})", where_, place, cut(std::string(said))));
   }
 
  private:

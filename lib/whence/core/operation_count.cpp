@@ -17,8 +17,8 @@ OperationCount* total = nullptr;  // of the call that counts
 /// An operator at work.
 struct Call : at::ObserverContext {
   Call* caller = nullptr;
-  bool calls_others = false;
   double multiplications = 0, bytes = 0;
+  OperationCount called;              // what those that it called did
   double an_output = 0;               // multiplications for each value of the output
   const void* first_input = nullptr;  // which a view shares
 };
@@ -68,9 +68,6 @@ double multiplications(std::string_view name, c10::ArrayRef<c10::IValue> in, Cal
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
   auto call = std::make_unique<Call>();
   call->caller = at_work;
-  if (at_work != nullptr) {
-    at_work->calls_others = true;
-  }
   const auto inputs = function.inputs();
   call->multiplications = multiplications(function.name(), inputs, *call);
   for (const auto& input : inputs) {
@@ -86,9 +83,6 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
 void end(const at::RecordFunction& function, at::ObserverContext* context) {
   auto& call = *static_cast<Call*>(context);
   at_work = call.caller;
-  if (call.calls_others) {
-    return;
-  }
   const auto& outputs = function.outputs();
   if (!outputs.empty()) {
     call.multiplications += call.an_output * numel(outputs[0]);
@@ -97,18 +91,23 @@ void end(const at::RecordFunction& function, at::ObserverContext* context) {
       call.bytes = 0;  // a view
     }
   }
+  // an operator may do its work itself or leave it to others, whose sum is then as much
+  const auto multiplications = std::max(call.multiplications, call.called.multiplications);
+  const OperationCount done{multiplications,
+                            multiplications > 0 ? call.called.bytes : std::max(call.bytes, call.called.bytes),
+                            std::max(1.0, call.called.calls)};
   const std::lock_guard lock(adding);
-  if (total != nullptr) {
-    total->calls += 1;
-    total->multiplications += call.multiplications;
-    total->bytes += call.multiplications > 0 ? 0 : call.bytes;
+  if (auto* sum = at_work != nullptr ? &at_work->called : total; sum != nullptr) {
+    sum->multiplications += done.multiplications;
+    sum->bytes += done.bytes;
+    sum->calls += done.calls;
   }
 }
 
 }  // namespace
 
 double OperationCount::nominal_seconds() const {
-  constexpr double kMultiplicationsASecond = 3e10, kBytesASecond = 3e9, kSecondsACall = 5e-6;
+  constexpr double kMultiplicationsASecond = 6e10, kBytesASecond = 6e9, kSecondsACall = 2.5e-6;
   return multiplications / kMultiplicationsASecond + bytes / kBytesASecond + calls * kSecondsACall;
 }
 

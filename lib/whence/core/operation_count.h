@@ -9,9 +9,9 @@ struct OperationCount {
   double bytes = 0;            ///< Of the largest operand of every other operator.
   double calls = 0;            ///< Of operators that call no other.
 
-  /// Seconds on a machine that is quiet and like those that it was fitted on: two cores of 2.5 GHz, in float32; within
-  /// a factor of two there, tests/bench/plan. For choices that must come out alike every time; for what this machine
-  /// takes, take the time.
+  /// Seconds on a quiet machine of two cores, in float32: 0.9 to 1.4 times what was taken where it was fitted
+  /// (tests/bench/bench_nominal.cpp). For choices that must come out alike every time; for what this machine takes,
+  /// take the time.
   double nominal_seconds() const;
 };
 

@@ -36,6 +36,12 @@ std::string writer_of(int lock) {
   return told ? line : "another process";
 }
 
+/// Links to one file have one lock.
+fs::path lock_beside(const fs::path& output) {
+  const auto place = fs::absolute(detail::resolve_links(output));
+  return place.parent_path() / fmt::format(".{}.lock", place.filename().string());
+}
+
 }  // namespace
 
 class OutputLock::Held {
@@ -83,9 +89,19 @@ OutputLock::OutputLock(const fs::path& output, const fs::path& lock) : held_(std
   detail::clear_stale_parts(lock.parent_path());
 }
 
-OutputLock OutputLock::beside(const fs::path& output) {
-  const auto place = fs::absolute(detail::resolve_links(output));  // links to one file have one lock
-  return {output, place.parent_path() / fmt::format(".{}.lock", place.filename().string())};
+OutputLock OutputLock::beside(const fs::path& output) { return {output, lock_beside(output)}; }
+
+void OutputLock::clear_beside(const fs::path& output) {
+  const auto lock = lock_beside(output);
+  const int descriptor = ::open(lock.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  if (descriptor < 0) {
+    return;
+  }
+  if (detail::lock_in_place(descriptor, lock) == detail::Locking::kMine) {
+    ::unlink(lock.c_str());
+  }
+  ::close(descriptor);
+  detail::clear_stale_parts(lock.parent_path());
 }
 
 OutputLock OutputLock::in(const fs::path& folder) { return {folder, fs::absolute(folder) / ".lock"}; }

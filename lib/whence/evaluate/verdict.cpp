@@ -91,8 +91,9 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
       fmt::format("its checkpoint is no minimum (gradient {:.1e} of an example's)", at.relative_gradient);
   if (at.approximate > 0) {
     return make(level,
-                fmt::format("the solves at {} are approximations{}", at.stage,
-                            at.residual >= 0 ? fmt::format(", at a relative residual of {:.1e}", at.residual) : ""));
+                fmt::format("the solves at {} are approximations{}{}", at.stage,
+                            at.residual >= 0 ? fmt::format(", at a relative residual of {:.1e}", at.residual) : "",
+                            at.residual >= 1 ? ", which may keep order but no sizes" : ""));
   }
   if (!evidence.hessian) {
     return make(level, fmt::format("the curvature at {} is an approximation, which keeps order better than size{}",

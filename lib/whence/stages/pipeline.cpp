@@ -256,6 +256,19 @@ void check_fit(const std::string& stage, const std::string& before, const Parame
   }
 }
 
+/// toml++ calls itself for each part of a dotted key, and bounds lists and tables alone.
+void check_keys(std::string_view text, const fs::path& path) {
+  constexpr int kMostDots = 1000;
+  int dots = 0, line = 1;
+  for (const char c : text) {
+    line += c == '\n' ? 1 : 0;
+    dots = c == '.' ? dots + 1 : c == '\n' || c == ',' || c == '=' || c == '[' || c == '{' ? 0 : dots;
+    if (dots > kMostDots) {
+      throw DataError(fmt::format("{}: line {}: more than {} dots in a key", path.string(), line, kMostDots));
+    }
+  }
+}
+
 /// Texts go through the model so many tokens at a time at most: a batch's activations are to fit the caches.
 constexpr std::int64_t kTokensPerBatch = 4096;
 
@@ -268,16 +281,20 @@ std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
 Pipeline::Pipeline(const fs::path& path, const RunOptions& options) : path_(path), options_(options) {
   nlohmann::json file;
   const auto text = read_utf8(path);
+  check_keys(text, path);
   try {
     file = to_json(toml::parse(text, path.string()));
   } catch (const toml::parse_error& error) {
-    throw DataError(fmt::format("{}: line {}: {}", path.string(), error.source().begin.line, error.description()));
+    throw DataError(fmt::format(
+        "{}: line {}: {}{}", path.string(), error.source().begin.line, error.description(),
+        path.extension() == ".toml" ? "" : "; expected a pipeline file: whence init writes one for data or a model"));
   } catch (const InvalidArgument& error) {
     throw DataError(fmt::format("{}: {}", path.string(), error.what()));
   }
   try {
     const Table top(file, "the pipeline", {"seed", "model", "stage", "queries"});
-    seed_ = options.seed.value_or(static_cast<std::uint64_t>(top.count("seed")));
+    own_seed_ = static_cast<std::uint64_t>(top.count("seed"));
+    seed_ = options.seed.value_or(own_seed_);
     read_model(top.required("model"));
     const auto& list = top.required("stage");
     if (!list.is_array() || list.empty()) {

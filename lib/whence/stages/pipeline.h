@@ -116,7 +116,7 @@ class Pipeline {
 
   std::filesystem::path path_;
   RunOptions options_;
-  std::uint64_t seed_ = 0;
+  std::uint64_t own_seed_ = 0, seed_ = 0;  // the file's, and the one that counts
   std::string model_spec_;
   nlohmann::json model_table_;  ///< As the file has it.
   std::vector<StageDescription> stages_;

@@ -153,7 +153,8 @@ std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
 
 json Pipeline::settings(std::size_t stage) const {
   const auto& description = stages_.at(stage);
-  return {{"model", model_table_},
+  return {{"seed", own_seed_},
+          {"model", model_table_},
           {"train", description.train},
           {"tuning", resolved_spec<Tuning>(description.tuning)},
           {"loss", resolved_spec<Loss>(description.loss)},
@@ -193,8 +194,13 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto record = parsed(found->second);
   auto then = table_in(record, "settings"), now = parsed(json_text(settings(stage)));
   if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
-    then.erase("optimizer");
-    now.erase("optimizer");
+    for (const char* way : {"optimizer", "seed"}) {
+      then.erase(way);
+      now.erase(way);
+    }
+  }
+  if (!then.contains("seed")) {  // of an earlier version
+    now.erase("seed");
   }
   auto out = detail::changed_settings(then, now);
   const auto folder = path_.parent_path();

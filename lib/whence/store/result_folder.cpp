@@ -218,7 +218,8 @@ void ResultWriter::read_former() {
   } catch (const DataError& error) {
     throw InvalidArgument(fmt::format("{}; move it away, or choose another --out", error.what()));
   }
-  if (const auto begun = unfinished(); begun && begun->value(kKey, "") == former_->key()) {
+  const auto begun = unfinished();
+  if (!begun || !begun->contains(kKey) || begun->value(kKey, "") == former_->key()) {  // nobody's, or this one's
     clear_away(partial_);
   }
 }

@@ -138,6 +138,7 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
     report(progress, {"train", state.iteration, total, progress_detail(value, length)});
   }
   if (!looked) {
+    report(progress, {"check", 0, 0, "the gradient of all examples"});
     look();
   }
   summary.iterations = state.iteration;
