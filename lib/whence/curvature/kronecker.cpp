@@ -30,7 +30,7 @@
 #include "whence/curvature/detail/statistics.h"
 #include "whence/curvature/example_norms.h"
 #include "whence/curvature/spectral_operator.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/training/objective_digest.h"
 
 namespace whence {
@@ -164,6 +164,8 @@ class Fit {
       if (phase_ != Phase::kDone) {  // what is whole is only read
         make_folder(file_.parent_path());
         lock_ = OutputLock::beside(file_);
+      } else {
+        OutputLock::clear_beside(file_);
       }
     }
   }
@@ -340,14 +342,13 @@ class Fit {
     for (const auto& [parameter, squares] : others_) {
       tensors.add(fmt::format("{}.squares", parameter.name), squares.cpu().contiguous());
     }
-    write_safetensors(file_, tensors,
-                      {{"phase", std::to_string(static_cast<int>(phase_))},
-                       {"examples", std::to_string(done_)},
-                       {"curvature", name_}});
+    write_sealed(file_, tensors,
+                 {{"phase", std::to_string(static_cast<int>(phase_))},
+                  {"examples", std::to_string(done_)},
+                  {"curvature", name_}});
   }
   void load() {
-    const auto tensors = read_safetensors(file_);
-    const auto metadata = read_safetensors_metadata(file_);
+    const auto [tensors, metadata] = read_sealed(file_);
     phase_ = static_cast<Phase>(std::stoi(metadata.at("phase")));
     done_ = std::stoll(metadata.at("examples"));
     const auto layout = detail::trained_layout(point_, options_.widest);
@@ -374,7 +375,7 @@ class Fit {
   }
 
   static constexpr double kKeptBytes = 1 << 30;
-  static constexpr int kFormat = 2;  // of the files: 1 more for each change of what they hold or of how it is computed
+  static constexpr int kFormat = 3;  // of the files: 1 more for each change of what they hold or of how it is computed
   const char* name_;
   const KroneckerOptions& options_;
   const CurvaturePoint& point_;

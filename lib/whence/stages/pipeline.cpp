@@ -5,6 +5,8 @@
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 #include <sstream>
 
@@ -256,16 +258,32 @@ void check_fit(const std::string& stage, const std::string& before, const Parame
   }
 }
 
-/// toml++ calls itself for each part of a dotted key, and bounds lists and tables alone.
+/// Throws DataError for a key of very many parts, a.b.c.…, each of which toml++ makes a table within the other. Texts
+/// and comments are passed over.
 void check_keys(std::string_view text, const fs::path& path) {
-  constexpr int kMostDots = 1000;
-  int dots = 0, line = 1;
-  for (const char c : text) {
-    line += c == '\n' ? 1 : 0;
-    dots = c == '.' ? dots + 1 : c == '\n' || c == ',' || c == '=' || c == '[' || c == '{' ? 0 : dots;
-    if (dots > kMostDots) {
-      throw DataError(fmt::format("{}: line {}: more than {} dots in a key", path.string(), line, kMostDots));
+  constexpr std::size_t kMost = 512;  // as in JSON
+  std::size_t parts = 0, line = 1;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '#') {
+      i = std::min(text.find('\n', i), text.size()) - 1;
+    } else if (c == '"' || c == '\'') {
+      const std::string ends(text.substr(i, 3) == std::string(3, c) ? 3 : 1, c);
+      for (i += ends.size(); i < text.size() && text.substr(i, ends.size()) != ends; ++i) {
+        line += text[i] == '\n' ? 1 : 0;
+        i += c == '"' && text[i] == '\\' ? 1 : 0;
+      }
+      for (i += ends.size() - 1; ends.size() > 1 && i + 1 < text.size() && text[i + 1] == c;
+           ++i) {  // "a"""" ends in a "
+      }
+    } else if (c == '.') {
+      if (++parts == kMost) {
+        throw DataError(fmt::format("{}: line {}: a key of more than {} parts", path.string(), line, kMost));
+      }
+    } else if (c != ' ' && c != '\t' && c != '-' && c != '_' && std::isalnum(static_cast<unsigned char>(c)) == 0) {
+      parts = 0;
     }
+    line += i < text.size() && text[i] == '\n' ? 1 : 0;
   }
 }
 

@@ -11,6 +11,7 @@
 #include "whence/core/output.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
@@ -81,17 +82,16 @@ void write_unfinished(const fs::path& path, const TrainingState& state, const js
   for (std::size_t i = 0; i < state.memory.size(); ++i) {
     add(fmt::format("memory.{:06}", i), state.memory[i]);
   }
-  write_safetensors(path, tensors,
-                    {{"iteration", std::to_string(state.iteration)},
-                     {"time", fmt::format("{}", state.time)},
-                     {kTrainedFrom, json_text(record)}});
+  write_sealed(path, tensors,
+               {{"iteration", std::to_string(state.iteration)},
+                {"time", fmt::format("{}", state.time)},
+                {kTrainedFrom, json_text(record)}});
 }
 
 /// `parent` is the stage before, `anew` what to type to begin anew.
 TrainingState read_unfinished(const fs::path& path, const json& record, const TensorList& like,
                               const std::string& parent, const std::string& anew) {
-  const auto metadata = read_safetensors_metadata(path);
-  const auto tensors = read_safetensors(path);
+  const auto [tensors, metadata] = read_sealed(path);
   const auto held = metadata.find(kTrainedFrom);
   const auto changed = detail::changed_records(held == metadata.end() ? json::object() : parsed(held->second),
                                                parsed(json_text(record)), parent);

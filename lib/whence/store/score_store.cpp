@@ -11,12 +11,12 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <set>
 #include <sstream>
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/store/detail/coverage.h"
 
 namespace whence {
@@ -29,7 +29,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kCommitInterval = std::chrono::seconds(1);  // a sync to disk takes milliseconds, a block may take less
 constexpr std::string_view kScores = "scores", kQueryIds = "query-ids", kExampleIds = "example-ids",
-                           kRunKey = "run-key", kContent = "sha256";
+                           kRunKey = "run-key";
 
 /// A file open for writing at any place.
 class File {
@@ -105,19 +105,6 @@ std::optional<std::string> stage_suffix(const std::string& name) {
 
 std::uint32_t checksum(const void* data, std::size_t bytes) {
   return static_cast<std::uint32_t>(crc32_z(0, static_cast<const Bytef*>(data), bytes));
-}
-
-/// Whatever the order of the tensors: a file has its own.
-std::string content_digest(const ParameterSet& tensors) {
-  std::set<std::string> parts;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const auto value = tensors.values()[i].cpu().contiguous();
-    const std::span bytes(static_cast<const std::byte*>(value.const_data_ptr()), value.nbytes());
-    parts.insert(fmt::format("{} {} [{}] {}", tensors.names()[i], at::toString(value.scalar_type()),
-                             fmt::join(value.sizes(), ", "), digest(bytes)));
-  }
-  const auto text = fmt::format("{}", fmt::join(parts, "\n"));
-  return digest(std::as_bytes(std::span(text)));
 }
 
 std::string example_ids_name(const std::string& suffix) { return std::string(kExampleIds) + suffix; }
@@ -414,7 +401,7 @@ ScoreStore::~ScoreStore() = default;
 ScoreSink& ScoreStore::sink(const std::string& name) { return work_->sink(name); }
 
 void ScoreStore::save_vectors(const std::string& block, const ParameterSet& vectors) {
-  write_safetensors(work_->vectors_path(block), vectors, {{std::string(kContent), content_digest(vectors)}});
+  write_sealed(work_->vectors_path(block), vectors, {});
 }
 
 std::optional<ParameterSet> ScoreStore::load_vectors(const std::string& block) const {
@@ -423,15 +410,8 @@ std::optional<ParameterSet> ScoreStore::load_vectors(const std::string& block) c
     return std::nullopt;
   }
   try {
-    ParameterSet vectors;  // sums over mapped ones, which lie otherwise in memory, differ in the last bits
-    const auto mapped = read_safetensors(path);
-    for (std::size_t i = 0; i < mapped.size(); ++i) {
-      vectors.add(mapped.names()[i], mapped.values()[i].clone());
-    }
-    const auto metadata = read_safetensors_metadata(path);
-    const auto told = metadata.find(std::string(kContent));
-    return told != metadata.end() && told->second == content_digest(vectors) ? std::optional(vectors) : std::nullopt;
-  } catch (const DataError&) {  // damaged: made again
+    return read_sealed(path).tensors;  // copies: sums over mapped ones, which lie otherwise in memory, differ a little
+  } catch (const DataError&) {         // damaged: made again
     return std::nullopt;
   }
 }

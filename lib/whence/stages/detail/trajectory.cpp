@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 
 namespace whence::detail {
@@ -89,13 +90,13 @@ void SnapshotWriter::after_iteration(const TrainingState& state) {
   for (std::size_t i = 0; i < preconditioner.size(); ++i) {
     scales.add(fmt::format("{}{}", kPreconditioner, tensors.names()[i]), preconditioner[i]);
   }
-  write_safetensors(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
-                    {{"stage", stage_.name},
-                     {std::string(kTraining), training_},
-                     {"iteration", std::to_string(state.iteration)},
-                     {"steps", std::to_string(state.iteration - begin_)},
-                     {"time", fmt::format("{}", state.time - begin_time_)},
-                     {"total-time", fmt::format("{}", state.time)}});
+  write_sealed(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
+               {{"stage", stage_.name},
+                {std::string(kTraining), training_},
+                {"iteration", std::to_string(state.iteration)},
+                {"steps", std::to_string(state.iteration - begin_)},
+                {"time", fmt::format("{}", state.time - begin_time_)},
+                {"total-time", fmt::format("{}", state.time)}});
   begin_ = state.iteration;
   begin_time_ = state.time;
   ++next_;
@@ -111,8 +112,7 @@ std::vector<Snapshot> read_trajectory(const std::vector<fs::path>& files, const 
                                   file.string(), remedy));
     }
     const auto where = fmt::format("{} (stage {})", file.string(), stage.name);
-    const auto tensors = read_safetensors(file);
-    const auto metadata = read_safetensors_metadata(file);
+    const auto [tensors, metadata] = read_sealed(file);
     Snapshot snapshot;
     snapshot.theta = fit_checkpoint(trained, tensors.without(kPreconditioner), where).values();
     if (const auto scales = strip(tensors, kPreconditioner); !scales.empty()) {

@@ -1,0 +1,54 @@
+#include "whence/data/sealed_safetensors.h"
+
+#include <ATen/core/Tensor.h>
+#include <fmt/format.h>
+
+#include "whence/core/digest.h"
+#include "whence/core/error.h"
+#include "whence/data/safetensors.h"
+
+namespace whence {
+namespace {
+
+constexpr const char* kDigest = "sha256";
+
+/// Whatever the order of the tensors: a file has its own.
+std::string digest_of(const ParameterSet& tensors, const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, at::Tensor> sorted;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    sorted.emplace(tensors.names()[i], tensors.values()[i]);
+  }
+  Digest digest;
+  for (const auto& [name, value] : sorted) {
+    digest.add(name).add(value);
+  }
+  for (const auto& [key, text] : metadata) {
+    digest.add(key).add(text);
+  }
+  return digest.text();
+}
+
+}  // namespace
+
+void write_sealed(const std::filesystem::path& path, const ParameterSet& tensors,
+                  std::map<std::string, std::string> metadata) {
+  metadata[kDigest] = digest_of(tensors, metadata);
+  write_safetensors(path, tensors, metadata);
+}
+
+SealedTensors read_sealed(const std::filesystem::path& path) {
+  SealedTensors out;
+  const auto mapped = read_safetensors(path);
+  for (std::size_t i = 0; i < mapped.size(); ++i) {
+    out.tensors.add(mapped.names()[i], mapped.values()[i].clone());
+  }
+  out.metadata = read_safetensors_metadata(path);
+  const auto told = out.metadata.extract(kDigest);
+  if (told.empty() || told.mapped() != digest_of(out.tensors, out.metadata)) {
+    throw DataError(fmt::format("{} is not as whence wrote it, or of another version: remove it to have it made again",
+                                path.string()));
+  }
+  return out;
+}
+
+}  // namespace whence
