@@ -69,8 +69,10 @@ struct Reference {
   std::size_t largest = 0;  // bytes of a file that it writes
 };
 
-bool is_hidden(const fs::path& name) {
-  return std::any_of(name.begin(), name.end(), [](const fs::path& part) { return part.string().starts_with('.'); });
+/// Whether it is kept only so that a stopped run can go on.
+bool is_between(const fs::path& name) {
+  return name.extension() == ".unfinished" || *name.begin() == "factors" ||
+         std::any_of(name.begin(), name.end(), [](const fs::path& part) { return part.string().starts_with('.'); });
 }
 
 /// Nothing where what a stopped run left is, file by file, what was there before or would be there after.
@@ -80,8 +82,8 @@ std::string torn(const Tree& left, const Reference& reference) {
       const auto found = tree.find(name);
       return found != tree.end() && found->second == bytes;
     };
-    if (!is_hidden(name) && !name.ends_with(".unfinished") && fs::path(name).filename() != "run.json" &&
-        !is(reference.untimed_before) && !is(reference.after)) {
+    if (!is_between(name) && fs::path(name).filename() != "run.json" && !is(reference.untimed_before) &&
+        !is(reference.after)) {
       return name + " is neither as before nor as after";
     }
   }

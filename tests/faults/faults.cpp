@@ -19,7 +19,7 @@ struct Scenario {
   bool (*test)(const Settings&);
 };
 
-constexpr Scenario kScenarios[] = {{"disturbed", disturbed}, {"changed", changed}};
+constexpr Scenario kScenarios[] = {{"disturbed", disturbed}, {"changed", changed}, {"hostile", hostile}};
 
 int main_of(std::vector<std::string> words) {
   Settings settings;

@@ -16,5 +16,6 @@ std::string how_it_failed(const Outcome& outcome, int status);
 // Each prints what did not hold and counts, and returns whether all held.
 bool disturbed(const Settings& settings);
 bool changed(const Settings& settings);
+bool hostile(const Settings& settings);
 
 }  // namespace whence::faults

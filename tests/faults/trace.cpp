@@ -5,7 +5,6 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -171,13 +170,37 @@ void set_alarm(double seconds) {
   ::setitimer(ITIMER_REAL, &value, nullptr);
 }
 
-std::string all_of(int descriptor) {
-  std::string out(static_cast<std::size_t>(::lseek(descriptor, 0, SEEK_END)), '\0');
-  const auto read = ::pread(descriptor, out.data(), out.size(), 0);
-  out.resize(static_cast<std::size_t>(std::max<ssize_t>(read, 0)));
-  ::close(descriptor);
-  return out;
-}
+/// Holds what a command prints, a megabyte at most. No file, which a limit on the size of files would cut.
+class Printed {
+ public:
+  Printed() {
+    if (::pipe2(ends_.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
+      throw std::runtime_error("no pipe");
+    }
+    ::fcntl(ends_[1], F_SETFL, 0);
+    ::fcntl(ends_[1], F_SETPIPE_SZ, 1 << 20);
+  }
+  ~Printed() {
+    for (const int end : ends_) {
+      ::close(end);
+    }
+  }
+  Printed(const Printed&) = delete;
+  Printed& operator=(const Printed&) = delete;
+
+  int end() const { return ends_[1]; }
+  std::string text() const {
+    std::string out;
+    std::array<char, 4096> piece{};
+    for (ssize_t read = 0; (read = ::read(ends_[0], piece.data(), piece.size())) > 0;) {
+      out.append(piece.data(), static_cast<std::size_t>(read));
+    }
+    return out;
+  }
+
+ private:
+  std::array<int, 2> ends_{};
+};
 
 void limit(int what, std::size_t bytes) {
   if (bytes > 0) {
@@ -298,11 +321,11 @@ __ptrace_request at_call(pid_t process, const Way& way, std::vector<Call>& calls
 
 Outcome run(const std::vector<std::string>& command, const Way& way) {
   Outcome outcome;
-  const int out = ::memfd_create("out", 0), err = ::memfd_create("err", 0);
+  const Printed out, err;
   const auto begun = Clock::now();
   const auto process = ::fork();
   if (process == 0) {
-    become(command, way, out, err);
+    become(command, way, out.end(), err.end());
   }
   traced_process = process;
   alarm_rang = 0;
@@ -349,8 +372,8 @@ Outcome run(const std::vector<std::string>& command, const Way& way) {
   outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   outcome.hung = alarm_rang != 0 && way.kill_after == 0;
   outcome.peak = static_cast<std::size_t>(used.ru_maxrss) * 1024;
-  outcome.out = all_of(out);
-  outcome.err = all_of(err);
+  outcome.out = out.text();
+  outcome.err = err.text();
   return outcome;
 }
 
