@@ -19,31 +19,50 @@ namespace {
 using Strings = std::vector<std::string>;
 
 const std::string kOptions =
-    " p.toml --stage all --queries test --quiet --out out --response segment "
-    "--curvature ekfac:factors=factors --solver ekfac";
+    " p.toml --stage all --queries test --quiet --out out --curvature ekfac:factors=factors --solver ekfac";
 const std::string kTrain = "train p.toml --quiet", kRank = "rank" + kOptions, kScore = "score" + kOptions,
+                  kSegment =
+                      "score p.toml --stage all --queries test --quiet --out segment --response segment "
+                      "--curvature gauss-newton",
                   kEvaluate = "evaluate p.toml --stage finetune --scores out --examples 2 --quiet",
-                  kReport = "report out --quiet", kInspect = "inspect out";
+                  kReport = "report out --quiet";
 
-/// A command and those that make, from nothing, what it leaves.
 struct Reader {
-  std::string line;
-  Strings fresh;
+  std::string name, line;
+  Strings fresh;    // commands that make, from nothing, what it leaves
+  Strings outputs;  // of which these are compared; where there are none, every change must be told
+  Strings ignores;  // parts of names of files that it does not read
 };
-const std::vector<Reader> kReaders{{kTrain, {kTrain}},
-                                   {kRank, {kRank}},
-                                   {kScore, {kScore}},
-                                   {kEvaluate, {kRank, kEvaluate}},
-                                   {kReport, {kRank, kEvaluate, kReport}},
-                                   {kInspect, {}}};
+const std::vector<Reader> kReaders{
+    {"train",
+     kTrain,
+     {kTrain},
+     {"run/pretrain.safetensors", "run/finetune.safetensors"},
+     {"out/", "segment/", "factors/", ".snapshot-"}},
+    {"rank", kRank, {kRank}, {"out/scores.safetensors", "out/ranking.jsonl"}, {"segment/"}},
+    {"score", kScore, {kScore}, {"out/scores.safetensors"}, {"segment/"}},
+    {"score by segments", kSegment, {kSegment}, {"segment/scores.safetensors"}, {"out/", "factors/"}},
+    {"evaluate", kEvaluate, {kRank, kEvaluate}, {"out/evaluation.json"}, {"segment/", "factors/", ".snapshot-"}},
+    {"report", kReport, {}, {}, {"segment/", "factors/", ".snapshot-", "out/scores.safetensors", "out/evaluation.svg"}},
+    {"inspect",
+     "inspect out",
+     {},
+     {},
+     {"segment/", "factors/", "run/", ".csv", ".toml"}}};  // says what the folder holds
 
 struct Change {
   std::string name;
   std::string file;
   std::function<std::string(const std::string& bytes)> edit;
   Strings words;           // one of them stands in what is told
-  bool of_result = false;  // a file in out/ or factors/, which runs from nothing do not find
+  bool of_result = false;  // which runs from nothing do not find
 };
+
+/// Whether commands that read checkpoints make it.
+bool is_result(const std::string& name) {
+  const auto folder = name.substr(0, name.find('/'));
+  return folder == "out" || folder == "segment" || folder == "factors";
+}
 
 std::string flip(std::string bytes, double place) {
   const auto at = static_cast<std::size_t>(static_cast<double>(bytes.size() - 1) * place);
@@ -96,7 +115,7 @@ std::vector<Change> changes_of(const Tree& base) {
       {"queries", "p.toml", replaced("file = \"queries.csv\"", "file = \"queries.csv\", limit = 3"), {"p.toml"}});
   out.push_back({"snapshots", "p.toml", replaced("snapshots = 2", "snapshots = 3"), {"p.toml", "snapshot"}});
   for (const auto& [name, bytes] : base) {
-    const bool of_result = name.starts_with("out/") || name.starts_with("factors/");
+    const bool of_result = is_result(name);
     if (bytes == "/" || !(of_result || name.starts_with("run/"))) {
       continue;
     }
@@ -122,6 +141,10 @@ std::string new_lines(const std::string& text, const std::string& usual) {
   return out;
 }
 
+bool any_in(const Strings& words, const std::string& text) {
+  return std::any_of(words.begin(), words.end(), [&](const std::string& word) { return text.find(word) != text.npos; });
+}
+
 class Matrix {
  public:
   explicit Matrix(const Settings& settings) : settings_(settings) {}
@@ -130,10 +153,10 @@ class Matrix {
     std::vector<Job> out;
     for (const auto& change : changes_of(base(worker_folder(0)).tree)) {
       for (const auto& reader : kReaders) {
-        if (reader.fresh.empty() && !change.file.starts_with("out/")) {
-          continue;  // inspect says what the folder holds
+        if (any_in(reader.ignores, change.file)) {
+          continue;
         }
-        const auto kind = reader.line.substr(0, reader.line.find(' '));
+        const auto& kind = reader.name;
         out.push_back({"changed/" + kind + "/" + change.file + ", " + change.name, kind,
                        [this, change, &reader](const fs::path& folder) { return attempt(folder, change, reader); }});
       }
@@ -155,7 +178,7 @@ class Matrix {
       return found->second;
     }
     make(scene(), folder);
-    for (const auto* line : {&kTrain, &kRank, &kEvaluate, &kReport}) {
+    for (const auto* line : {&kTrain, &kSegment, &kRank, &kEvaluate, &kReport}) {
       if (const auto made = run_tool(settings_, *line, {.folder = folder}); made.status != 0) {
         throw std::runtime_error("whence " + *line + ": " + made.err);
       }
@@ -191,9 +214,7 @@ class Matrix {
       }
     }
     const auto told = new_lines(again.err, base.usual.at(reader.line).err);
-    const bool names_it = std::any_of(change.words.begin(), change.words.end(),
-                                      [&](const std::string& word) { return told.find(word) != told.npos; });
-    if (names_it) {
+    if (any_in(change.words, told)) {
       return {};
     }
     if (again.status == 1) {
@@ -212,7 +233,7 @@ class Matrix {
     Tree inputs;
     const bool trains = reader.line == kTrain;
     for (const auto& [name, bytes] : base(folder).tree) {
-      if (!name.starts_with("out") && !name.starts_with("factors") && !(trains && name.starts_with("run"))) {
+      if (!is_result(name) && !(trains && name.starts_with("run"))) {
         inputs[name] = bytes;
       }
     }
@@ -225,20 +246,13 @@ class Matrix {
         return "whence " + line + " from nothing: " + made.err;
       }
     }
-    const std::set<std::string> timed{"out/report.html", "out/evaluation.svg"};
-    Tree ours, theirs;  // of what runs from nothing leave
-    for (const auto& [name, bytes] : told(tree_of(folder), timed)) {
-      const bool result = name.starts_with("out/") && name != "out/run.json";
-      if (result || (trains && name.starts_with("run/"))) {
-        theirs[name] = bytes;
-      }
+    const auto ours = told(found, {}), theirs = told(tree_of(folder), {});
+    std::string out;
+    for (const auto& name : reader.outputs) {
+      const auto at = [&](const Tree& tree) { return tree.contains(name) ? tree.at(name) : "nothing"; };
+      out += difference({{name, at(ours)}}, {{name, at(theirs)}});
     }
-    for (const auto& [name, bytes] : told(found, timed)) {
-      if (theirs.contains(name)) {
-        ours[name] = bytes;
-      }
-    }
-    return difference(ours, theirs);
+    return out;
   }
 
   const Settings& settings_;

@@ -108,19 +108,19 @@ fs::path worker_folder(unsigned k) { return work_folder() / ("worker-" + std::to
 
 fs::path work_folder() {
   static const pid_t owner = ::getpid();
-  static const fs::path made = [] {
+  static const fs::path& made = *new fs::path([] {  // there until the very end
     const fs::path memory = "/dev/shm";
-    auto path =
-        (fs::is_directory(memory) ? memory : fs::temp_directory_path()) / ("whence-faults-" + std::to_string(owner));
+    const auto name = "whence-faults-" + std::to_string(owner);
+    auto path = (fs::is_directory(memory) ? memory : fs::temp_directory_path()) / name;
     fs::create_directories(path);
     std::atexit([] {
       std::error_code ignored;
       if (::getpid() == owner) {
-        fs::remove_all(work_folder(), ignored);
+        fs::remove_all(made, ignored);
       }
     });
     return path;
-  }();
+  }());
   return made;
 }
 

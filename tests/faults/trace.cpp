@@ -24,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
+#include <thread>
 
 #ifndef __x86_64__
 #error "the registers of a traced process are read and set for x86-64 alone"
@@ -170,36 +171,39 @@ void set_alarm(double seconds) {
   ::setitimer(ITIMER_REAL, &value, nullptr);
 }
 
-/// Holds what a command prints, a megabyte at most. No file, which a limit on the size of files would cut.
+/// Takes what a command prints, through a pipe: a limit on the size of files would cut a file.
 class Printed {
  public:
   Printed() {
-    if (::pipe2(ends_.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
+    if (::pipe2(ends_.data(), O_CLOEXEC) != 0) {
       throw std::runtime_error("no pipe");
     }
-    ::fcntl(ends_[1], F_SETFL, 0);
-    ::fcntl(ends_[1], F_SETPIPE_SZ, 1 << 20);
+    reader_ = std::thread([this] {
+      std::array<char, 1 << 16> piece{};
+      for (ssize_t read = 0; (read = ::read(ends_[0], piece.data(), piece.size())) > 0;) {
+        text_.append(piece.data(), static_cast<std::size_t>(read));
+      }
+    });
   }
-  ~Printed() {
-    for (const int end : ends_) {
-      ::close(end);
-    }
-  }
+  ~Printed() { text(); }
   Printed(const Printed&) = delete;
   Printed& operator=(const Printed&) = delete;
 
   int end() const { return ends_[1]; }
-  std::string text() const {
-    std::string out;
-    std::array<char, 4096> piece{};
-    for (ssize_t read = 0; (read = ::read(ends_[0], piece.data(), piece.size())) > 0;) {
-      out.append(piece.data(), static_cast<std::size_t>(read));
+  /// After the command has ended.
+  const std::string& text() {
+    if (reader_.joinable()) {
+      ::close(ends_[1]);
+      reader_.join();
+      ::close(ends_[0]);
     }
-    return out;
+    return text_;
   }
 
  private:
   std::array<int, 2> ends_{};
+  std::string text_;
+  std::thread reader_;
 };
 
 void limit(int what, std::size_t bytes) {
@@ -321,7 +325,7 @@ __ptrace_request at_call(pid_t process, const Way& way, std::vector<Call>& calls
 
 Outcome run(const std::vector<std::string>& command, const Way& way) {
   Outcome outcome;
-  const Printed out, err;
+  Printed out, err;
   const auto begun = Clock::now();
   const auto process = ::fork();
   if (process == 0) {
