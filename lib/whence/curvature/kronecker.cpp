@@ -164,6 +164,8 @@ class Fit {
       if (phase_ != Phase::kDone) {  // what is whole is only read
         make_folder(file_.parent_path());
         lock_ = OutputLock::beside(file_);
+      } else {
+        OutputLock::clear_beside(file_);
       }
     }
   }
