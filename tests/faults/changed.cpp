@@ -31,19 +31,24 @@ struct Reader {
   std::string name, line;
   Strings fresh;    // commands that make, from nothing, what it leaves
   Strings outputs;  // of which these are compared; where there are none, every change must be told
-  Strings ignores;  // parts of names of files that it does not read
+  Strings ignores;  // what it does not read, or makes again: parts of a file, and a change
 };
 const std::vector<Reader> kReaders{
     {"train",
      kTrain,
      {kTrain},
      {"run/pretrain.safetensors", "run/finetune.safetensors"},
-     {"out/", "segment/", "factors/", ".snapshot-"}},
+     {"out/", "segment/", "factors/", ".snapshot-", "csv, removed", "seed", "run/finetune.safetensors, a bit"}},
     {"rank", kRank, {kRank}, {"out/scores.safetensors", "out/ranking.jsonl"}, {"segment/"}},
     {"score", kScore, {kScore}, {"out/scores.safetensors"}, {"segment/"}},
     {"score by segments", kSegment, {kSegment}, {"segment/scores.safetensors"}, {"out/", "factors/"}},
     {"evaluate", kEvaluate, {kRank, kEvaluate}, {"out/evaluation.json"}, {"segment/", "factors/", ".snapshot-"}},
-    {"report", kReport, {}, {}, {"segment/", "factors/", ".snapshot-", "out/scores.safetensors", "out/evaluation.svg"}},
+    {"report",
+     kReport,
+     {},
+     {},
+     {"segment/", "factors/", ".snapshot-", "out/scores.safetensors", "out/evaluation.svg",
+      "out/report.html, removed"}},
     {"inspect",
      "inspect out",
      {},
@@ -122,7 +127,7 @@ std::vector<Change> changes_of(const Tree& base) {
       continue;
     }
     const auto plain = fs::path(name).filename().string();
-    const Strings words{plain, "out/run.json"};
+    const Strings words{plain, "out/run.json", "stage " + fs::path(name).stem().string() + " has other weights"};
     for (const double place : {0.1, 0.5, 1.0}) {
       out.push_back({"a bit at " + std::to_string(place).substr(0, 3), name, flipped(place), words, of_result});
     }
@@ -155,8 +160,7 @@ class Matrix {
     std::vector<Job> out;
     for (const auto& change : changes_of(base(worker_folder(0)).tree)) {
       for (const auto& reader : kReaders) {
-        const bool kept = reader.line == kTrain && change.name == kRemoved;  // which reads no data where all is trained
-        if (any_in(reader.ignores, change.file) || (kept && !change.file.starts_with("run/"))) {
+        if (any_in(reader.ignores, change.file + ", " + change.name)) {
           continue;
         }
         const auto& kind = reader.name;

@@ -1,6 +1,7 @@
 #include "faults/tree.h"
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -77,6 +78,7 @@ Tree tree_of(const fs::path& folder) {
 }
 
 void make(const Tree& tree, const fs::path& folder) {
+  const auto old = fs::file_time_type::clock::now() - std::chrono::hours(1);  // so that what is changed then is newer
   fs::remove_all(folder);
   fs::create_directories(folder);
   for (const auto& [name, bytes] : tree) {
@@ -86,6 +88,7 @@ void make(const Tree& tree, const fs::path& folder) {
       fs::create_symlink(bytes.substr(3), folder / name);
     } else {
       write(folder / name, bytes);
+      fs::last_write_time(folder / name, old);
     }
   }
 }
