@@ -19,7 +19,8 @@ struct Scenario {
   bool (*test)(const Settings&);
 };
 
-constexpr Scenario kScenarios[] = {{"disturbed", disturbed}, {"changed", changed}, {"hostile", hostile}};
+constexpr Scenario kScenarios[] = {
+    {"disturbed", disturbed}, {"changed", changed}, {"hostile", hostile}, {"places", places}};
 
 int main_of(std::vector<std::string> words) {
   Settings settings;

@@ -17,5 +17,6 @@ std::string how_it_failed(const Outcome& outcome, int status);
 bool disturbed(const Settings& settings);
 bool changed(const Settings& settings);
 bool hostile(const Settings& settings);
+bool places(const Settings& settings);
 
 }  // namespace whence::faults
