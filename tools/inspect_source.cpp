@@ -62,9 +62,14 @@ Json inspect_source(const fs::path& path) {
     case SourceKind::kTable: {
       out["rows looked at"] = source.rows.size();
       const auto facts = facts_of(source);
+      Json::object_t columns;  // whose own way to add one looks through all that are there
       for (std::size_t c = 0; c < source.columns.size(); ++c) {
         const auto& name = source.columns[c];
-        out["columns"][name.empty() ? fmt::format("(column {})", c) : name] = inspect_column(source, c, facts.at(name));
+        columns.emplace_back(name.empty() ? fmt::format("(column {})", c) : name,
+                             inspect_column(source, c, facts.at(name)));
+      }
+      if (!columns.empty()) {
+        out["columns"] = std::move(columns);
       }
       for (const auto& name : source.structured) {
         out["columns"][name] = "lists or objects, which no input can be";

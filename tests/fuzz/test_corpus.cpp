@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <random>
 #include <set>
 
 #include "fuzz/readers.h"
@@ -30,10 +31,11 @@ TEST_CASE("every reader takes its corpus, and what is made of it by cutting and 
       files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
-    CHECK_FALSE(files.empty());
+    REQUIRE_FALSE(files.empty());
+    std::vector<std::string> texts;
     for (const auto& file : files) {
       CAPTURE(file.string());
-      const auto bytes = read_text(file);
+      const auto& bytes = texts.emplace_back(read_text(file));
       CHECK_NOTHROW(read(bytes));
       constexpr std::size_t kTries = 8;
       for (std::size_t i = 1; i < kTries; ++i) {
@@ -44,6 +46,16 @@ TEST_CASE("every reader takes its corpus, and what is made of it by cutting and 
           flipped[place] = static_cast<char>(flipped[place] ^ (1 << i));
           CHECK_NOTHROW(read(flipped));
         }
+      }
+    }
+    std::mt19937 random(0);
+    constexpr std::size_t kFlips = 1000;  // of one bit, over all files
+    for (std::size_t i = 0; i < kFlips; ++i) {
+      auto flipped = texts[i % texts.size()];
+      if (!flipped.empty()) {
+        auto& byte = flipped[random() % flipped.size()];
+        byte = static_cast<char>(byte ^ (1 << random() % 8));
+        CHECK_NOTHROW(read(flipped));
       }
     }
   }

@@ -7,11 +7,37 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <latch>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #include "whence/core/error.h"
 
 namespace whence {
+namespace {
+
+/// Where the system gives libgomp no thread it ends the process, in words of its own, and locks and parts stay. So that
+/// std::system_error is thrown in place of that, as many are asked for first; then libgomp makes those that it keeps.
+void start_threads(int count) {
+  std::latch all(1);
+  std::vector<std::jthread> asked;
+  try {
+    for (int i = 1; i < count; ++i) {
+      asked.emplace_back([&] { all.wait(); });
+    }
+  } catch (...) {
+    all.count_down();
+    throw;
+  }
+  all.count_down();
+  asked.clear();
+  std::atomic<int> begun{0};
+#pragma omp parallel num_threads(count)
+  ++begun;
+}
+
+}  // namespace
 
 void set_threads(std::int64_t threads) {
   const std::int64_t cores = omp_get_num_procs(), most = std::max<std::int64_t>(64, 4 * cores);
@@ -19,7 +45,9 @@ void set_threads(std::int64_t threads) {
     throw InvalidArgument(fmt::format("threads = {}, expected 0 to {}: this machine has {} cores, and 0 takes all",
                                       threads, most, cores));
   }
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : cores));
+  const auto count = static_cast<int>(threads > 0 ? threads : cores);
+  start_threads(count);
+  at::set_num_threads(count);
 }
 
 std::int64_t threads() { return at::get_num_threads(); }

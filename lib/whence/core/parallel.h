@@ -5,7 +5,7 @@
 namespace whence {
 
 /// Threads that torch uses inside one operation; 0 means all cores. The tool's --threads. Throws InvalidArgument above
-/// four for each core (64 on small machines): more only take memory, until the system gives none.
+/// four for each core (64 on small machines): more only take memory; and std::system_error where the system gives none.
 void set_threads(std::int64_t threads);
 std::int64_t threads();
 
