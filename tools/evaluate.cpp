@@ -277,6 +277,12 @@ int evaluate(const std::vector<std::string>& arguments) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
   }
   const fs::path folder = line.required("scores");
+  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
+  std::vector<std::string> names{against == "lds" ? "evaluation-lds.json" : "evaluation.json"};
+  if (against == "retraining") {
+    names.emplace_back("evaluation.svg");
+  }
+  ResultWriter writer(out, names);  // which finishes what was stopped there, before the result is read
   const auto judged = read_result(folder);
   const auto& run = judged.run();
   if (is_self(run)) {
@@ -289,13 +295,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!line.given("dtype")) {
     options.dtype = parse_dtype(run["options"]["dtype"].get<std::string>());
   }
-  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
-  std::vector<std::string> names{against == "lds" ? "evaluation-lds.json" : "evaluation.json"};
-  if (against == "retraining") {
-    names.emplace_back("evaluation.svg");
-  }
   check_spares_inputs(run, {out / names.front(), out / names.back()});
-  ResultWriter writer(out, names);
   check_takes_evaluation(writer, judged);
   const auto scores = read_scores(judged.file("scores.safetensors"));
   Pipeline pipeline(line.text("PIPELINE"), options);
