@@ -130,16 +130,16 @@ int train(const std::vector<std::string>& arguments) {
       pipeline.training_data(k);  // which may be what changed, to something that is not there
     }
   }
-  if (end == pipeline.stages().size() && plans.back().train) {  // whose columns and classes queries have
-    for (const auto& sentence : query_doubts(pipeline)) {
-      doubt(sentence);
-    }
-  }
   for (auto k = begin; k < end; ++k) {
     for (const auto& text : plans[k - begin].train ? input_doubts(pipeline.stages()[k].name, pipeline.training_data(k),
                                                                   pipeline.options().dtype, /*trained=*/false)
                                                    : std::vector<std::string>()) {
       doubt(text);
+    }
+  }
+  if (end == pipeline.stages().size() && plans.back().train) {  // whose columns and classes queries have
+    for (const auto& sentence : query_doubts(pipeline)) {
+      doubt(sentence);
     }
   }
   if (begin == 0 && plans.front().train) {

@@ -9,11 +9,13 @@
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
+#include "whence/core/files.h"
 #include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 
 using namespace whence;
 using test::relative_error;
@@ -389,11 +391,10 @@ TEST_CASE("ekfac's factors are kept, found again and finished from where a fit s
   CHECK(at::equal(product(), expected));
   std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(folder), {});
   REQUIRE(files.size() == 1);
-  auto metadata = read_safetensors_metadata(files[0]);
+  auto [kept, metadata] = read_sealed(files[0]);
   CHECK(metadata.at("phase") == "2");
   CHECK(at::equal(product(), expected));
   // a fit that stopped after the first of three batches of the second pass
-  const auto kept = read_safetensors(files[0]);
   ParameterSet partial;
   for (std::size_t i = 0; i < kept.size(); ++i) {
     if (!kept.names()[i].ends_with("values") || kept.names()[i].find("-values") != std::string::npos) {
@@ -402,8 +403,13 @@ TEST_CASE("ekfac's factors are kept, found again and finished from where a fit s
   }
   metadata["phase"] = "1";
   metadata["examples"] = "0";
-  write_safetensors(files[0], partial, metadata);
+  write_sealed(files[0], partial, metadata);
   CHECK(relative_error(product(), expected) < Tolerance::kSameAlgebra);
+  // a bit that flipped in what is kept
+  auto bytes = read_text(files[0]);
+  bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 4);
+  write_text(files[0], bytes);
+  CHECK_THROWS_WITH_AS(product(), doctest::Contains("is not as whence wrote it"), DataError);
   CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
   std::filesystem::remove_all(folder);
 }

@@ -60,7 +60,7 @@ TEST_CASE("a result's files that lack a key or hold another type are named with 
   };
   fails("/options/method", 3, "out/run.json: options.method = 3, expected a text");
   fails("/options/measurement", gone, "out/run.json: options: the key \"measurement\" is missing");
-  fails("/options", nlohmann::json::array(), "out/run.json: a list of 0, expected an object");
+  fails("/options", nlohmann::json::array(), "out/run.json: options = a list of 0, expected an object");
   fails("/stages/finetune/solves", "none", "out/run.json: stages.finetune.solves = \"none\", expected a list");
   fails("/stages", gone, "out/run.json: the key \"stages\" is missing");
   fails("/warnings", {1}, "out/run.json: warnings = a list of 1, expected a list, each entry a text");
