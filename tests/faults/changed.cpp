@@ -271,7 +271,7 @@ class Matrix {
 bool changed(const Settings& settings) {
   try {
     const Matrix matrix(settings);
-    constexpr std::size_t kSample = 80;
+    constexpr std::size_t kSample = 60;
     return run_jobs("changed", matrix.jobs(), kSample, settings);
   } catch (const std::runtime_error& error) {
     std::printf("changed: %s\n", error.what());
