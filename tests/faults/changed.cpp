@@ -38,7 +38,7 @@ const std::vector<Reader> kReaders{
      kTrain,
      {kTrain},
      {"run/pretrain.safetensors", "run/finetune.safetensors"},
-     {"out/", "segment/", "factors/", ".snapshot-", "csv, removed", "seed", "run/finetune.safetensors, a bit"}},
+     {"out/", "segment/", "factors/", ".snapshot-", "csv, removed", "run/finetune.safetensors, a bit"}},
     {"rank", kRank, {kRank}, {"out/scores.safetensors", "out/ranking.jsonl"}, {"segment/"}},
     {"score", kScore, {kScore}, {"out/scores.safetensors"}, {"segment/"}},
     {"score by segments", kSegment, {kSegment}, {"segment/scores.safetensors"}, {"out/", "factors/"}},
@@ -271,7 +271,7 @@ class Matrix {
 bool changed(const Settings& settings) {
   try {
     const Matrix matrix(settings);
-    constexpr std::size_t kSample = 80;
+    constexpr std::size_t kSample = 40;
     return run_jobs("changed", matrix.jobs(), kSample, settings);
   } catch (const std::runtime_error& error) {
     std::printf("changed: %s\n", error.what());

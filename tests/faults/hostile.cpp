@@ -241,7 +241,7 @@ class Files {
 bool hostile(const Settings& settings) {
   try {
     const Files files(settings);
-    constexpr std::size_t kSample = 150;
+    constexpr std::size_t kSample = 80;
     return run_jobs("hostile", files.jobs(), kSample, settings);
   } catch (const std::runtime_error& error) {
     std::printf("hostile: %s\n", error.what());

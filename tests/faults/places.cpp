@@ -145,7 +145,7 @@ class Places {
 bool places(const Settings& settings) {
   try {
     const Places tried(settings);
-    constexpr std::size_t kSample = 60;
+    constexpr std::size_t kSample = 40;
     return run_jobs("places", tried.jobs(), kSample, settings);
   } catch (const std::runtime_error& error) {
     std::printf("places: %s\n", error.what());
