@@ -156,6 +156,8 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     score_tokens({});
     return;
   }
+  const auto* held = out_->finished(record_.key(), {});  // whose evaluation stays beside what is made again
+  const auto judged = held != nullptr ? evaluation_of(*held) : std::nullopt;
   solve([&] {
     score();
     if (attributor_->predicts_removal(normalization_)) {
@@ -163,7 +165,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     }
   });
   record_.json()["verdict"] =
-      verdict_of_ranking(record_.view(), std::nullopt, line_.has("out") ? folder : fs::path("DIR")).text;
+      verdict_of_ranking(record_.view(), judged, line_.has("out") ? folder : fs::path("DIR")).text;
 }
 
 void AttributionRun::publish() {

@@ -282,7 +282,10 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (against == "retraining") {
     names.emplace_back("evaluation.svg");
   }
-  ResultWriter writer(out, names);  // which finishes what was stopped there, before the result is read
+  std::optional<ResultWriter> writer;
+  if (!line.flag("plan")) {
+    writer.emplace(out, names);  // which finishes what was stopped there, before the result is read
+  }
   const auto judged = read_result(folder);
   const auto& run = judged.run();
   if (is_self(run)) {
@@ -296,7 +299,9 @@ int evaluate(const std::vector<std::string>& arguments) {
     options.dtype = parse_dtype(run["options"]["dtype"].get<std::string>());
   }
   check_spares_inputs(run, {out / names.front(), out / names.back()});
-  check_takes_evaluation(writer, judged);
+  if (writer) {
+    check_takes_evaluation(*writer, judged);
+  }
   const auto scores = read_scores(judged.file("scores.safetensors"));
   Pipeline pipeline(line.text("PIPELINE"), options);
   check_is_pipeline_of(run, pipeline.path());
@@ -351,11 +356,11 @@ int evaluate(const std::vector<std::string>& arguments) {
   end_progress();
   result["verdict"] = verdict_of_evaluation({result, names.front()}).text;
   result["key"] = judged.key();
-  write_text(writer.place(names.front()), json_text(result, 2) + "\n");
+  write_text(writer->place(names.front()), json_text(result, 2) + "\n");
   if (against == "retraining") {
-    write_text(writer.place("evaluation.svg"), scatter_svg(leave_one_out_plot({result, names.front()})));
+    write_text(writer->place("evaluation.svg"), scatter_svg(leave_one_out_plot({result, names.front()})));
   }
-  publish(writer, judged, line, result);
+  publish(*writer, judged, line, result);
   if (line.flag("json")) {
     say("{}\n", Ready{json_text(result, 2)});
   } else {

@@ -181,9 +181,8 @@ class IclRun {
 
   static std::vector<fs::path> model_files(const fs::path& folder) {
     auto files = checkpoint_files(folder);
-    for (const char* name : {"config.json", "tokenizer.json"}) {
-      files.push_back(folder / name);
-    }
+    const auto more = tokenizer_files(folder / "tokenizer.json");
+    files.insert(files.end(), more.begin(), more.end());
     return files;
   }
 
@@ -281,7 +280,12 @@ class IclRun {
     auto* out = many_ ? &own.emplace(folder_ / task.name, outputs()) : out_ ? &*out_ : nullptr;
     const auto said = record_.key() + json_text(to_json(task));
     const auto key = digest(std::as_bytes(std::span(said)));
-    if (const auto* finished = out == nullptr ? nullptr : out->finished(key, {"icl.json"}); finished != nullptr) {
+    const auto* finished = out == nullptr ? nullptr : out->finished(key, {"icl.json"});
+    const auto gone = [&](const std::string& name) {  // one that was removed is made again, with the others
+      return finished->has(name) && !fs::exists(out->folder() / name);
+    };
+    const auto names = outputs();
+    if (finished != nullptr && std::none_of(names.begin(), names.end(), gone)) {
       const auto found = JsonView::read(finished->file("icl.json"));
       for (const auto& warning : found.list("warnings")) {  // a part of the result, as is the status that they decide
         record_.warning(warning.get<std::string>());

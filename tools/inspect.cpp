@@ -99,14 +99,20 @@ Json inspect_result(const fs::path& folder) {
   const Result result(folder);
   const auto& run = result.run();
   for (const auto& name : result.files()) {
-    result.file(name);  // which says so where one was changed
+    if (fs::exists(folder / name)) {
+      result.file(name);  // which says so where one was changed
+    }
   }
-  Json out{{"kind", "result"}, {"command", run["command"].json()}, {"options", run["options"].json()}};
+  Json out{{"kind", "result"}, {"command", run["command"].json()}};
   if (!result.has("scores.safetensors")) {  // of icl, or an evaluation alone
-    out["warnings"] = run["warnings"].json();
-    out["files"] = result.files();
+    for (const char* key : {"options", "warnings", "files"}) {
+      if (run.contains(key)) {
+        out[key] = key == std::string("files") ? Json(result.files()) : run[key].json();
+      }
+    }
     return out;
   }
+  out["options"] = run["options"].json();
   const auto file = read_result(folder).file("scores.safetensors");
   if (is_self(run)) {
     out["queries"] = "none: each example's score is for its own loss (--self)";

@@ -93,7 +93,7 @@ EvaluationSection leave_one_out_section(const JsonView& result) {
   return {"Agreement with leave-one-out retraining",
           leave_one_out_plot(result),
           {verdict_fact(verdict_of_evaluation(result)),
-           {"Spearman", fmt::format("{:.4f}", result["spearman"].get<double>())},
+           {"Spearman", fmt::format("{:.4f}", number_of(result, "spearman"))},
            {"pairs",
             fmt::format("{} examples x {} queries", result["examples"].get<int>(), result["queries"].get<int>())}}};
 }
@@ -102,7 +102,7 @@ EvaluationSection lds_section(const JsonView& result) {
   return {"Linear datamodelling score",
           {},
           {verdict_fact(verdict_of_evaluation(result)),
-           {"LDS of random scores", fmt::format("{:.4f}", result["lds-of-random-scores"].get<double>())},
+           {"LDS of random scores", fmt::format("{:.4f}", number_of(result, "lds-of-random-scores"))},
            {"subsets", fmt::format("{} of {:g} of the examples", result["subsets"].get<int>(),
                                    result["fraction"].get<double>())}}};
 }
@@ -131,7 +131,7 @@ int report(const std::vector<std::string>& arguments) {
     say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
-  if (!line.has("out")) {  // the page lies beside what it is of and is a part of it
+  if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
     writer.emplace(folder, std::vector<std::string>{"report.html"});
   }
   if (const Result found(folder); found.run().value("command", "") == "icl") {

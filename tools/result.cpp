@@ -29,6 +29,10 @@ Result read_result(const fs::path& folder) {
   return result;
 }
 
+double number_of(const JsonView& json, const char* key, double otherwise) {
+  return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
+}
+
 bool is_self(const JsonView& run) { return run["options"].value("self", false); }
 
 Dataset queries_of(const Pipeline& pipeline, const JsonView& run) {
@@ -79,7 +83,10 @@ ScatterPlot leave_one_out_plot(const JsonView& evaluation) {
   plot.x_title = "predicted change (removal)";
   plot.y_title = "change after retraining";
   plot.identity = true;
-  plot.regression = PlotLine{evaluation["slope"].get<double>(), evaluation["intercept"].get<double>()};
+  const double slope = number_of(evaluation, "slope"), intercept = number_of(evaluation, "intercept");
+  if (std::isfinite(slope) && std::isfinite(intercept)) {
+    plot.regression = PlotLine{slope, intercept};
+  }
   for (const auto& point : evaluation["points"].list()) {
     plot.points.push_back({point["predicted"].get<double>(), point["actual"].get<double>(),
                            fmt::format("query {}, example {}", point["query"].get<std::int64_t>(),

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <limits>
 #include <string>
 
 #include "whence/attribution/prediction.h"
@@ -30,6 +31,9 @@ std::string brief_spec(const std::string& spec) {
 
 /// The result of whence rank or score in `folder`. Throws DataError where there is none, or a damaged one.
 Result read_result(const std::filesystem::path& folder);
+
+/// A number, or `otherwise` for what JSON cannot hold or does not.
+double number_of(const JsonView& json, const char* key, double otherwise = std::numeric_limits<double>::quiet_NaN());
 
 /// Whether a run.json is one of --self, which has no queries.
 bool is_self(const JsonView& run);

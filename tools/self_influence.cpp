@@ -58,7 +58,7 @@ void AttributionRun::score_self() {
   }
   record_.add_solves(solves, evidence, chain_);
   write_self_scores(out_->place("scores.safetensors"), scores, record_.key());
-  record_.json()["verdict"] = verdict_of_ranking(record_.view(), std::nullopt).text;
+  record_.json()["verdict"] = verdict_of_ranking(record_.view(), std::nullopt).text;  // no evaluation is of --self
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {

@@ -152,10 +152,7 @@ int train(const std::vector<std::string>& arguments) {
     std::optional<StageTraining> training;
     auto how = plan.kept;
     if (plan.train) {
-      if (line.flag("force")) {  // never goes on from what was interrupted
-        std::filesystem::remove(unfinished_path(stage.checkpoint));
-      }
-      training = pipeline.train(k, progress);
+      training = pipeline.train(k, progress, line.flag("force"));
       end_progress();
       how = fmt::format("trained, {} iterations in {:.1f} s: {}", training->summary.iterations,
                         training->summary.seconds, training->summary.message);

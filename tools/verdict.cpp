@@ -9,11 +9,6 @@ namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
 
-/// A number, or NaN for what JSON cannot hold.
-double number_of(const JsonView& json, const char* key, double otherwise = StageEvidenceSummary::kUnknown) {
-  return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
-}
-
 Interval interval_of(const JsonView& json, const char* key) {
   const auto end = [&](std::size_t i) {
     return json.contains(key) && json[key][i].is_number() ? json[key][i].get<double>() : StageEvidenceSummary::kUnknown;
@@ -45,7 +40,7 @@ Verdict verdict_of_evaluation(const JsonView& evaluation) {
 std::vector<JsonView> evaluations_of(const Result& result) {
   std::vector<JsonView> out;
   for (const char* name : {"evaluation.json", "evaluation-lds.json"}) {
-    if (result.has(name)) {
+    if (result.has(name) && fs::exists(result.folder() / name)) {
       out.push_back(JsonView::read(result.file(name)));
     }
   }

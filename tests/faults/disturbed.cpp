@@ -93,7 +93,7 @@ std::string torn(const Tree& left, const Reference& reference) {
 /// Files that no run may leave that came to an orderly end.
 std::string junk(const Tree& left) {
   for (const auto& [name, bytes] : left) {
-    if (name.ends_with(".whence-part") || name.ends_with(".lock") || name.find(".new/") != name.npos) {
+    if (name.ends_with(".whence-part") || name.ends_with(".lock") || name.find(".whence-new/") != name.npos) {
       return name + " is left over";
     }
   }

@@ -90,7 +90,11 @@ TEST_CASE("result folder: another run's files go, the same run's stay, a user's 
   const ScratchFolder folder;
   make(folder.path, "one", {"scores", "table"});
   std::ofstream(folder / "notes") << "mine";
+  fs::create_directories(folder / ".new");
+  fs::create_directories(folder / ".partial");
   make(folder.path, "one", {"extra"});
+  CHECK(fs::exists(folder / ".new"));
+  CHECK(fs::exists(folder / ".partial"));
   CHECK(Result(folder.path).files() == std::vector<std::string>{"extra", "scores", "table"});
   make(folder.path, "two", {"scores"});
   CHECK(Result(folder.path).files() == std::vector<std::string>{"scores"});
@@ -153,7 +157,7 @@ TEST_CASE("result folder: every flipped bit and every cut is told, naming the fi
   }
   fs::remove(folder / "scores");
   CHECK(contains(message<DataError>([&] { Result(folder.path).file("scores"); }),
-                 "/scores is missing; to have it made again, remove it and repeat: whence score p.toml one"));
+                 "/scores is missing; made by: whence score p.toml one"));
 }
 
 TEST_CASE("result folder: names in a run.json stay in the folder") {
@@ -176,9 +180,9 @@ TEST_CASE("result folder: killed at any step it holds the old result, or one tha
     CAPTURE(step);
     const ScratchFolder folder;
     fs::copy(old.path, folder.path);
-    fs::create_directories(folder / ".new");
-    const auto stage = [&](const char* name) { fs::copy(whole / name, folder / ".new" / name); };
-    const auto move = [&](const char* name) { fs::rename(folder / ".new" / name, folder / name); };
+    fs::create_directories(folder / ".whence-new");
+    const auto stage = [&](const char* name) { fs::copy(whole / name, folder / ".whence-new" / name); };
+    const auto move = [&](const char* name) { fs::rename(folder / ".whence-new" / name, folder / name); };
     const std::vector<std::function<void()>> steps{
         [&] { stage("scores"); },  [&] { stage("extra"); }, [&] { stage("run.json"); },
         [&] { move("extra"); },    [&] { move("scores"); }, [&] { fs::remove(folder / "table"); },
@@ -215,13 +219,13 @@ TEST_CASE("result folder: unfinished work is gone on with, refused to others, an
         contains(message<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }), "is being written by process "));
     place(out, "one", {"scores"});  // a failure ends it here: what was placed goes
   }
-  CHECK_FALSE(fs::exists(folder / ".new"));
+  CHECK_FALSE(fs::exists(folder / ".whence-new"));
   {
     ResultWriter out(folder.path, kNames);
     const auto refused = message<InvalidArgument>([&] { out.begin("two", run_of("two")); });
     CHECK(contains(refused, folder.path.string() + " holds an unfinished run with other settings"));
     CHECK(contains(refused, "finish it (whence score p.toml one), choose another --out, or remove " +
-                                (folder / ".partial").string()));
+                                (folder / ".whence-partial").string()));
     out.abandon();  // which is not its own
     CHECK(out.earlier().size() == 1);
   }
@@ -237,16 +241,16 @@ TEST_CASE("result folder: unfinished work is gone on with, refused to others, an
 
   // killed while it cleared up; or damaged, so that nobody can tell whose it is
   for (const char* record : {"one", "damaged"}) {
-    fs::create_directories(folder / ".partial");
-    write_record(folder / ".partial/run.json", {{"key", "one"}});
+    fs::create_directories(folder / ".whence-partial");
+    write_record(folder / ".whence-partial/run.json", {{"key", "one"}});
     if (std::string(record) == "damaged") {
-      std::ofstream(folder / ".partial/run.json") << "{\"key\": \"two\"}";
+      std::ofstream(folder / ".whence-partial/run.json") << "{\"key\": \"two\"}";
     }
-    std::ofstream(folder / ".partial/journal") << "old";
+    std::ofstream(folder / ".whence-partial/journal") << "old";
     ResultWriter out(folder.path, kNames);
     CHECK_FALSE(fs::exists(out.begin("two", run_of("two")) / "journal"));
     out.abandon();
-    CHECK_FALSE(fs::exists(folder / ".partial"));
+    CHECK_FALSE(fs::exists(folder / ".whence-partial"));
   }
 }
 

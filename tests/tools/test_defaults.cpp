@@ -52,8 +52,8 @@ TEST_CASE(
   auto begun = run;
   begun["options"]["relative-damping"] = 0.25;
   begun.erase("key");
-  fs::create_directories(folder / "two/.partial");
-  write_record(folder / "two/.partial/run.json", begun);
+  fs::create_directories(folder / "two/.whence-partial");
+  write_record(folder / "two/.whence-partial/run.json", begun);
   REQUIRE(folder.run(base + "--quiet --out two").status == 0);
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.25);
   REQUIRE(folder.run(base + "--quiet --relative-damping 0.5 --out two").status == 0);
@@ -62,8 +62,8 @@ TEST_CASE(
   CHECK(folder.json("two/run.json")["options"]["relative-damping"] == 0.7);
   write_record(folder / "two/run.json", begun);
   // but not where something else was asked
-  fs::create_directories(folder / "three/.partial");
-  write_record(folder / "three/.partial/run.json", begun);
+  fs::create_directories(folder / "three/.whence-partial");
+  write_record(folder / "three/.whence-partial/run.json", begun);
   REQUIRE(folder.run(base + "--quiet --solver cg --out three").status == 0);
   CHECK(folder.json("three/run.json")["options"]["relative-damping"] == 1);
 
@@ -78,6 +78,8 @@ TEST_CASE(
   result = folder.run(base + "--plan");
   CHECK(result.status == 0);
   CHECK(result.out.find("curvature gauss-newton, solver auto, damping 1 x mean eigenvalue") != std::string::npos);
+  const auto single = folder.run(base + "--plan --batch-size 1").out;  // which changes no choice
+  CHECK(single.substr(0, single.find("--curvature")) == result.out.substr(0, result.out.find("--curvature")));
 }
 
 TEST_CASE("a removal that cannot be is said, with the damping to type, and the default predicts none") {

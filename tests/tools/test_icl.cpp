@@ -389,6 +389,13 @@ TEST_CASE("many tasks in one run go on where they were, and only what changed is
   CHECK(folder.json("run/first/icl.json")["options"]["lambda"] == "2");
   CHECK(folder.run(command + " --threads 1 --batch-size 1").status == 0);
 
+  // what a tokenizer follows is a part of what a result rests on
+  const auto newer = fs::last_write_time(folder / "run/first/icl.json");
+  folder.write("tiny/tokenizer_config.json", R"({"add_prefix_space": false})");
+  REQUIRE(folder.run(command).status == 0);
+  CHECK(fs::last_write_time(folder / "run/first/icl.json") != newer);
+  fs::remove(folder / "tiny/tokenizer_config.json");
+
   // warnings and the status that they decide are a part of the result
   second["demonstrations"][5] = second["demonstrations"][3];
   folder.write("tasks.jsonl", first.dump() + "\n" + second.dump() + "\n");

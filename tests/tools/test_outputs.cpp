@@ -174,7 +174,7 @@ TEST_CASE("a full disk is one line that names the file, and leaves nothing half-
   full("score pipeline.toml --stage finetune --self --quiet --out self", "self/");
   CHECK(!fs::exists(folder / "self"));
   full("evaluate pipeline.toml --scores out --examples 2 --quiet", "out/");
-  full("report out", "out/.new/report.html");
+  full("report out", "out/.whence-new/report.html");
   full("inspect pipeline.toml --spectrum --quiet --plot a.svg", "a.svg");
   full(kRank + "--curvature ekfac:factors=factors --solver ekfac", "factors/");
   CHECK(names_in(folder / "factors").empty());

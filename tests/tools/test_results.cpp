@@ -156,26 +156,26 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
 
   // the disk is full when every solve is done and every score made, but their file is not
   check_fails(less_warnings(folder.run(rank + "full", "ulimit -f 6")), 1, "scores.safetensors: File too large");
-  CHECK(names_in(folder / "full") == std::vector<std::string>{".partial"});
+  CHECK(names_in(folder / "full") == std::vector<std::string>{".whence-partial"});
   fs::copy(folder / "full", folder / "vectors", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "some", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "torn", fs::copy_options::recursive);
   check_whole("full", folder.run(rank + "full"));
   // killed before the first blocks were known to be on disk: scores are made again from saved vectors
-  fs::remove(folder / "vectors/.partial/journal.txt");
+  fs::remove(folder / "vectors/.whence-partial/journal.txt");
   check_whole("vectors", folder.run(rank + "vectors"));
   // killed after the first block of queries
-  fs::remove(folder / "some/.partial/journal.txt");
+  fs::remove(folder / "some/.whence-partial/journal.txt");
   std::size_t gone = 0;
   for (const char* block : {"2-3", "4-4"}) {
-    gone += fs::remove(folder / fmt::format("some/.partial/vectors.queries%20{}.safetensors", block)) ? 1 : 0;
+    gone += fs::remove(folder / fmt::format("some/.whence-partial/vectors.queries%20{}.safetensors", block)) ? 1 : 0;
   }
   CHECK(gone == 2);
   check_whole("some", folder.run(rank + "some"));
   // a bit that flipped in between
-  flip(folder, "torn/.partial/journal.txt", 4);
-  flip(folder, "torn/.partial/scores.finetune.bin", 99);
-  const auto saved = "torn/.partial/vectors.queries%202-3.safetensors";
+  flip(folder, "torn/.whence-partial/journal.txt", 4);
+  flip(folder, "torn/.whence-partial/scores.finetune.bin", 99);
+  const auto saved = "torn/.whence-partial/vectors.queries%202-3.safetensors";
   flip(folder, saved, folder.read(saved).size() - 5);
   check_whole("torn", folder.run(rank + "torn"));
 

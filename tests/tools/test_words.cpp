@@ -180,6 +180,15 @@ TEST_CASE("an evaluation ends in a verdict, and a plan takes one training") {
   CHECK(folder.json("out/evaluation.json")["verdict"] == last_line(result.out));
   CHECK(folder.json("out/run.json")["verdict"] == last_line(result.out));  // the ranking's is now that
 
+  // made again beside its evaluation, it keeps that verdict; a part that is gone stops no reader of the others
+  fs::remove(folder / "out/scores.safetensors");
+  result = folder.run(rank_command("all", "--out out"));
+  CHECK(last_line(result.out).starts_with("can be trusted: Pearson 0.9"));
+  fs::remove(folder / "out/evaluation.svg");
+  CHECK(folder.run("inspect out").status == 0);
+  CHECK(folder.run("evaluate all.toml --scores out --examples 2 --quiet --out apart").status == 0);
+  CHECK(folder.run("inspect apart").out.find("evaluation.json") != std::string::npos);
+
   REQUIRE(folder.run("report out").status == 0);
   const auto page = folder.read("out/report.html");
   CHECK(page.find("class=\"verdict good\" role=\"note\">can be trusted: Pearson 0.9") <

@@ -16,7 +16,11 @@ constexpr std::size_t kShown = 160;  // bytes of what a message repeats
 
 std::string cut(std::string text) {
   if (text.size() > kShown) {
-    text.resize(kShown);
+    auto end = kShown;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {  // within a character
+      --end;
+    }
+    text.resize(end);
     text += "…";
   }
   return text;

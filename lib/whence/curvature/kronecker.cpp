@@ -11,6 +11,7 @@
 // and of layers too wide to decompose, the diagonal is kept.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -349,8 +350,13 @@ class Fit {
   }
   void load() {
     const auto [tensors, metadata] = read_sealed(file_);
-    phase_ = static_cast<Phase>(std::stoi(metadata.at("phase")));
-    done_ = std::stoll(metadata.at("examples"));
+    const auto phase = metadata_number<std::int64_t>(metadata, "phase", file_);
+    done_ = metadata_number<std::int64_t>(metadata, "examples", file_);
+    if (phase > static_cast<std::int64_t>(Phase::kDone) || done_ > point_.objective.data().size()) {
+      throw DataError(fmt::format("{}: phase {} after {} of {} examples, which is no fit's", file_.string(), phase,
+                                  done_, point_.objective.data().size()));
+    }
+    phase_ = static_cast<Phase>(phase);
     const auto layout = detail::trained_layout(point_, options_.widest);
     for (const auto& other : layout ? layout->others() : std::vector<detail::LayerLayout::Other>{}) {
       const auto key = fmt::format("{}.squares", other.name);
@@ -363,8 +369,20 @@ class Fit {
       for (auto& [part, tensor] : parts(state)) {
         const auto key = fmt::format("{}.{}", layer.name, part);
         if (tensors.contains(key)) {
+          const std::string_view of = part;
+          const auto rows = of == "inputs" || of.starts_with("right") ? layer.columns() : layer.outputs;
+          const auto shape =
+              of.ends_with("-values") ? std::vector{rows} : std::vector{rows, of == "values" ? layer.columns() : rows};
+          if (tensors.at(key).sizes() != shape) {
+            throw DataError(fmt::format("{}: {} has the shape [{}], expected [{}]", file_.string(), key,
+                                        fmt::join(tensors.at(key).sizes(), ", "), fmt::join(shape, ", ")));
+          }
           *const_cast<at::Tensor*>(tensor) = tensors.at(key).clone().to(point_.theta.front().device());
         }
+      }
+      const bool started = phase_ == Phase::kFactors || (state.left.defined() && state.right.defined());
+      if (!started || (phase_ == Phase::kDone && corrected_ && !state.values.defined())) {
+        throw DataError(fmt::format("{}: {} lacks a part", file_.string(), layer.name));
       }
     }
   }

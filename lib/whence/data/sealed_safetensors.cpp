@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "whence/core/digest.h"
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
@@ -30,13 +32,30 @@ std::string digest_of(const ParameterSet& tensors, const std::map<std::string, s
 
 }  // namespace
 
+template <class Number>
+Number metadata_number(const std::map<std::string, std::string>& metadata, const std::string& key,
+                       const std::filesystem::path& path) {
+  const auto found = metadata.find(key);
+  const std::string text = found == metadata.end() ? "" : found->second;
+  Number value{};
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc{} || end != text.data() + text.size() || !(value >= 0)) {
+    throw DataError(fmt::format("{}: metadata {} = \"{}\", expected a number >= 0", path.string(), key, text));
+  }
+  return value;
+}
+template std::int64_t metadata_number(const std::map<std::string, std::string>&, const std::string&,
+                                      const std::filesystem::path&);
+template double metadata_number(const std::map<std::string, std::string>&, const std::string&,
+                                const std::filesystem::path&);
+
 void write_sealed(const std::filesystem::path& path, const ParameterSet& tensors,
                   std::map<std::string, std::string> metadata) {
   metadata[kDigest] = digest_of(tensors, metadata);
   write_safetensors(path, tensors, metadata);
 }
 
-SealedTensors read_sealed(const std::filesystem::path& path) {
+SealedTensors read_sealed(const std::filesystem::path& path, const std::string& remedy) {
   SealedTensors out;
   const auto mapped = read_safetensors(path);
   for (std::size_t i = 0; i < mapped.size(); ++i) {
@@ -45,8 +64,7 @@ SealedTensors read_sealed(const std::filesystem::path& path) {
   out.metadata = read_safetensors_metadata(path);
   const auto told = out.metadata.extract(kDigest);
   if (told.empty() || told.mapped() != digest_of(out.tensors, out.metadata)) {
-    throw DataError(fmt::format("{} is not as whence wrote it, or of another version: remove it to have it made again",
-                                path.string()));
+    throw DataError(fmt::format("{} is not as whence wrote it, or of another version: {}", path.string(), remedy));
   }
   return out;
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -18,7 +19,19 @@ struct SealedTensors {
 void write_sealed(const std::filesystem::path& path, const ParameterSet& tensors,
                   std::map<std::string, std::string> metadata);
 
-/// Throws what read_safetensors() throws, and DataError for a file that is other than what was written.
-SealedTensors read_sealed(const std::filesystem::path& path);
+/// Throws what read_safetensors() throws, and DataError, with the remedy, for a file that is other than what was
+/// written. A seal is no signature: what is read may still come from anybody.
+SealedTensors read_sealed(const std::filesystem::path& path,
+                          const std::string& remedy = "remove it to have it made again");
+
+/// The number >= 0 under a key of a file's metadata. Throws DataError where there is none. Number: std::int64_t,
+/// double.
+template <class Number>
+Number metadata_number(const std::map<std::string, std::string>& metadata, const std::string& key,
+                       const std::filesystem::path& path);
+extern template std::int64_t metadata_number(const std::map<std::string, std::string>&, const std::string&,
+                                             const std::filesystem::path&);
+extern template double metadata_number(const std::map<std::string, std::string>&, const std::string&,
+                                       const std::filesystem::path&);
 
 }  // namespace whence

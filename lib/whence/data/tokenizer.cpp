@@ -241,6 +241,16 @@ class Tokenizer::Impl {
   mutable WordCaches caches_;
 };
 
+std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& tokenizer_json) {
+  std::vector<std::filesystem::path> out{tokenizer_json};
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}) {
+    if (auto file = tokenizer_json.parent_path() / name; std::filesystem::exists(file)) {
+      out.push_back(std::move(file));
+    }
+  }
+  return out;
+}
+
 Tokenizer::Tokenizer(const fs::path& path)
     : impl_(std::make_shared<const Impl>(fs::is_directory(path) ? path / "tokenizer.json" : path)) {}
 

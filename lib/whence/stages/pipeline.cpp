@@ -409,7 +409,11 @@ std::vector<fs::path> Pipeline::model_files() const {
   out = checkpoint_files(language_model_->directory());
   out.push_back(language_model_->directory() / "config.json");
   if (!tokenizer_.empty()) {
-    out.push_back(tokenizer_);
+    for (auto& file : tokenizer_files(tokenizer_)) {
+      if (std::find(out.begin(), out.end(), file) == out.end()) {
+        out.push_back(std::move(file));
+      }
+    }
   }
   return out;
 }

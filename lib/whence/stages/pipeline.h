@@ -100,7 +100,7 @@ class Pipeline {
   /// on from CHECKPOINT.unfinished, which is written when `progress` throws, and when the checkpoint cannot be. Throws
   /// InvalidArgument where the checkpoint would lie in the model's own folder or in place of something that whence did
   /// not write.
-  StageTraining train(std::size_t stage, const Progress& progress) const;
+  StageTraining train(std::size_t stage, const Progress& progress, bool anew = false) const;
 
  private:
   void read_model(const nlohmann::json& json);

@@ -104,14 +104,22 @@ TrainingState read_unfinished(const fs::path& path, const json& record, const Te
     TensorList out;
     const auto found = tensors.select(name + ".");
     for (std::size_t i = 0; i < found.size(); ++i) {
-      out.push_back(found.at(fmt::format("{}.{:06}", name, i)).clone().to(like.front().options()));
+      const auto key = fmt::format("{}.{:06}", name, i);
+      if (!found.contains(key)) {
+        throw DataError(fmt::format("{}: {} is missing; begin anew: {}", path.string(), key, anew));
+      }
+      out.push_back(found.at(key).clone().to(like.front().options()));
     }
     return out;
   };
   TrainingState state;
   state.theta = group("theta");
-  state.iteration = std::stoll(metadata.at("iteration"));
-  state.time = std::stod(metadata.at("time"));
+  state.iteration = metadata_number<std::int64_t>(metadata, "iteration", path);
+  state.time = metadata_number<double>(metadata, "time", path);
+  const auto same_shape = [](const at::Tensor& a, const at::Tensor& b) { return a.sizes() == b.sizes(); };
+  if (!std::equal(state.theta.begin(), state.theta.end(), like.begin(), like.end(), same_shape)) {
+    throw DataError(fmt::format("{}: its parameters are not those of the stage; begin anew: {}", path.string(), anew));
+  }
   for (std::size_t i = 0;; ++i) {
     auto memory = group(fmt::format("memory.{:06}", i));
     if (memory.empty()) {
@@ -249,7 +257,7 @@ void Pipeline::disregard_checkpoint(std::size_t stage) const {
   }
 }
 
-StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const {
+StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool anew) const {
   const auto& description = stages_.at(stage);
   disregard_checkpoint(stage);
   const auto model_folder = language_model_ == nullptr ? fs::path() : language_model_->directory();
@@ -268,6 +276,9 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress) const
   make_folder(unfinished.parent_path());
   const auto lock = OutputLock::beside(description.checkpoint);  // what cannot be written is found before training
   TrainingState state{fresh.theta, 0, {}};
+  if (anew) {
+    fs::remove(unfinished);
+  }
   if (fs::exists(unfinished)) {
     state = read_unfinished(unfinished, record, fresh.theta, stage == 0 ? "" : stages_[stage - 1].name,
                             fmt::format("whence train {} --stage {} --force", path_.string(), description.name));

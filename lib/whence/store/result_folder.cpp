@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <map>
 
@@ -15,6 +16,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Names that nobody else has: what lies there is whence's to clear away.
+constexpr const char *kNew = ".whence-new", *kPartial = ".whence-partial";
 constexpr const char *kRun = "run.json", *kDigest = "sha256", *kFiles = "files", *kKey = "key", *kBytes = "bytes";
 
 std::string text_of(const Json& record) {  // paths and arguments may be any bytes
@@ -98,7 +101,7 @@ std::string command_of(const Json& run) {
 
 /// That of a folder into which nothing is being moved.
 Json finished_run_record(const fs::path& folder) {
-  if (const auto staged = folder / ".new" / kRun; lies_at(staged)) {
+  if (const auto staged = folder / kNew / kRun; lies_at(staged)) {
     throw DataError(fmt::format("{}: a run was stopped while it moved its files in; the same command finishes that: {}",
                                 folder.string(), command_of(read_run_record(staged))));
   }
@@ -128,6 +131,8 @@ Json read_record(const fs::path& path) {
   return record;
 }
 
+bool is_result(const fs::path& folder) { return lies_at(folder / kRun) || lies_at(folder / kNew / kRun); }
+
 Result::Result(const fs::path& folder) : folder_(folder), run_(finished_run_record(folder), (folder / kRun).string()) {}
 
 std::vector<std::string> Result::files() const {
@@ -138,7 +143,12 @@ std::vector<std::string> Result::files() const {
   return out;
 }
 
-bool Result::whole(const std::string& name) const { return is_whole(folder_ / name, run_.json()[kFiles][name]); }
+bool Result::whole(const std::string& name) const {
+  if (!whole_.contains(name) && is_whole(folder_ / name, run_.json()[kFiles][name])) {
+    whole_.insert(name);
+  }
+  return whole_.contains(name);
+}
 
 fs::path Result::file(const std::string& name) const {
   const auto path = folder_ / name;
@@ -146,21 +156,28 @@ fs::path Result::file(const std::string& name) const {
     throw DataError(fmt::format("{}: run.json lists no {}: it is no part of this result", folder_.string(), name));
   }
   if (!whole(name)) {
-    throw DataError(fmt::format("{}; to have it made again, remove it and repeat: {}",
-                                lies_at(path) ? fmt::format("{} was changed since whence wrote it", path.string())
-                                              : fmt::format("{} is missing", path.string()),
-                                command_of(run_.json())));
+    const bool other = name.starts_with("evaluation") || name == "report.html";  // which another command made
+    throw DataError(fmt::format(
+        "{}{}",
+        lies_at(path) ? fmt::format("{} was changed since whence wrote it; to have it made again, remove it and repeat",
+                                    path.string())
+                      : fmt::format("{} is missing; made by", path.string()),
+        other ? fmt::format(" whence {}", name == "report.html" ? "report" : "evaluate")
+              : ": " + command_of(run_.json())));
   }
   return path;
 }
 
-ResultWriter::ResultWriter(fs::path folder, const std::vector<std::string>& outputs)
-    : folder_(std::move(folder)), new_(folder_ / ".new"), partial_(folder_ / ".partial") {
-  if (!lies_at(folder_)) {
-    return;
+ResultWriter::ResultWriter(fs::path folder, std::vector<std::string> outputs)
+    : folder_(std::move(folder)), new_(folder_ / kNew), partial_(folder_ / kPartial), outputs_(std::move(outputs)) {
+  if (lies_at(folder_)) {
+    hold();
   }
-  hold();
-  for (const auto& name : outputs) {
+}
+
+/// What would be written over must be what whence wrote.
+void ResultWriter::check_outputs() const {
+  for (const auto& name : outputs_) {
     const auto path = folder_ / name;
     if (!lies_at(path)) {
       continue;
@@ -206,6 +223,7 @@ void ResultWriter::hold() {
   }
   clear_away(new_);
   read_former();
+  check_outputs();
 }
 
 void ResultWriter::read_former() {
@@ -299,7 +317,8 @@ fs::path ResultWriter::find(const std::string& name) const {
 }
 
 void ResultWriter::publish(const std::string& key, Json run) {
-  if (former_ && former_->run() == run && !lies_at(new_)) {
+  const auto there = [&](const std::string& name) { return lies_at(folder_ / name); };
+  if (former_ && former_->run() == run && !lies_at(new_) && std::ranges::all_of(former_->files(), there)) {
     return;
   }
   hold();

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,11 @@ class Result {
  private:
   std::filesystem::path folder_;
   JsonView run_;
+  mutable std::set<std::string> whole_;  // known to be, since hashing takes a second or two a GB
 };
+
+/// Whether the folder holds a result, or one that was being moved in when a run was killed.
+bool is_result(const std::filesystem::path& folder);
 
 /// Makes the result of one run visible in a folder as a whole.
 ///
@@ -44,9 +49,9 @@ class Result {
 ///   write_safetensors(out.place("scores.safetensors"), …);
 ///   out.publish(key, run);
 ///
-/// Files are written into FOLDER/.new. publish() writes run.json there last; from then on the result counts, and a run
-/// that is killed while files move in is finished by the next writer. Before, the folder holds what it held. Files of
-/// another key that run.json lists and that are as whence wrote them go; whatever else lies there stays.
+/// Files are written into FOLDER/.whence-new. publish() writes run.json there last; from then on the result counts, and
+/// a run that is killed while files move in is finished by the next writer. Before, the folder holds what it held.
+/// Files of another key that run.json lists and that are as whence wrote them go; whatever else lies there stays.
 ///
 /// One writer at a time holds the folder's lock. Every member throws DataError with the system's reason.
 class ResultWriter {
@@ -54,7 +59,7 @@ class ResultWriter {
   /// `outputs`: names of all files that may be placed, but run.json. Makes nothing yet. Throws InvalidArgument where
   /// one of them lies there and whence did not write it, or it was changed since; where run.json is of something else;
   /// where another process is writing.
-  ResultWriter(std::filesystem::path folder, const std::vector<std::string>& outputs);
+  ResultWriter(std::filesystem::path folder, std::vector<std::string> outputs);
   /// What was placed and not published goes, and the folder where it was made for that.
   ~ResultWriter();
   ResultWriter(const ResultWriter&) = delete;
@@ -66,9 +71,9 @@ class ResultWriter {
   /// What is known of earlier runs here: the finished one's run.json, then that of begin().
   std::vector<JsonView> earlier() const;
 
-  /// FOLDER/.partial, for what a run keeps while it works so that, killed, it can go on: empty, or with what an earlier
-  /// run of this key left. `run` is what run.json will say as far as it is known. Throws InvalidArgument where a run of
-  /// another key is unfinished. publish() of the same key removes it.
+  /// FOLDER/.whence-partial, for what a run keeps while it works so that, killed, it can go on: empty, or with what an
+  /// earlier run of this key left. `run` is what run.json will say as far as it is known. Throws InvalidArgument where
+  /// a run of another key is unfinished. publish() of the same key removes it.
   std::filesystem::path begin(const std::string& key, nlohmann::ordered_json run);
   /// Removes what begin() gave.
   void abandon();
@@ -83,11 +88,13 @@ class ResultWriter {
 
  private:
   void hold();
+  void check_outputs() const;
   void move_in();
   void read_former();
   std::optional<nlohmann::ordered_json> unfinished() const;
 
   std::filesystem::path folder_, new_, partial_;
+  std::vector<std::string> outputs_;
   std::optional<Result> former_;
   OutputLock lock_;
   bool held_ = false, made_ = false, begun_ = false;

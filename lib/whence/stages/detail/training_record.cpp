@@ -48,7 +48,7 @@ std::vector<std::string> changed_files(const json& digests, const fs::path& fold
   std::vector<std::string> out;
   for (const auto& [name, held] : digests.items()) {
     const auto file = absolute_folder(folder) / name;
-    if (newer(file, since) && digest(file) != held.get<std::string>()) {
+    if (newer(file, since) && (!held.is_string() || digest(file) != held.get_ref<const std::string&>())) {
       out.push_back(name);
     }
   }
@@ -94,7 +94,8 @@ std::vector<std::string> changed_records(const json& then, const json& now, cons
   if (part(then, "parent") != part(now, "parent")) {
     out.push_back(fmt::format("stage {} has other weights", parent));
   }
-  if (out.size() == settled && then.value("data", "") != now.value("data", "")) {
+  const auto data = [](const json& record) { return record.contains("data") ? record["data"] : json(); };
+  if (out.size() == settled && data(then) != data(now)) {
     out.push_back("its examples are read otherwise");
   }
   return out;

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "whence/data/safetensors.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
@@ -16,21 +14,9 @@ namespace {
 constexpr std::string_view kPreconditioner = "preconditioner.";
 constexpr std::string_view kTraining = "training";  // key of the metadata
 
-template <class Number>
-Number read_number(const std::map<std::string, std::string>& metadata, const std::string& key, const fs::path& path) {
-  const auto found = metadata.find(key);
-  const std::string text = found == metadata.end() ? "" : found->second;
-  Number value{};
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc{} || end != text.data() + text.size() || !(value >= 0)) {
-    throw DataError(fmt::format("{}: metadata {} = \"{}\", expected a number >= 0", path.string(), key, text));
-  }
-  return value;
-}
-
 /// The time since training began, at a snapshot.
 double total_time(const fs::path& path) {
-  return read_number<double>(read_safetensors_metadata(path), "total-time", path);
+  return metadata_number<double>(read_safetensors_metadata(path), "total-time", path);
 }
 
 /// The name of the training that a snapshot is of; empty where it does not say.
@@ -112,15 +98,15 @@ std::vector<Snapshot> read_trajectory(const std::vector<fs::path>& files, const 
                                   file.string(), remedy));
     }
     const auto where = fmt::format("{} (stage {})", file.string(), stage.name);
-    const auto [tensors, metadata] = read_sealed(file);
+    const auto [tensors, metadata] = read_sealed(file, remedy);
     Snapshot snapshot;
     snapshot.theta = fit_checkpoint(trained, tensors.without(kPreconditioner), where).values();
     if (const auto scales = strip(tensors, kPreconditioner); !scales.empty()) {
       snapshot.preconditioner = fit_checkpoint(trained, scales, where).values();
     }
-    snapshot.time = read_number<double>(metadata, "time", file);
-    snapshot.steps = read_number<std::int64_t>(metadata, "steps", file);
-    snapshot.iteration = read_number<std::int64_t>(metadata, "iteration", file);
+    snapshot.time = metadata_number<double>(metadata, "time", file);
+    snapshot.steps = metadata_number<std::int64_t>(metadata, "steps", file);
+    snapshot.iteration = metadata_number<std::int64_t>(metadata, "iteration", file);
     out.push_back(std::move(snapshot));
   }
   for (const auto& file : files) {
