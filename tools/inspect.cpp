@@ -101,6 +101,8 @@ Json inspect_result(const fs::path& folder) {
   for (const auto& name : result.files()) {
     if (fs::exists(folder / name)) {
       result.file(name);  // which says so where one was changed
+    } else {
+      warn(fmt::format("{} is missing", (folder / name).string()));
     }
   }
   Json out{{"kind", "result"}, {"command", run["command"].json()}};
