@@ -111,7 +111,10 @@ fs::path work_folder() {
   static const fs::path& made = *new fs::path([] {  // there until the very end
     const fs::path memory = "/dev/shm";
     const auto name = "whence-faults-" + std::to_string(owner);
-    auto path = (fs::is_directory(memory) ? memory : fs::temp_directory_path()) / name;
+    constexpr std::uintmax_t kRoom = 1 << 30;
+    std::error_code absent;  // or a container's 64 MiB
+    const auto room = fs::space(memory, absent).available;
+    auto path = (!absent && room >= kRoom ? memory : fs::temp_directory_path()) / name;
     fs::create_directories(path);
     std::atexit([] {
       std::error_code ignored;
