@@ -144,7 +144,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
-  check_spares_inputs();
+  check_spares_inputs(record_.view(), folder, outputs());
   measurements_ = measure_all(measurement_, chain_.back(), queries_);
   check_finite(measurements_, "a query's measurement");
   record_.phase("check");
@@ -330,14 +330,6 @@ std::vector<std::string> AttributionRun::outputs() const {
     names.emplace_back("ranking.jsonl");
   }
   return names;
-}
-
-void AttributionRun::check_spares_inputs() {
-  std::vector<fs::path> files{out_->folder() / "run.json"};
-  for (const auto& name : outputs()) {
-    files.push_back(out_->folder() / name);
-  }
-  cli::check_spares_inputs(record_.view(), files);
 }
 
 void AttributionRun::load() {

@@ -72,8 +72,6 @@ class AttributionRun {
   /// Names of the files that the run may write.
   std::vector<std::string> outputs() const;
   void load();
-  /// Throws InvalidArgument where a file that the run will write is one that it reads.
-  void check_spares_inputs();
   /// Takes what was asked, or finds or makes the choice of what was left open.
   void choose();
   void set_choice(InverseChoice choice);

@@ -286,7 +286,8 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!line.flag("plan")) {
     writer.emplace(out, names);  // which finishes what was stopped there, before the result is read
   }
-  const auto judged = read_result(folder);
+  const Result judged(folder);
+  check_scored(judged);
   const auto& run = judged.run();
   if (is_self(run)) {
     throw InvalidArgument(fmt::format(
@@ -298,7 +299,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!line.given("dtype")) {
     options.dtype = parse_dtype(run["options"]["dtype"].get<std::string>());
   }
-  check_spares_inputs(run, {out / names.front(), out / names.back()});
+  check_spares_inputs(run, out, names);
   if (writer) {
     check_takes_evaluation(*writer, judged);
   }

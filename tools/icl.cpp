@@ -160,11 +160,7 @@ class IclRun {
       folder_ = line_.text("out");
       auto read = record_.json();
       read["inputs"][read["tasks"].get<std::string>()] = "";
-      std::vector<fs::path> places{folder_ / "run.json"};
-      for (const auto& name : outputs()) {
-        places.push_back(folder_ / name);
-      }
-      check_spares_inputs({read, "run.json"}, places);
+      check_spares_inputs({read, "run.json"}, folder_, outputs());
       out_.emplace(folder_, many_ ? std::vector<std::string>() : outputs());
     }
   }

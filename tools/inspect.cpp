@@ -115,7 +115,8 @@ Json inspect_result(const fs::path& folder) {
     return out;
   }
   out["options"] = run["options"].json();
-  const auto file = read_result(folder).file("scores.safetensors");
+  check_scored(result);
+  const auto file = result.file("scores.safetensors");
   if (is_self(run)) {
     out["queries"] = "none: each example's score is for its own loss (--self)";
     for (const auto& entry : read_self_scores(file).stages) {

@@ -122,26 +122,26 @@ int report(const std::vector<std::string>& arguments) {
   const auto lock =
       line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
   std::optional<ResultWriter> writer;
+  if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
+    writer.emplace(folder, std::vector<std::string>{"report.html"});
+  }
+  const Result result(folder);
+  const auto& run = result.run();
   const auto finish = [&](const Page& page) {
     write_text(writer ? writer->place("report.html") : out, render_page(page));
     if (writer) {
-      const auto run = Result(folder).run();
-      writer->publish(run["key"].get<std::string>(), run.json());
+      writer->publish(result.key(), run.json());
     }
     say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
-  if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
-    writer.emplace(folder, std::vector<std::string>{"report.html"});
-  }
-  if (const Result found(folder); found.run().value("command", "") == "icl") {
-    if (!found.has("icl.json")) {
+  if (run.value("command", "") == "icl") {
+    if (!result.has("icl.json")) {
       throw InvalidArgument(fmt::format("{} holds many tasks: report one of its folders", folder.string()));
     }
-    return finish(icl_page(JsonView::read(found.file("icl.json"))));
+    return finish(icl_page(JsonView::read(result.file("icl.json"))));
   }
-  const auto result = read_result(folder);
-  const auto& run = result.run();
+  check_scored(result);
   if (!result.has("ranking.jsonl")) {
     throw DataError(
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));

@@ -18,15 +18,13 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 
-Result read_result(const fs::path& folder) {
-  Result result(folder);
+void check_scored(const Result& result) {
   for (const char* key : {"options", "pipeline", "arguments", "inputs"}) {
     if (!result.run().contains(key)) {
       throw DataError(fmt::format("{}: the key \"{}\" is missing, expected a run.json of whence rank or score",
-                                  (folder / "run.json").string(), key));
+                                  (result.folder() / "run.json").string(), key));
     }
   }
-  return result;
 }
 
 double number_of(const JsonView& json, const char* key, double otherwise) {
@@ -75,6 +73,14 @@ void check_spares_inputs(const JsonView& run, const std::vector<fs::path>& outpu
       }
     }
   }
+}
+
+void check_spares_inputs(const JsonView& run, const fs::path& folder, const std::vector<std::string>& names) {
+  std::vector<fs::path> places{folder / "run.json"};
+  for (const auto& name : names) {
+    places.push_back(folder / name);
+  }
+  check_spares_inputs(run, places);
 }
 
 ScatterPlot leave_one_out_plot(const JsonView& evaluation) {

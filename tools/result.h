@@ -29,8 +29,8 @@ std::string brief_spec(const std::string& spec) {
   return text;
 }
 
-/// The result of whence rank or score in `folder`. Throws DataError where there is none, or a damaged one.
-Result read_result(const std::filesystem::path& folder);
+/// Throws DataError where a result is none of whence rank or score.
+void check_scored(const Result& result);
 
 /// A number, or `otherwise` for what JSON cannot hold or does not.
 double number_of(const JsonView& json, const char* key, double otherwise = std::numeric_limits<double>::quiet_NaN());
@@ -49,6 +49,9 @@ void check_inputs_unchanged(const JsonView& run);
 
 /// Throws InvalidArgument where one of `outputs` is a file that `run` (a run.json) was made from.
 void check_spares_inputs(const JsonView& run, const std::vector<std::filesystem::path>& outputs);
+/// The same of a result: files of these names in `folder`, and its run.json.
+void check_spares_inputs(const JsonView& run, const std::filesystem::path& folder,
+                         const std::vector<std::string>& names);
 
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const JsonView& evaluation);

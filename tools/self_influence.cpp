@@ -25,7 +25,7 @@ void AttributionRun::run_self(const fs::path& folder) {
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);
-  check_spares_inputs();
+  check_spares_inputs(record_.view(), folder, outputs());
   record_.phase("check");
   choose();
   if (!reuse()) {

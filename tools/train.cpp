@@ -126,15 +126,16 @@ int train(const std::vector<std::string>& arguments) {
     }
   }
   for (auto k = begin; k < end; ++k) {
-    if (!plans[k - begin].changes.empty()) {
-      pipeline.training_data(k);  // which may be what changed, to something that is not there
+    const auto& plan = plans[k - begin];
+    if (!plan.train && plan.changes.empty()) {
+      continue;
     }
-  }
-  for (auto k = begin; k < end; ++k) {
-    for (const auto& text : plans[k - begin].train ? input_doubts(pipeline.stages()[k].name, pipeline.training_data(k),
-                                                                  pipeline.options().dtype, /*trained=*/false)
-                                                   : std::vector<std::string>()) {
-      doubt(text);
+    const auto& data = pipeline.training_data(k);  // of a stage that is kept too: what changed may not be there
+    if (plan.train) {
+      for (const auto& text :
+           input_doubts(pipeline.stages()[k].name, data, pipeline.options().dtype, /*trained=*/false)) {
+        doubt(text);
+      }
     }
   }
   if (end == pipeline.stages().size() && plans.back().train) {  // whose columns and classes queries have

@@ -269,14 +269,8 @@ class Matrix {
 }  // namespace
 
 bool changed(const Settings& settings) {
-  try {
-    const Matrix matrix(settings);
-    constexpr std::size_t kSample = 40;
-    return run_jobs("changed", matrix.jobs(), kSample, settings);
-  } catch (const std::runtime_error& error) {
-    std::printf("changed: %s\n", error.what());
-    return false;
-  }
+  constexpr std::size_t kSample = 40;
+  return run_scenario<Matrix>("changed", kSample, settings);
 }
 
 }  // namespace whence::faults

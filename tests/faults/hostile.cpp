@@ -239,14 +239,8 @@ class Files {
 }  // namespace
 
 bool hostile(const Settings& settings) {
-  try {
-    const Files files(settings);
-    constexpr std::size_t kSample = 80;
-    return run_jobs("hostile", files.jobs(), kSample, settings);
-  } catch (const std::runtime_error& error) {
-    std::printf("hostile: %s\n", error.what());
-    return false;
-  }
+  constexpr std::size_t kSample = 80;
+  return run_scenario<Files>("hostile", kSample, settings);
 }
 
 }  // namespace whence::faults

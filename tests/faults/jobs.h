@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -26,6 +28,18 @@ struct Job {
 /// held N" with the same of each kind. Of more than `most` jobs a sample, unless all are asked for. Returns whether all
 /// held.
 bool run_jobs(const std::string& name, std::vector<Job> jobs, std::size_t most, const Settings& settings);
+
+/// The same of the jobs that a Scenario makes. Where it cannot be set up that is said, and it does not hold.
+template <class Scenario>
+bool run_scenario(const std::string& name, std::size_t most, const Settings& settings) {
+  try {
+    const Scenario scenario(settings);
+    return run_jobs(name, scenario.jobs(), most, settings);
+  } catch (const std::runtime_error& error) {
+    std::printf("%s: %s\n", name.c_str(), error.what());
+    return false;
+  }
+}
 
 /// Where worker number `k` runs its jobs.
 std::filesystem::path worker_folder(unsigned k);

@@ -143,14 +143,8 @@ class Places {
 }  // namespace
 
 bool places(const Settings& settings) {
-  try {
-    const Places tried(settings);
-    constexpr std::size_t kSample = 40;
-    return run_jobs("places", tried.jobs(), kSample, settings);
-  } catch (const std::runtime_error& error) {
-    std::printf("places: %s\n", error.what());
-    return false;
-  }
+  constexpr std::size_t kSample = 40;
+  return run_scenario<Places>("places", kSample, settings);
 }
 
 }  // namespace whence::faults

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 
+#include "data/scratch.h"
 #include "doctest/doctest.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -26,16 +27,6 @@ struct ScratchFolder {
   fs::path operator/(const std::string& name) const { return path / name; }
   fs::path path;
 };
-
-template <class Thrown>
-std::string message(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Thrown& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
@@ -79,7 +70,7 @@ TEST_CASE("result folder: what is published is listed with its bytes, and of one
   CHECK(result.run()["files"]["table"]["bytes"] == 12);
   CHECK(result.run()["files"]["table"]["sha256"] == digest(folder / "table"));
   CHECK(contents(folder.path).size() == 3);
-  CHECK(contains(message<DataError>([&] { result.file("extra"); }), "run.json lists no extra"));
+  CHECK(contains(test::message_of<DataError>([&] { result.file("extra"); }), "run.json lists no extra"));
   const ResultWriter again(folder.path, kNames);
   CHECK(again.finished("one", {"scores"}) != nullptr);
   CHECK(again.finished("one", {"extra"}) == nullptr);
@@ -114,21 +105,22 @@ TEST_CASE("result folder: a name that is taken is told before any work") {
   const ScratchFolder folder;
   fs::create_directories(folder.path);
   std::ofstream(folder / "table") << "mine";
-  CHECK(contains(message<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
+  CHECK(contains(test::message_of<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
                  "/table was not written by whence and would be overwritten: move it away, or choose another --out"));
   fs::remove(folder / "table");
   fs::create_symlink("nowhere", folder / "table");
-  CHECK(contains(message<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }), "was not written by whence"));
+  CHECK(contains(test::message_of<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
+                 "was not written by whence"));
   fs::remove(folder / "table");
   make(folder.path, "one", {"table"});
   std::ofstream(folder / "table") << "table of me!";
-  CHECK(contains(message<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
+  CHECK(contains(test::message_of<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
                  "/table was changed since whence wrote it: remove it to have it made again"));
   ResultWriter(folder.path, {"scores"});
   for (const char* text : {"", "{", "[1]", "{\"key\": \"one\"}", "{\"files\": {}, \"sha256\": 1}"}) {
     CAPTURE(text);
     std::ofstream(folder / "run.json") << text;
-    CHECK(contains(message<InvalidArgument>([&] { ResultWriter(folder.path, {"scores"}); }), "run.json"));
+    CHECK(contains(test::message_of<InvalidArgument>([&] { ResultWriter(folder.path, {"scores"}); }), "run.json"));
     CHECK_THROWS_AS(Result(folder.path), DataError);
   }
   CHECK(contents(folder.path).size() == 2);
@@ -149,14 +141,14 @@ TEST_CASE("result folder: every flipped bit and every cut is told, naming the fi
         changed.resize(place - bytes.size());
       }
       std::ofstream(folder / name, std::ios::binary) << changed;
-      const auto told = message<DataError>([&] { Result(folder.path).file("scores"); });
+      const auto told = test::message_of<DataError>([&] { Result(folder.path).file("scores"); });
       const bool blank = std::string(name) == "run.json" && Json::parse(changed, nullptr, false) == Json::parse(bytes);
       CHECK((blank || contains(told, name)));  // white space between the words may be anything
     }
     std::ofstream(folder / name, std::ios::binary) << bytes;
   }
   fs::remove(folder / "scores");
-  CHECK(contains(message<DataError>([&] { Result(folder.path).file("scores"); }),
+  CHECK(contains(test::message_of<DataError>([&] { Result(folder.path).file("scores"); }),
                  "/scores is missing; made by: whence score p.toml one"));
 }
 
@@ -198,7 +190,7 @@ TEST_CASE("result folder: killed at any step it holds the old result, or one tha
       continue;
     }
     if (step < 7) {
-      const auto told = message<DataError>([&] { Result{folder.path}; });
+      const auto told = test::message_of<DataError>([&] { Result{folder.path}; });
       CHECK(contains(told, "a run was stopped while it moved its files in"));
       CHECK(contains(told, "whence score p.toml new"));
     }
@@ -215,14 +207,14 @@ TEST_CASE("result folder: unfinished work is gone on with, refused to others, an
   {
     ResultWriter out(folder.path, kNames);
     std::ofstream(out.begin("one", run_of("one")) / "journal") << "so far";
-    CHECK(
-        contains(message<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }), "is being written by process "));
+    CHECK(contains(test::message_of<InvalidArgument>([&] { ResultWriter(folder.path, kNames); }),
+                   "is being written by process "));
     place(out, "one", {"scores"});  // a failure ends it here: what was placed goes
   }
   CHECK_FALSE(fs::exists(folder / ".whence-new"));
   {
     ResultWriter out(folder.path, kNames);
-    const auto refused = message<InvalidArgument>([&] { out.begin("two", run_of("two")); });
+    const auto refused = test::message_of<InvalidArgument>([&] { out.begin("two", run_of("two")); });
     CHECK(contains(refused, folder.path.string() + " holds an unfinished run with other settings"));
     CHECK(contains(refused, "finish it (whence score p.toml one), choose another --out, or remove " +
                                 (folder / ".whence-partial").string()));
@@ -265,7 +257,7 @@ TEST_CASE("result folder: a failed run leaves no folder that it made") {
   }
   CHECK_FALSE(fs::exists(folder.path));
   std::ofstream(folder.path) << "a file";
-  CHECK(contains(message<DataError>([&] { ResultWriter(folder.path, kNames); }), "Not a directory"));
+  CHECK(contains(test::message_of<DataError>([&] { ResultWriter(folder.path, kNames); }), "Not a directory"));
 }
 
 TEST_SUITE_END();

@@ -134,7 +134,7 @@ std::string told(const JsonView::Value& value) {
   if (value.is_structured()) {
     return fmt::format("{} of {}", value.is_array() ? "a list" : "an object", value.size());
   }
-  return cut(value.dump(-1, ' ', false, JsonView::Value::error_handler_t::replace));
+  return cut(json_text(value));
 }
 
 /// The way from `from` to the value that lies at `wanted`.
@@ -176,9 +176,7 @@ Json parse_json(std::string_view text, const std::string& where, const JsonRules
 template nlohmann::json parse_json(std::string_view, const std::string&, const JsonRules&);
 template nlohmann::ordered_json parse_json(std::string_view, const std::string&, const JsonRules&);
 
-std::string brief(const nlohmann::json& value) {
-  return cut(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-}
+std::string brief(const nlohmann::json& value) { return cut(json_text(value)); }
 
 JsonView::JsonView(Value value, std::string where)
     : file_(std::make_shared<const File>(File{std::move(value), std::move(where)})), value_(&file_->value) {}

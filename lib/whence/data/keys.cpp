@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "whence/core/error.h"
+#include "whence/core/json.h"
 
 namespace whence::detail {
 namespace {
@@ -70,8 +71,7 @@ void read_any(const json& table, std::string_view format, std::string_view name,
     return;
   }
   if (!read_value(*given, value) || !within_bound(value, takes)) {
-    throw InvalidArgument(fmt::format("{}: key {} = {}, expected {}", format, name,
-                                      given->dump(-1, ' ', false, json::error_handler_t::replace), takes.text));
+    throw InvalidArgument(fmt::format("{}: key {} = {}, expected {}", format, name, json_text(*given), takes.text));
   }
 }
 

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/text.h"
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
@@ -358,8 +359,8 @@ void Pipeline::read_model(const nlohmann::json& json) {
     if (adapter != "refuse" && adapter != "ignore") {
       throw InvalidArgument(fmt::format("[model]: adapter = \"{}\", expected refuse or ignore", adapter));
     }
-    const auto replace = nlohmann::json::error_handler_t::replace;  // paths may be any bytes, what is written is UTF-8
-    const std::string shown = nlohmann::json::parse(nlohmann::json(directory.string()).dump(-1, ' ', false, replace));
+    const std::string shown =  // paths may be any bytes, what is written is UTF-8
+        nlohmann::json::parse(json_text(nlohmann::json(directory.string())));
     model_spec_ = "transformer:directory=" + shown;
     model_ =
         open_model_folder(directory, adapter == "ignore", ", or leave it out with adapter = \"ignore\" in [model]");

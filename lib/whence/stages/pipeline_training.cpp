@@ -34,10 +34,6 @@ const timespec kStarted = detail::now_of_files();
 /// The metadata's JSON; an empty object where it is none.
 json parsed(const std::string& text) { return json_object(text).value_or(json::object()); }
 
-json table_in(const json& record, const char* key) {
-  return record.contains(key) && record[key].is_object() ? record[key] : json::object();
-}
-
 /// What a checkpoint says of its training; empty where it came from elsewhere.
 std::map<std::string, std::string> metadata_of(const fs::path& checkpoint) {
   for (const auto& file : checkpoint_files(checkpoint)) {
@@ -200,7 +196,7 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
     return {};
   }
   const auto record = parsed(found->second);
-  auto then = table_in(record, "settings"), now = parsed(json_text(settings(stage)));
+  auto then = detail::table_in(record, "settings"), now = parsed(json_text(settings(stage)));
   if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
     for (const char* way : {"optimizer", "seed"}) {
       then.erase(way);
@@ -215,10 +211,10 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto since = record.contains(kChangedMeanwhile)
                          ? timespec{}
                          : detail::written(checkpoint_files(description.checkpoint).front());
-  for (const auto& file : detail::changed_files(table_in(record, "files"), folder, since)) {
+  for (const auto& file : detail::changed_files(detail::table_in(record, "files"), folder, since)) {
     out.push_back(fmt::format("{} has changed", file));
   }
-  if (!detail::changed_files(table_in(record, "parent"), folder, since).empty()) {
+  if (!detail::changed_files(detail::table_in(record, "parent"), folder, since).empty()) {
     out.push_back(fmt::format("stage {} has other weights", stages_[stage - 1].name));
   }
   for (const auto& file : snapshot_files(stage)) {

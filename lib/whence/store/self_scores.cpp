@@ -44,9 +44,6 @@ SelfResult read_self_scores(const fs::path& path) {
   if (out.stages.empty()) {
     throw DataError(fmt::format("{}: no scores of --self, expected a tensor \"self\"", file.string()));
   }
-  const auto metadata = read_safetensors_metadata(file);
-  const auto key = metadata.find(std::string(kRunKey));
-  out.run_key = key == metadata.end() ? "" : key->second;
   return out;
 }
 

@@ -21,7 +21,6 @@ void write_self_scores(const std::filesystem::path& file, const std::vector<Self
 
 struct SelfResult {
   std::vector<SelfScores> stages;  ///< By name.
-  std::string run_key;             ///< Empty for a file that another program wrote.
 };
 /// Reads scores.safetensors: its path, or that of the folder that holds it. Throws DataError where it holds no scores
 /// of --self, or the shapes do not agree.

@@ -55,6 +55,10 @@ std::vector<std::string> changed_files(const json& digests, const fs::path& fold
   return out;
 }
 
+json table_in(const json& record, const char* key) {
+  return record.contains(key) && record[key].is_object() ? record[key] : json::object();
+}
+
 std::vector<std::string> changed_settings(const json& then, const json& now) {
   const auto before = then.flatten(), after = now.flatten();
   std::set<std::string> keys;
@@ -80,18 +84,17 @@ std::vector<std::string> changed_settings(const json& then, const json& now) {
 }
 
 std::vector<std::string> changed_records(const json& then, const json& now, const std::string& parent) {
-  const auto part = [](const json& record, const char* key) { return record.value(key, json::object()); };
-  auto out = changed_settings(part(then, "settings"), part(now, "settings"));
-  const auto run = changed_settings(part(then, "run"), part(now, "run"));
+  auto out = changed_settings(table_in(then, "settings"), table_in(now, "settings"));
+  const auto run = changed_settings(table_in(then, "run"), table_in(now, "run"));
   out.insert(out.end(), run.begin(), run.end());
   const auto settled = out.size();
-  const auto before = part(then, "files"), files = part(now, "files");  // items() refers to its table
+  const auto before = table_in(then, "files"), files = table_in(now, "files");  // items() refers to its table
   for (const auto& [name, held] : before.items()) {
     if (files.contains(name) && files[name] != held) {
       out.push_back(fmt::format("{} has changed", name));
     }
   }
-  if (part(then, "parent") != part(now, "parent")) {
+  if (table_in(then, "parent") != table_in(now, "parent")) {
     out.push_back(fmt::format("stage {} has other weights", parent));
   }
   const auto data = [](const json& record) { return record.contains("data") ? record["data"] : json(); };

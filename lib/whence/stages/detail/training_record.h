@@ -21,6 +21,9 @@ timespec written(const std::filesystem::path& file);
 /// Now, as files' times have it, which lag a little.
 timespec now_of_files();
 
+/// The table under a key of a training's record; an empty one where there is none.
+nlohmann::json table_in(const nlohmann::json& record, const char* key);
+
 /// Where two tables of settings differ, key by key: "train.limit = 2000, now 1000".
 std::vector<std::string> changed_settings(const nlohmann::json& then, const nlohmann::json& now);
 
