@@ -237,13 +237,12 @@ void check_channels_said(const nlohmann::json& table, const StageDescription& be
 }
 
 /// The data for this stage must shape the body as the stage before left it.
-void check_fit(const std::string& stage, const std::string& before, const ParameterSet& fresh,
+void check_fit(const std::string& stage, const std::string& before, const ParameterSet& body,
                const ParameterSet& parent) {
   if (parent.empty()) {
     throw InvalidArgument(
         fmt::format("stage {}: this model has no body, so stage {} hands nothing on to it", stage, before));
   }
-  const auto body = fresh.without("head.");
   for (std::size_t i = 0; i < body.size(); ++i) {
     const auto& name = body.names()[i];
     const auto& value = body.values()[i];
@@ -503,7 +502,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     reading.standardize = true;
     const bool trained = fresh_.count(stage) == 0 && is_trained(stage);
     if (trained) {
-      reading.head = checkpoint_classes(description.checkpoint, language_model_);
+      reading.head = checkpoint_classes(description.checkpoint, *model_);
       reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
     }
     if (stage > 0) {
@@ -512,7 +511,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     auto data = read(description.train, stage, reading);
     if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
         data.head_outputs() > 0) {
-      const auto start = checkpoint_classes(language_model_->directory(), language_model_);
+      const auto start = checkpoint_classes(language_model_->directory(), *model_);
       const auto is_output = [&](const std::string& name) {
         return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
       };
@@ -551,7 +550,7 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
     reading.known_classes = trained_on.classes();
     if (const auto& checkpoint = stages_[last].checkpoint;
         fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
-      const auto head = checkpoint_classes(checkpoint, language_model_);  // numbers too are classes by id2label
+      const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
       if (!head.names.empty() && head.names == trained_on.classes()) {
         reading.head = head;
         reading.known_classes.clear();
@@ -598,8 +597,8 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   ParameterSet parent;
   if (!before.empty()) {
     const auto& previous = before.back();
-    parent = previous.objective.merge(previous.theta, previous.parent).without("head.");
-    check_fit(description.name, previous.name, fresh, parent);
+    parent = previous.handed_on();
+    check_fit(description.name, previous.name, model_->head().body(fresh), parent);
   }
   std::shared_ptr<const Tuning> tuning = create<Tuning>(description.tuning);
   ParameterSet trained;
