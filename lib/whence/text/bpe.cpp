@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <queue>
 
 #include "whence/core/error.h"
@@ -63,9 +64,10 @@ struct Symbol {
   std::uint32_t size;
 };
 
-/// Merges the pair of the lowest rank, the leftmost first, until none merges. For a few symbols.
+/// Merges the pair of the lowest rank, the leftmost first, until none merges. For kFew symbols at most.
+constexpr std::size_t kFew = 32;
 void merge_by_scan(const Merges& merges, std::vector<Symbol>& symbols) {
-  std::array<std::uint64_t, 32> next;  // what a symbol and the one behind it make
+  std::array<std::uint64_t, kFew> next;  // what a symbol and the one behind it make
   auto count = symbols.size();
   for (std::size_t i = 0; i + 1 < count; ++i) {
     next[i] = merges.find(symbols[i].id, symbols[i + 1].id);
@@ -146,7 +148,8 @@ void merge_by_queue(const Merges& merges, std::vector<Symbol>& symbols) {
   std::erase_if(symbols, [](const Symbol& symbol) { return symbol.size == 0; });
 }
 
-/// R. Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016.
+/// Byte pair encoding: characters or bytes, merged pair by pair. R. Sennrich et al., "Neural Machine Translation of
+/// Rare Words with Subword Units", 2016.
 class Bpe : public TokenModel {
  public:
   explicit Bpe(const Component& component)
@@ -162,16 +165,14 @@ class Bpe : public TokenModel {
     }
     unknown_ = unknown_token_.empty() ? Vocabulary::kNone : vocabulary_.find(unknown_token_);
     if (component.flag_or("byte_fallback", false)) {
-      for (int byte = 0; byte < 256; ++byte) {
-        fallback_.push_back(vocabulary_.find(byte_token(static_cast<unsigned char>(byte))));
-      }
+      fallback_ = ByteTokens(vocabulary_);
     }
   }
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::string unknown_token() const override { return unknown_token_; }
 
-  bool read_bytes() override {
+  bool take_raw_bytes() override {
     if (!prefix_.empty() || !suffix_.empty() || !fallback_.empty()) {
       return false;
     }
@@ -198,7 +199,7 @@ class Bpe : public TokenModel {
     }
     std::vector<Symbol> symbols;
     byte_ids_.empty() ? put_characters(word, symbols) : put_bytes(word, symbols);
-    symbols.size() <= 32 ? merge_by_scan(merges_, symbols) : merge_by_queue(merges_, symbols);
+    symbols.size() <= kFew ? merge_by_scan(merges_, symbols) : merge_by_queue(merges_, symbols);
     std::uint32_t begin = 0;
     for (const auto& [id, size] : symbols) {
       tokens.push_back({id, {begin, begin + size}});
@@ -311,13 +312,11 @@ class Bpe : public TokenModel {
 
   /// The bytes of a character as tokens; false when one of them has none.
   bool put_fallback(std::string_view piece, std::vector<Symbol>& symbols) const {
-    const auto id = [&](char byte) { return fallback_[static_cast<unsigned char>(byte)]; };
-    if (fallback_.empty() ||
-        std::any_of(piece.begin(), piece.end(), [&](char byte) { return id(byte) == Vocabulary::kNone; })) {
+    if (!fallback_.can_spell(piece)) {
       return false;
     }
     for (const char byte : piece) {
-      symbols.push_back({id(byte), 1});
+      symbols.push_back({fallback_[byte], 1});
     }
     return true;
   }
@@ -327,8 +326,8 @@ class Bpe : public TokenModel {
   std::string prefix_, suffix_, unknown_token_;
   bool fuse_unknown_, ignore_merges_;
   std::int32_t unknown_ = Vocabulary::kNone;
-  std::vector<std::int32_t> fallback_;  // of each byte; empty without byte_fallback
-  std::vector<std::int32_t> byte_ids_;  // of each byte; empty when words are spelled in letters
+  ByteTokens fallback_;                 // none without byte_fallback
+  std::vector<std::int32_t> byte_ids_;  // of each byte; empty while words are spelled in letters
 };
 
 }  // namespace

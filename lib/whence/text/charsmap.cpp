@@ -1,6 +1,7 @@
 #include <openssl/evp.h>
 
 #include <cstring>
+#include <optional>
 
 #include "whence/text/detail/normalizers.h"
 #include "whence/text/detail/regex.h"
@@ -57,6 +58,7 @@ class Charsmap {
   std::string texts_;
 };
 
+/// Replaces what the map has: a short grapheme cluster as a whole, else its characters one by one.
 class Precompiled : public Normalizer {
  public:
   explicit Precompiled(Charsmap map) : map_(std::move(map)) {}
@@ -110,8 +112,8 @@ class Precompiled : public Normalizer {
   Pattern clusters_{"\\X", Pattern::Kind::kRegex};
 };
 
-std::string read_base64(const Component& component, const char* key) {
-  const auto text = component.text(key);
+std::string read_charsmap(const Component& component) {
+  const auto text = component.text("precompiled_charsmap");
   std::string bytes(text.size() / 4 * 3, '\0');
   const auto size = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
                                     reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
@@ -125,7 +127,7 @@ std::string read_base64(const Component& component, const char* key) {
 }  // namespace
 
 std::unique_ptr<Normalizer> read_precompiled(const Component& component) {
-  return std::make_unique<Precompiled>(Charsmap(read_base64(component, "precompiled_charsmap"), component));
+  return std::make_unique<Precompiled>(Charsmap(read_charsmap(component), component));
 }
 
 }  // namespace whence::detail

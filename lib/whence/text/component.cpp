@@ -93,10 +93,6 @@ void Component::fail(const std::string& what) const {
   throw DataError(fmt::format("{}: {}{}{}", file_, way_, way_.empty() ? "" : ": ", what));
 }
 
-void Component::fail_type(std::string_view kind, const std::vector<std::string>& known) const {
-  fail(unknown_name(kind, text("type"), known));
-}
-
 std::optional<std::int32_t> read_id(const nlohmann::json& json) {
   if (!json.is_number_unsigned() || json.get<std::uint64_t>() > 0x7fffffff) {
     return std::nullopt;

@@ -29,6 +29,7 @@ std::string join(const Tokens& tokens) {
   return text;
 }
 
+/// Reads letters back as the bytes that they spell.
 class ByteLevel : public Decoder {
  public:
   void apply(Tokens& tokens) const override {
@@ -40,6 +41,7 @@ class ByteLevel : public Decoder {
   }
 };
 
+/// Makes one token of all.
 class Fuse : public Decoder {
  public:
   void apply(Tokens& tokens) const override { tokens = {join(tokens)}; }
@@ -82,6 +84,7 @@ class ByteFallback : public Decoder {
   }
 };
 
+/// Makes spaces of the marks that words begin with; none of the first, where it was put there.
 class Metaspace : public Decoder {
  public:
   Metaspace(char32_t replacement, bool prepended) : prepended_(prepended) { append(replacement_, replacement); }
@@ -96,6 +99,7 @@ class Metaspace : public Decoder {
   bool prepended_;
 };
 
+/// Puts a space before every token but the first and those that go on with a word, which lose their prefix.
 class WordPiece : public Decoder {
  public:
   WordPiece(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
@@ -127,6 +131,7 @@ class WordPiece : public Decoder {
   bool cleanup_;
 };
 
+/// Makes spaces of the marks that words end with.
 class Bpe : public Decoder {
  public:
   explicit Bpe(std::string suffix) : suffix_(std::move(suffix)) {}

@@ -143,7 +143,7 @@ class Normalization : public Normalizer {
   bool compose_;
 };
 
-/// What to do with a text, for stages without options.
+/// A stage without options: a function of the text.
 template <void (*kApply)(AlignedText&)>
 class Simple : public Normalizer {
  public:

@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 
-#include "whence/core/error.h"
 #include "whence/text/detail/byte_letters.h"
 #include "whence/text/detail/regex.h"
 #include "whence/text/detail/stage_readers.h"
@@ -23,15 +22,10 @@ Behavior read_behavior(const Component& component, std::string_view otherwise) {
                                                              {"MergedWithPrevious", Behavior::kMergedWithPrevious},
                                                              {"MergedWithNext", Behavior::kMergedWithNext},
                                                              {"Contiguous", Behavior::kContiguous}};
-  const auto name = component.text_or("behavior", otherwise);
-  const auto found = kBehaviors.find(name);
-  if (found == kBehaviors.end()) {
-    component.fail(unknown_name("behavior", name, names_of(kBehaviors)));
-  }
-  return found->second;
+  return find_named("behavior", kBehaviors, component.text_or("behavior", otherwise), component);
 }
 
-/// Puts the words that `matches` cut a word beginning at `offset` into.
+/// Appends the words that `matches` cut a word into, which begins at `offset`.
 void put_words(const std::vector<Match>& matches, Behavior behavior, std::uint32_t offset, std::vector<Span>& words) {
   const auto first = words.size();
   bool matched_before = false;
@@ -106,6 +100,7 @@ void find_characters(std::string_view text, std::vector<Match>& matches, Wanted&
   }
 }
 
+/// Cuts at characters that `wanted` holds for.
 class SplitCharacters : public PreTokenizer {
  public:
   SplitCharacters(std::function<bool(char32_t)> wanted, Behavior behavior)
@@ -119,6 +114,7 @@ class SplitCharacters : public PreTokenizer {
   Behavior behavior_;
 };
 
+/// Cuts at matches of a pattern; `invert`: at what lies between them.
 class SplitPattern : public PreTokenizer {
  public:
   SplitPattern(Pattern pattern, Behavior behavior, bool invert)
@@ -161,7 +157,7 @@ class Whitespace : public PreTokenizer {
   }
 };
 
-/// Puts `prefix` before every word that does not begin with it; before the input's first word alone, when `first`.
+/// Puts `prefix` before every word that does not begin with it; `first`: only before the word that begins the input.
 void prepend(Words& words, std::string_view prefix, bool first) {
   const auto wants = [&](const Span& span) {
     const auto word = words.text.bytes().substr(span.begin, span.end - span.begin);
@@ -208,8 +204,10 @@ class SpellBytes : public PreTokenizer {
   bool spells_bytes() const override { return true; }
 };
 
+/// Before which words a mark of spaces is put: none, the one that begins the input, all.
 enum class Prepend { kNever, kFirst, kAlways };
 
+/// SentencePiece's: spaces become a mark that words begin with.
 class Metaspace : public PreTokenizer {
  public:
   Metaspace(char32_t replacement, Prepend scheme, bool split) : scheme_(scheme), split_(split) {
@@ -276,11 +274,7 @@ void read_metaspace(const Component& component, Stages& stages) {
   static const std::map<std::string, Prepend> kSchemes = {
       {"never", Prepend::kNever}, {"first", Prepend::kFirst}, {"always", Prepend::kAlways}};
   const auto name = component.text_or("prepend_scheme", "always");
-  const auto found = kSchemes.find(name);
-  if (found == kSchemes.end()) {
-    component.fail(unknown_name("prepend_scheme", name, names_of(kSchemes)));
-  }
-  auto scheme = found->second;
+  auto scheme = find_named("prepend_scheme", kSchemes, name, component);
   if (!component.flag_or("add_prefix_space", true)) {
     if (component.has("prepend_scheme") && scheme != Prepend::kNever) {
       component.fail(fmt::format("add_prefix_space = false contradicts prepend_scheme = \"{}\"", name));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/core/json.h"
 #include "whence/text/detail/stage_readers.h"
 
@@ -50,7 +52,16 @@ std::string_view Vocabulary::token(std::int32_t id) const {
   return id < 0 || id >= end() ? std::string_view{} : tokens_[static_cast<std::size_t>(id)];
 }
 
-std::string byte_token(unsigned char byte) { return fmt::format("<0x{:02X}>", byte); }
+ByteTokens::ByteTokens(const Vocabulary& vocabulary) {
+  for (int byte = 0; byte < 256; ++byte) {
+    ids_.push_back(vocabulary.find(fmt::format("<0x{:02X}>", byte)));
+  }
+}
+
+bool ByteTokens::can_spell(std::string_view text) const {
+  return !empty() &&
+         std::none_of(text.begin(), text.end(), [&](char byte) { return (*this)[byte] == Vocabulary::kNone; });
+}
 
 std::unique_ptr<TokenModel> read_model(const Component& component) {
   static const StageReaders<std::unique_ptr<TokenModel>(const Component&)> kReaders = {

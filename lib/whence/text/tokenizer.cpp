@@ -2,8 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "whence/core/error.h"
@@ -30,19 +30,10 @@ auto read_stage(const Component& file, const char* key, Read&& read) {
 }
 
 /// What special tokens are called where no file gives them roles.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kConventions{{{"bos", "<s>"},
-                                                                                      {"eos", "</s>"},
-                                                                                      {"eos", "<|endoftext|>"},
-                                                                                      {"unk", "<unk>"},
-                                                                                      {"unk", "[UNK]"},
-                                                                                      {"pad", "<pad>"},
-                                                                                      {"pad", "[PAD]"},
-                                                                                      {"mask", "<mask>"},
-                                                                                      {"mask", "[MASK]"},
-                                                                                      {"cls", "[CLS]"},
-                                                                                      {"cls", "<s>"},
-                                                                                      {"sep", "[SEP]"},
-                                                                                      {"sep", "</s>"}}};
+constexpr std::pair<std::string_view, std::string_view> kUsualNames[] = {
+    {"bos", "<s>"},   {"eos", "</s>"},  {"eos", "<|endoftext|>"}, {"unk", "<unk>"},   {"unk", "[UNK]"},
+    {"pad", "<pad>"}, {"pad", "[PAD]"}, {"mask", "<mask>"},       {"mask", "[MASK]"}, {"cls", "[CLS]"},
+    {"cls", "<s>"},   {"sep", "[SEP]"}, {"sep", "</s>"}};
 
 }  // namespace
 
@@ -103,14 +94,14 @@ class Tokenizer::Impl {
   }
 
   std::optional<std::int32_t> special(std::string_view role) const {
-    if (std::find(std::begin(kTokenizerRoles), std::end(kTokenizerRoles), role) == std::end(kTokenizerRoles)) {
-      throw InvalidArgument(unknown_name("role", role, {std::begin(kTokenizerRoles), std::end(kTokenizerRoles)}));
+    if (std::find(kTokenizerRoles.begin(), kTokenizerRoles.end(), role) == kTokenizerRoles.end()) {
+      throw InvalidArgument(unknown_name("role", role, {kTokenizerRoles.begin(), kTokenizerRoles.end()}));
     }
     const auto& roles = settings_.roles;
     if (const auto found = roles.find(role); found != roles.end()) {
       return id(found->second);
     }
-    for (const auto& [known, name] : kConventions) {
+    for (const auto& [known, name] : kUsualNames) {
       if (known == role && added_.is_special(name)) {
         return id(name);
       }
@@ -138,8 +129,8 @@ class Tokenizer::Impl {
           },
           !settings_.split_special_tokens);
     }
-    if (!pre_tokenizers_.empty() && pre_tokenizers_.back()->spells_bytes() && model_->read_bytes()) {
-      pre_tokenizers_.pop_back();
+    if (!pre_tokenizers_.empty() && pre_tokenizers_.back()->spells_bytes() && model_->take_raw_bytes()) {
+      pre_tokenizers_.pop_back();  // not to spell what the model would only read back
     }
     if (std::any_of(post_processors_.begin(), post_processors_.end(),
                     [](const auto& stage) { return stage->trims(); })) {
@@ -158,6 +149,7 @@ class Tokenizer::Impl {
     }
   }
 
+  /// The tokens of one text, before the post-processor sees them.
   EncodedPart encode_text(std::string_view text) const {
     if (text.size() > 0xffff0000u) {
       throw DataError(fmt::format("a text of {} bytes, expected less than 4 GiB", text.size()));

@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <functional>
+#include <optional>
 #include <set>
 
 #include "whence/core/error.h"
@@ -187,7 +186,8 @@ class Settings {
     }
   }
 
-  /// Sets table[key], with a line where it was another and the settings do not say so themselves.
+  /// Sets table[key], which is `otherwise` where the table is silent, as `setting` decides. Notes where that changes it
+  /// and `setting` is not given.
   void set(json& table, const char* key, const json& value, const char* setting, const json& otherwise) {
     const auto before = table.contains(key) ? table[key] : otherwise;
     if (before != value) {
@@ -258,8 +258,8 @@ class Settings {
     });
   }
 
+  /// The id that a token of tokenizer.json will have, as AddedTokens gives them.
   std::uint32_t id_of(const std::string& token) const {
-    const auto& added = tokenizer_["added_tokens"];
     const auto model = Component(tokenizer_, (path_.parent_path() / "tokenizer.json").string()).object("model");
     const auto& vocabulary = model.value("vocab");
     if (vocabulary.is_object() && vocabulary.contains(token)) {
@@ -278,7 +278,7 @@ class Settings {
       }
     }
     auto next = static_cast<std::uint32_t>(vocabulary.size());
-    for (const auto& entry : added) {
+    for (const auto& entry : tokenizer_["added_tokens"]) {
       const auto content = text_in(entry, "content");
       const bool known = vocabulary.is_object() && vocabulary.contains(content);
       if (content == token) {
@@ -327,8 +327,8 @@ class Settings {
         {cls, sep});
   }
 
-  /// The token that tokenizer.json puts at an end of a text; empty where none.
-  std::string put_at(bool begin) const {
+  /// The token that tokenizer.json puts at a text's beginning or end; empty where none.
+  std::string end_token(bool beginning) const {
     const auto* stage = &tokenizer_["post_processor"];
     if (stage->is_object() && text_in(*stage, "type") == "Sequence" && stage->contains("processors")) {
       for (const auto& inner : (*stage)["processors"]) {
@@ -339,17 +339,17 @@ class Settings {
         !(*stage)["single"].is_array() || (*stage)["single"].empty()) {
       return {};
     }
-    const auto& piece = begin ? (*stage)["single"].front() : (*stage)["single"].back();
+    const auto& piece = beginning ? (*stage)["single"].front() : (*stage)["single"].back();
     return piece.contains("SpecialToken") ? text_in(piece["SpecialToken"], "id") : "";
   }
 
   /// add_bos_token and add_eos_token: transformers 4 follows them, 5 what tokenizer.json does.
   void set_begin_and_end() {
-    const auto begins = put_at(true), ends = put_at(false);
+    const auto begin_now = end_token(true), end_now = end_token(false);
     const bool neox = class_ == "GPTNeoXTokenizer";  // makes both anew
-    const bool want_begin = flag("add_bos_token").value_or(neox ? false : !begins.empty());
-    const bool want_end = flag("add_eos_token").value_or(neox ? false : !ends.empty());
-    if (want_begin == !begins.empty() && want_end == !ends.empty()) {
+    const bool want_begin = flag("add_bos_token").value_or(neox ? false : !begin_now.empty());
+    const bool want_end = flag("add_eos_token").value_or(neox ? false : !end_now.empty());
+    if (want_begin == !begin_now.empty() && want_end == !end_now.empty()) {
       return;
     }
     if (class_ == "GPT2Tokenizer" || class_ == "Qwen2Tokenizer") {
@@ -357,31 +357,54 @@ class Settings {
                        class_));
       return;
     }
-    const auto token = [&](const char* role, const std::string& present, const char* key) {
-      const auto found = out_.roles.find(role);
-      if (!present.empty() || found != out_.roles.end()) {
-        return present.empty() ? found->second : present;
-      }
-      throw DataError(fmt::format("{}: {} = true, but no {}_token is named", path_.string(), key, role));
-    };
-    std::vector<std::string> tokens;
-    auto single = json::array(), pair = json::array();
-    const auto put = [&](bool wanted, const char* role, const std::string& present, const char* key, unsigned type,
-                         json& into) {
-      if (wanted) {
-        tokens.push_back(token(role, present, key));
-        into.push_back(special_piece(tokens.back(), type));
-      }
-    };
-    for (const unsigned type : {0u, 1u}) {
-      auto part = json::array();
-      put(want_begin, "bos", begins, "add_bos_token", type, part);
-      part.push_back(text_piece(type == 0 ? "A" : "B", type));
-      put(want_end, "eos", ends, "add_eos_token", type, part);
-      single = type == 0 ? part : single;
-      pair.insert(pair.end(), part.begin(), part.end());
+    std::vector<std::string> begin, end;  // one token or none
+    if (want_begin) {
+      begin.push_back(begin_now.empty() ? token_of("bos", "add_bos_token") : begin_now);
     }
-    auto made = template_of(std::move(single), std::move(pair), tokens);
+    if (want_end) {
+      end.push_back(end_now.empty() ? token_of("eos", "add_eos_token") : end_now);
+    }
+    put_around(begin, end);
+    if (!neox || flag("add_bos_token").has_value() || flag("add_eos_token").has_value()) {
+      note(
+          fmt::format("add_bos_token = {} and add_eos_token = {} are followed, as by transformers 4; tokenizer.json, "
+                      "which transformers 5 follows, says {} and {}: to have that, take the keys away",
+                      want_begin, want_end, !begin_now.empty(), !end_now.empty()));
+    } else {
+      note(
+          "transformers' GPTNeoXTokenizer adds no token to a text unless add_bos_token or add_eos_token says so here, "
+          "so those of tokenizer.json are left out");
+    }
+  }
+
+  /// The token that has this role, which `key` asks for.
+  const std::string& token_of(const char* role, const char* key) const {
+    const auto found = out_.roles.find(role);
+    if (found == out_.roles.end()) {
+      throw DataError(fmt::format("{}: {} = true, but no {}_token is named", path_.string(), key, role));
+    }
+    return found->second;
+  }
+
+  /// Makes the post-processor anew, with these tokens around every text; of the old one, trimming stays.
+  void put_around(const std::vector<std::string>& begin, const std::vector<std::string>& end) {
+    const auto around = [&](const char* text, unsigned type) {
+      auto pieces = json::array();
+      for (const auto& token : begin) {
+        pieces.push_back(special_piece(token, type));
+      }
+      pieces.push_back(text_piece(text, type));
+      for (const auto& token : end) {
+        pieces.push_back(special_piece(token, type));
+      }
+      return pieces;
+    };
+    auto pair = around("A", 0);
+    const auto second = around("B", 1);
+    pair.insert(pair.end(), second.begin(), second.end());
+    auto tokens = begin;
+    tokens.insert(tokens.end(), end.begin(), end.end());
+    auto made = template_of(around("A", 0), std::move(pair), tokens);
     auto& stage = tokenizer_["post_processor"];
     auto trimming = json::array();
     for_stages(stage, "processors", [&](json& inner) {
@@ -394,22 +417,12 @@ class Settings {
       made = {{"type", "Sequence"}, {"processors", std::move(trimming)}};
     }
     stage = std::move(made);
-    if (!neox || flag("add_bos_token").has_value() || flag("add_eos_token").has_value()) {
-      note(
-          fmt::format("add_bos_token = {} and add_eos_token = {} are followed, as by transformers 4; tokenizer.json, "
-                      "which transformers 5 follows, says {} and {}: to have that, take the keys away",
-                      want_begin, want_end, !begins.empty(), !ends.empty()));
-    } else {
-      note(
-          "transformers' GPTNeoXTokenizer adds no token to a text unless add_bos_token or add_eos_token says so here, "
-          "so those of tokenizer.json are left out");
-    }
   }
 
   json& tokenizer_;
-  fs::path path_;
-  json settings_;
-  std::string class_;
+  fs::path path_;                           // of tokenizer_config.json
+  json settings_;                           // what is in it
+  std::string class_;                       // as class_of() says
   std::vector<std::string> extra_, older_;  // special tokens without a role; tokens of added_tokens.json
   TokenizerSettings out_;
 };

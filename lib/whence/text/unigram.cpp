@@ -41,9 +41,7 @@ class Unigram : public TokenModel {
       }
     }
     if (component.flag_or("byte_fallback", false)) {
-      for (int byte = 0; byte < 256; ++byte) {
-        fallback_.push_back(vocabulary_.find(byte_token(static_cast<unsigned char>(byte))));
-      }
+      fallback_ = ByteTokens(vocabulary_);
     }
   }
 
@@ -114,13 +112,11 @@ class Unigram : public TokenModel {
   /// Appends the tokens of a piece, the last of them first.
   void put_piece(std::string_view piece, std::size_t begin, std::vector<Token>& tokens) const {
     const Span span{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(begin + piece.size())};
-    const auto byte_id = [&](char byte) { return fallback_[static_cast<unsigned char>(byte)]; };
     if (const auto id = vocabulary_.find(piece); id != Vocabulary::kNone) {
       tokens.push_back({id, span});
-    } else if (!fallback_.empty() && std::none_of(piece.begin(), piece.end(),
-                                                  [&](char byte) { return byte_id(byte) == Vocabulary::kNone; })) {
+    } else if (fallback_.can_spell(piece)) {
       for (auto byte = piece.rbegin(); byte != piece.rend(); ++byte) {
-        tokens.push_back({byte_id(*byte), span});
+        tokens.push_back({fallback_[*byte], span});
       }
     } else {
       tokens.push_back({unknown_, span});
@@ -132,7 +128,7 @@ class Unigram : public TokenModel {
   Trie trie_;
   std::int32_t unknown_ = Vocabulary::kNone;
   double unknown_score_ = 0;
-  std::vector<std::int32_t> fallback_;  // of each byte; empty without byte_fallback
+  ByteTokens fallback_;  // none without byte_fallback
 };
 
 }  // namespace

@@ -33,6 +33,7 @@ class WordModel : public TokenModel {
   std::int32_t unknown_;
 };
 
+/// Every token is a word.
 class WordLevel : public WordModel {
  public:
   explicit WordLevel(const Component& component) : WordModel(component, "<unk>") {}

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -42,10 +43,11 @@ class AlignedText {
                             : Span{origins_[span.begin].begin, origins_[span.end - 1].end};
   }
   std::uint32_t begin() const { return begin_; }  // of the part, in the input
+
   /// Throws DataError where the text must not become so many bytes.
   void check_room(std::size_t bytes) const;
 
-  /// Becomes the text of `changes`, behind the first `removed` characters of the old one.
+  /// Becomes the characters of `changes`, which go on behind the first `removed` characters of the old text.
   void transform(const std::vector<Change>& changes, std::size_t removed = 0);
 
  private:
@@ -63,8 +65,8 @@ class AlignedText {
 class TextBuilder {
  public:
   explicit TextBuilder(const AlignedText& old);
-  void copy(Span span);
-  void insert(std::string_view bytes, Span origin);
+  void copy(Span span);                              // of the old text
+  void insert(std::string_view bytes, Span origin);  // all of them from there in the input
   std::uint32_t size() const { return static_cast<std::uint32_t>(bytes_.size()); }
   void finish(AlignedText& text) &&;
 

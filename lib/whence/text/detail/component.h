@@ -26,8 +26,6 @@ class Component {
   std::int64_t count(const char* key) const;  // an integer in [0, 2^31)
 
   [[noreturn]] void fail(const std::string& what) const;
-  /// For a "type" that is none of `known`.
-  [[noreturn]] void fail_type(std::string_view kind, const std::vector<std::string>& known) const;
 
  private:
   const nlohmann::json* json_;

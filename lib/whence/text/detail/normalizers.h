@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <vector>
 
 #include "whence/text/detail/aligned_text.h"
 #include "whence/text/detail/component.h"

@@ -1,5 +1,7 @@
 #pragma once
+#include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "whence/text/detail/component.h"

@@ -1,8 +1,10 @@
 #pragma once
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/core/error.h"
@@ -15,26 +17,29 @@ namespace whence::detail {
 template <class Function>
 using StageReaders = std::map<std::string, Function*>;
 
+/// What `name` stands for. Throws DataError of `component` that lists the names there are, of things of this kind, when
+/// it is another one.
 template <class Value>
-std::vector<std::string> names_of(const std::map<std::string, Value>& values) {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : values) {
-    names.push_back(name);
-  }
-  return names;
-}
-
-/// Throws DataError that lists the types there are when `component` has another one.
-template <class Function>
-Function* find_reader(std::string_view kind, const StageReaders<Function>& readers, const Component& component) {
-  const auto found = readers.find(component.text("type"));
-  if (found == readers.end()) {
-    component.fail_type(kind, names_of(readers));
+Value find_named(std::string_view kind, const std::map<std::string, Value>& values, const std::string& name,
+                 const Component& component) {
+  const auto found = values.find(name);
+  if (found == values.end()) {
+    std::vector<std::string> names;
+    for (const auto& [known, value] : values) {
+      names.push_back(known);
+    }
+    component.fail(unknown_name(kind, name, names));
   }
   return found->second;
 }
 
-/// Stages of one kind, at most. Tokenizers have a handful, and each takes time for every text.
+/// What reads a component of its "type".
+template <class Function>
+Function* find_reader(std::string_view kind, const StageReaders<Function>& readers, const Component& component) {
+  return find_named(kind, readers, component.text("type"), component);
+}
+
+/// Most stages of one kind. Tokenizers have a handful, and each takes time for every text.
 inline constexpr std::size_t kMostStages = 64;
 
 template <class List>

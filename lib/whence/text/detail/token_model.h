@@ -12,8 +12,8 @@
 
 namespace whence::detail {
 
-/// `token`, once it is known not to be so long that looking for it takes time in proportion to its square. Throws
-/// DataError of `component`.
+/// `token`. Throws DataError of `component` where it is too long: to look for tokens takes time in proportion to the
+/// square of the longest.
 std::string checked_token(const Component& component, std::string token);
 
 /// Tokens by id and ids by token.
@@ -37,6 +37,20 @@ class Vocabulary {
   std::size_t longest_ = 0;
 };
 
+/// The tokens "<0x00>" to "<0xFF>", with which some vocabularies spell characters that they do not have.
+class ByteTokens {
+ public:
+  ByteTokens() = default;  // none
+  explicit ByteTokens(const Vocabulary& vocabulary);
+
+  bool empty() const { return ids_.empty(); }
+  bool can_spell(std::string_view text) const;  // whether every byte of it has a token
+  std::int32_t operator[](char byte) const { return ids_[static_cast<unsigned char>(byte)]; }
+
+ private:
+  std::vector<std::int32_t> ids_;  // of each byte
+};
+
 /// A token, and which bytes of the word it stands for.
 struct Token {
   std::int32_t id;
@@ -50,9 +64,9 @@ class TokenModel {
   /// Appends the tokens of a word, which is not empty.
   virtual void encode(std::string_view word, std::vector<Token>& tokens) const = 0;
   virtual const Vocabulary& vocabulary() const = 0;
-  /// From now on words come as they are, not spelled in letters for bytes, and tokens span their bytes. False, and
-  /// nothing has changed, where the model cannot do so with the same tokens.
-  virtual bool read_bytes() { return false; }
+  /// Switches from words whose bytes are spelled in letters to words as they are, whose bytes tokens then span. False,
+  /// and nothing has changed, where the model cannot do so with the same tokens.
+  virtual bool take_raw_bytes() { return false; }
   /// The token for what the vocabulary does not have, where there is one.
   virtual std::string unknown_token() const = 0;
 };
@@ -63,8 +77,5 @@ std::unique_ptr<TokenModel> read_bpe(const Component& component);
 std::unique_ptr<TokenModel> read_unigram(const Component& component);
 std::unique_ptr<TokenModel> read_word_piece(const Component& component);
 std::unique_ptr<TokenModel> read_word_level(const Component& component);
-
-/// "<0x0A>": the token of a byte, for vocabularies that spell unknown characters so.
-std::string byte_token(unsigned char byte);
 
 }  // namespace whence::detail

@@ -1,8 +1,11 @@
 #pragma once
+#include <array>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace whence::detail {
@@ -15,7 +18,7 @@ struct TokenizerSettings {
   std::vector<std::string> notes;  ///< A line for each that was followed though tokenizer.json says otherwise.
 };
 
-constexpr std::string_view kTokenizerRoles[] = {"bos", "eos", "unk", "pad", "mask", "cls", "sep"};
+inline constexpr std::array<std::string_view, 7> kTokenizerRoles{"bos", "eos", "unk", "pad", "mask", "cls", "sep"};
 
 /// Reads them and changes `tokenizer`, a tokenizer.json of that folder, as transformers' AutoTokenizer does. Throws
 /// DataError naming the file and the key.
