@@ -15,10 +15,10 @@
 #include "whence/core/text.h"
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
-#include "whence/data/tokenizer.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/trajectory.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 namespace fs = std::filesystem;
