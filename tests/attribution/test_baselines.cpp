@@ -30,12 +30,13 @@ Chain image_chain() {
   contents.targets = draws.uniform({10}, 0, 3).floor().to(at::kLong);
   contents.classes = {"a", "b", "c"};
   const auto data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU);
-  const std::shared_ptr<const Model> net = create<Model>("convnet:channels=2,activation=tanh,pool=avg,dense=3");
-  const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
-  Objective objective(net, create<Loss>("cross-entropy"), create<Tuning>("full"), data, 0.05, fresh, {}, 4);
-  Chain chain;
-  chain.push_back({"images", std::move(objective), create<Optimizer>("lbfgs"), clone(fresh.values()), {}});
-  return chain;
+  return {begin_stage({.name = "images",
+                       .model = create<Model>("convnet:channels=2,activation=tanh,pool=avg,dense=3"),
+                       .loss = create<Loss>("cross-entropy"),
+                       .data = data,
+                       .weight_decay = 0.05,
+                       .batch_size = 4},
+                      {}, draws)};
 }
 
 }  // namespace

@@ -35,16 +35,12 @@ WHENCE_METHOD(Knob, square_knob, Knob, KnobOptions)
 }  // namespace whence::test
 
 template <>
-std::span<const whence::Method<whence::test::Knob>> whence::methods<whence::test::Knob>() {
+whence::Room<whence::test::Knob>& whence::room_of<whence::test::Knob>() {
   using whence::test::Knob;
-  static constexpr Method<Knob> table[] = {
-      {"round", "turns", "none", &test::make_round_knob, &test::options_round_knob},
-      {"square", "does not", "none", &test::make_square_knob, &test::options_square_knob}};
-  return table;
-}
-template <>
-std::string_view whence::room_noun<whence::test::Knob>() {
-  return "knob";
+  static Room<Knob> room{"knob",
+                         {{"round", "turns", "none", &test::make_round_knob, &test::options_round_knob},
+                          {"square", "does not", "none", &test::make_square_knob, &test::options_square_knob}}};
+  return room;
 }
 
 namespace whence::test {
@@ -138,6 +134,26 @@ TEST_CASE("registry: a spec makes its method, with the options behind the colon"
                       create<Knob>("rund:depth=2"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "unknown knob \"\"", create<Knob>(""));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "round-knob: unknown option \"x\"", create<Knob>("round:x=1"));
+}
+
+TEST_CASE("a program's own method is made by its name, behind the room's, and no name is given twice") {
+  add_method<Knob, Knob, KnobOptions>("oval", "nearly turns");
+  CHECK(method_names<Knob>() == std::vector<std::string>{"round", "square", "oval"});
+  CHECK(create<Knob>("oval:depth=7")->options.depth == 7);
+  CHECK(resolved_spec<Knob>("oval").starts_with("oval:rate=0.1,depth=3,"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "oval: unknown option \"x\"", create<Knob>("oval:x=1"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "did you mean \"oval\"? known: round, square, oval", create<Knob>("ovl"));
+  const auto again = [](const char* name) { add_method<Knob, Knob, KnobOptions>(name, "turns"); };
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob \"oval\": there is one already, expected none of round, square, oval",
+                      again("oval"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob \"round\": there is one already", again("round"));
+  for (const char* name : {"", "two words", "with:colon", "with_line", "Oval"}) {
+    CAPTURE(name);
+    CHECK_MESSAGE_HOLDS(InvalidArgument, "expected a name of small letters, digits and hyphens", again(name));
+  }
+  CHECK(methods<Knob>().size() == 3);
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "solver \"cg\": there is one already",
+                      add_method<Solver>({"cg", "", "", {}, {}}));
 }
 
 TEST_SUITE_END();

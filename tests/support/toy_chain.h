@@ -45,16 +45,16 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_pt
   Chain chain;
   const Random random(seed);
   for (std::size_t k = 0; k < stages.size(); ++k) {
-    auto draws = random.stream("stage " + std::to_string(k));
+    const auto draws = random.stream("stage " + std::to_string(k));
     const auto data = toy_data(stages[k].loss, stages[k].examples, width, draws.stream("data"));
-    const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
-    const auto parent = k > 0 ? chain.back().handed_on() : ParameterSet();
-    std::shared_ptr<const Tuning> tuning = create<Tuning>(stages[k].tuning);
-    const auto trained = tuning->trainable(fresh, parent, draws);
-    Objective objective(net, create<Loss>(stages[k].loss), tuning, data, stages[k].weight_decay, trained, parent,
-                        batch_size);
-    chain.push_back({"stage" + std::to_string(k), std::move(objective), create<Optimizer>("lbfgs"),
-                     clone(trained.values()), clone(parent.values())});
+    chain.push_back(begin_stage({.name = "stage" + std::to_string(k),
+                                 .model = net,
+                                 .loss = create<Loss>(stages[k].loss),
+                                 .tuning = create<Tuning>(stages[k].tuning),
+                                 .data = data,
+                                 .weight_decay = stages[k].weight_decay,
+                                 .batch_size = batch_size},
+                                chain, draws));
     converge(chain.back());
   }
   return chain;
@@ -68,14 +68,12 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& m
 /// One stage as it begins, on values.
 inline Stage toy_stage(const std::string& model, double weight_decay, std::int64_t examples = 12) {
   const Random random(1);
-  const std::shared_ptr<const Model> net = create<Model>(model);
-  const auto data = toy_data("squared-error", examples, 3, random.stream("data"));
-  auto draws = random.stream("start");
-  const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
-  std::shared_ptr<const Tuning> tuning = create<Tuning>("full");
-  const auto trained = tuning->trainable(fresh, {}, draws);
-  Objective objective(net, create<Loss>("squared-error"), tuning, data, weight_decay, trained, {}, 1000);
-  return {"stage", std::move(objective), create<Optimizer>("lbfgs"), clone(trained.values()), {}};
+  return begin_stage({.name = "stage",
+                      .model = create<Model>(model),
+                      .loss = create<Loss>("squared-error"),
+                      .data = toy_data("squared-error", examples, 3, random.stream("data")),
+                      .weight_decay = weight_decay},
+                     {}, random.stream("start"));
 }
 
 /// The chain with one stage's examples weighted anew, that stage and all later ones trained to their minimum again.

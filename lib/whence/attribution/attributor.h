@@ -136,9 +136,6 @@ class Attributor {
   virtual std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const = 0;
 };
 
-template <>
-std::span<const Method<Attributor>> methods<Attributor>();
-template <>
-std::string_view room_noun<Attributor>();
+WHENCE_DECLARE_ROOM(Attributor)
 
 }  // namespace whence

@@ -57,6 +57,17 @@ bool within(const std::string& value, const OneOf& bound) {
   return value.find('|') == value.npos && padded.find(fmt::format("|{}|", value)) != padded.npos;
 }
 
+void check_new_name(std::string_view noun, std::string_view name, const std::vector<std::string>& taken) {
+  const auto in_names = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
+  if (name.empty() || !std::all_of(name.begin(), name.end(), in_names)) {
+    throw InvalidArgument(fmt::format("{} \"{}\": expected a name of small letters, digits and hyphens", noun, name));
+  }
+  if (std::find(taken.begin(), taken.end(), name) != taken.end()) {
+    throw InvalidArgument(
+        fmt::format("{} \"{}\": there is one already, expected none of {}", noun, name, fmt::join(taken, ", ")));
+  }
+}
+
 std::string method_name(std::string_view identifier) {
   std::string name(identifier);
   std::replace(name.begin(), name.end(), '_', '-');

@@ -41,9 +41,6 @@ class Curvature {
 /// curvatures by rows and by Kronecker factors ask for.
 bool covered_by_layers(const CurvaturePoint& point);
 
-template <>
-std::span<const Method<Curvature>> methods<Curvature>();
-template <>
-std::string_view room_noun<Curvature>();
+WHENCE_DECLARE_ROOM(Curvature)
 
 }  // namespace whence

@@ -104,6 +104,9 @@ class Dataset {
   /// The same examples with batches as `dtype` on `device`, converted from what is stored, whatever this dataset's
   /// type. Converts once and keeps the result when that takes at most 1 GiB.
   Dataset to(at::ScalarType dtype, at::Device device) const;
+  /// What batches come in: to(), or float64 on the CPU.
+  at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
   /// The input of the example in `row` before `mean` and `deviation`: an image's pixels, in 0 to 1 where they are
   /// bytes.
   at::Tensor picture(std::int64_t row) const;

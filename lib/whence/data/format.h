@@ -55,9 +55,6 @@ class DataFormat {
                               TargetKind wanted) const = 0;
 };
 
-template <>
-std::span<const Method<DataFormat>> methods<DataFormat>();
-template <>
-std::string_view room_noun<DataFormat>();
+WHENCE_DECLARE_ROOM(DataFormat)
 
 }  // namespace whence

@@ -63,11 +63,8 @@ void check_finite_rows(const at::Tensor& x, const at::Tensor& ids, std::string_v
 
 std::string format_of(const nlohmann::json& table) {
   if (!table.is_object() || !table.contains("format") || !table["format"].is_string()) {
-    std::vector<std::string_view> formats;
-    for (const auto& method : methods<DataFormat>()) {
-      formats.push_back(method.name);
-    }
-    throw InvalidArgument(fmt::format("data: key format is missing, expected one of {}", fmt::join(formats, ", ")));
+    throw InvalidArgument(
+        fmt::format("data: key format is missing, expected one of {}", fmt::join(method_names<DataFormat>(), ", ")));
   }
   return table["format"].get<std::string>();
 }

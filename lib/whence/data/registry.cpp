@@ -28,16 +28,11 @@ WHENCE_DATA_FORMATS(X)
 #undef X
 
 template <>
-std::span<const Method<DataFormat>> methods<DataFormat>() {
+Room<DataFormat>& room_of<DataFormat>() {
 #define X(id, name, summary, source) {name, summary, source, &make_##id, &keys_of<make_##id>},
-  static constexpr Method<DataFormat> table[] = {WHENCE_DATA_FORMATS(X)};
+  static Room<DataFormat> room{"data format", {WHENCE_DATA_FORMATS(X)}};
 #undef X
-  return table;
-}
-
-template <>
-std::string_view room_noun<DataFormat>() {
-  return "data format";
+  return room;
 }
 
 }  // namespace whence

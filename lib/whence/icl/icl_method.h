@@ -70,9 +70,6 @@ class IclMethod {
   virtual std::optional<Advice> advise(const IclTask& task, const IclScores& scores, const at::Tensor& helpful) const;
 };
 
-template <>
-std::span<const Method<IclMethod>> methods<IclMethod>();
-template <>
-std::string_view room_noun<IclMethod>();
+WHENCE_DECLARE_ROOM(IclMethod)
 
 }  // namespace whence

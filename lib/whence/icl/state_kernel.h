@@ -28,9 +28,6 @@ class StateKernel {
   virtual FittedKernel fit(const at::Tensor& demonstrations) const = 0;
 };
 
-template <>
-std::span<const Method<StateKernel>> methods<StateKernel>();
-template <>
-std::string_view room_noun<StateKernel>();
+WHENCE_DECLARE_ROOM(StateKernel)
 
 }  // namespace whence

@@ -24,9 +24,6 @@ class Loss {
   virtual std::int64_t noise_width(std::int64_t outputs) const = 0;
 };
 
-template <>
-std::span<const Method<Loss>> methods<Loss>();
-template <>
-std::string_view room_noun<Loss>();
+WHENCE_DECLARE_ROOM(Loss)
 
 }  // namespace whence

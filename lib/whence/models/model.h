@@ -28,9 +28,6 @@ class Model {
   virtual at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape = nullptr) const = 0;
 };
 
-template <>
-std::span<const Method<Model>> methods<Model>();
-template <>
-std::string_view room_noun<Model>();
+WHENCE_DECLARE_ROOM(Model)
 
 }  // namespace whence

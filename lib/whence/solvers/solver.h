@@ -152,9 +152,6 @@ class IterativeSolver : public Solver {
   virtual BlockMap preconditioner(const System&) const { return {}; }
 };
 
-template <>
-std::span<const Method<Solver>> methods<Solver>();
-template <>
-std::string_view room_noun<Solver>();
+WHENCE_DECLARE_ROOM(Solver)
 
 }  // namespace whence

@@ -236,28 +236,6 @@ void check_channels_said(const nlohmann::json& table, const StageDescription& be
   }
 }
 
-/// The data for this stage must shape the body as the stage before left it.
-void check_fit(const std::string& stage, const std::string& before, const ParameterSet& body,
-               const ParameterSet& parent) {
-  if (parent.empty()) {
-    throw InvalidArgument(
-        fmt::format("stage {}: this model has no body, so stage {} hands nothing on to it", stage, before));
-  }
-  for (std::size_t i = 0; i < body.size(); ++i) {
-    const auto& name = body.names()[i];
-    const auto& value = body.values()[i];
-    if (!parent.contains(name)) {
-      throw InvalidArgument(
-          fmt::format("stage {}: its model has {}, which stage {} does not hand on", stage, name, before));
-    }
-    if (value.sizes() != parent.at(name).sizes()) {
-      throw InvalidArgument(fmt::format("stage {}: {} would be [{}] for its data, but stage {} hands on [{}]", stage,
-                                        name, fmt::join(value.sizes(), ", "), before,
-                                        fmt::join(parent.at(name).sizes(), ", ")));
-    }
-  }
-}
-
 /// Throws DataError for a key of very many parts, a.b.c.…, each of which toml++ makes a table within the other. Texts
 /// and comments are passed over.
 void check_keys(std::string_view text, const fs::path& path) {
@@ -591,27 +569,19 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
 Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = stages_.at(stage);
   const auto& data = training_data(stage);
-  auto random = Random(seed_).stream("stage " + description.name);
-  const auto fresh =
-      model_->initial(data.input_shape(), data.head_outputs(), random).to(options_.dtype, options_.device);
-  ParameterSet parent;
-  if (!before.empty()) {
-    const auto& previous = before.back();
-    parent = previous.handed_on();
-    check_fit(description.name, previous.name, model_->head().body(fresh), parent);
-  }
-  std::shared_ptr<const Tuning> tuning = create<Tuning>(description.tuning);
-  ParameterSet trained;
   try {
-    trained = tuning->trainable(fresh, parent, random);
+    return begin_stage({.name = description.name,
+                        .model = model_,
+                        .loss = create<Loss>(description.loss),
+                        .tuning = create<Tuning>(description.tuning),
+                        .optimizer = create<Optimizer>(description.optimizer),
+                        .data = data,
+                        .weight_decay = description.weight_decay,
+                        .batch_size = batch_size_for(data, options_.batch_size)},
+                       before, Random(seed_).stream("stage " + description.name));
   } catch (const InvalidArgument& error) {
-    throw InvalidArgument(fmt::format("{}: stage {}: {}", path_.string(), description.name, error.what()));
+    throw InvalidArgument(fmt::format("{}: {}", path_.string(), error.what()));
   }
-  Objective objective(model_, create<Loss>(description.loss), std::move(tuning), data, description.weight_decay,
-                      trained, parent, batch_size_for(data, options_.batch_size));
-  // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
-  return {description.name, std::move(objective), create<Optimizer>(description.optimizer), trained.values(),
-          parent.values()};
 }
 
 Chain Pipeline::untrained(std::size_t count) const {

@@ -1,8 +1,68 @@
 #include "whence/stages/stage.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "whence/core/error.h"
 
 namespace whence {
+namespace {
+
+/// The data for this stage must shape the body as the stage before left it.
+void check_fit(const std::string& stage, const std::string& before, const ParameterSet& body,
+               const ParameterSet& parent) {
+  if (parent.empty()) {
+    throw InvalidArgument(
+        fmt::format("stage {}: this model has no body, so stage {} hands nothing on to it", stage, before));
+  }
+  for (std::size_t i = 0; i < body.size(); ++i) {
+    const auto& name = body.names()[i];
+    const auto& value = body.values()[i];
+    if (!parent.contains(name)) {
+      throw InvalidArgument(
+          fmt::format("stage {}: its model has {}, which stage {} does not hand on", stage, name, before));
+    }
+    if (value.sizes() != parent.at(name).sizes()) {
+      throw InvalidArgument(fmt::format("stage {}: {} would be [{}] for its data, but stage {} hands on [{}]", stage,
+                                        name, fmt::join(value.sizes(), ", "), before,
+                                        fmt::join(parent.at(name).sizes(), ", ")));
+    }
+  }
+}
+
+}  // namespace
+
+Stage begin_stage(StageParts parts, const Chain& before, Random random) {
+  if (!parts.model || !parts.loss || !parts.tuning || !parts.optimizer || parts.data.size() == 0) {
+    throw InvalidArgument(
+        fmt::format("stage {}: expected a model, a loss, a tuning, an optimizer and data", parts.name));
+  }
+  const auto& data = parts.data;
+  const auto fresh =
+      parts.model->initial(data.input_shape(), data.head_outputs(), random).to(data.dtype(), data.device());
+  ParameterSet parent;
+  if (!before.empty()) {
+    parent = before.back().handed_on();
+    check_fit(parts.name, before.back().name, parts.model->head().body(fresh), parent);
+  }
+  ParameterSet trained;
+  try {
+    trained = parts.tuning->trainable(fresh, parent, random);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: {}", parts.name, error.what()));
+  }
+  Objective objective(std::move(parts.model), std::move(parts.loss), std::move(parts.tuning), std::move(parts.data),
+                      parts.weight_decay, trained, parent, parts.batch_size);
+  // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
+  return {std::move(parts.name), std::move(objective), std::move(parts.optimizer), trained.values(), parent.values()};
+}
+
+TrainingSummary train(Stage& stage, const Random& random, const Progress& progress) {
+  TrainingState state{stage.theta, 0, {}};
+  auto summary = stage.optimizer->minimise(stage.objective, stage.parent, state, random, progress);
+  stage.theta = detach(state.theta);
+  return summary;
+}
 
 std::vector<std::string> disconnections(const Chain& chain) {
   std::vector<std::string> out;

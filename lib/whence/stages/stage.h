@@ -34,6 +34,28 @@ struct Stage {
 /// Stages in the order in which they were trained: each one's parent is what the one before handed on.
 using Chain = std::vector<Stage>;
 
+/// What a stage is made of.
+struct StageParts {
+  std::string name;
+  std::shared_ptr<const Model> model;
+  std::shared_ptr<const Loss> loss;
+  std::shared_ptr<const Tuning> tuning = create<Tuning>("full");
+  std::shared_ptr<const Optimizer> optimizer = create<Optimizer>("lbfgs");
+  Dataset data;
+  double weight_decay = 0;
+  std::int64_t batch_size = 1024;
+};
+
+/// A stage as its training begins: the first of a chain, or, on the last of `before`, the next. Its parameters have the
+/// dtype and device of its data. `random` draws those that are new: a first stage's all, a later one's head. Throws
+/// InvalidArgument, naming the stage, where a part is missing or the model, the data, the tuning and what the stage
+/// before hands on do not fit together.
+Stage begin_stage(StageParts parts, const Chain& before, Random random);
+
+/// Trains a stage by its optimizer, from where theta is to the end. `random` draws the order of minibatches. Throws
+/// what Optimizer::minimise throws; theta is then as it was.
+TrainingSummary train(Stage& stage, const Random& random, const Progress& progress = {});
+
 /// What keeps influence from going through the chain, a sentence for each: a stage that hands nothing on, or whose
 /// objective uses nothing of the stage before. Reads no data and no weights.
 std::vector<std::string> disconnections(const Chain& chain);

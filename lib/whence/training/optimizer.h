@@ -46,9 +46,6 @@ class Optimizer {
   virtual TensorList preconditioner(const TrainingState&) const { return {}; }
 };
 
-template <>
-std::span<const Method<Optimizer>> methods<Optimizer>();
-template <>
-std::string_view room_noun<Optimizer>();
+WHENCE_DECLARE_ROOM(Optimizer)
 
 }  // namespace whence

@@ -26,9 +26,6 @@ class Tuning {
   virtual bool remembers_parent() const = 0;
 };
 
-template <>
-std::span<const Method<Tuning>> methods<Tuning>();
-template <>
-std::string_view room_noun<Tuning>();
+WHENCE_DECLARE_ROOM(Tuning)
 
 }  // namespace whence
