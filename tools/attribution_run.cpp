@@ -256,7 +256,7 @@ void AttributionRun::set_choice(InverseChoice choice) {
   source_.reset();
   curvature_ = create<Curvature>(choice_.curvature);
   solver_ = create<Solver>(choice_.solver);
-  source_ = attributor_->prepare(chain_, {*curvature_, *solver_, choice_.options});
+  source_ = attributor_->prepare(chain_, {curvature_, solver_, choice_.options});
   source_->check(stages_, measurement_, normalization_);
   if (attributor_->uses_curvature()) {
     record_.add_choice(choice_);

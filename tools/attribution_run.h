@@ -107,9 +107,9 @@ class AttributionRun {
   InverseChoice choice_;
   std::vector<std::size_t> stages_;
   std::string split_;  ///< Of the queries; empty where --self needs none.
-  std::unique_ptr<Attributor> attributor_;
-  std::unique_ptr<Curvature> curvature_;
-  std::unique_ptr<Solver> solver_;
+  std::shared_ptr<const Attributor> attributor_;
+  std::shared_ptr<const Curvature> curvature_;
+  std::shared_ptr<const Solver> solver_;
   RunRecord record_;
   Chain chain_;
   Dataset queries_;

@@ -93,7 +93,7 @@ class Rehearsal {
     const double copied = allocated_bytes() - before;
     forget_peak();
     Rehearsed out;
-    const auto source = run_.attributor.prepare(chain, {*curvature_, *solver_, run_.inverse});
+    const auto source = run_.attributor.prepare(chain, {curvature_, solver_, run_.inverse});
     class Nowhere : public ScoreSink {
       bool has(std::int64_t, std::int64_t, std::int64_t, std::int64_t) const override { return false; }
       void block(std::int64_t, std::int64_t, const at::Tensor&) override {}
@@ -132,8 +132,8 @@ class Rehearsal {
     return std::clamp<std::int64_t>(static_cast<std::int64_t>(share * static_cast<double>(count)), least, count);
   }
   const PlannedRun& run_;
-  std::unique_ptr<Curvature> curvature_;
-  std::unique_ptr<Solver> solver_;
+  std::shared_ptr<const Curvature> curvature_;
+  std::shared_ptr<const Solver> solver_;
   std::int64_t block_;
 };
 

@@ -66,9 +66,9 @@ SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
   const bool fixed = !asked_.solver.starts_with("auto");
   return {chain_,
           stage,
-          *attributor_,
-          *curvature_,
-          fixed ? solver_.get() : nullptr,
+          attributor_,
+          curvature_,
+          fixed ? solver_ : nullptr,
           choice_.options,
           line_.get<std::int64_t>("query-block"),
           near_minimum(stage)};

@@ -28,20 +28,16 @@ inline Chain traced(Chain chain) {
 
 inline Chain traced_chain(const std::vector<ToyStage>& stages) { return traced(toy_chain(stages)); }
 
-/// A method at work on a chain, with the parts that it borrows.
-struct Prepared {
-  std::unique_ptr<Curvature> curvature = create<Curvature>("hessian");
-  std::unique_ptr<Solver> solver = create<Solver>("direct");
-  std::unique_ptr<ScoreSource> source;
-  Prepared(const Chain& chain, std::string_view spec)
-      : source(create<Attributor>(spec)->prepare(chain, {*curvature, *solver, {.damping = 0.3}})) {}
-};
+/// A method at work on a chain.
+inline std::unique_ptr<ScoreSource> prepared(const Chain& chain, std::string_view spec) {
+  return create<Attributor>(spec)->prepare(chain,
+                                           {create<Curvature>("hessian"), create<Solver>("direct"), {.damping = 0.3}});
+}
 
 inline at::Tensor scores_of(const Chain& chain, std::size_t stage, const Dataset& queries,
                             std::string_view method = "influence", Measurement measurement = Measurement::kLoss,
                             Normalization normalization = Normalization::kNone) {
-  const Prepared made(chain, method);
-  return score_matrix(chain, stage, *made.source, queries, measurement, normalization);
+  return score_matrix(chain, stage, *prepared(chain, method), queries, measurement, normalization);
 }
 
 class MemorySink : public ScoreSink {

@@ -55,9 +55,7 @@ TEST_CASE("grad-dot and grad-cos are minus the products of looped gradients; a h
 TEST_CASE("an interrupted run goes on with what the sink and the cache hold, to the same scores") {
   const auto chain = test::toy_chain(kTwoStages, "mlp:widths=4,activation=tanh", 1, 3, 5);
   const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
-  const auto curvature = create<Curvature>("hessian");
-  const auto solver = create<Solver>("direct");
-  const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solver, {.damping = 0.3}});
+  const auto source = test::prepared(chain, "influence");
   StoppingSink whole(5, 12);
   const auto undisturbed = attribute({chain, {0}, {&whole}, queries, Measurement::kLoss, 2}, *source, {}, {});
   for (int stop = 0; stop < 9; ++stop) {  // three blocks of queries times three of examples

@@ -75,11 +75,11 @@ TEST_CASE("what a cache kept scores the same in a later run, by every method") {
     const VectorCache cache{
         [&](const std::string& name) { return kept.count(name) != 0 ? std::optional(kept.at(name)) : std::nullopt; },
         [&](const std::string& name, const ParameterSet& vectors) { kept[name] = vectors; }};
-    const test::Prepared first(chain, method), later(chain, method);
+    const auto first = test::prepared(chain, method), later = test::prepared(chain, method);
     test::MemorySink a(5, 12), b(5, 12);
-    attribute({chain, {0}, {&a}, queries, Measurement::kLoss, 2}, *first.source, cache, {});
+    attribute({chain, {0}, {&a}, queries, Measurement::kLoss, 2}, *first, cache, {});
     CHECK(kept.size() == 3);
-    attribute({chain, {0}, {&b}, queries, Measurement::kLoss, 2}, *later.source, cache, {});
+    attribute({chain, {0}, {&b}, queries, Measurement::kLoss, 2}, *later, cache, {});
     CHECK(at::equal(a.values, b.values));
   });
 }
@@ -87,19 +87,19 @@ TEST_CASE("what a cache kept scores the same in a later run, by every method") {
 TEST_CASE("every method says what it looks at and what it costs") {
   const auto chain = test::traced_chain(test::kTwoStages);
   for_every_method([&](const std::string& method) {
-    const test::Prepared made(chain, method);
+    const auto made = test::prepared(chain, method);
     for (std::size_t s = 0; s < 2; ++s) {
       const auto& trained = chain[s].objective.trained();
-      for (const auto& name : made.source->parameters(s)) {
+      for (const auto& name : made->parameters(s)) {
         CHECK(trained.contains(name));
       }
-      const auto cost = made.source->cost(s, 4);
+      const auto cost = made->cost(s, 4);
       CHECK(cost.passes_once >= 0);
       CHECK(cost.passes_once + cost.passes_a_block >= 0);
       CHECK(cost.bytes_a_query > 0);
     }
     const bool gradients = method != "random" && method != "rep-sim";
-    CHECK(made.source->parameters(1).size() == (gradients ? chain[1].objective.trained().size() : 0));
+    CHECK(made->parameters(1).size() == (gradients ? chain[1].objective.trained().size() : 0));
   });
 }
 

@@ -66,9 +66,8 @@ TEST_CASE("a row far out of a regression: its leverage, and the removal that fir
   REQUIRE(leverage > 0.8);
   for (const char* solver : {"direct", "cg:relative-tolerance=1e-12"}) {
     CAPTURE(solver);
-    const auto curvature = create<Curvature>("hessian");
-    const auto solve = create<Solver>(solver);
-    const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solve, {}});
+    const auto source =
+        create<Attributor>("influence")->prepare(chain, {create<Curvature>("hessian"), create<Solver>(solver)});
     const auto scores = score_matrix(chain, 0, *source, queries, Measurement::kLoss);
     const auto removals = largest_removals(scores, kLookedForLeverage);
     CHECK(removals.size() == 8);
@@ -89,9 +88,8 @@ TEST_CASE("a row far out of a regression: its leverage, and the removal that fir
 
 TEST_CASE("a leverage from below is none too many, and one that costs more than it may is not looked for") {
   const Chain chain{fitted()};
-  const auto curvature = create<Curvature>("gauss-newton");
-  const auto solver = create<Solver>("cg");
-  const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solver, {}});
+  const auto source =
+      create<Attributor>("influence")->prepare(chain, {create<Curvature>("gauss-newton"), create<Solver>("cg")});
   const auto row = at::tensor({kFar}, at::kLong);
   const auto exact = source->leave_out(0, row, 1, 1e3);
   REQUIRE(exact);
@@ -105,16 +103,16 @@ TEST_CASE("a leverage from below is none too many, and one that costs more than 
 }
 
 TEST_CASE("--self knows the row that its own fit leans on; where no row does, nothing is said") {
-  const auto curvature = create<Curvature>("hessian");
-  const auto method = create<Attributor>("influence");
+  const std::shared_ptr<const Curvature> curvature = create<Curvature>("hessian");
+  const std::shared_ptr<const Attributor> method = create<Attributor>("influence");
   const Chain leaning{fitted()}, damped{fitted(100)};
-  const auto found = self_influence({leaning, 0, *method, *curvature, nullptr, {}, 8}, {}).leverages;
+  const auto found = self_influence({leaning, 0, method, curvature, nullptr, {}, 8}, {}).leverages;
   REQUIRE(found.size() == 1);
   CHECK(found[0].removal.row == kFar);
   CHECK(found[0].removal.query == kFar);
   const auto own = leaning[0].objective.data().take(at::tensor({kFar}, at::kLong));
   CHECK(found[0].second_order == doctest::Approx(refitted_change(leaning[0], kFar, own).item<double>()).epsilon(1e-9));
-  CHECK(self_influence({damped, 0, *method, *curvature, nullptr, {}, 8}, {}).leverages.empty());
+  CHECK(self_influence({damped, 0, method, curvature, nullptr, {}, 8}, {}).leverages.empty());
 }
 
 TEST_SUITE_END();

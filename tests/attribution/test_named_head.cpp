@@ -52,9 +52,9 @@ TEST_CASE("every method scores a chain whose head has another name as one whose 
       CHECK(scores.abs().max().item<double>() > 0);
     }
   }
-  const test::Prepared products(chain, "grad-dot");
-  CHECK(products.source->parameters(0) == Names{"fc1.weight", "fc1.bias"});
-  CHECK(products.source->parameters(2) == Names{"fc.weight", "fc.bias"});
+  const auto products = test::prepared(chain, "grad-dot");
+  CHECK(products->parameters(0) == Names{"fc1.weight", "fc1.bias"});
+  CHECK(products->parameters(2) == Names{"fc.weight", "fc.bias"});
 }
 
 TEST_SUITE_END();

@@ -32,10 +32,9 @@ at::Tensor forms(const at::Tensor& g, const at::Tensor& m) { return -(g.mm(m) * 
 at::Tensor self_of(const Chain& chain, std::size_t stage, const char* curvature, const char* solver,
                    InverseOptions options = {.damping = 0.3}, const char* method = "influence",
                    std::string* how = nullptr) {
-  const auto c = create<Curvature>(curvature);
-  const auto s = solver == nullptr ? nullptr : create<Solver>(solver);
-  const auto a = create<Attributor>(method);
-  const auto out = self_influence({chain, stage, *a, *c, s.get(), options, 5}, {});
+  const auto out = self_influence({chain, stage, create<Attributor>(method), create<Curvature>(curvature),
+                                   solver == nullptr ? nullptr : create<Solver>(solver), options, 5},
+                                  {});
   if (how != nullptr) {
     *how = out.how;
   }
@@ -99,10 +98,15 @@ TEST_CASE("self-influence by factors equals the form with the matrix that the fa
 TEST_CASE("self-influence by factors is called approximate unless they are the curvature itself") {
   const auto chain = test::toy_chain({{"full", "cross-entropy"}});
   const auto approximate = [&](const char* curvature, const char* solver) {
-    const auto c = create<Curvature>(curvature);
-    const auto s = solver == nullptr ? nullptr : create<Solver>(solver);
-    const auto a = create<Attributor>("influence");
-    return self_influence({chain, 0, *a, *c, s.get(), {.damping = 0.3}, 5}, {}).approximate;
+    return self_influence({chain,
+                           0,
+                           create<Attributor>("influence"),
+                           create<Curvature>(curvature),
+                           solver == nullptr ? nullptr : create<Solver>(solver),
+                           {.damping = 0.3},
+                           5},
+                          {})
+        .approximate;
   };
   CHECK(approximate("hessian", "ekfac"));
   CHECK(approximate("gauss-newton", "ekfac"));
@@ -136,20 +140,19 @@ class Counted : public Curvature {
 }  // namespace
 
 TEST_CASE("how self-influence goes about it is decided without a fit, which is then made once") {
-  const auto influence = create<Attributor>("influence");
+  const std::shared_ptr<const Attributor> influence = create<Attributor>("influence");
   const Chain wide{test::toy_stage("mlp:widths=2000,activation=tanh", 0)};
-  const Counted counted;
-  const SelfInfluenceTask task{wide, 0, *influence, counted, nullptr, {.relative_damping = 1}};
+  const auto counted = std::make_shared<const Counted>();
+  const SelfInfluenceTask task{wide, 0, influence, counted, nullptr, {.relative_damping = 1}};
   CHECK(self_influence_plan(task) == "by the curvature's own eigenvectors");
-  CHECK(counted.fits == 0);
+  CHECK(counted->fits == 0);
   const Chain small{test::toy_stage("mlp:widths=4,activation=tanh", 0)};
-  const auto ekfac = create<Solver>("ekfac");
-  self_influence({small, 0, *influence, counted, ekfac.get(), {.relative_damping = 1}}, {});
-  CHECK(counted.fits == 1);
+  self_influence({small, 0, influence, counted, create<Solver>("ekfac"), {.relative_damping = 1}}, {});
+  CHECK(counted->fits == 1);
   // no decay, and the damping that is the default
-  const auto gauss_newton = create<Curvature>("gauss-newton");
-  CHECK(self_influence_plan({wide, 0, *influence, *gauss_newton, nullptr, {.relative_damping = 1}}) ==
-        "exact, by the matrix of 24 rows");
+  CHECK(
+      self_influence_plan({wide, 0, influence, create<Curvature>("gauss-newton"), nullptr, {.relative_damping = 1}}) ==
+      "exact, by the matrix of 24 rows");
 }
 
 TEST_CASE("embeddings and norms are factored too where solves would take long") {
@@ -160,9 +163,8 @@ TEST_CASE("embeddings and norms are factored too where solves would take long") 
   const auto trained = text.theta;
   Objective objective(model, std::move(text.loss), tuning, data, 0, trained, {}, 100);
   const Chain chain{{"texts", std::move(objective), create<Optimizer>("lbfgs"), clone(trained.values()), {}}};
-  const auto influence = create<Attributor>("influence");
-  const auto hessian = create<Curvature>("hessian");
-  const auto how = self_influence_plan({chain, 0, *influence, *hessian, nullptr, {.relative_damping = 1}});
+  const auto how = self_influence_plan(
+      {chain, 0, create<Attributor>("influence"), create<Curvature>("hessian"), nullptr, {.relative_damping = 1}});
   CHECK(how.starts_with("approximate, by ekfac's factors"));
   CHECK(has_exact_forms({chain[0].objective, chain[0].theta, {}}));  // one prediction a text, by a head of its own
 }
@@ -221,10 +223,9 @@ TEST_CASE("self-influence without a curvature: squared lengths; and by every met
     }
   }
   InverseOptions segment{.response = Response::kSegment};
-  const auto direct = create<Solver>("direct");
-  const auto hessian = create<Curvature>("gauss-newton");
   const Chain alone{chain[1]};
-  const auto source = create<Attributor>("influence")->prepare(alone, {*hessian, *direct, segment});
+  const auto source = create<Attributor>("influence")
+                          ->prepare(alone, {create<Curvature>("gauss-newton"), create<Solver>("direct"), segment});
   CHECK(relative_error(self_of(chain, 1, "gauss-newton", "direct", segment),
                        score_matrix(alone, 0, *source, chain[1].objective.data(), Measurement::kLoss).diagonal()) <
         1e-10);

@@ -81,11 +81,10 @@ int main(int argc, char** argv) {
   const auto row = [&](const std::string& method, const std::string& curvature, const std::string& solver,
                        double damping) {
     const auto start = std::chrono::steady_clock::now();
-    const auto c = create<Curvature>(curvature);
-    const auto s = create<Solver>(solver);
     const auto attributor = create<Attributor>(method);
     try {
-      const auto source = attributor->prepare(chain, {*c, *s, {.relative_damping = damping}});
+      const auto source = attributor->prepare(
+          chain, {create<Curvature>(curvature), create<Solver>(solver), {.relative_damping = damping}});
       const auto scores = score_matrix(chain, index, *source, queries, Measurement::kLoss);
       const auto [lds, error] = linear_datamodelling(scores, inside, truth);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

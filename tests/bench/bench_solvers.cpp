@@ -96,9 +96,9 @@ int main(int count, char** arguments) try {
                                 {"options", colon < solver_spec.size() ? solver_spec.substr(colon + 1) : ""}};
     try {
       const auto start = Clock::now();
-      const auto curvature = create<Curvature>(curvature_spec);
-      const auto solver = create<Solver>(solver_spec);
-      const auto source = create<Attributor>("influence")->prepare(chain, {*curvature, *solver, {.damping = damping}});
+      const auto source =
+          create<Attributor>("influence")
+              ->prepare(chain, {create<Curvature>(curvature_spec), create<Solver>(solver_spec), {.damping = damping}});
       const auto scores = score_matrix(chain, chain.size() - 1, *source, queries, Measurement::kLoss);
       const double seconds = since(start);
       auto file = fmt::format("whence-{}.safetensors", specs[i]);

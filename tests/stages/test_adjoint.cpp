@@ -12,15 +12,12 @@ using test::relative_error;
 namespace {
 
 struct Inverter {
-  std::unique_ptr<Curvature> curvature;
-  std::unique_ptr<Solver> solver;
-  InverseOptions options;
+  InverseProblem problem;
   Inverter(std::string_view curvature_spec, std::string_view solver_spec, InverseOptions inverse = {})
-      : curvature(create<Curvature>(curvature_spec)), solver(create<Solver>(solver_spec)), options(inverse) {}
+      : problem{create<Curvature>(curvature_spec), create<Solver>(solver_spec), inverse} {}
   at::Tensor scores(const Chain& chain, std::size_t stage, const Dataset& queries, Measurement measurement,
                     std::string_view method = "influence") const {
-    const auto source = create<Attributor>(method)->prepare(chain, {*curvature, *solver, options});
-    return score_matrix(chain, stage, *source, queries, measurement);
+    return score_matrix(chain, stage, *create<Attributor>(method)->prepare(chain, problem), queries, measurement);
   }
 };
 
@@ -215,9 +212,9 @@ TEST_CASE("cg, lissa and direct agree to their tolerances on a chain, under both
 
 TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effective damping") {
   const auto chain = test::toy_chain(kChains[0]);
-  const auto curvature = create<Curvature>("gauss-newton");
-  const auto solver = create<Solver>("cg");
-  Adjoint adjoint(chain, *curvature, *solver, {.damping = 0.01, .relative_damping = 0.5});
+  const std::shared_ptr<const Curvature> curvature = create<Curvature>("gauss-newton");
+  const InverseOptions options{.damping = 0.01, .relative_damping = 0.5};
+  Adjoint adjoint(chain, {curvature, create<Solver>("cg"), options});
   adjoint.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
   const auto& evidence = adjoint.evidence()[0];
   const auto n = count_entries(chain[0].theta);
@@ -229,8 +226,7 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   CHECK(evidence.mean_eigenvalue == doctest::Approx(mean).epsilon(1e-10));  // rows give it exactly, for no product
   CHECK(evidence.damping == doctest::Approx(0.01 + 0.5 * evidence.mean_eigenvalue));
   CHECK(evidence.products > 0);
-  const auto hessian = create<Curvature>("hessian");
-  Adjoint probed(chain, *hessian, *solver, {.damping = 0.01, .relative_damping = 0.5});
+  Adjoint probed(chain, {create<Curvature>("hessian"), create<Solver>("cg"), options});
   probed.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
   CHECK(probed.evidence()[0].products > 32);  // by random signs, which are products
 }
@@ -276,11 +272,9 @@ TEST_CASE("what a solve in float32 says is held against float64 at the tolerance
     value = value.to(at::kFloat);
   }
   const Chain chain{stage};
-  const auto hessian = create<Curvature>("hessian");
   for (const double off : {0.02, 0.3}) {
     CAPTURE(off);
-    const Boaster solver(1 + off);
-    Adjoint adjoint(chain, *hessian, solver, {.damping = 0.1});
+    Adjoint adjoint(chain, {create<Curvature>("hessian"), std::make_shared<Boaster>(1 + off), {.damping = 0.1}});
     const auto summary =
         adjoint.sweep(at::ones({1, count_entries(stage.theta)}, at::kFloat), 0, {})[0].summaries.front();
     CHECK(summary.relative_residual == doctest::Approx(off).epsilon(1e-2));

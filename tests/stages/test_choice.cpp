@@ -147,9 +147,8 @@ TEST_CASE("a solver whose own approximation is singular is given a damping at a 
       const auto choice = choose_inverse(chain, 0, 1, {.curvature = curvature, .solver = solver});
       const bool own = std::string_view(solver) == "ekfac" && choice.curvature == "gauss-newton";  // decay is in it
       CHECK((own || choice.options.relative_damping == kRelativeDamping));
-      const auto made = create<Curvature>(choice.curvature);
-      const auto inverts = create<Solver>(choice.solver);
-      CHECK_NOTHROW(Adjoint(chain, *made, *inverts, choice.options).sweep(measured_gradient(chain), 0, {}));
+      const InverseProblem problem{create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options};
+      CHECK_NOTHROW(Adjoint(chain, problem).sweep(measured_gradient(chain), 0, {}));
     }
   }
   CHECK(choose_inverse(chain, 0, 1, {.curvature = "hessian", .solver = "arnoldi:rank=500"}).options.relative_damping ==
@@ -211,9 +210,8 @@ TEST_CASE("every inversion, response, curvature and solver together either works
           const bool fits = response != Response::kSegment || inversion == Inversion::kDamped;
           try {
             const auto choice = choose_inverse(chain, 0, 1, request);
-            const auto made = create<Curvature>(choice.curvature);
-            const auto inverts = create<Solver>(choice.solver);
-            Adjoint adjoint(chain, *made, *inverts, choice.options);
+            Adjoint adjoint(chain,
+                            {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options});
             for (const auto& stage : adjoint.sweep(q, 0, {})) {
               CHECK(at::isfinite(stage.vectors).all().item<bool>());
             }

@@ -137,9 +137,9 @@ TEST_CASE("proximal-bregman is the derivative of the chain of Bregman objectives
         chain[k].parent = detach(chain[k - 1].handed_on().values());
       }
     }
-    const auto curvature = create<Curvature>("gauss-newton");
-    const auto solver = create<Solver>("direct");
-    Adjoint adjoint(chain, *curvature, *solver, {.response = Response::kProximalBregman, .damping = damping});
+    Adjoint adjoint(chain, {create<Curvature>("gauss-newton"),
+                            create<Solver>("direct"),
+                            {.response = Response::kProximalBregman, .damping = damping}});
     const auto adjoints = adjoint.sweep(measured_gradient(chain), 0, {});
     for (std::size_t s = 0; s < chain.size(); ++s) {
       CAPTURE(s);
@@ -190,18 +190,18 @@ TEST_CASE("segment is unrolled gradient descent on a quadratic, and infinitely l
     for (const char* solver_spec : {"direct", "lanczos"}) {
       CAPTURE(steps);
       CAPTURE(solver_spec);
-      const auto curvature = create<Curvature>("gauss-newton");
-      const auto solver = create<Solver>(solver_spec);
+      const std::shared_ptr<const Curvature> curvature = create<Curvature>("gauss-newton");
+      const std::shared_ptr<const Solver> solver = create<Solver>(solver_spec);
       InverseOptions options{.response = Response::kSegment};
       options.time = rate * static_cast<double>(steps);
       options.steps = steps;
-      Adjoint adjoint(chain, *curvature, *solver, options);
+      Adjoint adjoint(chain, {curvature, solver, options});
       const auto s = adjoint.sweep(q, 0, {})[0].vectors;
       const double predicted = -at::dot(s[0], g).item<double>();
       if (steps <= 1000) {
         CHECK(std::abs(predicted - (descended(0.5) - descended(-0.5))) < 1e-10 * std::abs(predicted));
       } else {
-        Adjoint inverse(chain, *curvature, *solver, {});
+        Adjoint inverse(chain, {curvature, solver});
         CHECK(relative_error(s, inverse.sweep(q, 0, {})[0].vectors) < 1e-8);
       }
     }
@@ -233,9 +233,7 @@ TEST_CASE("segments of preconditioned descent on a quadratic are unrolled exactl
   const Chain chain{stage};
   for (const char* spec : {"direct", "lanczos"}) {
     CAPTURE(spec);
-    const auto curvature = create<Curvature>("gauss-newton");
-    const auto solver = create<Solver>(spec);
-    Adjoint adjoint(chain, *curvature, *solver, {.response = Response::kSegment});
+    Adjoint adjoint(chain, {create<Curvature>("gauss-newton"), create<Solver>(spec), {.response = Response::kSegment}});
     const auto s = adjoint.sweep(q, 0, {})[0].vectors;
     const double predicted = -at::dot(s[0], g.repeat({segments})).item<double>();
     CHECK(std::abs(predicted - actual) < 1e-10 * std::abs(actual));
@@ -293,9 +291,8 @@ TEST_CASE("segments follow descent from a parent, closer the more of them there 
     descend(trained[1], rate, steps, segments);
     // the first stage is at its minimum: descent without end
     trained[0].trajectory = {{trained[0].theta, {}, 1e6, 0, 0}};
-    const auto curvature = create<Curvature>("hessian");
-    const auto solver = create<Solver>("direct");
-    Adjoint adjoint(trained, *curvature, *solver, {.response = Response::kSegment});
+    Adjoint adjoint(trained,
+                    {create<Curvature>("hessian"), create<Solver>("direct"), {.response = Response::kSegment}});
     const auto adjoints = adjoint.sweep(measured_gradient(trained), 0, {});
     std::vector<std::vector<double>> out(2);
     for (std::size_t s = 0; s < 2; ++s) {
@@ -320,17 +317,23 @@ TEST_CASE("segments follow descent from a parent, closer the more of them there 
 
 TEST_CASE("choices that are the derivative of no objective are refused with the reason") {
   const auto chain = test::toy_chain({{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}});
-  const auto exact = create<Curvature>("hessian"), newton = create<Curvature>("gauss-newton");
-  const auto cg = create<Solver>("cg"), factors = create<Solver>("ekfac");
-  CHECK_THROWS_WITH_AS(Adjoint(chain, *exact, *factors, {}), doctest::Contains("use --curvature gauss-newton"),
-                       InvalidArgument);
-  CHECK_NOTHROW(Adjoint(chain, *newton, *factors, {}));
-  CHECK_NOTHROW(Adjoint({chain[0]}, *exact, *factors, {}));  // one stage mixes nothing
-  CHECK_THROWS_WITH_AS(Adjoint(chain, *exact, *cg, {.response = Response::kProximalBregman}),
+  const std::shared_ptr<const Curvature> exact = create<Curvature>("hessian"),
+                                         newton = create<Curvature>("gauss-newton");
+  const std::shared_ptr<const Solver> cg = create<Solver>("cg"), factors = create<Solver>("ekfac");
+  const auto adjoint = [&](const auto& curvature, const auto& solver, const InverseOptions& options) {
+    Adjoint(chain, {curvature, solver, options});
+  };
+  CHECK_THROWS_WITH_AS(adjoint(exact, factors, {}), doctest::Contains("use --curvature gauss-newton"), InvalidArgument);
+  CHECK_NOTHROW(adjoint(newton, factors, {}));
+  CHECK_NOTHROW(Adjoint({chain[0]}, {exact, factors}));  // one stage mixes nothing
+  CHECK_THROWS_WITH_AS(adjoint(exact, cg, {.response = Response::kProximalBregman}),
                        doctest::Contains("family hessian"), InvalidArgument);
-  CHECK_THROWS_WITH_AS(
-      Adjoint(chain, *newton, *cg, {.response = Response::kSegment, .inversion = Inversion::kFiltered}),
-      doctest::Contains("inversion = filtered"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(adjoint(newton, cg, {.response = Response::kSegment, .inversion = Inversion::kFiltered}),
+                       doctest::Contains("inversion = filtered"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(adjoint(exact, nullptr, {}), "influence needs a curvature and a solver: the solver is missing",
+                       InvalidArgument);
+  CHECK_THROWS_WITH_AS(adjoint(nullptr, cg, {}), "influence needs a curvature and a solver: the curvature is missing",
+                       InvalidArgument);
   InverseOptions options;
   CHECK_THROWS_WITH_AS(set_response("segmnt", options), doctest::Contains("did you mean \"segment\"?"),
                        InvalidArgument);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "whence/attribution/attributor.h"
@@ -20,10 +21,10 @@ struct VectorCache {
 
 /// What is scored, for whom, and where the scores go.
 struct AttributionTask {
-  const Chain& chain;
+  Chain chain;
   std::vector<std::size_t> stages;  ///< Whose examples are scored, in rising order.
   std::vector<ScoreSink*> sinks;    ///< One a scored stage.
-  const Dataset& queries;
+  Dataset queries;
   Measurement measurement = Measurement::kLoss;
   std::int64_t query_block =
       32;  ///< Queries that are solved for together. Memory: about 8 vectors of the parameters each.
@@ -50,9 +51,9 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
 /// Per-token scores of texts that attribute() scored, with the vectors that its cache holds, or with new ones.
 class TokenScorer {
  public:
-  /// All must outlive the scorer.
-  TokenScorer(const AttributionTask& task, ScoreSource& source, const VectorCache& cache)
-      : task_(task), source_(source), cache_(cache) {}
+  /// The source must outlive the scorer.
+  TokenScorer(AttributionTask task, ScoreSource& source, VectorCache cache)
+      : task_(std::move(task)), source_(source), cache_(std::move(cache)) {}
   /// What each token of the example in row `row` adds to its score for the query in row `query`, before any
   /// normalization: [tokens] float64 on the CPU. Undefined where the method does not say or the examples are no texts.
   /// Cheap where queries come in order. Cost: a forward and a backward pass of the text; where the cache has no vectors
@@ -60,9 +61,9 @@ class TokenScorer {
   at::Tensor scores(std::size_t stage, std::int64_t query, std::int64_t row);
 
  private:
-  const AttributionTask& task_;
+  const AttributionTask task_;
   ScoreSource& source_;
-  const VectorCache& cache_;
+  const VectorCache cache_;
   std::int64_t block_ = -1;
   std::vector<Directions> directions_;
   std::map<std::size_t, std::unique_ptr<Scorer>> scorers_;

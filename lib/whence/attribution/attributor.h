@@ -106,13 +106,6 @@ class ScoreSource {
   virtual MethodCost cost(std::size_t stage, std::int64_t query_block) const = 0;
 };
 
-/// What influence methods solve with. The parts must outlive what is prepared with them.
-struct InverseProblem {
-  const Curvature& curvature;
-  const Solver& solver;
-  InverseOptions options;
-};
-
 /// What scores say where everything holds that a method assumes.
 enum class Claim {
   kRemoval,  ///< -score / N is the change of the measurement, in its unit, when the example is left out.
@@ -132,7 +125,7 @@ class Attributor {
   bool predicts_removal(Normalization normalization) const {
     return claim() == Claim::kRemoval && normalization == Normalization::kNone;
   }
-  /// The chain must outlive the result. Cheap: the work is done when scores are asked for.
+  /// The result keeps a copy of the chain, which shares its tensors. Cheap: the work is done when scores are asked for.
   virtual std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const = 0;
 };
 

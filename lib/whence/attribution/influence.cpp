@@ -16,8 +16,8 @@ class InfluenceSource : public detail::GradientSource {
  public:
   InfluenceSource(const Chain& chain, const InverseProblem& problem)
       : GradientSource(chain),
-        adjoint_(chain, problem.curvature, problem.solver, problem.options),
-        family_(problem.curvature.family()),
+        adjoint_(chain, problem),
+        family_(problem.curvature->family()),
         response_(problem.options.response),
         norms_(chain.size()) {}
 

@@ -86,7 +86,7 @@ class RandomSource : public ScoreSource {
   MethodCost cost(std::size_t, std::int64_t) const override { return {.bytes_a_query = 8}; }
 
  private:
-  const Chain& chain_;
+  const Chain chain_;
   RandomOptions options_;
 };
 

@@ -107,7 +107,7 @@ class RepSimSource : public ScoreSource {
   }
 
  private:
-  const Chain& chain_;
+  const Chain chain_;
   bool cosine_;
 };
 

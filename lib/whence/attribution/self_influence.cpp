@@ -56,12 +56,12 @@ Choice choose(const SelfInfluenceTask& task) {
   if (p <= kMostParameters && matrix <= kMinute) {
     return {"direct", fmt::format("exact, by the matrix of {} parameters", p)};
   }
-  if (task.curvature.factored()) {
+  if (task.curvature->factored()) {
     return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
   }
   const double most_rows = std::min(kMostRows, p);
-  if (damped && task.curvature.family() != "hessian" && n <= most_rows && 4 * n * product <= kMinute) {
-    const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
+  if (damped && task.curvature->family() != "hessian" && n <= most_rows && 4 * n * product <= kMinute) {
+    const auto curvature = task.curvature->operator_at(stage.objective, stage.theta, stage.parent);
     const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
     if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&
         (task.options.relative_damping > 0 || gram->diagonal().min().item<double>() + task.options.damping > 0)) {
@@ -100,9 +100,9 @@ class Blocks {
 }  // namespace
 
 std::string self_influence_plan(const SelfInfluenceTask& task) {
-  return !task.attributor.uses_curvature() ? "by the method's own vectors"
-         : task.solver == nullptr          ? choose(task).reason
-                                           : "by the solver's matrix or factors, or a solve an example";
+  return !task.attributor->uses_curvature() ? "by the method's own vectors"
+         : task.solver == nullptr           ? choose(task).reason
+                                            : "by the solver's matrix or factors, or a solve an example";
 }
 
 SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress) {
@@ -111,24 +111,21 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   const auto& data = stage.objective.data();
   SelfInfluence out;
   out.how = "by the method's own vectors";
-  std::unique_ptr<Solver> chosen;
-  const auto* solver = task.solver;
-  const bool curved = task.attributor.uses_curvature();
+  auto solver = task.solver;
+  const bool curved = task.attributor->uses_curvature();
   if (curved && solver == nullptr) {
     const auto choice = choose(task);
     out.how = choice.reason;
-    chosen = create<Solver>(choice.solver);
-    solver = chosen.get();
+    solver = create<Solver>(choice.solver);
   } else if (!curved && solver == nullptr) {
-    chosen = create<Solver>("identity");  // asked for nothing
-    solver = chosen.get();
+    solver = create<Solver>("identity");  // asked for nothing
   }
-  const auto source = task.attributor.prepare(alone, {task.curvature, *solver, task.options});
+  const auto source = task.attributor->prepare(alone, {task.curvature, solver, task.options});
   source->check({0}, Measurement::kLoss, Normalization::kNone);
   const auto scorer = source->self_scorer();
-  if (curved && (solver->takes_factors() || task.curvature.factored())) {
+  if (curved && (solver->takes_factors() || task.curvature->factored())) {
     out.approximate =
-        !task.curvature.factored() || (scorer && !has_exact_forms({stage.objective, stage.theta, stage.parent}));
+        !task.curvature->factored() || (scorer && !has_exact_forms({stage.objective, stage.theta, stage.parent}));
   }
   if (curved && task.solver != nullptr) {
     out.how = scorer ? "by the solver's matrix or factors" : fmt::format("{} solves", data.size());
@@ -148,7 +145,7 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   watch(data.size());
   out.scores = at::cat(parts);
   check_finite(out.scores, "an example's influence on itself");
-  if (task.leverages && task.attributor.claim() == Claim::kRemoval) {
+  if (task.leverages && task.attributor->claim() == Claim::kRemoval) {
     std::vector<PredictedRemoval> removals;
     const auto rows = out.scores.argsort().slice(0, 0, kLookedForLeverage).contiguous();
     for (std::int64_t i = 0; i < rows.numel(); ++i) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,11 +10,12 @@ namespace whence {
 
 /// Whose examples are scored for their own losses, and how.
 struct SelfInfluenceTask {
-  const Chain& chain;
+  Chain chain;
   std::size_t stage;
-  const Attributor& attributor;
-  const Curvature& curvature;
-  const Solver* solver;  ///< Null: the cheapest exact way that takes about a minute at most, or else ekfac's factors.
+  std::shared_ptr<const Attributor> attributor;
+  std::shared_ptr<const Curvature> curvature;
+  /// Null: the cheapest exact way that takes about a minute at most, or else ekfac's factors.
+  std::shared_ptr<const Solver> solver;
   InverseOptions options = {};
   std::int64_t block = 32;  ///< Examples that are solved for together, where solves are made.
   bool leverages = true;    ///< Whether they are looked for: far from a minimum they foretell no training.

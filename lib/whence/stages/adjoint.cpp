@@ -193,13 +193,11 @@ struct Adjoint::Prepared {
   OperatorPtr exact;        ///< That matrix, where a residual was measured.
 };
 
-Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options)
-    : chain_(chain),
-      curvature_(curvature),
-      solver_(solver),
-      options_(options),
-      prepared_(chain.size()),
-      evidence_(chain.size()) {
+namespace {
+
+/// Throws where the choices are not the derivative of one objective.
+void check_choices(const Chain& chain, const Curvature& curvature, const Solver& solver,
+                   const InverseOptions& options) {
   const bool own_factors = curvature.factored() && solver.takes_factors();
   if (chain.size() > 1 && !own_factors && !solver.family().empty() && solver.family() != curvature.family()) {
     throw InvalidArgument(fmt::format(
@@ -219,6 +217,27 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
                     "has no place, expected damped: use --inversion damped",
                     to_string(options.inversion)));
   }
+}
+
+InverseProblem checked(InverseProblem problem) {
+  if (!problem.curvature || !problem.solver) {
+    throw InvalidArgument(fmt::format("influence needs a curvature and a solver: the {} is missing",
+                                      problem.curvature ? "solver" : "curvature"));
+  }
+  return problem;
+}
+
+}  // namespace
+
+Adjoint::Adjoint(Chain chain, InverseProblem problem)
+    : chain_(std::move(chain)),
+      problem_(checked(std::move(problem))),
+      curvature_(*problem_.curvature),
+      solver_(*problem_.solver),
+      options_(problem_.options),
+      prepared_(chain_.size()),
+      evidence_(chain_.size()) {
+  check_choices(chain_, curvature_, solver_, options_);
 }
 
 Adjoint::~Adjoint() = default;

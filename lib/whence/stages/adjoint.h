@@ -38,6 +38,14 @@ struct InverseOptions {
 /// InvalidArgument with the known words.
 void set_response(std::string_view spec, InverseOptions& options);
 
+/// What inverts the curvature of every stage: {create<Curvature>("hessian"), create<Solver>("cg"), {.damping = 0.1}}.
+/// Methods that invert nothing take {}.
+struct InverseProblem {
+  std::shared_ptr<const Curvature> curvature;
+  std::shared_ptr<const Solver> solver;
+  InverseOptions options = {};
+};
+
 /// One stage's answer to "how does the measurement move when this stage's data is reweighted?", for K measurements.
 struct StageAdjoint {
   at::Tensor vectors;  ///< s [K, S P] = inverse curvature times the cotangent, for each of the stage's S points. An
@@ -69,11 +77,14 @@ struct StageEvidence {
 /// curvature family.
 class Adjoint {
  public:
-  /// Throws InvalidArgument, with the reason, where the choices are not the derivative of one objective: a solver whose
-  /// factors are of another family than the curvature, in a chain; proximal-bregman with the exact Hessian; segment
-  /// with an inversion other than damped, or for a stage whose learning rates are not known.
-  Adjoint(const Chain& chain, const Curvature& curvature, const Solver& solver, const InverseOptions& options);
+  /// Throws InvalidArgument, with the reason, where a part of the problem is missing or the choices are not the
+  /// derivative of one objective: a solver whose factors are of another family than the curvature, in a chain;
+  /// proximal-bregman with the exact Hessian; segment with an inversion other than damped, or for a stage whose
+  /// learning rates are not known.
+  Adjoint(Chain chain, InverseProblem problem);
   ~Adjoint();
+  Adjoint(const Adjoint&) = delete;
+  Adjoint& operator=(const Adjoint&) = delete;
 
   /// What does not depend on measurements, of the stages from `first` on: curvatures, dampings, what solvers make
   /// ready. sweep() does it where this was not called.
@@ -112,10 +123,11 @@ class Adjoint {
   Prepared& prepared(std::size_t stage);
   void judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x, std::vector<SolverSummary>& summaries);
 
-  const Chain& chain_;
-  const Curvature& curvature_;
+  const Chain chain_;  ///< A copy, which shares the tensors.
+  const InverseProblem problem_;
+  const Curvature& curvature_;  ///< The problem's, as are the solver and the options.
   const Solver& solver_;
-  InverseOptions options_;
+  const InverseOptions& options_;
   std::vector<std::unique_ptr<Prepared>> prepared_;
   std::int64_t swept_ = 0;  ///< Measurements so far.
   std::vector<StageEvidence> evidence_;

@@ -61,7 +61,7 @@ class FeatureSource : public ScoreSource {
   void pass(std::size_t stage, std::string_view what, const Progress& progress,
             const std::function<void(const Batch&)>& body) const;
 
-  const Chain& chain_;
+  const Chain chain_;
 
  private:
   friend class FeatureScorer;

@@ -34,7 +34,7 @@ class GradientSource : public ScoreSource {
   /// two share, and zeros elsewhere.
   at::Tensor shared_columns(const at::Tensor& gradients, std::size_t stage) const;
 
-  const Chain& chain_;
+  const Chain chain_;
 };
 
 }  // namespace whence::detail
