@@ -20,7 +20,7 @@
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/text_embedding.h"
 #include "whence/models/checkpoint.h"
-#include "whence/models/model.h"
+#include "whence/models/text_model.h"
 #include "whence/store/result_folder.h"
 
 namespace whence::cli {
@@ -47,29 +47,15 @@ void add_options(CommandLine& line) {
       ("verify", po::bool_switch(), "run the model without each demonstration, and compare with the scores");
 }
 
-struct LoadedModel {
-  std::shared_ptr<Model> model;
-  const LanguageModel* language;
-  ParameterSet theta;
-  Tokenizer tokenizer;
-};
-
 /// `classes` > 0: an encoder, whose head for words need not be there.
-LoadedModel load_model(const fs::path& path, const RunOptions& options, std::int64_t classes = 0) {
-  const std::shared_ptr<Model> model = open_model_folder(path);
-  if (checkpoint_files(path).empty()) {
-    throw DataError(fmt::format("{}: no weights, expected model.safetensors or its index", path.string()));
-  }
-  Random random(0);
-  auto theta = model->initial({}, classes, random).to(options.dtype, options.device);
-  const auto* language = dynamic_cast<const LanguageModel*>(model.get());
-  Tokenizer tokenizer(path);
-  for (const auto* notes : {&language->notes(), &tokenizer.notes()}) {
+TextModel load_model(const fs::path& path, const RunOptions& options, std::int64_t classes = 0) {
+  auto model = read_text_model(path, options.dtype, options.device, classes);
+  for (const auto* notes : {&model.language->notes(), &model.tokenizer.notes()}) {
     for (const auto& note : *notes) {
       options.note(note);
     }
   }
-  return {model, language, std::move(theta), std::move(tokenizer)};
+  return model;
 }
 
 /// One run of the command: what all tasks share.
@@ -182,9 +168,7 @@ class IclRun {
     return files;
   }
 
-  PromptReader reader(const PromptTask& task, const ReadingOptions& options) const {
-    return {*model_->language, model_->theta, model_->tokenizer, task, options};
-  }
+  PromptReader reader(const PromptTask& task, const ReadingOptions& options) const { return {*model_, task, options}; }
 
   /// How a task is read: as was said or, where it has a validation set, from the layer and the position whose
   /// regression foretells that best.
@@ -352,7 +336,7 @@ class IclRun {
   IclSettings settings_;
   std::vector<std::int64_t> layers_;  // empty: to be chosen
   std::vector<PromptTask> tasks_;
-  std::optional<LoadedModel> model_, embedder_;
+  std::optional<TextModel> model_, embedder_;
   std::optional<IclUses> uses_;
   fs::path folder_;
   std::optional<ResultWriter> out_;  // of that folder

@@ -16,7 +16,7 @@
 #include "whence/core/random.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
-#include "whence/models/model.h"
+#include "whence/models/text_model.h"
 
 using namespace whence;
 
@@ -63,21 +63,18 @@ at::Tensor refactored(const IclTask& task, std::int64_t count) {
 /// makes them, against everything that whence icl does; then removals against running each prompt whole.
 void with_model(const std::string& folder, const std::string& path) {
   const at::NoGradGuard no_gradient;
-  const std::shared_ptr<Model> model = create<Model>("transformer:directory=" + folder);
-  const auto& language = dynamic_cast<const LanguageModel&>(*model);
-  Random random(0);
-  const auto theta = model->initial({}, 0, random).to(at::kFloat, at::kCPU);
-  const Tokenizer tokenizer(folder);
+  const auto model = read_text_model(folder);
+  const auto& language = *model.language;
   auto task = read_tasks(path).front();
   task.queries.resize(1);
   const auto third = std::max<std::int64_t>(1, language.blocks() / 3);
-  PromptReader reader(language, theta, tokenizer, task, {.layers = {third, 2 * third}});
+  PromptReader reader(model, task, {.layers = {third, 2 * third}});
   std::vector<std::int64_t> order(task.demonstrations.size());
   std::iota(order.begin(), order.end(), std::int64_t{0});
   const auto forward = [&](const std::vector<std::int64_t>& which, bool every) {
     const auto tokens = reader.writer().tokenize(which, task.queries[0]).tokens;
     const auto count = static_cast<std::int64_t>(tokens.size());
-    return language.go_on(theta,
+    return language.go_on(model.theta,
                           {.tokens = at::tensor(tokens, at::kLong).unsqueeze(0),
                            .predict_at = every ? at::arange(count, at::kLong) : at::full({1}, count - 1, at::kLong)});
   };

@@ -20,7 +20,7 @@
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/uses.h"
-#include "whence/models/model.h"
+#include "whence/models/text_model.h"
 
 using namespace whence;
 using Json = nlohmann::json;
@@ -113,14 +113,9 @@ int main(int argc, char** argv) {
   }
   const at::NoGradGuard no_gradient;
   set_threads(std::stoll(argv[6]));
-  const std::shared_ptr<Model> model = create<Model>(fmt::format("transformer:directory={}", argv[1]));
-  const auto& language = dynamic_cast<const LanguageModel&>(*model);
-  Random random(0);
-  const auto theta =
-      model->initial({}, 0, random).to(std::string(argv[5]) == "bfloat16" ? at::kBFloat16 : at::kFloat, at::kCPU);
-  const Tokenizer tokenizer(argv[1]);
+  const auto model = read_text_model(argv[1], std::string(argv[5]) == "bfloat16" ? at::kBFloat16 : at::kFloat);
   ReadingOptions options;
-  for (std::int64_t l = 2; l <= language.blocks(); l += 2) {
+  for (std::int64_t l = 2; l <= model.language->blocks(); l += 2) {
     options.layers.push_back(l);
   }
   options.surprisal = true;
@@ -136,7 +131,7 @@ int main(int argc, char** argv) {
     if (verified > 0) {
       auto few = task;
       few.queries.resize(static_cast<std::size_t>(verified));
-      PromptReader reader(language, theta, tokenizer, few, options);
+      PromptReader reader(model, few, options);
       const auto reading = reader.read();
       const auto removals = reader.remove_each(reading, {});
       truth = reading.closed ? removals.among_outputs : removals.log_probability;
@@ -144,7 +139,7 @@ int main(int argc, char** argv) {
     }
     for (const auto& position : positions) {
       options.position = parse_reading_position(position);
-      PromptReader reader(language, theta, tokenizer, task, options);
+      PromptReader reader(model, task, options);
       auto reading = reader.read();
       out["surprisal"] = rounded(create<IclMethod>("surprisal:center=false")->score(reading.task).self);
       out["surprisal, centred"] = rounded(create<IclMethod>("surprisal")->score(reading.task).self);

@@ -39,7 +39,7 @@ struct Speaker {
     }
     scratch.put("config.json", config.dump());
     model = create<Model>("transformer:directory=" + scratch.folder().string());
-    language = dynamic_cast<const LanguageModel*>(model.get());
+    language = std::dynamic_pointer_cast<const LanguageModel>(model);
     Random random(7);
     theta = model->initial({}, 0, random);
     TensorList louder;  // far from uniform answers
@@ -70,8 +70,8 @@ struct Speaker {
 
   Scratch scratch;
   Tokenizer tokenizer;
-  std::unique_ptr<Model> model;
-  const LanguageModel* language;
+  std::shared_ptr<const Model> model;
+  std::shared_ptr<const LanguageModel> language;
   ParameterSet theta;
 };
 
@@ -97,7 +97,7 @@ TEST_CASE("a reading's states, attention and answers are those of each prompt ru
     const Speaker s(family, std::string(family) == "gpt2" ? "gpt2" : "llama3");
     const auto task = animals();
     for (const auto position : {ReadingPosition::kColumn, ReadingPosition::kLabel, ReadingPosition::kMean}) {
-      PromptReader reader(*s.language, s.theta, s.tokenizer, task,
+      PromptReader reader({s.language, s.theta, s.tokenizer}, task,
                           {.layers = {0, 2}, .position = position, .attention = true, .surprisal = true});
       const auto reading = reader.read();
       CHECK(reading.closed);
@@ -160,7 +160,7 @@ TEST_CASE("removals are the prompts without a demonstration, run whole") {
     CAPTURE(family);
     const Speaker s(family, std::string(family) == "gpt2" ? "gpt2" : "llama3");
     const auto task = animals();
-    PromptReader reader(*s.language, s.theta, s.tokenizer, task, {.layers = {1}});
+    PromptReader reader({s.language, s.theta, s.tokenizer}, task, {.layers = {1}});
     const auto reading = reader.read();
     const auto removals = reader.remove_each(reading, {});
     for (std::int64_t i = 0; i < 5; ++i) {
@@ -201,7 +201,7 @@ TEST_CASE("nothing depends on the batch size, the threads or which queries are a
   const Speaker s;
   auto task = animals();
   const auto read = [&](std::int64_t batch_size) {
-    return PromptReader(*s.language, s.theta, s.tokenizer, task, {.layers = {1, 3}, .batch_size = batch_size}).read();
+    return PromptReader({s.language, s.theta, s.tokenizer}, task, {.layers = {1, 3}, .batch_size = batch_size}).read();
   };
   const auto together = read(64), single = read(1);
   CHECK(relative_error(together.task.query_states, single.task.query_states) < Tolerance::kDense);
@@ -221,7 +221,7 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
   PromptTask task{.name = "pairs",
                   .demonstrations = {{"go", "went"}, {"take", "took"}, {"see", "saw"}},
                   .queries = {{"come", "came"}, {"give", {}}}};
-  PromptReader reader(*s.language, s.theta, s.tokenizer, task, {.layers = {2}});
+  PromptReader reader({s.language, s.theta, s.tokenizer}, task, {.layers = {2}});
   const auto reading = reader.read();
   CHECK(!reading.closed);
   CHECK(!reading.log_probabilities.defined());
@@ -259,7 +259,7 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
   CHECK(relative_error(targets, centred / centred.norm(2, {1}, true)) < Tolerance::kDense);
   CHECK(ridge_scores(reading.task, Paper{}).test.isfinite().all().item<bool>());
   const auto one_hot =
-      PromptReader(*s.language, s.theta, s.tokenizer, task, {.layers = {2}, .targets = TargetView::kOneHot}).read();
+      PromptReader({s.language, s.theta, s.tokenizer}, task, {.layers = {2}, .targets = TargetView::kOneHot}).read();
   CHECK(!one_hot.task.targets.defined());
   CHECK(one_hot.task.query_labels[0].item<std::int64_t>() == -1);
 }
@@ -267,7 +267,7 @@ TEST_CASE("open tasks: the model writes its answer, and targets are the outputs'
 TEST_CASE("a task is closed where its outputs repeat, or are all that its queries answer") {
   const Speaker s;
   const auto closed = [&](const PromptTask& task) {
-    return PromptReader(*s.language, s.theta, s.tokenizer, task, {.layers = {1}}).read().closed;
+    return PromptReader({s.language, s.theta, s.tokenizer}, task, {.layers = {1}}).read().closed;
   };
   PromptTask task{.name = "t", .demonstrations = {{"a", "x"}, {"b", "y"}, {"c", "x"}}, .queries = {{"d", "y"}}};
   CHECK(closed(task));
@@ -282,14 +282,14 @@ TEST_CASE("a task is closed where its outputs repeat, or are all that its querie
 TEST_CASE("one demonstration, duplicates, and another order") {
   const Speaker s;
   auto task = animals();
-  PromptReader reader(*s.language, s.theta, s.tokenizer, task, {.layers = {3}});
+  PromptReader reader({s.language, s.theta, s.tokenizer}, task, {.layers = {3}});
   const auto moved = reader.states_in_order({3, 1, 4, 0, 2});
   const auto prompt = reader.writer().tokenize({3, 1, 4, 0, 2}, task.queries[0]);
   const auto states = s.whole(prompt.tokens, {3}).states[0];
   CHECK(relative_error(moved[0][3], states[prompt.columns[0]]) < Tolerance::kDense);
   CHECK(relative_error(moved[0][2], states[prompt.columns[4]]) < Tolerance::kDense);
   task.demonstrations = {task.demonstrations[0]};
-  PromptReader lonely(*s.language, s.theta, s.tokenizer, task, {.layers = {3}});
+  PromptReader lonely({s.language, s.theta, s.tokenizer}, task, {.layers = {3}});
   const auto reading = lonely.read();
   CHECK(!reading.closed);  // one output of one demonstration says nothing of what answers are like
   const auto removals = lonely.remove_each(reading, {});
@@ -304,7 +304,7 @@ TEST_CASE("one demonstration, duplicates, and another order") {
 TEST_CASE("what a model cannot read is one line that names it") {
   const auto task = animals();
   const auto fails = [&](const Speaker& s, const PromptTask& bad, const char* part) {
-    CHECK_THROWS_WITH_AS(PromptReader(*s.language, s.theta, s.tokenizer, bad, {.layers = {1}}).read(),
+    CHECK_THROWS_WITH_AS(PromptReader({s.language, s.theta, s.tokenizer}, bad, {.layers = {1}}).read(),
                          doctest::Contains(part), Error);
   };
   const Speaker s;
@@ -319,11 +319,13 @@ TEST_CASE("what a model cannot read is one line that names it") {
   merged.demonstrations.back().output = "t";
   merged.queries = {{"he", {}}, {"oo", {}}};  // "the", "too"
   CHECK_THROWS_WITH_AS(
-      PromptReader(*s.language, s.theta, s.tokenizer, merged, {.layers = {1}, .position = ReadingPosition::kLabel})
+      PromptReader({s.language, s.theta, s.tokenizer}, merged, {.layers = {1}, .position = ReadingPosition::kLabel})
           .read(),
       doctest::Contains("the last demonstration's tokens depend on the query"), DataError);
-  const auto bert = create<Model>("transformer:directory=" + checkpoint("bert-masked").string());
-  CHECK_THROWS_WITH_AS(PromptReader(dynamic_cast<const LanguageModel&>(*bert), s.theta, s.tokenizer, task, {}),
+  const std::shared_ptr<const Model> model =
+      create<Model>("transformer:directory=" + checkpoint("bert-masked").string());
+  const auto bert = std::dynamic_pointer_cast<const LanguageModel>(model);
+  CHECK_THROWS_WITH_AS(PromptReader({bert, s.theta, s.tokenizer}, task, {}),
                        doctest::Contains("expected a causal one, which writes answers to prompts"), InvalidArgument);
 }
 
@@ -333,11 +335,6 @@ TEST_CASE("on a real model: the dual form is the paper's formulas, one d x d sys
     MESSAGE("skipped: no ../shared/models/stories260k");
     return;
   }
-  const auto model = create<Model>("transformer:directory=" + folder.string());
-  const auto& language = dynamic_cast<const LanguageModel&>(*model);
-  Random random(0);
-  const auto theta = model->initial({}, 0, random).to(at::kFloat, at::kCPU);
-  const Tokenizer tokenizer(folder);
   PromptTask task{
       .name = "stories", .demonstrations = {}, .queries = {{"The dog ran home.", "dog"}, {"A cat sat.", "cat"}}};
   for (const char* act : {"ran", "sat", "slept", "played", "ate", "sang"}) {
@@ -345,7 +342,7 @@ TEST_CASE("on a real model: the dual form is the paper's formulas, one d x d sys
       task.demonstrations.push_back({fmt::format("The {} {}.", animal, act), animal});
     }
   }
-  const auto reading = PromptReader(language, theta, tokenizer, task, {.layers = {0, 1, 2, 3, 4, 5}}).read();
+  const auto reading = PromptReader(read_text_model(folder), task, {.layers = {0, 1, 2, 3, 4, 5}}).read();
   for (const bool regulariser : {true, false}) {
     const RidgeOptions options = Paper{.lambda = 1, .self_lambda = 0.5, .regulariser = regulariser};
     const auto layers = ridge_scores_by_layer(reading.task, options);

@@ -82,7 +82,7 @@ class ScoreSource {
                                              const Progress& progress) = 0;
   /// Takes note that an earlier run made the directions of these queries.
   virtual void pass_over(const QueryBlock& /*queries*/) {}
-  /// Scores with what directions() gave for the stage, in this run or an earlier one.
+  /// Scores with what directions() gave for the stage, in this run or an earlier one. Not to outlive the source.
   virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) = 0;
   /// What the normalization divides the scores of each example by: [B] float64.
   virtual at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) = 0;

@@ -184,15 +184,15 @@ Json to_json(const PromptTask& task) {
   return json;
 }
 
-PromptWriter::PromptWriter(const PromptTask& task, const Tokenizer& tokenizer)
-    : task_(task),
-      tokenizer_(tokenizer),
-      template_(task.pattern, fmt::format("task {}: template", task.name), {"input", "output"}) {
+PromptWriter::PromptWriter(PromptTask task, Tokenizer tokenizer)
+    : task_(std::move(task)),
+      tokenizer_(std::move(tokenizer)),
+      template_(task_.pattern, fmt::format("task {}: template", task_.name), {"input", "output"}) {
   const auto order = template_.order();
   if (std::count(order.begin(), order.end(), 0U) == 0 || std::count(order.begin(), order.end(), 1U) != 1 ||
       order.back() != 1) {
     throw InvalidArgument(fmt::format("task {}: template = \"{}\", expected {{input}} and behind it, once, {{output}}",
-                                      task.name, task.pattern));
+                                      task_.name, task_.pattern));
   }
 }
 

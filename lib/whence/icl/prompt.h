@@ -58,7 +58,7 @@ class PromptWriter {
  public:
   /// Throws InvalidArgument where the template does not have {input} and behind it, once, {output}, and DataError where
   /// the task has no demonstration or a demonstration has an output that is blank.
-  PromptWriter(const PromptTask& task, const Tokenizer& tokenizer);
+  PromptWriter(PromptTask task, Tokenizer tokenizer);
 
   /// The text of demonstration `i`.
   std::string demonstration(std::size_t i) const;
@@ -78,8 +78,8 @@ class PromptWriter {
   Filled fill(const std::string& input, const std::string& output) const;
   std::string join(const std::vector<std::int64_t>& order, std::vector<Filled>* filled) const;
 
-  const PromptTask& task_;
-  const Tokenizer& tokenizer_;
+  PromptTask task_;
+  Tokenizer tokenizer_;
   TextTemplate template_;
 };
 

@@ -50,23 +50,17 @@ Tokens all_of(std::size_t count) {
   return order;
 }
 
-PromptPasses::PromptPasses(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
-                           const PromptTask& task, ReadingOptions options)
-    : model_(model),
-      theta_(theta),
-      tokenizer_(tokenizer),
-      task_(task),
-      options_(std::move(options)),
-      writer_(task, tokenizer) {
-  if (!model.causal()) {
+PromptPasses::PromptPasses(TextModel model, PromptTask task, ReadingOptions options)
+    : model_(std::move(model)), task_(std::move(task)), options_(std::move(options)), writer_(task_, model_.tokenizer) {
+  if (!model_.language->causal()) {
     throw InvalidArgument(
         fmt::format("{}: the model looks both ways, expected a causal one, which writes answers to prompts",
-                    model.directory().string()));
+                    model_.language->directory().string()));
   }
 }
 
 at::Tensor PromptPasses::places(const Tokens& values) const {
-  return at::tensor(values, at::kLong).to(theta_.values().front().device());
+  return at::tensor(values, at::kLong).to(model_.theta.values().front().device());
 }
 
 TokenSpan PromptPasses::read_in(const TokenizedPrompt& prompt, std::size_t demonstration) const {
@@ -92,10 +86,10 @@ Trunk PromptPasses::lay_out(const Tokens& order) const {
   for (std::size_t j = 0; j < task_.queries.size(); ++j) {
     auto prompt = writer_.tokenize(order, task_.queries[j]);
     const auto most = *std::max_element(prompt.tokens.begin(), prompt.tokens.end());
-    if (most >= model_.vocabulary()) {
+    if (most >= model_.language->vocabulary()) {
       throw DataError(fmt::format(
           "task {}: the tokenizer has a token {}, but the model knows 0 to {}: it is another model's tokenizer",
-          task_.name, most, model_.vocabulary() - 1));
+          task_.name, most, model_.language->vocabulary() - 1));
     }
     out.queries.push_back(prompt.query);
     if (j == 0) {
@@ -128,14 +122,14 @@ void PromptPasses::check_length(const Trunk& trunk, const Answers& answers) cons
       longest = std::max(longest, answer.size());
     }
     const auto tokens = trunk.prompts[j].size() + longest;
-    if (static_cast<std::int64_t>(tokens) > model_.context()) {
-      const auto room = model_.context() - (static_cast<std::int64_t>(tokens) - trunk.queries[j]);
+    if (static_cast<std::int64_t>(tokens) > model_.language->context()) {
+      const auto room = model_.language->context() - (static_cast<std::int64_t>(tokens) - trunk.queries[j]);
       const auto fit = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
                                      [&](const TokenSpan& span) { return span.end < room; });
       throw DataError(
           fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
                       "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
-                      task_.name, j, tokens, model_.context(), fit, trunk.demonstrations.size()));
+                      task_.name, j, tokens, model_.language->context(), fit, trunk.demonstrations.size()));
     }
   }
 }
@@ -148,7 +142,7 @@ void PromptPasses::run(Trunk& trunk) const {
   if (options_.surprisal) {
     continuation.predict_at = places(before_outputs(trunk.outputs));
   }
-  auto pass = model_.go_on(theta_, continuation);
+  auto pass = model_.language->go_on(model_.theta, continuation);
   trunk.cache = std::move(pass.cache);
   trunk.states = span_means(pass.states, trunk.read);
   if (options_.surprisal) {
@@ -163,11 +157,11 @@ void PromptPasses::run_from(Trunk& trunk, const Trunk& known) const {
   }
   const Tokens rest(trunk.tokens.begin() + taken, trunk.tokens.end());
   if (!rest.empty()) {
-    trunk.cache =
-        model_
-            .go_on(theta_,
-                   {.tokens = places(rest).unsqueeze(0), .beginning = taken > 0 ? &trunk.cache : nullptr, .keep = true})
-            .cache;
+    trunk.cache = model_.language
+                      ->go_on(model_.theta, {.tokens = places(rest).unsqueeze(0),
+                                             .beginning = taken > 0 ? &trunk.cache : nullptr,
+                                             .keep = true})
+                      .cache;
   }
 }
 
@@ -193,8 +187,8 @@ void PromptPasses::read_first_half_again(at::Tensor& surprisals) const {
   auto order = all_of(static_cast<std::size_t>(n));
   std::rotate(order.begin(), order.begin() + half, order.end());
   const auto turned = lay_out(order);
-  const auto pass = model_.go_on(
-      theta_, {.tokens = places(turned.tokens).unsqueeze(0), .predict_at = places(before_outputs(turned.outputs))});
+  const auto pass = model_.language->go_on(model_.theta, {.tokens = places(turned.tokens).unsqueeze(0),
+                                                          .predict_at = places(before_outputs(turned.outputs))});
   surprisals.narrow(0, 0, half).copy_(surprisal(turned, pass.logits).narrow(0, n - half, half));
 }
 
@@ -232,7 +226,7 @@ Tails PromptPasses::tails(const Trunk& trunk, const Answers& answers, bool state
         continuation.attention_at = places(block.last);
       }
     }
-    const auto pass = model_.go_on(theta_, continuation);
+    const auto pass = model_.language->go_on(model_.theta, continuation);
     if (states) {
       all_states.push_back(span_means(pass.states, block.read));
       if (options_.attention) {
@@ -297,10 +291,10 @@ std::vector<std::string> PromptPasses::written(const Trunk& trunk) const {
       }
       ids[j].push_back(static_cast<std::int32_t>(next[j]));
       grown.prompts[j].push_back(next[j]);
-      const auto text = tokenizer_.decode(ids[j], /*skip_special_tokens=*/true);
+      const auto text = model_.tokenizer.decode(ids[j], /*skip_special_tokens=*/true);
       out[j] = writer_.output_of(text);
-      ended[j] = writer_.output_of(text + "x") == out[j] || next[j] == tokenizer_.special("eos").value_or(-1) ||
-                 static_cast<std::int64_t>(grown.prompts[j].size()) >= model_.context();
+      ended[j] = writer_.output_of(text + "x") == out[j] || next[j] == model_.tokenizer.special("eos").value_or(-1) ||
+                 static_cast<std::int64_t>(grown.prompts[j].size()) >= model_.language->context();
     }
   }
   return out;

@@ -48,13 +48,11 @@ PromptReading asked(const PromptTask& task) {
 
 bool is_closed(const PromptTask& task) { return asked(task).closed; }
 
-PromptReader::PromptReader(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
-                           const PromptTask& task, ReadingOptions options)
-    : model_(model),
-      theta_(theta),
-      task_(task),
+PromptReader::PromptReader(TextModel model, PromptTask task, ReadingOptions options)
+    : model_(std::move(model)),
+      task_(std::move(task)),
       options_(std::move(options)),
-      passes_(std::make_unique<detail::PromptPasses>(model, theta, tokenizer, task, options_)),
+      passes_(std::make_unique<detail::PromptPasses>(model_, task_, options_)),
       whole_(std::make_unique<detail::Trunk>()) {}
 
 PromptReader::PromptReader(PromptReader&&) noexcept = default;
@@ -181,7 +179,7 @@ IclTask PromptReader::icl_task(const PromptReading& reading, const detail::Tails
 std::pair<at::Tensor, at::Tensor> PromptReader::embedded_targets(const std::vector<std::string>& explained) {
   const at::NoGradGuard no_gradient;
   const auto embedding = [&](const Exchange& exchange, const std::string& output) {
-    return embed_tokens(model_, theta_, writer().answer(exchange, output), 0);
+    return embed_tokens(*model_.language, model_.theta, writer().answer(exchange, output), 0);
   };
   TensorList own;
   for (const auto& demonstration : task_.demonstrations) {

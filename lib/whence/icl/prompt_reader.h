@@ -12,7 +12,7 @@
 #include "whence/icl/icl_method.h"
 #include "whence/icl/prompt.h"
 #include "whence/icl/reading_options.h"
-#include "whence/models/language_model.h"
+#include "whence/models/text_model.h"
 
 namespace whence {
 
@@ -57,9 +57,8 @@ struct Removals {
 /// longest beginning that they have in common with the one before.
 class PromptReader {
  public:
-  /// Keeps references. Throws InvalidArgument where the model is not causal, and what PromptWriter throws.
-  PromptReader(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
-               const PromptTask& task, ReadingOptions options);
+  /// Throws InvalidArgument where the model is not causal, and what PromptWriter throws.
+  PromptReader(TextModel model, PromptTask task, ReadingOptions options);
   PromptReader(PromptReader&&) noexcept;
   ~PromptReader();
   const PromptWriter& writer() const;
@@ -82,9 +81,8 @@ class PromptReader {
   void predict(PromptReading& reading, const detail::Tails& found);
   IclTask icl_task(const PromptReading& reading, const detail::Tails& found);
 
-  const LanguageModel& model_;
-  const ParameterSet& theta_;
-  const PromptTask& task_;
+  TextModel model_;
+  PromptTask task_;
   ReadingOptions options_;
   std::unique_ptr<detail::PromptPasses> passes_;
   std::unique_ptr<detail::Trunk> whole_;  // of all demonstrations, once read

@@ -9,7 +9,7 @@
 #include "whence/icl/detail/query_rows.h"
 #include "whence/icl/prompt.h"
 #include "whence/icl/reading_options.h"
-#include "whence/models/language_model.h"
+#include "whence/models/text_model.h"
 
 namespace whence::detail {
 
@@ -40,9 +40,8 @@ using Answers = std::vector<std::vector<Tokens>>;  // of each query
 /// The passes of a model over a task's prompts: the trunk once, and what follows it in each.
 class PromptPasses {
  public:
-  /// Keeps references. Throws what PromptReader throws.
-  PromptPasses(const LanguageModel& model, const ParameterSet& theta, const Tokenizer& tokenizer,
-               const PromptTask& task, ReadingOptions options);
+  /// Throws what PromptReader throws.
+  PromptPasses(TextModel model, PromptTask task, ReadingOptions options);
   const PromptWriter& writer() const { return writer_; }
   at::Tensor places(const Tokens& values) const;  ///< As a tensor where the model is.
 
@@ -63,10 +62,8 @@ class PromptPasses {
   /// [n]: of each output, from the logits at all its tokens' predecessors.
   static at::Tensor surprisal(const Trunk& trunk, const at::Tensor& logits);
 
-  const LanguageModel& model_;
-  const ParameterSet& theta_;
-  const Tokenizer& tokenizer_;
-  const PromptTask& task_;
+  TextModel model_;
+  PromptTask task_;
   ReadingOptions options_;
   PromptWriter writer_;
 };
