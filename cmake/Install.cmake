@@ -1,13 +1,19 @@
-# `cmake --install BUILD --prefix P`: P/include/whence, P/lib/libwhence.a, P/bin/whence and the CMake package `whence`.
+# `cmake --install BUILD --prefix P`: P/include/whence, P/lib/libwhence.a (or .so), P/bin/whence and the CMake package `whence`.
 include(CMakePackageConfigHelpers)
 set(whence_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/whence)
 
-install(TARGETS whence EXPORT whence-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+set_target_properties(whence PROPERTIES
+  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} INSTALL_RPATH_USE_LINK_PATH ON)
+install(TARGETS whence EXPORT whence-targets)
 install(DIRECTORY lib/whence DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h" PATTERN detail EXCLUDE)
+install(FILES ${PROJECT_BINARY_DIR}/include/whence/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/whence)
 install(EXPORT whence-targets NAMESPACE whence:: DESTINATION ${whence_package_dir})
 if(TARGET whence_tool)
   set_target_properties(whence_tool PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)  # finds LibTorch where the build found it
-  install(TARGETS whence_tool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  if(BUILD_SHARED_LIBS)
+    set_target_properties(whence_tool PROPERTIES INSTALL_RPATH $ORIGIN/../${CMAKE_INSTALL_LIBDIR})
+  endif()
+  install(TARGETS whence_tool)
 endif()
 
 configure_package_config_file(cmake/whence-config.cmake.in ${PROJECT_BINARY_DIR}/whence-config.cmake

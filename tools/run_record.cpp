@@ -14,6 +14,7 @@
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 #include "whence/store/result_folder.h"
+#include "whence/version.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;

@@ -21,6 +21,7 @@
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/printable.h"
+#include "whence/version.h"
 
 namespace {
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs a build of whence below a temporary prefix, then configures, builds and runs the program that docs/cpp.md shows against it.
+# Installs a build of whence below a temporary prefix, then configures, builds and runs against it the numbered programs of examples/ and
+# the program that docs/cpp.md shows.
 #   tests/install/run.sh CMAKE BUILD
 set -euo pipefail
 cmake=$1 build=$2
@@ -22,6 +23,9 @@ cp "$source_dir/CMakeLists.txt" "$work/"
 "$cmake" -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$work/prefix"
 "$cmake" --build "$work/build"
 "$work/prefix/bin/whence" --version  # finds LibTorch by itself
+"$cmake" -S "$source_dir/../../examples" -B "$work/numbered" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix"
+"$cmake" --build "$work/numbered"
+"$source_dir/../examples.sh" "$work/numbered/01_leave_one_out"
 if [[ ! -d /usr/share/datasets/fashion-mnist ]]; then
   echo "the program was built, and not run: the package dataset-fashion-mnist is not installed"
   exit

@@ -33,6 +33,7 @@
 #include "whence/curvature/spectral_operator.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/training/objective_digest.h"
+#include "whence/version.h"
 
 namespace whence {
 namespace fs = std::filesystem;
