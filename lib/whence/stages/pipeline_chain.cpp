@@ -1,0 +1,75 @@
+// The part of Pipeline that puts stages together: as they start training, and from their checkpoints.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "whence/models/checkpoint.h"
+#include "whence/stages/detail/trajectory.h"
+#include "whence/stages/pipeline.h"
+
+namespace whence {
+namespace {
+
+/// Texts go through the model so many tokens at a time at most: a batch's activations are to fit the caches.
+constexpr std::int64_t kTokensPerBatch = 4096;
+
+std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
+  return data.is_text() ? std::clamp<std::int64_t>(kTokensPerBatch / data.longest(), 1, asked) : asked;
+}
+
+}  // namespace
+
+Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
+  const auto& description = file_.stages.at(stage);
+  const auto& data = training_data(stage);
+  try {
+    return begin_stage({.name = description.name,
+                        .model = model_,
+                        .loss = create<Loss>(description.loss),
+                        .tuning = create<Tuning>(description.tuning),
+                        .optimizer = create<Optimizer>(description.optimizer),
+                        .data = data,
+                        .weight_decay = description.weight_decay,
+                        .batch_size = batch_size_for(data, options_.batch_size)},
+                       before, Random(seed_).stream("stage " + description.name));
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
+  }
+}
+
+Chain Pipeline::untrained(std::size_t count) const {
+  Chain chain;
+  for (std::size_t i = 0; i < count; ++i) {
+    chain.push_back(untrained(i, chain));
+  }
+  return chain;
+}
+
+Chain Pipeline::load() const { return load(file_.stages.size()); }
+
+Chain Pipeline::load(std::size_t count) const {
+  Chain chain;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& description = file_.stages.at(i);
+    if (!is_trained(i)) {
+      throw DataError(fmt::format("stage {} has no checkpoint at {}: run whence train {}", description.name,
+                                  description.checkpoint.string(), file_.path.string()));
+    }
+    auto stage = untrained(i, chain);
+    const auto read = read_checkpoint(description.checkpoint, *model_, stage.objective.trained(), description.rename,
+                                      fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
+    stage.theta = read.tensors.values();
+    stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
+    if (!read.note.empty()) {
+      note(language_model_ != nullptr ? read.note
+                                      : fmt::format("{}; files do not tell activations: this is {}", read.note,
+                                                    resolved_spec<Model>(model_spec_)));
+    }
+    const auto remedy = fmt::format("run whence train {} --stage {} --force", file_.path.string(), description.name);
+    stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
+    chain.push_back(std::move(stage));
+  }
+  return chain;
+}
+
+}  // namespace whence
