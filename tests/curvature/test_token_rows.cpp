@@ -140,8 +140,8 @@ TEST_CASE("exact Gauss-Newton rows of predicted tokens square each token by itse
 TEST_CASE("factors fitted to the data's own labels are the empirical Fisher's, in a chain too") {
   for (const char* name : {"diagonal", "kfac", "ekfac"}) {
     CAPTURE(name);
-    CHECK(create<Curvature>(std::string(name) + ":labels=data")->family() == "empirical-fisher");
-    CHECK(create<Curvature>(name)->family() == "gauss-newton");
+    CHECK(create<Curvature>(std::string(name) + ":labels=data")->family() == CurvatureFamily::kEmpiricalFisher);
+    CHECK(create<Curvature>(name)->family() == CurvatureFamily::kGaussNewton);
     CHECK(create<Curvature>(name)->factored());
     CHECK(create<Curvature>(resolved_spec<Curvature>(name))->name() == name);  // as run.json has it, empty texts too
   }
