@@ -23,7 +23,7 @@ Chain displaced(Chain chain) {
       value = value + 0.4 * random.normal(value.sizes());
     }
     if (k > 0) {
-      chain[k].parent = detach(chain[k - 1].handed_on());
+      chain[k].parent = detach(chain[k - 1].handed_on().values());
     }
   }
   return chain;
@@ -64,7 +64,7 @@ TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-
   for (auto& value : moved[0].theta) {
     value = value + 0.3;
   }
-  moved[1].parent = detach(moved[0].handed_on());
+  moved[1].parent = detach(moved[0].handed_on().values());
   const auto choice = choose_inverse(moved, 0, 3, {});
   CHECK(choice.curvature == "gauss-newton");
   CHECK(choice.options.relative_damping == kRelativeDamping);

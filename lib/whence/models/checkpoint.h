@@ -5,6 +5,7 @@
 
 #include "whence/core/parameters.h"
 #include "whence/data/dataset.h"
+#include "whence/models/model.h"
 #include "whence/models/naming.h"
 
 namespace whence {
@@ -20,9 +21,9 @@ class LanguageModel;
 /// a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
 
-/// What a checkpoint says of its outputs: how many, and which class each is, where it was trained here or has an
-/// id2label. Nothing of a checkpoint without a head of its own, or whose head is not to be told from other layers.
-HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const LanguageModel* model);
+/// What a checkpoint of the model says of its outputs: how many, and which class each is, where it was trained here or
+/// has an id2label. Nothing of one without a head of its own, or whose head is not to be told from other layers.
+HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const Model& model);
 /// An entry of the metadata that training wrote into a safetensors file; empty where there is none.
 std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const std::string& key);
 

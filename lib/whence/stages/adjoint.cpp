@@ -36,11 +36,12 @@ std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const at::
 /// Cotangents of a stage's merged parameters, from those of the body that it handed on.
 at::Tensor extend_to_head(const Stage& stage, const at::Tensor& body) {
   const auto merged = stage.objective.merge(stage.theta, stage.parent);
+  const auto head = stage.objective.model().head();
   std::vector<at::Tensor> columns;
   std::int64_t offset = 0;
   for (std::size_t i = 0; i < merged.size(); ++i) {
     const auto width = merged.values()[i].numel();
-    if (merged.names()[i].starts_with("head.")) {
+    if (head.holds(merged.names()[i])) {
       columns.push_back(at::zeros({body.size(0), width}, body.options()));
     } else {
       columns.push_back(body.narrow(1, offset, width));
