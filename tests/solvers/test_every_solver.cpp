@@ -27,7 +27,7 @@ bool takes(const Solver& solver, const std::vector<double>& eigenvalues, const F
 
 TEST_SUITE_BEGIN("solvers");
 
-TEST_CASE("every solver inverts under every filter, each row as if alone, twice to the bit") {
+TEST_CASE("every solver inverts under every filter, each row as if alone, twice to the bit, in float64 and float32") {
   const std::vector<double> positive{0.5, 0.7, 1, 1.3, 2, 3}, indefinite{-1, -0.4, 0.6, 1, 2, 3},
       singular{0, 0, 0.5, 1, 2, 3};
   struct Case {
@@ -38,6 +38,12 @@ TEST_CASE("every solver inverts under every filter, each row as if alone, twice 
                                 {indefinite, {Inversion::kDamped, 1.5}}, {indefinite, {Inversion::kFiltered, 0.5}},
                                 {singular, {Inversion::kDamped, 0.3}},   {singular, {Inversion::kPseudo, 0}},
                                 {indefinite, {Inversion::kPseudo, 0}}};
+  struct Precision {
+    at::ScalarType type;
+    const char* tolerance;
+    double residual, error;  // what a residual may be, and an answer's error
+  };
+  const std::vector<Precision> precisions{{at::kDouble, "1e-10", 1e-9, 1e-7}, {at::kFloat, "1e-4", 1e-3, 1e-2}};
   std::int64_t solved = 0;
   for (const auto& method : methods<Solver>()) {
     for (const auto& [eigenvalues, filter] : cases) {
@@ -45,27 +51,31 @@ TEST_CASE("every solver inverts under every filter, each row as if alone, twice 
         continue;
       }
       ++solved;
-      CAPTURE(method.name);
-      CAPTURE(to_string(filter.inversion));
-      CAPTURE(filter.damping);
-      const auto matrix = with_eigenvalues(eigenvalues);
-      const auto b = Random(2).normal({3, 6});
-      const auto spec = std::string(method.name) + ":relative-tolerance=1e-10";
-      at::Tensor x, again, alone;
-      const auto summaries = solve(spec, matrix, filter, b, x);
-      REQUIRE(summaries.size() == 3);
-      for (const auto& summary : summaries) {
-        CAPTURE(summary.message);
-        CHECK(summary.termination == Termination::kConverged);
-        CHECK(summary.relative_residual >= 0);
-        CHECK(summary.relative_residual < 1e-9);
-        CHECK(summary.seconds >= 0);
+      for (const auto& [type, tolerance, residual, error] : precisions) {
+        CAPTURE(method.name);
+        CAPTURE(to_string(filter.inversion));
+        CAPTURE(filter.damping);
+        CAPTURE(c10::toString(type));
+        const auto exact = with_eigenvalues(eigenvalues), matrix = exact.to(type);
+        const auto b = Random(2).normal({3, 6}).to(type);
+        const auto spec = fmt::format("{}:relative-tolerance={}", method.name, tolerance);
+        at::Tensor x, again, alone;
+        const auto summaries = solve(spec, matrix, filter, b, x);
+        REQUIRE(summaries.size() == 3);
+        for (const auto& summary : summaries) {
+          CAPTURE(summary.message);
+          CHECK(summary.termination == Termination::kConverged);
+          CHECK(summary.relative_residual >= 0);
+          CHECK(summary.relative_residual < residual);
+          CHECK(summary.seconds >= 0);
+        }
+        CHECK((x.scalar_type() == type));
+        CHECK(relative_error(x, filtered(exact, filter, b.to(at::kDouble))) < error);
+        solve(spec, matrix, filter, b, again);
+        CHECK(at::equal(x, again));
+        solve(spec, matrix, filter, b.narrow(0, 1, 1), alone);
+        CHECK(relative_error(alone, x.narrow(0, 1, 1)) < error);
       }
-      CHECK(relative_error(x, filtered(matrix, filter, b)) < 1e-7);
-      solve(spec, matrix, filter, b, again);
-      CHECK(at::equal(x, again));
-      solve(spec, matrix, filter, b.narrow(0, 1, 1), alone);
-      CHECK(relative_error(alone, x.narrow(0, 1, 1)) < 1e-7);
     }
   }
   CHECK(solved >= 45);  // seven solvers, of which one takes no negative eigenvalues
@@ -98,13 +108,19 @@ TEST_CASE("every solver names an indefinite matrix and never returns a number th
     if (!solves_by_products(*create<Solver>(method.name))) {
       continue;
     }
-    CAPTURE(method.name);
-    at::Tensor x;
-    for (const auto& summary : solve(method.name, matrix, {Inversion::kDamped, 0.01}, Random(2).normal({2, 6}), x)) {
-      CAPTURE(summary.message);
-      CHECK((summary.termination == Termination::kIndefinite || summary.termination == Termination::kDiverged));
+    for (const auto type : {at::kDouble, at::kFloat}) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      at::Tensor x;
+      const auto b = Random(2).normal({2, 6}).to(type);
+      const auto summaries = solve(method.name, matrix.to(type), {Inversion::kDamped, 0.01}, b, x);
+      REQUIRE(summaries.size() == 2);
+      for (const auto& summary : summaries) {
+        CAPTURE(summary.message);
+        CHECK((summary.termination == Termination::kIndefinite || summary.termination == Termination::kDiverged));
+      }
+      CHECK(at::isfinite(x).all().item<bool>());
     }
-    CHECK(at::isfinite(x).all().item<bool>());
   }
 }
 
@@ -116,13 +132,17 @@ TEST_CASE("every solver answers a zero right-hand side with zero beside one that
     if (!solves_by_products(*create<Solver>(method.name))) {
       continue;
     }
-    CAPTURE(method.name);
-    at::Tensor x;
-    const auto summaries = solve(method.name, matrix, {Inversion::kPseudo}, b, x);
-    CHECK(summaries[0].termination == Termination::kConverged);
-    CHECK(summaries[0].relative_residual == 0);
-    CHECK(x[0].abs().max().item<double>() == 0);
-    CHECK(relative_error(x[1], at::mv(at::linalg_inv(matrix), b[1])) < 1e-4);
+    for (const auto type : {at::kDouble, at::kFloat}) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      at::Tensor x;
+      const auto summaries = solve(method.name, matrix.to(type), {Inversion::kPseudo}, b.to(type), x);
+      REQUIRE(summaries.size() == 2);
+      CHECK(summaries[0].termination == Termination::kConverged);
+      CHECK(summaries[0].relative_residual == 0);
+      CHECK(x[0].abs().max().item<double>() == 0);
+      CHECK(relative_error(x[1], at::mv(at::linalg_inv(matrix), b[1])) < 1e-4);
+    }
   }
 }
 
