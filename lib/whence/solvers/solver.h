@@ -138,7 +138,7 @@ struct SolverNeeds {
   bool semidefinite = false;  ///< No negative eigenvalues, whatever the filter.
 };
 
-/// Solves with an operator. A solver describes itself here: nothing outside this room knows one by its name.
+/// Solves with an operator, and says of itself what others would otherwise compare its name for.
 class Solver {
  public:
   virtual ~Solver() = default;

@@ -70,9 +70,9 @@ class WoodburyInverse : public Inverse {
  private:
   at::Tensor solve(const at::Tensor& b) const {
     const auto scaled = (b * scale_).to(b.options());
-    const auto seen = a_->times(scaled.to(a_->options())).to(at::kDouble);
-    const auto inner = at::cholesky_solve(seen.t(), factor_).t().to(a_->options());
-    return scaled - (a_->transposed_times(inner.contiguous()) * scale_).to(b.options());
+    const auto dual_b = a_->times(scaled.to(a_->options())).to(at::kDouble);
+    const auto dual_x = at::cholesky_solve(dual_b.t(), factor_).t().to(a_->options());
+    return scaled - (a_->transposed_times(dual_x.contiguous()) * scale_).to(b.options());
   }
 
   std::shared_ptr<const GramOperator> a_;
