@@ -40,6 +40,10 @@ Chain in_float32(Chain chain) {
 TEST_SUITE_BEGIN("attribution");
 
 TEST_CASE("any batch size, query block, example order and thread count give the same scores, by every method") {
+  const struct Restore {
+    std::int64_t before = threads();
+    ~Restore() { set_threads(before); }
+  } restore;
   const auto chain = test::traced_chain(test::kTwoStages);
   const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
   for_every_method([&](const std::string& method) {
