@@ -45,10 +45,19 @@ inline std::vector<double> geometric(double first, double last, int count) {
   return values;
 }
 
+/// What an inverse makes of the rows of b, with a summary of each.
+inline std::vector<SolverSummary> applied(const Inverse& inverse, const at::Tensor& b, at::Tensor& x) {
+  auto summaries = inverse.apply(b, x, {});
+  REQUIRE(b.size(0) > 0);
+  REQUIRE(std::ssize(summaries) == b.size(0));
+  REQUIRE(x.sizes() == b.sizes());
+  return summaries;
+}
+
 inline std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter,
                                         const at::Tensor& b, at::Tensor& x) {
   const auto solver = create<Solver>(spec);
-  return solver->prepare({std::make_shared<MatrixOperator>(matrix), filter})->apply(b, x, {});
+  return applied(*solver->prepare({std::make_shared<MatrixOperator>(matrix), filter}), b, x);
 }
 
 /// A^-1 b for the rows of b.

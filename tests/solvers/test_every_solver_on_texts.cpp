@@ -82,13 +82,12 @@ TEST_CASE(
           at::Tensor x;
           std::vector<SolverSummary> summaries;
           try {
-            summaries = solver->prepare({a, {inversion, damping}, point})->apply(b, x, {});
+            summaries = test::applied(*solver->prepare({a, {inversion, damping}, point}), b, x);
           } catch (const InvalidArgument& error) {  // it takes other curvatures or filters, and says what to use
             CHECK(std::string(error.what()).find("use ") != std::string::npos);
             continue;
           }
           ++answered[method.name];
-          REQUIRE(summaries.size() == 3);
           const auto residuals = (target - x.mm(system)).norm(2, {1}) / target.norm(2, {1});
           for (std::size_t k = 0; k < summaries.size(); ++k) {
             const auto& summary = summaries[k];

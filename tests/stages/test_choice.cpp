@@ -222,7 +222,9 @@ TEST_CASE("every inversion, response, curvature and solver together either works
             const auto made = create<Curvature>(choice.curvature);
             const auto inverts = create<Solver>(choice.solver);
             Adjoint adjoint(chain, *made, *inverts, choice.options);
-            for (const auto& stage : adjoint.sweep(q, 0, {})) {
+            const auto swept = adjoint.sweep(q, 0, {});
+            CHECK(swept.size() == chain.size());
+            for (const auto& stage : swept) {
               CHECK(at::isfinite(stage.vectors).all().item<bool>());
             }
             ++worked;
