@@ -36,8 +36,6 @@ TEST_SUITE("models") {
     const Head none("");
     CHECK(none.of(theta).empty());
     CHECK(none.body(theta).names() == theta.names());
-    CHECK_FALSE(none.holds(".weight"));
-    CHECK(none.unqualified(".weight") == ".weight");
   }
 
   TEST_CASE("a checkpoint's outputs are those of the head that the model names") {

@@ -141,15 +141,16 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
   return out;
 }
 
-NamedTensors read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,
+NamedTensors read_checkpoint(const fs::path& checkpoint, const Model& model, const ParameterSet& expected,
                              const Renaming& rename, const std::string& where) {
-  if (model != nullptr && fs::is_directory(checkpoint)) {
-    return {model->read_directory(checkpoint, expected), {}};
+  const auto* language = dynamic_cast<const LanguageModel*>(&model);
+  if (language != nullptr && fs::is_directory(checkpoint)) {
+    return {language->read_directory(checkpoint, expected), {}};
   }
   auto found = read_safetensors(checkpoint);
   std::string note;
   if (!is_whence_checkpoint(checkpoint)) {
-    auto named = with_expected_names(expected, found, rename, /*by_shape=*/model == nullptr, where);
+    auto named = with_expected_names(expected, found, rename, /*by_shape=*/language == nullptr, where);
     found = std::move(named.tensors);
     note = std::move(named.note);
   }

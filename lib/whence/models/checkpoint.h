@@ -15,8 +15,6 @@ namespace whence {
 /// floating or not finite.
 ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& found, const std::string& where);
 
-class LanguageModel;
-
 /// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory. Throws DataError where
 /// a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
@@ -30,9 +28,9 @@ std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const s
 /// Whether `whence train` wrote it, so that it may write it again.
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
 
-/// Reads `expected` from a safetensors file, whose names may be another program's (naming.h), or, with a `model` of
-/// texts, from a Hugging Face directory, which may hold more of the model.
-NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const LanguageModel* model,
-                             const ParameterSet& expected, const Renaming& rename, const std::string& where);
+/// Reads `expected`, parameters of the model, from a safetensors file, whose names may be another program's (naming.h),
+/// or, of a model of texts, from a Hugging Face directory, which may hold more of it.
+NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const Model& model, const ParameterSet& expected,
+                             const Renaming& rename, const std::string& where);
 
 }  // namespace whence

@@ -1,13 +1,14 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "whence/core/parameters.h"
 
 namespace whence {
 
-/// What of a model belongs to one stage, by name: parameters called NAME.* are its head. All others are the body, which
-/// a stage hands on.
+/// The part of a model that belongs to one stage, by name: the parameters called NAME.* are its head, all others the
+/// body, which a stage hands on.
 class Head {
  public:
   /// Built-in models call theirs `head`. An empty name: the model has none, and all is body.
@@ -21,10 +22,11 @@ class Head {
     return std::string(holds(parameter) ? parameter.substr(prefix().size()) : parameter);
   }
 
-  bool holds(std::string_view parameter) const { return !name_.empty() && parameter.starts_with(prefix()); }
-  /// The head of a model's parameters, and what is left without it. Empty where there is no such part.
-  ParameterSet of(const ParameterSet& theta) const { return name_.empty() ? ParameterSet() : theta.select(prefix()); }
-  ParameterSet body(const ParameterSet& theta) const { return name_.empty() ? theta : theta.without(prefix()); }
+  bool holds(std::string_view parameter) const { return parameter.starts_with(prefix()); }
+  /// The head of a model's parameters.
+  ParameterSet of(const ParameterSet& theta) const { return theta.select(prefix()); }
+  /// What is left of them without it.
+  ParameterSet body(const ParameterSet& theta) const { return theta.without(prefix()); }
 
  private:
   std::string prefix() const { return name_ + "."; }

@@ -88,9 +88,8 @@ Chain Pipeline::load(std::size_t count) const {
                                   description.checkpoint.string(), file_.path.string()));
     }
     auto stage = untrained(i, chain);
-    const auto read =
-        read_checkpoint(description.checkpoint, language_model_, stage.objective.trained(), description.rename,
-                        fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
+    const auto read = read_checkpoint(description.checkpoint, *model_, stage.objective.trained(), description.rename,
+                                      fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
     stage.theta = read.tensors.values();
     stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
     if (!read.note.empty()) {
