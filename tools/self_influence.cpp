@@ -62,13 +62,13 @@ void AttributionRun::score_self() {
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
-  // what was chosen for a few queries is not what serves an example each
-  const bool fixed = !asked_.solver.starts_with("auto");
+  // what is picked for a few queries is not what serves an example each
+  const bool open = create<Solver>(asked_.solver)->picks();
   return {chain_,
           stage,
           attributor_,
           curvature_,
-          fixed ? solver_ : nullptr,
+          open ? nullptr : solver_,
           choice_.options,
           line_.get<std::int64_t>("query-block"),
           near_minimum(stage)};

@@ -171,6 +171,14 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
   auto wide = test::toy_stage("mlp:widths=200,activation=tanh", 0);
   CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).high == 4);  // by its 24 rows
   CHECK(product_count("auto", "hessian", wide, Inversion::kDamped).high == 1000);
+  CHECK(solver_at_work("auto", "gauss-newton", wide, Inversion::kDamped) == "woodbury");
+  CHECK(solver_at_work("auto", "ekfac", wide, Inversion::kDamped) == "ekfac");
+  CHECK(solver_at_work("lanczos", "ekfac", wide, Inversion::kDamped) == "lanczos");
+  CHECK(solver_at_work("auto:max-iterations=7", "hessian", wide, Inversion::kDamped) ==
+        "cg:preconditioner=ekfac,relative-tolerance=1e-06,max-iterations=7");
+  CHECK(product_count("lissa", "hessian", wide, Inversion::kDamped).high == 20000);  // depth 0: as many as max-depth
+  CHECK(product_count("lissa:depth=50", "hessian", wide, Inversion::kDamped).high == 50);
+  CHECK_FALSE(product_count("identity", "hessian", wide, Inversion::kDamped).known);
 }
 
 TEST_CASE("what bfloat16 makes of zeros is no negative curvature") {
@@ -212,7 +220,9 @@ TEST_CASE("every inversion, response, curvature and solver together either works
             const auto choice = choose_inverse(chain, 0, 1, request);
             Adjoint adjoint(chain,
                             {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options});
-            for (const auto& stage : adjoint.sweep(q, 0, {})) {
+            const auto swept = adjoint.sweep(q, 0, {});
+            CHECK(swept.size() == chain.size());
+            for (const auto& stage : swept) {
               CHECK(at::isfinite(stage.vectors).all().item<bool>());
             }
             ++worked;

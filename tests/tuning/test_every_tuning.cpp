@@ -88,6 +88,13 @@ TEST_CASE("merge and penalty pass the derivative check in tuned and in parent") 
       numeric[i] = (f[0] - f[1]) / (2 * h);
     }
     CHECK(relative_error(exact, numeric) < test::Tolerance::kDifferences);
+    const auto narrow_parent = parts.parent.to(at::kFloat, at::kCPU), narrow_tuned = tuned.to(at::kFloat, at::kCPU);
+    const auto penalty = tuning->penalty(narrow_parent, narrow_tuned, 0.2);
+    CHECK((penalty.scalar_type() == at::kFloat));
+    CHECK(relative_error(penalty, tuning->penalty(parts.parent, tuned, 0.2)) < test::Tolerance::kFloat);
+    const auto narrow_merged = tuning->merge(narrow_parent, narrow_tuned);
+    CHECK(relative_error(narrow_merged.values(), tuning->merge(parts.parent, tuned).values()) <
+          test::Tolerance::kFloat);
   }
 }
 

@@ -15,12 +15,16 @@ namespace whence {
 namespace fs = std::filesystem;
 namespace {
 
+/// The format of a data table; null where it names none.
+std::unique_ptr<DataFormat> format_of(const nlohmann::json& table) {
+  const bool named = table.is_object() && table.contains("format") && table["format"].is_string();
+  return named ? create<DataFormat>(table["format"].get<std::string>()) : nullptr;
+}
+
 /// Whether a data table's format has that key.
 bool takes(const nlohmann::json& table, const std::string& key) {
-  if (!table.is_object() || !table.contains("format") || !table["format"].is_string()) {
-    return false;
-  }
-  const auto keys = create<DataFormat>(table["format"].get<std::string>())->keys();
+  const auto format = format_of(table);
+  const auto keys = format ? format->keys() : std::vector<OptionInfo>{};
   return std::any_of(keys.begin(), keys.end(), [&](const auto& info) { return info.name == key; });
 }
 
@@ -28,9 +32,9 @@ bool same_format(const nlohmann::json& a, const nlohmann::json& b) {
   return a.is_object() && b.is_object() && a.contains("format") && b.contains("format") && a["format"] == b["format"];
 }
 
-bool reads_cells(const nlohmann::json& table) {
-  const auto format = table.is_object() ? table.value("format", nlohmann::json()) : nlohmann::json();
-  return format == "csv" || format == "tsv" || format == "jsonl";
+bool has_columns(const nlohmann::json& table) {
+  const auto format = format_of(table);
+  return format && format->has_columns();
 }
 
 /// Queries with what they do not say and the training data does: the label's column, which labels are dropped, and what
@@ -51,7 +55,7 @@ nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queri
   for (const char* key : {"label", "mean", "std"}) {
     inherit(key);
   }
-  if (same_format(from, queries) || (reads_cells(from) && reads_cells(queries))) {  // labels are written alike
+  if (same_format(from, queries) || (has_columns(from) && has_columns(queries))) {  // labels are written alike
     inherit("drop-labels");
   }
   return queries;
@@ -99,7 +103,7 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
                                       language_model_->causal() ? "predicts next tokens: use next-token"
                                                                 : "sees the tokens after each: use masked-token"));
   }
-  if (reading_ && !reading_->tokenizer && table.is_object() && table.value("format", "") != "safetensors") {
+  if (const auto format = format_of(table); reading_ && !reading_->tokenizer && format && !format->may_hold_tokens()) {
     for (const char* name : {"tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
                              "tekken.json", "tokenizer_config.json"}) {
       if (const auto folder = language_model_->directory(); fs::exists(folder / name)) {
@@ -124,7 +128,7 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
 std::shared_ptr<const TableEncoding> Pipeline::encoding_before(std::size_t stage) const {
   for (std::size_t k = 0; k < stage && !reading_; ++k) {
     const auto& train = file_.stages[k].train;
-    if (reads_cells(train)) {
+    if (has_columns(train)) {
       return training_data(k).table();
     }
   }
