@@ -258,7 +258,7 @@ class Settings {
     });
   }
 
-  /// The id that a token of tokenizer.json will have, as AddedTokens gives them.
+  /// The id that a token will have; AddedTokens gives those that the vocabulary has not.
   std::uint32_t id_of(const std::string& token) const {
     const auto model = Component(tokenizer_, (path_.parent_path() / "tokenizer.json").string()).object("model");
     const auto& vocabulary = model.value("vocab");

@@ -33,7 +33,7 @@ class WordModel : public TokenModel {
   std::int32_t unknown_;
 };
 
-/// Every token is a word.
+/// A word is one token, or unknown.
 class WordLevel : public WordModel {
  public:
   explicit WordLevel(const Component& component) : WordModel(component, "<unk>") {}

@@ -17,8 +17,8 @@ namespace whence::detail {
 template <class Function>
 using StageReaders = std::map<std::string, Function*>;
 
-/// What `name` stands for. Throws DataError of `component` that lists the names there are, of things of this kind, when
-/// it is another one.
+/// What `name` stands for in `values`, things of this kind. Throws DataError of `component`, listing their names, when
+/// it is none of them.
 template <class Value>
 Value find_named(std::string_view kind, const std::map<std::string, Value>& values, const std::string& name,
                  const Component& component) {
