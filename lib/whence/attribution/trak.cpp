@@ -7,6 +7,7 @@
 // grad margin(z): the score is minus a product of gradients, as every score here, and under the measurement loss an
 // example scores itself below zero.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
