@@ -11,6 +11,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 #include "whence/curvature/detail/pieces.h"
@@ -111,7 +112,7 @@ class RowOperator : public GramOperator {
     const auto& data = point_.objective.data();
     const RowBatch first(point_.objective, merged_, data.batch(0, 1), choice_, layout_, true);
     per_example_ = first.per_example();
-    if (first.bytes() * static_cast<double>(data.size()) <= kept_bytes) {
+    if (first.bytes() * static_cast<double>(data.size()) <= keepable_bytes(kept_bytes)) {
       point_.objective.for_each_batch([&](const Batch& batch) { kept_.push_back(made(batch)); });
     }
   }

@@ -63,7 +63,7 @@ class Table {
   Table(const nlohmann::json& json, std::string where, std::vector<std::string> known)
       : json_(json), where_(std::move(where)) {
     if (!json.is_object()) {
-      throw InvalidArgument(fmt::format("{}: expected a table, got {}", where_, json.dump()));
+      throw InvalidArgument(fmt::format("{}: expected a table, got {}", where_, brief(json)));
     }
     for (const auto& [key, value] : json.items()) {
       if (std::find(known.begin(), known.end(), key) == known.end()) {
@@ -81,7 +81,7 @@ class Table {
   std::string text(const std::string& key) const {
     const auto& value = required(key);
     if (!value.is_string() || value.get_ref<const std::string&>().empty()) {
-      throw InvalidArgument(fmt::format("{}: {} = {}, expected a text", where_, key, value.dump()));
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a text", where_, key, brief(value)));
     }
     return value;
   }
@@ -94,7 +94,7 @@ class Table {
     }
     const auto& value = json_.at(key);
     if (!value.is_number() || !(value.get<double>() >= 0) || !(value.get<double>() < 1e300)) {
-      throw InvalidArgument(fmt::format("{}: {} = {}, expected a number >= 0", where_, key, value.dump()));
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a number >= 0", where_, key, brief(value)));
     }
     return value;
   }
@@ -109,7 +109,7 @@ class Table {
     const auto is_text = [](const nlohmann::json& to) { return to.is_string(); };
     if (!value.is_object() || !std::all_of(value.begin(), value.end(), is_text)) {
       throw InvalidArgument(
-          fmt::format("{}: {} = {}, expected {{ \"NAME IN THE FILE\" = \"NAME HERE\" }}", where_, key, value.dump()));
+          fmt::format("{}: {} = {}, expected {{ \"NAME IN THE FILE\" = \"NAME HERE\" }}", where_, key, brief(value)));
     }
     for (const auto& [from, to] : value.items()) {
       out[from] = to.get<std::string>();
@@ -123,7 +123,7 @@ class Table {
     }
     const auto& value = json_.at(key);
     if (!value.is_number_integer() || value.get<std::int64_t>() < 0) {
-      throw InvalidArgument(fmt::format("{}: {} = {}, expected a whole number >= 0", where_, key, value.dump()));
+      throw InvalidArgument(fmt::format("{}: {} = {}, expected a whole number >= 0", where_, key, brief(value)));
     }
     return value;
   }
@@ -211,7 +211,7 @@ nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queri
 /// "mean = [0.5], no std"
 std::string channels_text(const nlohmann::json& table) {
   const auto text = [&](const std::string& key) {
-    return table.contains(key) ? key + " = " + table[key].dump() : "no " + key;
+    return table.contains(key) ? key + " = " + brief(table[key]) : "no " + key;
   };
   return text("mean") + ", " + text("std");
 }
