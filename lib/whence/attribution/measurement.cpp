@@ -73,6 +73,12 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
   return sum_outputs(batch, chosen - others.logsumexp(1));
 }
 
+PerExample measured(Measurement measurement, const Loss& loss) {
+  return [measurement, &loss](const at::Tensor& output, const Batch& batch) {
+    return measure(measurement, loss, output, batch);
+  };
+}
+
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
   const at::NoGradGuard no_gradient;
   TensorList parts;

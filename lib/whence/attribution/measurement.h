@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "whence/models/taped_pass.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -31,6 +32,8 @@ std::pair<std::string_view, std::string_view> side_words(Measurement measurement
 /// f for each example of a batch: [B]. Throws InvalidArgument where the measurement needs classes and the batch has
 /// values.
 at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch);
+/// The same for a taped pass. `loss` must outlive it.
+PerExample measured(Measurement measurement, const Loss& loss);
 
 /// f for every query, in double: [Q] float64 on the CPU, at any parameters of the stage.
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries);
