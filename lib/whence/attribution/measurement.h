@@ -38,9 +38,9 @@ PerExample measured(Measurement measurement, const Loss& loss);
 /// f for every query, in double: [Q] float64 on the CPU, at any parameters of the stage.
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries);
 
-/// The gradients of f in the last stage's merged parameters, one row a query: [end - begin, entries]. Cost: one
-/// gradient a query.
-at::Tensor measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
-                                 std::int64_t end);
+/// The gradients of f in those of the model's parameters at the last stage that are called `names`, one a query: end -
+/// begin directions, in algebra_type(). Cost: one gradient a query.
+Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
+                                 std::int64_t end, const std::vector<std::string>& names);
 
 }  // namespace whence

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
@@ -131,14 +132,14 @@ void add_weight_products(const LayerUse& use, const at::Tensor& directions, at::
 }
 
 /// The directions in the algebra type of theta's dtype, checked against its shapes.
-std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor>& directions,
-                                          const ParameterSet& theta) {
+Directions checked(const Directions& directions, const ParameterSet& theta) {
   if (directions.empty()) {
     throw InvalidArgument("per-sample products: no directions");
   }
-  const auto count = directions.begin()->second.size(0);
-  std::map<std::string, at::Tensor> out;
-  for (const auto& [name, direction] : directions) {
+  const auto count = directions.values().front().size(0);
+  TensorList out;
+  for (std::size_t i = 0; i < directions.size(); ++i) {
+    const auto& [name, direction] = std::tie(directions.names()[i], directions.values()[i]);
     const auto& value = theta.at(name);
     auto expected = value.sizes().vec();
     expected.insert(expected.begin(), count);
@@ -146,17 +147,9 @@ std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor
       throw InvalidArgument(fmt::format("per-sample products: directions for {} have shape [{}], expected [{}]", name,
                                         fmt::join(direction.sizes(), ", "), fmt::join(expected, ", ")));
     }
-    out.emplace(name, direction.detach().to(algebra_options(value.options())));
+    out.push_back(direction.detach().to(algebra_options(value.options())));
   }
-  return out;
-}
-
-std::vector<std::string> names_of(const std::map<std::string, at::Tensor>& directions) {
-  std::vector<std::string> names;
-  for (const auto& [name, direction] : directions) {
-    names.push_back(name);
-  }
-  return names;
+  return directions.with(std::move(out));
 }
 
 at::Tensor squared_row_norms(const at::Tensor& x) {
@@ -253,28 +246,28 @@ at::Tensor squared_bias_norms(const std::vector<const LayerUse*>& uses) {
 }  // namespace
 
 at::Tensor per_sample_products(const Model& model, const PerExample& values, const ParameterSet& theta,
-                               const Batch& batch, const std::map<std::string, at::Tensor>& directions) {
+                               const Batch& batch, const Directions& directions) {
   const auto wanted = checked(directions, theta);
-  const auto layers = layer_uses(model, values, theta, batch, names_of(wanted), kWhat);
+  const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
-  auto scores = at::zeros({wanted.begin()->second.size(0), batch.size()}, wanted.begin()->second.options());
+  auto scores = at::zeros({wanted.values().front().size(0), batch.size()}, wanted.values().front().options());
   for (const auto& use : layers) {
-    if (const auto weight = wanted.find(use.entry.weight); weight != wanted.end()) {
-      add_weight_products(use, weight->second, scores);
+    if (wanted.contains(use.entry.weight)) {
+      add_weight_products(use, wanted.at(use.entry.weight), scores);
     }
-    if (const auto bias = wanted.find(use.entry.bias); bias != wanted.end()) {
-      scores.add_(at::mm(bias->second, bias_gradients(use.entry, use.signal).t()));
+    if (wanted.contains(use.entry.bias)) {
+      scores.add_(at::mm(wanted.at(use.entry.bias), bias_gradients(use.entry, use.signal).t()));
     }
   }
   return scores;
 }
 
 at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
-                              const Batch& batch, const std::map<std::string, at::Tensor>& directions) {
+                              const Batch& batch, const Directions& directions) {
   const auto wanted = checked(directions, theta);
-  const auto layers = layer_uses(model, values, theta, batch, names_of(wanted), kWhat);
+  const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
-  auto out = at::zeros({batch.inputs.numel()}, wanted.begin()->second.options());
+  auto out = at::zeros({batch.inputs.numel()}, wanted.values().front().options());
   for (const auto& use : layers) {
     const auto add = [&](const at::Tensor& rows) {
       const auto& origins = use.entry.rows.origins;
@@ -284,11 +277,11 @@ at::Tensor per_token_products(const Model& model, const PerExample& values, cons
         out.add_(rows);
       }
     };
-    if (const auto weight = wanted.find(use.entry.weight); weight != wanted.end()) {
-      add(row_products(use, weight->second).squeeze(1));
+    if (wanted.contains(use.entry.weight)) {
+      add(row_products(use, wanted.at(use.entry.weight)).squeeze(1));
     }
-    if (const auto bias = wanted.find(use.entry.bias); bias != wanted.end()) {
-      add(at::mv(use.signal, bias->second[0]));
+    if (wanted.contains(use.entry.bias)) {
+      add(at::mv(use.signal, wanted.at(use.entry.bias)[0]));
     }
   }
   return out;

@@ -1,5 +1,4 @@
 #pragma once
-#include <map>
 #include <string>
 #include <vector>
 
@@ -20,13 +19,13 @@ namespace whence {
 /// direction, and costs nothing. Cost: a forward and a backward pass, and at most K B multiplications an entry of the
 /// directions. Memory beyond the passes: 256 MiB, or one example's largest layer.
 at::Tensor per_sample_products(const Model& model, const PerExample& values, const ParameterSet& theta,
-                               const Batch& batch, const std::map<std::string, at::Tensor>& directions);
+                               const Batch& batch, const Directions& directions);
 
 /// What each token of a batch of texts adds to its example's product with one direction ([1, ...shape] for each
 /// parameter): the part of the gradient that arises at the token, where its embedding is read and layers see it. [R T],
 /// 0 where padded. R. Grosse et al., "Studying Large Language Model Generalization with Influence Functions", 2023.
 at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
-                              const Batch& batch, const std::map<std::string, at::Tensor>& directions);
+                              const Batch& batch, const Directions& directions);
 
 /// |grad value_b|^2 over the parameters `names`: [B] float64. The norm of a linear layer or an embedding follows from
 /// the products of signals with signals and inputs with inputs; its gradient is not formed.
