@@ -4,7 +4,7 @@
 #include "models/language.h"
 #include "support/near.h"
 #include "whence/curvature/curvature.h"
-#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/row_operator.h"
 #include "whence/curvature/spectral_operator.h"
 
 using namespace whence;
