@@ -216,7 +216,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
   try {
     attempt();
   } catch (const IndefiniteCurvature&) {
-    if (asked_.curvature != "auto" || asked_.indefinite) {
+    if (!asked_.curvature_is_open() || asked_.indefinite) {
       throw;
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
@@ -299,10 +299,10 @@ void AttributionRun::tell_choice() {
       choice_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
     }
   }
-  const bool needs_none =
-      curvature_->family() == "gauss-newton" && (choice_.options.damping > 0 || choice_.options.relative_damping > 0);
+  const bool needs_none = curvature_->family() == CurvatureFamily::kGaussNewton &&
+                          (choice_.options.damping > 0 || choice_.options.relative_damping > 0);
   const auto remedy =
-      needs_none && tells && asked_.curvature == "auto" ? std::string()
+      needs_none && tells && asked_.curvature_is_open() ? std::string()
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
           : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";

@@ -102,29 +102,4 @@ TEST_CASE("measurements by hand") {
   CHECK_THROWS_WITH_AS(parse_measurement("logits"), doctest::Contains("did you mean \"logit\"?"), InvalidArgument);
 }
 
-TEST_CASE("float32 scores agree with double") {
-  const auto chain = test::toy_chain(kTwoStages);
-  const auto queries = test::toy_data("cross-entropy", 3, 3, Random(99));
-  auto narrow = chain;
-  for (auto& stage : narrow) {
-    const auto to_float = [](TensorList values) {
-      for (auto& value : values) {
-        value = value.to(at::kFloat);
-      }
-      return values;
-    };
-    stage.theta = to_float(stage.theta);
-    stage.parent = to_float(stage.parent);
-    const auto& old = stage.objective;
-    stage.objective = Objective(
-        create<Model>("mlp:widths=4,activation=tanh"), create<Loss>("cross-entropy"),
-        create<Tuning>(stage.name == "stage0" ? "full" : "full:proximity=0.3"), old.data().to(at::kFloat, at::kCPU),
-        old.weight_decay(), old.trained().to(at::kFloat, at::kCPU), old.parent_layout().to(at::kFloat, at::kCPU), 12);
-  }
-  for (std::size_t s = 0; s < 2; ++s) {
-    CHECK(relative_error(scores_of(narrow, s, queries.to(at::kFloat, at::kCPU)), scores_of(chain, s, queries)) <
-          Tolerance::kFloat);
-  }
-}
-
 TEST_SUITE_END();

@@ -17,11 +17,33 @@ void for_every_method(const Body& body) {
   }
 }
 
+/// The chain with every pass and every number in float32.
+Chain in_float32(Chain chain) {
+  const auto narrow = [](TensorList& values) {
+    for (auto& value : values) {
+      value = value.to(at::kFloat);
+    }
+  };
+  for (auto& stage : chain) {
+    stage.objective = stage.objective.to(at::kFloat);
+    narrow(stage.theta);
+    narrow(stage.parent);
+    for (auto& snapshot : stage.trajectory) {
+      narrow(snapshot.theta);
+    }
+  }
+  return chain;
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("attribution");
 
 TEST_CASE("any batch size, query block, example order and thread count give the same scores, by every method") {
+  const struct Restore {
+    std::int64_t before = threads();
+    ~Restore() { set_threads(before); }
+  } restore;
   const auto chain = test::traced_chain(test::kTwoStages);
   const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
   for_every_method([&](const std::string& method) {
@@ -51,6 +73,16 @@ TEST_CASE("any batch size, query block, example order and thread count give the 
       set_threads(2);
       CHECK(at::equal(test::scores_of(chain, s, queries, method), expected));
     }
+  });
+}
+
+TEST_CASE("float32 gives the scores of float64, through both stages, by every method") {
+  const auto chain = test::traced_chain(test::kTwoStages);
+  const auto narrow = in_float32(chain);
+  const auto queries = test::toy_data("cross-entropy", 2, 3, Random(99));
+  for_every_method([&](const std::string& method) {
+    CHECK(relative_error(test::scores_of(narrow, 0, queries.to(at::kFloat, at::kCPU), method),
+                         test::scores_of(chain, 0, queries, method)) < test::Tolerance::kFloat);
   });
 }
 

@@ -3,19 +3,13 @@
 // truth stands in `truth_of`.
 #include <torch/csrc/autograd/autograd.h>
 
-#include <filesystem>
-
-#include "data/scratch.h"
 #include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
-#include "whence/core/files.h"
 #include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
-#include "whence/data/safetensors.h"
-#include "whence/data/sealed_safetensors.h"
 
 using namespace whence;
 using test::relative_error;
@@ -133,7 +127,21 @@ at::Tensor truth_of(std::string_view name, const Stage& stage) {
   return total + dense_penalty(objective, theta, parent);
 }
 
-bool is_mean_over_examples(std::string_view name) { return name != "diagonal" && name != "kfac" && name != "ekfac"; }
+/// A dtype, and how near products in it come to a dense matrix and to the same products in another order.
+struct Precision {
+  at::ScalarType type;
+  double dense, same;
+};
+const std::vector<Precision> kPrecisions{{at::kDouble, Tolerance::kDense, Tolerance::kSameAlgebra},
+                                         {at::kFloat, Tolerance::kFloat, Tolerance::kFloat}};
+
+CurvaturePoint point_of(const Stage& stage, at::ScalarType type) {
+  const auto objective = stage.objective.to(type);
+  return {objective, objective.trained().with(stage.theta).to(type, at::kCPU).values(),
+          objective.parent_layout().with(stage.parent).to(type, at::kCPU).values()};
+}
+
+bool is_mean_over_examples(std::string_view name) { return !create<Curvature>(name)->factored(); }
 
 const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "squared-error"}, {"full:proximity=0.3", "cross-entropy"}},
@@ -144,42 +152,52 @@ const std::vector<std::vector<test::ToyStage>> kChains{
 
 TEST_SUITE_BEGIN("curvature");
 
-TEST_CASE("every curvature equals its dense matrix, is symmetric, linear and counted") {
+TEST_CASE("every curvature equals its dense matrix, is symmetric, linear and counted, in float64 and float32") {
   for (const auto& method : methods<Curvature>()) {
     const auto curvature = create<Curvature>(method.name);
     for (const auto& kinds : kChains) {
       CAPTURE(method.name);
       const auto chain = test::toy_chain(kinds);
       for (const auto& stage : chain) {
-        CAPTURE(stage.name);
-        const auto a = curvature->operator_at(stage.objective, stage.theta, stage.parent);
-        const auto n = a->size();
+        const auto n = count_entries(stage.theta);
         const auto dense = truth_of(method.name, stage).narrow(0, 0, n).narrow(1, 0, n);
-        const auto x = Random(3).normal({4, n});
-        const auto image = a->apply(x);
-        CHECK(a->products() == 4);
-        CHECK(relative_error(image, x.mm(dense)) < Tolerance::kDense);
-        CHECK(relative_error(image.mm(x.t()), x.mm(image.t())) < Tolerance::kSameAlgebra);
-        CHECK(relative_error(a->apply(x[0].unsqueeze(0) + 2 * x[1].unsqueeze(0)),
-                             (image[0] + 2 * image[1]).unsqueeze(0)) < Tolerance::kSameAlgebra);
-        CHECK(at::equal(a->apply(x), image));
+        for (const auto& [type, near_dense, same] : kPrecisions) {
+          CAPTURE(stage.name);
+          CAPTURE(c10::toString(type));
+          const auto [objective, theta, parent] = point_of(stage, type);
+          const auto a = curvature->operator_at(objective, theta, parent);
+          REQUIRE(a->size() == n);
+          REQUIRE(a->options().dtype() == type);
+          const auto x = Random(3).normal({4, n}).to(type);
+          const auto image = a->apply(x);
+          CHECK(a->products() == 4);
+          CHECK(relative_error(image, x.to(at::kDouble).mm(dense)) < near_dense);
+          CHECK(relative_error(image.mm(x.t()), x.mm(image.t())) < same);
+          CHECK(relative_error(a->apply(x[0].unsqueeze(0) + 2 * x[1].unsqueeze(0)),
+                               (image[0] + 2 * image[1]).unsqueeze(0)) < same);
+          CHECK(at::equal(a->apply(x), image));
+        }
       }
     }
   }
 }
 
-TEST_CASE("every curvature is the whole stage's mean, whatever the batch size, graphs kept or rebuilt") {
+TEST_CASE("every curvature is the whole stage's mean, whatever the batch size, graphs kept or rebuilt, in any dtype") {
   const auto whole = test::toy_chain({{"full", "cross-entropy"}})[0];
   for (const auto& method : methods<Curvature>()) {
-    CAPTURE(method.name);
-    const auto x = Random(4).normal({2, count_entries(whole.theta)});
-    const auto expected = create<Curvature>(method.name)->operator_at(whole.objective, whole.theta, {})->apply(x);
-    for (const std::int64_t batch : {1, 5, 12}) {
-      for (const char* bytes : {"0", "1e9"}) {
-        const auto spec =
-            std::string(method.name) + (is_mean_over_examples(method.name) ? std::string(":graph-bytes=") + bytes : "");
-        const auto a = create<Curvature>(spec)->operator_at(whole.objective.with_batch_size(batch), whole.theta, {});
-        CHECK(relative_error(a->apply(x), expected) < Tolerance::kSameAlgebra);
+    for (const auto& [type, near_dense, same] : kPrecisions) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      const auto [objective, theta, parent] = point_of(whole, type);
+      const auto x = Random(4).normal({2, count_entries(theta)}).to(type);
+      const auto expected = create<Curvature>(method.name)->operator_at(objective, theta, parent)->apply(x);
+      for (const std::int64_t batch : {1, 5, 12}) {
+        for (const char* bytes : {"0", "1e9"}) {
+          const auto spec = std::string(method.name) +
+                            (is_mean_over_examples(method.name) ? std::string(":graph-bytes=") + bytes : "");
+          const auto a = create<Curvature>(spec)->operator_at(objective.with_batch_size(batch), theta, parent);
+          CHECK(relative_error(a->apply(x), expected) < same);
+        }
       }
     }
   }
@@ -209,24 +227,23 @@ TEST_CASE("every curvature's pass over the data stops where the program says so"
 
 TEST_CASE("every curvature's mixed product equals the dense cross block, and is zero where nothing is remembered") {
   for (const auto& method : methods<Curvature>()) {
-    for (const auto& kinds : kChains) {
+    for (const auto& [type, near_dense, same] : kPrecisions) {
       CAPTURE(method.name);
-      const auto chain = test::toy_chain(kinds);
-      const auto& stage = chain[1];
-      const auto n = count_entries(stage.theta), p = count_entries(stage.parent);
-      const auto v = Random(5).normal({3, n});
-      const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
-      const auto mixed = create<Curvature>(method.name)
-                             ->mixed_product(stage.objective.with_batch_size(5), stage.theta, stage.parent, v);
-      CHECK(relative_error(mixed, v.mm(dense.t())) < Tolerance::kDense);
+      CAPTURE(c10::toString(type));
+      const auto curvature = create<Curvature>(method.name);
+      for (const auto& kinds : kChains) {
+        const auto stage = test::toy_chain(kinds)[1];
+        const auto n = count_entries(stage.theta), p = count_entries(stage.parent);
+        const auto v = Random(5).normal({3, n}).to(type);
+        const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
+        const auto [objective, theta, parent] = point_of(stage, type);
+        const auto mixed = curvature->mixed_product(objective.with_batch_size(5), theta, parent, v);
+        CHECK(relative_error(mixed, v.to(at::kDouble).mm(dense.t())) < near_dense);
+      }
+      const auto [objective, theta, parent] = point_of(test::toy_chain({{"full"}, {"full"}})[1], type);
+      const auto v = Random(5).normal({1, count_entries(theta)}).to(type);
+      CHECK(curvature->mixed_product(objective, theta, parent, v).abs().max().item<double>() == 0);
     }
-    const auto forgetful = test::toy_chain({{"full"}, {"full"}})[1];
-    const auto v = Random(5).normal({1, count_entries(forgetful.theta)});
-    CHECK(create<Curvature>(method.name)
-              ->mixed_product(forgetful.objective, forgetful.theta, forgetful.parent, v)
-              .abs()
-              .max()
-              .item<double>() == 0);
   }
 }
 
@@ -328,11 +345,17 @@ TEST_CASE("the Hessian of dense layers, written out, equals double backward") {
 
 TEST_CASE("rows give products with the root and the dual matrix") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
-  for (const char* name : {"gauss-newton", "fisher", "empirical-fisher"}) {
-    CAPTURE(name);
-    const auto a = create<Curvature>(name)->operator_at(stage.objective, stage.theta, {});
+  std::int64_t by_rows = 0;
+  for (const auto& method : methods<Curvature>()) {
+    CAPTURE(method.name);
+    const auto curvature = create<Curvature>(method.name);
+    const auto a = curvature->operator_at(stage.objective, stage.theta, {});
     const auto* gram = dynamic_cast<const GramOperator*>(a.get());
-    REQUIRE(gram != nullptr);
+    CHECK((gram != nullptr) == (!curvature->factored() && curvature->family() != CurvatureFamily::kHessian));
+    if (gram == nullptr) {
+      continue;
+    }
+    ++by_rows;
     const auto j = gram->times(at::eye(gram->size(), at::kDouble)).t();  // [rows, P]
     REQUIRE(j.size(0) == gram->rows());
     CHECK(relative_error(gram->transposed_times(at::eye(gram->rows(), at::kDouble)), j) < Tolerance::kSameAlgebra);
@@ -341,6 +364,7 @@ TEST_CASE("rows give products with the root and the dual matrix") {
     const auto x = Random(3).normal({2, gram->size()});
     CHECK(relative_error(a->apply(x), x.mm(j.t()).mm(j) + x * gram->diagonal()) < Tolerance::kSameAlgebra);
   }
+  CHECK(by_rows >= 3);
 }
 
 TEST_CASE("fisher's mean over labels is the Gauss-Newton matrix") {
@@ -367,134 +391,36 @@ TEST_CASE("ekfac and kfac on one linear layer with squared error are the exact G
   }
 }
 
+TEST_CASE("factors fitted to the data's own labels are the empirical Fisher's, in a chain too") {
+  for (const char* name : {"diagonal", "kfac", "ekfac"}) {
+    CAPTURE(name);
+    CHECK(create<Curvature>(std::string(name) + ":labels=data")->family() == CurvatureFamily::kEmpiricalFisher);
+    CHECK(create<Curvature>(name)->family() == CurvatureFamily::kGaussNewton);
+    CHECK(create<Curvature>(name)->factored());
+    CHECK(create<Curvature>(resolved_spec<Curvature>(name))->name() == name);  // as run.json has it, empty texts too
+  }
+  CHECK(create<Curvature>("hessian:examples=3")->name() == "hessian of 3 examples");
+}
+
 TEST_CASE("spectral operators apply functions of their eigenvalues") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
   const auto x = Random(3).normal({3, count_entries(stage.theta)});
-  for (const char* name : {"diagonal", "kfac", "ekfac"}) {
-    CAPTURE(name);
-    const auto a = create<Curvature>(name)->operator_at(stage.objective, stage.theta, {});
+  std::int64_t factored = 0;
+  for (const auto& method : methods<Curvature>()) {
+    CAPTURE(method.name);
+    const auto curvature = create<Curvature>(method.name);
+    const auto a = curvature->operator_at(stage.objective, stage.theta, {});
     const auto* spectral = dynamic_cast<const SpectralOperator*>(a.get());
-    REQUIRE(spectral != nullptr);
+    CHECK((spectral != nullptr) == curvature->factored());
+    if (spectral == nullptr) {
+      continue;
+    }
+    ++factored;
+    CHECK_THROWS_AS(spectral->apply_function(x[0], [](const at::Tensor& h) { return h; }), InvalidArgument);
     const auto inverse = spectral->apply_function(x, [](const at::Tensor& h) { return 1 / (h + 0.3); });
     CHECK(relative_error(damped(a, 0.3)->apply(inverse), x) < Tolerance::kSameAlgebra);
   }
-}
-
-TEST_CASE("ekfac's factors are kept, found again and finished from where a fit stopped") {
-  const auto folder = std::filesystem::temp_directory_path() / "whence-test-factors";
-  std::filesystem::remove_all(folder);
-  const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
-  const auto x = Random(3).normal({3, count_entries(stage.theta)});
-  const auto spec = "ekfac:factors=" + folder.string();
-  const auto product = [&] { return create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x); };
-  const auto expected = create<Curvature>("ekfac")->operator_at(stage.objective, stage.theta, {})->apply(x);
-  CHECK(at::equal(product(), expected));
-  std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(folder), {});
-  REQUIRE(files.size() == 1);
-  auto [kept, metadata] = read_sealed(files[0]);
-  CHECK(metadata.at("phase") == "2");
-  CHECK(at::equal(product(), expected));
-  // a fit that stopped after the first of three batches of the second pass
-  ParameterSet partial;
-  for (std::size_t i = 0; i < kept.size(); ++i) {
-    if (!kept.names()[i].ends_with("values") || kept.names()[i].find("-values") != std::string::npos) {
-      partial.add(kept.names()[i], kept.values()[i].clone());
-    }
-  }
-  metadata["phase"] = "1";
-  metadata["examples"] = "0";
-  write_sealed(files[0], partial, metadata);
-  CHECK(relative_error(product(), expected) < Tolerance::kSameAlgebra);
-  // a bit that flipped in what is kept
-  auto bytes = read_text(files[0]);
-  bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 4);
-  write_text(files[0], bytes);
-  CHECK_THROWS_WITH_AS(product(), doctest::Contains("is not as whence wrote it"), DataError);
-  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
-  std::filesystem::remove_all(folder);
-}
-
-TEST_CASE("kept factors are those of the data, the labels, the loss, the model, the weights and the options at hand") {
-  const test::Scratch folder;
-  const auto make = [](const char* model, const char* loss, auto change) {
-    auto draws = Random(4);
-    Dataset::Contents contents;
-    contents.inputs = draws.normal({100, 3});  // more than are looked at by the way
-    contents.targets = draws.normal({100, 3});
-    contents.ids = at::arange(100);
-    if (std::string(loss) == "cross-entropy") {
-      contents.targets = contents.inputs.argmax(1);
-      contents.classes = {"a", "b", "c"};
-    }
-    change(contents);
-    const std::shared_ptr<const Model> net = create<Model>(model);
-    const Dataset data(contents);
-    auto start = Random(5);
-    const auto theta = net->initial(data.input_shape(), data.outputs(), start).to(at::kDouble, at::kCPU);
-    return Objective(net, create<Loss>(loss), create<Tuning>("full"), data, 0.1, theta, {}, 32);
-  };
-  const auto same = [](Dataset::Contents&) {};
-  const auto tanh = "mlp:widths=4,activation=tanh";
-  const auto one = make(tanh, "cross-entropy", same);
-  const auto x = Random(3).normal({2, one.trained().entries()});
-  const auto product = [&](const Objective& objective, const TensorList& theta, const std::string& spec) {
-    return create<Curvature>(spec)->operator_at(objective, theta, {})->apply(x);
-  };
-  const auto kept = ",factors=" + folder.folder().string();
-  std::ptrdiff_t files = 0;
-  const auto check = [&](const Objective& objective, const TensorList& theta, const std::string& spec, bool fitted) {
-    files += fitted ? 1 : 0;
-    CHECK(relative_error(product(objective, theta, spec + kept), product(objective, theta, spec)) <
-          Tolerance::kSameAlgebra);
-    CHECK(std::distance(std::filesystem::directory_iterator(folder.folder()), {}) == files);
-  };
-  const auto theta = one.trained().values();
-  const std::string spec = "ekfac:labels=data";
-  check(one, theta, spec, true);
-  check(one, theta, spec, false);
-  check(make(tanh, "cross-entropy", same), theta, spec, false);
-  check(one.with_batch_size(7), theta, spec, false);
-  check(make(tanh, "cross-entropy", [](auto& c) { c.inputs[99] *= -1; }), theta, spec, true);
-  check(make(tanh, "cross-entropy",
-             [](auto& c) { c.targets[99] = 2 - c.targets[99] - c.targets[99].eq(1).to(at::kLong); }),
-        theta, spec, true);
-  check(make(tanh, "squared-error", same), theta, spec, true);
-  check(make("mlp:widths=4,activation=relu", "cross-entropy", same), theta, spec, true);
-  check(one.with_weights(at::arange(100, at::kDouble)), theta, spec, true);
-  auto moved = theta;
-  moved[0] = moved[0] + 1e-3;
-  check(one, moved, spec, true);
-  check(one, theta, spec + ",examples=50", true);
-  check(one, theta, "kfac:labels=data", true);
-}
-
-TEST_CASE("an interrupted fit of factors goes on behind the examples that it has seen, in batches of any size") {
-  const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
-  const auto x = Random(3).normal({3, count_entries(stage.theta)});
-  for (const std::int64_t batch_size : {5, 4, 12}) {
-    for (int stop = 1; stop <= 3; ++stop) {  // before a batch
-      CAPTURE(batch_size);
-      CAPTURE(stop);
-      const test::Scratch folder;
-      const auto product = [&](std::int64_t size, const std::string& spec) {
-        return create<Curvature>(spec)->operator_at(stage.objective.with_batch_size(size), stage.theta, {})->apply(x);
-      };
-      const auto expected = product(5, "kfac");
-      const auto spec = "kfac:factors=" + folder.folder().string();
-      int asked = 0;
-      set_interruption_check([&] {
-        if (++asked == stop + 1) {  // the penalty asks once
-          throw Interrupted();
-        }
-      });
-      CHECK_THROWS_AS(product(5, spec), Interrupted);
-      set_interruption_check({});
-      const std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(folder.folder()), {});
-      REQUIRE(files.size() == 1);
-      CHECK(read_safetensors_metadata(files[0]).at("examples") == std::to_string(5 * (stop - 1)));
-      CHECK(relative_error(product(batch_size, spec), expected) < Tolerance::kSameAlgebra);
-    }
-  }
+  CHECK(factored >= 3);
 }
 
 TEST_CASE("a fixed batch of examples is the curvature of a smaller data set") {

@@ -25,12 +25,21 @@ TEST_CASE("retraining equals training each variant by itself, on any number of t
   CHECK(std::abs((result.measurements[1] - result.measurements[0]).abs().max().item<double>()) > 1e-6);
 }
 
-TEST_CASE("the progress callback can stop retraining") {
+TEST_CASE("the progress callback stops retraining at whichever report it throws") {
   const auto chain = test::toy_chain({{"full", "squared-error"}});
   const auto queries = test::toy_data("squared-error", 1, 3, Random(9));
-  CHECK_THROWS_AS(retrain(chain, 0, leave_one_out_weights(at::arange(12), 12), queries, Measurement::kLoss, nullptr,
-                          Random(0), [](const ProgressEvent&) { throw Interrupted(); }),
-                  Interrupted);
+  for (const int stop : {1, 2, 5}) {
+    int seen = 0;
+    const auto stopping = [&](const ProgressEvent&) {
+      if (++seen == stop) {
+        throw Interrupted();
+      }
+    };
+    CHECK_THROWS_AS(retrain(chain, 0, leave_one_out_weights(at::arange(12), 12), queries, Measurement::kLoss, nullptr,
+                            Random(0), stopping),
+                    Interrupted);
+    CHECK(seen == stop);
+  }
 }
 
 TEST_CASE("rows across the scores hold both ends and no row twice") {

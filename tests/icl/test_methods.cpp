@@ -19,6 +19,15 @@ IclTask full_task() {
   return task;
 }
 
+/// The task with all that is of floating point in `type`.
+IclTask in_type(IclTask task, at::ScalarType type) {
+  for (auto* x :
+       {&task.states, &task.query_states, &task.embeddings, &task.query_embeddings, &task.attention, &task.surprisal}) {
+    *x = x->to(type);
+  }
+  return task;
+}
+
 /// The task without what `needs` leaves out.
 IclTask only(IclTask task, const IclNeeds& needs) {
   const auto keep = [](bool needed, at::Tensor& x) { x = needed ? x : at::Tensor(); };
@@ -53,6 +62,14 @@ TEST_CASE("every method scores each demonstration, for each query or itself, fin
       CHECK(at::isfinite(scores.self).all().item<bool>());
       CHECK(at::equal(scores.self, again.self));
     }
+    // what comes in float32 is widened before anything is computed
+    const auto narrow = in_type(task, at::kFloat);
+    const auto of_narrow = create<IclMethod>(method.name)->score(narrow);
+    const auto of_widened = create<IclMethod>(method.name)->score(in_type(narrow, at::kDouble));
+    CHECK(of_narrow.test.defined() == scores.test.defined());
+    CHECK(of_narrow.self.defined() == scores.self.defined());
+    CHECK((!scores.test.defined() || at::equal(of_narrow.test, of_widened.test)));
+    CHECK((!scores.self.defined() || at::equal(of_narrow.self, of_widened.self)));
     auto bad = task;
     bad.labels = at::full({8}, 9, at::kLong);
     CHECK_THROWS_WITH_AS(create<IclMethod>(method.name)->score(bad),

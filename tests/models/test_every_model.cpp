@@ -139,9 +139,16 @@ TEST_SUITE("models") {
         const auto block = random.normal({count, theta.entries()});
         const auto products = per_sample_products(model, loss, theta, batch, directions_of(block, theta));
         CHECK(relative_error(products, at::mm(block, rows.t())) < Tolerance::kSameAlgebra);
+        const auto narrow = per_sample_products(model, loss, theta.to(at::kFloat, at::kCPU), batch,
+                                                as_directions(block.to(at::kFloat), theta));
+        CHECK((narrow.scalar_type() == at::kFloat));
+        CHECK(relative_error(narrow, products) < Tolerance::kFloat);
       }
-      CHECK(relative_error(per_sample_squared_norms(model, loss, theta, batch, theta.names()), rows.square().sum(1)) <
-            Tolerance::kSameAlgebra);
+      const auto norms = per_sample_squared_norms(model, loss, theta, batch, theta.names());
+      CHECK(relative_error(norms, rows.square().sum(1)) < Tolerance::kSameAlgebra);
+      const auto single = theta.to(at::kFloat, at::kCPU);
+      CHECK(relative_error(per_sample_squared_norms(model, loss, single, batch, theta.names()), norms) <
+            Tolerance::kFloat);
     });
   }
 

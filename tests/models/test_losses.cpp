@@ -17,7 +17,7 @@ Batch with_targets(at::Tensor targets) {
 }  // namespace
 
 TEST_SUITE("models") {
-  TEST_CASE("every loss's Hessian product is autograd's") {
+  TEST_CASE("every loss's Hessian product is autograd's, and all that it computes is the same in float32") {
     for (const auto& method : methods<Loss>()) {
       CAPTURE(method.name);
       const auto loss = create<Loss>(method.name);
@@ -29,6 +29,16 @@ TEST_SUITE("models") {
       CHECK(relative_error(loss->hessian_product(output, batch, u), gradient(first, tracked, {u})[0]) <
             Tolerance::kSameAlgebra);
       CHECK(loss->per_example(output, batch).sizes() == at::IntArrayRef({kExamples}));
+      const auto narrow = output.to(at::kFloat);
+      const auto in_float32 = [](const at::Tensor& found, const at::Tensor& wanted) {
+        CHECK((found.scalar_type() == at::kFloat));
+        CHECK(relative_error(found, wanted) < Tolerance::kFloat);
+      };
+      in_float32(loss->per_example(narrow, batch), loss->per_example(output, batch));
+      in_float32(loss->hessian_product(narrow, batch, u.to(at::kFloat)), loss->hessian_product(output, batch, u));
+      in_float32(loss->hessian_root(narrow, batch), loss->hessian_root(output, batch));
+      const auto noise = random.uniform({kExamples, loss->noise_width(kOutputs)}, 1e-12, 1 - 1e-12);
+      in_float32(loss->sampled_gradient(narrow, batch, noise), loss->sampled_gradient(output, batch, noise));
     }
   }
 

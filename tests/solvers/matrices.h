@@ -45,21 +45,64 @@ inline std::vector<double> geometric(double first, double last, int count) {
   return values;
 }
 
+/// What an inverse makes of the rows of b, with a summary of each.
+inline std::vector<SolverSummary> applied(const Inverse& inverse, const at::Tensor& b, at::Tensor& x) {
+  auto summaries = inverse.apply(b, x, {});
+  REQUIRE(b.size(0) > 0);
+  REQUIRE(std::ssize(summaries) == b.size(0));
+  REQUIRE(x.sizes() == b.sizes());
+  return summaries;
+}
+
 inline std::vector<SolverSummary> solve(std::string_view spec, const at::Tensor& matrix, const Filter& filter,
                                         const at::Tensor& b, at::Tensor& x) {
   const auto solver = create<Solver>(spec);
-  return solver->prepare({std::make_shared<MatrixOperator>(matrix), filter})->apply(b, x, {});
-}
-
-/// f(A) b with the filter applied to each eigenvalue.
-inline at::Tensor filtered(const at::Tensor& matrix, const Filter& filter, const at::Tensor& b) {
-  const auto [h, basis] = at::linalg_eigh(matrix);
-  return b.mm(basis).mul(filter(h, filter.inversion == Inversion::kPseudo ? 1e-10 : 0)).mm(basis.t());
+  return applied(*solver->prepare({std::make_shared<MatrixOperator>(matrix), filter}), b, x);
 }
 
 /// A^-1 b for the rows of b.
 inline at::Tensor inverse_of(const at::Tensor& matrix, const at::Tensor& b) {
   return at::linalg_solve(matrix, b.t()).t();
+}
+
+/// What a filter means, for the rows of b, by matrix equations and the descent they stand for: no eigenvalue is taken.
+inline at::Tensor filtered(const at::Tensor& matrix, const Filter& filter, const at::Tensor& b) {
+  const auto n = matrix.size(0);
+  const auto eye = at::eye(n, at::kDouble);
+  const auto g = matrix + filter.damping * eye;
+  const double step = filter.steps > 0 ? filter.time / static_cast<double>(filter.steps) : 0;
+  switch (filter.inversion) {
+    case Inversion::kDamped:
+      return inverse_of(g, b);
+    case Inversion::kFiltered:
+      return inverse_of(matrix.mm(matrix) + filter.damping * filter.damping * eye, b.mm(matrix));
+    case Inversion::kPseudo:
+      return b.mm(at::linalg_pinv(matrix, 1e-10));
+    case Inversion::kSegment: {
+      if (filter.steps == 0) {  // the integral over time of exp(-time g) b: a corner of one exponential
+        auto system = at::zeros({n + b.size(0), n + b.size(0)}, at::kDouble);
+        system.narrow(0, 0, n).narrow(1, 0, n).copy_(-filter.time * g);
+        system.narrow(0, 0, n).narrow(1, n, b.size(0)).copy_(filter.time * b.t());
+        return at::linalg_matrix_exp(system).narrow(0, 0, n).narrow(1, n, b.size(0)).t();
+      }
+      auto x = at::zeros_like(b);
+      for (std::int64_t k = 0; k < filter.steps; ++k) {
+        x = x + step * (b - x.mm(g));
+      }
+      return x;
+    }
+    case Inversion::kMemory: {
+      if (filter.steps == 0) {
+        return b.mm(at::linalg_matrix_exp(-filter.time * g));
+      }
+      auto left = b;
+      for (std::int64_t k = 0; k < filter.steps; ++k) {
+        left = left - step * left.mm(g);
+      }
+      return left;
+    }
+  }
+  return {};
 }
 
 }  // namespace whence::test

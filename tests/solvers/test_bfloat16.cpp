@@ -23,7 +23,7 @@ TEST_CASE("every curvature under every solver that takes it, in bfloat16, is nea
     const auto a = family->operator_at(objective, theta, {});
     const auto exact = family->operator_at(stage.objective, stage.theta, {});
     for (const auto& method : methods<Solver>()) {
-      if (method.name == "woodbury" && dynamic_cast<const GramOperator*>(a.get()) == nullptr) {
+      if (create<Solver>(method.name)->needs().rows && dynamic_cast<const GramOperator*>(a.get()) == nullptr) {
         continue;
       }
       CAPTURE(curvature.name);
@@ -32,8 +32,8 @@ TEST_CASE("every curvature under every solver that takes it, in bfloat16, is nea
           create<Solver>(method.name == "lissa" ? std::string("lissa:max-depth=200") : std::string(method.name));
       const auto solve = [&](const OperatorPtr& of, const Objective& phi, const TensorList& at, const at::Tensor& right,
                              at::Tensor& x) {
-        return solver->prepare({of, filter, std::make_shared<CurvaturePoint>(CurvaturePoint{phi, at, {}})})
-            ->apply(right, x, {});
+        const auto point = std::make_shared<CurvaturePoint>(CurvaturePoint{phi, at, {}});
+        return test::applied(*solver->prepare({of, filter, point}), right, x);
       };
       at::Tensor x, expected;
       const auto summaries = solve(a, objective, theta, b, x);

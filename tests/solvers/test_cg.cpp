@@ -87,7 +87,7 @@ TEST_CASE("cg with the nystroem preconditioner needs fewer products, the sketch'
     const auto a = std::make_shared<MatrixOperator>(matrix);
     at::Tensor x;
     const auto solver = create<Solver>(spec);
-    for (const auto& summary : solver->prepare({a, {Inversion::kDamped, 1e-2}})->apply(b, x, {})) {
+    for (const auto& summary : test::applied(*solver->prepare({a, {Inversion::kDamped, 1e-2}}), b, x)) {
       CAPTURE(summary.message);
       CHECK(summary.termination == Termination::kConverged);
     }

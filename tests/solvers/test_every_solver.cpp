@@ -10,23 +10,24 @@ using test::with_eigenvalues;
 
 namespace {
 
-/// Those that take more from a stage than products; test_stage_solvers.cpp has them.
-bool needs_stage(std::string_view solver) { return solver == "woodbury" || solver == "ekfac" || solver == "datainf"; }
+/// Whether it takes more of a stage than products; test_stage_solvers.cpp has those.
+bool needs_stage(const Solver& solver) { return solver.needs().rows || solver.needs().point; }
 
-/// What a solver can be exact on; an approximation of low rank is, where its rank is that of the matrix.
-bool is_exact(std::string_view solver, double smallest_eigenvalue, const Filter& filter) {
-  const bool singular_outside = filter.inversion == Inversion::kDamped && filter.damping == 0;
-  return solver != "identity" && !needs_stage(solver) &&
-         (solver != "nystroem" || (smallest_eigenvalue >= 0 && !singular_outside));
+bool solves_by_products(const Solver& solver) { return solver.is_exact() && !needs_stage(solver); }
+
+/// Whether it says that it solves this.
+bool takes(const Solver& solver, const std::vector<double>& eigenvalues, const Filter& filter) {
+  const bool undamped = filter.inversion == Inversion::kDamped && filter.damping == 0;
+  const auto size = static_cast<std::int64_t>(eigenvalues.size());
+  return solves_by_products(solver) && !(solver.needs().semidefinite && eigenvalues.front() < 0) &&
+         !(undamped && solver.needs_damping(size));
 }
-
-bool has_tolerance(std::string_view solver) { return solver != "identity"; }
 
 }  // namespace
 
 TEST_SUITE_BEGIN("solvers");
 
-TEST_CASE("every solver inverts under every filter, each row as if alone, twice to the bit") {
+TEST_CASE("every solver inverts under every filter, each row as if alone, twice to the bit, in float64 and float32") {
   const std::vector<double> positive{0.5, 0.7, 1, 1.3, 2, 3}, indefinite{-1, -0.4, 0.6, 1, 2, 3},
       singular{0, 0, 0.5, 1, 2, 3};
   struct Case {
@@ -37,50 +38,89 @@ TEST_CASE("every solver inverts under every filter, each row as if alone, twice 
                                 {indefinite, {Inversion::kDamped, 1.5}}, {indefinite, {Inversion::kFiltered, 0.5}},
                                 {singular, {Inversion::kDamped, 0.3}},   {singular, {Inversion::kPseudo, 0}},
                                 {indefinite, {Inversion::kPseudo, 0}}};
+  struct Precision {
+    at::ScalarType type;
+    const char* tolerance;
+    double residual, error;  // what a residual may be, and an answer's error
+  };
+  const std::vector<Precision> precisions{{at::kDouble, "1e-10", 1e-9, 1e-7}, {at::kFloat, "1e-4", 1e-3, 1e-2}};
+  std::int64_t solved = 0;
   for (const auto& method : methods<Solver>()) {
     for (const auto& [eigenvalues, filter] : cases) {
-      if (!is_exact(method.name, eigenvalues.front(), filter)) {
+      if (!takes(*create<Solver>(method.name), eigenvalues, filter)) {
         continue;
       }
-      CAPTURE(method.name);
-      CAPTURE(to_string(filter.inversion));
-      CAPTURE(filter.damping);
-      const auto matrix = with_eigenvalues(eigenvalues);
-      const auto b = Random(2).normal({3, 6});
-      const auto spec = std::string(method.name) + (has_tolerance(method.name) ? ":relative-tolerance=1e-10" : "");
-      at::Tensor x, again, alone;
-      const auto summaries = solve(spec, matrix, filter, b, x);
-      REQUIRE(summaries.size() == 3);
-      for (const auto& summary : summaries) {
-        CAPTURE(summary.message);
-        CHECK(summary.termination == Termination::kConverged);
-        CHECK(summary.relative_residual >= 0);
-        CHECK(summary.relative_residual < 1e-9);
-        CHECK(summary.seconds >= 0);
+      ++solved;
+      for (const auto& [type, tolerance, residual, error] : precisions) {
+        CAPTURE(method.name);
+        CAPTURE(to_string(filter.inversion));
+        CAPTURE(filter.damping);
+        CAPTURE(c10::toString(type));
+        const auto exact = with_eigenvalues(eigenvalues), matrix = exact.to(type);
+        const auto b = Random(2).normal({3, 6}).to(type);
+        const auto spec = fmt::format("{}:relative-tolerance={}", method.name, tolerance);
+        at::Tensor x, again, alone;
+        for (const auto& summary : solve(spec, matrix, filter, b, x)) {
+          CAPTURE(summary.message);
+          CHECK(summary.termination == Termination::kConverged);
+          CHECK(summary.relative_residual >= 0);
+          CHECK(summary.relative_residual < residual);
+          CHECK(summary.seconds >= 0);
+        }
+        CHECK((x.scalar_type() == type));
+        CHECK(relative_error(x, filtered(exact, filter, b.to(at::kDouble))) < error);
+        solve(spec, matrix, filter, b, again);
+        CHECK(at::equal(x, again));
+        solve(spec, matrix, filter, b.narrow(0, 1, 1), alone);
+        CHECK(relative_error(alone, x.narrow(0, 1, 1)) < error);
       }
-      CHECK(relative_error(x, filtered(matrix, filter, b)) < 1e-7);
-      solve(spec, matrix, filter, b, again);
-      CHECK(at::equal(x, again));
-      solve(spec, matrix, filter, b.narrow(0, 1, 1), alone);
-      CHECK(relative_error(alone, x.narrow(0, 1, 1)) < 1e-7);
     }
   }
+  CHECK(solved >= 45);  // seven solvers, of which one takes no negative eigenvalues
 }
 
-TEST_CASE("every solver names an indefinite matrix and never returns a number that is not finite") {
-  const auto matrix = with_eigenvalues({-0.5, 0.1, 1, 1.5, 2, 3});
+TEST_CASE("every solver refuses what it says that it cannot take, and says whether it has picked another") {
+  const auto a = std::make_shared<MatrixOperator>(with_eigenvalues(test::geometric(1, 0.1, 60)));
+  std::int64_t prepared = 0;
   for (const auto& method : methods<Solver>()) {
-    if (method.name == "identity" || needs_stage(method.name)) {
+    CAPTURE(method.name);
+    const auto solver = create<Solver>(method.name);
+    if (needs_stage(*solver)) {
+      CHECK_THROWS_AS(solver->prepare({a, {Inversion::kDamped, 0.1}}), InvalidArgument);
       continue;
     }
-    CAPTURE(method.name);
-    at::Tensor x;
-    for (const auto& summary : solve(method.name, matrix, {Inversion::kDamped, 0.01}, Random(2).normal({2, 6}), x)) {
-      CAPTURE(summary.message);
-      const auto expected = method.name == "lissa" ? Termination::kDiverged : Termination::kIndefinite;
-      CHECK(summary.termination == expected);
+    if (solver->needs_damping(a->size())) {
+      CHECK_THROWS_AS(solver->prepare({a}), InvalidArgument);
     }
-    CHECK(at::isfinite(x).all().item<bool>());
+    const auto inverse = solver->prepare({a, {Inversion::kDamped, 0.1}});
+    CHECK(inverse->picked().empty() != solver->picks());
+    CHECK(inverse->picked() == solver->pick({.parameters = a->size()}));
+    ++prepared;
+  }
+  CHECK(prepared > 0);
+}
+
+TEST_CASE("every solver inverts an indefinite matrix or names it, and never returns a number that is not finite") {
+  const auto matrix = with_eigenvalues({-0.5, 0.1, 1, 1.5, 2, 3});
+  for (const auto& method : methods<Solver>()) {
+    if (!solves_by_products(*create<Solver>(method.name))) {
+      continue;
+    }
+    for (const auto type : {at::kDouble, at::kFloat}) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      at::Tensor x;
+      const auto b = Random(2).normal({2, 6}).to(type);
+      for (const auto& summary : solve(method.name, matrix.to(type), {Inversion::kDamped, 0.01}, b, x)) {
+        CAPTURE(summary.message);
+        if (summary.termination == Termination::kConverged) {
+          CHECK(relative_error(x, filtered(matrix, {Inversion::kDamped, 0.01}, b.to(at::kDouble))) < 1e-2);
+        } else {
+          CHECK((summary.termination == Termination::kIndefinite || summary.termination == Termination::kDiverged));
+        }
+      }
+      CHECK(at::isfinite(x).all().item<bool>());
+    }
   }
 }
 
@@ -89,16 +129,19 @@ TEST_CASE("every solver answers a zero right-hand side with zero beside one that
   auto b = at::zeros({2, 3}, at::kDouble);
   b[1].fill_(1);
   for (const auto& method : methods<Solver>()) {
-    if (method.name == "identity" || needs_stage(method.name)) {
+    if (!solves_by_products(*create<Solver>(method.name))) {
       continue;
     }
-    CAPTURE(method.name);
-    at::Tensor x;
-    const auto summaries = solve(method.name, matrix, {Inversion::kPseudo}, b, x);
-    CHECK(summaries[0].termination == Termination::kConverged);
-    CHECK(summaries[0].relative_residual == 0);
-    CHECK(x[0].abs().max().item<double>() == 0);
-    CHECK(relative_error(x[1], at::mv(at::linalg_inv(matrix), b[1])) < 1e-4);
+    for (const auto type : {at::kDouble, at::kFloat}) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      at::Tensor x;
+      const auto summaries = solve(method.name, matrix.to(type), {Inversion::kPseudo}, b.to(type), x);
+      CHECK(summaries[0].termination == Termination::kConverged);
+      CHECK(summaries[0].relative_residual == 0);
+      CHECK(x[0].abs().max().item<double>() == 0);
+      CHECK(relative_error(x[1], at::mv(at::linalg_inv(matrix), b[1])) < 1e-4);
+    }
   }
 }
 
@@ -130,15 +173,33 @@ TEST_CASE("direct refuses a matrix that is too large, with the size it would nee
                        doctest::Contains("101770 parameters need 165.7 GB"), InvalidArgument);
 }
 
-TEST_CASE("a progress callback can stop a solve") {
-  const auto matrix = with_eigenvalues({1, 10, 100, 1e3, 1e4});
-  for (const char* spec : {"cg", "lissa"}) {
+TEST_CASE("a progress callback stops every solver that reports, at whichever report it throws") {
+  const auto a = std::make_shared<MatrixOperator>(with_eigenvalues({1, 2, 5, 10, 20, 50}));
+  const auto b = at::ones({1, 6}, at::kDouble);
+  int reporting = 0;
+  for (const auto& method : methods<Solver>()) {
+    CAPTURE(method.name);
+    const auto solver = create<Solver>(method.name);
+    if (needs_stage(*solver)) {
+      continue;
+    }
+    const auto inverse = solver->prepare({a, {Inversion::kDamped, 0.1}});
     at::Tensor x;
-    const auto solver = create<Solver>(spec);
-    const auto inverse = solver->prepare({std::make_shared<MatrixOperator>(matrix)});
-    CHECK_THROWS_AS(inverse->apply(at::ones({1, 5}, at::kDouble), x, [](const ProgressEvent&) { throw Interrupted(); }),
-                    Interrupted);
+    int reports = 0;
+    inverse->apply(b, x, [&](const ProgressEvent&) { ++reports; });
+    reporting += reports > 0 ? 1 : 0;
+    for (int stop = 1; stop <= std::min(reports, 5); ++stop) {
+      int seen = 0;
+      const auto stopping = [&](const ProgressEvent&) {
+        if (++seen == stop) {
+          throw Interrupted();
+        }
+      };
+      CHECK_THROWS_AS(inverse->apply(b, x, stopping), Interrupted);
+      CHECK(seen == stop);
+    }
   }
+  CHECK(reporting >= 3);
 }
 
 TEST_SUITE_END();

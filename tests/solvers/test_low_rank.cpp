@@ -35,7 +35,7 @@ TEST_CASE("nystroem and arnoldi are exact on a matrix of their rank, and cost th
     const double once = a->products();
     CHECK(once <= 60);
     at::Tensor x;
-    for (const auto& summary : inverse->apply(b, x, {})) {
+    for (const auto& summary : test::applied(*inverse, b, x)) {
       CAPTURE(summary.message);
       CHECK(summary.termination == Termination::kConverged);
       CHECK(summary.products == 1);

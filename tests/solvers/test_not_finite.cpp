@@ -39,7 +39,7 @@ TEST_CASE("a product that is not finite, at any point of any solver, is an error
         try {
           const auto inverse = solver->prepare({std::make_shared<Breaking>(good), {inversion, 0.1}});
           at::Tensor x;
-          const auto summaries = inverse->apply(b, x, {});
+          const auto summaries = test::applied(*inverse, b, x);
           for (std::size_t k = 0; k < summaries.size(); ++k) {
             const bool said = summaries[k].termination != Termination::kConverged;
             const bool whole = at::isfinite(x[static_cast<std::int64_t>(k)]).all().item<bool>() &&

@@ -26,7 +26,7 @@ struct Problem {
   std::vector<SolverSummary> solve(std::string_view spec, double damping, at::Tensor& x) const {
     const auto solver = create<Solver>(spec);
     const auto point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent});
-    return solver->prepare({a, {Inversion::kDamped, damping}, point})->apply(b, x, {});
+    return test::applied(*solver->prepare({a, {Inversion::kDamped, damping}, point}), b, x);
   }
   at::Tensor inverse(double damping) const {
     return at::linalg_solve(dense + damping * at::eye(a->size(), at::kDouble), b.t()).t();

@@ -243,15 +243,20 @@ namespace {
 class Boaster : public Solver {
  public:
   explicit Boaster(double factor) : factor_(factor) {}
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    return std::make_unique<Boast>(direct_->prepare(system), factor_);
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
+    return std::make_unique<Boast>(system, direct_->prepare(system), factor_);
   }
 
  private:
   class Boast : public Inverse {
    public:
-    Boast(std::unique_ptr<Inverse> exact, double factor) : exact_(std::move(exact)), factor_(factor) {}
-    std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+    Boast(const System& system, std::unique_ptr<Inverse> exact, double factor)
+        : Inverse(system), exact_(std::move(exact)), factor_(factor) {}
+
+   protected:
+    std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
       auto out = exact_->apply(b, x, progress);
       x = x * factor_;
       for (auto& summary : out) {

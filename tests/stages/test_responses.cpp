@@ -134,7 +134,7 @@ TEST_CASE("proximal-bregman is the derivative of the chain of Bregman objectives
         value = value + 0.4 * random.normal(value.sizes());
       }
       if (k > 0) {
-        chain[k].parent = detach(chain[k - 1].handed_on());
+        chain[k].parent = detach(chain[k - 1].handed_on().values());
       }
     }
     const auto curvature = create<Curvature>("gauss-newton");
@@ -159,7 +159,7 @@ TEST_CASE("proximal-bregman is the derivative of the chain of Bregman objectives
               auto moved = chain[k];
               moved.theta = theta;
               moved.parent = parent;
-              parent = detach(moved.handed_on());
+              parent = detach(moved.handed_on().values());
             }
           }
           f[side] = measured(chain, theta, parent).item<double>();
@@ -248,7 +248,7 @@ TEST_CASE("segments follow descent from a parent, closer the more of them there 
   const std::int64_t steps = 60;
   const auto start = [&](const Chain& from) {  // the second stage's head anew, its body the parent's
     auto stage = from[1];
-    stage.parent = detach(from[0].handed_on());
+    stage.parent = detach(from[0].handed_on().values());
     auto random = Random(6);
     for (std::size_t i = 0; i < stage.theta.size(); ++i) {
       const auto& name = stage.objective.trained().names()[i];

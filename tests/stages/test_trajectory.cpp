@@ -81,6 +81,7 @@ TEST_CASE("adam's snapshots hold what it multiplies gradients by") {
   for (const auto& square : state.memory[1]) {
     expected.push_back(1 / ((square / (1 - std::pow(0.999, 3))).sqrt() + 1e-8));
   }
+  REQUIRE(expected.size() == state.theta.size());
   CHECK(relative_error(stage.trajectory[0].preconditioner, expected) < Tolerance::kSameAlgebra);
 }
 
@@ -90,6 +91,7 @@ TEST_CASE("interrupted after any iteration, training goes on to the same snapsho
     const auto pipeline = pipeline_with(folder, spec, 3);
     pipeline.train(0, {});
     const auto expected = snapshot_bytes(pipeline);
+    REQUIRE(expected.size() == 4);  // the last of three snapshots is the checkpoint, which is there once more
     for (std::int64_t stop = 1; stop <= 9; ++stop) {
       CAPTURE(stop);
       fs::remove_all(folder / "run");

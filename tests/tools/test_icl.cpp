@@ -93,6 +93,7 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
   const auto json = folder.json("run/icl.json");
   REQUIRE(json["queries"].size() == 3);
   CHECK(json["layers"] == Json{1, 3});
+  REQUIRE(json["by-layer"].size() == 2);
   std::vector<double> mean(6, 0);
   for (const auto& query : json["queries"]) {
     for (std::size_t i = 0; i < 6; ++i) {
@@ -187,6 +188,7 @@ TEST_CASE("without a flag icl ends with what to drop, and says how it came to it
   CHECK(folder.read("run/kept.txt").find("film 2:") == std::string::npos);
   CHECK(folder.read("run/kept.txt").find("film 4:") != std::string::npos);
   // every query says what the model answers, how sure it is and what was expected
+  REQUIRE_FALSE(json["queries"].empty());
   for (const auto& query : json["queries"]) {
     const double p = query["probability"], expected = query["explained-probability"];
     const bool right = query["prediction"] == query["output"];

@@ -75,6 +75,7 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   const auto rankings = read_rankings(folder / "whole/ranking.jsonl");
   REQUIRE(rankings.size() == 6);
   for (const auto& ranking : rankings) {
+    REQUIRE(ranking.proponents.size() == 2);
     for (const auto& entry : ranking.proponents) {
       double sum = 0;
       REQUIRE(!entry.tokens.empty());
@@ -86,6 +87,8 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   }
   REQUIRE(folder.run(rank + "single --batch-size 1").status == 0);
   const auto whole = read_scores(folder / "whole"), single = read_scores(folder / "single");
+  REQUIRE_FALSE(whole.stages.empty());
+  REQUIRE(single.stages.size() == whole.stages.size());
   for (std::size_t s = 0; s < whole.stages.size(); ++s) {
     CHECK(test::relative_error(whole.stages[s].scores, single.stages[s].scores) < 1e-4);
   }

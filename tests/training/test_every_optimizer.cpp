@@ -30,14 +30,26 @@ const std::map<std::string_view, Setting> kSettings = {
       "sgd:learning-rate=0.1,epochs=3,batch-size=7,warm-up=4,tolerance=1e-12"}},
 };
 
+/// Calls body(name, dtype) for every optimizer in float64 and in float32.
+template <class Body>
+void for_every_method(const Body& body) {
+  for (const auto& method : methods<Optimizer>()) {
+    for (const auto type : {at::kDouble, at::kFloat}) {
+      CAPTURE(method.name);
+      CAPTURE(c10::toString(type));
+      body(std::string(method.name), type);
+    }
+  }
+}
+
+/// Likewise body(setting, dtype).
 template <class Body>
 void for_every_optimizer(const Body& body) {
-  for (const auto& method : methods<Optimizer>()) {
-    CAPTURE(method.name);
-    const auto setting = kSettings.find(method.name);
+  for_every_method([&](const std::string& name, at::ScalarType type) {
+    const auto setting = kSettings.find(name);
     REQUIRE(setting != kSettings.end());
-    body(setting->second);
-  }
+    body(setting->second, type);
+  });
 }
 
 bool same_bits(const TensorList& a, const TensorList& b) {
@@ -48,7 +60,7 @@ bool same_bits(const TensorList& a, const TensorList& b) {
 /// A start where the objective overflows.
 TrainingState overflowing(const Objective& objective) {
   auto state = fresh_state(objective);
-  state.theta[0].fill_(1e200);
+  state.theta[0].fill_(state.theta[0].scalar_type() == at::kDouble ? 1e200 : 1e30);
   return state;
 }
 
@@ -56,18 +68,21 @@ TrainingState overflowing(const Objective& objective) {
 
 TEST_SUITE("training") {
   TEST_CASE("every optimizer reaches the ridge minimum, also of weighted examples") {
-    const auto plain = made_objective("linear", "squared-error");
-    auto weights = at::ones({plain.data().size()}, at::kDouble);
-    weights[3] = 0;
-    weights[7] = 5;
-    for_every_optimizer([&](const Setting& setting) {
+    for_every_optimizer([&](const Setting& setting, at::ScalarType type) {
+      const auto plain = made_objective("linear", "squared-error", 0.1, type);
+      auto weights = at::ones({plain.data().size()}, at::kDouble);
+      weights[3] = 0;
+      weights[7] = 5;
       for (const bool weighted : {false, true}) {
         CAPTURE(weighted);
         const auto objective = weighted ? plain.with_weights(weights) : plain;
         auto state = fresh_state(objective);
         const auto summary = create<Optimizer>(setting.thorough)->minimise(objective, {}, state, Random(1), {});
-        const auto minimum = ridge_minimum(plain, weighted ? weights : at::ones_like(weights));
-        CHECK(relative_error(state.theta, minimum) < setting.error);
+        const auto minimum =
+            ridge_minimum(made_objective("linear", "squared-error"), weighted ? weights : at::ones_like(weights));
+        CHECK((state.theta[0].scalar_type() == type));
+        CHECK(relative_error(state.theta, minimum) <
+              (type == at::kDouble ? setting.error : std::max(setting.error, Tolerance::kFloat)));
         CHECK(summary.iterations == state.iteration);
         CHECK(summary.seconds >= 0);
         CHECK_FALSE(summary.message.empty());
@@ -79,9 +94,9 @@ TEST_SUITE("training") {
   }
 
   TEST_CASE("the same bits twice; the caller's tensors are not written to") {
-    const auto objective = made_objective("mlp:widths=5", "cross-entropy");
-    const auto before = clone(objective.trained().values());
-    for_every_optimizer([&](const Setting& setting) {
+    for_every_optimizer([&](const Setting& setting, at::ScalarType type) {
+      const auto objective = made_objective("mlp:widths=5", "cross-entropy", 0.1, type);
+      const auto before = clone(objective.trained().values());
       TrainingState first{objective.trained().values(), 0, {}}, second = first;
       create<Optimizer>(setting.brief)->minimise(objective, {}, first, Random(1), {});
       create<Optimizer>(setting.brief)->minimise(objective, {}, second, Random(1), {});
@@ -96,8 +111,8 @@ TEST_SUITE("training") {
   }
 
   TEST_CASE("interrupted after any iteration, training goes on to the same bits") {
-    const auto objective = made_objective("mlp:widths=5", "cross-entropy");
-    for_every_optimizer([&](const Setting& setting) {
+    for_every_optimizer([&](const Setting& setting, at::ScalarType type) {
+      const auto objective = made_objective("mlp:widths=5", "cross-entropy", 0.1, type);
       auto whole = fresh_state(objective);
       const auto expected = create<Optimizer>(setting.brief)->minimise(objective, {}, whole, Random(1), {});
       REQUIRE(expected.iterations == 12);
@@ -124,8 +139,8 @@ TEST_SUITE("training") {
   }
 
   TEST_CASE("progress is reported after every iteration") {
-    const auto objective = made_objective("linear", "squared-error");
-    for_every_optimizer([&](const Setting& setting) {
+    for_every_optimizer([&](const Setting& setting, at::ScalarType type) {
+      const auto objective = made_objective("linear", "squared-error", 0.1, type);
       auto state = fresh_state(objective);
       std::int64_t seen = 0;
       create<Optimizer>(setting.brief)->minimise(objective, {}, state, Random(1), [&](const ProgressEvent& event) {
@@ -143,8 +158,8 @@ TEST_SUITE("training") {
   }
 
   TEST_CASE("too few iterations are an outcome: not converged") {
-    const auto objective = made_objective("mlp:widths=5", "cross-entropy");
-    for_every_optimizer([&](const Setting& setting) {
+    for_every_optimizer([&](const Setting& setting, at::ScalarType type) {
+      const auto objective = made_objective("mlp:widths=5", "cross-entropy", 0.1, type);
       auto state = fresh_state(objective);
       const auto summary = create<Optimizer>(setting.brief)->minimise(objective, {}, state, Random(1), {});
       CHECK_FALSE(summary.converged);
@@ -154,31 +169,31 @@ TEST_SUITE("training") {
   }
 
   TEST_CASE("a start at the minimum needs no iteration") {
-    const auto objective = made_objective("linear", "squared-error");
-    const auto minimum = ridge_minimum(objective, at::ones({objective.data().size()}, at::kDouble));
-    for (const auto& method : methods<Optimizer>()) {
-      CAPTURE(method.name);
-      TrainingState state{minimum, 0, {}};
-      const auto summary = create<Optimizer>(std::string(method.name) + ":tolerance=1e-10")
-                               ->minimise(objective, {}, state, Random(1), {});
+    const auto exact = made_objective("linear", "squared-error");
+    const auto minimum = ridge_minimum(exact, at::ones({exact.data().size()}, at::kDouble));
+    for_every_method([&](const std::string& method, at::ScalarType type) {
+      const auto objective = made_objective("linear", "squared-error", 0.1, type);
+      TrainingState state{objective.trained().with(minimum).to(type, at::kCPU).values(), 0, {}};
+      const auto spec = method + (type == at::kDouble ? ":tolerance=1e-10" : ":tolerance=1e-5");
+      const auto summary = create<Optimizer>(spec)->minimise(objective, {}, state, Random(1), {});
       CHECK(summary.converged);
       CHECK(summary.iterations == 0);
-    }
+    });
   }
 
   TEST_CASE("an objective that is not finite is an error that names optimizer and iteration, and leaves the state") {
-    const auto objective = made_objective("linear", "squared-error");
-    for (const auto& method : methods<Optimizer>()) {
+    for_every_method([&](const std::string& method, at::ScalarType type) {
+      const auto objective = made_objective("linear", "squared-error", 0.1, type);
       auto state = overflowing(objective);
-      const auto start = std::string(method.name) + ": iteration 0: ";
+      const auto start = method + ": iteration 0: ";
       try {
-        create<Optimizer>(method.name)->minimise(objective, {}, state, Random(1), {});
+        create<Optimizer>(method)->minimise(objective, {}, state, Random(1), {});
         FAIL("no error from " << start);
       } catch (const NumericalError& error) {
         CHECK(std::string(error.what()).starts_with(start));
         CHECK(std::string(error.what()).find("inf") != std::string::npos);
       }
       CHECK(state.iteration == 0);
-    }
+    });
   }
 }

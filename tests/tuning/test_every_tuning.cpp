@@ -88,6 +88,13 @@ TEST_CASE("merge and penalty pass the derivative check in tuned and in parent") 
       numeric[i] = (f[0] - f[1]) / (2 * h);
     }
     CHECK(relative_error(exact, numeric) < test::Tolerance::kDifferences);
+    const auto narrow_parent = parts.parent.to(at::kFloat, at::kCPU), narrow_tuned = tuned.to(at::kFloat, at::kCPU);
+    const auto penalty = tuning->penalty(narrow_parent, narrow_tuned, 0.2);
+    CHECK((penalty.scalar_type() == at::kFloat));
+    CHECK(relative_error(penalty, tuning->penalty(parts.parent, tuned, 0.2)) < test::Tolerance::kFloat);
+    const auto narrow_merged = tuning->merge(narrow_parent, narrow_tuned);
+    CHECK(relative_error(narrow_merged.values(), tuning->merge(parts.parent, tuned).values()) <
+          test::Tolerance::kFloat);
   }
 }
 
@@ -109,11 +116,14 @@ TEST_CASE("the objective's regulariser is the documented one, to the bit of its 
   CHECK(penalty("head", parts.fresh.select("head.")) == doctest::Approx(0.1 * head).epsilon(1e-12));
 }
 
-TEST_CASE("head and proximity need a stage before them") {
+TEST_CASE("head and proximity need a stage before them, and head something to train") {
   const Parts parts;
   auto draws = Random(2);
   CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.fresh, {}, draws),
                        doctest::Contains("needs a stage before it"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.parent, parts.parent, draws),
+                       doctest::Contains("hands on every parameter of the model, so there is no head"),
+                       InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=1")->trainable(parts.fresh, {}, draws),
                        doctest::Contains("proximity needs a stage"), InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=-1"), "full: option proximity = -1, expected >= 0",

@@ -91,7 +91,7 @@ class InfluenceSource : public detail::GradientSource {
     const auto n = static_cast<double>(at.objective.data().size());
     TensorList gradients;
     std::vector<OperatorPtr> of_examples, of_penalty;
-    const auto family = create<Curvature>(family_);
+    const auto family = create<Curvature>(to_string(family_));
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
       const auto alone = at.objective.over(rows.narrow(0, i, 1));
       const auto point = leaves(at.theta);
@@ -155,7 +155,7 @@ class InfluenceSource : public detail::GradientSource {
   }
 
   Adjoint adjoint_;
-  std::string_view family_;
+  CurvatureFamily family_;
   Response response_;
   std::vector<std::function<at::Tensor(const Batch&)>> norms_;
 };

@@ -45,24 +45,27 @@ ParameterSet ParameterSet::with(TensorList values) const {
   return out;
 }
 
-ParameterSet ParameterSet::select(std::string_view prefix) const {
+template <class Wanted>
+ParameterSet ParameterSet::filtered(const Wanted& wanted) const {
   ParameterSet out;
   for (std::size_t i = 0; i < size(); ++i) {
-    if (names()[i].starts_with(prefix)) {
+    if (wanted(names()[i])) {
       out.add(names()[i], values_[i]);
     }
   }
   return out;
 }
 
+ParameterSet ParameterSet::select(std::string_view prefix) const {
+  return filtered([&](const std::string& name) { return name.starts_with(prefix); });
+}
+
 ParameterSet ParameterSet::without(std::string_view prefix) const {
-  ParameterSet out;
-  for (std::size_t i = 0; i < size(); ++i) {
-    if (!names()[i].starts_with(prefix)) {
-      out.add(names()[i], values_[i]);
-    }
-  }
-  return out;
+  return filtered([&](const std::string& name) { return !name.starts_with(prefix); });
+}
+
+ParameterSet ParameterSet::without(const ParameterSet& others) const {
+  return filtered([&](const std::string& name) { return !others.contains(name); });
 }
 
 ParameterSet ParameterSet::join(const ParameterSet& other) const {

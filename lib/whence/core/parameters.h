@@ -32,6 +32,8 @@ class ParameterSet {
   /// Those whose name starts with `prefix`, in order; `without` gives the others.
   ParameterSet select(std::string_view prefix) const;
   ParameterSet without(std::string_view prefix) const;
+  /// Those that `others` does not name.
+  ParameterSet without(const ParameterSet& others) const;
   /// These and then `other`'s; names must not meet.
   ParameterSet join(const ParameterSet& other) const;
   /// Copies of every tensor, detached, as `dtype` on `device`.
@@ -39,6 +41,9 @@ class ParameterSet {
   std::int64_t entries() const { return count_entries(values_); }
 
  private:
+  template <class Wanted>
+  ParameterSet filtered(const Wanted& wanted) const;
+
   struct Index {
     std::vector<std::string> names;
     std::unordered_map<std::string, std::size_t> position;

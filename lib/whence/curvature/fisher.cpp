@@ -61,8 +61,8 @@ class RowCurvature : public Curvature {
   }
 
   std::string name() const override { return name_; }
-  std::string_view family() const override {
-    return kind_ == detail::RowKind::kEmpirical ? "empirical-fisher" : "gauss-newton";
+  CurvatureFamily family() const override {
+    return kind_ == detail::RowKind::kEmpirical ? CurvatureFamily::kEmpiricalFisher : CurvatureFamily::kGaussNewton;
   }
 
  private:

@@ -426,7 +426,7 @@ class Kronecker : public Curvature {
                            const at::Tensor& v) const override {
     return detail::statistics_mixed_product(options_.statistics, {objective, theta, parent}, v);
   }
-  std::string_view family() const override { return detail::statistics_family(options_.statistics); }
+  CurvatureFamily family() const override { return detail::statistics_family(options_.statistics); }
   std::string name() const override { return name_; }
   bool factored() const override { return true; }
 

@@ -61,12 +61,10 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
   return out;
 }
 
-/// [B, K, T outputs] of [B, T, K outputs], and back.
-at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t outer) {
-  if (middle == 1 || outer == 1) {
-    return x.reshape({x.size(0), outer, -1});
-  }
-  return x.view({x.size(0), middle, outer, -1}).transpose(1, 2).reshape({x.size(0), outer, -1});
+/// [B, K, T outputs] of [B, T, K outputs], and back. T is 0 where texts predict nothing.
+at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t outer, std::int64_t outputs) {
+  const auto swapped = middle == 1 || outer == 1 ? x : x.view({x.size(0), middle, outer, outputs}).transpose(1, 2);
+  return swapped.reshape({x.size(0), outer, middle * outputs});
 }
 
 /// Scratch for one vector of a product with these rows.
@@ -102,7 +100,8 @@ at::Tensor layer_times(const LayerRows& rows, const at::Tensor& x) {
     return at::mm(rows.formed, x.reshape({count, -1}).t()).view({rows.examples, per_example, count});
   }
   const auto seen = at::matmul(rows.input, x.reshape({-1, x.size(2)}).t());  // [B, T, K outputs]
-  return at::bmm(rows.signal.flatten(2), swap_positions(seen, rows.input.size(1), count).transpose(1, 2));
+  return at::bmm(rows.signal.flatten(2),
+                 swap_positions(seen, rows.input.size(1), count, rows.layer.outputs).transpose(1, 2));
 }
 
 at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u) {
@@ -113,7 +112,7 @@ at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u) {
   }
   const auto positions = rows.input.size(1);
   const auto pulled = at::bmm(u.transpose(1, 2), rows.signal.flatten(2));  // [B, K, T outputs]
-  const auto stacked = swap_positions(pulled, count, positions).reshape({-1, count * layer.outputs});
+  const auto stacked = swap_positions(pulled, count, positions, layer.outputs).reshape({-1, count * layer.outputs});
   return at::mm(stacked.t(), rows.input.reshape({-1, layer.columns()})).view({count, layer.outputs, layer.columns()});
 }
 

@@ -14,7 +14,6 @@
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/spectral_operator.h"
-#include "whence/solvers/automatic.h"
 #include "whence/stages/choice.h"
 
 namespace whence {
@@ -179,9 +178,9 @@ TensorList in_double(const TensorList& values) {
 }
 
 /// The matrix of a family at a stage, in float64; null where the family cannot be had of the model.
-OperatorPtr exact_in_double(std::string_view family, const Stage& stage) {
-  const auto spec =
-      fmt::format("{}:graph-bytes=0{}", family, family == "gauss-newton" ? ",rows=false" : "");  // a few products
+OperatorPtr exact_in_double(CurvatureFamily family, const Stage& stage) {
+  const auto* by_products = family == CurvatureFamily::kGaussNewton ? ",rows=false" : "";  // of which there are few
+  const auto spec = fmt::format("{}:graph-bytes=0{}", to_string(family), by_products);
   try {
     return create<Curvature>(spec)->operator_at(stage.objective.to(at::kDouble), in_double(stage.theta),
                                                 in_double(stage.parent));
@@ -214,17 +213,17 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
       prepared_(chain.size()),
       evidence_(chain.size()) {
   const bool own_factors = curvature.factored() && solver.takes_factors();
-  if (chain.size() > 1 && !own_factors && !solver.family().empty() && solver.family() != curvature.family()) {
+  if (chain.size() > 1 && !own_factors && solver.family() && solver.family() != curvature.family()) {
     throw InvalidArgument(fmt::format(
         "the solver's factors approximate the {} matrix and the curvature is of the family {}: a chain that "
         "mixes them is the derivative of no objective; use --curvature {}",
-        solver.family(), curvature.family(), solver.family()));
+        to_string(*solver.family()), to_string(curvature.family()), to_string(*solver.family())));
   }
-  if (options.response == Response::kProximalBregman && curvature.family() != "gauss-newton") {
+  if (options.response == Response::kProximalBregman && curvature.family() != CurvatureFamily::kGaussNewton) {
     throw InvalidArgument(
         fmt::format("response proximal-bregman is the Gauss-Newton chain, and the curvature is of the family {}; use "
                     "--curvature gauss-newton, kfac, ekfac or diagonal, with labels other than data",
-                    curvature.family()));
+                    to_string(curvature.family())));
   }
   if (options.response == Response::kSegment && options.inversion != Inversion::kDamped) {
     throw InvalidArgument(
@@ -293,7 +292,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       segment.memory = solver_.prepare({solved, left, point});
     }
     segment.response = solver_.prepare({solved, filter, point});
-    evidence.solver = picked_solver(*segment.response);
+    evidence.solver = segment.response->picked();
     segment.filter = filter;
     made->segments.push_back(std::move(segment));
   }
@@ -386,7 +385,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   };
   const bool narrow = type != at::kDouble;
   const bool unmeasured = summaries.front().relative_residual < 0;
-  const bool exact = curvature_.name() == curvature_.family();  // the family's matrix itself
+  const bool exact = curvature_.is_exact();
   if (options_.response == Response::kSegment || std::any_of(summaries.begin(), summaries.end(), failed) ||
       !(factored || unmeasured || (exact && narrow))) {
     return;
@@ -401,7 +400,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   if (count <= 0) {
     return;
   }
-  const ProgressScope scope(fmt::format("the residual of {}", curvature_.family()));
+  const ProgressScope scope(fmt::format("the residual of {}", to_string(curvature_.family())));
   if (!made.exact) {
     made.exact =
         factored || (exact && narrow) ? exact_in_double(curvature_.family(), at) : made.segments.front().curvature;
@@ -420,7 +419,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
     auto& summary = summaries[k];
     constexpr double kExplained = 10, kTelling = 1e-3;
     const double told = std::exchange(summary.relative_residual, residuals[k]);
-    summary.residual_of = factored || exact ? std::string(curvature_.family()) : own;
+    summary.residual_of = factored || exact ? std::string(to_string(curvature_.family())) : own;
     if (!factored && !unmeasured && summary.termination == Termination::kConverged &&
         residuals[k] > std::max(kTelling, kExplained * told)) {
       summary.termination = Termination::kIterationLimit;

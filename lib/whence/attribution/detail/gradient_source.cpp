@@ -56,8 +56,9 @@ std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage
   std::vector<std::string> out;
   const auto& at = chain[stage];
   const auto merged = at.objective.merge(at.theta, at.parent);
+  const auto head = at.objective.model().head();
   for (const auto& parameter : merged.names()) {
-    if (at.objective.trained().contains(parameter) && (stage + 1 == chain.size() || !parameter.starts_with("head."))) {
+    if (at.objective.trained().contains(parameter) && (stage + 1 == chain.size() || !head.holds(parameter))) {
       out.push_back(parameter);
     }
   }
