@@ -64,14 +64,8 @@ void AttributionRun::score_self() {
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
   // what is picked for a few queries is not what serves an example each
   const bool open = create<Solver>(asked_.solver)->picks();
-  return {chain_,
-          stage,
-          *attributor_,
-          *curvature_,
-          open ? nullptr : solver_.get(),
-          choice_.options,
-          query_block_,
-          near_minimum(stage)};
+  return {chain_,          stage,        *attributor_,       *curvature_, open ? nullptr : solver_.get(),
+          choice_.options, query_block_, near_minimum(stage)};
 }
 
 std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings() const {

@@ -12,7 +12,7 @@
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/data/detail/bytes.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 namespace {

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "whence/core/json.h"
-#include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 namespace fs = std::filesystem;
