@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "memory_limit.h"
 #include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
@@ -195,15 +196,6 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at) {
           {"not-attributed", missing}};
 }
 
-std::string readable_bytes(double bytes) {
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  for (; bytes >= 1024 && unit + 1 < std::size(units); ++unit) {
-    bytes /= 1024;
-  }
-  return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 1, units[unit]);
-}
-
 }  // namespace
 
 Json make_plan(const PlannedRun& run) {
@@ -233,11 +225,11 @@ Json make_plan(const PlannedRun& run) {
   const double share = std::min(0.25, kPassSeconds / passes);
   Rehearsal(run, true).at(share, share);  // what only the first time pays
   auto told = tell(Rehearsal(run, true), share);
-  if (!run.curvature.empty() && told.kept > option(run.curvature, "graph-bytes")) {
+  if (!run.curvature.empty() && told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
     told = tell(Rehearsal(run, false), share);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
-    told.peak -= std::max(0.0, told.kept - kMostKept);
+    told.peak -= std::max(0.0, told.kept - keepable_bytes(kMostKept));
   }
   const double peak = std::max(loaded_peak, told.peak);
   out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};

@@ -10,10 +10,10 @@ using test::with_eigenvalues;
 
 namespace {
 
-/// Whether it solves by products alone; test_stage_solvers.cpp has those that take more from a stage.
-bool solves_by_products(const Solver& solver) {
-  return solver.is_exact() && !solver.needs().rows && !solver.needs().point;
-}
+/// Whether it takes more of a stage than products; test_stage_solvers.cpp has those.
+bool needs_stage(const Solver& solver) { return solver.needs().rows || solver.needs().point; }
+
+bool solves_by_products(const Solver& solver) { return solver.is_exact() && !needs_stage(solver); }
 
 /// Whether it says that it solves this.
 bool takes(const Solver& solver, const std::vector<double>& eigenvalues, const Filter& filter) {
@@ -85,7 +85,7 @@ TEST_CASE("every solver refuses what it says that it cannot take, and says wheth
   for (const auto& method : methods<Solver>()) {
     CAPTURE(method.name);
     const auto solver = create<Solver>(method.name);
-    if (solver->needs().rows || solver->needs().point) {
+    if (needs_stage(*solver)) {
       CHECK_THROWS_AS(solver->prepare({a, {Inversion::kDamped, 0.1}}), InvalidArgument);
       continue;
     }
@@ -178,11 +178,11 @@ TEST_CASE("a progress callback stops every solver that reports, at whichever rep
   const auto b = at::ones({1, 6}, at::kDouble);
   int reporting = 0;
   for (const auto& method : methods<Solver>()) {
-    if (needs_stage(method.name)) {
-      continue;
-    }
     CAPTURE(method.name);
     const auto solver = create<Solver>(method.name);
+    if (needs_stage(*solver)) {
+      continue;
+    }
     const auto inverse = solver->prepare({a, {Inversion::kDamped, 0.1}});
     at::Tensor x;
     int reports = 0;

@@ -215,7 +215,8 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   const std::shared_ptr<const Curvature> curvature = create<Curvature>("gauss-newton");
   const InverseOptions options{.damping = 0.01, .relative_damping = 0.5};
   Adjoint adjoint(chain, {curvature, create<Solver>("cg"), options});
-  adjoint.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
+  adjoint.sweep(directions_of(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), chain[0].objective.trained()),
+                0, {});
   const auto& evidence = adjoint.evidence()[0];
   const auto n = count_entries(chain[0].theta);
   const double mean = curvature->operator_at(chain[0].objective, chain[0].theta, {})
@@ -227,7 +228,8 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   CHECK(evidence.damping == doctest::Approx(0.01 + 0.5 * evidence.mean_eigenvalue));
   CHECK(evidence.products > 0);
   Adjoint probed(chain, {create<Curvature>("hessian"), create<Solver>("cg"), options});
-  probed.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
+  probed.sweep(directions_of(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), chain[0].objective.trained()),
+               0, {});
   CHECK(probed.evidence()[0].products > 32);  // by random signs, which are products
 }
 
@@ -281,7 +283,10 @@ TEST_CASE("what a solve in float32 says is held against float64 at the tolerance
     CAPTURE(off);
     Adjoint adjoint(chain, {create<Curvature>("hessian"), std::make_shared<Boaster>(1 + off), {.damping = 0.1}});
     const auto summary =
-        adjoint.sweep(at::ones({1, count_entries(stage.theta)}, at::kFloat), 0, {})[0].summaries.front();
+        adjoint
+            .sweep(directions_of(at::ones({1, count_entries(stage.theta)}, at::kFloat), stage.objective.trained()), 0,
+                   {})[0]
+            .summaries.front();
     CHECK(summary.relative_residual == doctest::Approx(off).epsilon(1e-2));
     CHECK((summary.termination == Termination::kConverged) == (off < 0.05));
     CHECK((summary.message.find("in float64: rounding") != std::string::npos) == (off > 0.05));

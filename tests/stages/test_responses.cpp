@@ -196,13 +196,13 @@ TEST_CASE("segment is unrolled gradient descent on a quadratic, and infinitely l
       options.time = rate * static_cast<double>(steps);
       options.steps = steps;
       Adjoint adjoint(chain, {curvature, solver, options});
-      const auto s = adjoint.sweep(q, 0, {})[0].vectors;
+      const auto s = adjoint.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors;
       const double predicted = -at::dot(s[0], g).item<double>();
       if (steps <= 1000) {
         CHECK(std::abs(predicted - (descended(0.5) - descended(-0.5))) < 1e-10 * std::abs(predicted));
       } else {
         Adjoint inverse(chain, {curvature, solver});
-        CHECK(relative_error(s, inverse.sweep(q, 0, {})[0].vectors) < 1e-8);
+        CHECK(relative_error(s, inverse.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors) < 1e-8);
       }
     }
   }
@@ -234,7 +234,7 @@ TEST_CASE("segments of preconditioned descent on a quadratic are unrolled exactl
   for (const char* spec : {"direct", "lanczos"}) {
     CAPTURE(spec);
     Adjoint adjoint(chain, {create<Curvature>("gauss-newton"), create<Solver>(spec), {.response = Response::kSegment}});
-    const auto s = adjoint.sweep(q, 0, {})[0].vectors;
+    const auto s = adjoint.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors;
     const double predicted = -at::dot(s[0], g.repeat({segments})).item<double>();
     CHECK(std::abs(predicted - actual) < 1e-10 * std::abs(actual));
   }

@@ -26,7 +26,7 @@ double multiplications(const Stage& stage) {
   double total = 0;
   for (const auto& entry : tape.entries) {
     const auto& weight = merged.at(entry.weight);
-    if (entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution) {
+    if (entry.multiplies()) {
       const auto width =
           entry.kind == TapeEntry::Kind::kConvolution || !entry.transposed ? weight.size(0) : weight.size(1);
       total += static_cast<double>(entry.output.numel() / width) * static_cast<double>(weight.numel());

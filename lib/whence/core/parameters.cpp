@@ -8,6 +8,12 @@ namespace whence {
 
 ParameterSet::ParameterSet() : index_(std::make_shared<Index>()) {}
 
+ParameterSet::ParameterSet(std::initializer_list<std::pair<std::string, at::Tensor>> values) : ParameterSet() {
+  for (const auto& [name, value] : values) {
+    add(name, value);
+  }
+}
+
 void ParameterSet::add(std::string name, at::Tensor value) {
   // an index that other sets share is copied before it changes; a set that is put together has its own
   auto index = index_.use_count() > 1 ? std::make_shared<Index>(*index_) : std::const_pointer_cast<Index>(index_);
@@ -77,6 +83,27 @@ ParameterSet ParameterSet::to(at::ScalarType dtype, at::Device device) const {
         t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
   }
   return with(std::move(values));
+}
+
+Directions directions_of(const at::Tensor& block, const ParameterSet& layout) {
+  TensorList out;
+  std::int64_t offset = 0;
+  for (const auto& value : layout.values()) {
+    auto shape = value.sizes().vec();
+    shape.insert(shape.begin(), block.size(0));
+    out.push_back(block.narrow(1, offset, value.numel()).reshape(shape));
+    offset += value.numel();
+  }
+  return layout.with(std::move(out));
+}
+
+at::Tensor direction_norms(const Directions& v) {
+  at::Tensor squares;
+  for (const auto& value : v.values()) {
+    const auto part = row_norms(value.flatten(1)).square_();
+    squares = squares.defined() ? squares.add_(part) : part;
+  }
+  return squares.sqrt_();
 }
 
 }  // namespace whence

@@ -1,8 +1,10 @@
 #pragma once
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "whence/core/tensors.h"
@@ -13,6 +15,7 @@ namespace whence {
 class ParameterSet {
  public:
   ParameterSet();
+  ParameterSet(std::initializer_list<std::pair<std::string, at::Tensor>> values);
   /// Throws InvalidArgument on a repeated name.
   void add(std::string name, at::Tensor value);
 
@@ -48,5 +51,14 @@ class ParameterSet {
   std::shared_ptr<const Index> index_;
   TensorList values_;
 };
+
+/// K vectors of a model's parameters, or of some of them, by name: [K, ...shape] each. What is absent is 0. They travel
+/// between rooms so, because a stage mostly moves a part of a model.
+using Directions = ParameterSet;
+
+/// The block [K, P] as directions of the parameters of `layout`, P entries in all: views.
+Directions directions_of(const at::Tensor& block, const ParameterSet& layout);
+/// |v_k| over all parameters: [K] float64 on the CPU.
+at::Tensor direction_norms(const Directions& v);
 
 }  // namespace whence

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "whence/core/rounding.h"
-#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/layer_layout.h"
 #include "whence/models/dense_layers.h"
 #include "whence/models/ops.h"
 

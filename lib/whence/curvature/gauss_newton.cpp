@@ -7,8 +7,8 @@
 
 #include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
-#include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
+#include "whence/curvature/detail/row_operator.h"
 
 namespace whence {
 namespace {

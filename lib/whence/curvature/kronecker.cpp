@@ -20,6 +20,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/digest.h"
+#include "whence/core/memory.h"
 #include "whence/core/output.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
@@ -227,11 +228,12 @@ class Fit {
   void pass(const char* what, const Body& body) {
     const ProgressScope scope(fmt::format("{}'s {}", name_, what));
     const bool whole = done_ == 0;
+    const double most = keepable_bytes(kKeptBytes);
     double bytes = 0;
     std::vector<detail::RowBatch> rows;
     const auto one = [&](const detail::RowBatch& batch) {
       bytes += batch.bytes();
-      if (bytes > kKeptBytes) {
+      if (bytes > most) {
         rows.clear();
       } else if (whole && kept_.empty()) {
         rows.push_back(batch);

@@ -19,36 +19,49 @@
 namespace whence {
 namespace {
 
-/// c' d merge, split into what falls on theta and on the parent: for each row of `cotangents` [K, merged].
-std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const at::Tensor& cotangents) {
-  const auto theta = leaves(widened(stage.theta)), parent = leaves(widened(stage.parent));
-  const auto merged = stage.objective.merge(theta, parent).values();
-  auto both = theta;
-  both.insert(both.end(), parent.begin(), parent.end());
-  const auto split = count_entries(theta);
-  auto out = at::empty({cotangents.size(0), count_entries(both)}, cotangents.options());
-  for (std::int64_t k = 0; k < cotangents.size(0); ++k) {
-    out[k] = flatten(gradient(merged, both, unflatten(cotangents[k], merged), false, true));
-  }
-  return {out.narrow(1, 0, split).contiguous(), out.narrow(1, split, out.size(1) - split).contiguous()};
-}
-
-/// Cotangents of a stage's merged parameters, from those of the body that it handed on.
-at::Tensor extend_to_head(const Stage& stage, const at::Tensor& body) {
-  const auto merged = stage.objective.merge(stage.theta, stage.parent);
-  const auto head = stage.objective.model().head();
-  std::vector<at::Tensor> columns;
-  std::int64_t offset = 0;
-  for (std::size_t i = 0; i < merged.size(); ++i) {
-    const auto width = merged.values()[i].numel();
-    if (head.holds(merged.names()[i])) {
-      columns.push_back(at::zeros({body.size(0), width}, body.options()));
-    } else {
-      columns.push_back(body.narrow(1, offset, width));
-      offset += width;
+/// What of merge() is a function of theta, with what it is made of. A parameter that is trained as it is stands there
+/// itself.
+struct Moved {
+  explicit Moved(const Stage& stage) : theta(leaves(widened(stage.theta))) {
+    const auto merged = stage.objective.merge(theta, widened(detach(stage.parent)));
+    for (std::size_t i = 0; i < merged.size(); ++i) {
+      if (merged.values()[i].requires_grad()) {
+        values.add(merged.names()[i], merged.values()[i]);
+      }
     }
   }
-  return at::cat(columns, 1);
+  TensorList theta;
+  ParameterSet values;
+};
+
+/// c' d merge, split into what falls on theta and, where `parents` too, on the parent: [K, P] each, for K cotangents of
+/// the model's parameters.
+std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const Directions& cotangents, bool parents) {
+  const auto theta = leaves(widened(stage.theta));
+  const auto parent = parents ? leaves(widened(stage.parent)) : widened(detach(stage.parent));
+  const auto merged = stage.objective.merge(theta, parent);
+  TensorList values, blocks;
+  for (std::size_t i = 0; i < cotangents.size(); ++i) {
+    const auto& value = merged.at(cotangents.names()[i]);
+    if (value.requires_grad()) {
+      values.push_back(value);
+      blocks.push_back(cotangents.values()[i]);
+    }
+  }
+  auto both = theta;
+  if (parents) {
+    both.insert(both.end(), parent.begin(), parent.end());
+  }
+  const auto split = count_entries(theta), count = cotangents.values().front().size(0);
+  auto out = at::zeros({count, count_entries(both)}, cotangents.values().front().options());
+  for (std::int64_t k = 0; k < count && !values.empty(); ++k) {
+    TensorList rows;
+    for (const auto& block : blocks) {
+      rows.push_back(block[k]);
+    }
+    out[k] = flatten(gradient(values, both, rows, false, true));
+  }
+  return {out.narrow(1, 0, split).contiguous(), out.narrow(1, split, out.size(1) - split).contiguous()};
 }
 
 /// A solve without a usable answer ends the call, with the remedy.
@@ -313,13 +326,12 @@ void Adjoint::prepare(std::size_t first) {
   }
 }
 
-std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients, std::size_t first,
-                                         const Progress& progress) {
+std::vector<StageAdjoint> Adjoint::sweep(const Directions& gradients, std::size_t first, const Progress& progress) {
   std::vector<StageAdjoint> out(chain_.size());
-  auto cotangents = measurement_gradients;
+  auto cotangents = gradients;
   for (std::size_t k = chain_.size(); k-- > first;) {
     const auto& stage = chain_[k];
-    const auto [right, passed_on] = pull_back_merge(stage, cotangents);
+    const auto [right, passed_on] = pull_back_merge(stage, cotangents, k > first);
     const auto watch = [&](ProgressEvent event) {
       event.phase += " " + stage.name;
       report(progress, event);
@@ -361,11 +373,12 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
           handed.narrow(1, there, length).add_(q.narrow(1, here, length));
         }
       }
-      cotangents = extend_to_head(chain_[k - 1], handed);
-      check_finite(cotangents, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
+      cotangents =
+          directions_of(handed, stage.objective.parent_layout());  // and 0 on the head, which was not handed on
+      check_finite(handed, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
     }
   }
-  pass_over(measurement_gradients.size(0));
+  pass_over(gradients.values().front().size(0));
   return out;
 }
 
@@ -458,15 +471,38 @@ const std::vector<StageEvidence>& Adjoint::evidence() {
   return evidence_;
 }
 
-at::Tensor push_forward(const Stage& stage, const at::Tensor& v) {
-  const auto theta = leaves(widened(stage.theta));
-  const auto merged = stage.objective.merge(theta, widened(detach(stage.parent))).values();
-  const auto cotangent = leaves(zeros_like(detach(merged)));
+std::vector<std::string> moved_parameters(const Stage& stage) { return Moved(stage).values.names(); }
+
+Directions push_forward(const Stage& stage, const at::Tensor& v) {
+  const Moved moved(stage);
+  const auto blocks = directions_of(v, stage.objective.trained());
+  Directions out;
+  TensorList values, pushed;  // of the parameters that are functions of theta
+  for (std::size_t i = 0; i < moved.values.size(); ++i) {
+    const auto& value = moved.values.values()[i];
+    const auto itself =
+        std::find_if(moved.theta.begin(), moved.theta.end(), [&](const auto& t) { return t.is_same(value); });
+    if (itself != moved.theta.end()) {
+      out.add(moved.values.names()[i], blocks.values()[static_cast<std::size_t>(itself - moved.theta.begin())]);
+      continue;
+    }
+    auto shape = value.sizes().vec();
+    shape.insert(shape.begin(), v.size(0));
+    pushed.push_back(at::empty(shape, v.options()));
+    values.push_back(value);
+    out.add(moved.values.names()[i], pushed.back());
+  }
+  if (values.empty()) {
+    return out;
+  }
+  const auto cotangent = leaves(zeros_like(detach(values)));
   const auto pulled =
-      gradient(merged, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
-  auto out = at::empty({v.size(0), count_entries(merged)}, v.options());
+      gradient(values, moved.theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
   for (std::int64_t k = 0; k < v.size(0); ++k) {
-    out[k] = flatten(gradient(pulled, cotangent, unflatten(v[k], theta), false, true));
+    const auto found = gradient(pulled, cotangent, unflatten(v[k], moved.theta), false, true);
+    for (std::size_t i = 0; i < pushed.size(); ++i) {
+      pushed[i][k].copy_(found[i]);
+    }
   }
   return out;
 }
