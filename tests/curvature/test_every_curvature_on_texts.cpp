@@ -1,5 +1,6 @@
 // The contract of every registered curvature on texts, whose tokens are predicted: equal to its dense matrix, built
-// text by text from plain autograd. A new family is tested here by its registration line.
+// text by text from plain autograd. A new family is tested here by its registration line; what an approximation is must
+// stand in TextTruth::of.
 #include "curvature/text_truth.h"
 #include "whence/core/error.h"
 

@@ -81,7 +81,6 @@ inline std::vector<TextRows> text_rows(Labels labels, const CurvaturePoint& at_p
     const auto output = objective.output(point, from, text, &tape);
     const auto cotangents = text_cotangents(labels, objective, output, text) / std::sqrt(static_cast<double>(n));
     TextRows rows{at::zeros({cotangents.size(0), count_entries(all)}, at::kDouble), {}};
-    std::vector<TapeEntry> linear;
     TensorList outputs;
     for (const auto& entry : tape.entries) {
       if (entry.kind == TapeEntry::Kind::kLinear) {
@@ -103,7 +102,7 @@ inline std::vector<TextRows> text_rows(Labels labels, const CurvaturePoint& at_p
   return out;
 }
 
-/// Where the parameters called `names` lie in a flat vector, and how they are shaped.
+/// Where a parameter lies in a flat vector.
 struct Place {
   std::int64_t offset = 0, entries = 0;
 };
