@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 [[ -s .deps/data/digits.csv.gz ]] && exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$work" scikit-learn==1.7.2
+[[ -x .deps/python/bin/pip ]] || python3 -m venv .deps/python  # as setup.sh: Debian's own Python comes without pip
+.deps/python/bin/pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$work" scikit-learn==1.7.2
 mkdir -p .deps/data
 python3 - "$work" <<'PYTHON'
 import glob, sys, zipfile

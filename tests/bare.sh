@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The README's first commands as a stranger types them, on a machine that has nothing: a fresh Debian 12 (debootstrap, minbase) below
-# ${TMPDIR:-/tmp} with a clone of this tree's HEAD at this tree's path, root and no sudo. Of this machine it sees the LibTorch wheel, the
+# ${TMPDIR:-/tmp} with a clone of this tree's HEAD at this tree's path, root and no sudo. Of this machine it sees two wheels, the
 # compiler's cache, and what its network needs. Wants root, 5 GB of disk and the network, and ends with 77 where there is no making such a
 # machine; leaves nothing behind, also when interrupted.
 #   tests/bare.sh            the quickstart, then tests/run.sh
@@ -64,9 +64,10 @@ apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
 git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
 git --git-dir="$root/srv/whence.git" update-ref --no-deref HEAD "$(git rev-parse HEAD)"
 mkdir "$machine/wheels"
-python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" \
-  --python-version 3.11 --only-binary=:all: "torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" ||
-  fail "pip could not download the wheel of torch"
+for wheel in "torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" "$(grep -o 'scikit-learn==[0-9.]*' scripts/digits.sh)"; do
+  python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" --python-version 3.11 --only-binary=:all: \
+    "$wheel" || fail "pip could not download the wheel $wheel"
+done
 settings=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_FIND_LINKS=/srv/wheels)
 if [[ -n ${SSL_CERT_FILE:-} ]]; then  # a machine behind a proxy trusts what a fresh one does not
   cp "$SSL_CERT_FILE" "$root/srv/certificates.crt"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "${1:-$(dirname "$0")/..}"
 
 # Lowest first. A room includes only rooms to its left; rooms of one level do not know each other.
-levels="core data models tuning training curvature solvers stages,kernels attribution,icl store evaluate,report"
+levels="core text data models tuning training curvature solvers stages,kernels attribution,icl store evaluate,report"
 
 includes() { grep -rnE --include='*.h' --include='*.cpp' '^ *# *include' lib || true; }
 code() { grep -rn --include='*.h' --include='*.cpp' '' lib | sed 's#//.*##' | grep -E "$1" || true; }  # comments left out

@@ -15,6 +15,7 @@ expect() {  # expect pass|fail FILE LINE: the verdict on a tree that holds only 
 }
 
 expect pass models/a.cpp '#include "whence/data/batch.h"'
+expect pass data/a.cpp '#include "whence/text/tokenizer.h"'
 expect pass stages/a.cpp '#include "whence/stages/stage.h"'
 expect pass attribution/a.h '#include "whence/store/score_sink.h"'
 expect pass store/score_sink.h '#include "whence/core/error.h"'
@@ -23,6 +24,8 @@ expect pass data/a.cpp '#include <ATen/ATen.h>'
 expect pass data/a.cpp 'std::snprintf(text, 8, "%d", exit_code);  // no exit()'
 expect fail data/a.h '#include "whence/models/model.h"'
 expect fail data/a.h '#include <whence/report/html.h>'
+expect fail data/a.cpp '#include "whence/text/detail/unicode.h"'
+expect fail text/a.cpp '#include "whence/data/batch.h"'
 expect fail stages/a.cpp '#include "whence/kernels/entk.h"'
 expect fail attribution/a.cpp '#include "whence/store/topk.h"'
 expect fail solvers/a.cpp '#include "whence/store/score_sink.h"'

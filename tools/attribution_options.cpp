@@ -106,7 +106,7 @@ InverseRequest inverse_request(const CommandLine& line) {
   InverseRequest out;
   out.curvature = line.text("curvature");
   out.solver = line.text("solver");
-  if (out.curvature != "auto") {
+  if (!out.curvature_is_open()) {
     create<Curvature>(out.curvature);
   }
   create<Solver>(out.solver);

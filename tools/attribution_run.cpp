@@ -5,8 +5,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "attribution_options.h"
+#include "memory_limit.h"
 #include "plan.h"
 #include "removal_doubts.h"
 #include "result.h"
@@ -71,6 +73,8 @@ AttributionRun::AttributionRun(const CommandLine& line)
       pipeline_(required_pipeline(line), line.run_options()),
       measurement_(parse_measurement(line.text("measurement"))),
       normalization_(parse_normalization(line.text("normalize"))),
+      query_block_(line.whole("query-block", 1)),
+      batch_size_(pipeline_.options().batch_size),
       record_(line, pipeline_) {
   const auto stage = stage_of(line, pipeline_);
   if (stage == "all") {
@@ -80,12 +84,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
   } else {
     stages_.push_back(pipeline_.stage_index(stage));
   }
-  if (line.get<std::int64_t>("query-block") < 1) {
-    throw UsageError(fmt::format("--query-block = {}, expected >= 1", line.get<std::int64_t>("query-block")));
-  }
-  if (line.get<std::int64_t>("limit-queries") < 0) {
-    throw UsageError(fmt::format("--limit-queries = {}, expected >= 0", line.get<std::int64_t>("limit-queries")));
-  }
+  line.whole("limit-queries", 0);
   asked_ = inverse_request(line);
   auto& options = record_.json()["options"];
   options["stage"] = stage;
@@ -129,9 +128,8 @@ nlohmann::ordered_json AttributionRun::plan() {
   }
   const bool curved = attributor_->uses_curvature();
   auto out = make_plan({chain_, *attributor_, choice_.options, stages_, queries_, measurement_, normalization_,
-                        std::min(line_.get<std::int64_t>("query-block"), queries_.size()), *source_,
-                        curved ? choice_.curvature : "", curved ? choice_.solver : "",
-                        pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
+                        std::min(query_block_, queries_.size()), *source_, curved ? choice_.curvature : "",
+                        curved ? choice_.solver : "", pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
   if (curved && !choice_.reason.empty()) {
     out["chosen"] = choice_text(choice_, {}, chain_);
   }
@@ -148,7 +146,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   measurements_ = measure_all(measurement_, chain_.back(), queries_);
   check_finite(measurements_, "a query's measurement");
   record_.phase("check");
-  choose();
+  within_memory([&] { choose(); });
   if (reuse()) {
     if (out_->finished(record_.key(), {"ranking.jsonl"}) != nullptr) {
       keep_tokens(read_rankings(out_->find("ranking.jsonl")));
@@ -158,11 +156,13 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   }
   const auto* held = out_->finished(record_.key(), {});  // whose evaluation stays beside what is made again
   const auto judged = held != nullptr ? evaluation_of(*held) : std::nullopt;
-  solve([&] {
-    score();
-    if (attributor_->predicts_removal(normalization_)) {
-      doubt_removals();
-    }
+  within_memory([&] {
+    solve([&] {
+      score();
+      if (attributor_->predicts_removal(normalization_)) {
+        doubt_removals();
+      }
+    });
   });
   record_.json()["verdict"] =
       verdict_of_ranking(record_.view(), judged, line_.has("out") ? folder : fs::path("DIR")).text;
@@ -173,6 +173,31 @@ void AttributionRun::publish() {
     record_.phase("");
   }
   out_->publish(record_.key(), record_.json());
+}
+
+void AttributionRun::within_memory(const std::function<void()>& work) {
+  for (;;) {
+    try {
+      return work();
+    } catch (const std::exception& error) {
+      if (std::isinf(memory_limit()) || !is_out_of_memory(error) || std::max(query_block_, batch_size_) == 1) {
+        throw;
+      }
+    }
+    query_block_ = (std::min(query_block_, queries_.size()) + 1) / 2;
+    batch_size_ = (batch_size_ + 1) / 2;
+    for (auto& stage : chain_) {
+      stage.objective = stage.objective.with_batch_size(batch_size_);
+    }
+    if (source_) {
+      set_choice(std::move(choice_));  // to be made ready anew
+    }
+    forget_peak();  // which gives freed memory back
+    if (!line_.flag("quiet")) {
+      end_progress();
+      note(fmt::format("--query-block {} --batch-size {}, to stay within --memory-limit", query_block_, batch_size_));
+    }
+  }
 }
 
 void AttributionRun::solve(const std::function<void()>& score) {
@@ -191,7 +216,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
   try {
     attempt();
   } catch (const IndefiniteCurvature&) {
-    if (asked_.curvature != "auto" || asked_.indefinite) {
+    if (!asked_.curvature_is_open() || asked_.indefinite) {
       throw;
     }
     asked_.indefinite = true;  // the few products that looked for it did not meet it
@@ -274,10 +299,10 @@ void AttributionRun::tell_choice() {
       choice_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
     }
   }
-  const bool needs_none =
-      curvature_->family() == "gauss-newton" && (choice_.options.damping > 0 || choice_.options.relative_damping > 0);
+  const bool needs_none = curvature_->family() == CurvatureFamily::kGaussNewton &&
+                          (choice_.options.damping > 0 || choice_.options.relative_damping > 0);
   const auto remedy =
-      needs_none && tells && asked_.curvature == "auto" ? std::string()
+      needs_none && tells && asked_.curvature_is_open() ? std::string()
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
           : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";
@@ -290,10 +315,7 @@ bool AttributionRun::reuse() {
     return false;
   }
   reused_ = true;
-  for (const auto& warning : earlier->run().list("warnings")) {
-    record_.warning(warning.get<std::string>());
-  }
-  record_.json() = earlier->run().json();
+  record_.repeat(earlier->run());
   return true;
 }
 
@@ -371,7 +393,7 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
 }
 
 AttributionTask AttributionRun::task() const {
-  return {chain_, stages_, {}, queries_, measurement_, line_.get<std::int64_t>("query-block"), normalization_};
+  return {chain_, stages_, {}, queries_, measurement_, query_block_, normalization_};
 }
 
 void AttributionRun::score() {

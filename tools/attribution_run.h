@@ -77,6 +77,8 @@ class AttributionRun {
   void set_choice(InverseChoice choice);
   /// The choice on standard error, and what it rests on.
   void tell_choice();
+  /// Runs `work`; where --memory-limit is too little for it, again with half as many queries and examples at a time.
+  void within_memory(const std::function<void()>& work);
   /// Tells the choice and runs `score`; once more, with Gauss-Newton, where the choice was open and a solve meets
   /// negative curvature.
   void solve(const std::function<void()>& score);
@@ -106,6 +108,7 @@ class AttributionRun {
   InverseRequest asked_;
   InverseChoice choice_;
   std::vector<std::size_t> stages_;
+  std::int64_t query_block_, batch_size_;
   std::string split_;  ///< Of the queries; empty where --self needs none.
   std::unique_ptr<Attributor> attributor_;
   std::unique_ptr<Curvature> curvature_;

@@ -5,8 +5,10 @@
 #include <filesystem>
 
 #include "help_examples.h"
+#include "memory_limit.h"
 #include "say.h"
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 #include "whence/core/parallel.h"
 
 namespace whence::cli {
@@ -42,7 +44,9 @@ CommandLine::CommandLine(std::string command, std::string usage, std::string sum
       ("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda")                      //
       ("dtype", po::value<std::string>()->default_value("float32"), "float32, float64 or bfloat16")  //
       ("batch-size", po::value<std::int64_t>()->default_value(1024),
-       "examples in one pass; changes memory, not results")                                                        //
+       "examples in one pass; changes memory, not results")  //
+      ("memory-limit", po::value<std::string>(),
+       "the most memory to hold, such as 4G; rank and score then halve --query-block and --batch-size until it does")  //
       ("quiet", po::bool_switch(), "no progress on standard error")                                                //
       ("json", po::bool_switch(), "machine-readable standard output")                                              //
       ("strict", po::bool_switch(), "exit 4 when a solve did not converge or a checkpoint is far from a minimum")  //
@@ -154,6 +158,9 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
   }
   try {
     set_threads(get<std::int64_t>("threads"));
+    if (has("memory-limit")) {
+      limit_memory(parse_bytes("memory-limit", text("memory-limit")));
+    }
   } catch (const InvalidArgument& error) {
     throw UsageError(fmt::format("--{}", error.what()));
   }

@@ -8,10 +8,10 @@
 
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
-#include "whence/data/tokenizer.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "memory_limit.h"
 #include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
@@ -36,15 +37,15 @@ double option(const std::string& curvature, std::string_view name) {
   return NAN;
 }
 
-/// The solver that will be at work: what auto picks, of the stage with the most parameters.
-std::string solver_at_work(const PlannedRun& run) {
-  if (run.solver.empty() || find_method<Solver>(run.solver).first->name != "auto") {
-    return run.solver;
+/// The spec of the solver that will be at work at the stage with the most parameters.
+std::string rehearsed_solver(const PlannedRun& run) {
+  if (run.solver.empty()) {
+    return "cg";  // which will have nothing to solve
   }
   const auto largest = std::max_element(
       run.chain.begin() + static_cast<std::ptrdiff_t>(run.stages.front()), run.chain.end(),
       [](const auto& a, const auto& b) { return a.objective.trained().entries() < b.objective.trained().entries(); });
-  return auto_spec(run.solver, run.curvature, *largest, run.inverse.effective_inversion());
+  return solver_at_work(run.solver, run.curvature, *largest, run.inverse.effective_inversion());
 }
 
 /// The spec of a curvature without its option `factors`, since a rehearsal's are not to be found by a run, and with
@@ -77,7 +78,7 @@ class Rehearsal {
   Rehearsal(const PlannedRun& run, bool keeps)
       : run_(run),
         curvature_(create<Curvature>(run.curvature.empty() ? "hessian" : rehearsed_spec(run.curvature, keeps))),
-        solver_(create<Solver>(run.solver.empty() ? "cg" : solver_at_work(run))),
+        solver_(create<Solver>(rehearsed_solver(run))),
         block_(std::min(run.query_block, run.queries.size())) {}
 
   /// On `share` of every stage's examples, in batches of `batch_share` of what a whole batch has.
@@ -124,7 +125,7 @@ class Rehearsal {
   /// Of all the run's queries.
   double blocks() const { return static_cast<double>(run_.queries.size()) / static_cast<double>(block_); }
   /// Whether memory and time grow with the square of the examples: a matrix over them.
-  bool quadratic() const { return !run_.solver.empty() && solver_at_work(run_).starts_with("woodbury"); }
+  bool quadratic() const { return solver_->needs().rows; }
 
  private:
   static constexpr double kPatience = 10;
@@ -195,15 +196,6 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at) {
           {"not-attributed", missing}};
 }
 
-std::string readable_bytes(double bytes) {
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  for (; bytes >= 1024 && unit + 1 < std::size(units); ++unit) {
-    bytes /= 1024;
-  }
-  return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 1, units[unit]);
-}
-
 }  // namespace
 
 Json make_plan(const PlannedRun& run) {
@@ -233,11 +225,11 @@ Json make_plan(const PlannedRun& run) {
   const double share = std::min(0.25, kPassSeconds / passes);
   Rehearsal(run, true).at(share, share);  // what only the first time pays
   auto told = tell(Rehearsal(run, true), share);
-  if (!run.curvature.empty() && told.kept > option(run.curvature, "graph-bytes")) {
+  if (!run.curvature.empty() && told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
     told = tell(Rehearsal(run, false), share);
-  } else if (!run.curvature.empty() && is_spectral(run.curvature)) {
+  } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
-    told.peak -= std::max(0.0, told.kept - kMostKept);
+    told.peak -= std::max(0.0, told.kept - keepable_bytes(kMostKept));
   }
   const double peak = std::max(loaded_peak, told.peak);
   out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};

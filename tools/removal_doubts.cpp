@@ -99,16 +99,17 @@ void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages,
                                         &queries == &stage.objective.data()
                                             ? "its own loss"
                                             : fmt::format("query {}", list[0]["query"].get<std::int64_t>()));
-  warn(worst.leverage < 1
-           ? fmt::format(
-                 "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out changes it {}{:.2g} "
-                 "times as much as predicted, {}; whence evaluate trains without it",
-                 stage.name, example_of(worst), worst.from_below ? "at least " : "", worst.leverage, others,
-                 worst.from_below ? "at least " : "", 1 / (1 - worst.leverage), change)
-           : fmt::format(
-                 "stage {}: the fit rests on example {} (leverage {:.2g}{}), and what leaving it out does cannot "
-                 "be told from it; whence evaluate trains without it",
-                 stage.name, example_of(worst), worst.leverage, others));
+  record.doubt(
+      worst.leverage < 1
+          ? fmt::format(
+                "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out changes it {}{:.2g} "
+                "times as much as predicted, {}; whence evaluate trains without it",
+                stage.name, example_of(worst), worst.from_below ? "at least " : "", worst.leverage, others,
+                worst.from_below ? "at least " : "", 1 / (1 - worst.leverage), change)
+          : fmt::format(
+                "stage {}: the fit rests on example {} (leverage {:.2g}{}), and what leaving it out does cannot "
+                "be told from it; whence evaluate trains without it",
+                stage.name, example_of(worst), worst.leverage, others));
 }
 
 }  // namespace whence::cli

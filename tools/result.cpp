@@ -13,7 +13,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/printable.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;

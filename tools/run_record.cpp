@@ -47,6 +47,21 @@ void RunRecord::told_warning(const std::string& message) {
   json_["warnings"].push_back(message);
 }
 
+void RunRecord::doubt(const std::string& message) {
+  json_["doubts"].push_back(message);
+  warn(message);
+}
+
+void RunRecord::repeat(const JsonView& earlier) {
+  for (const auto& message : earlier.list("warnings")) {
+    warning(message.get<std::string>());
+  }
+  for (const auto& message : earlier.list("doubts")) {
+    doubt(message.get<std::string>());
+  }
+  json_ = earlier.json();
+}
+
 void RunRecord::phase(const std::string& name, const std::string& words) {
   const auto now = std::chrono::steady_clock::now();
   if (!phase_.empty()) {

@@ -23,6 +23,10 @@ class RunRecord {
   void warning(const std::string& message);
   /// The same for what has been told already.
   void told_warning(const std::string& message);
+  /// A warning that --strict does not heed.
+  void doubt(const std::string& message);
+  /// Tells the warnings and doubts of an earlier run again, whose record takes this one's place.
+  void repeat(const JsonView& earlier);
   /// Times what happens until the next phase, and says that it is at work, in `words` where the name is no such.
   void phase(const std::string& name, const std::string& words = "");
   /// Digests of `files`, once each.

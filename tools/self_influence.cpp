@@ -27,9 +27,9 @@ void AttributionRun::run_self(const fs::path& folder) {
   record_.add_inputs(pipeline_, queries_);
   check_spares_inputs(record_.view(), folder, outputs());
   record_.phase("check");
-  choose();
+  within_memory([&] { choose(); });
   if (!reuse()) {
-    solve([&] { score_self(); });
+    within_memory([&] { solve([&] { score_self(); }); });
   }
 }
 
@@ -62,16 +62,10 @@ void AttributionRun::score_self() {
 }
 
 SelfInfluenceTask AttributionRun::self_task(std::size_t stage) const {
-  // what was chosen for a few queries is not what serves an example each
-  const bool fixed = !asked_.solver.starts_with("auto");
-  return {chain_,
-          stage,
-          *attributor_,
-          *curvature_,
-          fixed ? solver_.get() : nullptr,
-          choice_.options,
-          line_.get<std::int64_t>("query-block"),
-          near_minimum(stage)};
+  // what is picked for a few queries is not what serves an example each
+  const bool open = create<Solver>(asked_.solver)->picks();
+  return {chain_,          stage,        *attributor_,       *curvature_, open ? nullptr : solver_.get(),
+          choice_.options, query_block_, near_minimum(stage)};
 }
 
 std::vector<AttributionRun::SelfRanking> AttributionRun::self_rankings() const {

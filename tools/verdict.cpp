@@ -59,7 +59,8 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                            .claim = method->claim(),
                            .curved = method->uses_curvature()};
   if (evidence.curved) {
-    evidence.hessian = name_of(options["curvature"].get<std::string>()) == "hessian";
+    const auto curvature = create<Curvature>(name_of(options["curvature"].get<std::string>()));
+    evidence.hessian = curvature->family() == CurvatureFamily::kHessian;
     evidence.assumes_minimum = options["response"] == "stationary";
   }
   for (const auto& [name, stage] : run["stages"].items()) {

@@ -4,19 +4,19 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
-#include <new>
 #include <string_view>
 #include <system_error>
 
 #include "cli.h"
+#include "memory_limit.h"
 #include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
@@ -106,18 +106,14 @@ int fail_of_memory(const std::string& message) {
   const auto place = message.find(kAsked);
   const double bytes = place == message.npos ? 0 : std::atof(message.c_str() + place + kAsked.size());
   const auto phase = progress_phase();
+  const auto limit =
+      std::isinf(memory_limit()) ? std::string() : fmt::format(" within {}", readable_bytes(memory_limit()));
   return fail("error",
-              fmt::format("out of memory{}{}: lower --batch-size (examples at a time) or --query-block (queries at a "
+              fmt::format("out of memory{}{}{}: lower --batch-size (examples at a time) or --query-block (queries at a "
                           "time); rank and score tell with --plan what they take",
-                          phase.empty() ? "" : fmt::format(" during {}", phase),
+                          limit, phase.empty() ? "" : fmt::format(" during {}", phase),
                           bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : ""),
               kUserError);
-}
-
-bool says_out_of_memory(const std::string& message) {
-  constexpr std::array kWords{"can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory"};
-  return std::any_of(kWords.begin(), kWords.end(),
-                     [&](const char* words) { return message.find(words) != message.npos; });
 }
 
 /// A closed pipe is how a reader says that it has read enough: nothing is told, and the status is SIGPIPE's.
@@ -142,10 +138,7 @@ int tell_exception() {
     return fail("error", error.what(), kUserError);
   } catch (const c10::Error& error) {
     const std::string message = error.what_without_backtrace();
-    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr || says_out_of_memory(message);
-    return memory ? fail_of_memory(message) : fail("bug", message, kBug);
-  } catch (const std::bad_alloc&) {
-    return fail_of_memory("");
+    return is_out_of_memory(error) ? fail_of_memory(message) : fail("bug", message, kBug);
   } catch (const std::filesystem::filesystem_error& error) {  // a full disk, a folder without permission
     const auto path = error.path1().string();
     return fail("error", fmt::format("{}: {}", path.empty() ? "." : path, error.code().message()), kUserError);
@@ -155,7 +148,7 @@ int tell_exception() {
            : code == ENOMEM || code == EAGAIN ? fail_of_memory("")  // no memory for another thread
                                               : fail("bug", error.what(), kBug);
   } catch (const std::exception& error) {
-    return says_out_of_memory(error.what()) ? fail_of_memory(error.what()) : fail("bug", error.what(), kBug);
+    return is_out_of_memory(error) ? fail_of_memory(error.what()) : fail("bug", error.what(), kBug);
   }
 }
 

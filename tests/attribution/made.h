@@ -8,9 +8,8 @@ namespace whence::test {
 
 inline const std::vector<ToyStage> kTwoStages{{"full", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}};
 
-/// A toy chain with three snapshots a stage, made up but for the last.
-inline Chain traced_chain(const std::vector<ToyStage>& stages) {
-  auto chain = toy_chain(stages);
+/// The chain with three snapshots a stage, made up but for the last.
+inline Chain traced(Chain chain) {
   auto draws = Random(17);
   for (auto& stage : chain) {
     for (int k = 2; k >= 0; --k) {
@@ -26,6 +25,8 @@ inline Chain traced_chain(const std::vector<ToyStage>& stages) {
   }
   return chain;
 }
+
+inline Chain traced_chain(const std::vector<ToyStage>& stages) { return traced(toy_chain(stages)); }
 
 /// A method at work on a chain, with the parts that it borrows.
 struct Prepared {

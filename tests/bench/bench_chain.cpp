@@ -76,10 +76,10 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
    public:
     Fixed(const Chain& chain, std::size_t at, at::Tensor v)
         : GradientSource(chain), stages_(chain.size()), at_(at), vectors_(std::move(v)) {}
-    std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>&,
-                                       const Progress&) override {
-      std::vector<Directions> out(stages_);
-      out[at_].vectors = vectors_.narrow(0, 0, queries.size());
+    std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>&,
+                                            const Progress&) override {
+      std::vector<QueryDirections> out(stages_);
+      out[at_].points = {directions_of(vectors_.narrow(0, 0, queries.size()), points(at_).front().model)};
       return out;
     }
 

@@ -24,11 +24,7 @@ TensorList start_of(const Stage& stage, const Chain& chain, std::size_t index, s
   const auto fresh = objective.model()
                          .initial(objective.data().input_shape(), objective.data().head_outputs(), random)
                          .to(stage.theta.front().scalar_type(), stage.theta.front().device());
-  ParameterSet parent;
-  if (index > 0) {
-    const auto& before = chain[index - 1];
-    parent = before.objective.merge(before.theta, before.parent).without("head.");
-  }
+  const auto parent = index > 0 ? chain[index - 1].handed_on() : ParameterSet();
   return clone(objective.tuning().trainable(fresh, parent, random).values());
 }
 

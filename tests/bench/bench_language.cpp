@@ -48,13 +48,13 @@ Dataset random_texts(std::int64_t count, std::int64_t length, std::int64_t vocab
   return Dataset(std::move(contents)).to(at::kFloat, at::kCPU);
 }
 
-std::map<std::string, at::Tensor> directions(const ParameterSet& theta, std::int64_t count) {
+Directions directions(const ParameterSet& theta, std::int64_t count) {
   Random random(1);
-  std::map<std::string, at::Tensor> out;
+  Directions out;
   for (std::size_t i = 0; i < theta.size(); ++i) {
     auto shape = theta.values()[i].sizes().vec();
     shape.insert(shape.begin(), count);
-    out[theta.names()[i]] = random.normal(shape).to(theta.values()[i].options());
+    out.add(theta.names()[i], random.normal(shape).to(theta.values()[i].options()));
   }
   return out;
 }

@@ -13,7 +13,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/tokenizer.h"
 
 using namespace whence;
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "data"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "text"))
 
 import make_tokenizers as kinds  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers  # noqa: E402

@@ -123,6 +123,7 @@ TEST_CASE("parameters: names, order, and the parts of a set") {
   CHECK(!set.contains("head"));
   CHECK(set.select("body.").names() == std::vector<std::string>{"body.w", "body.b"});
   CHECK(set.without("body.").names() == std::vector<std::string>{"head.w"});
+  CHECK(set.without(set.select("head.")).names() == std::vector<std::string>{"body.w", "body.b"});
   CHECK(set.select("head.").join(set.select("body.")).names() ==
         std::vector<std::string>{"head.w", "body.w", "body.b"});
   const auto copy = set;

@@ -209,9 +209,9 @@ class TextTruth {
     if (name == "fisher") {
       return gram(Labels::kSampled);
     }
-    auto out = curvature.family() == "hessian"            ? hessian_.clone()
-               : curvature.family() == "empirical-fisher" ? gram(Labels::kData)
-                                                          : gram(Labels::kExact);
+    auto out = curvature.family() == CurvatureFamily::kHessian           ? hessian_.clone()
+               : curvature.family() == CurvatureFamily::kEmpiricalFisher ? gram(Labels::kData)
+                                                                         : gram(Labels::kExact);
     if (name == "diagonal" || name == "kfac" || name == "ekfac") {
       out.narrow(1, 0, out.size(0)).copy_(reduced(name, labels));
     }

@@ -7,7 +7,7 @@
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 #include "whence/data/safetensors.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/tokenizer.h"
 
 using namespace whence;
 using namespace whence::test;
@@ -16,7 +16,7 @@ using nlohmann::json;
 namespace {
 
 std::filesystem::path tokenizer_file(const std::string& name) {
-  return std::filesystem::path(WHENCE_TESTS) / "data/tokenizers" / (name + ".json");
+  return std::filesystem::path(WHENCE_TESTS) / "text/tokenizers" / (name + ".json");
 }
 
 TextReading reading_with(const std::string& tokenizer, std::int64_t context = 64) {

@@ -12,7 +12,6 @@
 #include "whence/core/printable.h"
 #include "whence/data/dataset.h"
 #include "whence/data/safetensors.h"
-#include "whence/data/tokenizer.h"
 #include "whence/icl/prompt.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/language_model.h"
@@ -20,6 +19,7 @@
 #include "whence/stages/pipeline.h"
 #include "whence/store/ranking.h"
 #include "whence/store/score_store.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence::test {
 namespace {

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 namespace {
 
 Tokenizer tokenizer(const std::string& name) {
-  return Tokenizer(fs::path(WHENCE_TESTS) / "data/tokenizers" / (name + ".json"));
+  return Tokenizer(fs::path(WHENCE_TESTS) / "text/tokenizers" / (name + ".json"));
 }
 
 PromptTask reviews() {

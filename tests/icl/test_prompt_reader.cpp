@@ -20,7 +20,7 @@ namespace {
 struct Speaker {
   explicit Speaker(const std::string& family = "llama", const std::string& words = "llama3", int context = 400,
                    int vocabulary = 700)
-      : tokenizer(fs::path(WHENCE_TESTS) / "data/tokenizers" / (words + ".json")) {
+      : tokenizer(fs::path(WHENCE_TESTS) / "text/tokenizers" / (words + ".json")) {
     nlohmann::json config{{"model_type", family}, {"vocab_size", vocabulary}};
     if (family == "gpt2") {
       config.update({{"n_embd", 16}, {"n_layer", 2}, {"n_head", 2}, {"n_positions", context}});

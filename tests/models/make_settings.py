@@ -6,7 +6,7 @@
 tests/models/config_keys.json: every key of a config.json that transformers' own class of a family reads.
 tests/models/settings.json: [checkpoint, changes of its config.json, loss of each text]: stored checkpoints under other keys, by AutoModel
 in double precision.
-tests/data/tokenizer_settings.json: [tokenizer, config.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json, [text, its
+tests/text/tokenizer_settings.json: [tokenizer, config.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json, [text, its
 ids]...]: by AutoTokenizer; null is a file that is absent.
 """
 import dataclasses
@@ -158,7 +158,7 @@ def tokenizers():
     for name, *files in GRID:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            shutil.copy(FOLDER.parent.parent / "data/tokenizers" / f"{name}.json", folder / "tokenizer.json")
+            shutil.copy(FOLDER.parent.parent / "text/tokenizers" / f"{name}.json", folder / "tokenizer.json")
             for file, content in zip(("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), files):
                 if content is not None:
                     (folder / file).write_text(json.dumps(content))
@@ -180,7 +180,7 @@ def main():
     tests = Path(__file__).parent.parent
     (tests / "models/config_keys.json").write_text(json.dumps(config_keys(), indent=1) + "\n")
     write(tests / "models/settings.json", models())
-    write(tests / "data/tokenizer_settings.json", tokenizers())
+    write(tests / "text/tokenizer_settings.json", tokenizers())
 
 
 if __name__ == "__main__":

@@ -39,19 +39,6 @@ at::Tensor loop_gradients(const Model& model, const Loss& loss, const ParameterS
   return at::stack(rows);
 }
 
-std::map<std::string, at::Tensor> as_directions(const at::Tensor& block, const ParameterSet& theta) {
-  std::map<std::string, at::Tensor> out;
-  std::int64_t offset = 0;
-  for (std::size_t i = 0; i < theta.size(); ++i) {
-    const auto& value = theta.values()[i];
-    auto shape = value.sizes().vec();
-    shape.insert(shape.begin(), block.size(0));
-    out[theta.names()[i]] = block.narrow(1, offset, value.numel()).reshape(shape);
-    offset += value.numel();
-  }
-  return out;
-}
-
 }  // namespace
 
 TEST_SUITE("models") {
@@ -154,7 +141,7 @@ TEST_SUITE("models") {
         CAPTURE(count);
         Random random(11);
         const auto block = random.normal({count, theta.entries()});
-        const auto products = per_sample_products(model, loss, theta, batch, as_directions(block, theta));
+        const auto products = per_sample_products(model, loss, theta, batch, directions_of(block, theta));
         CHECK(relative_error(products, at::mm(block, rows.t())) < Tolerance::kSameAlgebra);
         const auto narrow = per_sample_products(model, loss, theta.to(at::kFloat, at::kCPU), batch,
                                                 as_directions(block.to(at::kFloat), theta));
@@ -174,7 +161,7 @@ TEST_SUITE("models") {
       const auto rows = loop_gradients(model, loss, theta, batch);
       Random random(11);
       const auto block = random.normal({2, theta.entries()});
-      const auto all = as_directions(block, theta);
+      const auto all = directions_of(block, theta);
       at::Tensor products = at::zeros({2, kExamples}, at::kDouble), norms = at::zeros({kExamples}, at::kDouble);
       for (const auto& name : theta.names()) {
         products = products + per_sample_products(model, loss, theta, batch, {{name, all.at(name)}});

@@ -51,12 +51,12 @@ TEST_SUITE("models") {
     for (const std::int64_t count : {1, 5}) {
       Random random(2);
       const auto block = random.normal({count, theta.entries()});
-      std::map<std::string, at::Tensor> directions;
+      Directions directions;
       const auto parts = block.split_with_sizes({36, 2, 9, 3}, 1);
       for (std::size_t i = 0; i < theta.size(); ++i) {
         auto shape = theta.values()[i].sizes().vec();
         shape.insert(shape.begin(), count);
-        directions[theta.names()[i]] = parts[i].reshape(shape);
+        directions.add(theta.names()[i], parts[i].reshape(shape));
       }
       CHECK(relative_error(per_sample_products(model, *loss, theta, batch, directions), at::mm(block, rows.t())) <
             Tolerance::kSameAlgebra);
@@ -75,9 +75,9 @@ TEST_SUITE("models") {
       const auto rows = loop_gradients(*model, *loss, theta, batch).to(at::kDouble);
       const auto direction = Random(1).normal({theta.entries()});
       const auto pieces = unflatten(direction, theta.values());
-      std::map<std::string, at::Tensor> directions;
+      Directions directions;
       for (std::size_t i = 0; i < theta.size(); ++i) {
-        directions[theta.names()[i]] = pieces[i].unsqueeze(0);
+        directions.add(theta.names()[i], pieces[i].unsqueeze(0));
       }
       const c10::NoGradGuard no_grad;
       const auto products = per_sample_products(*model, *loss, theta, batch, directions);

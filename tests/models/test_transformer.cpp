@@ -46,13 +46,13 @@ at::Tensor loop_gradients(const LanguageCase& c, const ParameterSet& theta) {
   return at::stack(rows);
 }
 
-std::map<std::string, at::Tensor> random_directions(const ParameterSet& theta, std::int64_t count) {
+Directions random_directions(const ParameterSet& theta, std::int64_t count) {
   Random random(3);
-  std::map<std::string, at::Tensor> out;
+  Directions out;
   for (std::size_t i = 0; i < theta.size(); ++i) {
     auto shape = theta.values()[i].sizes().vec();
     shape.insert(shape.begin(), count);
-    out[theta.names()[i]] = random.normal(shape);
+    out.add(theta.names()[i], random.normal(shape));
   }
   return out;
 }

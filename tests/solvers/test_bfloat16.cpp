@@ -23,7 +23,7 @@ TEST_CASE("every curvature under every solver that takes it, in bfloat16, is nea
     const auto a = family->operator_at(objective, theta, {});
     const auto exact = family->operator_at(stage.objective, stage.theta, {});
     for (const auto& method : methods<Solver>()) {
-      if (method.name == "woodbury" && dynamic_cast<const GramOperator*>(a.get()) == nullptr) {
+      if (create<Solver>(method.name)->needs().rows && dynamic_cast<const GramOperator*>(a.get()) == nullptr) {
         continue;
       }
       CAPTURE(curvature.name);

@@ -218,7 +218,8 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   const auto curvature = create<Curvature>("gauss-newton");
   const auto solver = create<Solver>("cg");
   Adjoint adjoint(chain, *curvature, *solver, {.damping = 0.01, .relative_damping = 0.5});
-  adjoint.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
+  adjoint.sweep(directions_of(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), chain[0].objective.trained()),
+                0, {});
   const auto& evidence = adjoint.evidence()[0];
   const auto n = count_entries(chain[0].theta);
   const double mean = curvature->operator_at(chain[0].objective, chain[0].theta, {})
@@ -231,7 +232,8 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
   CHECK(evidence.products > 0);
   const auto hessian = create<Curvature>("hessian");
   Adjoint probed(chain, *hessian, *solver, {.damping = 0.01, .relative_damping = 0.5});
-  probed.sweep(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), 0, {});
+  probed.sweep(directions_of(at::ones({1, count_entries(chain[0].theta)}, at::kDouble), chain[0].objective.trained()),
+               0, {});
   CHECK(probed.evidence()[0].products > 32);  // by random signs, which are products
 }
 
@@ -241,15 +243,20 @@ namespace {
 class Boaster : public Solver {
  public:
   explicit Boaster(double factor) : factor_(factor) {}
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    return std::make_unique<Boast>(direct_->prepare(system), factor_);
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
+    return std::make_unique<Boast>(system, direct_->prepare(system), factor_);
   }
 
  private:
   class Boast : public Inverse {
    public:
-    Boast(std::unique_ptr<Inverse> exact, double factor) : exact_(std::move(exact)), factor_(factor) {}
-    std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+    Boast(const System& system, std::unique_ptr<Inverse> exact, double factor)
+        : Inverse(system), exact_(std::move(exact)), factor_(factor) {}
+
+   protected:
+    std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
       auto out = exact_->apply(b, x, progress);
       x = x * factor_;
       for (auto& summary : out) {
@@ -282,7 +289,10 @@ TEST_CASE("what a solve in float32 says is held against float64 at the tolerance
     const Boaster solver(1 + off);
     Adjoint adjoint(chain, *hessian, solver, {.damping = 0.1});
     const auto summary =
-        adjoint.sweep(at::ones({1, count_entries(stage.theta)}, at::kFloat), 0, {})[0].summaries.front();
+        adjoint
+            .sweep(directions_of(at::ones({1, count_entries(stage.theta)}, at::kFloat), stage.objective.trained()), 0,
+                   {})[0]
+            .summaries.front();
     CHECK(summary.relative_residual == doctest::Approx(off).epsilon(1e-2));
     CHECK((summary.termination == Termination::kConverged) == (off < 0.05));
     CHECK((summary.message.find("in float64: rounding") != std::string::npos) == (off > 0.05));

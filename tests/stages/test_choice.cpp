@@ -23,7 +23,7 @@ Chain displaced(Chain chain) {
       value = value + 0.4 * random.normal(value.sizes());
     }
     if (k > 0) {
-      chain[k].parent = detach(chain[k - 1].handed_on());
+      chain[k].parent = detach(chain[k - 1].handed_on().values());
     }
   }
   return chain;
@@ -64,7 +64,7 @@ TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-
   for (auto& value : moved[0].theta) {
     value = value + 0.3;
   }
-  moved[1].parent = detach(moved[0].handed_on());
+  moved[1].parent = detach(moved[0].handed_on().values());
   const auto choice = choose_inverse(moved, 0, 3, {});
   CHECK(choice.curvature == "gauss-newton");
   CHECK(choice.options.relative_damping == kRelativeDamping);
@@ -172,6 +172,14 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
   auto wide = test::toy_stage("mlp:widths=200,activation=tanh", 0);
   CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).high == 4);  // by its 24 rows
   CHECK(product_count("auto", "hessian", wide, Inversion::kDamped).high == 1000);
+  CHECK(solver_at_work("auto", "gauss-newton", wide, Inversion::kDamped) == "woodbury");
+  CHECK(solver_at_work("auto", "ekfac", wide, Inversion::kDamped) == "ekfac");
+  CHECK(solver_at_work("lanczos", "ekfac", wide, Inversion::kDamped) == "lanczos");
+  CHECK(solver_at_work("auto:max-iterations=7", "hessian", wide, Inversion::kDamped) ==
+        "cg:preconditioner=ekfac,relative-tolerance=1e-06,max-iterations=7");
+  CHECK(product_count("lissa", "hessian", wide, Inversion::kDamped).high == 20000);  // depth 0: as many as max-depth
+  CHECK(product_count("lissa:depth=50", "hessian", wide, Inversion::kDamped).high == 50);
+  CHECK_FALSE(product_count("identity", "hessian", wide, Inversion::kDamped).known);
 }
 
 TEST_CASE("what bfloat16 makes of zeros is no negative curvature") {

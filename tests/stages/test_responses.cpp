@@ -134,7 +134,7 @@ TEST_CASE("proximal-bregman is the derivative of the chain of Bregman objectives
         value = value + 0.4 * random.normal(value.sizes());
       }
       if (k > 0) {
-        chain[k].parent = detach(chain[k - 1].handed_on());
+        chain[k].parent = detach(chain[k - 1].handed_on().values());
       }
     }
     const auto curvature = create<Curvature>("gauss-newton");
@@ -159,7 +159,7 @@ TEST_CASE("proximal-bregman is the derivative of the chain of Bregman objectives
               auto moved = chain[k];
               moved.theta = theta;
               moved.parent = parent;
-              parent = detach(moved.handed_on());
+              parent = detach(moved.handed_on().values());
             }
           }
           f[side] = measured(chain, theta, parent).item<double>();
@@ -196,13 +196,13 @@ TEST_CASE("segment is unrolled gradient descent on a quadratic, and infinitely l
       options.time = rate * static_cast<double>(steps);
       options.steps = steps;
       Adjoint adjoint(chain, *curvature, *solver, options);
-      const auto s = adjoint.sweep(q, 0, {})[0].vectors;
+      const auto s = adjoint.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors;
       const double predicted = -at::dot(s[0], g).item<double>();
       if (steps <= 1000) {
         CHECK(std::abs(predicted - (descended(0.5) - descended(-0.5))) < 1e-10 * std::abs(predicted));
       } else {
         Adjoint inverse(chain, *curvature, *solver, {});
-        CHECK(relative_error(s, inverse.sweep(q, 0, {})[0].vectors) < 1e-8);
+        CHECK(relative_error(s, inverse.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors) < 1e-8);
       }
     }
   }
@@ -236,7 +236,7 @@ TEST_CASE("segments of preconditioned descent on a quadratic are unrolled exactl
     const auto curvature = create<Curvature>("gauss-newton");
     const auto solver = create<Solver>(spec);
     Adjoint adjoint(chain, *curvature, *solver, {.response = Response::kSegment});
-    const auto s = adjoint.sweep(q, 0, {})[0].vectors;
+    const auto s = adjoint.sweep(directions_of(q, stage.objective.trained()), 0, {})[0].vectors;
     const double predicted = -at::dot(s[0], g.repeat({segments})).item<double>();
     CHECK(std::abs(predicted - actual) < 1e-10 * std::abs(actual));
   }
@@ -248,7 +248,7 @@ TEST_CASE("segments follow descent from a parent, closer the more of them there 
   const std::int64_t steps = 60;
   const auto start = [&](const Chain& from) {  // the second stage's head anew, its body the parent's
     auto stage = from[1];
-    stage.parent = detach(from[0].handed_on());
+    stage.parent = detach(from[0].handed_on().values());
     auto random = Random(6);
     for (std::size_t i = 0; i < stage.theta.size(); ++i) {
       const auto& name = stage.objective.trained().names()[i];

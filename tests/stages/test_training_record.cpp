@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
+#include "support/near.h"
 #include "whence/stages/detail/training_record.h"
+#include "whence/stages/pipeline.h"
 
 using namespace whence;
 using nlohmann::json;
@@ -15,6 +15,26 @@ TEST_CASE("settings that differ are named key by key, from and to a table of non
   CHECK(whence::detail::changed_settings(json::object(), some) == Lines{"train.limit = not given, now 2000"});
   CHECK(whence::detail::changed_settings(some, json::object()) == Lines{"train.limit = 2000, now not given"});
   CHECK(whence::detail::changed_settings(json::object(), json::object()).empty());
+}
+
+TEST_CASE("how a training ended is read as it was written, and a text that is none as nothing") {
+  StageTraining training;
+  training.summary.converged = true;
+  training.summary.iterations = 17;
+  training.stationarity = {0.1, 1e-300, 3.0, 1.0 / 3};
+  training.examples = 12;
+  training.parameters = 34;
+  const auto read = whence::detail::read_training(whence::detail::training_text(training), "x");
+  CHECK(read.summary.converged);
+  CHECK(read.summary.iterations == 17);
+  CHECK(read.stationarity.objective == 0.1);
+  CHECK(read.stationarity.gradient_norm == 1e-300);
+  CHECK(read.stationarity.data_gradient_norm == 3);
+  CHECK(read.stationarity.relative_gradient_norm == 1.0 / 3);
+  CHECK(read.examples == 12);
+  CHECK(read.parameters == 34);
+  CHECK(whence::detail::read_training("no JSON", "x").examples == 0);
+  CHECK(whence::detail::parse_record("[1]") == json::object());
 }
 
 TEST_SUITE_END();

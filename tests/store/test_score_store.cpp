@@ -164,7 +164,6 @@ TEST_SUITE("store") {
     for (const auto& path : {folder.path, result_of(folder.path)}) {
       const auto scores = read_scores(path);
       CHECK(scores.query_ids.equal(query_ids()));
-      CHECK(scores.run_key == "key");
       REQUIRE(scores.stages.size() == 1);
       CHECK(scores.stages[0].scores.equal(truth()));
       CHECK(scores.stages[0].example_ids.equal(example_ids()));

@@ -18,7 +18,7 @@ inline at::Tensor looped_gradients(const Stage& stage, const Dataset& data,
     const auto batch = data.batch(i, i + 1);
     const auto output = stage.objective.model().output(merged.with(point), batch);
     const auto all = merged.with(gradient(measure(measurement, stage.objective.loss(), output, batch).sum(), point));
-    rows.push_back(flatten((with_head ? all : all.without("head.")).values()));
+    rows.push_back(flatten((with_head ? all : stage.objective.model().head().body(all)).values()));
   }
   return at::stack(rows);
 }

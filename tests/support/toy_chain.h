@@ -40,19 +40,15 @@ inline void converge(Stage& stage) {
 }
 
 /// A chain of small stages on random data, in double, each trained to its minimum.
-inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
+inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_ptr<const Model>& net,
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
   Chain chain;
   const Random random(seed);
-  const std::shared_ptr<const Model> net = create<Model>(model);
   for (std::size_t k = 0; k < stages.size(); ++k) {
     auto draws = random.stream("stage " + std::to_string(k));
     const auto data = toy_data(stages[k].loss, stages[k].examples, width, draws.stream("data"));
     const auto fresh = net->initial(data.input_shape(), data.outputs(), draws);
-    ParameterSet parent;
-    if (k > 0) {
-      parent = chain.back().objective.merge(chain.back().theta, chain.back().parent).without("head.");
-    }
+    const auto parent = k > 0 ? chain.back().handed_on() : ParameterSet();
     std::shared_ptr<const Tuning> tuning = create<Tuning>(stages[k].tuning);
     const auto trained = tuning->trainable(fresh, parent, draws);
     Objective objective(net, create<Loss>(stages[k].loss), tuning, data, stages[k].weight_decay, trained, parent,
@@ -62,6 +58,11 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& m
     converge(chain.back());
   }
   return chain;
+}
+
+inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
+                       std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
+  return toy_chain(stages, create<Model>(model), seed, width, batch_size);
 }
 
 /// One stage as it begins, on values.
@@ -81,7 +82,7 @@ inline Stage toy_stage(const std::string& model, double weight_decay, std::int64
 inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights) {
   for (auto k = stage; k < chain.size(); ++k) {
     if (k > stage) {
-      chain[k].parent = chain[k - 1].handed_on();
+      chain[k].parent = chain[k - 1].handed_on().values();
     }
     auto current = chain[k];
     if (k == stage) {

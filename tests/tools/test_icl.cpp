@@ -22,7 +22,7 @@ namespace {
 
 void write_model(const ToolFolder& folder) {
   fs::create_directories(folder / "tiny");
-  fs::copy_file(fs::path(WHENCE_TESTS) / "data/tokenizers/llama3.json", folder / "tiny/tokenizer.json");
+  fs::copy_file(fs::path(WHENCE_TESTS) / "text/tokenizers/llama3.json", folder / "tiny/tokenizer.json");
   folder.write("tiny/config.json", Json{{"model_type", "llama"},
                                         {"vocab_size", 700},
                                         {"hidden_size", 16},

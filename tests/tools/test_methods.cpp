@@ -2,6 +2,7 @@
 #include "support/near.h"
 #include "support/stale_warning.h"
 #include "support/tool.h"
+#include "whence/curvature/curvature.h"
 #include "whence/store/score_store.h"
 
 using namespace whence;
@@ -107,9 +108,8 @@ TEST_CASE("every curvature, solver and response scores a chain, and run.json say
     REQUIRE(result.status == 0);
     return folder.json(out + "/run.json");
   };
-  for (const std::string curvature :
-       {"hessian", "gauss-newton", "fisher", "empirical-fisher", "diagonal", "kfac", "ekfac"}) {
-    const auto told = run("--solver auto --curvature " + curvature);
+  for (const auto& method : methods<Curvature>()) {
+    const auto told = run(fmt::format("--solver auto --curvature {}", method.name));
     CHECK(told["stages"]["pretrain"]["unconverged-solves"] == 0);
     const auto message = told["stages"]["pretrain"]["solves"][0]["message"].get<std::string>();
     CHECK(message.find("auto picked ") != std::string::npos);

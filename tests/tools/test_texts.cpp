@@ -15,7 +15,7 @@ namespace {
 
 void write_language(const ToolFolder& folder) {
   fs::create_directories(folder / "tiny");
-  fs::copy_file(fs::path(WHENCE_TESTS) / "data/tokenizers/gpt2.json", folder / "tiny/tokenizer.json");
+  fs::copy_file(fs::path(WHENCE_TESTS) / "text/tokenizers/gpt2.json", folder / "tiny/tokenizer.json");
   const nlohmann::json config{{"model_type", "gpt2"}, {"vocab_size", 600}, {"n_embd", 8},
                               {"n_layer", 1},         {"n_head", 2},       {"n_positions", 24}};
   folder.write("tiny/config.json", config.dump());

@@ -116,11 +116,14 @@ TEST_CASE("the objective's regulariser is the documented one, to the bit of its 
   CHECK(penalty("head", parts.fresh.select("head.")) == doctest::Approx(0.1 * head).epsilon(1e-12));
 }
 
-TEST_CASE("head and proximity need a stage before them") {
+TEST_CASE("head and proximity need a stage before them, and head something to train") {
   const Parts parts;
   auto draws = Random(2);
   CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.fresh, {}, draws),
                        doctest::Contains("needs a stage before it"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.parent, parts.parent, draws),
+                       doctest::Contains("hands on every parameter of the model, so there is no head"),
+                       InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=1")->trainable(parts.fresh, {}, draws),
                        doctest::Contains("proximity needs a stage"), InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=-1"), "full: option proximity = -1, expected >= 0",

@@ -17,7 +17,7 @@ constexpr std::int64_t kSummaryColumns = 7;
 
 /// A block's directions and, a stage each, the products that they took.
 struct Solved {
-  std::vector<Directions> directions;
+  std::vector<QueryDirections> directions;
   at::Tensor products;  // [stages of the chain] float64
 };
 
@@ -37,7 +37,12 @@ ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) 
   ParameterSet out;
   out.add("products", solved.products);
   for (const auto k : stages) {
-    out.add(fmt::format("vectors.{}", k), directions[k].vectors);
+    for (std::size_t i = 0; i < directions[k].points.size(); ++i) {
+      const auto& point = directions[k].points[i];
+      for (std::size_t j = 0; j < point.size(); ++j) {
+        out.add(fmt::format("vectors.{}.{}.{}", k, i, point.names()[j]), point.values()[j]);
+      }
+    }
   }
   for (auto k = stages.front(); k < directions.size(); ++k) {
     const auto& summaries = directions[k].summaries;
@@ -65,9 +70,19 @@ ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) 
 }
 
 Solved unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
-  std::vector<Directions> out(count);
+  std::vector<QueryDirections> out(count);
   for (const auto k : stages) {
-    out[k].vectors = kept.at(fmt::format("vectors.{}", k));
+    for (std::size_t i = 0;; ++i) {
+      const auto prefix = fmt::format("vectors.{}.{}.", k, i);
+      const auto found = kept.select(prefix);
+      if (found.empty()) {
+        break;
+      }
+      auto& point = out[k].points.emplace_back();
+      for (std::size_t j = 0; j < found.size(); ++j) {
+        point.add(found.names()[j].substr(prefix.size()), found.values()[j]);
+      }
+    }
   }
   for (auto k = stages.front(); k < count; ++k) {
     const auto table = kept.at(fmt::format("summaries.{}", k)).contiguous();
@@ -103,6 +118,15 @@ at::Tensor normalized(at::Tensor scores, const at::Tensor& query_norms, const at
   const auto wide = scores.to(at::kDouble) / example_norms.clamp_min(kNonZero).to(scores.device());
   return (query_norms.defined() ? wide / query_norms.clamp_min(kNonZero).unsqueeze(1).to(scores.device()) : wide)
       .to(scores.scalar_type());
+}
+
+/// Of each query's vector, all points together: [K] float64.
+at::Tensor lengths(const std::vector<Directions>& points) {
+  TensorList of_points;
+  for (const auto& point : points) {
+    of_points.push_back(direction_norms(point));
+  }
+  return of_points.size() == 1 ? of_points[0] : at::linalg_vector_norm(at::stack(of_points), 2, {0});
 }
 
 }  // namespace
@@ -151,7 +175,9 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       const auto now = products_so_far(source, task.chain.size());
       solved.products = now - std::exchange(products, now);
       for (const auto k : task.stages) {
-        check_finite(directions[k].vectors, "a query's vector");
+        for (const auto& point : directions[k].points) {
+          check_finite(point.values(), "a query's vector");
+        }
       }
       if (cache.save) {
         cache.save(block, pack(solved, task.stages));
@@ -168,8 +194,7 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       const auto& data = stage.objective.data();
       const auto step = stage.objective.batch_size();
       std::unique_ptr<Scorer> scorer;  // made where a block is wanted: a finished run needs none
-      const auto query_norms =
-          normalization == Normalization::kCosine ? row_norms(directions[k].vectors) : at::Tensor();
+      const auto query_norms = normalization == Normalization::kCosine ? lengths(directions[k].points) : at::Tensor();
       for (std::int64_t row = 0; row < data.size(); row += step) {
         const auto count = std::min(data.size() - row, step);
         if (!task.sinks[s]->has(begin, end - begin, row, count)) {

@@ -64,7 +64,7 @@ class TokenScorer {
   ScoreSource& source_;
   const VectorCache& cache_;
   std::int64_t block_ = -1;
-  std::vector<Directions> directions_;
+  std::vector<QueryDirections> directions_;
   std::map<std::size_t, std::unique_ptr<Scorer>> scorers_;
 };
 

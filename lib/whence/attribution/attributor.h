@@ -18,8 +18,9 @@ struct QueryBlock {
 };
 
 /// What one stage's examples are scored with, for a block of K queries.
-struct Directions {
-  at::Tensor vectors;                    ///< [K, D]: what the D entries are is the method's own affair.
+struct QueryDirections {
+  std::vector<Directions> points;  ///< Of the model's parameters, at each point of the stage where gradients are taken;
+                                   ///< of a method without gradients one set, whose names are its own affair.
   std::vector<SolverSummary> summaries;  ///< One a query, where a solve was made.
 };
 
@@ -78,12 +79,13 @@ class ScoreSource {
   virtual void make_ready(const std::vector<std::size_t>& /*stages*/) {}
   /// One entry a stage of the chain. Those in `stages` (rising) have vectors; all from the first of them on may have
   /// summaries.
-  virtual std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                             const Progress& progress) = 0;
+  virtual std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                                  const Progress& progress) = 0;
   /// Takes note that an earlier run made the directions of these queries.
   virtual void pass_over(const QueryBlock& /*queries*/) {}
   /// Scores with what directions() gave for the stage, in this run or an earlier one.
-  virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) = 0;
+  virtual std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions,
+                                         const Progress& progress) = 0;
   /// What the normalization divides the scores of each example by: [B] float64.
   virtual at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) = 0;
   /// For a chain of one stage: the scores of a batch of its examples for their own losses, [B] float64, without a

@@ -2,6 +2,8 @@
 // "Input Similarity from the Neural Network Perspective", NeurIPS 2019.
 #include <ATen/ATen.h>
 
+#include <set>
+
 #include "whence/attribution/detail/gradient_source.h"
 
 namespace whence {
@@ -19,13 +21,18 @@ class PlainGradientSource : public detail::GradientSource {
     }
   }
 
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress&) override {
-    const auto gradients =
-        measurement_gradients(queries.measurement, chain_.back(), queries.data, queries.begin, queries.end);
-    std::vector<Directions> out(chain_.size());
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress&) override {
+    std::set<std::string> wanted;
     for (const auto k : stages) {
-      out[k].vectors = shared_columns(gradients, k);
+      const auto names = parameters(k);
+      wanted.insert(names.begin(), names.end());
+    }
+    const auto gradients = measurement_gradients(queries.measurement, chain_.back(), queries.data, queries.begin,
+                                                 queries.end, {wanted.begin(), wanted.end()});
+    std::vector<QueryDirections> out(chain_.size());
+    for (const auto k : stages) {
+      out[k].points = {detail::only(gradients, parameters(k))};
     }
     return out;
   }

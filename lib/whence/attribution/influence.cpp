@@ -22,14 +22,17 @@ class InfluenceSource : public detail::GradientSource {
         norms_(chain.size()) {}
 
   void make_ready(const std::vector<std::size_t>& stages) override { adjoint_.prepare(stages.front()); }
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress& progress) override {
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress& progress) override {
     const ProgressScope scope(progress, {"differentiate the measurement", 0, 0, ""});
-    const auto gradients =
-        measurement_gradients(queries.measurement, chain_.back(), queries.data, queries.begin, queries.end);
-    check_finite(gradients, "a measurement's gradient");
+    const auto& last = chain_.back();
+    const auto gradients = measurement_gradients(queries.measurement, last, queries.data, queries.begin, queries.end,
+                                                 stages.front() + 1 == chain_.size()
+                                                     ? moved_parameters(last)
+                                                     : last.objective.merge(last.theta, last.parent).names());
+    check_finite(gradients.values(), "a measurement's gradient");
     auto adjoints = adjoint_.sweep(gradients, stages.front(), progress);
-    std::vector<Directions> out(chain_.size());
+    std::vector<QueryDirections> out(chain_.size());
     for (auto k = stages.front(); k < chain_.size(); ++k) {
       out[k] = {in_model(k, adjoints[k].vectors), std::move(adjoints[k].summaries)};
     }
@@ -88,7 +91,7 @@ class InfluenceSource : public detail::GradientSource {
     const auto n = static_cast<double>(at.objective.data().size());
     TensorList gradients;
     std::vector<OperatorPtr> of_examples, of_penalty;
-    const auto family = create<Curvature>(family_);
+    const auto family = create<Curvature>(to_string(family_));
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
       const auto alone = at.objective.over(rows.narrow(0, i, 1));
       const auto point = leaves(at.theta);
@@ -138,21 +141,21 @@ class InfluenceSource : public detail::GradientSource {
   }
 
  private:
-  /// Vectors of the trained parameters at each of the stage's points as vectors of the model's.
-  at::Tensor in_model(std::size_t stage, const at::Tensor& vectors) const {
+  /// Vectors [K, S P] of the trained parameters at each of the stage's S points as directions of the model's.
+  std::vector<Directions> in_model(std::size_t stage, const at::Tensor& vectors) const {
     const auto thetas = adjoint_.points(stage);
     const auto width = vectors.size(1) / static_cast<std::int64_t>(thetas.size());
-    TensorList columns;
+    std::vector<Directions> out;
     auto at = chain_[stage];
     for (std::size_t i = 0; i < thetas.size(); ++i) {
       at.theta = thetas[i];
-      columns.push_back(push_forward(at, vectors.narrow(1, static_cast<std::int64_t>(i) * width, width)));
+      out.push_back(push_forward(at, vectors.narrow(1, static_cast<std::int64_t>(i) * width, width)));
     }
-    return columns.size() == 1 ? columns[0] : at::cat(columns, 1);
+    return out;
   }
 
   Adjoint adjoint_;
-  std::string_view family_;
+  CurvatureFamily family_;
   Response response_;
   std::vector<std::function<at::Tensor(const Batch&)>> norms_;
 };

@@ -3,7 +3,6 @@
 // one of the projected two and the gradient is never formed. A bias counts as the weight of one more input, always 1.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 
@@ -12,7 +11,7 @@
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
 #include "whence/core/symmetric_eigen.h"
-#include "whence/models/per_sample.h"
+#include "whence/models/taped_pass.h"
 
 namespace whence {
 namespace {
@@ -127,22 +126,17 @@ class LograSource : public detail::FeatureSource {
     const auto step = last.objective.batch_size();
     for (auto q = queries.begin; q < queries.end; q += step) {
       const auto batch = queries.data.batch(q, std::min(queries.end, q + step));
-      rows.push_back(features(last, batch, layers_[stage], [&](const at::Tensor& output) {
-        return measure(queries.measurement, last.objective.loss(), output, batch);
-      }));
+      rows.push_back(features(last, batch, layers_[stage], measured(queries.measurement, last.objective.loss())));
     }
     return at::cat(rows);
   }
 
   at::Tensor example_features(std::size_t stage, const Batch& batch) override {
     const auto& at = chain_[stage];
-    return features(at, batch, layers_[stage],
-                    [&](const at::Tensor& output) { return at.objective.loss().per_example(output, batch); });
+    return features(at, batch, layers_[stage], at.objective.loss());
   }
 
  private:
-  using PerExample = std::function<at::Tensor(const at::Tensor& output)>;
-
   /// The layers that share a trained parameter with the queries, with empty projections of the right shapes.
   std::vector<ProjectedLayer> attributed(std::size_t stage) const {
     const auto& at = chain_[stage];
@@ -156,11 +150,10 @@ class LograSource : public detail::FeatureSource {
     std::vector<ProjectedLayer> out;
     std::int64_t offset = 0;
     for (const auto& entry : tape.entries) {
-      const bool known = entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution;
       const bool weight = has(entry.weight), bias = has(entry.bias);
       const bool again =
           std::any_of(out.begin(), out.end(), [&](const auto& layer) { return layer.name == entry.weight; });
-      if (!known || again || (!weight && !bias)) {
+      if (!entry.multiplies() || again || (!weight && !bias)) {
         continue;
       }
       const auto& value = merged.at(entry.weight);
@@ -175,41 +168,23 @@ class LograSource : public detail::FeatureSource {
     return out;
   }
 
-  /// One forward and one backward pass of the summed values.
   static std::vector<Use> see(const Stage& at, const Batch& batch, const std::vector<ProjectedLayer>& layers,
                               const PerExample& values) {
+    const auto projected = [&](const TapeEntry& entry) {
+      return std::find_if(layers.begin(), layers.end(), [&](const auto& layer) { return layer.name == entry.weight; });
+    };
     const c10::AutoGradMode with_grad(true);
-    Tape tape;
-    const auto output = at.objective.output(detach(at.theta), detach(at.parent), batch, &tape);
-    std::vector<TapeEntry> entries;
-    TensorList outputs;
-    for (auto& entry : tape.entries) {
-      const bool known = entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution;
-      if (known &&
-          std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.name == entry.weight; })) {
-        outputs.push_back(entry.output);
-        entries.push_back(entry);
-      }
-    }
-    const auto signals = gradient(values(output).sum(), outputs);
+    const TapedPass pass(
+        at.objective.model(), at.objective.merge(at.theta, at.parent), batch,
+        [&](const TapeEntry& entry) { return entry.multiplies() && projected(entry) != layers.end(); });
+    const auto signals = pass.signals(values(pass.output(), batch));
     const c10::NoGradGuard no_gradient;
     std::vector<Use> out;
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-      const auto& entry = entries[i];
-      const auto& layer =
-          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == entry.weight; });
-      auto inputs = widened(input_positions(entry));
-      const auto signal = widened(signal_positions(entry, signals[i]));
-      if (!layer.weight) {
-        inputs = inputs.narrow(2, 0, 0);
-      }
-      if (layer.bias) {
-        inputs = at::cat({inputs, at::ones({inputs.size(0), inputs.size(1), 1}, inputs.options())}, 2);
-      }
-      if (entry.rows.places.defined()) {  // what stands past a text's end is no input
-        inputs = inputs * entry.rows.places.ge(0).to(inputs.scalar_type()).unsqueeze(2);
-      }
-      out.push_back({entry.weight, inputs, signal});
+    for (std::size_t i = 0; i < signals.size(); ++i) {
+      const auto& entry = pass.entries()[i];
+      const auto layer = projected(entry);
+      out.push_back({entry.weight, input_columns(entry, layer->weight, layer->bias),
+                     widened(signal_positions(entry, signals[i]))});
     }
     return out;
   }
@@ -234,8 +209,7 @@ class LograSource : public detail::FeatureSource {
     const auto& at = chain_[stage];
     std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
     pass(stage, "principal axes of", progress, [&](const Batch& batch) {
-      const auto uses = see(at, batch, layers,
-                            [&](const at::Tensor& output) { return at.objective.loss().per_example(output, batch); });
+      const auto uses = see(at, batch, layers, at.objective.loss());
       for (const auto& use : uses) {
         auto& [of_inputs, of_signals] = moments[use.layer];
         const auto wide = use.inputs.options().dtype(at::kDouble);

@@ -73,6 +73,12 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
   return sum_outputs(batch, chosen - others.logsumexp(1));
 }
 
+PerExample measured(Measurement measurement, const Loss& loss) {
+  return [measurement, &loss](const at::Tensor& output, const Batch& batch) {
+    return measure(measurement, loss, output, batch);
+  };
+}
+
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
   const at::NoGradGuard no_gradient;
   TensorList parts;
@@ -85,19 +91,31 @@ at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset
   return at::cat(parts);
 }
 
-at::Tensor measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
-                                 std::int64_t end) {
+Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
+                                 std::int64_t end, const std::vector<std::string>& names) {
   const DerivativeOrder first(1);
   const auto merged = last.objective.merge(detach(last.theta), detach(last.parent));
-  const auto point = leaves(merged.values());
-  TensorList rows;
+  TensorList values = detach(merged.values()), point;
+  Directions out;
+  for (std::size_t i = 0; i < merged.size(); ++i) {
+    if (std::find(names.begin(), names.end(), merged.names()[i]) == names.end()) {
+      continue;
+    }
+    auto shape = values[i].sizes().vec();
+    shape.insert(shape.begin(), end - begin);
+    out.add(merged.names()[i], at::empty(shape, algebra_options(values[i].options())));
+    point.push_back(values[i].requires_grad_(true));
+  }
   for (auto i = begin; i < end; ++i) {
     check_interruption(i - begin, end - begin);
     const auto batch = queries.batch(i, i + 1);
-    const auto output = last.objective.model().output(merged.with(point), batch);
-    rows.push_back(widened(flatten(gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point))));
+    const auto output = last.objective.model().output(merged.with(values), batch);
+    const auto found = gradient(measure(measurement, last.objective.loss(), output, batch).sum(), point);
+    for (std::size_t p = 0; p < found.size(); ++p) {
+      out.values()[p][i - begin].copy_(found[p]);
+    }
   }
-  return at::stack(rows);
+  return out;
 }
 
 }  // namespace whence

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "whence/models/taped_pass.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -31,13 +32,15 @@ std::pair<std::string_view, std::string_view> side_words(Measurement measurement
 /// f for each example of a batch: [B]. Throws InvalidArgument where the measurement needs classes and the batch has
 /// values.
 at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch);
+/// The same for a taped pass. `loss` must outlive it.
+PerExample measured(Measurement measurement, const Loss& loss);
 
 /// f for every query, in double: [Q] float64 on the CPU, at any parameters of the stage.
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries);
 
-/// The gradients of f in the last stage's merged parameters, one row a query: [end - begin, entries]. Cost: one
-/// gradient a query.
-at::Tensor measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
-                                 std::int64_t end);
+/// The gradients of f in those of the model's parameters at the last stage that are called `names`, one a query: end -
+/// begin directions, in algebra_type(). Cost: one gradient a query.
+Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
+                                 std::int64_t end, const std::vector<std::string>& names);
 
 }  // namespace whence

@@ -67,17 +67,18 @@ class RandomSource : public ScoreSource {
                             " with random, which has no gradients to measure: use none");
     }
   }
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress&) override {
-    std::vector<Directions> out(chain_.size());
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress&) override {
+    std::vector<QueryDirections> out(chain_.size());
     for (const auto k : stages) {
-      out[k].vectors = queries.data.ids().narrow(0, queries.begin, queries.size()).unsqueeze(1).clone();
+      out[k].points = {Directions{{"ids", queries.data.ids().narrow(0, queries.begin, queries.size()).clone()}}};
     }
     return out;
   }
-  std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress&) override {
+  std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions, const Progress&) override {
     const auto key = Random(static_cast<std::uint64_t>(options_.seed)).stream("scores of " + chain_[stage].name).seed();
-    return std::make_unique<RandomScorer>(key, directions.vectors.flatten(), chain_[stage].theta.front().scalar_type());
+    return std::make_unique<RandomScorer>(key, directions.points.front().values().front(),
+                                          chain_[stage].theta.front().scalar_type());
   }
   at::Tensor example_norms(std::size_t, const Batch& batch, Normalization) override {
     return at::ones({batch.size()}, at::kDouble);

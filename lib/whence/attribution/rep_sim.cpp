@@ -74,9 +74,9 @@ class RepSimSource : public ScoreSource {
     }
   }
 
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress&) override {
-    std::vector<Directions> out(chain_.size());
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress&) override {
+    std::vector<QueryDirections> out(chain_.size());
     const double sign = queries.measurement == Measurement::kLoss ? -1 : 1;
     for (const auto k : stages) {
       TensorList rows;
@@ -84,13 +84,13 @@ class RepSimSource : public ScoreSource {
       for (auto q = queries.begin; q < queries.end; q += step) {
         rows.push_back(representations(chain_[k], queries.data.batch(q, std::min(queries.end, q + step)), cosine_));
       }
-      out[k].vectors = at::cat(rows) * sign;
+      out[k].points = {Directions{{"representations", at::cat(rows) * sign}}};
     }
     return out;
   }
 
-  std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress&) override {
-    return std::make_unique<RepSimScorer>(chain_[stage], directions.vectors, cosine_);
+  std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions, const Progress&) override {
+    return std::make_unique<RepSimScorer>(chain_[stage], directions.points.front().values().front(), cosine_);
   }
   at::Tensor example_norms(std::size_t, const Batch& batch, Normalization) override {
     return at::ones({batch.size()}, at::kDouble);

@@ -26,7 +26,7 @@ double multiplications(const Stage& stage) {
   double total = 0;
   for (const auto& entry : tape.entries) {
     const auto& weight = merged.at(entry.weight);
-    if (entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution) {
+    if (entry.multiplies()) {
       const auto width =
           entry.kind == TapeEntry::Kind::kConvolution || !entry.transposed ? weight.size(0) : weight.size(1);
       total += static_cast<double>(entry.output.numel() / width) * static_cast<double>(weight.numel());
@@ -60,7 +60,7 @@ Choice choose(const SelfInfluenceTask& task) {
     return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
   }
   const double most_rows = std::min(kMostRows, p);
-  if (damped && task.curvature.family() != "hessian" && n <= most_rows && 4 * n * product <= kMinute) {
+  if (damped && task.curvature.family() != CurvatureFamily::kHessian && n <= most_rows && 4 * n * product <= kMinute) {
     const auto curvature = task.curvature.operator_at(stage.objective, stage.theta, stage.parent);
     const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
     if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&

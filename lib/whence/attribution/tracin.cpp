@@ -28,26 +28,28 @@ class TracInSource : public detail::GradientSource {
     }
   }
 
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress& progress) override {
-    std::vector<Directions> out(chain_.size());
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress& progress) override {
+    std::vector<QueryDirections> out(chain_.size());
     for (const auto k : stages) {
       const auto& stage = chain_[k];
       const bool last = k + 1 == chain_.size();
-      TensorList columns;
-      at::Tensor gradients;
+      Directions gradients;
       for (std::size_t i = 0; i < stage.trajectory.size(); ++i) {
-        if (last || !gradients.defined()) {  // the head that measures is there from the last stage on: at its end
+        if (last || gradients.empty()) {  // the head that measures is there from the last stage on: at its end
           auto at = chain_.back();
           at.theta = last ? stage.trajectory[i].theta : at.theta;
-          gradients = shared_columns(
-              measurement_gradients(queries.measurement, at, queries.data, queries.begin, queries.end), k);
+          gradients =
+              measurement_gradients(queries.measurement, at, queries.data, queries.begin, queries.end, parameters(k));
         }
-        columns.push_back(gradients * std::sqrt(stage.trajectory[i].time));
+        TensorList scaled;
+        for (const auto& gradient : gradients.values()) {
+          scaled.push_back(gradient * std::sqrt(stage.trajectory[i].time));
+        }
+        out[k].points.push_back(gradients.with(std::move(scaled)));
         report(progress, {"trace " + stage.name, static_cast<std::int64_t>(i) + 1,
                           static_cast<std::int64_t>(stage.trajectory.size()), ""});
       }
-      out[k].vectors = at::cat(columns, 1);
     }
     return out;
   }

@@ -36,25 +36,6 @@ struct TrakOptions {
   }
 };
 
-/// A measurement where a loss is asked for.
-class MeasuredLoss : public Loss {
- public:
-  MeasuredLoss(Measurement measurement, const Loss& loss) : measurement_(measurement), loss_(loss) {}
-  TargetKind wants() const override { return loss_.wants(); }
-  at::Tensor per_example(const at::Tensor& output, const Batch& batch) const override {
-    return measure(measurement_, loss_, output, batch);
-  }
-  at::Tensor hessian_product(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
-  at::Tensor hessian_root(const at::Tensor&, const Batch&) const override { return none(); }
-  at::Tensor sampled_gradient(const at::Tensor&, const Batch&, const at::Tensor&) const override { return none(); }
-  std::int64_t noise_width(std::int64_t) const override { return 1; }
-
- private:
-  [[noreturn]] static at::Tensor none() { throw std::logic_error("trak takes no second derivatives"); }
-  Measurement measurement_;
-  const Loss& loss_;
-};
-
 class TrakSource : public detail::FeatureSource {
  public:
   TrakSource(const Chain& chain, const TrakOptions& options)
@@ -102,7 +83,7 @@ class TrakSource : public detail::FeatureSource {
   detail::InverseCovariance fit(std::size_t stage, const Progress& progress) override {
     const auto& at = chain_[stage];
     const auto merged = at.objective.merge(at.theta, at.parent);
-    const MeasuredLoss margin(Measurement::kMargin, at.objective.loss());
+    const auto margin = measured(Measurement::kMargin, at.objective.loss());
     const auto rows = projection(stage);
     const auto options = algebra_options(merged.values().front().options());
     auto& held = held_[stage];
@@ -124,7 +105,7 @@ class TrakSource : public detail::FeatureSource {
     pass(stage, "covariance of", progress, [&](const Batch& batch) {
       const auto first = batch.rows[0].item<std::int64_t>();
       covariance.add(held.features.narrow(0, first, batch.size()));
-      const auto margins = margin.per_example(at.objective.model().output(merged, batch), batch);
+      const auto margins = margin(at.objective.model().output(merged, batch), batch);
       held.slopes.narrow(0, first, batch.size()).copy_(margins.neg().sigmoid().unsqueeze(1));
     });
     covariance.finish(options_.damping, fmt::format("stage {}: trak", at.name));
@@ -134,7 +115,7 @@ class TrakSource : public detail::FeatureSource {
   at::Tensor query_features(std::size_t stage, const QueryBlock& queries) override {
     const auto& last = chain_.back();
     const auto merged = last.objective.merge(last.theta, last.parent);
-    const MeasuredLoss measured(queries.measurement, last.objective.loss());
+    const auto values = measured(queries.measurement, last.objective.loss());
     const auto rows = projection(stage);
     auto& held = held_[stage];
     if (held.query_ids.is_same(queries.data.ids()) && held.measurement == queries.measurement) {
@@ -153,7 +134,7 @@ class TrakSource : public detail::FeatureSource {
         const auto batch = queries.data.batch(q, std::min(queries.data.size(), q + step));
         held.of_queries.narrow(0, q, batch.size())
             .narrow(1, begin, count)
-            .copy_(per_sample_products(last.objective.model(), measured, merged, batch, directions).t());
+            .copy_(per_sample_products(last.objective.model(), values, merged, batch, directions).t());
       }
     }
     return held.of_queries.narrow(0, queries.begin, queries.size());

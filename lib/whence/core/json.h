@@ -74,7 +74,7 @@ void read_json_lines(const std::filesystem::path& path, const Visit& visit) {
     }
     if (row.find_first_not_of(" \t\r") != row.npos) {
       const auto where = path.string() + ": line " + std::to_string(line);
-      visit(parse_json<Json>(row, where), line, where);
+      visit(parse_json<Json>(row, where, {.repeated_keys = false}), line, where);
     }
   }
 }

@@ -1,12 +1,19 @@
 #include "whence/core/memory.h"
 
+#include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <fstream>
 #include <limits>
 #include <string>
+
+#include "whence/core/error.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -26,6 +33,8 @@ double status_bytes(const std::string& key) {
   }
   return 0;
 }
+
+double limit_of_process = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
@@ -54,6 +63,28 @@ double allocated_bytes() {
 #else
   return 0;
 #endif
+}
+
+void limit_memory(double bytes) {
+  const double program = status_bytes("RssFile:");  // mapped, so that RLIMIT_DATA does not count it
+  if (bytes <= resident_bytes()) {
+    throw InvalidArgument(
+        fmt::format("memory-limit = {:.0f} MiB, expected more than the {:.0f} MiB of the program alone",
+                    bytes / (1 << 20), resident_bytes() / (1 << 20)));
+  }
+  rlimit limit{};
+  ::getrlimit(RLIMIT_DATA, &limit);
+  limit.rlim_cur = std::min(limit.rlim_max, static_cast<rlim_t>(bytes - program));
+  if (::setrlimit(RLIMIT_DATA, &limit) != 0) {
+    throw InvalidArgument(fmt::format("memory-limit: this system sets none: {}", std::strerror(errno)));
+  }
+  limit_of_process = bytes;
+}
+
+double memory_limit() { return limit_of_process; }
+
+double keepable_bytes(double most) {
+  return std::min(most, std::max(0.0, limit_of_process - status_bytes("RssFile:") - allocated_bytes()) / 3);
 }
 
 double process_seconds() {

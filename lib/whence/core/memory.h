@@ -17,6 +17,15 @@ double peak_bytes();
 void forget_peak();
 /// What is allocated at the moment, whether it was ever written to or not; 0 where the C library is not glibc.
 double allocated_bytes();
+/// Has every allocation fail that would let the process hold more than `bytes`, itself included. Pages of files that
+/// are mapped later do not count: the system takes them back. Throws InvalidArgument where that is less than is held
+/// already, or where the system has no such limit.
+void limit_memory(double bytes);
+/// The limit of limit_memory(); infinite where there is none.
+double memory_limit();
+/// What may be kept of something that saves time but can be made anew: at most `most`, and a third of what a limit
+/// leaves.
+double keepable_bytes(double most);
 /// Seconds since the process began, before main() did; 0 where the system does not tell.
 double process_seconds();
 

@@ -14,6 +14,13 @@
 
 #include "whence/core/error.h"
 
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define WHENCE_UNSEEN __attribute__((no_sanitize_thread))  // what a region itself shares: RegionOrder
+#else
+#define WHENCE_UNSEEN
+#endif
+
 namespace whence {
 namespace {
 
@@ -37,6 +44,26 @@ void start_threads(int count) {
   ++begun;
 }
 
+/// What ThreadSanitizer is to know of a parallel region, since it sees nothing of libgomp: what came before it is seen
+/// in it, and what is done in it afterwards. Nothing in other builds.
+class RegionOrder {
+ public:
+#ifdef __SANITIZE_THREAD__
+  void before() { __tsan_release(&begin_); }
+  void in() { __tsan_acquire(&begin_); }
+  void out() { __tsan_release(&end_); }
+  void after() { __tsan_acquire(&end_); }
+
+ private:
+  char begin_ = 0, end_ = 0;
+#else
+  void before() {}
+  void in() {}
+  void out() {}
+  void after() {}
+#endif
+};
+
 }  // namespace
 
 void set_threads(std::int64_t threads) {
@@ -52,9 +79,9 @@ void set_threads(std::int64_t threads) {
 
 std::int64_t threads() { return at::get_num_threads(); }
 
-void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body,
-                  const std::function<void()>& between) {
-  const int workers = static_cast<int>(std::min<std::int64_t>(threads(), count));
+WHENCE_UNSEEN void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body,
+                                const std::function<void()>& between) {
+  const int workers = static_cast<int>(std::clamp<std::int64_t>(count, 1, threads()));
   std::exception_ptr first;
   std::mutex mutex;
   std::atomic<bool> stopped{false};
@@ -69,8 +96,11 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
       stopped = true;
     }
   };
+  RegionOrder order;
+  order.before();
 #pragma omp parallel for num_threads(workers) schedule(dynamic, 1)
   for (std::int64_t i = 0; i < count; ++i) {
+    order.in();
     if (stopped) {
       continue;
     }
@@ -78,7 +108,9 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
     if (between && omp_get_thread_num() == 0) {
       guarded(between);
     }
+    order.out();
   }
+  order.after();
   if (first) {
     std::rethrow_exception(first);
   }

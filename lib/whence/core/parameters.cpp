@@ -8,6 +8,12 @@ namespace whence {
 
 ParameterSet::ParameterSet() : index_(std::make_shared<Index>()) {}
 
+ParameterSet::ParameterSet(std::initializer_list<std::pair<std::string, at::Tensor>> values) : ParameterSet() {
+  for (const auto& [name, value] : values) {
+    add(name, value);
+  }
+}
+
 void ParameterSet::add(std::string name, at::Tensor value) {
   // an index that other sets share is copied before it changes; a set that is put together has its own
   auto index = index_.use_count() > 1 ? std::make_shared<Index>(*index_) : std::const_pointer_cast<Index>(index_);
@@ -39,24 +45,27 @@ ParameterSet ParameterSet::with(TensorList values) const {
   return out;
 }
 
-ParameterSet ParameterSet::select(std::string_view prefix) const {
+template <class Wanted>
+ParameterSet ParameterSet::filtered(const Wanted& wanted) const {
   ParameterSet out;
   for (std::size_t i = 0; i < size(); ++i) {
-    if (names()[i].starts_with(prefix)) {
+    if (wanted(names()[i])) {
       out.add(names()[i], values_[i]);
     }
   }
   return out;
 }
 
+ParameterSet ParameterSet::select(std::string_view prefix) const {
+  return filtered([&](const std::string& name) { return name.starts_with(prefix); });
+}
+
 ParameterSet ParameterSet::without(std::string_view prefix) const {
-  ParameterSet out;
-  for (std::size_t i = 0; i < size(); ++i) {
-    if (!names()[i].starts_with(prefix)) {
-      out.add(names()[i], values_[i]);
-    }
-  }
-  return out;
+  return filtered([&](const std::string& name) { return !name.starts_with(prefix); });
+}
+
+ParameterSet ParameterSet::without(const ParameterSet& others) const {
+  return filtered([&](const std::string& name) { return !others.contains(name); });
 }
 
 ParameterSet ParameterSet::join(const ParameterSet& other) const {
@@ -74,6 +83,27 @@ ParameterSet ParameterSet::to(at::ScalarType dtype, at::Device device) const {
         t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
   }
   return with(std::move(values));
+}
+
+Directions directions_of(const at::Tensor& block, const ParameterSet& layout) {
+  TensorList out;
+  std::int64_t offset = 0;
+  for (const auto& value : layout.values()) {
+    auto shape = value.sizes().vec();
+    shape.insert(shape.begin(), block.size(0));
+    out.push_back(block.narrow(1, offset, value.numel()).reshape(shape));
+    offset += value.numel();
+  }
+  return layout.with(std::move(out));
+}
+
+at::Tensor direction_norms(const Directions& v) {
+  at::Tensor squares;
+  for (const auto& value : v.values()) {
+    const auto part = row_norms(value.flatten(1)).square_();
+    squares = squares.defined() ? squares.add_(part) : part;
+  }
+  return squares.sqrt_();
 }
 
 }  // namespace whence

@@ -1,8 +1,10 @@
 #pragma once
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "whence/core/tensors.h"
@@ -13,6 +15,7 @@ namespace whence {
 class ParameterSet {
  public:
   ParameterSet();
+  ParameterSet(std::initializer_list<std::pair<std::string, at::Tensor>> values);
   /// Throws InvalidArgument on a repeated name.
   void add(std::string name, at::Tensor value);
 
@@ -29,6 +32,8 @@ class ParameterSet {
   /// Those whose name starts with `prefix`, in order; `without` gives the others.
   ParameterSet select(std::string_view prefix) const;
   ParameterSet without(std::string_view prefix) const;
+  /// Those that `others` does not name.
+  ParameterSet without(const ParameterSet& others) const;
   /// These and then `other`'s; names must not meet.
   ParameterSet join(const ParameterSet& other) const;
   /// Copies of every tensor, detached, as `dtype` on `device`.
@@ -36,6 +41,9 @@ class ParameterSet {
   std::int64_t entries() const { return count_entries(values_); }
 
  private:
+  template <class Wanted>
+  ParameterSet filtered(const Wanted& wanted) const;
+
   struct Index {
     std::vector<std::string> names;
     std::unordered_map<std::string, std::size_t> position;
@@ -43,5 +51,14 @@ class ParameterSet {
   std::shared_ptr<const Index> index_;
   TensorList values_;
 };
+
+/// K vectors of a model's parameters, or of some of them, by name: [K, ...shape] each. What is absent is 0. They travel
+/// between rooms so, because a stage mostly moves a part of a model.
+using Directions = ParameterSet;
+
+/// The block [K, P] as directions of the parameters of `layout`, P entries in all: views.
+Directions directions_of(const at::Tensor& block, const ParameterSet& layout);
+/// |v_k| over all parameters: [K] float64 on the CPU.
+at::Tensor direction_norms(const Directions& v);
 
 }  // namespace whence

@@ -1,11 +1,11 @@
 #include "whence/core/tensors.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "whence/core/error.h"
+#include "whence/core/parallel.h"
 
 namespace whence {
 namespace {
@@ -17,21 +17,19 @@ template <class T>
 double chunked_dot(const T* a, const T* b, std::int64_t size) {
   const auto chunks = (size + kChunk - 1) / kChunk;
   std::vector<double> partial(static_cast<std::size_t>(chunks), 0.0);
-  at::parallel_for(0, chunks, 1, [&](std::int64_t first, std::int64_t last) {
-    for (auto c = first; c < last; ++c) {
-      double sum[4] = {0, 0, 0, 0};
-      auto i = c * kChunk;
-      const auto end = std::min(size, i + kChunk);
-      for (; i + 4 <= end; i += 4) {
-        for (int lane = 0; lane < 4; ++lane) {
-          sum[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
-        }
+  parallel_for(chunks, [&](std::int64_t c) {
+    double sum[4] = {0, 0, 0, 0};
+    auto i = c * kChunk;
+    const auto end = std::min(size, i + kChunk);
+    for (; i + 4 <= end; i += 4) {
+      for (int lane = 0; lane < 4; ++lane) {
+        sum[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
       }
-      for (; i < end; ++i) {
-        sum[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-      }
-      partial[static_cast<std::size_t>(c)] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
+    for (; i < end; ++i) {
+      sum[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+    }
+    partial[static_cast<std::size_t>(c)] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
   });
   double total = 0;
   for (const double p : partial) {

@@ -12,7 +12,17 @@ struct CurvaturePoint {
   TensorList parent;
 };
 
-/// A family of second derivatives of a stage's objective. The operator and the mixed product come from one object
+/// What a curvature is or approximates. A chain is the derivative of some objective where its stages keep to one
+/// family.
+enum class CurvatureFamily {
+  kHessian,          ///< The second derivative itself, which may have negative eigenvalues.
+  kGaussNewton,      ///< J' H J, and its mean over labels, the Fisher matrix: positive semidefinite for a convex loss.
+  kEmpiricalFisher,  ///< The second moment of the examples' gradients.
+};
+/// What the family's own matrix is called among the methods: "hessian", "gauss-newton", "empirical-fisher".
+std::string_view to_string(CurvatureFamily family);
+
+/// A method for the second derivatives of a stage's objective. The operator and the mixed product come from one object
 /// because a chain must use one family for both: a Gauss-Newton operator with an exact mixed product is the derivative
 /// of no objective.
 ///
@@ -26,12 +36,11 @@ class Curvature {
   /// (d^2 Phi / d parent d theta) v for each row of v: [K, P] to [K, entries of parent]. formulas.md 9.4.
   virtual at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
                                    const at::Tensor& v) const = 0;
-  /// What it is or approximates: "hessian", "gauss-newton" or "empirical-fisher". A chain is to be the derivative of
-  /// some objective, which it is within one family.
-  virtual std::string_view family() const { return "gauss-newton"; }
-  /// What a residual of its operator is said to be of: "hessian", "ekfac". Other than family() where the operator is
-  /// not the family's matrix of all the data.
-  virtual std::string name() const { return std::string(family()); }
+  virtual CurvatureFamily family() const { return CurvatureFamily::kGaussNewton; }
+  /// What a residual of its operator is said to be of: "hessian", "ekfac", "hessian of 100 examples".
+  virtual std::string name() const { return std::string(to_string(family())); }
+  /// Whether the operator is the family's matrix of all the data, which then has its name.
+  bool is_exact() const { return name() == to_string(family()); }
   /// Whether the operator is made of factors of its own, with eigenvectors (SpectralOperator), that approximate the
   /// family's matrix: a residual of the operator then says nothing of the matrix.
   virtual bool factored() const { return false; }

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "whence/core/rounding.h"
-#include "whence/curvature/detail/layer_rows.h"
+#include "whence/curvature/detail/layer_layout.h"
 #include "whence/models/dense_layers.h"
 #include "whence/models/ops.h"
 
@@ -33,7 +33,7 @@ class DenseHessianPiece : public Piece {
       : examples_(batch.size()) {
     const auto merged = objective.merge(detach(theta), detach(parent));
     auto x = inputs_like(merged, batch.inputs).flatten(1);
-    TensorList bends;
+    TensorList second_derivatives;
     for (std::size_t l = 0; l < layout.layers().size(); ++l) {
       const auto& place = layout.layers()[l];
       Layer layer{place, widened(merged.at(place.name + ".weight")), widened(x), {}, {}, {}};
@@ -44,7 +44,7 @@ class DenseHessianPiece : public Piece {
         const auto free = z.requires_grad_(true);
         const auto value = activation(activation_name, free);
         const auto slope = gradient(value.sum(), TensorList{free}, true)[0];
-        bends.push_back(
+        second_derivatives.push_back(
             widened(slope.requires_grad() ? gradient(slope.sum(), TensorList{free})[0] : at::zeros_like(z)));
         layer.slope = widened(slope.detach());
         x = value.detach();
@@ -60,7 +60,7 @@ class DenseHessianPiece : public Piece {
     for (std::size_t l = layers_.size() - 1; l-- > 0;) {
       const auto behind = at::mm(layers_[l + 1].signal, layers_[l + 1].weight);
       layers_[l].signal = behind * layers_[l].slope;
-      layers_[l].curvature = behind * bends[l];
+      layers_[l].curvature = behind * second_derivatives[l];
     }
   }
 

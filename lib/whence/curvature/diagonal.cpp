@@ -1,12 +1,10 @@
 // The diagonal of the Gauss-Newton matrix (or of a Fisher matrix), with the penalty's. Y. LeCun, J. Denker and S.
 // Solla, "Optimal Brain Damage", 1990.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include <limits>
 
 #include "whence/core/progress.h"
-#include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
@@ -15,21 +13,6 @@
 
 namespace whence {
 namespace {
-
-class DiagonalOperator : public SpectralOperator {
- public:
-  explicit DiagonalOperator(at::Tensor values) : values_(std::move(values)) {}
-  std::int64_t size() const override { return values_.size(0); }
-  at::TensorOptions options() const override { return values_.options(); }
-
- protected:
-  at::Tensor do_apply_function(const at::Tensor& x, const SpectralFunction& f) const override {
-    return (x * f(values_)).to(x.scalar_type());
-  }
-
- private:
-  at::Tensor values_;
-};
 
 class Diagonal : public Curvature {
  public:
@@ -58,7 +41,7 @@ class Diagonal : public Curvature {
                            const at::Tensor& v) const override {
     return detail::statistics_mixed_product(options_, {objective, theta, parent}, v);
   }
-  std::string_view family() const override { return detail::statistics_family(options_); }
+  CurvatureFamily family() const override { return detail::statistics_family(options_); }
   std::string name() const override { return "diagonal"; }
   bool factored() const override { return true; }
 
@@ -67,23 +50,6 @@ class Diagonal : public Curvature {
 };
 
 }  // namespace
-
-at::Tensor SpectralOperator::apply_function(const at::Tensor& x, const SpectralFunction& f) const {
-  return do_apply_function(x, f);
-}
-
-double SpectralOperator::trace() const {
-  double sum = 0;  // one pass with zeros shows every eigenvalue
-  do_apply_function(at::zeros({1, size()}, options()), [&](const at::Tensor& h) {
-    sum += h.sum(at::kDouble).item<double>();
-    return h;
-  });
-  return sum;
-}
-
-std::shared_ptr<const SpectralOperator> diagonal_operator(at::Tensor values) {
-  return std::make_shared<DiagonalOperator>(std::move(values));
-}
 
 WHENCE_METHOD(Curvature, diagonal, Diagonal, detail::StatisticsOptions)
 

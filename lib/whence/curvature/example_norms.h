@@ -25,8 +25,9 @@ std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& po
                                                         std::shared_ptr<const SpectralOperator> factors,
                                                         SpectralFunction f);
 
-/// False where texts use a matrix of which only a diagonal is kept, too wide or a head tied to an embedding: an
-/// example's places are then taken for independent, their squares added up rather than the square of their sum.
+/// Whether kronecker_forms() are exact: all but those of texts that use a matrix of which only a diagonal is kept, too
+/// wide or a head tied to an embedding. An example's places are then taken for independent, their squares added up
+/// rather than the square of their sum.
 bool has_exact_forms(const CurvaturePoint& point);
 
 }  // namespace whence

@@ -5,8 +5,8 @@
 #include <fmt/format.h>
 
 #include "whence/curvature/curvature.h"
-#include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
+#include "whence/curvature/detail/row_operator.h"
 
 namespace whence {
 namespace {
@@ -61,8 +61,8 @@ class RowCurvature : public Curvature {
   }
 
   std::string name() const override { return name_; }
-  std::string_view family() const override {
-    return kind_ == detail::RowKind::kEmpirical ? "empirical-fisher" : "gauss-newton";
+  CurvatureFamily family() const override {
+    return kind_ == detail::RowKind::kEmpirical ? CurvatureFamily::kEmpiricalFisher : CurvatureFamily::kGaussNewton;
   }
 
  private:

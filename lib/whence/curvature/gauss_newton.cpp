@@ -7,8 +7,8 @@
 
 #include "whence/core/progress.h"
 #include "whence/curvature/curvature.h"
-#include "whence/curvature/detail/layer_rows.h"
 #include "whence/curvature/detail/pieces.h"
+#include "whence/curvature/detail/row_operator.h"
 
 namespace whence {
 namespace {
@@ -89,7 +89,7 @@ class GaussNewton : public Curvature {
  public:
   explicit GaussNewton(GaussNewtonOptions options) : options_(options) {}
   std::string name() const override {
-    return options_.examples > 0 ? fmt::format("gauss-newton of {} examples", options_.examples) : "gauss-newton";
+    return options_.examples > 0 ? fmt::format("gauss-newton of {} examples", options_.examples) : Curvature::name();
   }
 
   OperatorPtr operator_at(const Objective& whole, const TensorList& theta, const TensorList& parent) const override {

@@ -40,9 +40,9 @@ struct HessianOptions {
 class Hessian : public Curvature {
  public:
   explicit Hessian(HessianOptions options) : options_(std::move(options)) {}
-  std::string_view family() const override { return "hessian"; }
+  CurvatureFamily family() const override { return CurvatureFamily::kHessian; }
   std::string name() const override {
-    return options_.examples > 0 ? fmt::format("hessian of {} examples", options_.examples) : "hessian";
+    return options_.examples > 0 ? fmt::format("hessian of {} examples", options_.examples) : Curvature::name();
   }
 
   OperatorPtr operator_at(const Objective& objective, const TensorList& theta,

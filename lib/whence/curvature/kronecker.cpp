@@ -20,6 +20,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/digest.h"
+#include "whence/core/memory.h"
 #include "whence/core/output.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
@@ -226,11 +227,12 @@ class Fit {
   void pass(const char* what, const Body& body) {
     const ProgressScope scope(fmt::format("{}'s {}", name_, what));
     const bool whole = done_ == 0;
+    const double most = keepable_bytes(kKeptBytes);
     double bytes = 0;
     std::vector<detail::RowBatch> rows;
     const auto one = [&](const detail::RowBatch& batch) {
       bytes += batch.bytes();
-      if (bytes > kKeptBytes) {
+      if (bytes > most) {
         rows.clear();
       } else if (whole && kept_.empty()) {
         rows.push_back(batch);
@@ -424,7 +426,7 @@ class Kronecker : public Curvature {
                            const at::Tensor& v) const override {
     return detail::statistics_mixed_product(options_.statistics, {objective, theta, parent}, v);
   }
-  std::string_view family() const override { return detail::statistics_family(options_.statistics); }
+  CurvatureFamily family() const override { return detail::statistics_family(options_.statistics); }
   std::string name() const override { return name_; }
   bool factored() const override { return true; }
 

@@ -17,13 +17,25 @@
 namespace whence {
 namespace {
 
-/// f(A) for a polynomial f, by products of A.
-class DampedOperator : public LinearOperator {
+/// Made of products with one or two others of one size.
+class DerivedOperator : public LinearOperator {
  public:
-  DampedOperator(OperatorPtr a, double damping) : a_(std::move(a)), damping_(damping) {}
+  explicit DerivedOperator(OperatorPtr a, OperatorPtr b = nullptr) : a_(std::move(a)), b_(std::move(b)) {
+    if (b_ && a_->size() != b_->size()) {
+      throw InvalidArgument(fmt::format("operators of {} and {} entries cannot be combined", a_->size(), b_->size()));
+    }
+  }
   std::int64_t size() const override { return a_->size(); }
   at::TensorOptions options() const override { return algebra_options(a_->options()); }
-  double rounding() const override { return a_->rounding(); }
+  double rounding() const override { return b_ ? std::max(a_->rounding(), b_->rounding()) : a_->rounding(); }
+
+ protected:
+  OperatorPtr a_, b_;
+};
+
+class DampedOperator : public DerivedOperator {
+ public:
+  DampedOperator(OperatorPtr a, double damping) : DerivedOperator(std::move(a)), damping_(damping) {}
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add(x, damping_); }
@@ -32,16 +44,12 @@ class DampedOperator : public LinearOperator {
   }
 
  private:
-  OperatorPtr a_;
   double damping_;
 };
 
-class SquaredOperator : public LinearOperator {
+class SquaredOperator : public DerivedOperator {
  public:
-  SquaredOperator(OperatorPtr a, double shift) : a_(std::move(a)), shift_(shift) {}
-  std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(a_->options()); }
-  double rounding() const override { return a_->rounding(); }
+  SquaredOperator(OperatorPtr a, double shift) : DerivedOperator(std::move(a)), shift_(shift) {}
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(a_->apply(x)).add(x, shift_); }
@@ -51,33 +59,23 @@ class SquaredOperator : public LinearOperator {
   }
 
  private:
-  OperatorPtr a_;
   double shift_;
 };
 
-class SumOperator : public LinearOperator {
+class SumOperator : public DerivedOperator {
  public:
-  SumOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
-  std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(a_->options()); }
-  double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
+  using DerivedOperator::DerivedOperator;
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).add_(b_->apply(x)); }
   at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
     return a_->apply_sampled(x, batch_size, random).add_(b_->apply_sampled(x, batch_size, random));
   }
-
- private:
-  OperatorPtr a_, b_;
 };
 
-class ScaledOperator : public LinearOperator {
+class ScaledOperator : public DerivedOperator {
  public:
-  ScaledOperator(double factor, OperatorPtr a) : factor_(factor), a_(std::move(a)) {}
-  std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(a_->options()); }
-  double rounding() const override { return a_->rounding(); }
+  ScaledOperator(double factor, OperatorPtr a) : DerivedOperator(std::move(a)), factor_(factor) {}
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(x).mul_(factor_); }
@@ -87,32 +85,19 @@ class ScaledOperator : public LinearOperator {
 
  private:
   double factor_;
-  OperatorPtr a_;
 };
 
-class ComposedOperator : public LinearOperator {
+class ComposedOperator : public DerivedOperator {
  public:
-  ComposedOperator(OperatorPtr a, OperatorPtr b) : a_(std::move(a)), b_(std::move(b)) {}
-  std::int64_t size() const override { return a_->size(); }
-  at::TensorOptions options() const override { return algebra_options(a_->options()); }
-  double rounding() const override { return std::max(a_->rounding(), b_->rounding()); }
+  using DerivedOperator::DerivedOperator;
 
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override { return a_->apply(b_->apply(x)); }
-
- private:
-  OperatorPtr a_, b_;
 };
-
-void check_sizes(const LinearOperator& a, const LinearOperator& b) {
-  if (a.size() != b.size()) {
-    throw InvalidArgument(fmt::format("operators of {} and {} entries cannot be combined", a.size(), b.size()));
-  }
-}
 
 }  // namespace
 
-void LinearOperator::check(const at::Tensor& x) const {
+void LinearOperator::check_block(const at::Tensor& x) const {
   if (x.dim() != 2 || x.size(1) != size()) {
     std::ostringstream message;
     message << "operator acts on blocks [K, " << size() << "], got " << x.sizes();
@@ -121,7 +106,7 @@ void LinearOperator::check(const at::Tensor& x) const {
 }
 
 at::Tensor LinearOperator::apply(const at::Tensor& x) const {
-  check(x);
+  check_block(x);
   products_ = products_ + static_cast<double>(x.size(0));
   const auto type = c10::typeMetaToScalarType(options().dtype());
   return x.scalar_type() == type ? do_apply(x) : do_apply(x.to(type)).to(x.scalar_type());
@@ -132,7 +117,7 @@ double LinearOperator::rounding() const { return 16 * epsilon(c10::typeMetaToSca
 double LinearOperator::trace() const { return NAN; }
 
 at::Tensor LinearOperator::apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const {
-  check(x);
+  check_block(x);
   if (examples() > 0) {
     products_ =
         products_ + static_cast<double>(x.size(0)) * static_cast<double>(batch_size) / static_cast<double>(examples());
@@ -154,14 +139,12 @@ OperatorPtr damped(OperatorPtr a, double damping) {
 OperatorPtr squared(OperatorPtr a, double shift) { return std::make_shared<SquaredOperator>(std::move(a), shift); }
 
 OperatorPtr operator+(OperatorPtr a, OperatorPtr b) {
-  check_sizes(*a, *b);
   return std::make_shared<SumOperator>(std::move(a), std::move(b));
 }
 
 OperatorPtr operator*(double factor, OperatorPtr a) { return std::make_shared<ScaledOperator>(factor, std::move(a)); }
 
 OperatorPtr operator*(OperatorPtr a, OperatorPtr b) {
-  check_sizes(*a, *b);
   return std::make_shared<ComposedOperator>(std::move(a), std::move(b));
 }
 
@@ -189,12 +172,12 @@ double largest_eigenvalue(const LinearOperator& a, std::int64_t iterations, Rand
   double value = 0;
   for (std::int64_t i = 0; i < iterations; ++i) {
     x = x / row_norms(x).item<double>();
-    const auto image = a.apply(x);
-    value = row_dots(x, image).item<double>();
-    if (row_norms(image).item<double>() == 0) {
+    const auto product = a.apply(x);
+    value = row_dots(x, product).item<double>();
+    if (row_norms(product).item<double>() == 0) {
       return 0;
     }
-    x = image;
+    x = product;
   }
   return value;
 }

@@ -10,10 +10,8 @@
 namespace whence {
 
 /// A symmetric linear map of a parameter space of P entries into itself, known only by its products with blocks of
-/// vectors.
-///
-/// apply() is the whole interface for callers: it checks the shape, counts the products and calls do_apply(), which is
-/// the whole interface for implementers. Products are deterministic: the same block gives the same bits.
+/// vectors. Whoever holds one calls apply(), which checks the shape and counts the products; whoever writes one defines
+/// do_apply(). The same block gives the same bits.
 class LinearOperator {
  public:
   virtual ~LinearOperator() = default;
@@ -39,16 +37,16 @@ class LinearOperator {
  protected:
   virtual at::Tensor do_apply(const at::Tensor& x) const = 0;
   virtual at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const;
-  /// What one vector costs in products: wrappers that pass work on count nothing themselves.
-  virtual double cost() const { return 1; }
   /// tr(A) where it is known for less than a product; NaN where not.
   virtual double trace() const;
   friend double mean_eigenvalue(const LinearOperator& a, std::int64_t probes, Random random);
   /// Examples the operator is a mean over; 0 where it is none.
   virtual std::int64_t examples() const { return 0; }
 
+  /// Throws InvalidArgument unless x is [K, P].
+  void check_block(const at::Tensor& x) const;
+
  private:
-  void check(const at::Tensor& x) const;
   mutable std::atomic<double> products_{0};
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "whence/core/memory.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 
@@ -31,7 +32,7 @@ class PieceSum : public LinearOperator {
         make_(std::move(make)),
         penalty_(penalty_diagonal({objective_, theta, parent})) {
     const auto n = static_cast<double>(objective_.data().size());
-    if (graph_bytes_per_example(objective_, theta_, parent_) * n <= graph_bytes) {
+    if (graph_bytes_per_example(objective_, theta_, parent_) * n <= keepable_bytes(graph_bytes)) {
       objective_.for_each_batch(
           [&](const Batch& batch) { kept_.push_back(make_(objective_, theta_, parent_, batch)); });
     }

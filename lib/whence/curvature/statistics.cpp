@@ -24,14 +24,15 @@ RowKind kind_of(const std::string& labels, std::int64_t rows) {
 
 }  // namespace
 
-std::string_view statistics_family(const StatisticsOptions& options) {
-  return options.labels == "data" ? "empirical-fisher" : "gauss-newton";
+CurvatureFamily statistics_family(const StatisticsOptions& options) {
+  return options.labels == "data" ? CurvatureFamily::kEmpiricalFisher : CurvatureFamily::kGaussNewton;
 }
 
 at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point,
                                     const at::Tensor& v) {
-  return options.labels == "data"
-             ? create<Curvature>("empirical-fisher")->mixed_product(point.objective, point.theta, point.parent, v)
+  const auto family = statistics_family(options);
+  return family == CurvatureFamily::kEmpiricalFisher
+             ? create<Curvature>(to_string(family))->mixed_product(point.objective, point.theta, point.parent, v)
              : gauss_newton_mixed_product(point, v);
 }
 

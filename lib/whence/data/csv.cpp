@@ -81,6 +81,7 @@ char separator_of(std::string_view text) {
 class CsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
+  bool has_columns() const override { return true; }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     return detail::read_table(table, "csv", folder, wanted, detail::csv_rows);
   }

@@ -10,13 +10,14 @@
 #include <numeric>
 
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 #include "whence/data/detail/bytes.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 namespace {
 
-constexpr std::int64_t kKeptBytes = std::int64_t{1} << 30;  // of converted inputs that a dataset keeps
+constexpr double kKeptBytes = 1 << 30;  // of converted inputs that a dataset keeps
 
 void check_texts(const Dataset::Contents& c) {
   const auto& t = c.texts;
@@ -433,7 +434,7 @@ Dataset Dataset::to(at::ScalarType dtype, at::Device device) const {
   }
   check_reach(dtype);
   const auto bytes = contents_.inputs.numel() * static_cast<std::int64_t>(c10::elementSize(dtype));
-  if (bytes <= kKeptBytes) {
+  if (static_cast<double>(bytes) <= keepable_bytes(kKeptBytes)) {
     out.ready_inputs_ = out.batch(0, size()).inputs;
   }
   return out;

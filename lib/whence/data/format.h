@@ -53,6 +53,13 @@ class DataFormat {
   /// and the place in it.
   virtual SourceExamples read(const nlohmann::json& table, const std::filesystem::path& folder,
                               TargetKind wanted) const = 0;
+
+  /// Whether a source is rows of cells under columns that have names, one of which holds the labels.
+  virtual bool has_columns() const { return false; }
+  /// Whether a row may hold anything beside the columns asked for, which are then the only ones read.
+  virtual bool has_loose_rows() const { return false; }
+  /// Whether its texts may be tokens already, for which no tokenizer is needed.
+  virtual bool may_hold_tokens() const { return false; }
 };
 
 template <>

@@ -58,6 +58,8 @@ std::string label_of(const nlohmann::json& value, const std::string& where, bool
 class JsonlFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<JsonlKeys>(); }
+  bool has_columns() const override { return true; }
+  bool has_loose_rows() const override { return true; }
 
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     const auto keys = detail::read_keys<JsonlKeys>(table, "jsonl");

@@ -127,22 +127,21 @@ std::vector<std::int64_t> listed_rows(const std::vector<double>& listed, const s
 std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& table, const std::filesystem::path& folder,
                                                       DataReading reading) {
   const auto format = format_of(table);
+  const auto reader = create<DataFormat>(format);
   auto asked = table;
-  if (reading.texts != nullptr && !detail::asks_for_texts(table) &&
-      (format == "csv" || format == "tsv" || format == "jsonl")) {
+  if (reading.texts != nullptr && !detail::asks_for_texts(table) && reader->has_columns()) {
     asked["text"] = "text";  // a model of texts reads texts
   }
-  if (reading.table && !table.contains("label") && reading.texts == nullptr &&
-      (format == "csv" || format == "tsv" || format == "jsonl")) {
+  if (reading.table && !table.contains("label") && reading.texts == nullptr && reader->has_columns()) {
     asked["label"] = reading.table->label;
   }
-  if (reading.table && format == "jsonl") {  // what the training data does not use may hold anything
+  if (reading.table && reader->has_loose_rows()) {
     asked["input"] = nlohmann::json::array();
     for (const auto& column : reading.table->columns) {
       asked["input"].push_back(column.name);
     }
   }
-  const auto source = create<DataFormat>(format)->read(asked, folder, reading.wanted);
+  const auto source = reader->read(asked, folder, reading.wanted);
   const auto keys = detail::fill_keys<detail::CommonKeys>(table, format);
   check_counts(source);
   const bool numbers = source.inputs.defined() || source.table;

@@ -68,6 +68,7 @@ TokenSequences read_tokens(const ParameterSet& tensors, const fs::path& path) {
 class SafetensorsFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<SafetensorsKeys>(); }
+  bool may_hold_tokens() const override { return true; }
 
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind) const override {
     const auto path = folder / detail::read_keys<SafetensorsKeys>(table, "safetensors").file;

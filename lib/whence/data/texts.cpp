@@ -13,8 +13,8 @@
 #include "whence/core/parallel.h"
 #include "whence/core/progress.h"
 #include "whence/core/random.h"
-#include "whence/data/text_template.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/text_template.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence::detail {
 namespace {

@@ -25,6 +25,7 @@ void take_tsv_row(const fs::path&, detail::TextCursor& cursor, std::vector<std::
 class TsvFormat : public DataFormat {
  public:
   std::vector<OptionInfo> keys() const override { return detail::describe_keys<detail::TableKeys>(); }
+  bool has_columns() const override { return true; }
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     return detail::read_table(table, "tsv", folder, wanted, detail::tsv_rows);
   }

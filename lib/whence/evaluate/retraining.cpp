@@ -36,7 +36,7 @@ Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& we
     current.theta = detach(state.theta);
     out.gradient_norm = std::max(out.gradient_norm, summary.gradient_norm);
     out.unconverged += summary.converged ? 0 : 1;
-    body = current.handed_on();
+    body = current.handed_on().values();
   }
   return out;
 }

@@ -19,7 +19,7 @@ constexpr const char* kBlanks = " \t\r\n";
 
 void check_keys(const Json& object, const std::vector<std::string>& known, const std::string& where) {
   if (!object.is_object()) {
-    throw DataError(fmt::format("{}: expected an object, got {}", where, object.dump().substr(0, 60)));
+    throw DataError(fmt::format("{}: expected an object, got {}", where, brief(object)));
   }
   for (const auto& [key, value] : object.items()) {
     if (std::find(known.begin(), known.end(), key) == known.end()) {
@@ -36,7 +36,7 @@ std::string text_of(const Json& value, const std::string& where) {
   if (value.is_number() || value.is_boolean()) {
     return value.dump();
   }
-  throw DataError(fmt::format("{} = {}, expected a text", where, value.dump().substr(0, 60)));
+  throw DataError(fmt::format("{} = {}, expected a text", where, brief(value)));
 }
 
 Exchange exchange_of(const Json& json, bool needs_output, const std::string& where) {
@@ -62,7 +62,7 @@ std::vector<Exchange> exchanges_of(const Json& json, const char* key, bool needs
     return out;
   }
   if (!json[key].is_array()) {
-    throw DataError(fmt::format("{}: {} = {}, expected a list", where, key, json[key].dump().substr(0, 60)));
+    throw DataError(fmt::format("{}: {} = {}, expected a list", where, key, brief(json[key])));
   }
   for (const auto& entry : json[key]) {
     out.push_back(exchange_of(entry, needs_output, fmt::format("{}: {}[{}]", where, key, out.size())));

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "whence/data/text_template.h"
-#include "whence/data/tokenizer.h"
+#include "whence/text/text_template.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
-#include "whence/data/tokenizer.h"
 #include "whence/models/language_model.h"
+#include "whence/text/tokenizer.h"
 
 namespace whence {
 

@@ -84,9 +84,9 @@ std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& k
 
 namespace {
 
-/// Outputs of the head: of `head.…`, else of the one linear layer whose outputs no other takes. A classifier may stand
-/// on a layer of its own, which has dense in its name. 0 where that does not tell.
-std::int64_t head_outputs(const ParameterSet& tensors) {
+/// Outputs of the head; where no tensor has its name, of the one linear layer whose outputs no other takes. A
+/// classifier may stand on a layer of its own, which has dense in its name. 0 where that does not tell.
+std::int64_t head_outputs(const Head& head, const ParameterSet& tensors) {
   std::vector<std::int64_t> heads, ends;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto& name = tensors.names()[i];
@@ -94,7 +94,7 @@ std::int64_t head_outputs(const ParameterSet& tensors) {
     if (value.dim() != 2) {
       continue;
     }
-    if (name.starts_with("head.") && name.ends_with("weight") && name.find("dense") == name.npos) {
+    if (head.holds(name) && name.ends_with("weight") && name.find("dense") == name.npos) {
       heads.push_back(value.size(0));
     }
     bool taken = false;
@@ -112,13 +112,14 @@ std::int64_t head_outputs(const ParameterSet& tensors) {
 
 }  // namespace
 
-HeadClasses checkpoint_classes(const fs::path& checkpoint, const LanguageModel* model) {
+HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
+  const auto* language = dynamic_cast<const LanguageModel*>(&model);
   HeadClasses out;
   out.from = checkpoint.string();
   out.sorted = is_whence_checkpoint(checkpoint);
   if (fs::is_directory(checkpoint)) {
-    if (model != nullptr) {
-      out.names = model->class_names(checkpoint);
+    if (language != nullptr) {
+      out.names = language->class_names(checkpoint);
     }
     out.outputs = static_cast<std::int64_t>(out.names.size());
     for (std::size_t k = 0; k < out.names.size(); ++k) {
@@ -136,19 +137,20 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const LanguageModel* 
     out.outputs = static_cast<std::int64_t>(out.names.size());
     return out;
   }
-  out.outputs = model == nullptr || out.sorted ? head_outputs(read_safetensors(checkpoint)) : 0;
+  out.outputs = language == nullptr || out.sorted ? head_outputs(model.head(), read_safetensors(checkpoint)) : 0;
   return out;
 }
 
-NamedTensors read_checkpoint(const fs::path& checkpoint, const LanguageModel* model, const ParameterSet& expected,
+NamedTensors read_checkpoint(const fs::path& checkpoint, const Model& model, const ParameterSet& expected,
                              const Renaming& rename, const std::string& where) {
-  if (model != nullptr && fs::is_directory(checkpoint)) {
-    return {model->read_directory(checkpoint, expected), {}};
+  const auto* language = dynamic_cast<const LanguageModel*>(&model);
+  if (language != nullptr && fs::is_directory(checkpoint)) {
+    return {language->read_directory(checkpoint, expected), {}};
   }
   auto found = read_safetensors(checkpoint);
   std::string note;
   if (!is_whence_checkpoint(checkpoint)) {
-    auto named = with_expected_names(expected, found, rename, /*by_shape=*/model == nullptr, where);
+    auto named = with_expected_names(expected, found, rename, /*by_shape=*/language == nullptr, where);
     found = std::move(named.tensors);
     note = std::move(named.note);
   }

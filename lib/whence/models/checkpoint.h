@@ -5,6 +5,7 @@
 
 #include "whence/core/parameters.h"
 #include "whence/data/dataset.h"
+#include "whence/models/model.h"
 #include "whence/models/naming.h"
 
 namespace whence {
@@ -14,24 +15,22 @@ namespace whence {
 /// floating or not finite.
 ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& found, const std::string& where);
 
-class LanguageModel;
-
 /// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory. Throws DataError where
 /// a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
 
-/// What a checkpoint says of its outputs: how many, and which class each is, where it was trained here or has an
-/// id2label. Nothing of a checkpoint without a head of its own, or whose head is not to be told from other layers.
-HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const LanguageModel* model);
+/// What a checkpoint of the model says of its outputs: how many, and which class each is, where it was trained here or
+/// has an id2label. Nothing of one without a head of its own, or whose head is not to be told from other layers.
+HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const Model& model);
 /// An entry of the metadata that training wrote into a safetensors file; empty where there is none.
 std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const std::string& key);
 
 /// Whether `whence train` wrote it, so that it may write it again.
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
 
-/// Reads `expected` from a safetensors file, whose names may be another program's (naming.h), or, with a `model` of
-/// texts, from a Hugging Face directory, which may hold more of the model.
-NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const LanguageModel* model,
-                             const ParameterSet& expected, const Renaming& rename, const std::string& where);
+/// Reads `expected`, parameters of the model, from a safetensors file, whose names may be another program's (naming.h),
+/// or, of a model of texts, from a Hugging Face directory, which may hold more of it.
+NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const Model& model, const ParameterSet& expected,
+                             const Renaming& rename, const std::string& where);
 
 }  // namespace whence

@@ -7,6 +7,8 @@
 #include <map>
 #include <set>
 
+#include "whence/core/json.h"
+
 namespace whence::detail {
 namespace {
 using nlohmann::json;
@@ -113,7 +115,7 @@ void take_other_spellings(json& values, const std::filesystem::path& path) {
     }
     if (values.contains(own) && values[own] != values[other]) {
       throw DataError(fmt::format("{}: {} = {} and {} = {} are two names of one thing, expected one value",
-                                  path.string(), own, values[own].dump(), other, values[other].dump()));
+                                  path.string(), own, brief(values[own]), other, brief(values[other])));
     }
     values[own] = values[other];
     values.erase(other);
@@ -139,7 +141,7 @@ std::vector<std::string> notes_on_keys(const ConfigFile& config, const std::stri
   std::vector<std::string> out, strange;
   for (const auto& [key, value] : config.values().items()) {
     if (key != "auto_map" && !is_nothing(value) && use_of_key(key, family).empty()) {
-      strange.push_back(fmt::format("{} = {}", key, value.dump().substr(0, 40)));
+      strange.push_back(fmt::format("{} = {}", key, brief(value)));
     }
   }
   if (!strange.empty()) {

@@ -74,7 +74,7 @@ class Convnet : public Model, public Described {
       add_layer(theta, body_layer(layer), {options_.dense, features}, options_.activation, random);
       features = options_.dense;
     }
-    add_layer(theta, "head", {outputs, features}, "", random);
+    add_layer(theta, head().name(), {outputs, features}, "", random);
     return theta;
   }
 
@@ -91,7 +91,7 @@ class Convnet : public Model, public Described {
     if (options_.dense > 0) {
       x = activation(options_.activation, linear(theta, body_layer(layer), x, tape));
     }
-    return linear(theta, "head", x, tape);
+    return linear(theta, head().name(), x, tape);
   }
 
  private:

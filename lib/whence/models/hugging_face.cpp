@@ -14,13 +14,13 @@
 #include "whence/core/output.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/detail/model_folder.h"
+#include "whence/models/head.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
 namespace {
 using nlohmann::json;
 
-constexpr std::string_view kHead = "head.";
 constexpr std::array kTokenizerFiles = {"tokenizer.json",
                                         "tokenizer_config.json",
                                         "special_tokens_map.json",
@@ -68,10 +68,11 @@ std::string modern(std::string name) {
 
 std::map<std::string, at::Tensor> read_weights(const std::vector<fs::path>& files, const TransformerConfig& config,
                                                const std::vector<DeclaredParameter>& declared, Heads heads) {
+  const Head head;
   const auto& prefix = config.names.prefix;
   std::map<std::string, const DeclaredParameter*> by_stored_name;
   for (const auto& parameter : declared) {
-    auto stored = parameter.name.starts_with(kHead) ? parameter.name.substr(kHead.size()) : parameter.name;
+    auto stored = head.unqualified(parameter.name);
     if (stored.starts_with(prefix)) {
       by_stored_name[stored.substr(prefix.size())] = &parameter;
     }
@@ -95,16 +96,16 @@ std::map<std::string, at::Tensor> read_weights(const std::vector<fs::path>& file
                                     file.string(), name, config.family, config.layers));
       }
       const auto& parameter = *found->second;
-      if (parameter.name.starts_with(kHead) && has_other_head(config)) {
+      if (head.holds(parameter.name) && has_other_head(config)) {
         continue;
       }
       if (value.sizes() != at::IntArrayRef(parameter.shape)) {
-        if (heads == Heads::kThatFit && parameter.name.starts_with(kHead)) {
+        if (heads == Heads::kThatFit && head.holds(parameter.name)) {
           continue;
         }
         throw DataError(fmt::format("{}: tensor \"{}\" has shape [{}], expected [{}] by {}", file.string(), name,
                                     fmt::join(value.sizes(), ", "), fmt::join(parameter.shape, ", "),
-                                    parameter.name.starts_with(kHead) ? "the data's classes" : "config.json"));
+                                    head.holds(parameter.name) ? "the data's classes" : "config.json"));
       }
       if (!value.is_floating_point()) {
         throw DataError(fmt::format("{}: tensor \"{}\" has dtype {}, expected a floating one", file.string(), name,
@@ -166,7 +167,8 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
                     directory.string()));
   }
   auto description = config.json;
-  const bool classifies = !theta.select(kHead).empty();
+  const Head head;
+  const bool classifies = !head.of(theta).empty();
   description["architectures"] =
       json::array({classifies ? config.architecture_of_classes : config.architecture_of_tokens});
   description.erase("torch_dtype");
@@ -176,7 +178,7 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
     description.erase(key);
   }
   if (classifies) {
-    const auto outputs = theta.at(fmt::format("{}{}.weight", kHead, config.names.classifier)).size(0);
+    const auto outputs = theta.at(head.qualified(config.names.classifier + ".weight")).size(0);
     description["id2label"] = description["label2id"] = json::object();
     for (std::int64_t c = 0; c < outputs; ++c) {
       const auto name = static_cast<std::size_t>(c) < classes.size() ? classes[static_cast<std::size_t>(c)]
@@ -187,9 +189,7 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
   }
   ParameterSet stored;
   for (std::size_t i = 0; i < theta.size(); ++i) {
-    const auto& name = theta.names()[i];
-    stored.add(name.starts_with(kHead) ? name.substr(kHead.size()) : name,
-               theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
+    stored.add(head.unqualified(theta.names()[i]), theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
   }
   metadata["format"] = "pt";
   metadata["whence"] = "1";

@@ -41,7 +41,7 @@ struct ContinuationOutput {
 };
 
 /// What a model of texts says of itself besides computing. Its parameters have the names and shapes of its Hugging Face
-/// checkpoint, those of a head that belongs to one stage behind `head.`.
+/// checkpoint, those of a head that belongs to one stage behind its name (Model::head()).
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;

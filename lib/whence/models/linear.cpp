@@ -24,18 +24,18 @@ class Linear : public Model, public DenseLayers, public Described {
 
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random&) const override {
     ParameterSet theta;
-    theta.add("head.weight", at::zeros({outputs, c10::multiply_integers(input_shape)}, at::kDouble));
+    theta.add(head().qualified("weight"), at::zeros({outputs, c10::multiply_integers(input_shape)}, at::kDouble));
     if (options_.bias) {
-      theta.add("head.bias", at::zeros({outputs}, at::kDouble));
+      theta.add(head().qualified("bias"), at::zeros({outputs}, at::kDouble));
     }
     return theta;
   }
 
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
-    return linear(theta, "head", inputs_like(theta, batch.inputs).flatten(1), tape);
+    return linear(theta, head().name(), inputs_like(theta, batch.inputs).flatten(1), tape);
   }
 
-  std::vector<std::string> layers() const override { return {"head"}; }
+  std::vector<std::string> layers() const override { return {head().name()}; }
   std::string activation_name() const override { return ""; }
   std::string description() const override { return options_text(options_); }
 

@@ -33,7 +33,7 @@ class Mlp : public Model, public DenseLayers, public Described {
       add_layer(theta, body_layer(i), {options_.widths[i], width}, options_.activation, random);
       width = options_.widths[i];
     }
-    add_layer(theta, "head", {outputs, width}, "", random);
+    add_layer(theta, head().name(), {outputs, width}, "", random);
     return theta;
   }
 
@@ -42,7 +42,7 @@ class Mlp : public Model, public DenseLayers, public Described {
     for (std::size_t i = 0; i < options_.widths.size(); ++i) {
       x = activation(options_.activation, linear(theta, body_layer(i), x, tape));
     }
-    return linear(theta, "head", x, tape);
+    return linear(theta, head().name(), x, tape);
   }
 
   std::vector<std::string> layers() const override {
@@ -50,7 +50,7 @@ class Mlp : public Model, public DenseLayers, public Described {
     for (std::size_t i = 0; i < options_.widths.size(); ++i) {
       out.push_back(body_layer(i));
     }
-    out.emplace_back("head");
+    out.push_back(head().name());
     return out;
   }
   std::string activation_name() const override { return options_.activation; }

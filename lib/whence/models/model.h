@@ -5,17 +5,19 @@
 #include "whence/core/random.h"
 #include "whence/core/registry.h"
 #include "whence/data/batch.h"
+#include "whence/models/head.h"
 #include "whence/models/tape.h"
 
 namespace whence {
 
-/// A pure function of (parameters, batch): no state, no dropout, no randomness; the same for any batch size. Parameters
-/// named `head.*` belong to one stage, all others are the body, which a stage hands on.
+/// A pure function of (parameters, batch): no state, no dropout, no randomness; the same for any batch size.
 class Model {
  public:
   virtual ~Model() = default;
   /// Whether inputs are texts (see LanguageModel), rather than numbers.
   virtual bool takes_texts() const { return false; }
+  /// Which parameters belong to one stage. A model whose last layer is called otherwise says so: Head("fc").
+  virtual Head head() const { return Head(); }
   /// Where training starts, on the CPU: float64 where it is drawn. For inputs of `input_shape` (one example; empty for
   /// texts) and `outputs` numbers out, or for texts 0: the vocabulary. Throws InvalidArgument when the shape does not
   /// fit the model.

@@ -182,7 +182,7 @@ at::Tensor pool(std::string_view name, const at::Tensor& x) {
 }
 
 at::Tensor inputs_like(const ParameterSet& theta, const at::Tensor& inputs) {
-  return inputs.to(theta.at("head.weight").scalar_type());
+  return theta.empty() ? inputs : inputs.to(theta.values().front().scalar_type());
 }
 
 void add_layer(ParameterSet& theta, const std::string& layer, at::IntArrayRef shape, std::string_view activation_name,

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
@@ -14,55 +15,11 @@
 namespace whence {
 namespace {
 
-struct Seen {
-  TapeEntry entry;
-  at::Tensor signal;  // gradient of the summed losses at entry.output
-};
-
-/// What each output pixel of a convolution saw: [B, in * k * k, H' * W'].
-at::Tensor patches(const TapeEntry& entry) {
-  return at::im2col(entry.input, entry.kernel, /*dilation=*/{1, 1}, entry.padding, entry.stride);
-}
+constexpr const char* kWhat = "per-sample gradients";
 
 /// A convolution's gradients, [B, entries].
-at::Tensor filter_gradients(const Seen& seen) {
-  return at::bmm(seen.signal.flatten(2), patches(seen.entry).transpose(1, 2)).flatten(1);
-}
-
-bool owns(const TapeEntry& entry, const std::string& name) { return entry.weight == name || entry.bias == name; }
-
-/// One forward and one backward pass: the entries that own a wanted parameter, with their signals, in forward order.
-std::vector<Seen> see(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
-                      const std::vector<std::string>& wanted) {
-  const c10::AutoGradMode with_grad(true);
-  const DerivativeOrder first(1);
-  Tape tape;
-  const auto output = model.output(theta.with(detach(theta.values())), batch, &tape);
-  std::vector<std::string> owned;
-  std::vector<Seen> out;
-  TensorList outputs;
-  for (const auto& entry : tape.entries) {
-    owned.push_back(entry.weight);
-    if (!entry.bias.empty()) {
-      owned.push_back(entry.bias);
-    }
-    if (std::any_of(wanted.begin(), wanted.end(), [&](const auto& name) { return owns(entry, name); })) {
-      out.push_back({entry, {}});
-      outputs.push_back(entry.output);
-    }
-  }
-  for (const auto& name : wanted) {
-    if (std::find(owned.begin(), owned.end(), name) == owned.end()) {
-      throw InvalidArgument("per-sample gradients: " + unknown_name("parameter of a recorded layer", name, owned));
-    }
-  }
-  const auto signals = gradient(loss.per_example(output, batch).sum(), outputs);
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    out[i].signal = widened(signals[i]);
-    out[i].entry.input = widened(out[i].entry.input);
-    out[i].entry.output = at::Tensor();  // lets the graph go
-  }
-  return out;
+at::Tensor filter_gradients(const LayerUse& use) {
+  return at::bmm(use.signal.flatten(2), input_positions(use.entry)).flatten(1);
 }
 
 bool several_rows(const TapeEntry& entry) { return entry.rows.places.defined(); }
@@ -72,21 +29,12 @@ bool several_rows(const TapeEntry& entry) { return entry.rows.places.defined(); 
 struct Factors {
   at::Tensor left, right;
 };
-Factors factors(const Seen& seen) {
-  const auto& [entry, signal] = seen;
+Factors factors(const LayerUse& use) {
+  const auto& [entry, signal] = use;
   if (entry.kind == TapeEntry::Kind::kEmbedding || entry.transposed) {
     return {entry.input, signal};
   }
   return {signal, entry.input};
-}
-
-/// x [rows, ...] summed over each example's rows.
-at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x) {
-  return several_rows(entry) ? sum_rows(entry.rows, x) : x;
-}
-/// [B, L, ...]
-at::Tensor by_example(const TapeEntry& entry, const at::Tensor& x) {
-  return several_rows(entry) ? rows_by_example(entry.rows, x) : x.unsqueeze(1);
 }
 
 /// An embedding's gradients from ids [B, L] and signals [B, L, width]: [B, count width].
@@ -100,12 +48,12 @@ at::Tensor embedding_gradients(const at::Tensor& ids, const at::Tensor& signals,
 
 /// V with the part of the gradient in the weight that arises at each row: [rows, K]. One product of matrices with the
 /// right factors and one with the left, which never forms a gradient. For layers of rows, not convolutions.
-at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
-  if (seen.entry.kind == TapeEntry::Kind::kScale) {
-    return at::mm(seen.signal * seen.entry.input, directions.t());
+at::Tensor row_products(const LayerUse& use, const at::Tensor& directions) {
+  if (use.entry.kind == TapeEntry::Kind::kScale) {
+    return at::mm(use.signal * use.entry.input, directions.t());
   }
-  const auto [left, right] = factors(seen);
-  if (seen.entry.kind == TapeEntry::Kind::kEmbedding) {
+  const auto [left, right] = factors(use);
+  if (use.entry.kind == TapeEntry::Kind::kEmbedding) {
     TensorList columns;
     for (const auto& direction : directions.unbind(0)) {
       columns.push_back((direction.index_select(0, left) * right).sum(1));
@@ -125,30 +73,30 @@ at::Tensor row_products(const Seen& seen, const at::Tensor& directions) {
 }
 
 /// The same through gradients, formed for some examples at a time.
-void add_formed_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
+void add_formed_products(const LayerUse& use, const at::Tensor& directions, at::Tensor& scores) {
   const auto rows = directions.flatten(1);  // [K, entries]
   const auto add = [&](std::int64_t begin, const at::Tensor& gradients) {
     scores.narrow(1, begin, gradients.size(0))
         .add_(rows.size(0) > gradients.size(0) ? at::mm(gradients, rows.t()).t() : at::mm(rows, gradients.t()));
   };
   const auto entry_bytes = rows.size(1) * rows.element_size();
-  if (seen.entry.kind == TapeEntry::Kind::kConvolution) {
-    const auto pixels = seen.signal.size(2) * seen.signal.size(3);
-    const auto patch = seen.entry.input.size(1) * seen.entry.kernel[0] * seen.entry.kernel[1];
-    in_chunks(seen.signal.size(0), entry_bytes + patch * pixels * rows.element_size(),
+  if (use.entry.kind == TapeEntry::Kind::kConvolution) {
+    const auto pixels = use.signal.size(2) * use.signal.size(3);
+    const auto patch = use.entry.input.size(1) * use.entry.kernel[0] * use.entry.kernel[1];
+    in_chunks(use.signal.size(0), entry_bytes + patch * pixels * rows.element_size(),
               [&](std::int64_t begin, std::int64_t length) {
-                Seen part = seen;
-                part.entry.input = seen.entry.input.narrow(0, begin, length);
-                part.signal = seen.signal.narrow(0, begin, length);
+                LayerUse part = use;
+                part.entry.input = use.entry.input.narrow(0, begin, length);
+                part.signal = use.signal.narrow(0, begin, length);
                 add(begin, filter_gradients(part));
               });
     return;
   }
-  const auto [left, right] = factors(seen);
-  const auto lefts = by_example(seen.entry, left), rights = by_example(seen.entry, right);
+  const auto [left, right] = factors(use);
+  const auto lefts = by_example(use.entry, left), rights = by_example(use.entry, right);
   in_chunks(lefts.size(0), entry_bytes, [&](std::int64_t begin, std::int64_t length) {
     const auto some_lefts = lefts.narrow(0, begin, length), some_rights = rights.narrow(0, begin, length);
-    add(begin, seen.entry.kind == TapeEntry::Kind::kEmbedding
+    add(begin, use.entry.kind == TapeEntry::Kind::kEmbedding
                    ? embedding_gradients(some_lefts, some_rights, directions.size(1))
                    : at::bmm(some_lefts.transpose(1, 2), some_rights).flatten(1));
   });
@@ -173,25 +121,25 @@ bool better_formed(const TapeEntry& entry, std::int64_t directions, std::int64_t
 }
 
 /// scores [K, B] += V the gradients in the weight.
-void add_weight_products(const Seen& seen, const at::Tensor& directions, at::Tensor& scores) {
-  if (better_formed(seen.entry, directions.size(0), directions.size(1))) {
-    add_formed_products(seen, directions, scores);
-  } else if (seen.entry.kind == TapeEntry::Kind::kScale) {
-    scores.add_(at::mm(directions, by_owner(seen.entry, seen.signal * seen.entry.input).t()));
+void add_weight_products(const LayerUse& use, const at::Tensor& directions, at::Tensor& scores) {
+  if (better_formed(use.entry, directions.size(0), directions.size(1))) {
+    add_formed_products(use, directions, scores);
+  } else if (use.entry.kind == TapeEntry::Kind::kScale) {
+    scores.add_(at::mm(directions, by_owner(use.entry, use.signal * use.entry.input).t()));
   } else {
-    scores.add_(by_owner(seen.entry, row_products(seen, directions)).t());
+    scores.add_(by_owner(use.entry, row_products(use, directions)).t());
   }
 }
 
 /// The directions in the algebra type of theta's dtype, checked against its shapes.
-std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor>& directions,
-                                          const ParameterSet& theta) {
+Directions checked(const Directions& directions, const ParameterSet& theta) {
   if (directions.empty()) {
     throw InvalidArgument("per-sample products: no directions");
   }
-  const auto count = directions.begin()->second.size(0);
-  std::map<std::string, at::Tensor> out;
-  for (const auto& [name, direction] : directions) {
+  const auto count = directions.values().front().size(0);
+  TensorList out;
+  for (std::size_t i = 0; i < directions.size(); ++i) {
+    const auto& [name, direction] = std::tie(directions.names()[i], directions.values()[i]);
     const auto& value = theta.at(name);
     auto expected = value.sizes().vec();
     expected.insert(expected.begin(), count);
@@ -199,17 +147,9 @@ std::map<std::string, at::Tensor> checked(const std::map<std::string, at::Tensor
       throw InvalidArgument(fmt::format("per-sample products: directions for {} have shape [{}], expected [{}]", name,
                                         fmt::join(direction.sizes(), ", "), fmt::join(expected, ", ")));
     }
-    out.emplace(name, direction.detach().to(algebra_options(value.options())));
+    out.push_back(direction.detach().to(algebra_options(value.options())));
   }
-  return out;
-}
-
-std::vector<std::string> names_of(const std::map<std::string, at::Tensor>& directions) {
-  std::vector<std::string> names;
-  for (const auto& [name, direction] : directions) {
-    names.push_back(name);
-  }
-  return names;
+  return directions.with(std::move(out));
 }
 
 at::Tensor squared_row_norms(const at::Tensor& x) {
@@ -218,10 +158,10 @@ at::Tensor squared_row_norms(const at::Tensor& x) {
 
 /// One use's per-example gradients in its weight: [B, entries].
 at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal, const ParameterSet& theta) {
-  const Seen seen{entry, signal};
+  const LayerUse use{entry, signal};
   switch (entry.kind) {
     case TapeEntry::Kind::kConvolution:
-      return filter_gradients(seen);
+      return filter_gradients(use);
     case TapeEntry::Kind::kScale:
       return by_owner(entry, signal * entry.input);
     case TapeEntry::Kind::kEmbedding:
@@ -230,7 +170,7 @@ at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal, co
     case TapeEntry::Kind::kLinear:
       break;
   }
-  const auto [left, right] = factors(seen);
+  const auto [left, right] = factors(use);
   return at::bmm(by_example(entry, left).transpose(1, 2), by_example(entry, right)).flatten(1);
 }
 
@@ -255,7 +195,7 @@ at::Tensor left_products(const at::Tensor& a, const at::Tensor& b) {
 }
 
 /// |sum of the uses' weight gradients|^2 per example.
-at::Tensor squared_weight_norms(const std::vector<const Seen*>& uses, const ParameterSet& theta) {
+at::Tensor squared_weight_norms(const std::vector<const LayerUse*>& uses, const ParameterSet& theta) {
   const auto& first = *uses.front();
   const auto kind = first.entry.kind;
   const bool matrix = kind == TapeEntry::Kind::kLinear || kind == TapeEntry::Kind::kEmbedding;
@@ -294,7 +234,7 @@ at::Tensor squared_weight_norms(const std::vector<const Seen*>& uses, const Para
   return out.clamp_min_(0);
 }
 
-at::Tensor squared_bias_norms(const std::vector<const Seen*>& uses) {
+at::Tensor squared_bias_norms(const std::vector<const LayerUse*>& uses) {
   at::Tensor sum;
   for (const auto* use : uses) {
     const auto gradients = bias_gradients(use->entry, use->signal);
@@ -305,68 +245,60 @@ at::Tensor squared_bias_norms(const std::vector<const Seen*>& uses) {
 
 }  // namespace
 
-at::Tensor input_positions(const TapeEntry& entry) {
-  return entry.kind == TapeEntry::Kind::kConvolution ? patches(entry).transpose(1, 2) : by_example(entry, entry.input);
-}
-
-at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
-  return entry.kind == TapeEntry::Kind::kConvolution ? signal.flatten(2).transpose(1, 2) : by_example(entry, signal);
-}
-
-at::Tensor per_sample_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
-                               const std::map<std::string, at::Tensor>& directions) {
+at::Tensor per_sample_products(const Model& model, const PerExample& values, const ParameterSet& theta,
+                               const Batch& batch, const Directions& directions) {
   const auto wanted = checked(directions, theta);
-  const auto layers = see(model, loss, theta, batch, names_of(wanted));
+  const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
-  auto scores = at::zeros({wanted.begin()->second.size(0), batch.size()}, wanted.begin()->second.options());
-  for (const auto& seen : layers) {
-    if (const auto weight = wanted.find(seen.entry.weight); weight != wanted.end()) {
-      add_weight_products(seen, weight->second, scores);
+  auto scores = at::zeros({wanted.values().front().size(0), batch.size()}, wanted.values().front().options());
+  for (const auto& use : layers) {
+    if (wanted.contains(use.entry.weight)) {
+      add_weight_products(use, wanted.at(use.entry.weight), scores);
     }
-    if (const auto bias = wanted.find(seen.entry.bias); bias != wanted.end()) {
-      scores.add_(at::mm(bias->second, bias_gradients(seen.entry, seen.signal).t()));
+    if (wanted.contains(use.entry.bias)) {
+      scores.add_(at::mm(wanted.at(use.entry.bias), bias_gradients(use.entry, use.signal).t()));
     }
   }
   return scores;
 }
 
-at::Tensor per_token_products(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
-                              const std::map<std::string, at::Tensor>& directions) {
+at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
+                              const Batch& batch, const Directions& directions) {
   const auto wanted = checked(directions, theta);
-  const auto layers = see(model, loss, theta, batch, names_of(wanted));
+  const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
-  auto out = at::zeros({batch.inputs.numel()}, wanted.begin()->second.options());
-  for (const auto& seen : layers) {
+  auto out = at::zeros({batch.inputs.numel()}, wanted.values().front().options());
+  for (const auto& use : layers) {
     const auto add = [&](const at::Tensor& rows) {
-      const auto& origins = seen.entry.rows.origins;
+      const auto& origins = use.entry.rows.origins;
       if (origins.defined()) {
         out.index_add_(0, origins, rows);
       } else {
         out.add_(rows);
       }
     };
-    if (const auto weight = wanted.find(seen.entry.weight); weight != wanted.end()) {
-      add(row_products(seen, weight->second).squeeze(1));
+    if (wanted.contains(use.entry.weight)) {
+      add(row_products(use, wanted.at(use.entry.weight)).squeeze(1));
     }
-    if (const auto bias = wanted.find(seen.entry.bias); bias != wanted.end()) {
-      add(at::mv(seen.signal, bias->second[0]));
+    if (wanted.contains(use.entry.bias)) {
+      add(at::mv(use.signal, wanted.at(use.entry.bias)[0]));
     }
   }
   return out;
 }
 
-at::Tensor per_sample_squared_norms(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch,
-                                    const std::vector<std::string>& names) {
-  const auto layers = see(model, loss, theta, batch, names);
+at::Tensor per_sample_squared_norms(const Model& model, const PerExample& values, const ParameterSet& theta,
+                                    const Batch& batch, const std::vector<std::string>& names) {
+  const auto layers = layer_uses(model, values, theta, batch, names, kWhat);
   const c10::NoGradGuard no_grad;
   auto total = at::zeros({batch.size()}, theta.values().front().options().dtype(at::kDouble));
   for (const auto& name : names) {
-    std::vector<const Seen*> as_weight, as_bias;
-    for (const auto& seen : layers) {
-      if (seen.entry.weight == name) {
-        as_weight.push_back(&seen);
-      } else if (seen.entry.bias == name) {
-        as_bias.push_back(&seen);
+    std::vector<const LayerUse*> as_weight, as_bias;
+    for (const auto& use : layers) {
+      if (use.entry.weight == name) {
+        as_weight.push_back(&use);
+      } else if (use.entry.bias == name) {
+        as_bias.push_back(&use);
       }
     }
     total.add_(as_weight.empty() ? squared_bias_norms(as_bias) : squared_weight_norms(as_weight, theta));

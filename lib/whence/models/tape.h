@@ -17,6 +17,8 @@ struct TapeEntry {
     kEmbedding,    ///< Input [rows] int64, output [rows, width], weight [count, width]; no bias.
     kScale,        ///< Input [rows, width] normalised, output [rows, width], weight [width].
   };
+  /// Whether a weight is multiplied with inputs, so that input_columns() (taped_pass.h) are what its columns see.
+  bool multiplies() const { return kind == Kind::kLinear || kind == Kind::kConvolution; }
   Kind kind = Kind::kLinear;
   std::string weight, bias;  ///< Names of the parameters; empty where there is none.
   at::Tensor input;          ///< Detached.

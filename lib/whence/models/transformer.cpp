@@ -90,7 +90,7 @@ class Transformer : public Model, public LanguageModel, public Described {
       const auto found = stored.find(parameter.name);
       if (found != stored.end()) {
         theta.add(parameter.name, found->second);
-      } else if (files_.empty() || parameter.name.starts_with("head.")) {
+      } else if (files_.empty() || head().holds(parameter.name)) {
         theta.add(parameter.name, detail::fresh_parameter(parameter, config_, random));
       } else {
         throw_missing(directory_, parameter.name);
@@ -230,7 +230,7 @@ class Transformer : public Model, public LanguageModel, public Described {
   std::string base(const std::string& name) const { return config_.names.base(name); }
   std::string block(std::int64_t layer, const std::string& name) const { return config_.names.in_block(layer, name); }
   std::string token_weight() const { return base(config_.names.tokens) + ".weight"; }
-  std::string classifier() const { return "head." + config_.names.classifier; }
+  std::string classifier() const { return head().qualified(config_.names.classifier); }
 
   /// Outputs of the classification head in theta; 0 where it has none.
   std::int64_t classes_of(const ParameterSet& theta) const {
@@ -437,7 +437,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     }
     x = final_norm(theta, x.index_select(0, places), tape);
     if (!config_.names.class_dense.empty()) {
-      x = at::tanh(linear(theta, "head." + config_.names.class_dense, x, tape));
+      x = at::tanh(linear(theta, head().qualified(config_.names.class_dense), x, tape));
     }
     return linear(theta, classifier(), x, tape);
   }

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/models/head.h"
+
 namespace whence::detail {
 
 using Start = DeclaredParameter::Start;
@@ -62,10 +64,11 @@ std::vector<DeclaredParameter> declared_parameters(const TransformerConfig& c, s
     norm(n.base(n.final_norm));
   }
   if (classes > 0) {
+    const Head head;
     if (!n.class_dense.empty()) {
-      linear_layer("head." + n.class_dense, c.width, c.width, true, false);
+      linear_layer(head.qualified(n.class_dense), c.width, c.width, true, false);
     }
-    linear_layer("head." + n.classifier, c.width, classes, !n.class_dense.empty(), false);
+    linear_layer(head.qualified(n.classifier), c.width, classes, !n.class_dense.empty(), false);
     return out;
   }
   if (!n.head_dense.empty()) {

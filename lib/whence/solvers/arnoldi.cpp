@@ -86,12 +86,12 @@ detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions
 class ArnoldiSolver : public Solver {
  public:
   explicit ArnoldiSolver(ArnoldiOptions options) : options_(options) {}
-
   bool needs_damping(std::int64_t parameters) const override {
     return options_.complement && options_.rank < parameters;
   }
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     const bool all = options_.rank >= system.a->size();
     if (needs_damping(system.a->size()) && system.filter.inversion == Inversion::kDamped &&
         system.filter.damping == 0) {

@@ -1,12 +1,11 @@
 // Picks a solver by what the operator is and how large: the cheapest exact one, then preconditioned conjugate
 // gradients.
-#include "whence/solvers/automatic.h"
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
+#include "whence/solvers/solver.h"
 
 namespace whence {
 namespace {
@@ -35,18 +34,20 @@ struct Choice {
 
 class AutoInverse : public Inverse {
  public:
-  AutoInverse(std::unique_ptr<Solver> solver, std::unique_ptr<Inverse> inverse, Choice choice)
-      : solver_(std::move(solver)), inverse_(std::move(inverse)), choice_(std::move(choice)) {}
+  AutoInverse(const System& system, std::unique_ptr<Solver> solver, Choice choice)
+      : Inverse(system), solver_(std::move(solver)), inverse_(solver_->prepare(system)), choice_(std::move(choice)) {}
   MatrixRoot root() const override { return inverse_->root(); }
   std::shared_ptr<const SpectralOperator> factors() const override { return inverse_->factors(); }
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+  std::string picked() const override { return choice_.spec; }
+
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     auto summaries = inverse_->apply(b, x, progress);
     for (auto& summary : summaries) {
       summary.message = fmt::format("{}; auto picked {}: {}", summary.message, choice_.spec, choice_.reason);
     }
     return summaries;
   }
-  const std::string& picked() const { return choice_.spec; }
 
  private:
   std::unique_ptr<Solver> solver_;
@@ -54,43 +55,55 @@ class AutoInverse : public Inverse {
   Choice choice_;
 };
 
+SystemTraits traits_of(const System& system) {
+  SystemTraits out{.parameters = system.a->size(),
+                   .eigenvectors = dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr,
+                   .inversion = system.filter.inversion,
+                   .point = system.point};
+  const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
+  if (gram != nullptr && gram->diagonal().min().item<double>() + system.filter.damping > 0) {
+    out.rows = gram->rows();
+  }
+  return out;
+}
+
 class AutoSolver : public Solver {
  public:
   explicit AutoSolver(AutoOptions options) : options_(options) {}
+  bool picks() const override { return true; }
+  std::string pick(const SystemTraits& traits) const override { return choose(traits).spec; }
+  ProductCount product_count(const SystemTraits& traits) const override {
+    return create<Solver>(pick(traits))->product_count(traits);
+  }
 
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    auto choice = choose(system);
-    auto solver = create<Solver>(choice.spec);
-    auto inverse = solver->prepare(system);
-    return std::make_unique<AutoInverse>(std::move(solver), std::move(inverse), std::move(choice));
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
+    auto choice = choose(traits_of(system));
+    return std::make_unique<AutoInverse>(system, create<Solver>(choice.spec), std::move(choice));
   }
 
  private:
-  Choice choose(const System& system) const {
-    const auto size = system.a->size();
-    const auto inversion = system.filter.inversion;
-    if (dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr) {
+  Choice choose(const SystemTraits& traits) const {
+    const auto size = traits.parameters;
+    const bool damped = traits.inversion == Inversion::kDamped;
+    if (traits.eigenvectors) {
       return {"ekfac", "the curvature comes with its eigenvectors"};
     }
-    const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
-    const bool has_dual = gram != nullptr && gram->diagonal().min().item<double>() + system.filter.damping > 0;
-    const auto picked = picked_by_size(size, has_dual ? gram->rows() : 0, inversion);
-    if (picked == "woodbury") {
-      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", gram->rows(), size)};
+    if (size <= (damped ? kFewParameters : kMostEigenvectors)) {  // A^2 is where gradients conjugate slowly
+      return {"direct", fmt::format("{} parameters{}", size, damped ? "" : " have their eigenvectors in memory")};
     }
-    if (picked == "lanczos") {
+    if (!Filter{traits.inversion}.inverts()) {
       return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
     }
-    if (picked == "direct") {
-      return {"direct", fmt::format("{} parameters{}", size,
-                                    inversion == Inversion::kDamped ? "" : " have their eigenvectors in memory")};
+    if (damped && traits.rows > 0 && traits.rows < size && traits.rows <= kFewRows) {
+      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", traits.rows, size)};
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);
-    if (inversion == Inversion::kPseudo) {
+    if (traits.inversion == Inversion::kPseudo) {
       return {"cg:" + options, fmt::format("{} parameters; a preconditioner would leave the curvature's range", size)};
     }
-    return system.point && covered_by_layers(*system.point)
+    return traits.point && covered_by_layers(*traits.point)
                ? Choice{"cg:preconditioner=ekfac," + options,
                         fmt::format("{} parameters, all in layers that ekfac factors", size)}
                : Choice{"cg:" + options, fmt::format("{} parameters", size)};
@@ -100,24 +113,6 @@ class AutoSolver : public Solver {
 };
 
 }  // namespace
-
-std::string_view picked_by_size(std::int64_t parameters, std::int64_t rows, Inversion inversion) {
-  if (inversion == Inversion::kSegment || inversion == Inversion::kMemory) {
-    return parameters <= kMostEigenvectors ? "direct" : "lanczos";
-  }
-  if (parameters <= kFewParameters) {
-    return "direct";
-  }
-  if (inversion != Inversion::kDamped) {  // A^2 is where gradients conjugate slowly
-    return parameters <= kMostEigenvectors ? "direct" : "";
-  }
-  return rows > 0 && rows < parameters && rows <= kFewRows ? "woodbury" : "";
-}
-
-std::string picked_solver(const Inverse& inverse) {
-  const auto* made = dynamic_cast<const AutoInverse*>(&inverse);
-  return made == nullptr ? std::string() : made->picked();
-}
 
 // `auto` is a word of the language, so the method's identifier is another.
 WHENCE_METHOD(Solver, automatic, AutoSolver, AutoOptions)

@@ -1,8 +1,15 @@
 // Block conjugate gradients: all right-hand sides minimise over one Krylov space, so that each gains from the others'
 // products. D. O'Leary, "The block conjugate gradient algorithm and related methods", Linear Algebra and its
 // Applications 29 (1980); the residuals held as an orthonormal basis and small factors, as in A. Dubrulle, "Retooling
-// the method of block conjugate gradients", ETNA 12 (2001), without the directions that depend on others. A row leaves
-// the block when it is done and stays as it is.
+// the method of block conjugate gradients", ETNA 12 (2001), without the directions that depend on others. A right-hand
+// side leaves the block when it is done and its answer stays as it is.
+//
+// An iteration, with vectors in columns, the preconditioner M, and residuals B - A X = V S:
+//   P <- orth(M V - P beta),  beta = (P'Q)^-1 Q' M V
+//   Q = A P
+//   X <- X + P alpha S,       alpha = (P'Q)^-1 P' V
+//   V S <- (V - Q alpha) S,   factored anew
+// Blocks hold vectors in rows: block_dots(P, Q) is P'Q, and combine(alpha, P) is P alpha.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -27,8 +34,7 @@ struct CgOptions {
   std::int64_t max_iterations = 1000;
   double relative_tolerance = 1e-6;
   std::int64_t residual_period = 50;
-  std::string preconditioner = "none";
-  std::int64_t rank = 100;
+  detail::PreconditionerOptions preconditioning;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -36,36 +42,34 @@ struct CgOptions {
     field("relative-tolerance", self.relative_tolerance, kUnitInterval, "stop when |b - A x| <= this * |b|");
     field("residual-period", self.residual_period, kAtLeastOne,
           "iterations between true residuals b - A x, against drift");
-    field("preconditioner", self.preconditioner, detail::kPreconditioners, detail::kPreconditionerHelp);
-    field("rank", self.rank, kAtLeastOne, "of preconditioner nystroem, which costs as many products, once");
+    detail::PreconditionerOptions::fields(self.preconditioning, field);
   }
 };
 
-/// One block solve: the rows still at work, and what is known of all.
-class CgRun {
+/// One block solve: the right-hand sides still at work, which are the active ones, and what is known of all.
+class BlockCg {
  public:
-  CgRun(const CgOptions& options, const LinearSystem& system, const at::Tensor& b, at::Tensor& x)
+  BlockCg(const CgOptions& options, const LinearSystem& system, const at::Tensor& b, const Progress& progress)
       : options_(options),
         system_(system),
         b_(b),
-        x_(x),
+        progress_(progress),
         summaries_(static_cast<std::size_t>(b.size(0))),
-        norms_(row_norms(b)),
-        looks_(summaries_.size()),
+        b_norms_(row_norms(b)),
+        checks_(summaries_.size()),
         tolerance_(dependence(b.scalar_type())) {
     for (std::int64_t k = 0; k < b.size(0); ++k) {
       active_.push_back(k);
     }
     x_ = at::zeros_like(b);
-    residual_ = b.clone();
     squares_ = row_dots(b, b);
-    retire();
+    restart(b);
   }
 
-  std::vector<SolverSummary> run(const Progress& progress) {
-    ProgressScope scope(progress, {"solve", 0, options_.max_iterations, standing()});
+  std::vector<SolverSummary> run(at::Tensor& x) {
+    ProgressScope scope(progress_, {"solve", 0, options_.max_iterations, standing()});
     for (std::int64_t iteration = 1; !active_.empty() && iteration <= options_.max_iterations; ++iteration) {
-      step(iteration);
+      iterate(iteration);
       scope.at(iteration, standing());
     }
     finish_all(Termination::kIterationLimit, "iteration limit");
@@ -73,19 +77,23 @@ class CgRun {
       summary.smallest_ritz = smallest_ritz_;
       summary.largest_ritz = largest_ritz_;
     }
+    x = x_;
     return std::move(summaries_);
   }
 
  private:
-  double square(std::size_t position) const { return squares_.const_data_ptr<double>()[position]; }
-  double norm(std::int64_t row) const { return norms_.const_data_ptr<double>()[row]; }
-  double target(std::int64_t row) const { return options_.relative_tolerance * norm(row); }
-  SolverSummary& summary(std::size_t position) { return summaries_[static_cast<std::size_t>(active_[position])]; }
+  // `i` counts the active right-hand sides, `k` all of them.
+  double square(std::size_t i) const { return squares_.const_data_ptr<double>()[i]; }
+  double b_norm(std::int64_t k) const { return b_norms_.const_data_ptr<double>()[k]; }
+  bool converged(std::size_t i) const {
+    return std::sqrt(square(i)) <= options_.relative_tolerance * b_norm(active_[i]);
+  }
+  SolverSummary& summary(std::size_t i) { return summaries_[static_cast<std::size_t>(active_[i])]; }
   /// "3 of 8 solved, largest residual 1.2e-04".
   std::string standing() const {
     double largest = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      largest = std::max(largest, std::sqrt(square(i)) / norm(active_[i]));
+      largest = std::max(largest, std::sqrt(square(i)) / b_norm(active_[i]));
     }
     std::size_t solved = 0;
     for (const auto& summary : summaries_) {
@@ -94,11 +102,11 @@ class CgRun {
     }
     return fmt::format("{} of {} solved, largest residual {:.1e}", solved, summaries_.size(), largest);
   }
-  at::Tensor rows() const { return at::tensor(active_, at::kLong).to(b_.device()); }
+  /// Where the active right-hand sides are in b and x.
+  at::Tensor active() const { return at::tensor(active_, at::kLong).to(b_.device()); }
 
-  /// Minimises over x + the directions for every active row at once, and finds the next directions.
-  void step(std::int64_t iteration) {
-    renew_directions();
+  void iterate(std::int64_t iteration) {
+    update_directions();
     for (std::size_t i = 0; i < active_.size(); ++i) {
       summary(i).iterations = iteration;
     }
@@ -106,13 +114,13 @@ class CgRun {
       finish_all(Termination::kIterationLimit, rounding_text());
       return;
     }
-    images_ = system_.a->apply(directions_);
-    const SmallMatrix bend = block_dots(directions_, images_);
-    if (!bend.allFinite()) {
+    products_ = system_.a->apply(directions_);
+    const SmallMatrix pq = block_dots(directions_, products_);
+    if (!pq.allFinite()) {
       finish_all(Termination::kIterationLimit, rounding_text());  // the last x is the best there is
       return;
     }
-    const Eigen::SelfAdjointEigenSolver<SmallMatrix> ritz(0.5 * (bend + bend.transpose()));
+    const Eigen::SelfAdjointEigenSolver<SmallMatrix> ritz(0.5 * (pq + pq.transpose()));
     const double smallest = ritz.eigenvalues().minCoeff();
     smallest_ritz_ = std::fmin(smallest_ritz_, smallest);
     largest_ritz_ = std::fmax(largest_ritz_, ritz.eigenvalues().maxCoeff());
@@ -127,115 +135,115 @@ class CgRun {
                  fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}", smallest, iteration));
       return;
     }
-    inverse_bend_ =
+    inverse_pq_ =
         ritz.eigenvectors() * ritz.eigenvalues().cwiseInverse().asDiagonal() * ritz.eigenvectors().transpose();
-    const SmallMatrix steps = inverse_bend_ * block_dots(directions_, basis_);
-    x_.index_add_(0, rows(), combine(steps * factors_, directions_));
-    const auto left = detail::factor_rows(basis_ - combine(steps, images_), tolerance_);
-    basis_ = left.basis;
-    factors_ = left.factors * factors_;
+    const SmallMatrix alpha = inverse_pq_ * block_dots(directions_, basis_);
+    x_.index_add_(0, active(), combine(alpha * factors_, directions_));
+    const auto residuals = detail::factor_rows(basis_ - combine(alpha, products_), tolerance_);
+    basis_ = residuals.basis;
+    factors_ = residuals.factors * factors_;
     const Eigen::VectorXd squares = factors_.colwise().squaredNorm();
     std::copy_n(squares.data(), squares.size(), squares_.data_ptr<double>());
-    look(iteration % options_.residual_period == 0);
+    check_residuals(iteration % options_.residual_period == 0);
   }
 
-  /// The preconditioned residuals' span, made conjugate to the last directions.
-  void renew_directions() {
+  /// The span of the preconditioned residuals, made conjugate to the last directions.
+  void update_directions() {
     auto next = system_.precondition ? system_.precondition(basis_) : basis_;
-    if (images_.defined()) {
-      next = next - combine(inverse_bend_ * block_dots(images_, next), directions_);
+    if (products_.defined()) {
+      const SmallMatrix beta = inverse_pq_ * block_dots(products_, next);
+      next = next - combine(beta, directions_);
     }
     directions_ = detail::factor_rows(next, tolerance_).basis;
   }
 
-  /// The recurrence drifts from b - A x: it is computed anew for every row now and then, and for a row that seems
-  /// solved, which costs those rows a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
-  void look(bool all) {
-    std::vector<std::int64_t> positions;
+  /// The recurrence drifts from b - A x: it is computed anew for all every so often, and for those that seem solved,
+  /// which costs each a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
+  void check_residuals(bool all) {
+    std::vector<std::int64_t> checked;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      if (all || std::sqrt(square(i)) <= target(active_[i])) {
-        positions.push_back(static_cast<std::int64_t>(i));
+      if (all || converged(i)) {
+        checked.push_back(static_cast<std::int64_t>(i));
       }
     }
-    if (positions.empty()) {
+    if (checked.empty()) {
       return;
     }
-    const auto index = at::tensor(positions, at::kLong);
-    const auto there = rows().index_select(0, index.to(b_.device()));
-    const auto fresh = b_.index_select(0, there) - system_.a->apply(x_.index_select(0, there));
-    residual_ = combine(factors_, basis_);
-    residual_.index_copy_(0, index.to(b_.device()), fresh);
-    const auto fresh_squares = row_dots(fresh, fresh);
-    note_stalls(positions, squares_.index_select(0, index), fresh_squares);
-    squares_.index_copy_(0, index, fresh_squares);
-    retire();
+    const auto index = at::tensor(checked, at::kLong);
+    const auto rows = active().index_select(0, index.to(b_.device()));
+    const auto exact = b_.index_select(0, rows) - system_.a->apply(x_.index_select(0, rows));
+    auto residuals = combine(factors_, basis_);
+    residuals.index_copy_(0, index.to(b_.device()), exact);
+    const auto exact_squares = row_dots(exact, exact);
+    note_stalls(checked, squares_.index_select(0, index), exact_squares);
+    squares_.index_copy_(0, index, exact_squares);
+    restart(residuals);
   }
 
-  /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when b
-  /// - A x has not lost a tenth of its least size in twenty looks.
-  void note_stalls(const std::vector<std::int64_t>& positions, const at::Tensor& recurred, const at::Tensor& fresh) {
-    for (std::size_t i = 0; i < positions.size(); ++i) {
-      auto& seen = looks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(positions[i])])];
-      const double now = fresh.const_data_ptr<double>()[i];
-      seen.drifts = now > 4 * recurred.const_data_ptr<double>()[i] ? seen.drifts + 1 : 0;
-      seen.idle = now < 0.81 * seen.least ? 0 : seen.idle + 1;
-      seen.least = std::min(seen.least, now);
+  /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when
+  /// b - A x has not lost a tenth of its least size in twenty checks.
+  void note_stalls(const std::vector<std::int64_t>& checked, const at::Tensor& recurred, const at::Tensor& exact) {
+    for (std::size_t i = 0; i < checked.size(); ++i) {
+      auto& check = checks_[static_cast<std::size_t>(active_[static_cast<std::size_t>(checked[i])])];
+      const double now = exact.const_data_ptr<double>()[i];
+      check.drifts = now > 4 * recurred.const_data_ptr<double>()[i] ? check.drifts + 1 : 0;
+      check.idle = now < 0.81 * check.least ? 0 : check.idle + 1;
+      check.least = std::min(check.least, now);
     }
   }
 
-  /// Takes the rows that are solved, or that rounding holds, out of the block, and factors what is left.
-  void retire() {
-    std::vector<std::int64_t> kept, positions;
+  /// Goes on from the residuals of the active right-hand sides, without those that are solved or that rounding holds.
+  void restart(const at::Tensor& residuals) {
+    std::vector<std::int64_t> remaining, kept;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      const auto& seen = looks_[static_cast<std::size_t>(active_[i])];
-      if (std::sqrt(square(i)) <= target(active_[i])) {
+      const auto& check = checks_[static_cast<std::size_t>(active_[i])];
+      if (converged(i)) {
         finish(i, Termination::kConverged, "converged");
-      } else if (seen.drifts >= kMostDrifts || seen.idle >= kMostIdle) {
+      } else if (check.drifts >= kMostDrifts || check.idle >= kMostIdle) {
         finish(i, Termination::kIterationLimit, rounding_text());
       } else {
-        kept.push_back(active_[i]);
-        positions.push_back(static_cast<std::int64_t>(i));
+        remaining.push_back(active_[i]);
+        kept.push_back(static_cast<std::int64_t>(i));
       }
     }
-    const auto index = at::tensor(positions, at::kLong);
+    const auto index = at::tensor(kept, at::kLong);
     squares_ = squares_.index_select(0, index);
-    active_ = std::move(kept);
+    active_ = std::move(remaining);
     if (active_.empty()) {
       return;
     }
-    // in units of |b|: what is left of a row below the rounding of b - A x is no direction
-    const auto sizes = norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
-    const auto left = residual_.index_select(0, index.to(b_.device())) / sizes.to(b_.options());
-    auto [basis, factors] = detail::factor_rows(left, 0, 0.1 * tolerance_);
+    // in units of |b|: what is left of a residual below the rounding of b - A x is no direction
+    const auto norms = b_norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
+    const auto scaled = residuals.index_select(0, index.to(b_.device())) / norms.to(b_.options());
+    auto [basis, factors] = detail::factor_rows(scaled, 0, 0.1 * tolerance_);
     basis_ = basis;
-    factors_ = factors * detail::to_matrix(sizes).col(0).asDiagonal();
-    residual_ = at::Tensor();
+    factors_ = factors * detail::to_matrix(norms).col(0).asDiagonal();
   }
 
-  void finish(std::size_t position, Termination termination, const std::string& message) {
-    const double size = norm(active_[position]);
-    summary(position).termination = termination;
-    summary(position).message = message;
-    summary(position).relative_residual = size > 0 ? std::sqrt(square(position)) / size : 0;
+  void finish(std::size_t i, Termination termination, const std::string& message) {
+    const double norm = b_norm(active_[i]);
+    summary(i).termination = termination;
+    summary(i).message = message;
+    summary(i).relative_residual = norm > 0 ? std::sqrt(square(i)) / norm : 0;
   }
-  /// With the true residuals: the recurrence's own may be anything where it did not end.
+  /// With b - A x: the recurrence may be anything where it did not end.
   void finish_all(Termination termination, const std::string& message) {
     if (active_.empty()) {
       return;
     }
-    const auto there = rows();
-    squares_ = b_.index_select(0, there) - system_.a->apply(x_.index_select(0, there));
-    squares_ = row_dots(squares_, squares_);
+    const auto rows = active();
+    const auto residuals = b_.index_select(0, rows) - system_.a->apply(x_.index_select(0, rows));
+    squares_ = row_dots(residuals, residuals);
     for (std::size_t i = 0; i < active_.size(); ++i) {
       finish(i, termination, message);
     }
     active_.clear();
   }
 
-  /// What the true residuals of a row have shown so far.
-  struct Looks {
+  /// What b - A x of one right-hand side has shown so far.
+  struct Checks {
     int drifts = 0, idle = 0;
-    double least = INFINITY;  ///< Square of the least.
+    double least = INFINITY;  ///< Its least square.
   };
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
   std::string rounding_text() const {
@@ -244,36 +252,27 @@ class CgRun {
   const CgOptions& options_;
   const LinearSystem& system_;
   const at::Tensor& b_;
-  at::Tensor& x_;
+  const Progress& progress_;
+  at::Tensor x_;
   std::vector<SolverSummary> summaries_;
-  at::Tensor norms_;
-  std::vector<Looks> looks_;
+  at::Tensor b_norms_;
+  std::vector<Checks> checks_;
   double tolerance_;                  // where rounding hides a direction
-  std::vector<std::int64_t> active_;  // rows of b still at work
-  at::Tensor basis_;                  // their residuals' span, orthonormal: at most as many rows as are active
-  SmallMatrix factors_;               // residual k is sum_j factors_(j, k) basis_j
-  at::Tensor squares_;                // and its square
-  at::Tensor residual_;               // themselves, while they are looked at
-  at::Tensor directions_, images_;    // P, orthonormal, and A P: at most as many rows as are active
-  SmallMatrix inverse_bend_;          // (P' A P)^-1
+  std::vector<std::int64_t> active_;  // rows of b
+  at::Tensor basis_;                  // V, orthonormal: at most as many rows as are active
+  SmallMatrix factors_;               // S: the residual of active_[i] is sum_j S(j, i) V_j
+  at::Tensor squares_;                // of the residuals' norms
+  at::Tensor directions_, products_;  // P, orthonormal, and Q = A P: at most as many rows as are active
+  SmallMatrix inverse_pq_;            // (P'Q)^-1
   double smallest_ritz_ = NAN, largest_ritz_ = NAN;
 };
 
-class CgSolver : public IterativeSolver {
+class CgSolver : public detail::PreconditionedSolver<CgOptions, BlockCg> {
  public:
-  explicit CgSolver(CgOptions options) : options_(std::move(options)) {}
-  std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
-                                   const Progress& progress) const override {
-    return CgRun(options_, system, b, x).run(progress);
+  using PreconditionedSolver::PreconditionedSolver;
+  ProductCount product_count(const SystemTraits& traits) const override {
+    return ProductCount::up_to(static_cast<double>(std::min(options().max_iterations, traits.parameters)));
   }
-
- protected:
-  BlockMap preconditioner(const System& system) const override {
-    return detail::make_preconditioner(system, options_.preconditioner, options_.rank);
-  }
-
- private:
-  CgOptions options_;
 };
 
 }  // namespace

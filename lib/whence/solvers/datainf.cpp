@@ -21,13 +21,34 @@ struct DataInfOptions {
   }
 };
 
+class DataInfInverse : public Inverse {
+ public:
+  DataInfInverse(const System& system, const DataInfOptions& options)
+      : Inverse(system),
+        mean_(datainf_inverse(*system.point, system.filter.damping, options.kept_bytes)),
+        residual_(options.residual) {}
+
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
+    x = mean_->apply(b);
+    return approximate_summaries(b, x, "the mean of the examples' inverses", residual_);
+  }
+
+ private:
+  OperatorPtr mean_;
+  bool residual_;
+};
+
 class DataInfSolver : public Solver {
  public:
   explicit DataInfSolver(DataInfOptions options) : options_(options) {}
-  std::string_view family() const override { return "empirical-fisher"; }
+  SolverNeeds needs() const override { return {.point = true}; }
+  bool is_exact() const override { return false; }
+  std::optional<CurvatureFamily> family() const override { return CurvatureFamily::kEmpiricalFisher; }
+  bool has_own_damping() const override { return true; }
 
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     if (!system.point) {
       throw InvalidArgument(
           "datainf: it takes the gradients of a stage's examples, and this operator comes from none: use "
@@ -38,26 +59,10 @@ class DataInfSolver : public Solver {
           fmt::format("datainf: inversion = {}, expected damped: use --inversion damped or --solver auto",
                       to_string(system.filter.inversion)));
     }
-    return std::make_unique<Applied>(system, datainf_inverse(*system.point, system.filter.damping, options_.kept_bytes),
-                                     options_.residual);
+    return std::make_unique<DataInfInverse>(system, options_);
   }
 
  private:
-  class Applied : public Inverse {
-   public:
-    Applied(const System& system, OperatorPtr inverse, bool residual)
-        : system_(system), inverse_(std::move(inverse)), residual_(residual) {}
-    std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
-      const auto start = std::chrono::steady_clock::now();
-      x = inverse_->apply(b);
-      return approximate_summaries(system_, b, x, start, "the mean of the examples' inverses", residual_);
-    }
-
-   private:
-    System system_;
-    OperatorPtr inverse_;
-    bool residual_;
-  };
   DataInfOptions options_;
 };
 

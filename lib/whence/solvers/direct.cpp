@@ -5,7 +5,6 @@
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "whence/core/tensors.h"
@@ -35,8 +34,8 @@ using Matrix = detail::SmallMatrix;
 class DirectInverse : public Inverse {
  public:
   DirectInverse(const System& system, const DirectOptions& options)
-      : system_(system), options_(options), matrix_(detail::dense_matrix(*system.a, "direct")) {
-    const auto& filter = system_.filter;
+      : Inverse(system), options_(options), matrix_(detail::dense_matrix(*system.a, "direct")) {
+    const auto& filter = system.filter;
     if (filter.inversion == Inversion::kDamped) {
       matrix_.diagonal().array() += filter.damping;
       cholesky_.compute(matrix_);
@@ -46,7 +45,7 @@ class DirectInverse : public Inverse {
     }
     eigen_.compute(matrix_);
     const auto& h = eigen_.eigenvalues();
-    const double rounding = system_.a->rounding() * h.cwiseAbs().maxCoeff();
+    const double rounding = system.a->rounding() * h.cwiseAbs().maxCoeff();
     if (filter.inversion == Inversion::kDamped) {
       smallest_ = h[0];
       rounded_ = smallest_ >= -rounding;
@@ -72,9 +71,8 @@ class DirectInverse : public Inverse {
     return {detail::to_tensor(rows, options), at::from_blob(const_cast<double*>(gains_.data()), {n}, options).clone()};
   }
 
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
-    const auto start = std::chrono::steady_clock::now();
-    const double before = system_.a->products();
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     std::vector<SolverSummary> summaries(static_cast<std::size_t>(b.size(0)));
     x = at::zeros_like(b);
     if (indefinite()) {
@@ -83,7 +81,7 @@ class DirectInverse : public Inverse {
         summary.relative_residual = 1;
         summary.smallest_ritz = smallest_;
         summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
-        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_ - system_.filter.damping);
+        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_ - system().filter.damping);
       }
       return summaries;
     }
@@ -95,14 +93,11 @@ class DirectInverse : public Inverse {
       solution = eigen_.eigenvectors() * (gains_.asDiagonal() * (eigen_.eigenvectors().transpose() * rhs));
     }
     x = detail::to_tensor(solution.transpose(), b.options());
-    const bool inverts = system_.filter.inverts();
-    const auto residuals = inverts ? relative_residuals(system_, b, x) : std::vector<double>(summaries.size(), -1.0);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const auto residuals =
+        system().filter.inverts() ? relative_residuals(system(), b, x) : std::vector<double>(summaries.size(), -1.0);
     for (std::size_t k = 0; k < summaries.size(); ++k) {
       auto& summary = summaries[k];
       summary.relative_residual = residuals[k];
-      summary.seconds = seconds;
-      summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
       if (!factored()) {
         summary.smallest_ritz = eigen_.eigenvalues().minCoeff();
         summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
@@ -121,17 +116,16 @@ class DirectInverse : public Inverse {
       summary.message = fmt::format(
           "the smallest eigenvalue, {:.1e}, is rounding beside the largest, {:.1e}, and such "
           "were left out: {}",
-          smallest_, eigen_.eigenvalues().maxCoeff(), rounding_remedy(*system_.a));
+          smallest_, eigen_.eigenvalues().maxCoeff(), rounding_remedy(*system().a));
     } else if (summary.relative_residual <= options_.relative_tolerance) {
       summary.termination = Termination::kConverged;
       summary.message = factored() ? "Cholesky" : "eigendecomposition";
     } else {
       summary.message = fmt::format("rounding leaves a residual of {:.1e} |b|: {}", summary.relative_residual,
-                                    rounding_remedy(*system_.a));
+                                    rounding_remedy(*system().a));
     }
   }
 
-  System system_;
   DirectOptions options_;
   Matrix matrix_;  // damped where the filter is
   Eigen::LLT<Eigen::MatrixXd> cholesky_;
@@ -144,16 +138,20 @@ class DirectInverse : public Inverse {
 class DirectSolver : public Solver {
  public:
   explicit DirectSolver(DirectOptions options) : options_(options) {}
+  /// The residual's, and the matrix once.
+  ProductCount product_count(const SystemTraits& traits) const override {
+    return {1, 1, true, static_cast<double>(traits.parameters)};
+  }
 
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    const auto& [a, filter, point] = system;
-    check_damping(filter);
-    const double bytes = 2.0 * 8.0 * static_cast<double>(a->size()) * static_cast<double>(a->size());
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
+    const auto size = static_cast<double>(system.a->size());
+    const double bytes = 2.0 * 8.0 * size * size;
     if (bytes > options_.max_bytes) {
       throw InvalidArgument(fmt::format(
           "direct: {} parameters need {:.1f} GB for the dense matrix and its factor, expected at most {:.1f} GB "
           "(option max-bytes); use cg",
-          a->size(), bytes / 1e9, options_.max_bytes / 1e9));
+          system.a->size(), bytes / 1e9, options_.max_bytes / 1e9));
     }
     return std::make_unique<DirectInverse>(system, options_);
   }

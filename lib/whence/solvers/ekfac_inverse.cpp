@@ -30,15 +30,15 @@ constexpr double kOwnTolerance = 1e-3;
 class SpectralInverse : public Inverse {
  public:
   SpectralInverse(const System& system, std::shared_ptr<const SpectralOperator> factors, bool residual, bool own)
-      : system_(system), factors_(std::move(factors)), residual_(residual), own_(own) {}
+      : Inverse(system), factors_(std::move(factors)), residual_(residual), own_(own) {}
 
   std::shared_ptr<const SpectralOperator> factors() const override { return factors_; }
 
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
-    const auto start = std::chrono::steady_clock::now();
-    x = factors_->apply_function(b, of_block(system_.filter));
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
+    x = factors_->apply_function(b, of_block(system().filter));
     auto summaries = approximate_summaries(
-        system_, b, x, start, own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors", residual_);
+        b, x, own_ ? "the curvature's own eigenvectors" : "the inverse of fitted factors", residual_);
     for (auto& summary : summaries) {
       if (own_ && residual_ && summary.relative_residual <= kOwnTolerance) {
         summary.termination = Termination::kConverged;
@@ -48,7 +48,6 @@ class SpectralInverse : public Inverse {
   }
 
  private:
-  System system_;
   std::shared_ptr<const SpectralOperator> factors_;
   bool residual_, own_;
 };
@@ -56,11 +55,15 @@ class SpectralInverse : public Inverse {
 class EkfacSolver : public Solver {
  public:
   explicit EkfacSolver(EkfacSolverOptions options) : options_(std::move(options)) {}
-  std::string_view family() const override { return "gauss-newton"; }
+  SolverNeeds needs() const override { return {.point = true}; }
+  bool is_exact() const override { return false; }
+  std::optional<CurvatureFamily> family() const override { return CurvatureFamily::kGaussNewton; }
   bool takes_factors() const override { return true; }
+  /// That of the residual.
+  ProductCount product_count(const SystemTraits&) const override { return {1, 1}; }
 
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     auto factors = std::dynamic_pointer_cast<const SpectralOperator>(system.a);
     const bool own = factors != nullptr;
     if (!own) {

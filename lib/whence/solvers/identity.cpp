@@ -2,8 +2,6 @@
 // M. Sundararajan and S. Kale, "Estimating Training Data Influence by Tracing Gradient Descent", NeurIPS 2020.
 #include <ATen/ATen.h>
 
-#include <chrono>
-
 #include "whence/solvers/solver.h"
 
 namespace whence {
@@ -20,23 +18,26 @@ struct IdentityOptions {
 
 class IdentityInverse : public Inverse {
  public:
-  IdentityInverse(const System& system, bool residual) : system_(system), residual_(residual) {}
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
-    const auto start = std::chrono::steady_clock::now();
+  IdentityInverse(const System& system, bool residual) : Inverse(system), residual_(residual) {}
+
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     x = b.clone();
-    return approximate_summaries(system_, b, x, start, "the curvature is replaced by the identity", residual_);
+    return approximate_summaries(b, x, "the curvature is replaced by the identity", residual_);
   }
 
  private:
-  System system_;
   bool residual_;
 };
 
 class IdentitySolver : public Solver {
  public:
   explicit IdentitySolver(IdentityOptions options) : options_(options) {}
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+  bool is_exact() const override { return false; }
+  bool has_own_damping() const override { return true; }
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     return std::make_unique<IdentityInverse>(system, options_.residual);
   }
 

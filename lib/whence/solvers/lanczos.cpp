@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "whence/core/tensors.h"
@@ -39,8 +38,8 @@ class LanczosRow {
   bool done() const { return done_; }
   at::Tensor answer() const { return space_.combine(factors_); }
 
-  /// Looks at the space as it is now; indefinite and finished rows are done.
-  void look(double tolerance) {
+  /// The answer in the space as it is now, and whether that will do; indefinite and finished rows are done.
+  void update(double tolerance) {
     const auto ritz = space_.ritz();
     const double damping = filter_.inversion == Inversion::kDamped ? filter_.damping : 0;
     smallest_ = ritz.values.minCoeff() + damping;
@@ -109,14 +108,13 @@ class LanczosRow {
 
 class LanczosInverse : public Inverse {
  public:
-  LanczosInverse(const LanczosOptions& options, System system) : options_(options), system_(std::move(system)) {}
+  LanczosInverse(const LanczosOptions& options, const System& system) : Inverse(system), options_(options) {}
 
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
-    const auto start = std::chrono::steady_clock::now();
-    const double before = system_.a->products();
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
     std::vector<LanczosRow> rows;
     for (std::int64_t k = 0; k < b.size(0); ++k) {
-      rows.emplace_back(b[k], system_);
+      rows.emplace_back(b[k], system());
     }
     step_all(rows, progress);
     x = at::empty_like(b);
@@ -124,20 +122,17 @@ class LanczosInverse : public Inverse {
       x[static_cast<std::int64_t>(k)] = rows[k].answer();
     }
     const auto residuals =
-        system_.filter.inverts() ? relative_residuals(system_, b, x) : std::vector<double>(rows.size(), -1);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        system().filter.inverts() ? relative_residuals(system(), b, x) : std::vector<double>(rows.size(), -1);
     std::vector<SolverSummary> summaries;
     for (std::size_t k = 0; k < rows.size(); ++k) {
-      auto& summary = summaries.emplace_back(rows[k].summary(residuals[k], options_.relative_tolerance));
-      summary.seconds = seconds;
-      summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
+      summaries.push_back(rows[k].summary(residuals[k], options_.relative_tolerance));
     }
     return summaries;
   }
 
  private:
   void step_all(std::vector<LanczosRow>& rows, const Progress& progress) const {
-    std::int64_t next_look = 1;  // a look costs the cube of the steps
+    std::int64_t next_update = 1;  // which costs the cube of the steps
     ProgressScope scope(progress, {"solve", 0, options_.max_iterations, ""});
     for (std::int64_t step = 1; step <= options_.max_iterations; ++step) {
       std::vector<detail::KrylovSpace*> spaces;
@@ -149,27 +144,30 @@ class LanczosInverse : public Inverse {
       if (spaces.empty()) {
         return;
       }
-      advance(*system_.a, spaces);
-      const bool due = step >= next_look || step == options_.max_iterations;
+      advance(*system().a, spaces);
+      const bool due = step >= next_update || step == options_.max_iterations;
       for (auto& row : rows) {
         if (!row.done() && (due || row.space()->exhausted())) {
-          row.look(options_.relative_tolerance);
+          row.update(options_.relative_tolerance);
         }
       }
-      next_look = due ? step + std::max<std::int64_t>(1, step / 16) : next_look;
+      next_update = due ? step + std::max<std::int64_t>(1, step / 16) : next_update;
       scope.at(step, fmt::format("{} of {} at work", spaces.size(), rows.size()));
     }
   }
 
   LanczosOptions options_;
-  System system_;
 };
 
 class LanczosSolver : public Solver {
  public:
   explicit LanczosSolver(LanczosOptions options) : options_(options) {}
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+  ProductCount product_count(const SystemTraits& traits) const override {
+    return ProductCount::up_to(static_cast<double>(std::min(options_.max_iterations, traits.parameters)));
+  }
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     return std::make_unique<LanczosInverse>(options_, system);
   }
 

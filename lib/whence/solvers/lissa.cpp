@@ -27,8 +27,7 @@ struct LissaOptions {
   bool average = true;
   std::int64_t repeats = 1;
   double relative_tolerance = 1e-6;
-  std::string preconditioner = "none";
-  std::int64_t rank = 100;
+  detail::PreconditionerOptions preconditioning;
   std::int64_t seed = 0;
 
   template <class Self, class Field>
@@ -47,29 +46,28 @@ struct LissaOptions {
     field("repeats", self.repeats, kAtLeastOne, "independent series whose mean is taken (where sampled)");
     field("relative-tolerance", self.relative_tolerance, kUnitInterval,
           "stop when |b - A x| <= this * |b|; where sampled, what depth 0 aims at");
-    field("preconditioner", self.preconditioner, detail::kPreconditioners, detail::kPreconditionerHelp);
-    field("rank", self.rank, kAtLeastOne, "of preconditioner nystroem, which costs as many products, once");
+    detail::PreconditionerOptions::fields(self.preconditioning, field);
     field("seed", self.seed, kAtLeastZero, "of the batches, the measured eigenvalues and the trace");
   }
 };
 
-/// How the series is summed, after measuring what the options leave open.
+/// How the series is summed: the options, and what was measured where they leave it open.
 struct Plan {
   double scale = 1;
-  std::int64_t depth = 0;
+  std::int64_t depth = 0;                // most terms
   std::int64_t batch_size = 0;           // 0: all examples
   double smallest = NAN, largest = NAN;  // Ritz values of M A
 };
 
-/// One block's series.
-class LissaRun {
+/// One block solve.
+class NeumannSeries {
  public:
-  LissaRun(const LissaOptions& options, const LinearSystem& system, const at::Tensor& b, const Progress& progress)
+  NeumannSeries(const LissaOptions& options, const LinearSystem& system, const at::Tensor& b, const Progress& progress)
       : options_(options),
         system_(system),
         b_(b),
         random_(Random(static_cast<std::uint64_t>(options.seed)).stream("lissa")),
-        norms_(row_norms(b)),
+        b_norms_(row_norms(b)),
         summaries_(static_cast<std::size_t>(b.size(0))),
         scope_(progress, {"solve", 0, 0, ""}) {
     make_plan();
@@ -80,19 +78,19 @@ class LissaRun {
     const auto repeats = plan_.batch_size > 0 ? options_.repeats : 1;
     x = at::zeros_like(b_);
     for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
-      const auto answer = series(repeat);
-      if (!answer.defined()) {
+      const auto sum = sum_terms(repeat);
+      if (!sum.defined()) {
         x.zero_();
         return std::move(summaries_);
       }
-      x.add_(answer, 1.0 / static_cast<double>(repeats));
+      x.add_(sum, 1.0 / static_cast<double>(repeats));
     }
-    conclude(x);
+    finish(x);
     return std::move(summaries_);
   }
 
  private:
-  at::Tensor preconditioned(const at::Tensor& x) const { return system_.precondition ? system_.precondition(x) : x; }
+  at::Tensor precondition(const at::Tensor& x) const { return system_.precondition ? system_.precondition(x) : x; }
 
   void make_plan() {
     plan_.batch_size = options_.batch_size;
@@ -100,7 +98,7 @@ class LissaRun {
     plan_.depth = options_.depth > 0 ? options_.depth : options_.max_depth;
     const bool sampled = options_.sampled || options_.batch_size > 0;
     if (plan_.scale == 0 || (sampled && (options_.batch_size == 0 || options_.depth == 0))) {
-      measure();
+      measure_spectrum();
     }
     if (plan_.scale == 0) {
       plan_.scale = plan_.largest > 0 ? 1.05 * plan_.largest : 1;
@@ -116,7 +114,7 @@ class LissaRun {
   }
 
   /// The ends of the spectrum of M A.
-  void measure() {
+  void measure_spectrum() {
     const ProgressScope scope("the ends of the spectrum", 20);
     auto draws = random_.stream("eigenvalues");
     detail::KrylovSpace space(draws.normal({system_.a->size()}).to(b_.options()), system_.precondition);
@@ -135,74 +133,74 @@ class LissaRun {
     double sum = 0;
     in_chunks(kProbes, 8 * system_.a->size(), [&](std::int64_t, std::int64_t count) {  // drawn in float64
       const auto signs = draws.uniform({count, system_.a->size()}, -1, 1).sign_().to(b_.options());
-      sum += row_dots(preconditioned(signs), system_.base->apply(signs)).sum().item<double>();
+      sum += row_dots(precondition(signs), system_.base->apply(signs)).sum().item<double>();
     });
     return sum / kProbes;
   }
 
-  /// The sum, or an undefined tensor where it diverges; the summaries then say so.
-  at::Tensor series(std::int64_t repeat) {
+  /// The sum of the series; undefined where it diverges, and the summaries then say so.
+  at::Tensor sum_terms(std::int64_t repeat) {
     auto draws = random_.stream(fmt::format("repeat {}", repeat));
-    auto x = preconditioned(b_) / (system_.precondition ? 1 : plan_.scale);  // the first step of ASTRA is M b itself
-    note(repeat, 1, norms_);
-    auto sum = at::zeros_like(x);
-    std::int64_t summed = 0;
+    auto x = precondition(b_) / (system_.precondition ? 1 : plan_.scale);  // the first step of ASTRA is M b itself
+    note_term(repeat, 1, b_norms_);
+    auto total = at::zeros_like(x);  // of the iterates that are averaged
+    std::int64_t averaged = 0;
     for (std::int64_t term = 2; term <= plan_.depth; ++term) {
-      const auto image =
+      const auto product =
           plan_.batch_size > 0 ? system_.a->apply_sampled(x, plan_.batch_size, draws) : system_.a->apply(x);
-      const auto residual = b_ - image;
-      const auto sizes = row_norms(residual);
-      if (hopeless(sizes)) {
-        diverged(sizes, term);
+      const auto residuals = b_ - product;
+      const auto norms = row_norms(residuals);
+      if (diverges(norms)) {
+        finish_diverged(norms, term);
         return {};
       }
-      if (plan_.batch_size == 0 && (sizes <= options_.relative_tolerance * norms_).all().item<bool>()) {
-        break;  // this x is good as it is; the true residual in conclude() says so
+      if (plan_.batch_size == 0 && (norms <= options_.relative_tolerance * b_norms_).all().item<bool>()) {
+        break;  // finish() computes it anew
       }
-      if (plan_.batch_size == 0 && no_longer_falls(sizes, term)) {
+      if (plan_.batch_size == 0 && stalls(norms, term)) {
         break;
       }
-      x.add_(preconditioned(residual), 1 / plan_.scale);
+      x.add_(precondition(residuals), 1 / plan_.scale);
       if (plan_.batch_size > 0 && options_.average && 2 * term > plan_.depth) {
-        sum.add_(x);
-        ++summed;
+        total.add_(x);
+        ++averaged;
       }
-      note(repeat, term, sizes);
+      note_term(repeat, term, norms);
     }
-    return summed > 0 ? sum / summed : x;
+    return averaged > 0 ? total / averaged : x;
   }
 
-  /// More terms will not do: no row has lost a thousandth of its residual in 500, for rounding or slowness.
-  bool no_longer_falls(const at::Tensor& sizes, std::int64_t term) {
+  /// Whether more terms will not do: no row has lost a thousandth of its residual in 500, for rounding or slowness.
+  bool stalls(const at::Tensor& norms, std::int64_t term) {
     constexpr std::int64_t kPatience = 500;
-    if (!least_.defined() || (sizes < 0.999 * least_).any().item<bool>()) {
-      least_ = sizes.clone();
-      fell_ = term;
+    if (!least_norms_.defined() || (norms < 0.999 * least_norms_).any().item<bool>()) {
+      least_norms_ = norms.clone();
+      last_fall_ = term;
     }
-    stalled_ = term - fell_ >= kPatience;
+    stalled_ = term - last_fall_ >= kPatience;
     if (stalled_) {
-      pace_ = std::log((sizes / least_).max().item<double>()) / static_cast<double>(kPatience);
+      log_rate_ = std::log((norms / least_norms_).max().item<double>()) / static_cast<double>(kPatience);
     }
     return stalled_;
   }
 
-  void note(std::int64_t repeat, std::int64_t term, const at::Tensor& sizes) {
+  void note_term(std::int64_t repeat, std::int64_t term, const at::Tensor& norms) {
     const auto done = repeat * plan_.depth + term;
     for (auto& summary : summaries_) {
       summary.iterations = done;
     }
-    const double largest = (sizes / norms_.clamp_min(1e-300)).max().item<double>();
+    const double largest = (norms / b_norms_.clamp_min(1e-300)).max().item<double>();
     scope_.at(done, fmt::format("largest residual {:.1e}", largest));
   }
 
-  /// Ten times its start, or not a number: the series has left. A preconditioned residual may rise before it falls.
-  bool hopeless(const at::Tensor& sizes) const {
-    return !(sizes <= (system_.precondition ? 1e6 : 10) * norms_).all().item<bool>();
+  /// Whether a residual is ten times its start, or not a number. A preconditioned one may rise before it falls.
+  bool diverges(const at::Tensor& norms) const {
+    return !(norms <= (system_.precondition ? 1e6 : 10) * b_norms_).all().item<bool>();
   }
 
-  void diverged(const at::Tensor& sizes, std::int64_t term) {
+  void finish_diverged(const at::Tensor& norms, std::int64_t term) {
     if (std::isnan(plan_.largest)) {
-      measure();
+      measure_spectrum();
     }
     const char* remedy = plan_.smallest < -system_.a->rounding() * std::abs(plan_.largest)
                              ? "the operator is indefinite"
@@ -214,7 +212,7 @@ class LissaRun {
       auto& summary = summaries_[k];
       summary.termination = Termination::kDiverged;
       summary.iterations = term;
-      summary.relative_residual = sizes[row].item<double>() / norms_[row].item<double>();
+      summary.relative_residual = norms[row].item<double>() / b_norms_[row].item<double>();
       summary.message = fmt::format(
           "the residual grew to {:.1e} times its start in {} terms with scale {:.3g}; the eigenvalues reach from about "
           "{:.3g} to {:.3g}: {}",
@@ -230,25 +228,25 @@ class LissaRun {
     }
   }
 
-  void conclude(const at::Tensor& x) {
-    const auto sizes = row_norms(b_ - system_.a->apply(x));
+  void finish(const at::Tensor& x) {
+    const auto norms = row_norms(b_ - system_.a->apply(x));
     const double norm_of_a = stalled_ ? std::abs(largest_eigenvalue(*system_.a, 10, random_.stream("rounding"))) : 0;
     const auto floors = row_norms(x) * (system_.a->rounding() * norm_of_a);
     for (std::size_t k = 0; k < summaries_.size(); ++k) {
       const auto row = static_cast<std::int64_t>(k);
-      const double size = sizes[row].item<double>(), norm = norms_[row].item<double>();
+      const double norm = norms[row].item<double>(), b_norm = b_norms_[row].item<double>();
       auto& summary = summaries_[k];
-      summary.relative_residual = norm > 0 ? size / norm : 0;
-      const bool converged = size <= options_.relative_tolerance * norm;
+      summary.relative_residual = b_norm > 0 ? norm / b_norm : 0;
+      const bool converged = norm <= options_.relative_tolerance * b_norm;
       summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
       summary.message = converged ? fmt::format("converged with scale {:.3g}", plan_.scale)
-                                  : shortfall(summary, size <= floors[row].item<double>());
+                                  : shortfall_text(summary, norm <= floors[row].item<double>());
       note_ritz(summary);
     }
   }
 
   /// Why the tolerance was not met, and what would help.
-  std::string shortfall(const SolverSummary& summary, bool rounding) const {
+  std::string shortfall_text(const SolverSummary& summary, bool rounding) const {
     if (plan_.batch_size > 0) {
       return fmt::format(
           "{} terms of {} examples with scale {:.3g} leave a residual of {:.1e} |b|, the batches' noise included: "
@@ -263,13 +261,13 @@ class LissaRun {
     const auto remedy =
         fmt::format("use {}cg, or raise the damping", system_.precondition ? "" : "preconditioner=ekfac or ");
     if (stalled_) {
-      const double left = std::log(options_.relative_tolerance / summary.relative_residual) / pace_;
+      const double left = std::log(options_.relative_tolerance / summary.relative_residual) / log_rate_;
       return fmt::format(
           "the residual falls too slowly: {} terms with scale {:.3g} leave {:.1e} |b|; at the last pace {:.2g} would "
           "be "
           "needed: {}",
           summary.iterations, plan_.scale, summary.relative_residual,
-          pace_ < 0 ? static_cast<double>(summary.iterations) + left : INFINITY, remedy);
+          log_rate_ < 0 ? static_cast<double>(summary.iterations) + left : INFINITY, remedy);
     }
     const double rate = std::log(summary.relative_residual) / static_cast<double>(plan_.depth);
     const double wanted = std::log(options_.relative_tolerance) / rate;
@@ -284,31 +282,23 @@ class LissaRun {
   const LinearSystem& system_;
   const at::Tensor& b_;
   Random random_;
-  at::Tensor norms_;
+  at::Tensor b_norms_;
   std::vector<SolverSummary> summaries_;
   ProgressScope scope_;
   Plan plan_;
-  at::Tensor least_;  // residuals when one fell last
-  std::int64_t fell_ = 0;
+  at::Tensor least_norms_;  // of the residuals when one fell last
+  std::int64_t last_fall_ = 0;
   bool stalled_ = false;
-  double pace_ = 0;  // then: the logarithm that a term took of the slowest residual
+  double log_rate_ = 0;  // then: what a term adds to the logarithm of the slowest residual
 };
 
-class LissaSolver : public IterativeSolver {
+class LissaSolver : public detail::PreconditionedSolver<LissaOptions, NeumannSeries> {
  public:
-  explicit LissaSolver(LissaOptions options) : options_(std::move(options)) {}
-  std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
-                                   const Progress& progress) const override {
-    return LissaRun(options_, system, b, progress).run(x);
+  using PreconditionedSolver::PreconditionedSolver;
+  ProductCount product_count(const SystemTraits&) const override {
+    const auto terms = options().depth > 0 ? options().depth : options().max_depth;
+    return ProductCount::up_to(static_cast<double>(terms * options().repeats));
   }
-
- protected:
-  BlockMap preconditioner(const System& system) const override {
-    return detail::make_preconditioner(system, options_.preconditioner, options_.rank);
-  }
-
- private:
-  LissaOptions options_;
 };
 
 }  // namespace

@@ -25,10 +25,11 @@ struct NystroemOptions {
 class NystroemSolver : public Solver {
  public:
   explicit NystroemSolver(NystroemOptions options) : options_(options) {}
-
+  SolverNeeds needs() const override { return {.semidefinite = true}; }
   bool needs_damping(std::int64_t) const override { return true; }
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     if (system.filter.inversion == Inversion::kDamped && system.filter.damping == 0) {
       throw InvalidArgument(
           "nystroem: damping = 0, expected > 0: the approximation is singular outside its span; use --damping "

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "whence/core/rounding.h"
@@ -22,26 +23,24 @@ constexpr std::array<std::pair<Inversion, std::string_view>, 5> kInversions{{{In
 
 class IterativeInverse : public Inverse {
  public:
-  IterativeInverse(const IterativeSolver& solver, OperatorPtr a, LinearSystem system)
-      : solver_(solver), a_(std::move(a)), system_(std::move(system)) {}
+  IterativeInverse(const IterativeSolver& solver, System system, LinearSystem linear)
+      : Inverse(std::move(system)), solver_(solver), linear_(std::move(linear)) {}
 
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
-    const auto start = std::chrono::steady_clock::now();
-    const double before = a_->products();
-    auto summaries = solver_.solve(system_, system_.target_is_product ? a_->apply(b) : b, x, progress);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    for (auto& summary : summaries) {
-      summary.seconds = seconds;
-      summary.products = (a_->products() - before) / static_cast<double>(b.size(0));
-    }
-    return summaries;
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override {
+    return solver_.solve(linear_, linear_.target_is_product ? system().a->apply(b) : b, x, progress);
   }
 
  private:
   const IterativeSolver& solver_;
-  OperatorPtr a_;
-  LinearSystem system_;
+  LinearSystem linear_;
 };
+
+void check_damping(const Filter& filter) {
+  if (!(filter.damping >= 0)) {
+    throw InvalidArgument(fmt::format("damping = {}, expected >= 0", filter.damping));
+  }
+}
 
 }  // namespace
 
@@ -82,28 +81,41 @@ Inversion parse_inversion(std::string_view word) {
   throw InvalidArgument(unknown_name("inversion", word, known));
 }
 
-void check_damping(const Filter& filter) {
-  if (!(filter.damping >= 0)) {
-    throw InvalidArgument(fmt::format("damping = {}, expected >= 0", filter.damping));
-  }
+double ProductCount::expected() const { return std::sqrt(low * high); }
+
+ProductCount ProductCount::up_to(double most) {
+  constexpr double kFewest = 20;
+  return {std::min(kFewest, most), most};
 }
 
-std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
-                                                 std::chrono::steady_clock::time_point start,
-                                                 const std::string& message, bool measure) {
-  std::vector<SolverSummary> out(static_cast<std::size_t>(b.size(0)));
-  const double before = system.a->products();
-  const auto residuals =
-      measure && system.filter.inverts() ? relative_residuals(system, b, x) : std::vector<double>(out.size(), -1.0);
+std::vector<SolverSummary> Inverse::apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const {
+  const auto start = std::chrono::steady_clock::now();
+  const double before = system_.a->products();
+  auto summaries = do_apply(b, x, progress);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (auto& summary : summaries) {
+    summary.seconds = seconds;
+    summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
+  }
+  return summaries;
+}
+
+std::vector<SolverSummary> Inverse::approximate_summaries(const at::Tensor& b, const at::Tensor& x,
+                                                          const std::string& message, bool measure) const {
+  std::vector<SolverSummary> out(static_cast<std::size_t>(b.size(0)));
+  const auto residuals =
+      measure && system_.filter.inverts() ? relative_residuals(system_, b, x) : std::vector<double>(out.size(), -1.0);
   for (std::size_t k = 0; k < out.size(); ++k) {
     out[k].termination = Termination::kApproximate;
     out[k].relative_residual = residuals[k];
-    out[k].seconds = seconds;
-    out[k].products = (system.a->products() - before) / static_cast<double>(b.size(0));
     out[k].message = message;
   }
   return out;
+}
+
+std::unique_ptr<Inverse> Solver::prepare(const System& system) const {
+  check_damping(system.filter);
+  return do_prepare(system);
 }
 
 at::Tensor Filter::operator()(const at::Tensor& eigenvalues, double zero) const {
@@ -177,10 +189,10 @@ std::vector<double> relative_residuals(const System& system, const at::Tensor& b
   return out;
 }
 
-std::unique_ptr<Inverse> IterativeSolver::prepare(const System& system) const {
+std::unique_ptr<Inverse> IterativeSolver::do_prepare(const System& system) const {
   auto linear = linear_system(system);
   linear.precondition = preconditioner(system);
-  return std::make_unique<IterativeInverse>(*this, system.a, std::move(linear));
+  return std::make_unique<IterativeInverse>(*this, system, std::move(linear));
 }
 
 }  // namespace whence

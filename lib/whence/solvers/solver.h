@@ -1,8 +1,8 @@
 #pragma once
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,7 +56,7 @@ struct Filter {
 
   /// f(h) for a tensor of eigenvalues; those of magnitude at most `zero` count as zero.
   at::Tensor operator()(const at::Tensor& h, double zero = 0) const;
-  /// Not kSegment nor kMemory: there is an equation behind it, so a residual too.
+  /// Whether there is an equation behind it, and so a residual: all but kSegment and kMemory.
   bool inverts() const { return inversion != Inversion::kSegment && inversion != Inversion::kMemory; }
 };
 /// The filter of one block's eigenvalues, of which those below 1e-12 of the block's largest are zeros.
@@ -64,9 +64,6 @@ SpectralFunction of_block(const Filter& filter);
 std::string_view to_string(Inversion inversion);
 /// "damped", "filtered" or "pseudo". Throws InvalidArgument with the known words.
 Inversion parse_inversion(std::string_view word);
-/// Throws InvalidArgument unless the damping is >= 0.
-void check_damping(const Filter& filter);
-
 /// A curvature to invert, how, and where it was taken. Solvers that fit factors of their own need `point`; it may be
 /// null, and they then throw InvalidArgument.
 struct System {
@@ -75,15 +72,28 @@ struct System {
   std::shared_ptr<const CurvaturePoint> point = nullptr;
 };
 
+/// What is known of a system before its operator is made.
+struct SystemTraits {
+  std::int64_t parameters = 0;
+  std::int64_t rows = 0;      ///< Of a root J that the curvature can be inverted by in the dual; 0: none.
+  bool eigenvectors = false;  ///< They come with the curvature (SpectralOperator).
+  Inversion inversion = Inversion::kDamped;
+  std::shared_ptr<const CurvaturePoint> point = nullptr;  ///< As System::point.
+};
+
+/// How many products with the curvature a solve takes for a right-hand side.
+struct ProductCount {
+  double low = 0, high = 0;
+  bool known = true;  ///< False for solvers whose products cannot be told before.
+  double once = 0;    ///< Besides, whatever the right-hand sides.
+  /// One number for both: their geometric mean.
+  double expected() const;
+  /// Of an iteration that takes at most so many and stops when it has converged, after 20 at the least.
+  static ProductCount up_to(double most);
+};
+
 /// What to type where rounding has the last word: "use --dtype float64, raise the damping, or …".
 std::string rounding_remedy(const LinearOperator& a);
-
-/// Summaries of an approximate inverse x = f(A) b: kApproximate, with residuals measured against A where `measure` is
-/// true and the filter is an inverse, for the cost of a product a row (two for filters other than damped). `start` is
-/// when the work began.
-std::vector<SolverSummary> approximate_summaries(const System& system, const at::Tensor& b, const at::Tensor& x,
-                                                 std::chrono::steady_clock::time_point start,
-                                                 const std::string& message, bool measure);
 
 /// A symmetric matrix as rows' diag(weights) rows: x' M x is then the sum of weights . (rows x)^2.
 struct MatrixRoot {
@@ -91,35 +101,73 @@ struct MatrixRoot {
   at::Tensor weights;  ///< [K] float64
 };
 
-/// A filtered inverse of an operator under some solver, ready to be applied to blocks.
+/// A filtered inverse of an operator under some solver, ready to be applied to blocks. Whoever holds one calls apply(),
+/// which takes the time and counts the products; whoever writes one defines do_apply(), as of LinearOperator.
 class Inverse {
  public:
   virtual ~Inverse() = default;
+  /// x = filter(A) b for every row of b [K, P]; one summary a row. `x` is set, not read.
+  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const;
   /// The inverse itself, where the solver has it as a matrix; undefined rows where it has not, or the matrix is not
   /// positive definite, if only for rounding, and had to be.
   virtual MatrixRoot root() const { return {}; }
   /// What the filter is applied to, where the inverse is the filter of known eigenvalues; null where it is not.
   virtual std::shared_ptr<const SpectralOperator> factors() const { return nullptr; }
-  /// x = filter(A) b for every row of b [K, P]; one summary a row. `x` is set, not read.
-  virtual std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const = 0;
+  /// The spec of the solver that was picked for the system (Solver::picks); empty where it was named.
+  virtual std::string picked() const { return {}; }
+
+ protected:
+  explicit Inverse(System system) : system_(std::move(system)) {}
+  const System& system() const { return system_; }
+  /// Fills all of the summaries but seconds and products.
+  virtual std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const = 0;
+  /// Summaries of an approximation x = f(A) b: kApproximate, with residuals measured against A where `measure` is true
+  /// and the filter is an inverse, for the cost of a product a row (two for filters other than damped).
+  std::vector<SolverSummary> approximate_summaries(const at::Tensor& b, const at::Tensor& x, const std::string& message,
+                                                   bool measure) const;
+
+ private:
+  System system_;
 };
 
-/// Solves with an operator. prepare() does what does not depend on the right-hand sides; the solver must outlive what
-/// it prepares.
+/// What a solver takes of a system besides products with its operator, and cannot do without.
+struct SolverNeeds {
+  bool rows = false;          ///< A curvature J' J (GramOperator), on whose rows it works: memory and time grow with
+                              ///< their square.
+  bool point = false;         ///< System::point, to fit to; or the curvature's own factors (Solver::takes_factors).
+  bool semidefinite = false;  ///< No negative eigenvalues, whatever the filter.
+};
+
+/// Solves with an operator, and says of itself what others would otherwise compare its name for.
 class Solver {
  public:
   virtual ~Solver() = default;
-  /// Throws InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the filter, or
-  /// the damping is negative.
-  virtual std::unique_ptr<Inverse> prepare(const System& system) const = 0;
-  /// The family of curvature that the solver's own factors approximate (Curvature::family); empty where it inverts
-  /// whatever it is given.
-  virtual std::string_view family() const { return {}; }
+  /// Does what does not depend on the right-hand sides; the solver must outlive what it prepares. Throws
+  /// InvalidArgument where the solver cannot take the operator (too large for a dense matrix) or the filter, or the
+  /// damping is negative.
+  std::unique_ptr<Inverse> prepare(const System& system) const;
+
+  virtual SolverNeeds needs() const { return {}; }
+  /// Whether it solves the system that it is given, as far as its iterations or its rank reach; false where it applies
+  /// an approximation in its place, as asked.
+  virtual bool is_exact() const { return true; }
+  /// The family of curvature that the solver's own factors approximate; none where it inverts whatever it is given.
+  virtual std::optional<CurvatureFamily> family() const { return std::nullopt; }
   /// Whether it takes the curvature's own factors where there are such (Curvature::factored) and fits none.
   virtual bool takes_factors() const { return false; }
   /// Whether Inversion::kDamped with no damping divides by nothing, however definite the curvature of so many
   /// parameters is: that of what an approximation leaves out.
   virtual bool needs_damping(std::int64_t /*parameters*/) const { return false; }
+  /// Whether a damping of 0 stands for one of its own, or dampings are nothing to it.
+  virtual bool has_own_damping() const { return false; }
+  /// Whether it picks another solver for each system.
+  virtual bool picks() const { return false; }
+  /// The spec of the solver that it picks; empty: it picks none.
+  virtual std::string pick(const SystemTraits& /*traits*/) const { return {}; }
+  virtual ProductCount product_count(const SystemTraits& /*traits*/) const { return {.known = false}; }
+
+ protected:
+  virtual std::unique_ptr<Inverse> do_prepare(const System& system) const = 0;
 };
 
 /// A linear map of the rows of a block: [K, P] to [K, P].
@@ -142,12 +190,12 @@ std::vector<double> relative_residuals(const System& system, const at::Tensor& b
 /// A solver that needs products alone.
 class IterativeSolver : public Solver {
  public:
-  std::unique_ptr<Inverse> prepare(const System& system) const override;
   /// Solves a x = b for each row of b. `x` is set, not read. Deterministic.
   virtual std::vector<SolverSummary> solve(const LinearSystem& system, const at::Tensor& b, at::Tensor& x,
                                            const Progress& progress) const = 0;
 
  protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override;
   /// What becomes LinearSystem::precondition.
   virtual BlockMap preconditioner(const System&) const { return {}; }
 };

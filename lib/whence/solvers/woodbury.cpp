@@ -28,14 +28,13 @@ struct WoodburyOptions {
 class WoodburyInverse : public Inverse {
  public:
   WoodburyInverse(const System& system, std::shared_ptr<const GramOperator> a, double relative_tolerance)
-      : system_(system), a_(std::move(a)), relative_tolerance_(relative_tolerance) {
+      : Inverse(system), a_(std::move(a)), relative_tolerance_(relative_tolerance) {
     const auto& penalty = a_->diagonal();
     const auto d = penalty + system.filter.damping;
     if (!(d.min().item<double>() > 0)) {
       throw InvalidArgument(
           "woodbury: the penalty and the damping leave a parameter without any; expected damping or weight decay > 0: "
-          "use "
-          "--damping auto");
+          "use --damping auto");
     }
     scale_ = 1 / d;
     const ProgressScope scope("the matrix over rows");
@@ -51,13 +50,12 @@ class WoodburyInverse : public Inverse {
     factor_ = factor;
   }
 
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
-    const auto start = std::chrono::steady_clock::now();
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     x = solve(b);
-    const auto whole = damped(a_, system_.filter.damping);
+    const auto whole = damped(a_, system().filter.damping);
     x = x + solve(b - whole->apply(x));  // a step of refinement takes float32's rounding out
-    auto summaries =
-        approximate_summaries(system_, b, x, start, fmt::format("Cholesky of {} rows in the dual", a_->rows()), true);
+    auto summaries = approximate_summaries(b, x, fmt::format("Cholesky of {} rows in the dual", a_->rows()), true);
     for (auto& summary : summaries) {
       const bool converged = summary.relative_residual <= relative_tolerance_;
       summary.termination = converged ? Termination::kConverged : Termination::kIterationLimit;
@@ -72,12 +70,11 @@ class WoodburyInverse : public Inverse {
  private:
   at::Tensor solve(const at::Tensor& b) const {
     const auto scaled = (b * scale_).to(b.options());
-    const auto seen = a_->times(scaled.to(a_->options())).to(at::kDouble);
-    const auto inner = at::cholesky_solve(seen.t(), factor_).t().to(a_->options());
-    return scaled - (a_->transposed_times(inner.contiguous()) * scale_).to(b.options());
+    const auto dual_b = a_->times(scaled.to(a_->options())).to(at::kDouble);
+    const auto dual_x = at::cholesky_solve(dual_b.t(), factor_).t().to(a_->options());
+    return scaled - (a_->transposed_times(dual_x.contiguous()) * scale_).to(b.options());
   }
 
-  System system_;
   std::shared_ptr<const GramOperator> a_;
   double relative_tolerance_;
   at::Tensor scale_, factor_;
@@ -86,9 +83,12 @@ class WoodburyInverse : public Inverse {
 class WoodburySolver : public Solver {
  public:
   explicit WoodburySolver(WoodburyOptions options) : options_(options) {}
+  SolverNeeds needs() const override { return {.rows = true}; }
+  /// Two solves, each a product with J and one with J', the refinement between them and the residual.
+  ProductCount product_count(const SystemTraits&) const override { return {4, 4}; }
 
-  std::unique_ptr<Inverse> prepare(const System& system) const override {
-    check_damping(system.filter);
+ protected:
+  std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     auto a = std::dynamic_pointer_cast<const GramOperator>(system.a);
     if (!a) {
       throw InvalidArgument(

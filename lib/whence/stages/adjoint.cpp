@@ -14,41 +14,54 @@
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/spectral_operator.h"
-#include "whence/solvers/automatic.h"
 #include "whence/stages/choice.h"
 
 namespace whence {
 namespace {
 
-/// c' d merge, split into what falls on theta and on the parent: for each row of `cotangents` [K, merged].
-std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const at::Tensor& cotangents) {
-  const auto theta = leaves(widened(stage.theta)), parent = leaves(widened(stage.parent));
-  const auto merged = stage.objective.merge(theta, parent).values();
-  auto both = theta;
-  both.insert(both.end(), parent.begin(), parent.end());
-  const auto split = count_entries(theta);
-  auto out = at::empty({cotangents.size(0), count_entries(both)}, cotangents.options());
-  for (std::int64_t k = 0; k < cotangents.size(0); ++k) {
-    out[k] = flatten(gradient(merged, both, unflatten(cotangents[k], merged), false, true));
-  }
-  return {out.narrow(1, 0, split).contiguous(), out.narrow(1, split, out.size(1) - split).contiguous()};
-}
-
-/// Cotangents of a stage's merged parameters, from those of the body that it handed on.
-at::Tensor extend_to_head(const Stage& stage, const at::Tensor& body) {
-  const auto merged = stage.objective.merge(stage.theta, stage.parent);
-  std::vector<at::Tensor> columns;
-  std::int64_t offset = 0;
-  for (std::size_t i = 0; i < merged.size(); ++i) {
-    const auto width = merged.values()[i].numel();
-    if (merged.names()[i].starts_with("head.")) {
-      columns.push_back(at::zeros({body.size(0), width}, body.options()));
-    } else {
-      columns.push_back(body.narrow(1, offset, width));
-      offset += width;
+/// What of merge() is a function of theta, with what it is made of. A parameter that is trained as it is stands there
+/// itself.
+struct Moved {
+  explicit Moved(const Stage& stage) : theta(leaves(widened(stage.theta))) {
+    const auto merged = stage.objective.merge(theta, widened(detach(stage.parent)));
+    for (std::size_t i = 0; i < merged.size(); ++i) {
+      if (merged.values()[i].requires_grad()) {
+        values.add(merged.names()[i], merged.values()[i]);
+      }
     }
   }
-  return at::cat(columns, 1);
+  TensorList theta;
+  ParameterSet values;
+};
+
+/// c' d merge, split into what falls on theta and, where `parents` too, on the parent: [K, P] each, for K cotangents of
+/// the model's parameters.
+std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const Directions& cotangents, bool parents) {
+  const auto theta = leaves(widened(stage.theta));
+  const auto parent = parents ? leaves(widened(stage.parent)) : widened(detach(stage.parent));
+  const auto merged = stage.objective.merge(theta, parent);
+  TensorList values, blocks;
+  for (std::size_t i = 0; i < cotangents.size(); ++i) {
+    const auto& value = merged.at(cotangents.names()[i]);
+    if (value.requires_grad()) {
+      values.push_back(value);
+      blocks.push_back(cotangents.values()[i]);
+    }
+  }
+  auto both = theta;
+  if (parents) {
+    both.insert(both.end(), parent.begin(), parent.end());
+  }
+  const auto split = count_entries(theta), count = cotangents.values().front().size(0);
+  auto out = at::zeros({count, count_entries(both)}, cotangents.values().front().options());
+  for (std::int64_t k = 0; k < count && !values.empty(); ++k) {
+    TensorList rows;
+    for (const auto& block : blocks) {
+      rows.push_back(block[k]);
+    }
+    out[k] = flatten(gradient(values, both, rows, false, true));
+  }
+  return {out.narrow(1, 0, split).contiguous(), out.narrow(1, split, out.size(1) - split).contiguous()};
 }
 
 /// A solve without a usable answer ends the call, with the remedy.
@@ -165,9 +178,9 @@ TensorList in_double(const TensorList& values) {
 }
 
 /// The matrix of a family at a stage, in float64; null where the family cannot be had of the model.
-OperatorPtr exact_in_double(std::string_view family, const Stage& stage) {
-  const auto spec =
-      fmt::format("{}:graph-bytes=0{}", family, family == "gauss-newton" ? ",rows=false" : "");  // a few products
+OperatorPtr exact_in_double(CurvatureFamily family, const Stage& stage) {
+  const auto* by_products = family == CurvatureFamily::kGaussNewton ? ",rows=false" : "";  // of which there are few
+  const auto spec = fmt::format("{}:graph-bytes=0{}", to_string(family), by_products);
   try {
     return create<Curvature>(spec)->operator_at(stage.objective.to(at::kDouble), in_double(stage.theta),
                                                 in_double(stage.parent));
@@ -200,17 +213,17 @@ Adjoint::Adjoint(const Chain& chain, const Curvature& curvature, const Solver& s
       prepared_(chain.size()),
       evidence_(chain.size()) {
   const bool own_factors = curvature.factored() && solver.takes_factors();
-  if (chain.size() > 1 && !own_factors && !solver.family().empty() && solver.family() != curvature.family()) {
+  if (chain.size() > 1 && !own_factors && solver.family() && solver.family() != curvature.family()) {
     throw InvalidArgument(fmt::format(
         "the solver's factors approximate the {} matrix and the curvature is of the family {}: a chain that "
         "mixes them is the derivative of no objective; use --curvature {}",
-        solver.family(), curvature.family(), solver.family()));
+        to_string(*solver.family()), to_string(curvature.family()), to_string(*solver.family())));
   }
-  if (options.response == Response::kProximalBregman && curvature.family() != "gauss-newton") {
+  if (options.response == Response::kProximalBregman && curvature.family() != CurvatureFamily::kGaussNewton) {
     throw InvalidArgument(
         fmt::format("response proximal-bregman is the Gauss-Newton chain, and the curvature is of the family {}; use "
                     "--curvature gauss-newton, kfac, ekfac or diagonal, with labels other than data",
-                    curvature.family()));
+                    to_string(curvature.family())));
   }
   if (options.response == Response::kSegment && options.inversion != Inversion::kDamped) {
     throw InvalidArgument(
@@ -279,7 +292,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       segment.memory = solver_.prepare({solved, left, point});
     }
     segment.response = solver_.prepare({solved, filter, point});
-    evidence.solver = picked_solver(*segment.response);
+    evidence.solver = segment.response->picked();
     segment.filter = filter;
     made->segments.push_back(std::move(segment));
   }
@@ -294,13 +307,12 @@ void Adjoint::prepare(std::size_t first) {
   }
 }
 
-std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients, std::size_t first,
-                                         const Progress& progress) {
+std::vector<StageAdjoint> Adjoint::sweep(const Directions& gradients, std::size_t first, const Progress& progress) {
   std::vector<StageAdjoint> out(chain_.size());
-  auto cotangents = measurement_gradients;
+  auto cotangents = gradients;
   for (std::size_t k = chain_.size(); k-- > first;) {
     const auto& stage = chain_[k];
-    const auto [right, passed_on] = pull_back_merge(stage, cotangents);
+    const auto [right, passed_on] = pull_back_merge(stage, cotangents, k > first);
     const auto watch = [&](ProgressEvent event) {
       event.phase += " " + stage.name;
       report(progress, event);
@@ -342,11 +354,12 @@ std::vector<StageAdjoint> Adjoint::sweep(const at::Tensor& measurement_gradients
           handed.narrow(1, there, length).add_(q.narrow(1, here, length));
         }
       }
-      cotangents = extend_to_head(chain_[k - 1], handed);
-      check_finite(cotangents, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
+      cotangents =
+          directions_of(handed, stage.objective.parent_layout());  // and 0 on the head, which was not handed on
+      check_finite(handed, fmt::format("stage {}: a pulled-back gradient", chain_[k - 1].name).c_str());
     }
   }
-  pass_over(measurement_gradients.size(0));
+  pass_over(gradients.values().front().size(0));
   return out;
 }
 
@@ -372,7 +385,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   };
   const bool narrow = type != at::kDouble;
   const bool unmeasured = summaries.front().relative_residual < 0;
-  const bool exact = curvature_.name() == curvature_.family();  // the family's matrix itself
+  const bool exact = curvature_.is_exact();
   if (options_.response == Response::kSegment || std::any_of(summaries.begin(), summaries.end(), failed) ||
       !(factored || unmeasured || (exact && narrow))) {
     return;
@@ -387,7 +400,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
   if (count <= 0) {
     return;
   }
-  const ProgressScope scope(fmt::format("the residual of {}", curvature_.family()));
+  const ProgressScope scope(fmt::format("the residual of {}", to_string(curvature_.family())));
   if (!made.exact) {
     made.exact =
         factored || (exact && narrow) ? exact_in_double(curvature_.family(), at) : made.segments.front().curvature;
@@ -406,7 +419,7 @@ void Adjoint::judge(std::size_t stage, const at::Tensor& b, const at::Tensor& x,
     auto& summary = summaries[k];
     constexpr double kExplained = 10, kTelling = 1e-3;
     const double told = std::exchange(summary.relative_residual, residuals[k]);
-    summary.residual_of = factored || exact ? std::string(curvature_.family()) : own;
+    summary.residual_of = factored || exact ? std::string(to_string(curvature_.family())) : own;
     if (!factored && !unmeasured && summary.termination == Termination::kConverged &&
         residuals[k] > std::max(kTelling, kExplained * told)) {
       summary.termination = Termination::kIterationLimit;
@@ -439,15 +452,38 @@ const std::vector<StageEvidence>& Adjoint::evidence() {
   return evidence_;
 }
 
-at::Tensor push_forward(const Stage& stage, const at::Tensor& v) {
-  const auto theta = leaves(widened(stage.theta));
-  const auto merged = stage.objective.merge(theta, widened(detach(stage.parent))).values();
-  const auto cotangent = leaves(zeros_like(detach(merged)));
+std::vector<std::string> moved_parameters(const Stage& stage) { return Moved(stage).values.names(); }
+
+Directions push_forward(const Stage& stage, const at::Tensor& v) {
+  const Moved moved(stage);
+  const auto blocks = directions_of(v, stage.objective.trained());
+  Directions out;
+  TensorList values, pushed;  // of the parameters that are functions of theta
+  for (std::size_t i = 0; i < moved.values.size(); ++i) {
+    const auto& value = moved.values.values()[i];
+    const auto itself =
+        std::find_if(moved.theta.begin(), moved.theta.end(), [&](const auto& t) { return t.is_same(value); });
+    if (itself != moved.theta.end()) {
+      out.add(moved.values.names()[i], blocks.values()[static_cast<std::size_t>(itself - moved.theta.begin())]);
+      continue;
+    }
+    auto shape = value.sizes().vec();
+    shape.insert(shape.begin(), v.size(0));
+    pushed.push_back(at::empty(shape, v.options()));
+    values.push_back(value);
+    out.add(moved.values.names()[i], pushed.back());
+  }
+  if (values.empty()) {
+    return out;
+  }
+  const auto cotangent = leaves(zeros_like(detach(values)));
   const auto pulled =
-      gradient(merged, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
-  auto out = at::empty({v.size(0), count_entries(merged)}, v.options());
+      gradient(values, moved.theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
   for (std::int64_t k = 0; k < v.size(0); ++k) {
-    out[k] = flatten(gradient(pulled, cotangent, unflatten(v[k], theta), false, true));
+    const auto found = gradient(pulled, cotangent, unflatten(v[k], moved.theta), false, true);
+    for (std::size_t i = 0; i < pushed.size(); ++i) {
+      pushed[i][k].copy_(found[i]);
+    }
   }
   return out;
 }

@@ -79,16 +79,17 @@ class Adjoint {
   /// ready. sweep() does it where this was not called.
   void prepare(std::size_t first);
 
-  /// `measurement_gradients` [K, entries of the last stage's merged parameters]. Sweeps from the last stage back to
-  /// `first`; entries of the result before `first` are empty. Throws IndefiniteCurvature, naming the stage and what
-  /// would help, where a solve met negative curvature, NumericalError where it diverged or gave a value that is not
-  /// finite. Cost: one block solve a stage, one mixed product between two.
+  /// `gradients` are those of K measurements in the model's parameters at the last stage: all of them, or, where
+  /// `first` is the last stage, moved_parameters() of it. Sweeps from the last stage back to `first`; entries of the
+  /// result before `first` are empty. Throws IndefiniteCurvature, naming the stage and what would help, where a solve
+  /// met negative curvature, NumericalError where it diverged or gave a value that is not finite. Cost: one block solve
+  /// a stage, one mixed product between two.
   ///
   /// The summaries say whose residual they tell (SolverSummary::residual_of). Of a curvature by factors it is that of
   /// the matrix that the factors approximate, for the first solves of a stage, where products with that take seconds;
   /// else of the factors. Of solves in a shorter dtype it is that in float64 where that takes as little, and they have
   /// not converged where it is ten times their own; of passes in bfloat16 that were not measured so it is said.
-  std::vector<StageAdjoint> sweep(const at::Tensor& measurement_gradients, std::size_t first, const Progress& progress);
+  std::vector<StageAdjoint> sweep(const Directions& gradients, std::size_t first, const Progress& progress);
 
   /// Counts `measurements` as swept in an earlier run, of whose solves the summaries are known: what is told of the
   /// others is what it would be without the interruption.
@@ -121,8 +122,11 @@ class Adjoint {
   std::vector<StageEvidence> evidence_;
 };
 
-/// (d merge / d theta) v at the stage's theta for each row of v: the direction of the model's parameters that a
-/// direction of the trained ones is. [K, P] to [K, entries of the merged parameters].
-at::Tensor push_forward(const Stage& stage, const at::Tensor& v);
+/// The model's parameters that a stage moves: what of merge() depends on theta.
+std::vector<std::string> moved_parameters(const Stage& stage);
+
+/// (d merge / d theta) v at the stage's theta for each row of v [K, P]: the directions of moved_parameters() that
+/// directions of the trained ones are.
+Directions push_forward(const Stage& stage, const at::Tensor& v);
 
 }  // namespace whence

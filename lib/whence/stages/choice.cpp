@@ -28,7 +28,12 @@ class Chooser {
  public:
   Chooser(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
           const Progress& progress)
-      : chain_(chain), first_(first), queries_(queries), request_(request), progress_(progress) {}
+      : chain_(chain),
+        first_(first),
+        queries_(queries),
+        request_(request),
+        progress_(progress),
+        solver_(create<Solver>(request.solver)) {}
 
   InverseChoice choose() {
     out_.options = request_.options;
@@ -42,7 +47,7 @@ class Chooser {
     family_ = create<Curvature>(out_.curvature)->family();
     choose_damping();
     choose_solver();
-    if (request_.curvature == "auto" || request_.solver == "auto" || damping_is_open()) {
+    if (request_.curvature_is_open() || request_.solver_is_open() || request_.damping_is_open()) {
       out_.reason = fmt::format("{}", fmt::join(reasons_, "; "));
       tell_otherwise();
     }
@@ -50,12 +55,10 @@ class Chooser {
   }
 
  private:
-  bool damping_is_open() const { return !request_.damping && !request_.relative_damping; }
   bool is_damped() const { return request_.options.effective_inversion() == Inversion::kDamped; }
   /// Whether the Hessian would be refused.
   bool family_is_fixed() const {
-    return request_.options.response == Response::kProximalBregman || solver_name() == "woodbury" ||
-           !create<Solver>(request_.solver)->family().empty();
+    return request_.options.response == Response::kProximalBregman || solver_->needs().rows || solver_->family();
   }
   std::string_view solver_name() const { return find_method<Solver>(request_.solver).first->name; }
 
@@ -77,15 +80,14 @@ class Chooser {
   }
 
   void choose_curvature() {
-    if (request_.curvature != "auto") {
+    if (!request_.curvature_is_open()) {
       out_.curvature = request_.curvature;
       return;
     }
     const auto& options = request_.options;
-    const auto family = create<Solver>(request_.solver)->family();
-    if (family == "empirical-fisher") {
+    if (solver_->family() == CurvatureFamily::kEmpiricalFisher) {
       take("empirical-fisher", fmt::format("it is what solver {} approximates", solver_name()));
-    } else if (!family.empty() || solver_name() == "woodbury") {
+    } else if (solver_->family() || solver_->needs().rows) {
       take("gauss-newton", fmt::format("solver {} is for its family", solver_name()));
     } else if (options.response == Response::kProximalBregman) {
       take_gauss_newton("response proximal-bregman is the Gauss-Newton chain");
@@ -115,7 +117,7 @@ class Chooser {
   void take_gauss_newton(const std::string& reason) {
     take("gauss-newton", reason);
     const double seconds = solver_seconds("gauss-newton");
-    if (request_.solver == "auto" && seconds > kPatienceSeconds && takes_ekfac()) {
+    if (request_.solver_is_open() && seconds > kPatienceSeconds && takes_ekfac()) {
       out_.curvature = "ekfac";
       reasons_.push_back(fmt::format("cg with gauss-newton would take about {}", seconds_text(seconds)));
     }
@@ -134,15 +136,15 @@ class Chooser {
   }
 
   void choose_damping() {
-    const bool exact_hessian = family_ == "hessian" && is_damped() && inverts_products();
-    if (!damping_is_open()) {
-      if (exact_hessian && request_.curvature != "auto") {
+    const bool exact_hessian = family_ == CurvatureFamily::kHessian && is_damped() && solver_->is_exact();
+    if (!request_.damping_is_open()) {
+      if (exact_hessian && !request_.curvature_is_open()) {
         look_for_negative_curvature(out_.curvature);
         check_asked_damping();
       }
       return;
     }
-    if (solver_name() == "datainf" || solver_name() == "identity" || request_.options.response == Response::kSegment ||
+    if (solver_->has_own_damping() || request_.options.response == Response::kSegment ||
         request_.options.inversion == Inversion::kPseudo) {
       return;  // the solver's own, or none
     }
@@ -150,8 +152,8 @@ class Chooser {
       out_.options.relative_damping = kRelativeDamping;
       return;
     }
-    if (family_ == "hessian") {
-      if (request_.curvature != "auto" && exact_hessian) {
+    if (family_ == CurvatureFamily::kHessian) {
+      if (!request_.curvature_is_open() && exact_hessian) {
         look_for_negative_curvature(out_.curvature);
       }
       if (negative_stage_) {
@@ -169,11 +171,11 @@ class Chooser {
     }
     const bool decayed = std::all_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
                                      [](const Stage& s) { return s.objective.weight_decay() > 0; });
-    if (request_.curvature != "auto" && at_minimum() && decayed && needs_damping()) {
+    if (!request_.curvature_is_open() && at_minimum() && decayed && needs_damping()) {
       take_needed_damping();
       return;
     }
-    if (request_.curvature != "auto" && at_minimum() && decayed) {
+    if (!request_.curvature_is_open() && at_minimum() && decayed) {
       reasons_.push_back(
           fmt::format("the checkpoint is a minimum ({}) of an objective with weight decay", gradient_text()));
       return;
@@ -183,25 +185,19 @@ class Chooser {
 
   /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
   bool needs_damping() const {
-    const auto solver = create<Solver>(request_.solver);
-    const bool foreign = !solver->family().empty() && solver->family() != family_;
+    const bool foreign = solver_->family() && solver_->family() != family_;
     return foreign ||
            std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
-                       [&](const Stage& s) { return solver->needs_damping(s.objective.trained().entries()); });
+                       [&](const Stage& s) { return solver_->needs_damping(s.objective.trained().entries()); });
   }
   void take_needed_damping() {
     out_.options.relative_damping = kRelativeDamping;
     reasons_.push_back(fmt::format("solver {} needs a damping", solver_name()));
   }
 
-  /// Whether the solver needs a positive definite system, rather than apply an approximation of its own.
-  bool inverts_products() const {
-    return create<Solver>(request_.solver)->family().empty() && solver_name() != "identity";
-  }
-
   void choose_solver() {
     out_.solver =
-        request_.solver != "auto" ? request_.solver : fmt::format("auto:relative-tolerance={:g}", kRankingTolerance);
+        request_.solver_is_open() ? fmt::format("auto:relative-tolerance={:g}", kRankingTolerance) : request_.solver;
   }
 
   /// Nominal seconds that the solver is expected to take with a curvature by products of two gradients, over the chain.
@@ -263,17 +259,17 @@ class Chooser {
   }
 
   void tell_otherwise() {
-    if (request_.curvature == "auto" && family_is_fixed()) {
+    if (request_.curvature_is_open() && family_is_fixed()) {
       out_.otherwise = "--damping X for another damping";
-    } else if (request_.curvature == "auto" && family_ != "hessian") {
+    } else if (request_.curvature_is_open() && family_ != CurvatureFamily::kHessian) {
       const auto cost =
           passes_.empty() ? std::string() : fmt::format(" (about {})", seconds_text(solver_seconds("hessian")));
       out_.otherwise = fmt::format("--curvature hessian for the Hessian{}, --damping X for another damping", cost);
-    } else if (request_.curvature == "auto") {
+    } else if (request_.curvature_is_open()) {
       out_.otherwise =
           "--curvature gauss-newton or --damping X for another choice, --solver cg:relative-tolerance=1e-6 for more "
           "digits";
-    } else if (damping_is_open()) {
+    } else if (request_.damping_is_open()) {
       out_.otherwise = "--damping X for another damping";
     } else {
       out_.otherwise = "--solver SPEC for another solver";
@@ -286,7 +282,8 @@ class Chooser {
   const InverseRequest& request_;
   const Progress& progress_;
   InverseChoice out_;
-  std::string_view family_;
+  std::unique_ptr<Solver> solver_;  // as asked for
+  CurvatureFamily family_ = {};
   std::vector<std::string> reasons_;
   std::vector<double> passes_;
   std::optional<std::size_t> negative_stage_;

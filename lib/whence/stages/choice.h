@@ -15,13 +15,17 @@ inline constexpr double kRelativeDamping = 1;
 /// What a ranking needs of an iterative solve: at 1e-2 Spearman stayed above .998 and the first ten the same ten.
 inline constexpr double kRankingTolerance = 1e-2;
 
-/// What is asked of the inverse curvature of a chain. What is "auto" or empty is chosen.
+/// What is asked of the inverse curvature of a chain. What is open, "auto" or empty, is chosen.
 struct InverseRequest {
   std::string curvature = "auto";  ///< A spec, or auto.
   std::string solver = "auto";     ///< A spec, or auto.
   std::optional<double> damping = {}, relative_damping = {};
   InverseOptions options = {};  ///< How stages respond and what is inverted; its dampings are not read.
   bool indefinite = false;      ///< A solve has met negative curvature: the Hessian is not chosen.
+
+  bool curvature_is_open() const { return curvature == "auto"; }
+  bool solver_is_open() const { return solver == "auto"; }
+  bool damping_is_open() const { return !damping && !relative_damping; }
 };
 
 /// One answer for a whole chain, whose stages must share a family of curvature.

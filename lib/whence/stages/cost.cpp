@@ -6,13 +6,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <map>
 
 #include "whence/core/operation_count.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
-#include "whence/solvers/automatic.h"
 
 namespace whence {
 
@@ -70,87 +67,39 @@ double nominal_gradient_seconds(const Stage& stage) {
   return count.nominal_seconds();
 }
 
-double ProductCount::expected() const { return std::sqrt(low * high); }
-
 namespace {
 
-/// Of the curvature's root, about; 0 where it is known by none.
-std::int64_t root_rows(std::string_view curvature, const Stage& stage) {
+SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion inversion) {
   constexpr std::int64_t kMostOutputs = 64;
+  const auto made = create<Curvature>(curvature);
   const auto& data = stage.objective.data();
-  const bool rows = find_method<Curvature>(curvature).first->name != "hessian" && data.outputs() <= kMostOutputs &&
-                    covered_by_layers({stage.objective, stage.theta, stage.parent});
-  return rows ? data.size() * data.outputs() : 0;
-}
-
-}  // namespace
-
-std::string auto_spec(std::string_view solver, std::string_view curvature, const Stage& stage, Inversion inversion) {
-  if (is_spectral(curvature)) {
-    return "ekfac";
-  }
-  const auto picked = picked_by_size(stage.objective.trained().entries(), root_rows(curvature, stage), inversion);
-  if (!picked.empty()) {
-    return std::string(picked);
-  }
-  const auto [method, given] = find_method<Solver>(solver);
-  std::string out = "cg:preconditioner=none";
-  if (inversion != Inversion::kPseudo && covered_by_layers({stage.objective, stage.theta, stage.parent})) {
-    out = "cg:preconditioner=ekfac";
-  }
-  for (const auto& option : method->options(given)) {
-    out += fmt::format(",{}={}", option.name, option.value);
+  SystemTraits out{
+      .parameters = stage.objective.trained().entries(),
+      .eigenvectors = made->factored(),
+      .inversion = inversion,
+      .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent})};
+  if (!made->factored() && made->family() != CurvatureFamily::kHessian && data.outputs() <= kMostOutputs &&
+      covered_by_layers(*out.point)) {
+    out.rows = data.size() * data.outputs();  // about
   }
   return out;
 }
 
+}  // namespace
+
 ProductCount product_count(std::string_view solver, std::string_view curvature, const Stage& stage,
                            Inversion inversion) {
-  constexpr double kFewest = 20;
-  const auto [method, given] = find_method<Solver>(solver);
-  const auto parameters = stage.objective.trained().entries();
-  if (method->name == "auto") {
-    const auto picked =
-        is_spectral(curvature) ? "ekfac" : picked_by_size(parameters, root_rows(curvature, stage), inversion);
-    if (!picked.empty()) {
-      return product_count(picked, curvature, stage, inversion);
-    }
-  }
-  std::map<std::string, double> options;
-  for (const auto& option : method->options(given)) {
-    char* end = nullptr;
-    const double value = std::strtod(option.value.c_str(), &end);
-    if (end != option.value.c_str()) {
-      options[option.name] = value;
-    }
-  }
-  if (options.contains("max-iterations")) {
-    const double most = std::min(options["max-iterations"], static_cast<double>(parameters));
-    return {std::min(kFewest, most), most};
-  }
-  if (options.contains("depth")) {
-    const double all = options["depth"] * (options.contains("repeats") ? options["repeats"] : 1);
-    return {std::min(kFewest, all), all};
-  }
-  if (method->name == "ekfac") {  // the residual alone
-    return {1, 1};
-  }
-  if (method->name == "direct") {
-    return {1, 1, true, static_cast<double>(parameters)};
-  }
-  if (method->name == "woodbury") {  // with a step of refinement
-    return {4, 4};
-  }
-  return {0, 0, false};
+  return create<Solver>(solver)->product_count(traits_of(curvature, stage, inversion));
+}
+
+std::string solver_at_work(std::string_view solver, std::string_view curvature, const Stage& stage,
+                           Inversion inversion) {
+  const auto made = create<Solver>(solver);
+  return made->picks() ? made->pick(traits_of(curvature, stage, inversion)) : std::string(solver);
 }
 
 double solve_seconds(const ProductCount& products, std::int64_t queries, double pass) {
   return (products.expected() * static_cast<double>(queries) + products.once) * kPassesAProduct * pass;
-}
-
-bool is_spectral(std::string_view curvature) {
-  const auto name = find_method<Curvature>(curvature).first->name;
-  return name == "ekfac" || name == "kfac" || name == "diagonal";
 }
 
 std::string seconds_text(double seconds) {

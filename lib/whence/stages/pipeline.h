@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "whence/models/language_model.h"
-#include "whence/models/naming.h"
+#include "whence/stages/pipeline_file.h"
 #include "whence/stages/stage.h"
 
 namespace whence {
@@ -23,19 +23,6 @@ struct RunOptions {
   std::function<void(const std::string&)> note = {};  ///< Told each line of Pipeline::notes() as it comes up.
 };
 
-/// What a pipeline file says of one stage.
-struct StageDescription {
-  std::string name;
-  nlohmann::json train;
-  std::string tuning = "full";
-  std::string loss = "cross-entropy";
-  std::string optimizer = "lbfgs";
-  double weight_decay = 0;
-  std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
-  std::filesystem::path checkpoint;
-  Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
-};
-
 /// How a stage's training ended.
 struct StageTraining {
   TrainingSummary summary;
@@ -43,20 +30,20 @@ struct StageTraining {
   std::int64_t examples = 0, parameters = 0;
 };
 
-/// A pipeline file: the model, its stages and the queries. interface.md, "Pipeline file".
+/// A pipeline file at work: the model, its stages' data and checkpoints, the chain that they make, and the queries.
 class Pipeline {
  public:
-  /// Throws DataError with the line for a file that is not TOML, InvalidArgument for an unknown key (with the nearest
-  /// known one), a missing or repeated name, or stages that cannot follow each other.
+  /// Throws what read_pipeline_file() throws, DataError for a model's folder or a tokenizer that cannot be read, and
+  /// InvalidArgument for what does not suit the model.
   Pipeline(const std::filesystem::path& path, const RunOptions& options);
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return file_.path; }
   const RunOptions& options() const { return options_; }
   std::uint64_t seed() const { return seed_; }
   const std::string& model_spec() const { return model_spec_; }
   /// The files that describe the model and where it starts; none for a built-in one.
   std::vector<std::filesystem::path> model_files() const;
-  const std::vector<StageDescription>& stages() const { return stages_; }
+  const std::vector<StageDescription>& stages() const { return file_.stages; }
   /// Throws InvalidArgument with the nearest known name.
   std::size_t stage_index(const std::string& name) const;
   std::vector<std::string> query_splits() const;
@@ -103,7 +90,7 @@ class Pipeline {
   StageTraining train(std::size_t stage, const Progress& progress, bool anew = false) const;
 
  private:
-  void read_model(const nlohmann::json& json);
+  void open_model();
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;
@@ -114,13 +101,10 @@ class Pipeline {
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
 
-  std::filesystem::path path_;
+  PipelineFile file_;
   RunOptions options_;
-  std::uint64_t own_seed_ = 0, seed_ = 0;  // the file's, and the one that counts
+  std::uint64_t seed_ = 0;  ///< The one that counts.
   std::string model_spec_;
-  nlohmann::json model_table_;  ///< As the file has it.
-  std::vector<StageDescription> stages_;
-  std::map<std::string, nlohmann::json> queries_;
   std::shared_ptr<const Model> model_;
   const LanguageModel* language_model_ = nullptr;  ///< The same, of texts.
   std::filesystem::path tokenizer_;

@@ -8,7 +8,7 @@ std::vector<std::string> disconnections(const Chain& chain) {
   std::vector<std::string> out;
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
-    if (k + 1 < chain.size() && stage.objective.trained().without("head.").empty()) {
+    if (k + 1 < chain.size() && stage.objective.model().head().body(stage.objective.trained()).empty()) {
       out.push_back(fmt::format(
           "stage {}: it trains its own head alone and hands that on to nobody, so every score of its examples is 0",
           stage.name));

@@ -28,7 +28,7 @@ struct Stage {
   std::vector<Snapshot> trajectory = {};  ///< In order, the last at theta; empty where none was kept.
 
   /// The body that the next stage starts from: the merged parameters without the head.
-  TensorList handed_on() const { return objective.merge(theta, parent).without("head.").values(); }
+  ParameterSet handed_on() const { return objective.model().head().body(objective.merge(theta, parent)); }
 };
 
 /// Stages in the order in which they were trained: each one's parent is what the one before handed on.

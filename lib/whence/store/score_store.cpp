@@ -427,7 +427,7 @@ Scores read_scores(const fs::path& path) {
     }
     return tensors.at(name);
   };
-  Scores scores{ids(std::string(kQueryIds)), {}, {}};
+  Scores scores{ids(std::string(kQueryIds)), {}};
   for (const auto& name : tensors.names()) {
     const auto suffix = stage_suffix(name);
     if (!suffix) {
@@ -444,10 +444,6 @@ Scores read_scores(const fs::path& path) {
   }
   if (scores.stages.empty()) {
     throw DataError(fmt::format("{}: no tensor \"scores\" or \"scores.STAGE\"", file.string()));
-  }
-  const auto metadata = read_safetensors_metadata(file);
-  if (const auto key = metadata.find(std::string(kRunKey)); key != metadata.end()) {
-    scores.run_key = key->second;
   }
   return scores;
 }

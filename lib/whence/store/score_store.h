@@ -61,7 +61,6 @@ struct StageScores {
 struct Scores {
   at::Tensor query_ids;             ///< [Q] int64
   std::vector<StageScores> stages;  ///< In the order of the file.
-  std::string run_key;              ///< What write() was given; empty for a file that another program wrote.
 };
 /// Reads scores.safetensors: its path, or that of the folder that holds it. Throws DataError when the file is damaged
 /// or truncated, a tensor is missing or the shapes do not agree.

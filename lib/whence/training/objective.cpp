@@ -91,7 +91,7 @@ double Objective::affordable_passes(const TensorList& theta, const TensorList& p
   const auto merged = merge(detach(theta), detach(parent));
   double one = 0;
   for (const auto& entry : tape.entries) {
-    if (entry.kind == TapeEntry::Kind::kLinear || entry.kind == TapeEntry::Kind::kConvolution) {
+    if (entry.multiplies()) {
       const auto& weight = merged.at(entry.weight);
       const auto outputs = weight.size(entry.transposed ? 1 : 0);
       one += static_cast<double>(weight.numel()) * static_cast<double>(entry.output.numel() / outputs);

@@ -41,7 +41,7 @@ class FullTuning : public Tuning, public Described {
     auto total = at::zeros({}, tuned.values().front().options());
     for (std::size_t i = 0; i < tuned.size(); ++i) {
       const auto& value = tuned.values()[i];
-      if (pulled(tuned.names()[i])) {
+      if (options_.proximity > 0 && parent.contains(tuned.names()[i])) {
         total = total + 0.5 * options_.proximity * (value - parent.at(tuned.names()[i])).pow(2).sum();
       } else if (weight_decay > 0) {
         total = total + 0.5 * weight_decay * value.pow(2).sum();
@@ -54,8 +54,6 @@ class FullTuning : public Tuning, public Described {
   bool remembers_parent() const override { return options_.proximity > 0; }
 
  private:
-  bool pulled(const std::string& name) const { return options_.proximity > 0 && !name.starts_with("head."); }
-
   FullOptions options_;
 };
 

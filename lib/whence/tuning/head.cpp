@@ -15,7 +15,12 @@ class HeadTuning : public Tuning {
     if (parent.empty()) {
       throw InvalidArgument("head: a stage that trains only its head needs a stage before it that trains the body");
     }
-    return fresh.select("head.");
+    auto head = fresh.without(parent);
+    if (head.empty()) {
+      throw InvalidArgument(
+          "head: the stage before hands on every parameter of the model, so there is no head to train");
+    }
+    return head;
   }
 
   ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const override {

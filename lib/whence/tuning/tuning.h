@@ -6,7 +6,7 @@
 namespace whence {
 
 /// What a stage trains, and how that makes the model's parameters. `parent` is the body that the stage before handed on
-/// (empty at the first stage), `tuned` what this stage trains.
+/// (empty at the first stage): what it does not hold is this stage's head. `tuned` is what this stage trains.
 class Tuning {
  public:
   virtual ~Tuning() = default;

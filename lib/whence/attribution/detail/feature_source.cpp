@@ -90,20 +90,21 @@ const InverseCovariance& FeatureSource::inverse(std::size_t stage, const Progres
   return *inverses_[stage];
 }
 
-std::vector<Directions> FeatureSource::directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                                  const Progress& progress) {
-  std::vector<Directions> out(chain_.size());
+std::vector<QueryDirections> FeatureSource::directions(const QueryBlock& queries,
+                                                       const std::vector<std::size_t>& stages,
+                                                       const Progress& progress) {
+  std::vector<QueryDirections> out(chain_.size());
   for (const auto k : stages) {
     const auto& inverse_of_stage = inverse(k, progress);
-    out[k].vectors = inverse_of_stage.apply(query_features(k, queries));
+    out[k].points = {Directions{{"features", inverse_of_stage.apply(query_features(k, queries))}}};
   }
   return out;
 }
 
-std::unique_ptr<Scorer> FeatureSource::scorer(std::size_t stage, const Directions& directions,
+std::unique_ptr<Scorer> FeatureSource::scorer(std::size_t stage, const QueryDirections& directions,
                                               const Progress& progress) {
   inverse(stage, progress);
-  return std::make_unique<FeatureScorer>(*this, stage, directions.vectors);
+  return std::make_unique<FeatureScorer>(*this, stage, directions.points.front().values().front());
 }
 
 at::Tensor FeatureSource::example_norms(std::size_t stage, const Batch& batch, Normalization normalization) {

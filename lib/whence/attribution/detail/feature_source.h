@@ -43,9 +43,10 @@ class FeatureSource : public ScoreSource {
 
   void check(const std::vector<std::size_t>& stages, Measurement measurement,
              Normalization normalization) const override;
-  std::vector<Directions> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
-                                     const Progress& progress) override;
-  std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress& progress) override;
+  std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
+                                          const Progress& progress) override;
+  std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions,
+                                 const Progress& progress) override;
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override;
 
  protected:

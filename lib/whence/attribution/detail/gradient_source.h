@@ -1,6 +1,4 @@
 #pragma once
-#include <map>
-
 #include "whence/attribution/attributor.h"
 
 namespace whence::detail {
@@ -8,14 +6,17 @@ namespace whence::detail {
 /// The parameters of a stage that it trains and a query can feel: a head belongs to its own stage alone.
 std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage);
 
-/// The methods whose scores are -sum_p scale_p <V_p, grad loss(z) at theta_p>, in the model's parameters: vectors are
-/// V_1, V_2, … end to end. Most have one point, the stage's own.
+/// Of directions of the model's parameters those of the names given.
+Directions only(const Directions& directions, const std::vector<std::string>& names);
+
+/// The methods whose scores are -sum_p scale_p <V_p, grad loss(z) at theta_p>, in the model's parameters, V_p being the
+/// directions at point p. Most have one point, the stage's own.
 class GradientSource : public ScoreSource {
  public:
   explicit GradientSource(const Chain& chain) : chain_(chain) {}
 
   void check(const std::vector<std::size_t>&, Measurement, Normalization) const override {}
-  std::unique_ptr<Scorer> scorer(std::size_t stage, const Directions& directions, const Progress&) override;
+  std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions, const Progress&) override;
   /// The length of the example's gradients, all points together; relatif is the same, the curvature being the identity.
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override;
   /// -sum_p scale_p^2 |grad loss(z) at theta_p|^2.
@@ -29,10 +30,6 @@ class GradientSource : public ScoreSource {
     double scale = 1;
   };
   virtual std::vector<Point> points(std::size_t stage) const;
-
-  /// Gradients [K, entries of the last stage's merged parameters] as vectors of a stage's merged parameters: what the
-  /// two share, and zeros elsewhere.
-  at::Tensor shared_columns(const at::Tensor& gradients, std::size_t stage) const;
 
   const Chain& chain_;
 };

@@ -14,23 +14,14 @@ std::int64_t Projection::rows_at_once() const {
   return std::clamp<std::int64_t>(kBytes / row_bytes, 1, dimension_);
 }
 
-std::map<std::string, at::Tensor> Projection::rows(std::int64_t begin, std::int64_t count) const {
+Directions Projection::rows(std::int64_t begin, std::int64_t count) const {
   const auto options = layout_.values().front().options();
   auto block = at::empty({count, layout_.entries()}, options);
   for (std::int64_t i = 0; i < count; ++i) {
     auto draws = random_.stream(fmt::format("row {}", begin + i));
     block[i].copy_(draws.normal({layout_.entries()}).div_(std::sqrt(static_cast<double>(dimension_))));
   }
-  std::map<std::string, at::Tensor> out;
-  std::int64_t offset = 0;
-  for (std::size_t i = 0; i < layout_.size(); ++i) {
-    const auto& value = layout_.values()[i];
-    auto shape = value.sizes().vec();
-    shape.insert(shape.begin(), count);
-    out[layout_.names()[i]] = block.narrow(1, offset, value.numel()).reshape(shape);
-    offset += value.numel();
-  }
-  return out;
+  return directions_of(block, layout_);
 }
 
 }  // namespace whence::detail

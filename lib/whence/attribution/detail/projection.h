@@ -1,6 +1,4 @@
 #pragma once
-#include <map>
-
 #include "whence/core/parameters.h"
 #include "whence/core/random.h"
 
@@ -18,7 +16,7 @@ class Projection {
   /// How many rows to ask for at once: those that take 256 MiB, at least one.
   std::int64_t rows_at_once() const;
   /// Rows begin .. begin + count - 1, as directions of each parameter: [count, ...shape].
-  std::map<std::string, at::Tensor> rows(std::int64_t begin, std::int64_t count) const;
+  Directions rows(std::int64_t begin, std::int64_t count) const;
 
  private:
   Random random_;

@@ -26,8 +26,8 @@ struct StatisticsOptions {
   }
 };
 
-/// "empirical-fisher" where the labels are the data's, else "gauss-newton".
-std::string_view statistics_family(const StatisticsOptions& options);
+/// Empirical Fisher where the labels are the data's, else Gauss-Newton.
+CurvatureFamily statistics_family(const StatisticsOptions& options);
 /// The mixed product of that family.
 at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point, const at::Tensor& v);
 

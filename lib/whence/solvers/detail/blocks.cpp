@@ -1,12 +1,12 @@
 #include "whence/solvers/detail/blocks.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <Eigen/SVD>
 #include <algorithm>
 #include <vector>
 
+#include "whence/core/parallel.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 
@@ -20,13 +20,11 @@ SmallMatrix chunked_dots(const at::Tensor& a, const at::Tensor& b) {
   const auto size = a.size(1);
   const Map x(a.const_data_ptr<T>(), a.size(0), size), y(b.const_data_ptr<T>(), b.size(0), size);
   std::vector<SmallMatrix> partial(static_cast<std::size_t>((size + kChunk - 1) / kChunk));
-  at::parallel_for(0, static_cast<std::int64_t>(partial.size()), 1, [&](std::int64_t first, std::int64_t last) {
-    for (auto c = first; c < last; ++c) {
-      const auto begin = c * kChunk, count = std::min(kChunk, size - begin);
-      const SmallMatrix left = x.middleCols(begin, count).template cast<double>();
-      const SmallMatrix right = y.middleCols(begin, count).template cast<double>();
-      partial[static_cast<std::size_t>(c)] = left * right.transpose();
-    }
+  parallel_for(static_cast<std::int64_t>(partial.size()), [&](std::int64_t c) {
+    const auto begin = c * kChunk, count = std::min(kChunk, size - begin);
+    const SmallMatrix left = x.middleCols(begin, count).template cast<double>();
+    const SmallMatrix right = y.middleCols(begin, count).template cast<double>();
+    partial[static_cast<std::size_t>(c)] = left * right.transpose();
   });
   SmallMatrix total = SmallMatrix::Zero(a.size(0), b.size(0));
   for (const auto& part : partial) {

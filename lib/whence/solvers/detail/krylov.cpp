@@ -42,10 +42,10 @@ void KrylovSpace::append(const at::Tensor& w, const at::Tensor& z, double length
   }
 }
 
-void KrylovSpace::absorb(const at::Tensor& image) {
+void KrylovSpace::extend(const at::Tensor& product) {
   const auto count = steps() + 1;
   const auto left = primal().narrow(0, 0, count), right = dual_.narrow(0, 0, count);
-  auto w = image.reshape({1, -1});
+  auto w = product.reshape({1, -1});
   double along = 0;
   for (int round = 0; round < 2; ++round) {  // twice is enough
     const SmallMatrix inside = block_dots(left, w);
@@ -94,12 +94,12 @@ void advance(const LinearOperator& a, const std::vector<KrylovSpace*>& spaces) {
   if (rows.empty()) {
     return;
   }
-  const auto images = a.apply(at::stack(rows));
-  check_finite(images, "a product with the curvature");
+  const auto products = a.apply(at::stack(rows));
+  check_finite(products, "a product with the curvature");
   std::int64_t row = 0;
   for (auto* space : spaces) {
     if (!space->exhausted()) {
-      space->absorb(images[row++]);
+      space->extend(products[row++]);
     }
   }
 }

@@ -19,7 +19,7 @@ class KrylovSpace {
  public:
   explicit KrylovSpace(const at::Tensor& start, BlockMap precondition = {});
 
-  /// Every direction that A reaches from the start is in the space.
+  /// Whether every direction that A reaches from the start is in the space.
   bool exhausted() const { return exhausted_; }
   Eigen::Index steps() const { return static_cast<Eigen::Index>(diagonal_.size()); }
   /// Of the start, in M's norm.
@@ -28,9 +28,9 @@ class KrylovSpace {
   /// sum_j factors[j] basis_j: [P]. As many factors as steps, or fewer.
   at::Tensor combine(const Eigen::VectorXd& factors) const;
 
-  /// The vector [P] that the next step multiplies; the space is not exhausted.
+  /// The vector [P] whose product with A extends the space; it is not exhausted.
   at::Tensor next() const { return primal()[steps()]; }
-  void absorb(const at::Tensor& image);
+  void extend(const at::Tensor& product);
 
  private:
   const at::Tensor& primal() const { return precondition_ ? primal_ : dual_; }

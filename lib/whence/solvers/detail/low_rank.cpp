@@ -5,7 +5,6 @@
 
 #include <Eigen/Eigenvalues>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "whence/core/rounding.h"
@@ -57,49 +56,43 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
   return part;
 }
 
-LowRankInverse::LowRankInverse(System system, LowRank part, bool complement, double relative_tolerance,
-                               std::string name)
-    : system_(std::move(system)),
+LowRankInverse::LowRankInverse(System from, LowRank part, bool complement, double relative_tolerance, std::string name)
+    : Inverse(std::move(from)),
       part_(std::move(part)),
       relative_tolerance_(relative_tolerance),
       name_(std::move(name)) {
   const auto values = to_vector(part_.values);
   // an eigenvalue that is rounding is none, where no damping covers it
-  const bool covered = system_.filter.inversion == Inversion::kDamped && system_.filter.damping > 0;
+  const bool covered = system().filter.inversion == Inversion::kDamped && system().filter.damping > 0;
   const double zero =
-      covered || values.numel() == 0 ? 0 : std::max(1e-12, system_.a->rounding()) * values.abs().max().item<double>();
-  if (complement && part_.vectors.size(0) < system_.a->size()) {
-    outside_ = system_.filter(at::zeros({1}, at::kDouble), zero).item<double>();
+      covered || values.numel() == 0 ? 0 : std::max(1e-12, system().a->rounding()) * values.abs().max().item<double>();
+  if (complement && part_.vectors.size(0) < system().a->size()) {
+    outside_ = system().filter(at::zeros({1}, at::kDouble), zero).item<double>();
   }
-  auto gains = system_.filter(values, zero);
-  if (system_.filter.inversion == Inversion::kDamped) {  // what rounding made negative is left out
-    gains = at::where(values + system_.filter.damping > 0, gains, at::zeros_like(gains));
+  auto gains = system().filter(values, zero);
+  if (system().filter.inversion == Inversion::kDamped) {  // what rounding made negative is left out
+    gains = at::where(values + system().filter.damping > 0, gains, at::zeros_like(gains));
   }
   gains_ = (gains - outside_).unsqueeze(1).to(part_.vectors.options());
 }
 
-std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor& x, const Progress&) const {
-  const auto start = std::chrono::steady_clock::now();
+std::vector<SolverSummary> LowRankInverse::do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const {
   std::vector<SolverSummary> summaries(static_cast<std::size_t>(b.size(0)));
-  const double damping = system_.filter.inversion == Inversion::kDamped ? system_.filter.damping : 0;
+  const double damping = system().filter.inversion == Inversion::kDamped ? system().filter.damping : 0;
   const double lowest = part_.most_negative < 0   ? part_.most_negative
                         : part_.values.size() > 0 ? part_.values.minCoeff()
                                                   : 0;
   const double largest = part_.values.size() > 0 ? part_.values.maxCoeff() : 0;
   const bool negative =
-      system_.filter.inversion == Inversion::kDamped && part_.values.size() > 0 && lowest + damping <= 0;
+      system().filter.inversion == Inversion::kDamped && part_.values.size() > 0 && lowest + damping <= 0;
   const bool rounded = negative && part_.most_negative >= 0 &&
-                       lowest + damping >= -system_.a->rounding() * std::max(largest, std::abs(lowest));
+                       lowest + damping >= -system().a->rounding() * std::max(largest, std::abs(lowest));
   const bool indefinite = part_.most_negative < 0 || (negative && !rounded);
-  const bool inverts = system_.filter.inverts();
-  const double before = system_.a->products();
+  const bool inverts = system().filter.inverts();
   x = indefinite ? at::zeros_like(b) : outside_ * b + part_.vectors.t().mm(part_.vectors.mm(b.t()).mul(gains_)).t();
-  const auto residuals = inverts && !indefinite ? relative_residuals(system_, b, x) : std::vector<double>{};
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const auto residuals = inverts && !indefinite ? relative_residuals(system(), b, x) : std::vector<double>{};
   for (std::size_t k = 0; k < summaries.size(); ++k) {
     auto& summary = summaries[k];
-    summary.seconds = seconds;
-    summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));
     summary.smallest_ritz = lowest + damping;
     summary.largest_ritz = largest + damping;
     summary.relative_residual = indefinite ? 1 : inverts ? residuals[k] : -1;
@@ -108,7 +101,7 @@ std::vector<SolverSummary> LowRankInverse::apply(const at::Tensor& b, at::Tensor
       summary.message = fmt::format("{} met the eigenvalue {:.3e}", name_, lowest);
     } else if (rounded) {
       summary.message = fmt::format("{} met the eigenvalue {:.1e}, which is rounding beside the largest, {:.1e}: {}",
-                                    name_, lowest, largest, rounding_remedy(*system_.a));
+                                    name_, lowest, largest, rounding_remedy(*system().a));
     } else if (inverts && residuals[k] <= relative_tolerance_) {
       summary.termination = Termination::kConverged;
       summary.message = fmt::format("{} leaves a residual of {:.1e} |b|", name_, residuals[k]);

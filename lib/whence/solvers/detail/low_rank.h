@@ -20,13 +20,14 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
 /// f(A) by a low-rank part of A: f(values) on its span, and f(0) on the complement or, without `complement`, nothing.
 class LowRankInverse : public Inverse {
  public:
-  /// `name` is what messages call the approximation: "rank-50 nystroem".
+  /// `name` is what messages call the approximation: "rank-50 nystroem". Each block's residual is measured: one product
+  /// a row, three for `filtered` and `pseudo`, none for what is no inverse.
   LowRankInverse(System system, LowRank part, bool complement, double relative_tolerance, std::string name);
-  /// The residual is measured: one product a row, three for `filtered` and `pseudo`, none for what is no inverse.
-  std::vector<SolverSummary> apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override;
+
+ protected:
+  std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const override;
 
  private:
-  System system_;
   LowRank part_;
   double relative_tolerance_;
   std::string name_;

@@ -9,12 +9,39 @@
 
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/stages/pipeline.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
 fs::path absolute_folder(const fs::path& folder) { return folder.empty() ? fs::current_path() : fs::absolute(folder); }
+
+json parse_record(const std::string& text) { return json_object(text).value_or(json::object()); }
+
+std::string training_text(const StageTraining& training) {
+  const auto& at = training.stationarity;
+  return json_text(json{{"converged", training.summary.converged},
+                        {"iterations", training.summary.iterations},
+                        {"examples", training.examples},
+                        {"parameters", training.parameters},
+                        {"objective", at.objective},
+                        {"gradient-norm", at.gradient_norm},
+                        {"data-gradient-norm", at.data_gradient_norm},
+                        {"relative-gradient-norm", at.relative_gradient_norm}});
+}
+
+StageTraining read_training(const std::string& text, const std::string& where) {
+  const JsonView told(parse_record(text), where);
+  StageTraining out;
+  out.summary.converged = told.value("converged", false);
+  out.summary.iterations = told.value("iterations", std::int64_t{0});
+  out.stationarity = {told.value("objective", 0.0), told.value("gradient-norm", 0.0),
+                      told.value("data-gradient-norm", 0.0), told.value("relative-gradient-norm", 0.0)};
+  out.examples = told.value("examples", std::int64_t{0});
+  out.parameters = told.value("parameters", std::int64_t{0});
+  return out;
+}
 
 json file_digests(const std::vector<fs::path>& files, const fs::path& folder) {
   auto out = json::object();

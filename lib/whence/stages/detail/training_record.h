@@ -5,7 +5,25 @@
 #include <string>
 #include <vector>
 
+namespace whence {
+struct StageTraining;
+}
+
 namespace whence::detail {
+
+/// What training says of itself in the metadata of its checkpoint: under these keys its record, what it was trained
+/// with, and how it ended.
+inline constexpr const char* kTrainedFrom = "trained-from";
+inline constexpr const char* kTraining = "training";
+/// A key of the record: files had changed by the end that were read before.
+inline constexpr const char* kChangedMeanwhile = "changed-meanwhile";
+
+/// A record from its text; an empty table where that is none.
+nlohmann::json parse_record(const std::string& text);
+
+/// How a training ended, as text and back. Throws DataError naming `where` for a value of another type.
+std::string training_text(const StageTraining& training);
+StageTraining read_training(const std::string& text, const std::string& where);
 
 /// SHA-256 of each file, by its name as seen from `folder`.
 nlohmann::json file_digests(const std::vector<std::filesystem::path>& files, const std::filesystem::path& folder);

@@ -1,0 +1,56 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "whence/curvature/curvature.h"
+
+namespace whence::detail {
+
+/// Where the weights and biases of the model's layers lie in a flat vector: the trained parameters, or the parent. A
+/// layer's entries are a matrix [outputs, columns]: its weight, flattened, and its bias as the last column (the
+/// homogeneous coordinate), where they are there.
+class LayerLayout {
+ public:
+  struct Layer {
+    std::string name;                     ///< Of its weight.
+    std::int64_t weight = -1, bias = -1;  ///< Offsets; -1 where not in the vector.
+    std::int64_t outputs = 0;
+    std::int64_t inputs = 0;  ///< Columns of the weight; 0 where it is not in the vector.
+    bool transposed = false;  ///< The weight is stored as [inputs, outputs].
+    std::int64_t columns() const { return inputs + (bias >= 0 ? 1 : 0); }
+    std::int64_t entries() const { return outputs * columns(); }
+  };
+
+  /// A parameter of which only a diagonal is kept: a norm's, an embedding or a head tied to one, or a matrix too wide.
+  struct Other {
+    std::string name;
+    std::int64_t offset = 0, entries = 0;
+  };
+
+  /// Null when an entry of `names` is no weight or bias of a layer that the model's tape records, or is not used as it
+  /// is: `values`, the tensors behind the names, must be what `merged` holds.
+  /// With a `widest` side, a norm's or embedding's parameters are others(), as are layers with more inputs or outputs.
+  static std::optional<LayerLayout> of(const Objective& objective, const ParameterSet& merged,
+                                       const std::vector<std::string>& names, const TensorList& values,
+                                       std::optional<std::int64_t> widest = {});
+
+  const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<Other>& others() const { return others_; }
+  std::int64_t entries() const { return entries_; }
+  /// [K, P] to [K, outputs, columns].
+  static at::Tensor gather(const Layer& layer, const at::Tensor& x);
+  /// out [K, P] += part [K, outputs, columns] at the layer's places.
+  static void add(const Layer& layer, const at::Tensor& part, at::Tensor& out);
+
+ private:
+  std::vector<Layer> layers_;
+  std::vector<Other> others_;
+  std::int64_t entries_ = 0;
+};
+
+/// The layout of what the point trains, or null (see LayerLayout::of).
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
+std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
+
+}  // namespace whence::detail

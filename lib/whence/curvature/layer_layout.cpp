@@ -1,0 +1,114 @@
+#include "whence/curvature/detail/layer_layout.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <set>
+
+namespace whence::detail {
+namespace {
+
+/// The layer's weights in x [K, P] as a view [K, outputs, inputs].
+at::Tensor weights_of(const LayerLayout::Layer& layer, const at::Tensor& x) {
+  const auto part = x.narrow(1, layer.weight, layer.outputs * layer.inputs);
+  if (layer.transposed) {
+    return part.unflatten(1, {layer.inputs, layer.outputs}).transpose(1, 2);
+  }
+  return part.unflatten(1, {layer.outputs, layer.inputs});
+}
+
+}  // namespace
+
+std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const ParameterSet& merged,
+                                           const std::vector<std::string>& names, const TensorList& values,
+                                           std::optional<std::int64_t> widest) {
+  Tape tape;
+  const auto batch = objective.data().batch(0, 1);
+  const auto output = objective.model().output(merged.with(detach(merged.values())), batch, &tape);
+  if (output.dim() != 2) {
+    return std::nullopt;
+  }
+  std::set<std::string> tied;  // matrices that the forward pass also uses otherwise
+  for (const auto& entry : tape.entries) {
+    if (entry.kind == TapeEntry::Kind::kEmbedding) {
+      tied.insert(entry.weight);
+    }
+  }
+  LayerLayout out;
+  std::int64_t offset = 0;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto& name = names[i];
+    const auto entry = std::find_if(tape.entries.begin(), tape.entries.end(),
+                                    [&](const TapeEntry& e) { return e.weight == name || e.bias == name; });
+    if (entry == tape.entries.end() || !merged.contains(name) || merged.at(name).data_ptr() != values[i].data_ptr()) {
+      return std::nullopt;
+    }
+    const auto& weight = merged.at(entry->weight);
+    const auto side = weight.dim() > 1 ? std::max(weight.size(0), weight.numel() / weight.size(0)) : 0;
+    if (tied.count(entry->weight) > 0 || entry->kind == TapeEntry::Kind::kScale || (widest && side > *widest)) {
+      if (!widest) {
+        return std::nullopt;
+      }
+      out.others_.push_back({name, offset, values[i].numel()});
+      offset += values[i].numel();
+      continue;
+    }
+    auto layer =
+        std::find_if(out.layers_.begin(), out.layers_.end(), [&](const Layer& l) { return l.name == entry->weight; });
+    if (layer == out.layers_.end()) {
+      out.layers_.push_back({entry->weight});
+      layer = out.layers_.end() - 1;
+      layer->transposed = entry->transposed;
+    }
+    layer->outputs = values[i].size(entry->transposed && name == entry->weight ? 1 : 0);
+    if (name == entry->weight) {
+      layer->weight = offset;
+      layer->inputs = values[i].numel() / layer->outputs;
+    } else {
+      layer->bias = offset;
+    }
+    offset += values[i].numel();
+  }
+  out.entries_ = offset;
+  return out;
+}
+
+at::Tensor LayerLayout::gather(const Layer& layer, const at::Tensor& x) {
+  TensorList parts;
+  if (layer.weight >= 0) {
+    parts.push_back(weights_of(layer, x));
+  }
+  if (layer.bias >= 0) {
+    parts.push_back(x.narrow(1, layer.bias, layer.outputs).unsqueeze(2));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
+}
+
+void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& out) {
+  if (layer.weight >= 0) {
+    weights_of(layer, out).add_(part.narrow(2, 0, layer.inputs));
+  }
+  if (layer.bias >= 0) {
+    out.narrow(1, layer.bias, layer.outputs).add_(part.select(2, layer.inputs));
+  }
+}
+
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
+  const auto& objective = point.objective;
+  return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.trained().names(),
+                         point.theta, widest);
+}
+
+std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
+  const auto& objective = point.objective;
+  return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.parent_layout().names(),
+                         point.parent);
+}
+
+}  // namespace whence::detail
+
+namespace whence {
+
+bool covered_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point).has_value(); }
+
+}  // namespace whence

@@ -1,0 +1,96 @@
+#include "whence/models/taped_pass.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+
+#include "whence/core/error.h"
+#include "whence/core/rounding.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+
+TapedPass::TapedPass(const Model& model, const ParameterSet& theta, const Batch& batch,
+                     const std::function<bool(const TapeEntry&)>& wanted) {
+  const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
+  Tape tape;
+  output_ = model.output(theta.with(detach(theta.values())), batch, &tape);
+  for (auto& entry : tape.entries) {
+    if (wanted(entry)) {
+      outputs_.push_back(entry.output);
+      entries_.push_back(std::move(entry));
+    }
+  }
+}
+
+TensorList TapedPass::signals(const at::Tensor& values, bool keep) const {
+  return gradient(values.sum(), outputs_, false, keep);
+}
+
+TensorList TapedPass::signals_from(const at::Tensor& start, bool keep) const {
+  return gradient(TensorList{output_}, outputs_, {start}, false, keep);
+}
+
+std::vector<LayerUse> layer_uses(const Model& model, const PerExample& values, const ParameterSet& theta,
+                                 const Batch& batch, const std::vector<std::string>& wanted, const char* what) {
+  std::vector<std::string> owned;
+  const TapedPass pass(model, theta, batch, [&](const TapeEntry& entry) {
+    const auto is_wanted = [&](const std::string& name) {
+      owned.push_back(name);
+      return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
+    };
+    const bool weight = is_wanted(entry.weight);
+    return (!entry.bias.empty() && is_wanted(entry.bias)) || weight;
+  });
+  for (const auto& name : wanted) {
+    if (std::find(owned.begin(), owned.end(), name) == owned.end()) {
+      throw InvalidArgument(std::string(what) + ": " + unknown_name("parameter of a recorded layer", name, owned));
+    }
+  }
+  const auto signals = [&] {
+    const c10::AutoGradMode with_grad(true);
+    return pass.signals(values(pass.output(), batch));
+  }();
+  std::vector<LayerUse> out;
+  for (std::size_t i = 0; i < signals.size(); ++i) {
+    out.push_back({pass.entries()[i], widened(signals[i])});
+    out.back().entry.input = widened(out.back().entry.input);
+    out.back().entry.output = at::Tensor();
+  }
+  return out;
+}
+
+at::Tensor by_example(const TapeEntry& entry, const at::Tensor& x) {
+  return entry.rows.places.defined() ? rows_by_example(entry.rows, x) : x.unsqueeze(1);
+}
+
+at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x) {
+  return entry.rows.places.defined() ? sum_rows(entry.rows, x) : x;
+}
+
+at::Tensor input_positions(const TapeEntry& entry) {
+  return entry.kind == TapeEntry::Kind::kConvolution
+             ? at::im2col(entry.input, entry.kernel, /*dilation=*/{1, 1}, entry.padding, entry.stride).transpose(1, 2)
+             : by_example(entry, entry.input);
+}
+
+at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
+  return entry.kind == TapeEntry::Kind::kConvolution ? signal.flatten(2).transpose(1, 2) : by_example(entry, signal);
+}
+
+at::Tensor input_columns(const TapeEntry& entry, bool weight, bool bias) {
+  auto inputs = widened(input_positions(entry));
+  TensorList columns;
+  if (weight) {
+    columns.push_back(inputs);
+  }
+  if (bias) {
+    columns.push_back(at::ones({inputs.size(0), inputs.size(1), 1}, inputs.options()));
+  }
+  inputs = at::cat(columns, 2);
+  return entry.rows.places.defined() ? inputs * entry.rows.places.ge(0).to(inputs.scalar_type()).unsqueeze(2) : inputs;
+}
+
+}  // namespace whence

@@ -1,0 +1,242 @@
+// The part of Pipeline that reads data: what a stage is trained on, and the queries.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "whence/core/json.h"
+#include "whence/data/format.h"
+#include "whence/data/training_checks.h"
+#include "whence/models/checkpoint.h"
+#include "whence/stages/pipeline.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+/// The format of a data table; null where it names none.
+std::unique_ptr<DataFormat> format_of(const nlohmann::json& table) {
+  const bool named = table.is_object() && table.contains("format") && table["format"].is_string();
+  return named ? create<DataFormat>(table["format"].get<std::string>()) : nullptr;
+}
+
+/// Whether a data table's format has that key.
+bool takes(const nlohmann::json& table, const std::string& key) {
+  const auto format = format_of(table);
+  const auto keys = format ? format->keys() : std::vector<OptionInfo>{};
+  return std::any_of(keys.begin(), keys.end(), [&](const auto& info) { return info.name == key; });
+}
+
+bool same_format(const nlohmann::json& a, const nlohmann::json& b) {
+  return a.is_object() && b.is_object() && a.contains("format") && b.contains("format") && a["format"] == b["format"];
+}
+
+bool has_columns(const nlohmann::json& table) {
+  const auto format = format_of(table);
+  return format && format->has_columns();
+}
+
+/// Queries with what they do not say and the training data does: the label's column, which labels are dropped, and what
+/// was done to channels.
+nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queries) {
+  if (queries.is_array()) {
+    for (auto& table : queries) {
+      table = with_keys_of(training, std::move(table));
+    }
+    return queries;
+  }
+  const auto& from = training.is_array() && !training.empty() ? training.front() : training;
+  const auto inherit = [&](const char* key) {
+    if (from.is_object() && from.contains(key) && !queries.contains(key) && takes(queries, key)) {
+      queries[key] = from[key];
+    }
+  };
+  for (const char* key : {"label", "mean", "std"}) {
+    inherit(key);
+  }
+  if (same_format(from, queries) || (has_columns(from) && has_columns(queries))) {  // labels are written alike
+    inherit("drop-labels");
+  }
+  return queries;
+}
+
+/// "mean = [0.5], no std"
+std::string channels_text(const nlohmann::json& table) {
+  const auto text = [&](const std::string& key) {
+    return table.contains(key) ? key + " = " + brief(table[key]) : "no " + key;
+  };
+  return text("mean") + ", " + text("std");
+}
+
+/// Whether both do the same to each channel. The inputs have one shape.
+bool same_channels(const Dataset& a, const Dataset& b) {
+  const auto same = [](const at::Tensor& x, const at::Tensor& y, double neither) {
+    const auto filled = [&](const at::Tensor& z) { return z.defined() ? z : at::full({1}, neither, at::kDouble); };
+    return filled(x).sub(filled(y)).count_nonzero().item<std::int64_t>() == 0;
+  };
+  return same(a.mean(), b.mean(), 0) && same(a.deviation(), b.deviation(), 1);
+}
+
+/// Throws InvalidArgument where images of one format are scaled in the stage `before` and nothing is said of `table`'s.
+void check_channels_said(const nlohmann::json& table, const StageDescription& before) {
+  const auto says = [](const nlohmann::json& data) { return data.contains("mean") || data.contains("std"); };
+  if (same_format(table, before.train) && says(before.train) && !says(table)) {
+    throw InvalidArgument(
+        fmt::format("keys mean and std are missing, and stage {} has {}: give the same, or mean = [0] for images as "
+                    "they are",
+                    before.name, channels_text(before.train)));
+  }
+}
+
+}  // namespace
+
+Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReading reading) const {
+  const auto wanted = create<Loss>(file_.stages.at(stage).loss)->wants();
+  const bool of_tokens = wanted == TargetKind::kNextTokens || wanted == TargetKind::kMaskedTokens;
+  if (of_tokens && language_model_ == nullptr) {
+    throw InvalidArgument(fmt::format("loss = {}, but {} is no model of texts", file_.stages[stage].loss, model_spec_));
+  }
+  if (of_tokens && (wanted == TargetKind::kNextTokens) != language_model_->causal()) {
+    throw InvalidArgument(fmt::format("loss = {}, but the model in {} {}", file_.stages[stage].loss,
+                                      language_model_->directory().string(),
+                                      language_model_->causal() ? "predicts next tokens: use next-token"
+                                                                : "sees the tokens after each: use masked-token"));
+  }
+  if (const auto format = format_of(table); reading_ && !reading_->tokenizer && format && !format->may_hold_tokens()) {
+    for (const char* name : {"tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+                             "tekken.json", "tokenizer_config.json"}) {
+      if (const auto folder = language_model_->directory(); fs::exists(folder / name)) {
+        throw InvalidArgument(fmt::format(
+            "{} has a {} but no tokenizer.json, which is what is read: python3 -c \"import transformers as t; "
+            "t.AutoTokenizer.from_pretrained('{}').save_pretrained('{}-tokenizer')\" makes it; then tokenizer = "
+            "\"{}-tokenizer\" in [model]",
+            folder.string(), name, folder.string(), folder.string(), folder.string()));
+      }
+    }
+  }
+  reading.wanted = wanted;
+  reading.texts = reading_ ? &*reading_ : nullptr;
+  auto data = read_dataset(table, file_.path.parent_path(), reading).to(options_.dtype, options_.device);
+  for (const auto& text : data.notes()) {
+    note(text);
+  }
+  return data;
+}
+
+/// How the first stage that is a table reads tables; null where there is none before `stage`.
+std::shared_ptr<const TableEncoding> Pipeline::encoding_before(std::size_t stage) const {
+  for (std::size_t k = 0; k < stage && !reading_; ++k) {
+    const auto& train = file_.stages[k].train;
+    if (has_columns(train)) {
+      return training_data(k).table();
+    }
+  }
+  return nullptr;
+}
+
+const Dataset& Pipeline::training_data(std::size_t stage) const {
+  const auto found = data_.find(stage);
+  if (found != data_.end()) {
+    return found->second;
+  }
+  const auto& description = file_.stages.at(stage);
+  try {
+    DataReading reading;
+    reading.table = encoding_before(stage);
+    reading.standardize = true;
+    const bool trained = fresh_.count(stage) == 0 && is_trained(stage);
+    if (trained) {
+      reading.head = checkpoint_classes(description.checkpoint, *model_);
+      reading.standardize = checkpoint_metadata(description.checkpoint, "standardize") == "true";
+    }
+    if (stage > 0) {
+      check_channels_said(description.train, file_.stages[stage - 1]);
+    }
+    auto data = read(description.train, stage, reading);
+    if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
+        data.head_outputs() > 0) {
+      const auto start = checkpoint_classes(language_model_->directory(), *model_);
+      const auto is_output = [&](const std::string& name) {
+        return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
+      };
+      if (!start.names.empty() && std::all_of(data.classes().begin(), data.classes().end(), is_output)) {
+        reading.head = start;  // training starts from a head whose outputs have these names
+        data = read(description.train, stage, reading);
+      } else if (start.outputs > 0) {
+        note(fmt::format("stage {}: the head in {} is one of {}, not of {}: training starts from {}", description.name,
+                         start.from,
+                         start.names.empty() ? fmt::format("{} classes without names", start.outputs)
+                                             : fmt::format("{}", fmt::join(start.names, ", ")),
+                         fmt::join(data.classes(), ", "),
+                         start.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
+      }
+    }
+    check_classes_differ(data, /*fresh=*/!trained);
+    return data_.emplace(stage, std::move(data)).first->second;
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
+  }
+}
+
+void Pipeline::disregard_checkpoint(std::size_t stage) const {
+  if (fresh_.insert(stage).second) {
+    data_.erase(data_.lower_bound(stage), data_.end());  // later tables are read by this stage's columns
+  }
+}
+
+Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
+  const auto found = file_.queries.find(split);
+  if (found == file_.queries.end()) {
+    throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), unknown_name("queries", split, query_splits())));
+  }
+  const auto last = file_.stages.size() - 1;
+  const auto& trained_on = training_data(last);
+  const auto& training = file_.stages[last].train;
+  nlohmann::json table;
+  Dataset data;
+  try {
+    table = with_keys_of(training, found->second);
+    DataReading reading;
+    reading.known_classes = trained_on.classes();
+    if (const auto& checkpoint = file_.stages[last].checkpoint;
+        fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
+      const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
+      if (!head.names.empty() && head.names == trained_on.classes()) {
+        reading.head = head;
+        reading.known_classes.clear();
+      }
+    }
+    reading.table = trained_on.table() ? trained_on.table() : encoding_before(last);
+    data = read(table, last, reading);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", file_.path.string(), split, error.what()));
+  }
+  if (data.input_shape() != trained_on.input_shape() || data.outputs() != trained_on.outputs()) {
+    throw InvalidArgument(
+        fmt::format("{}: [queries.{}]: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}",
+                    file_.path.string(), split, fmt::join(data.input_shape(), ", "), data.outputs(),
+                    fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(), file_.stages[last].name));
+  }
+  if (!same_channels(data, trained_on)) {
+    const auto text = fmt::format("[queries.{}]: {}, and stage {} has {}", split, channels_text(table),
+                                  file_.stages[last].name, channels_text(training));
+    if (same_format(table, training)) {
+      throw InvalidArgument(
+          fmt::format("{}: {}: give the same, or leave both out of the queries", file_.path.string(), text));
+    }
+    note(text);  // one of them may be stored as the model takes it
+  } else if (!same_format(table, training) && (data.mean().defined() || data.deviation().defined()) &&
+             channels_text(table) != channels_text(found->second)) {
+    note(fmt::format("[queries.{}]: {}, as stage {} has; mean = [0], std = [1] says that they are stored so already",
+                     split, channels_text(table), file_.stages[last].name));
+  }
+  if (data.texts().asked.defined() != trained_on.texts().asked.defined()) {
+    throw InvalidArgument(fmt::format("{}: [queries.{}]: key label-words is {}, but stage {} was trained with{} it",
+                                      file_.path.string(), split, data.texts().asked.defined() ? "given" : "missing",
+                                      file_.stages[last].name, data.texts().asked.defined() ? "out" : ""));
+  }
+  return limit > 0 && limit < data.size() ? data.take(at::arange(limit)) : data;
+}
+
+}  // namespace whence

@@ -1,0 +1,49 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "whence/models/naming.h"
+
+namespace whence {
+
+/// What a pipeline file says of its model: one of spec and folder.
+struct ModelDescription {
+  std::string spec;                 ///< Of a built-in model.
+  std::filesystem::path folder;     ///< In Hugging Face layout.
+  bool ignore_adapter = false;      ///< One that lies beside the folder's weights; otherwise it is an error.
+  std::filesystem::path tokenizer;  ///< Empty: the folder's own, where it has one.
+  nlohmann::json table;             ///< As the file has it.
+};
+
+/// What it says of one stage.
+struct StageDescription {
+  std::string name;
+  nlohmann::json train;
+  std::string tuning = "full";
+  std::string loss = "cross-entropy";
+  std::string optimizer = "lbfgs";
+  double weight_decay = 0;
+  std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
+  std::filesystem::path checkpoint;
+  Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
+};
+
+/// What a pipeline file says, its keys checked: interface.md, "Pipeline file". Paths are as seen from here, those in
+/// data tables as seen from the file.
+struct PipelineFile {
+  std::filesystem::path path;
+  std::uint64_t seed = 0;
+  ModelDescription model;
+  std::vector<StageDescription> stages;
+  std::map<std::string, nlohmann::json> queries;  ///< The data of each [queries.SPLIT].
+};
+
+/// Throws DataError with the line for a file that is not TOML, InvalidArgument for an unknown key (with the nearest
+/// known one), a method or option that is not known, and a missing or repeated name. Reads no other file.
+PipelineFile read_pipeline_file(const std::filesystem::path& path);
+
+}  // namespace whence

@@ -1,0 +1,51 @@
+#include "data/scratch.h"
+#include "support/near.h"
+#include "whence/core/error.h"
+#include "whence/core/random.h"
+#include "whence/stages/detail/unfinished.h"
+#include "whence/stages/unfinished.h"
+
+using namespace whence;
+using nlohmann::json;
+using whence::detail::read_unfinished;
+using whence::detail::write_unfinished;
+
+TEST_SUITE_BEGIN("stages");
+
+TEST_CASE("training waits beside its checkpoint, of a folder too") {
+  CHECK(unfinished_path("run/fit.safetensors") == "run/fit.safetensors.unfinished");
+  CHECK(unfinished_path("run/./fit//") == "run/fit.unfinished");
+}
+
+TEST_CASE("unfinished training is read to the bit, and only by one that began alike with these parameters") {
+  const test::Scratch scratch;
+  const auto path = scratch / "fit.unfinished";
+  auto draws = Random(1);
+  const TensorList theta{draws.normal({2, 3}), draws.normal({2})};
+  const TrainingState state{theta, 41, {{draws.normal({2, 3}), draws.normal({2})}, {draws.normal({1})}}, 0.1};
+  const json record{{"settings", {{"weight-decay", 0.1}}}, {"parent", {{"a", "1"}}}};
+  write_unfinished(path, state, record);
+
+  const auto read = read_unfinished(path, record, zeros_like(theta), "before", "whence train p.toml --force");
+  CHECK(read.iteration == 41);
+  CHECK(read.time == 0.1);
+  CHECK(at::equal(flatten(read.theta), flatten(theta)));
+  CHECK(read.memory.size() == 2);
+  CHECK(at::equal(flatten(read.memory[0]), flatten(state.memory[0])));
+  CHECK(at::equal(flatten(read.memory[1]), flatten(state.memory[1])));
+
+  const auto reading = [&](const json& now, const TensorList& like) {
+    return read_unfinished(path, now, like, "before", "whence train p.toml --force");
+  };
+  auto other = record;
+  other["settings"]["weight-decay"] = 0.2;
+  other["parent"]["a"] = "2";
+  CHECK_MESSAGE_HOLDS(InvalidArgument,
+                      "holds training that began otherwise (weight-decay = 0.1, now 0.2; stage before has other "
+                      "weights); finish it as it began, or begin anew: whence train p.toml --force",
+                      reading(other, theta));
+  CHECK_MESSAGE_HOLDS(DataError, "its parameters are not those of the stage; begin anew: whence train p.toml --force",
+                      reading(record, {theta[0]}));
+}
+
+TEST_SUITE_END();
