@@ -144,7 +144,7 @@ TEST_SUITE("models") {
         const auto products = per_sample_products(model, loss, theta, batch, directions_of(block, theta));
         CHECK(relative_error(products, at::mm(block, rows.t())) < Tolerance::kSameAlgebra);
         const auto narrow = per_sample_products(model, loss, theta.to(at::kFloat, at::kCPU), batch,
-                                                as_directions(block.to(at::kFloat), theta));
+                                                directions_of(block.to(at::kFloat), theta));
         CHECK((narrow.scalar_type() == at::kFloat));
         CHECK(relative_error(narrow, products) < Tolerance::kFloat);
       }
