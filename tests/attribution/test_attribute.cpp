@@ -82,6 +82,21 @@ TEST_CASE("an interrupted run goes on with what the sink and the cache hold, to 
   }
 }
 
+TEST_CASE("what is made with temporaries outlives them") {
+  const auto queries = test::toy_data("cross-entropy", 4, 3, Random(99));
+  const auto chain = test::toy_chain(kTwoStages);
+  for (const char* method : {"influence", "grad-dot", "logra", "rep-sim", "random"}) {
+    CAPTURE(method);
+    const auto source = create<Attributor>(method)->prepare(
+        Chain(chain), {create<Curvature>("hessian"), create<Solver>("cg:relative-tolerance=1e-8"), {.damping = 0.3}});
+    const auto scores = score_matrix(Chain(chain), 0, *source, Dataset(queries), Measurement::kLoss);
+    CHECK(at::equal(scores, score_matrix(chain, 0, *source, queries, Measurement::kLoss)));
+    const VectorCache cache{};
+    TokenScorer tokens({Chain(chain), {0}, {}, Dataset(queries)}, *source, cache);
+    CHECK_FALSE(tokens.scores(0, 0, 0).defined());  // no texts
+  }
+}
+
 TEST_CASE("measurements by hand") {
   const auto output = at::tensor({1.0, 2.0, 4.0}, at::kDouble).unsqueeze(0);
   const Batch batch{at::zeros({1, 1}, at::kDouble), at::tensor({1L}), at::tensor({0L}), at::tensor({0L})};
