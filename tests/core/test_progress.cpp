@@ -1,12 +1,17 @@
 #include <doctest/doctest.h>
 
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
 
 using namespace whence;
+
+// A scope refers to its callback: one that is made for the call would be gone.
+static_assert(!std::is_constructible_v<ProgressScope, Progress, ProgressEvent>);
+static_assert(std::is_constructible_v<ProgressScope, const Progress&, ProgressEvent>);
 
 TEST_SUITE_BEGIN("core");
 

@@ -30,6 +30,7 @@ class ProgressScope {
  public:
   /// Reports `event`. `progress` must outlive the object.
   ProgressScope(const Progress& progress, ProgressEvent event);
+  ProgressScope(Progress&& progress, ProgressEvent event) = delete;
   /// A part of the work around it, for code that is given no Progress: reports "PHASE, WHAT". Does nothing where no
   /// scope is open on this thread.
   explicit ProgressScope(const std::string& what, std::int64_t total = 0);
