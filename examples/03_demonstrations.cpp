@@ -8,7 +8,7 @@
 
 using namespace whence;
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
   if (count != 2) {
     std::fprintf(stderr, "usage: 03_demonstrations MODEL\n");
     return 2;
@@ -38,4 +38,7 @@ int main(int count, char** values) {
     std::printf("%+7.3f   %8.3f   %s → %s\n", scores.test[0][row].item<double>(), scores.self[row].item<double>(),
                 task.demonstrations[i].input.c_str(), task.demonstrations[i].output->c_str());
   }
+} catch (const Error& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
 }
