@@ -1,7 +1,9 @@
 // The contract of every registered curvature on texts, whose tokens are predicted: equal to its dense matrix, built
-// text by text from plain autograd. A new family is tested here by its registration line.
+// text by text from plain autograd. A new family is tested here by its registration line; what an approximation is must
+// stand in TextTruth::of.
 #include "curvature/text_truth.h"
 #include "whence/core/error.h"
+#include "whence/curvature/example_norms.h"
 
 using namespace whence;
 using test::Labels;
@@ -110,6 +112,34 @@ TEST_CASE("every curvature on texts equals its dense matrix, packed or alone, in
       CHECK(compared[method.name] > 0);
     }
   }
+}
+
+TEST_CASE("a text's length in the eyes of ekfac is that of its gradient in the dense matrix") {
+  int compared = 0;
+  for (const auto& tiny : test::kTinyTransformers) {
+    const test::TextPoints points(tiny);
+    for (const auto& point : points.both()) {
+      if (!has_exact_forms(point)) {
+        continue;
+      }
+      CAPTURE(tiny.name);
+      const test::TextTruth truth(point);
+      const auto p = count_entries(point.theta);
+      const auto dense = truth.of(*create<Curvature>("ekfac"), Labels::kSampled).narrow(1, 0, p);
+      const auto lengths = ekfac_example_norms(point, [](const at::Tensor& h) { return 1 / (h + 0.1); });
+      const auto& data = point.objective.data();
+      const auto found = lengths(data.batch(0, data.size()));
+      for (std::int64_t i = 0; i < data.size(); ++i) {
+        const auto& rows = truth.rows(Labels::kData)[static_cast<std::size_t>(i)];
+        const auto g = rows.gradients[0].narrow(0, 0, p) * std::sqrt(static_cast<double>(data.size()));
+        const auto solved = at::linalg_solve(dense + 0.1 * at::eye(p, at::kDouble), g);
+        CHECK(relative_error(found[i], g.dot(solved).sqrt()) < Tolerance::kDense);
+        CHECK(relative_error(lengths(data.batch(i, i + 1))[0], found[i]) < Tolerance::kDense);
+      }
+      ++compared;
+    }
+  }
+  CHECK(compared >= 4);
 }
 
 TEST_SUITE_END();

@@ -81,7 +81,6 @@ inline std::vector<TextRows> text_rows(Labels labels, const CurvaturePoint& at_p
     const auto output = objective.output(point, from, text, &tape);
     const auto cotangents = text_cotangents(labels, objective, output, text) / std::sqrt(static_cast<double>(n));
     TextRows rows{at::zeros({cotangents.size(0), count_entries(all)}, at::kDouble), {}};
-    std::vector<TapeEntry> linear;
     TensorList outputs;
     for (const auto& entry : tape.entries) {
       if (entry.kind == TapeEntry::Kind::kLinear) {
@@ -103,7 +102,7 @@ inline std::vector<TextRows> text_rows(Labels labels, const CurvaturePoint& at_p
   return out;
 }
 
-/// Where the parameters called `names` lie in a flat vector, and how they are shaped.
+/// Where a parameter lies in a flat vector.
 struct Place {
   std::int64_t offset = 0, entries = 0;
 };
@@ -195,22 +194,21 @@ inline at::Tensor text_hessian(const CurvaturePoint& at_point) {
 /// Curvatures at a point as d^2 / d theta d (theta, parent), [P, P and entries of parent], with the penalty.
 class TextTruth {
  public:
-  explicit TextTruth(const CurvaturePoint& point) : point_(point), hessian_(text_hessian(point)) {
+  explicit TextTruth(const CurvaturePoint& point) : point_(point) {
     for (const auto labels : {Labels::kExact, Labels::kSampled, Labels::kData}) {
       rows_[labels] = text_rows(labels, point);
     }
-    hessian_.diagonal() += kTextDecay;
   }
 
   const std::vector<TextRows>& rows(Labels labels) const { return rows_.at(labels); }
-  /// `name`, fitted to labels of this kind where it is fitted: by its family, unless it draws labels or keeps less than
-  /// its family has, when what it is must stand here. Cross blocks are the family's.
+  /// `curvature`, fitted to labels of this kind where it is fitted: its family, unless it draws labels or keeps less
+  /// than its family has, when what it is must stand here. Cross blocks are the family's.
   at::Tensor of(const Curvature& curvature, Labels labels) const {
     const auto name = curvature.name();
     if (name == "fisher") {
       return gram(Labels::kSampled);
     }
-    auto out = curvature.family() == CurvatureFamily::kHessian           ? hessian_.clone()
+    auto out = curvature.family() == CurvatureFamily::kHessian           ? hessian()
                : curvature.family() == CurvatureFamily::kEmpiricalFisher ? gram(Labels::kData)
                                                                          : gram(Labels::kExact);
     if (name == "diagonal" || name == "kfac" || name == "ekfac") {
@@ -256,10 +254,16 @@ class TextTruth {
     return out;
   }
   at::Tensor gram(Labels labels) const {
-    auto total = at::zeros_like(hessian_);
+    const auto p = count_entries(point_.theta);
+    auto total = at::zeros({p, p + count_entries(point_.parent)}, at::kDouble);
     for (const auto& text : rows(labels)) {
-      total += text.gradients.narrow(1, 0, total.size(0)).t().mm(text.gradients);
+      total += text.gradients.narrow(1, 0, p).t().mm(text.gradients);
     }
+    total.diagonal() += kTextDecay;
+    return total;
+  }
+  at::Tensor hessian() const {
+    auto total = text_hessian(point_);
     total.diagonal() += kTextDecay;
     return total;
   }
@@ -274,7 +278,6 @@ class TextTruth {
   }
 
   CurvaturePoint point_;
-  at::Tensor hessian_;
   std::map<Labels, std::vector<TextRows>> rows_;
 };
 

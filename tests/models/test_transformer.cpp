@@ -152,6 +152,9 @@ TEST_SUITE("models") {
           flat.push_back(directions.at(parameter).flatten(1));
         }
         const auto wanted = at::mm(at::cat(flat, 1), rows.t());
+        CHECK(relative_error(per_sample_products(*c.model, *c.loss, c.theta.to(at::kFloat, at::kCPU), c.all(),
+                                                 directions.to(at::kFloat, at::kCPU)),
+                             wanted) < Tolerance::kFloat);
         for (const auto& data : {c.data, c.data.without_packing()}) {
           const auto all = data.batch(0, data.size());
           CHECK(relative_error(per_sample_products(*c.model, *c.loss, c.theta, all, directions), wanted) <

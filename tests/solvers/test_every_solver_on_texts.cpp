@@ -53,8 +53,7 @@ at::Tensor mean_of_inverses(const CurvaturePoint& point, const std::vector<test:
 
 TEST_SUITE_BEGIN("solvers");
 
-TEST_CASE(
-    "every solver on every curvature of texts: its answer is the dense solve's, or its residual says how far off") {
+TEST_CASE("every solver on every curvature of texts gives the dense solve, or its residual says how far off it is") {
   for (const auto& tiny : {test::kTinyTransformers[0], test::kTinyTransformers[1]}) {
     const test::TextPoints points(tiny);
     const auto point = std::make_shared<CurvaturePoint>(points.second_layers());

@@ -30,9 +30,8 @@ TEST_CASE("--dtype bfloat16 with every method, curvature and solver") {
     solvers.emplace_back(method.name);
   }
   for (const auto& solver : solvers) {
-    const auto family = create<Solver>(solver)->family();
-    choices.push_back(fmt::format("--curvature {} --solver {} --relative-damping 0.5",
-                                  family.empty() ? "gauss-newton" : family, solver));
+    const auto family = create<Solver>(solver)->family().value_or(CurvatureFamily::kGaussNewton);
+    choices.push_back(fmt::format("--curvature {} --solver {} --relative-damping 0.5", to_string(family), solver));
   }
   for (const auto& choice : choices) {
     CAPTURE(choice);
