@@ -87,7 +87,9 @@ class Blocks {
                     const Progress& progress) {
     const auto& data = stage_.objective.data();
     const auto directions = source_.directions({data, Measurement::kLoss, begin, end}, {0}, progress)[0];
-    check_finite(directions.vectors, "an example's vector");
+    for (const auto& point : directions.points) {
+      check_finite(point.values(), "an example's vector");
+    }
     summaries.insert(summaries.end(), directions.summaries.begin(), directions.summaries.end());
     return source_.scorer(0, directions, progress)->scores(data.batch(begin, end)).diagonal().to(at::kCPU, at::kDouble);
   }
