@@ -74,7 +74,6 @@ AttributionRun::AttributionRun(const CommandLine& line)
       measurement_(parse_measurement(line.text("measurement"))),
       normalization_(parse_normalization(line.text("normalize"))),
       query_block_(line.whole("query-block", 1)),
-      batch_size_(pipeline_.options().batch_size),
       record_(line, pipeline_) {
   const auto stage = stage_of(line, pipeline_);
   if (stage == "all") {
@@ -143,7 +142,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   load();
   record_.add_inputs(pipeline_, queries_);
   check_spares_inputs(record_.view(), folder, outputs());
-  measurements_ = measure_all(measurement_, chain_.back(), queries_);
+  within_memory([&] { measurements_ = measure_all(measurement_, chain_.back(), queries_); });
   check_finite(measurements_, "a query's measurement");
   record_.phase("check");
   within_memory([&] { choose(); });
@@ -151,7 +150,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     if (out_->finished(record_.key(), {"ranking.jsonl"}) != nullptr) {
       keep_tokens(read_rankings(out_->find("ranking.jsonl")));
     }
-    score_tokens({});
+    within_memory([&] { score_tokens({}); });
     return;
   }
   const auto* held = out_->finished(record_.key(), {});  // whose evaluation stays beside what is made again
@@ -176,26 +175,32 @@ void AttributionRun::publish() {
 }
 
 void AttributionRun::within_memory(const std::function<void()>& work) {
-  for (;;) {
+  for (bool again = false;; again = true) {
     try {
+      if (again && source_) {
+        set_choice(InverseChoice(choice_));  // to be made ready anew
+      }
       return work();
     } catch (const std::exception& error) {
-      if (std::isinf(memory_limit()) || !is_out_of_memory(error) || std::max(query_block_, batch_size_) == 1) {
+      const bool one = query_block_ == 1 && std::all_of(chain_.begin(), chain_.end(), [](const auto& stage) {
+                         return stage.objective.batch_size() == 1;
+                       });
+      if (std::isinf(memory_limit()) || !is_out_of_memory(error) || one) {
         throw;
       }
     }
-    query_block_ = (std::min(query_block_, queries_.size()) + 1) / 2;
-    batch_size_ = (batch_size_ + 1) / 2;
+    const auto half = [](std::int64_t count, std::int64_t most) { return (std::min(count, most) + 1) / 2; };
+    query_block_ = half(query_block_, self() ? query_block_ : queries_.size());
+    std::int64_t largest = 1;
     for (auto& stage : chain_) {
-      stage.objective = stage.objective.with_batch_size(batch_size_);
-    }
-    if (source_) {
-      set_choice(std::move(choice_));  // to be made ready anew
+      const auto& whole = stage.objective;
+      stage.objective = whole.with_batch_size(half(whole.batch_size(), whole.data().size()));
+      largest = std::max(largest, stage.objective.batch_size());
     }
     forget_peak();  // which gives freed memory back
     if (!line_.flag("quiet")) {
       end_progress();
-      note(fmt::format("--query-block {} --batch-size {}, to stay within --memory-limit", query_block_, batch_size_));
+      note(fmt::format("--query-block {} --batch-size {}, to stay within --memory-limit", query_block_, largest));
     }
   }
 }

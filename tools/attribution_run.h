@@ -108,7 +108,7 @@ class AttributionRun {
   InverseRequest asked_;
   InverseChoice choice_;
   std::vector<std::size_t> stages_;
-  std::int64_t query_block_, batch_size_;
+  std::int64_t query_block_;
   std::string split_;  ///< Of the queries; empty where --self needs none.
   std::shared_ptr<const Attributor> attributor_;
   std::shared_ptr<const Curvature> curvature_;

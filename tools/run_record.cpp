@@ -43,13 +43,24 @@ void RunRecord::warning(const std::string& message) {
   warn(message);
 }
 
+namespace {
+
+/// A run that begins anew, on other grounds or with less memory, says some things again.
+void add_once(nlohmann::ordered_json& list, const std::string& message) {
+  if (std::find(list.begin(), list.end(), message) == list.end()) {
+    list.push_back(message);
+  }
+}
+
+}  // namespace
+
 void RunRecord::told_warning(const std::string& message) {
   strict_ = true;
-  json_["warnings"].push_back(message);
+  add_once(json_["warnings"], message);
 }
 
 void RunRecord::doubt(const std::string& message) {
-  json_["doubts"].push_back(message);
+  add_once(json_["doubts"], message);
   warn(message);
 }
 

@@ -1,4 +1,8 @@
 #pragma once
+#include <map>
+#include <optional>
+#include <string>
+
 #include "support/looped.h"
 #include "support/near.h"
 #include "support/toy_chain.h"
@@ -38,6 +42,15 @@ inline at::Tensor scores_of(const Chain& chain, std::size_t stage, const Dataset
                             std::string_view method = "influence", Measurement measurement = Measurement::kLoss,
                             Normalization normalization = Normalization::kNone) {
   return score_matrix(chain, stage, *prepared(chain, method), queries, measurement, normalization);
+}
+
+/// Keeps vectors in `kept` as a file would, in copies that lie as they like; `kept` must outlive it.
+inline VectorCache cache_in(std::map<std::string, ParameterSet>& kept) {
+  return {[&kept](const std::string& block) {
+            return kept.count(block) != 0 ? std::optional(kept.at(block).with(clone(kept.at(block).values())))
+                                          : std::nullopt;
+          },
+          [&kept](const std::string& block, const ParameterSet& vectors) { kept[block] = vectors; }};
 }
 
 class MemorySink : public ScoreSink {

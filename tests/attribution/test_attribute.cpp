@@ -62,9 +62,7 @@ TEST_CASE("an interrupted run goes on with what the sink and the cache hold, to 
     StoppingSink sink(5, 12);
     sink.blocks_left = stop;
     std::map<std::string, ParameterSet> kept;
-    const VectorCache cache{
-        [&](const std::string& name) { return kept.count(name) != 0 ? std::optional(kept.at(name)) : std::nullopt; },
-        [&](const std::string& name, const ParameterSet& vectors) { kept[name] = vectors; }};
+    const auto cache = test::cache_in(kept);
     const AttributionTask task{chain, {0}, {&sink}, queries, Measurement::kLoss, 2};
     CHECK_THROWS_AS(attribute(task, *source, cache, {}), Interrupted);
     sink.blocks_left = 1000;

@@ -104,16 +104,32 @@ TEST_CASE("what a cache kept scores the same in a later run, by every method") {
   const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
   for_every_method([&](const std::string& method) {
     std::map<std::string, ParameterSet> kept;
-    const VectorCache cache{
-        [&](const std::string& name) { return kept.count(name) != 0 ? std::optional(kept.at(name)) : std::nullopt; },
-        [&](const std::string& name, const ParameterSet& vectors) { kept[name] = vectors; }};
+    const auto cache = test::cache_in(kept);
     const auto first = test::prepared(chain, method), later = test::prepared(chain, method);
     test::MemorySink a(5, 12), b(5, 12);
     attribute({chain, {0}, {&a}, queries, Measurement::kLoss, 2}, *first, cache, {});
     CHECK(kept.size() == 3);
     attribute({chain, {0}, {&b}, queries, Measurement::kLoss, 2}, *later, cache, {});
     CHECK(at::equal(a.values, b.values));
+    for (auto& [block, vectors] : kept) {  // what another version kept is not taken for this one's
+      vectors = {{"products", at::zeros({2}, at::kDouble)}, {"vectors.0", at::zeros({2, 3})}};
+    }
+    test::MemorySink c(5, 12);
+    attribute({chain, {0}, {&c}, queries, Measurement::kLoss, 2}, *test::prepared(chain, method), cache, {});
+    CHECK(at::equal(a.values, c.values));
   });
+}
+
+TEST_CASE("a stage between that trains its head alone cannot be felt by gradients: its examples score 0") {
+  const auto chain = test::traced(
+      test::toy_chain({{"full", "cross-entropy"}, {"head", "cross-entropy"}, {"full:proximity=0.3", "cross-entropy"}}));
+  const auto queries = test::toy_data("cross-entropy", 5, 3, Random(99));
+  for (const char* method : {"grad-dot", "grad-cos", "tracin", "influence"}) {
+    CAPTURE(method);
+    const auto scores = test::scores_of(chain, 1, queries, method);
+    CHECK(scores.abs().max().item<double>() == 0);
+    CHECK(test::scores_of(chain, 0, queries, method).abs().max().item<double>() > 0);
+  }
 }
 
 TEST_CASE("every method says what it looks at and what it costs") {

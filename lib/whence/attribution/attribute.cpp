@@ -69,7 +69,8 @@ ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) 
   return out;
 }
 
-Solved unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
+/// Nothing where vectors of a stage are missing, as in what another version kept.
+std::optional<Solved> unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
   std::vector<QueryDirections> out(count);
   for (const auto k : stages) {
     for (std::size_t i = 0;; ++i) {
@@ -82,6 +83,9 @@ Solved unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, 
       for (std::size_t j = 0; j < found.size(); ++j) {
         point.add(found.names()[j].substr(prefix.size()), found.values()[j]);
       }
+    }
+    if (out[k].points.empty()) {
+      return std::nullopt;
     }
   }
   for (auto k = stages.front(); k < count; ++k) {
@@ -104,7 +108,29 @@ Solved unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, 
       out[k].summaries.push_back(std::move(summary));
     }
   }
-  return {std::move(out), kept.at("products")};
+  return Solved{std::move(out), kept.at("products")};
+}
+
+/// What the cache holds of a block, if anything.
+std::optional<Solved> load(const VectorCache& cache, const std::string& block, const AttributionTask& task) {
+  const auto kept = cache.load ? cache.load(block) : std::nullopt;
+  return kept ? unpack(*kept, task.stages, task.chain.size()) : std::nullopt;
+}
+
+/// A block's directions, which lie in memory as those that come out of a file do: a resumed run scores the same bits.
+std::vector<QueryDirections> solve(ScoreSource& source, const QueryBlock& queries,
+                                   const std::vector<std::size_t>& stages, const Progress& progress) {
+  auto out = source.directions(queries, stages, progress);
+  for (const auto k : stages) {
+    for (auto& point : out[k].points) {
+      TensorList values;
+      for (const auto& value : point.values()) {
+        values.push_back(value.contiguous());
+      }
+      point = point.with(std::move(values));
+    }
+  }
+  return out;
 }
 
 std::string block_name(std::int64_t begin, std::int64_t end) { return fmt::format("queries {}-{}", begin, end - 1); }
@@ -165,13 +191,14 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       report(progress, event);
     };
     const QueryBlock queries{task.queries, task.measurement, begin, end};
+    auto kept = load(cache, block, task);
     Solved solved;
     const auto& directions = solved.directions;
-    if (const auto kept = cache.load ? cache.load(block) : std::nullopt) {
-      solved = unpack(*kept, task.stages, task.chain.size());
+    if (kept) {
+      solved = std::move(*kept);
       source.pass_over(queries);
     } else {
-      solved.directions = source.directions(queries, task.stages, report_block);
+      solved.directions = solve(source, queries, task.stages, report_block);
       const auto now = products_so_far(source, task.chain.size());
       solved.products = now - std::exchange(products, now);
       for (const auto k : task.stages) {
@@ -223,10 +250,10 @@ at::Tensor TokenScorer::scores(std::size_t stage, std::int64_t query, std::int64
   const auto begin = query / task_.query_block * task_.query_block;
   if (begin != block_) {
     const auto end = std::min(task_.queries.size(), begin + task_.query_block);
-    const auto kept = cache_.load ? cache_.load(block_name(begin, end)) : std::nullopt;
+    auto kept = load(cache_, block_name(begin, end), task_);
     scorers_.clear();
-    directions_ = kept ? unpack(*kept, task_.stages, task_.chain.size()).directions
-                       : source_.directions({task_.queries, task_.measurement, begin, end}, task_.stages, {});
+    directions_ = kept ? std::move(kept->directions)
+                       : solve(source_, {task_.queries, task_.measurement, begin, end}, task_.stages, {});
     block_ = begin;
   }
   auto& scorer = scorers_[stage];

@@ -32,7 +32,7 @@ class PlainGradientSource : public detail::GradientSource {
                                                  queries.end, {wanted.begin(), wanted.end()});
     std::vector<QueryDirections> out(chain_.size());
     for (const auto k : stages) {
-      out[k].points = {detail::only(gradients, parameters(k))};
+      out[k].points = {felt(gradients, k, queries.size())};
     }
     return out;
   }

@@ -39,8 +39,9 @@ class TracInSource : public detail::GradientSource {
         if (last || gradients.empty()) {  // the head that measures is there from the last stage on: at its end
           auto at = chain_.back();
           at.theta = last ? stage.trajectory[i].theta : at.theta;
-          gradients =
-              measurement_gradients(queries.measurement, at, queries.data, queries.begin, queries.end, parameters(k));
+          gradients = felt(
+              measurement_gradients(queries.measurement, at, queries.data, queries.begin, queries.end, parameters(k)),
+              k, queries.size());
         }
         TensorList scaled;
         for (const auto& gradient : gradients.values()) {

@@ -81,7 +81,11 @@ std::int64_t threads() { return at::get_num_threads(); }
 
 WHENCE_UNSEEN void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body,
                                 const std::function<void()>& between) {
-  const int workers = static_cast<int>(std::clamp<std::int64_t>(count, 1, threads()));
+  // all threads, though some may find nothing to do: libgomp ends those above a region's number, and makes them anew
+  // for the next; where the calling thread looks around in between, it has to find something
+  const int workers = static_cast<int>(between     ? std::clamp<std::int64_t>(count, 1, threads())
+                                       : count > 1 ? threads()
+                                                   : 1);
   std::exception_ptr first;
   std::mutex mutex;
   std::atomic<bool> stopped{false};

@@ -100,7 +100,8 @@ Directions directions_of(const at::Tensor& block, const ParameterSet& layout) {
 at::Tensor direction_norms(const Directions& v) {
   at::Tensor squares;
   for (const auto& value : v.values()) {
-    const auto part = row_norms(value.flatten(1)).square_();
+    const auto rows = value.reshape({value.size(0), -1});
+    const auto part = row_dots(rows, rows);
     squares = squares.defined() ? squares.add_(part) : part;
   }
   return squares.sqrt_();

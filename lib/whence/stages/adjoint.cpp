@@ -471,7 +471,16 @@ const std::vector<StageEvidence>& Adjoint::evidence() {
   return evidence_;
 }
 
-std::vector<std::string> moved_parameters(const Stage& stage) { return Moved(stage).values.names(); }
+std::vector<std::string> moved_parameters(const Stage& stage) {
+  const auto merged = stage.objective.merge(leaves(stage.theta), detach(stage.parent));
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < merged.size(); ++i) {
+    if (merged.values()[i].requires_grad()) {
+      out.push_back(merged.names()[i]);
+    }
+  }
+  return out;
+}
 
 Directions push_forward(const Stage& stage, const at::Tensor& v) {
   const Moved moved(stage);

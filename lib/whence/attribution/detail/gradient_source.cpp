@@ -65,19 +65,27 @@ std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage
   return out;
 }
 
-Directions only(const Directions& directions, const std::vector<std::string>& names) {
-  Directions out;
-  for (std::size_t i = 0; i < directions.size(); ++i) {
-    if (std::find(names.begin(), names.end(), directions.names()[i]) != names.end()) {
-      out.add(directions.names()[i], directions.values()[i]);
-    }
-  }
-  return out;
-}
-
 std::vector<GradientSource::Point> GradientSource::points(std::size_t stage) const {
   const auto& at = chain_[stage];
   return {{at.objective.merge(at.theta, at.parent)}};
+}
+
+Directions GradientSource::felt(const Directions& gradients, std::size_t stage, std::int64_t count) const {
+  const auto& at = chain_[stage];
+  const auto shared = shared_parameters(chain_, stage);
+  const auto merged = at.objective.merge(at.theta, at.parent);
+  Directions out;
+  for (const auto& name : moved_parameters(at)) {
+    if (std::find(shared.begin(), shared.end(), name) != shared.end()) {
+      out.add(name, gradients.at(name));
+    } else {
+      const auto& value = merged.at(name);
+      auto shape = value.sizes().vec();
+      shape.insert(shape.begin(), count);
+      out.add(name, at::zeros(shape, algebra_options(value.options())));
+    }
+  }
+  return out;
 }
 
 std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const QueryDirections& directions, const Progress&) {
@@ -85,7 +93,11 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const QueryDir
   std::vector<Term> terms;
   const auto all = points(stage);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    terms.push_back({all[i].model, directions.points.at(i), all[i].scale});
+    TensorList values;
+    for (const auto& value : directions.points.at(i).values()) {
+      values.push_back(value.to(algebra_options(all[i].model.values().front().options())));
+    }
+    terms.push_back({all[i].model, directions.points[i].with(std::move(values)), all[i].scale});
   }
   return std::make_unique<ProductScorer>(objective, std::move(terms));
 }

@@ -6,9 +6,6 @@ namespace whence::detail {
 /// The parameters of a stage that it trains and a query can feel: a head belongs to its own stage alone.
 std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage);
 
-/// Of directions of the model's parameters those of the names given.
-Directions only(const Directions& directions, const std::vector<std::string>& names);
-
 /// The methods whose scores are -sum_p scale_p <V_p, grad loss(z) at theta_p>, in the model's parameters, V_p being the
 /// directions at point p. Most have one point, the stage's own.
 class GradientSource : public ScoreSource {
@@ -30,6 +27,9 @@ class GradientSource : public ScoreSource {
     double scale = 1;
   };
   virtual std::vector<Point> points(std::size_t stage) const;
+
+  /// `count` gradients of measurements as directions of what a stage trains: 0 in what a query cannot feel.
+  Directions felt(const Directions& gradients, std::size_t stage, std::int64_t count) const;
 
   const Chain chain_;
 };
