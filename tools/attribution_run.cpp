@@ -117,7 +117,7 @@ nlohmann::ordered_json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
   record_.add_inputs(pipeline_, queries_);  // as the run does, which takes time and memory
-  choose();
+  within_memory([&] { choose(); });
   if (self()) {
     nlohmann::ordered_json told;
     for (const auto k : stages_) {

@@ -46,7 +46,9 @@ CommandLine::CommandLine(std::string command, std::string usage, std::string sum
       ("batch-size", po::value<std::int64_t>()->default_value(1024),
        "examples in one pass; changes memory, not results")  //
       ("memory-limit", po::value<std::string>(),
-       "the most memory to hold, such as 4G; rank and score then halve --query-block and --batch-size until it does")  //
+       "the most memory to hold, such as 4G; rank and score then halve --query-block and --batch-size until it does, "
+       "the "
+       "others stop where it does not")                                                                            //
       ("quiet", po::bool_switch(), "no progress on standard error")                                                //
       ("json", po::bool_switch(), "machine-readable standard output")                                              //
       ("strict", po::bool_switch(), "exit 4 when a solve did not converge or a checkpoint is far from a minimum")  //

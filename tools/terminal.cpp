@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <mutex>
+#include <new>
 #include <set>
 #include <system_error>
 #include <thread>
@@ -77,9 +78,15 @@ class Display {
   void print(Clock::time_point now, bool again) {
     shown_ = now;
     const double elapsed = std::chrono::duration<double>(now - begun_).count();
-    auto line = text(elapsed);
-    if (again && elapsed >= 1) {
-      line += fmt::format(", {} so far", duration_text(elapsed));
+    std::string line;
+    try {
+      line = text(elapsed);
+      if (again && elapsed >= 1) {
+        line += fmt::format(", {} so far", duration_text(elapsed));
+      }
+    } catch (const std::bad_alloc&) {
+      return;  // where memory is short it is the work that says so, not a line of progress, which no thread may throw
+               // from
     }
     if (terminal_) {
       std::fprintf(stderr, "\r\033[K%s", line.c_str());

@@ -78,6 +78,13 @@ void limit_memory(double bytes) {
   if (::setrlimit(RLIMIT_DATA, &limit) != 0) {
     throw InvalidArgument(fmt::format("memory-limit: this system sets none: {}", std::strerror(errno)));
   }
+#ifdef __GLIBC__
+  // what is freed is given back, of every size that counts: else the gaps that a run leaves in its heaps fit nothing of
+  // the next, which has smaller blocks
+  mallopt(M_MMAP_THRESHOLD, 1 << 16);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+  mallopt(M_ARENA_MAX, 2);
+#endif
   limit_of_process = bytes;
 }
 
