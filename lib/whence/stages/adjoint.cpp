@@ -19,20 +19,17 @@
 namespace whence {
 namespace {
 
-/// What of merge() is a function of theta, with what it is made of. A parameter that is trained as it is stands there
-/// itself.
-struct Moved {
-  explicit Moved(const Stage& stage) : theta(leaves(widened(stage.theta))) {
-    const auto merged = stage.objective.merge(theta, widened(detach(stage.parent)));
-    for (std::size_t i = 0; i < merged.size(); ++i) {
-      if (merged.values()[i].requires_grad()) {
-        values.add(merged.names()[i], merged.values()[i]);
-      }
+/// What of merge() is a function of theta, which are leaves. A parameter that is trained as it is stands there itself.
+ParameterSet moved_by(const TensorList& theta, const TensorList& parent, const Objective& objective) {
+  const auto merged = objective.merge(theta, detach(parent));
+  ParameterSet out;
+  for (std::size_t i = 0; i < merged.size(); ++i) {
+    if (merged.values()[i].requires_grad()) {
+      out.add(merged.names()[i], merged.values()[i]);
     }
   }
-  TensorList theta;
-  ParameterSet values;
-};
+  return out;
+}
 
 /// c' d merge, split into what falls on theta and, where `parents` too, on the parent: [K, P] each, for K cotangents of
 /// the model's parameters.
@@ -472,43 +469,36 @@ const std::vector<StageEvidence>& Adjoint::evidence() {
 }
 
 std::vector<std::string> moved_parameters(const Stage& stage) {
-  const auto merged = stage.objective.merge(leaves(stage.theta), detach(stage.parent));
-  std::vector<std::string> out;
-  for (std::size_t i = 0; i < merged.size(); ++i) {
-    if (merged.values()[i].requires_grad()) {
-      out.push_back(merged.names()[i]);
-    }
-  }
-  return out;
+  return moved_by(leaves(stage.theta), stage.parent, stage.objective).names();
 }
 
 Directions push_forward(const Stage& stage, const at::Tensor& v) {
-  const Moved moved(stage);
+  const auto theta = leaves(widened(stage.theta));
+  const auto moved = moved_by(theta, widened(stage.parent), stage.objective);
   const auto blocks = directions_of(v, stage.objective.trained());
   Directions out;
   TensorList values, pushed;  // of the parameters that are functions of theta
-  for (std::size_t i = 0; i < moved.values.size(); ++i) {
-    const auto& value = moved.values.values()[i];
-    const auto itself =
-        std::find_if(moved.theta.begin(), moved.theta.end(), [&](const auto& t) { return t.is_same(value); });
-    if (itself != moved.theta.end()) {
-      out.add(moved.values.names()[i], blocks.values()[static_cast<std::size_t>(itself - moved.theta.begin())]);
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    const auto& value = moved.values()[i];
+    const auto itself = std::find_if(theta.begin(), theta.end(), [&](const auto& t) { return t.is_same(value); });
+    if (itself != theta.end()) {
+      out.add(moved.names()[i], blocks.values()[static_cast<std::size_t>(itself - theta.begin())]);
       continue;
     }
     auto shape = value.sizes().vec();
     shape.insert(shape.begin(), v.size(0));
     pushed.push_back(at::empty(shape, v.options()));
     values.push_back(value);
-    out.add(moved.values.names()[i], pushed.back());
+    out.add(moved.names()[i], pushed.back());
   }
   if (values.empty()) {
     return out;
   }
   const auto cotangent = leaves(zeros_like(detach(values)));
   const auto pulled =
-      gradient(values, moved.theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
+      gradient(values, theta, cotangent, true);  // linear in the cotangent: its derivative is the push-forward
   for (std::int64_t k = 0; k < v.size(0); ++k) {
-    const auto found = gradient(pulled, cotangent, unflatten(v[k], moved.theta), false, true);
+    const auto found = gradient(pulled, cotangent, unflatten(v[k], theta), false, true);
     for (std::size_t i = 0; i < pushed.size(); ++i) {
       pushed[i][k].copy_(found[i]);
     }
