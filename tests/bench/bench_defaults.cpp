@@ -17,17 +17,6 @@ using namespace whence;
 
 namespace {
 
-/// Where training of a stage begins: as Pipeline draws it.
-TensorList start_of(const Stage& stage, const Chain& chain, std::size_t index, std::uint64_t seed) {
-  const auto& objective = stage.objective;
-  auto random = Random(seed).stream("stage " + stage.name);
-  const auto fresh = objective.model()
-                         .initial(objective.data().input_shape(), objective.data().head_outputs(), random)
-                         .to(stage.theta.front().scalar_type(), stage.theta.front().device());
-  const auto parent = index > 0 ? chain[index - 1].handed_on() : ParameterSet();
-  return clone(objective.tuning().trainable(fresh, parent, random).values());
-}
-
 std::vector<double> numbers(const at::Tensor& x) {
   const auto flat = x.to(at::kDouble).contiguous();
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
@@ -66,7 +55,8 @@ int main(int argc, char** argv) {
       stage.name, n, count_entries(stage.theta), queries.size(), subsets, draws, at_end.relative_gradient_norm);
 
   auto untrained = chain;
-  untrained[index].theta = start_of(stage, chain, index, pipeline.seed());
+  untrained[index].theta =
+      clone(pipeline.untrained(index, Chain(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(index))).theta);
   const auto weights = subset_weights(subsets, n, 0.5, Random(1).stream("subsets"));
   const auto inside = weights.gt(0).to(at::kDouble);
   at::Tensor truth;

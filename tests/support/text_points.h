@@ -53,7 +53,7 @@ class PartTuning : public Tuning {
  public:
   PartTuning(ParameterSet model, std::vector<std::string> trained)
       : model_(std::move(model)), trained_(std::move(trained)) {}
-  ParameterSet trainable(const ParameterSet&, const ParameterSet&, Random&) const override { return part(trained_); }
+  ParameterSet trainable(const TuningStart&, const Random&) const override { return part(trained_); }
   ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const override {
     TensorList values;
     for (const auto& name : model_.names()) {

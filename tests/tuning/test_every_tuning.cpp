@@ -3,6 +3,7 @@
 
 #include "support/near.h"
 #include "support/toy_chain.h"
+#include "whence/core/error.h"
 #include "whence/tuning/tuning.h"
 
 using namespace whence;
@@ -14,10 +15,22 @@ struct Parts {
   ParameterSet fresh, parent;
   Parts() {
     auto draws = Random(1);
-    const auto model = create<Model>("mlp:widths=4/3,activation=tanh");
     fresh = model->initial({5}, 2, draws);
     parent = model->initial({5}, 2, draws).without("head.");
   }
+  /// What one example goes through, and where the tuning starts.
+  ParameterSet start(const std::string& spec) const { return start(spec, fresh, parent); }
+  ParameterSet start(const std::string& spec, const ParameterSet& from, const ParameterSet& body) const {
+    const auto pass = [this] {
+      Tape tape;
+      model->output(fresh, batch, &tape);
+      return tape;
+    };
+    return create<Tuning>(spec)->trainable({from, body, model->head(), pass}, Random(2));
+  }
+
+  std::unique_ptr<Model> model = create<Model>("mlp:widths=4/3,activation=tanh");
+  Batch batch = test::toy_data("squared-error", 6, 5, Random(3)).batch(0, 6);
 };
 
 double loss_sum(const ParameterSet& merged) {
@@ -32,18 +45,18 @@ double loss_sum(const ParameterSet& merged) {
 
 TEST_SUITE_BEGIN("tuning");
 
-TEST_CASE("a fresh merge is the parent's body with a new head; only trained parameters move it") {
+TEST_CASE("a fresh tuning is the parent's body with a new head, and hands the body on, to the bit") {
   const Parts parts;
+  const auto expected = parts.parent.join(parts.fresh.select("head."));
   for (const auto& method : methods<Tuning>()) {
     CAPTURE(method.name);
     const auto tuning = create<Tuning>(method.name);
-    auto draws = Random(2);
-    const auto tuned = tuning->trainable(parts.fresh, parts.parent, draws);
+    const auto tuned = parts.start(method.name);
     const auto merged = tuning->merge(parts.parent, tuned);
-    CHECK(merged.size() == parts.fresh.size());
-    for (const auto& name : parts.fresh.names()) {
-      const auto& expected = name.starts_with("head.") ? parts.fresh.at(name) : parts.parent.at(name);
-      CHECK(at::equal(merged.at(name), expected));
+    CHECK(at::equal(parts.model->output(merged, parts.batch), parts.model->output(expected, parts.batch)));
+    const auto body = tuning->hand_on(parts.model->head(), parts.parent, tuned);
+    for (const auto& name : parts.parent.names()) {
+      CHECK(at::equal(body.at(name), parts.parent.at(name)));
     }
   }
 }
@@ -54,7 +67,7 @@ TEST_CASE("merge and penalty pass the derivative check in tuned and in parent") 
     CAPTURE(spec);
     const auto tuning = create<Tuning>(spec);
     auto draws = Random(2);
-    const auto start = tuning->trainable(parts.fresh, parts.parent, draws);
+    const auto start = parts.start(spec);
     TensorList moved;
     for (const auto& value : start.values()) {
       moved.push_back(value + 0.3 * draws.normal(value.sizes()));
@@ -118,14 +131,13 @@ TEST_CASE("the objective's regulariser is the documented one, to the bit of its 
 
 TEST_CASE("head and proximity need a stage before them, and head something to train") {
   const Parts parts;
-  auto draws = Random(2);
-  CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.fresh, {}, draws),
-                       doctest::Contains("needs a stage before it"), InvalidArgument);
-  CHECK_THROWS_WITH_AS(create<Tuning>("head")->trainable(parts.parent, parts.parent, draws),
+  CHECK_THROWS_WITH_AS(parts.start("head", parts.fresh, {}), doctest::Contains("needs a stage before it"),
+                       InvalidArgument);
+  CHECK_THROWS_WITH_AS(parts.start("head", parts.parent, parts.parent),
                        doctest::Contains("hands on every parameter of the model, so there is no head"),
                        InvalidArgument);
-  CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=1")->trainable(parts.fresh, {}, draws),
-                       doctest::Contains("proximity needs a stage"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(parts.start("full:proximity=1", parts.fresh, {}), doctest::Contains("proximity needs a stage"),
+                       InvalidArgument);
   CHECK_THROWS_WITH_AS(create<Tuning>("full:proximity=-1"), "full: option proximity = -1, expected >= 0",
                        InvalidArgument);
 }

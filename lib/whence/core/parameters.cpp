@@ -73,6 +73,22 @@ ParameterSet ParameterSet::join(const ParameterSet& other) const {
   for (std::size_t i = 0; i < other.size(); ++i) {
     out.add(other.names()[i], other.values_[i]);
   }
+  if (additions_ && other.additions_) {
+    auto both = *additions_;
+    for (const auto& [module, more] : *other.additions_) {
+      auto& here = both[module];
+      here.insert(here.end(), more.begin(), more.end());
+    }
+    out.additions_ = std::make_shared<const Additions>(std::move(both));
+  } else if (other.additions_) {
+    out.additions_ = other.additions_;
+  }
+  return out;
+}
+
+ParameterSet ParameterSet::with_additions(std::shared_ptr<const Additions> additions) const {
+  ParameterSet out = *this;
+  out.additions_ = std::move(additions);
   return out;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -10,6 +11,10 @@
 #include "whence/core/tensors.h"
 
 namespace whence {
+
+class Addition;  // models/addition.h
+/// What tunings put at a model's layers, by the layer's module: its weight's name without ".weight".
+using Additions = std::map<std::string, std::vector<std::shared_ptr<const Addition>>, std::less<>>;
 
 /// Named tensors in a fixed order: everything a model is made of, or the part of it that a stage trains. Cheap to copy.
 class ParameterSet {
@@ -34,8 +39,14 @@ class ParameterSet {
   ParameterSet without(std::string_view prefix) const;
   /// Those that `others` does not name.
   ParameterSet without(const ParameterSet& others) const;
-  /// These and then `other`'s; names must not meet.
+  /// These and then `other`'s, additions too; names must not meet.
   ParameterSet join(const ParameterSet& other) const;
+
+  /// What the operations do at layers besides multiplying with these weights; null: nothing. It goes with the set into
+  /// with(), join() and to(), not into a part of it.
+  const std::shared_ptr<const Additions>& additions() const { return additions_; }
+  ParameterSet with_additions(std::shared_ptr<const Additions> additions) const;
+
   /// Copies of every tensor, detached, as `dtype` on `device`.
   ParameterSet to(at::ScalarType dtype, at::Device device) const;
   std::int64_t entries() const { return count_entries(values_); }
@@ -50,6 +61,7 @@ class ParameterSet {
   };
   std::shared_ptr<const Index> index_;
   TensorList values_;
+  std::shared_ptr<const Additions> additions_;
 };
 
 /// K vectors of a model's parameters, or of some of them, by name: [K, ...shape] each. What is absent is 0. They travel

@@ -459,7 +459,7 @@ bool has_exact_forms(const CurvaturePoint& point) {
   Tape tape;
   point.objective.output(detach(point.theta), detach(point.parent), data.batch(0, 1), &tape);
   return std::none_of(tape.entries.begin(), tape.entries.end(), [&](const TapeEntry& entry) {
-    return entry.kind == TapeEntry::Kind::kLinear &&
+    return entry.kind == TapeEntry::Kind::kLinear && !entry.made_by &&
            std::any_of(layout->others().begin(), layout->others().end(),
                        [&](const auto& other) { return other.name == entry.weight; });
   });

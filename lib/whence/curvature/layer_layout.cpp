@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "whence/models/addition.h"
+
 namespace whence::detail {
 namespace {
 
@@ -38,10 +40,21 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
   std::int64_t offset = 0;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& name = names[i];
-    const auto entry = std::find_if(tape.entries.begin(), tape.entries.end(),
-                                    [&](const TapeEntry& e) { return e.weight == name || e.bias == name; });
+    const auto entry = std::find_if(tape.entries.begin(), tape.entries.end(), [&](const TapeEntry& e) {
+      const auto sources = weight_sources(e);
+      return e.bias == name || std::find(sources.begin(), sources.end(), name) != sources.end();
+    });
     if (entry == tape.entries.end() || !merged.contains(name) || merged.at(name).data_ptr() != values[i].data_ptr()) {
       return std::nullopt;
+    }
+    const bool source = entry->made_by && entry->bias != name;
+    if (entry->weight.empty() || source) {  // a bias alone, or what a weight is made of
+      if (!widest) {
+        return std::nullopt;
+      }
+      out.others_.push_back({name, offset, values[i].numel()});
+      offset += values[i].numel();
+      continue;
     }
     const auto& weight = merged.at(entry->weight);
     const auto side = weight.dim() > 1 ? std::max(weight.size(0), weight.numel() / weight.size(0)) : 0;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -9,6 +10,7 @@
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
@@ -194,10 +196,12 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   for (const auto& other : layout.others()) {
     for (std::size_t i = 0; i < pass.entries().size(); ++i) {
       const auto& entry = pass.entries()[i];
-      if (entry.weight != other.name && entry.bias != other.name) {
+      const auto sources = weight_sources(entry);
+      if (entry.bias != other.name && std::find(sources.begin(), sources.end(), other.name) == sources.end()) {
         continue;
       }
-      OtherRows rows{other, entry.bias == other.name, entry, {}, examples_};
+      OtherRows rows{other, entry.bias == other.name, entry, {}, examples_, {}};
+      rows.theta = entry.made_by ? merged.with(detach(merged.values())) : ParameterSet();
       rows.entry.output = at::Tensor();  // lets the graph go
       rows.entry.input = widened(rows.entry.input);
       for (const auto& of_row : signals) {
@@ -233,6 +237,8 @@ at::Tensor OtherRows::squares() const {
   for (const auto& signal : signals) {
     if (bias) {
       add(by_owner(entry, signal).square().sum(0));
+    } else if (entry.made_by) {
+      add(source_gradients(theta, entry, signal, parameter.name).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kScale) {
       add(by_owner(entry, signal * entry.input).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
@@ -252,6 +258,8 @@ at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
   for (const auto& signal : signals) {
     if (bias) {
       out.add_(at::mv(by_owner(entry, signal).square(), gains));
+    } else if (entry.made_by) {
+      out.add_(at::mv(source_gradients(theta, entry, signal, parameter.name).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kScale) {
       out.add_(at::mv(by_owner(entry, signal * entry.input).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {

@@ -25,8 +25,10 @@ class Head {
   bool holds(std::string_view parameter) const { return parameter.starts_with(prefix()); }
   /// The head of a model's parameters.
   ParameterSet of(const ParameterSet& theta) const { return theta.select(prefix()); }
-  /// What is left of them without it.
-  ParameterSet body(const ParameterSet& theta) const { return theta.without(prefix()); }
+  /// What is left of them without it, additions too.
+  ParameterSet body(const ParameterSet& theta) const {
+    return theta.without(prefix()).with_additions(theta.additions());
+  }
 
  private:
   std::string prefix() const { return name_ + "."; }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "whence/core/error.h"
+#include "whence/models/addition.h"
 
 namespace whence {
 namespace {
@@ -41,6 +42,51 @@ at::Tensor record(Tape* tape, TapeEntry entry) {
   return tape->entries.back().output;
 }
 
+/// What is added at the layer of a weight.
+class AddedAt {
+ public:
+  AddedAt(const ParameterSet& theta, TapeEntry& site) : theta_(theta), site_(site) {
+    if (theta.additions()) {
+      const std::string_view name = site.weight;
+      constexpr std::string_view kWeight = ".weight";
+      const auto module = name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
+      const auto found = theta.additions()->find(module);
+      all_ = found == theta.additions()->end() ? nullptr : &found->second;
+    }
+    if (all_ != nullptr) {
+      for (const auto& addition : *all_) {
+        site.made_by = addition->weight_sources().empty() ? site.made_by : addition;
+      }
+    }
+  }
+
+  at::Tensor weight() const { return site_.made_by ? site_.made_by->weight(theta_, site_) : theta_.at(site_.weight); }
+  at::Tensor before(at::Tensor x, Tape* tape) const {
+    each([&](const Addition& addition) { x = addition.before(theta_, site_, x, tape); });
+    return x;
+  }
+  at::Tensor after(const at::Tensor& x, at::Tensor output, Tape* tape) const {
+    each([&](const Addition& addition) { output = addition.after(theta_, site_, x, output, tape); });
+    return output;
+  }
+
+ private:
+  template <class Use>
+  void each(const Use& use) const {
+    for (const bool folds : {true, false}) {
+      for (std::size_t i = 0; all_ != nullptr && i < all_->size(); ++i) {
+        if ((*all_)[i]->folds() == folds) {
+          use(*(*all_)[i]);
+        }
+      }
+    }
+  }
+
+  const ParameterSet& theta_;
+  TapeEntry& site_;
+  const std::vector<std::shared_ptr<const Addition>>* all_ = nullptr;
+};
+
 /// The rows' deviations from their means over their standard deviations, by differentiable pieces.
 at::Tensor standardised(const at::Tensor& x, double epsilon) {
   const auto centred = x - x.mean(-1, /*keepdim=*/true);
@@ -53,48 +99,77 @@ DerivativeOrder::DerivativeOrder(int order) : before_(derivative_order) { deriva
 DerivativeOrder::~DerivativeOrder() { derivative_order = before_; }
 int DerivativeOrder::current() { return derivative_order; }
 
-at::Tensor linear(const ParameterSet& theta, const LinearNames& names, const at::Tensor& x, Tape* tape) {
-  const auto& weight = theta.at(names.weight);
+at::Tensor linear(const ParameterSet& theta, const LinearNames& names, const at::Tensor& given, Tape* tape) {
+  TapeEntry entry{.weight = names.weight, .bias = names.bias, .input = {}, .output = {}};
+  entry.transposed = names.transposed;
+  const AddedAt added(theta, entry);
+  const auto x = added.before(given, tape);
+  const auto weight = added.weight();
   if (x.dim() != 2 || weight.dim() != 2 || x.size(1) != weight.size(names.transposed ? 0 : 1)) {
     throw_misfit(names.weight, x, weight);
   }
-  TapeEntry entry{.weight = names.weight,
-                  .bias = names.bias,
-                  .input = x,
-                  .output = at::linear(x, names.transposed ? weight.t() : weight, value_of(theta, names.bias))};
-  entry.transposed = names.transposed;
-  return record(tape, std::move(entry));
+  auto recorded = entry;
+  recorded.input = x;
+  recorded.output = at::linear(x, names.transposed ? weight.t() : weight, value_of(theta, names.bias));
+  return added.after(x, record(tape, std::move(recorded)), tape);
 }
 
 at::Tensor linear(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, Tape* tape) {
   return linear(theta, {fmt::format("{}.weight", layer), optional_name(theta, fmt::format("{}.bias", layer))}, x, tape);
 }
 
-at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, std::int64_t stride,
+at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const at::Tensor& given, std::int64_t stride,
                        std::int64_t padding, Tape* tape) {
-  const auto name = fmt::format("{}.weight", layer);
-  const auto& weight = theta.at(name);
-  if (x.dim() != 4 || weight.dim() != 4 || x.size(1) != weight.size(1)) {
-    throw_misfit(name, x, weight);
-  }
-  const auto bias = optional_name(theta, fmt::format("{}.bias", layer));
   TapeEntry entry{.kind = TapeEntry::Kind::kConvolution,
-                  .weight = name,
-                  .bias = bias,
-                  .input = x,
-                  .output = at::conv2d(x, weight, value_of(theta, bias), stride, padding)};
-  entry.kernel = weight.sizes().slice(2).vec();
+                  .weight = fmt::format("{}.weight", layer),
+                  .bias = optional_name(theta, fmt::format("{}.bias", layer)),
+                  .input = {},
+                  .output = {}};
   entry.padding = {padding, padding};
   entry.stride = {stride, stride};
-  return record(tape, std::move(entry));
+  const AddedAt added(theta, entry);
+  const auto x = added.before(given, tape);
+  const auto weight = added.weight();
+  if (x.dim() != 4 || weight.dim() != 4 || x.size(1) != weight.size(1)) {
+    throw_misfit(entry.weight, x, weight);
+  }
+  entry.kernel = weight.sizes().slice(2).vec();
+  auto recorded = entry;
+  recorded.input = x;
+  recorded.output = at::conv2d(x, weight, value_of(theta, entry.bias), stride, padding);
+  return added.after(x, record(tape, std::move(recorded)), tape);
 }
 
 at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape) {
-  return record(tape, {.kind = TapeEntry::Kind::kEmbedding,
-                       .weight = weight,
-                       .bias = "",
-                       .input = ids,
-                       .output = theta.at(weight).index_select(0, ids)});
+  TapeEntry entry{.kind = TapeEntry::Kind::kEmbedding, .weight = weight, .bias = "", .input = {}, .output = {}};
+  const AddedAt added(theta, entry);
+  auto recorded = entry;
+  recorded.input = ids;
+  recorded.output = added.weight().index_select(0, ids);
+  return added.after(ids, record(tape, std::move(recorded)), tape);
+}
+
+at::Tensor scaled(const ParameterSet& theta, const std::string& weight, const std::string& bias, const at::Tensor& x,
+                  Tape* tape) {
+  if (x.dim() > 2) {  // places of an image as rows
+    const auto rows = x.movedim(1, -1);
+    const auto width = x.size(1), examples = x.size(0),
+               places = x.numel() / std::max<std::int64_t>(1, width * examples);
+    RowMap before;
+    if (tape != nullptr) {
+      before = tape->rows;
+      const auto all = at::arange(examples * places, x.options().dtype(at::kLong).requires_grad(false));
+      tape->rows = RowMap{at::floor_divide(all, places), all.view({examples, places}), {}, false};
+    }
+    const auto out = scaled(theta, weight, bias, rows.reshape({-1, width}), tape);
+    if (tape != nullptr) {
+      tape->rows = before;
+    }
+    return out.view(rows.sizes()).movedim(-1, 1);
+  }
+  auto output = weight.empty() ? x : x * theta.at(weight).flatten();
+  output = bias.empty() ? output : output + theta.at(bias).flatten();
+  return record(tape, {.kind = TapeEntry::Kind::kScale, .weight = weight, .bias = bias, .input = x, .output = output});
 }
 
 at::Tensor layer_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,

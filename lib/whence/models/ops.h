@@ -10,7 +10,8 @@ namespace whence {
 
 /// What models are built of. Every function is differentiable any number of times. Those with weights take the tape:
 /// with one they record what they saw, and return an output that autograd tracks even where neither x nor theta is
-/// tracked.
+/// tracked. Linear layers, convolutions and embeddings do what theta's additions say (addition.h), each of which is
+/// recorded behind the layer that it is at.
 
 /// The parameters of a linear layer by name; an empty bias is none. Transposed weights are [in, out].
 struct LinearNames {
@@ -32,6 +33,11 @@ at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const 
 
 /// Rows of `weight` [count, width] for ids [rows] int64: [rows, width].
 at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape);
+
+/// x [rows, width] times `weight`, of width entries, plus `bias`; an empty name is none. x may have other axes behind
+/// the second, [B, width, H, W]: their places are rows then.
+at::Tensor scaled(const ParameterSet& theta, const std::string& weight, const std::string& bias, const at::Tensor& x,
+                  Tape* tape);
 
 /// Each row of x [rows, width] less its mean, over its standard deviation, times LAYER.weight, plus LAYER.bias. J. Ba,
 /// J. Kiros and G. Hinton, "Layer Normalization", 2016. Where a DerivativeOrder of 3 or more

@@ -10,6 +10,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -50,7 +51,7 @@ at::Tensor embedding_gradients(const at::Tensor& ids, const at::Tensor& signals,
 /// right factors and one with the left, which never forms a gradient. For layers of rows, not convolutions.
 at::Tensor row_products(const LayerUse& use, const at::Tensor& directions) {
   if (use.entry.kind == TapeEntry::Kind::kScale) {
-    return at::mm(use.signal * use.entry.input, directions.t());
+    return at::mm(use.signal * use.entry.input, directions.flatten(1).t());
   }
   const auto [left, right] = factors(use);
   if (use.entry.kind == TapeEntry::Kind::kEmbedding) {
@@ -125,7 +126,7 @@ void add_weight_products(const LayerUse& use, const at::Tensor& directions, at::
   if (better_formed(use.entry, directions.size(0), directions.size(1))) {
     add_formed_products(use, directions, scores);
   } else if (use.entry.kind == TapeEntry::Kind::kScale) {
-    scores.add_(at::mm(directions, by_owner(use.entry, use.signal * use.entry.input).t()));
+    scores.add_(at::mm(directions.flatten(1), by_owner(use.entry, use.signal * use.entry.input).t()));
   } else {
     scores.add_(by_owner(use.entry, row_products(use, directions)).t());
   }
@@ -150,6 +151,14 @@ Directions checked(const Directions& directions, const ParameterSet& theta) {
     out.push_back(direction.detach().to(algebra_options(value.options())));
   }
   return directions.with(std::move(out));
+}
+
+/// The directions of what a layer multiplies with, [K, ...shape]; undefined where none is given for what it is made of.
+at::Tensor of_weight(const ParameterSet& theta, const TapeEntry& entry, const Directions& directions) {
+  const auto sources = weight_sources(entry);
+  const bool any =
+      std::any_of(sources.begin(), sources.end(), [&](const std::string& name) { return directions.contains(name); });
+  return any ? push_to_weight(theta, entry, directions) : at::Tensor();
 }
 
 at::Tensor squared_row_norms(const at::Tensor& x) {
@@ -234,6 +243,17 @@ at::Tensor squared_weight_norms(const std::vector<const LayerUse*>& uses, const 
   return out.clamp_min_(0);
 }
 
+/// |the gradients in a parameter that the layers' weights are made of|^2 per example.
+at::Tensor squared_source_norms(const std::vector<const LayerUse*>& uses, const std::string& name,
+                                const ParameterSet& theta) {
+  at::Tensor sum;
+  for (const auto* use : uses) {
+    const auto gradients = source_gradients(theta, use->entry, use->signal, name);
+    sum = sum.defined() ? sum + gradients : gradients;
+  }
+  return squared_row_norms(sum);
+}
+
 at::Tensor squared_bias_norms(const std::vector<const LayerUse*>& uses) {
   at::Tensor sum;
   for (const auto* use : uses) {
@@ -252,11 +272,11 @@ at::Tensor per_sample_products(const Model& model, const PerExample& values, con
   const c10::NoGradGuard no_grad;
   auto scores = at::zeros({wanted.values().front().size(0), batch.size()}, wanted.values().front().options());
   for (const auto& use : layers) {
-    if (wanted.contains(use.entry.weight)) {
-      add_weight_products(use, wanted.at(use.entry.weight), scores);
+    if (const auto weight = of_weight(theta, use.entry, wanted); weight.defined()) {
+      add_weight_products(use, weight, scores);
     }
     if (wanted.contains(use.entry.bias)) {
-      scores.add_(at::mm(wanted.at(use.entry.bias), bias_gradients(use.entry, use.signal).t()));
+      scores.add_(at::mm(wanted.at(use.entry.bias).flatten(1), bias_gradients(use.entry, use.signal).t()));
     }
   }
   return scores;
@@ -277,11 +297,11 @@ at::Tensor per_token_products(const Model& model, const PerExample& values, cons
         out.add_(rows);
       }
     };
-    if (wanted.contains(use.entry.weight)) {
-      add(row_products(use, wanted.at(use.entry.weight)).squeeze(1));
+    if (const auto weight = of_weight(theta, use.entry, wanted); weight.defined()) {
+      add(row_products(use, weight).squeeze(1));
     }
     if (wanted.contains(use.entry.bias)) {
-      add(at::mv(use.signal, wanted.at(use.entry.bias)[0]));
+      add(at::mv(use.signal, wanted.at(use.entry.bias)[0].flatten()));
     }
   }
   return out;
@@ -293,15 +313,18 @@ at::Tensor per_sample_squared_norms(const Model& model, const PerExample& values
   const c10::NoGradGuard no_grad;
   auto total = at::zeros({batch.size()}, theta.values().front().options().dtype(at::kDouble));
   for (const auto& name : names) {
-    std::vector<const LayerUse*> as_weight, as_bias;
+    std::vector<const LayerUse*> as_weight, as_bias, as_source;
     for (const auto& use : layers) {
-      if (use.entry.weight == name) {
-        as_weight.push_back(&use);
-      } else if (use.entry.bias == name) {
+      const auto sources = weight_sources(use.entry);
+      if (use.entry.bias == name) {
         as_bias.push_back(&use);
+      } else if (std::find(sources.begin(), sources.end(), name) != sources.end()) {
+        (use.entry.made_by ? as_source : as_weight).push_back(&use);
       }
     }
-    total.add_(as_weight.empty() ? squared_bias_norms(as_bias) : squared_weight_norms(as_weight, theta));
+    total.add_(!as_bias.empty()     ? squared_bias_norms(as_bias)
+               : !as_source.empty() ? squared_source_norms(as_source, name, theta)
+                                    : squared_weight_norms(as_weight, theta));
   }
   return total;
 }

@@ -1,9 +1,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "whence/core/parameters.h"
 #include "whence/data/batch.h"
 
 namespace whence {
@@ -15,7 +17,8 @@ struct TapeEntry {
     kLinear,       ///< Input [rows, in], output [rows, out], weight [out, in] or, transposed, [in, out].
     kConvolution,  ///< Input [B, in, H, W], output [B, out, H', W'].
     kEmbedding,    ///< Input [rows] int64, output [rows, width], weight [count, width]; no bias.
-    kScale,        ///< Input [rows, width] normalised, output [rows, width], weight [width].
+    kScale,        ///< Input [rows, width], output input * weight + bias [rows, width], weight of width entries; or a
+                   ///< bias alone.
   };
   /// Whether a weight is multiplied with inputs, so that input_columns() (taped_pass.h) are what its columns see.
   bool multiplies() const { return kind == Kind::kLinear || kind == Kind::kConvolution; }
@@ -26,12 +29,21 @@ struct TapeEntry {
   RowMap rows = {};          ///< Which example each row belongs to; without places: row b is example b.
   bool transposed = false;
   std::vector<std::int64_t> kernel = {}, padding = {}, stride = {};  ///< Convolution only.
+  /// What makes the weight that this layer multiplies with, of its own and of others (addition.h); null: nothing does.
+  std::shared_ptr<const Addition> made_by = {};
+};
+
+/// Where a model's attention looks: what a prefix fits.
+struct AttentionSite {
+  std::string module;  ///< Of which its layers are parts.
+  std::int64_t key_heads = 0, head_width = 0;
 };
 
 /// Records the layers of one forward pass, in order. A null tape costs nothing.
 struct Tape {
   std::vector<TapeEntry> entries;
   RowMap rows;  ///< What the entries to come are given: a model of texts sets it.
+  std::vector<AttentionSite> attention;
 };
 
 }  // namespace whence

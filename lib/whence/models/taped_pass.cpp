@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
+#include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -41,8 +43,11 @@ std::vector<LayerUse> layer_uses(const Model& model, const PerExample& values, c
       owned.push_back(name);
       return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
     };
-    const bool weight = is_wanted(entry.weight);
-    return (!entry.bias.empty() && is_wanted(entry.bias)) || weight;
+    bool any = !entry.bias.empty() && is_wanted(entry.bias);
+    for (const auto& name : weight_sources(entry)) {
+      any = is_wanted(name) || any;
+    }
+    return any;
   });
   for (const auto& name : wanted) {
     if (std::find(owned.begin(), owned.end(), name) == owned.end()) {
@@ -78,6 +83,24 @@ at::Tensor input_positions(const TapeEntry& entry) {
 
 at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
   return entry.kind == TapeEntry::Kind::kConvolution ? signal.flatten(2).transpose(1, 2) : by_example(entry, signal);
+}
+
+at::Tensor source_gradients(const ParameterSet& theta, const TapeEntry& entry, const at::Tensor& signal,
+                            const std::string& source) {
+  const auto inputs = input_positions(entry), signals = signal_positions(entry, signal);
+  const auto left = entry.transposed ? inputs : signals, right = entry.transposed ? signals : inputs;
+  const auto shape = theta.at(entry.weight).sizes();
+  auto out = at::empty({signals.size(0), theta.at(source).numel()}, signals.options());
+  in_chunks(signals.size(0), c10::multiply_integers(shape) * signals.element_size(),
+            [&](std::int64_t begin, std::int64_t length) {
+              auto block = shape.vec();
+              block.insert(block.begin(), length);
+              const auto gradients =
+                  at::bmm(left.narrow(0, begin, length).transpose(1, 2), right.narrow(0, begin, length)).view(block);
+              const auto pulled = pull_from_weight(theta, entry, gradients, {source});
+              out.narrow(0, begin, length).copy_(pulled.values().front().flatten(1));
+            });
+  return out;
 }
 
 at::Tensor input_columns(const TapeEntry& entry, bool weight, bool bias) {

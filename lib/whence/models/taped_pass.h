@@ -75,6 +75,11 @@ at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x);
 /// and of a signal [rows, …] at its output: [B, T, outputs].
 at::Tensor input_positions(const TapeEntry& entry);
 at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal);
+/// Per-example gradients in one of the parameters that a layer's weight is made of (addition.h): [B, entries], for a
+/// linear layer or a convolution. Cost: the weight's gradient of each example, and its way back through
+/// Addition::weight(). Memory: that of some examples at a time.
+at::Tensor source_gradients(const ParameterSet& theta, const TapeEntry& entry, const at::Tensor& signal,
+                            const std::string& source);
 /// What the columns of [weight, bias] are multiplied with, those of the two that are asked for: [B, T, inputs + 1],
 /// widened; 0 at places past a text's end.
 at::Tensor input_columns(const TapeEntry& entry, bool weight, bool bias);

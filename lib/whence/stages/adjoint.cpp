@@ -31,12 +31,13 @@ ParameterSet moved_by(const TensorList& theta, const TensorList& parent, const O
   return out;
 }
 
-/// c' d merge, split into what falls on theta and, where `parents` too, on the parent: [K, P] each, for K cotangents of
-/// the model's parameters.
-std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const Directions& cotangents, bool parents) {
+/// Split into what falls on theta and, where `parents` too, on the parent, [K, P] each: K cotangents of the model's
+/// parameters, or, of a stage that is not the `last`, of the body that it hands on.
+std::pair<at::Tensor, at::Tensor> pull_back_merge(const Stage& stage, const Directions& cotangents, bool parents,
+                                                  bool last) {
   const auto theta = leaves(widened(stage.theta));
   const auto parent = parents ? leaves(widened(stage.parent)) : widened(detach(stage.parent));
-  const auto merged = stage.objective.merge(theta, parent);
+  const auto merged = last ? stage.objective.merge(theta, parent) : stage.objective.hand_on(theta, parent);
   TensorList values, blocks;
   for (std::size_t i = 0; i < cotangents.size(); ++i) {
     const auto& value = merged.at(cotangents.names()[i]);
@@ -328,7 +329,7 @@ std::vector<StageAdjoint> Adjoint::sweep(const Directions& gradients, std::size_
   auto cotangents = gradients;
   for (std::size_t k = chain_.size(); k-- > first;) {
     const auto& stage = chain_[k];
-    const auto [right, passed_on] = pull_back_merge(stage, cotangents, k > first);
+    const auto [right, passed_on] = pull_back_merge(stage, cotangents, k > first, k + 1 == chain_.size());
     const auto watch = [&](ProgressEvent event) {
       event.phase += " " + stage.name;
       report(progress, event);

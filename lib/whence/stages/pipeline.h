@@ -78,6 +78,8 @@ class Pipeline {
 
   /// The first `count` stages as they would start training, each on the start of the one before: whether they fit.
   Chain untrained(std::size_t count) const;
+  /// A stage as it would start on the stages before.
+  Stage untrained(std::size_t stage, const Chain& before) const;
 
   /// The stage is to be trained over: what its checkpoint says, which classes it has and how it reads tables, no longer
   /// counts for its data.
@@ -97,7 +99,6 @@ class Pipeline {
   nlohmann::json record(std::size_t stage, const Dataset& data, const TrainingSummary& summary) const;
   void write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                         std::map<std::string, std::string> metadata) const;
-  Stage untrained(std::size_t stage, const Chain& before) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
 

@@ -1,5 +1,6 @@
 #include "whence/stages/stage.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -45,9 +46,16 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random) {
     parent = before.back().handed_on();
     check_fit(parts.name, before.back().name, parts.model->head().body(fresh), parent);
   }
+  const auto pass = [&] {
+    const c10::NoGradGuard no_gradient;
+    const auto head = parts.model->head().of(fresh);
+    Tape tape;
+    parts.model->output(parent.empty() ? fresh : parent.join(head.without(parent)), data.batch(0, 1), &tape);
+    return tape;
+  };
   ParameterSet trained;
   try {
-    trained = parts.tuning->trainable(fresh, parent, random);
+    trained = parts.tuning->trainable({fresh, parent, parts.model->head(), pass}, random);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("stage {}: {}", parts.name, error.what()));
   }

@@ -27,8 +27,8 @@ struct Stage {
   TensorList parent;
   std::vector<Snapshot> trajectory = {};  ///< In order, the last at theta; empty where none was kept.
 
-  /// The body that the next stage starts from: the merged parameters without the head.
-  ParameterSet handed_on() const { return objective.model().head().body(objective.merge(theta, parent)); }
+  /// The body that the next stage starts from.
+  ParameterSet handed_on() const { return objective.hand_on(theta, parent); }
 };
 
 /// Stages in the order in which they were trained: each one's parent is what the one before handed on.

@@ -115,6 +115,10 @@ ParameterSet Objective::merge(const TensorList& theta, const TensorList& parent)
   return tuning_->merge(parent_.with(parent), trained_.with(theta));
 }
 
+ParameterSet Objective::hand_on(const TensorList& theta, const TensorList& parent) const {
+  return tuning_->hand_on(model_->head(), parent_.with(parent), trained_.with(theta));
+}
+
 at::Tensor Objective::output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape) const {
   auto model = merge(theta, parent);
   if (!compute_type_) {

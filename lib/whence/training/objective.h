@@ -45,8 +45,10 @@ class Objective {
   /// The same over a part of the data, whose mean it then is: `rows` [M] int64 on the CPU.
   Objective over(const at::Tensor& rows) const;
 
-  /// The model's parameters.
+  /// The model's parameters, and what the operations do besides (ParameterSet::additions).
   ParameterSet merge(const TensorList& theta, const TensorList& parent) const;
+  /// The body that the next stage receives.
+  ParameterSet hand_on(const TensorList& theta, const TensorList& parent) const;
   at::Tensor output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape = nullptr) const;
   /// [B], unweighted.
   at::Tensor example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const;

@@ -23,16 +23,18 @@ class FullTuning : public Tuning, public Described {
   explicit FullTuning(FullOptions options) : options_(options) {}
 
   std::string description() const override { return options_text(options_); }
-  ParameterSet trainable(const ParameterSet& fresh, const ParameterSet& parent, Random&) const override {
+  /// What the stage before added and could not fold is trained too.
+  ParameterSet trainable(const TuningStart& start, const Random&) const override {
+    const auto &fresh = start.fresh, &parent = start.parent;
     if (parent.empty() && options_.proximity > 0) {
       throw InvalidArgument("full: option proximity needs a stage before this one to stay close to");
     }
-    TensorList start;
+    TensorList values;
     for (std::size_t i = 0; i < fresh.size(); ++i) {
       const auto& name = fresh.names()[i];
-      start.push_back(parent.contains(name) ? parent.at(name) : fresh.values()[i]);
+      values.push_back(parent.contains(name) ? parent.at(name) : fresh.values()[i]);
     }
-    return fresh.with(std::move(start));
+    return fresh.with(std::move(values)).join(parent.without(fresh)).with_additions(parent.additions());
   }
 
   ParameterSet merge(const ParameterSet&, const ParameterSet& tuned) const override { return tuned; }

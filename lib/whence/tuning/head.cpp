@@ -11,11 +11,11 @@ class HeadTuning : public Tuning {
  public:
   explicit HeadTuning(NoOptions) {}
 
-  ParameterSet trainable(const ParameterSet& fresh, const ParameterSet& parent, Random&) const override {
-    if (parent.empty()) {
+  ParameterSet trainable(const TuningStart& start, const Random&) const override {
+    if (start.parent.empty()) {
       throw InvalidArgument("head: a stage that trains only its head needs a stage before it that trains the body");
     }
-    auto head = fresh.without(parent);
+    auto head = start.fresh.without(start.parent);
     if (head.empty()) {
       throw InvalidArgument(
           "head: the stage before hands on every parameter of the model, so there is no head to train");

@@ -1,20 +1,38 @@
 #pragma once
+#include <functional>
+
 #include "whence/core/parameters.h"
 #include "whence/core/random.h"
 #include "whence/core/registry.h"
+#include "whence/models/head.h"
+#include "whence/models/tape.h"
 
 namespace whence {
 
-/// What a stage trains, and how that makes the model's parameters. `parent` is the body that the stage before handed on
-/// (empty at the first stage): what it does not hold is this stage's head. `tuned` is what this stage trains.
+/// What a tuning has to start from.
+struct TuningStart {
+  ParameterSet fresh;   ///< The model's initial parameters, with this stage's new head.
+  ParameterSet parent;  ///< The body that the stage before handed on; empty at the first.
+  Head head;
+  std::function<Tape()> pass;  ///< The layers that one example goes through, on the parent's body and the new head.
+};
+
+/// What a stage trains, and how the model computes with it. `parent` is the body that the stage before handed on (empty
+/// at the first stage): what it does not hold is this stage's head. `tuned` is what this stage trains, as trainable()
+/// made it but for its values.
 class Tuning {
  public:
   virtual ~Tuning() = default;
-  /// What is trained, with where training starts. `fresh` is the model's initial parameters, with this stage's new
-  /// head. Throws InvalidArgument where the parent and the model do not fit, naming the parameter.
-  virtual ParameterSet trainable(const ParameterSet& fresh, const ParameterSet& parent, Random& random) const = 0;
-  /// All of the model's parameters, differentiable in both.
+  /// What is trained, with where training starts. Throws InvalidArgument where the parent and the model do not fit,
+  /// naming the parameter or the layer.
+  virtual ParameterSet trainable(const TuningStart& start, const Random& random) const = 0;
+  /// All that the model computes with, differentiable in both: the operations see it (models/ops.h).
   virtual ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const = 0;
+  /// The body that the next stage receives, differentiable in both. What was added to layers is folded into their
+  /// weights where it can be, else handed on beside them.
+  virtual ParameterSet hand_on(const Head& head, const ParameterSet& parent, const ParameterSet& tuned) const {
+    return head.body(merge(parent, tuned));
+  }
   /// The stage's regulariser: a scalar, quadratic in `tuned` and `parent` together. interface.md, "A stage's
   /// objective".
   virtual at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const = 0;

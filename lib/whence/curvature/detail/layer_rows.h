@@ -53,6 +53,7 @@ struct OtherRows {
   TapeEntry entry;     ///< With its input and rows.
   TensorList signals;  ///< [R] of [rows, width].
   std::int64_t examples = 0;
+  ParameterSet theta = {};  ///< The model's, where the parameter is one of those that the layer's weight is made of.
 
   /// The sum over the rows of the squared entries of their gradients: [entries].
   at::Tensor squares() const;

@@ -1,0 +1,57 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "whence/core/described.h"
+#include "whence/core/error.h"
+#include "whence/models/addition.h"
+#include "whence/tuning/tuning.h"
+
+namespace whence::detail {
+
+/// A layer that something is to be added at.
+struct Target {
+  std::string module;  ///< Its weight's name without ".weight".
+  TapeEntry site;      ///< Without input and output.
+  at::Tensor weight;   ///< Of the parent.
+
+  std::int64_t outputs() const { return weight.size(site.transposed ? 1 : 0); }
+  std::int64_t inputs() const { return weight.numel() / outputs(); }
+  /// tuning.MODULE.part
+  std::string qualified(std::string_view part) const { return "tuning." + module + "." + std::string(part); }
+};
+
+/// Which layers: "all", or names of modules, each whole or its last parts, joined by "+".
+inline constexpr std::string_view kAllTargets = "all";
+
+/// A tuning that leaves the parent's parameters as they are, trains a new head, and adds a few numbers at layers: what
+/// is trained is `head.*` and `tuning.MODULE.PART`. A concrete one says what it adds at a layer, and where that changes
+/// nothing, which is where training starts and what the regulariser pulls to.
+class AddedTuning : public Tuning, public Described {
+ public:
+  ParameterSet trainable(const TuningStart& start, const Random& random) const final;
+  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final { return parent.join(tuned); }
+  ParameterSet hand_on(const Head& head, const ParameterSet& parent, const ParameterSet& tuned) const final;
+  /// weight-decay / 2 |trained - neutral|^2
+  at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const final;
+  bool merge_uses_parent() const final { return true; }
+  bool remembers_parent() const final { return true; }
+
+ protected:
+  /// The method's name, for messages, and its option `targets`.
+  virtual std::string_view name() const = 0;
+  virtual std::string_view targets() const { return kAllTargets; }
+  /// What it can be added at, in words and as a test; and whether "all" means such a layer.
+  virtual std::string_view fitting() const { return "linear layer or convolution"; }
+  virtual bool fits(const TapeEntry& site) const { return site.multiplies(); }
+  virtual bool among_all(const TapeEntry& site) const { return fits(site); }
+  /// The parameters that it adds at the layer, float64 on the CPU, with where training starts.
+  virtual ParameterSet start(const Target& target, const Random& random) const = 0;
+  virtual std::shared_ptr<const Addition> addition(const Target& target) const = 0;
+  /// The value of a parameter's entries that changes nothing, by the end of its name.
+  virtual double neutral(std::string_view) const { return 0; }
+};
+
+}  // namespace whence::detail
