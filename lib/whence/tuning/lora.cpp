@@ -134,14 +134,10 @@ class Lora : public detail::AddedTuning {
   std::string_view name() const override { return "lora"; }
   std::string_view targets() const override { return options_.targets; }
   std::string_view fitting() const override {
-    return options_.dora ? "linear layer or convolution" : "linear layer, convolution or embedding";
+    return fits_embeddings() ? "linear layer, convolution or embedding" : AddedTuning::fitting();
   }
   bool fits(const TapeEntry& site) const override {
-    return site.multiplies() || (site.kind == TapeEntry::Kind::kEmbedding && !options_.dora);
-  }
-  std::vector<detail::Target> all(std::vector<detail::Target> fitting) const override {
-    std::erase_if(fitting, [](const detail::Target& target) { return target.is_embedding(); });
-    return fitting;
+    return site.multiplies() || (site.kind == TapeEntry::Kind::kEmbedding && fits_embeddings());
   }
 
   ParameterSet start(const detail::Target& target, const Random& random) const override {
@@ -190,6 +186,9 @@ class Lora : public detail::AddedTuning {
   }
 
  private:
+  /// Where they are named.
+  bool fits_embeddings() const { return !options_.dora && options_.targets != detail::kAllTargets; }
+
   LoraOptions options_;
 };
 
