@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 FOLDER = Path(__file__).parent / "peft"
 LENGTHS = (6, 4)
-TASKS = {"gpt2": "CAUSAL_LM", "llama-gqa-tied": "CAUSAL_LM", "bert-classification": "SEQ_CLS"}
+TASKS = {"gpt2": "CAUSAL_LM", "llama": "CAUSAL_LM", "llama-gqa-tied": "CAUSAL_LM", "bert-classification": "SEQ_CLS"}
 
 
 def lora(**changes):
@@ -45,7 +45,7 @@ FIXTURES = {
     "lora-bert-pooler": ("bert-classification", lambda: lora(target_modules=["query"], modules_to_save=["pooler"])),
     "lora-dora": ("llama-gqa-tied", lambda: lora(target_modules=["q_proj", "up_proj"], use_dora=True)),
     "lora-dora-gpt2": ("gpt2", lambda: lora(target_modules=["c_attn"], use_dora=True, fan_in_fan_out=True)),
-    "lora-embedding": ("llama-gqa-tied", lambda: lora(target_modules=["embed_tokens", "q_proj"])),
+    "lora-embedding": ("llama", lambda: lora(target_modules=["embed_tokens", "q_proj"])),
     "lora-bias-all": ("gpt2", lambda: lora(target_modules=["c_attn"], bias="all", fan_in_fan_out=True)),
     "lora-bias-only": ("bert-classification", lambda: lora(target_modules=["query", "key"], bias="lora_only")),
     "lora-bias-of-b": ("gpt2", lambda: lora(target_modules=["c_attn"], lora_bias=True, fan_in_fan_out=True)),

@@ -7,7 +7,6 @@
 #include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
 #include "whence/text/tokenizer.h"
-#include "whence/tuning/peft.h"
 
 namespace whence {
 namespace fs = std::filesystem;

@@ -6,7 +6,6 @@
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/pipeline.h"
-#include "whence/tuning/peft.h"
 
 namespace whence {
 namespace {

@@ -1,8 +1,8 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
 #include "whence/core/parameters.h"
 #include "whence/models/model.h"
@@ -26,5 +26,24 @@ void check_same_tuning(const std::string& written, const std::filesystem::path& 
 /// the place of the base's in a way that the tuning cannot say.
 ParameterSet read_peft(const std::filesystem::path& directory, const Model& model, const ParameterSet& expected,
                        const ParameterSet& parent, const std::string& where);
+
+/// Whether PEFT has a type for what a tuning adds: then a folder is written as such an adapter.
+bool has_peft_type(const std::string& tuning);
+
+/// What such a folder is to hold.
+struct PeftAdapter {
+  nlohmann::json config;
+  ParameterSet tensors;
+};
+
+/// `trained` of a tuning that has a type, on the body `parent`, in PEFT's form; `base` is the folder of the base, empty
+/// where that is in none. Throws InvalidArgument, with what can be typed instead, for what PEFT cannot say.
+PeftAdapter to_peft(const std::string& tuning, const Model& model, const ParameterSet& trained,
+                    const ParameterSet& parent, const std::filesystem::path& base);
+
+/// The folder appears complete. `metadata` stands in the weights' file, which says that whence wrote it. Throws
+/// InvalidArgument where the folder holds what whence did not write.
+void write_peft(const std::filesystem::path& directory, const PeftAdapter& adapter,
+                std::map<std::string, std::string> metadata);
 
 }  // namespace whence

@@ -25,6 +25,10 @@ const std::set<std::string, std::less<>> kNoEffect = {"auto_mapping",
                                                       "beta2",
                                                       "corda_config",
                                                       "deltaT",
+                                                      "encoder_dropout",
+                                                      "encoder_hidden_size",
+                                                      "encoder_num_layers",
+                                                      "encoder_reparameterization_type",
                                                       "ensure_weight_tying",
                                                       "eva_config",
                                                       "exclude_modules",
@@ -42,9 +46,14 @@ const std::set<std::string, std::less<>> kNoEffect = {"auto_mapping",
                                                       "lora_ga_config",
                                                       "megatron_core",
                                                       "modules_to_save",
+                                                      "num_attention_heads",
+                                                      "num_layers",
                                                       "orth_reg_weight",
                                                       "peft_type",
                                                       "peft_version",
+                                                      "prefix_projection",
+                                                      "prompt_tuning_init",
+                                                      "prompt_tuning_init_text",
                                                       "qalora_group_size",
                                                       "revision",
                                                       "runtime_config",
@@ -53,13 +62,25 @@ const std::set<std::string, std::less<>> kNoEffect = {"auto_mapping",
                                                       "task_type",
                                                       "tfinal",
                                                       "tinit",
+                                                      "token_dim",
+                                                      "tokenizer_kwargs",
+                                                      "tokenizer_name_or_path",
                                                       "total_step"};
 
 /// Those that this file obeys, by type.
 const std::map<std::string, std::set<std::string, std::less<>>> kObeyed = {
     {"LORA",
-     {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias", "lora_bias"}},
-    {"ADALORA", {"r", "lora_alpha", "rank_pattern", "init_lora_weights"}}};
+     {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias", "lora_bias",
+      "use_dora"}},
+    {"ADALORA", {"r", "lora_alpha", "rank_pattern", "bias", "init_lora_weights"}},
+    {"IA3", {}},
+    {"HIRA", {"r", "rank_pattern"}},
+    {"HRA", {"r", "bias"}},
+    {"LN_TUNING", {}},
+    {"BEFT", {}},
+    {"PREFIX_TUNING", {"num_virtual_tokens", "num_transformer_submodules"}},
+    {"PROMPT_TUNING", {"num_virtual_tokens", "num_transformer_submodules"}},
+    {"P_TUNING", {"num_virtual_tokens", "num_transformer_submodules"}}};
 
 /// null, false, 0, "", [] or {}: what a key has that asks for nothing.
 bool asks_for_nothing(const JsonView::Value& value) {
@@ -116,30 +137,38 @@ std::vector<std::string> adapted_modules(const PeftFolder& folder) {
   return out;
 }
 
-/// The names that the file gives the layers, where they mean those that have tensors; else these, in full.
-std::string targets_of(const PeftFolder& folder, const std::vector<std::string>& modules) {
-  std::vector<std::string> names;
+/// The names that the file gives some of the layers under `key`, where they mean just those; else these in full.
+std::string names_of(const PeftFolder& folder, const char* key, const std::vector<std::string>& some,
+                     const std::vector<std::string>& all) {
+  std::set<std::string> names;
   const auto& config = folder.config.json();
-  const auto given = config.find("target_modules");
-  const auto unset = [&](const char* key) { return !config.contains(key) || asks_for_nothing(config.at(key)); };
-  if (given != config.end() && given->is_array() && unset("layers_to_transform") && unset("exclude_modules")) {
-    for (const auto& name : *given) {
-      if (name.is_string() && std::any_of(modules.begin(), modules.end(),
-                                          [&](const std::string& m) { return is_named(m, name.get<std::string>()); })) {
-        names.push_back(name.get<std::string>());
+  const auto unset = [&](const char* other) { return !config.contains(other) || asks_for_nothing(config.at(other)); };
+  const auto named_among = [](const std::vector<std::string>& modules, const std::string& name) {
+    return std::count_if(modules.begin(), modules.end(), [&](const std::string& m) { return is_named(m, name); });
+  };
+  if (config.contains(key) && config.at(key).is_array() && unset("layers_to_transform") && unset("exclude_modules")) {
+    for (const auto& name : config.at(key)) {
+      if (name.is_string() && named_among(some, name.get<std::string>()) > 0) {
+        names.insert(name.get<std::string>());
       }
     }
-    const bool all = std::all_of(modules.begin(), modules.end(), [&](const std::string& module) {
-      return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return is_named(module, name); });
-    });
-    names = all ? names : std::vector<std::string>{};
+    for (const auto& module : all) {
+      const bool meant =
+          std::any_of(names.begin(), names.end(), [&](const auto& name) { return is_named(module, name); });
+      if (meant != (std::find(some.begin(), some.end(), module) != some.end())) {
+        names.clear();
+        break;
+      }
+    }
   }
-  std::sort(names.begin(), names.end());
-  const auto out = fmt::format("{}", fmt::join(names.empty() ? modules : names, "+"));
+  const auto out = names.empty() ? fmt::format("{}", fmt::join(some, "+")) : fmt::format("{}", fmt::join(names, "+"));
   if (out.find(',') != out.npos) {  // which ends an option
     throw DataError(fmt::format("{}: a layer with a comma in its name, {}", folder.where, out));
   }
   return out;
+}
+std::string targets_of(const PeftFolder& folder, const std::vector<std::string>& modules) {
+  return names_of(folder, "target_modules", modules, modules);
 }
 
 /// "a:2+b:3" of the modules whose number is another than `usual`.
@@ -169,39 +198,109 @@ void check_start(const PeftFolder& folder) {
       key, "a start that leaves the base's weights as they are: save with path_initial_model_for_weight_conversion");
 }
 
+double alpha_of(const PeftFolder& folder, const std::string& module, std::int64_t rank) {
+  const double usual = value_or(folder, "lora_alpha", 8.0), r = static_cast<double>(rank);
+  // an adaptive one is scaled by alpha / (rank + 1e-5)
+  return folder.type == "ADALORA" ? usual * r / (r + 1e-5) : by_pattern(folder, "alpha_pattern", module, usual);
+}
+bool is_stabilised(const PeftFolder& folder) { return folder.type == "LORA" && value_or(folder, "use_rslora", false); }
+
+/// Parameters of the base that were trained whole: biases, and those of modules_to_save but for the classifiers that
+/// PEFT always lists.
+std::string also_of(const PeftFolder& folder) {
+  const auto biases = value_or<std::string>(folder, "bias", "none");
+  const auto saved = folder.config.contains("modules_to_save") && !folder.config["modules_to_save"].is_null()
+                         ? folder.config["modules_to_save"].get<std::vector<std::string>>()
+                         : std::vector<std::string>();
+  std::set<std::string> out;
+  if (biases == "all") {
+    out.insert("bias");
+  }
+  for (const auto& name : folder.whole.names()) {
+    const auto dotted = "." + name;
+    const bool of_module = std::any_of(saved.begin(), saved.end(), [&](const std::string& module) {
+      return module != "classifier" && module != "score" && dotted.find("." + module + ".") != dotted.npos;
+    });
+    const bool bias = biases != "none" && biases != "all" && name.ends_with(".bias");
+    if (of_module || (bias && !name.starts_with("classifier.") && !name.starts_with("score."))) {
+      out.insert(name);
+    }
+  }
+  for (const auto& part : folder.parts) {
+    if (part.name == "lora_B.bias" && biases != "all") {
+      out.insert(part.module + ".bias");
+    }
+  }
+  return fmt::format("{}", fmt::join(out, "+"));
+}
+
 std::string lora_spec(const PeftFolder& folder) {
   check_start(folder);
-  const bool adaptive = folder.type == "ADALORA";
-  const bool stabilised = !adaptive && value_or(folder, "use_rslora", false);
   const auto modules = adapted_modules(folder);
-  const double usual_rank = static_cast<double>(value_or<std::int64_t>(folder, "r", 8));
-  const double usual_alpha = value_or(folder, "lora_alpha", 8.0);
   std::map<std::string, double> ranks, alphas;
   bool decomposed = false;
   for (const auto& part : folder.parts) {
     if (part.name.starts_with("lora_A") || part.name == "lora_embedding_A") {
-      const auto rank = part.value.dim() > 0 ? static_cast<double>(part.value.size(0)) : 0;
-      ranks[part.module] = rank;
-      // an adaptive one is scaled by alpha / (rank + 1e-5)
-      alphas[part.module] =
-          adaptive ? usual_alpha * rank / (rank + 1e-5) : by_pattern(folder, "alpha_pattern", part.module, usual_alpha);
+      const auto rank = part.value.dim() > 0 ? part.value.size(0) : 0;
+      ranks[part.module] = static_cast<double>(rank);
+      alphas[part.module] = alpha_of(folder, part.module, rank);
     }
     decomposed = decomposed || part.name == "lora_magnitude_vector";
   }
-  const auto commonest = [](const std::map<std::string, double>& of, double usual) {
-    const bool held = std::any_of(of.begin(), of.end(), [&](const auto& entry) { return entry.second == usual; });
-    return of.empty() || held ? usual : of.begin()->second;
+  const auto usual = [](const std::map<std::string, double>& of, double said) {
+    const bool held = std::any_of(of.begin(), of.end(), [&](const auto& entry) { return entry.second == said; });
+    return of.empty() || held ? said : of.begin()->second;
   };
-  const double rank = commonest(ranks, usual_rank), alpha = commonest(alphas, usual_alpha);
-  auto out = fmt::format("lora:rank={},alpha={},rank-stabilised={},dora={},targets={}", rank, alpha, stabilised,
-                         decomposed, targets_of(folder, modules));
-  if (const auto others = exceptions(ranks, rank); !others.empty()) {
-    out += ",ranks=" + others;
-  }
-  if (const auto others = exceptions(alphas, alpha); !others.empty()) {
-    out += ",alphas=" + others;
+  const double rank = usual(ranks, static_cast<double>(value_or<std::int64_t>(folder, "r", 8)));
+  const double alpha = usual(alphas, value_or(folder, "lora_alpha", 8.0));
+  auto out = fmt::format("lora:rank={},alpha={},rank-stabilised={},dora={},targets={}", rank, alpha,
+                         is_stabilised(folder), decomposed, targets_of(folder, modules));
+  for (const auto& [option, text] :
+       {std::pair("ranks", exceptions(ranks, rank)), std::pair("alphas", exceptions(alphas, alpha)),
+        std::pair("also", also_of(folder))}) {
+    out += text.empty() ? "" : fmt::format(",{}={}", option, text);
   }
   return out;
+}
+
+std::string ia3_spec(const PeftFolder& folder) {
+  const auto modules = adapted_modules(folder);
+  std::vector<std::string> of_inputs;
+  for (const auto& part : folder.parts) {
+    const auto& scale = part.value;
+    if (scale.dim() == 2 && scale.size(0) == 1 && scale.size(1) > 1) {
+      of_inputs.push_back(part.module);
+    }
+  }
+  std::sort(of_inputs.begin(), of_inputs.end());
+  return fmt::format("ia3:feedforward={},targets={}", names_of(folder, "feedforward_modules", of_inputs, modules),
+                     targets_of(folder, modules));
+}
+
+/// Of the methods whose rank is one side of each of their tensors called `part`.
+std::string ranked_spec(const PeftFolder& folder, const char* tuning, const std::string& part, std::int64_t side) {
+  std::int64_t rank = 0;
+  for (const auto& [module, name, value] : folder.parts) {
+    if (name != part) {
+      continue;
+    }
+    const auto own = value.dim() == 2 ? value.size(side) : 0;
+    if (rank > 0 && own != rank) {
+      throw DataError(fmt::format("{}: {} of {} has rank {}, others {}, and {} has one for all", folder.where, name,
+                                  module, own, rank, tuning));
+    }
+    rank = own;
+  }
+  return fmt::format("{}:rank={},targets={}", tuning, rank, targets_of(folder, adapted_modules(folder)));
+}
+
+std::string prompt_spec(const PeftFolder& folder) {
+  if (value_or<std::int64_t>(folder, "num_transformer_submodules", 1) != 1) {
+    folder.refuse("num_transformer_submodules", "1: whence has no models of an encoder and a decoder");
+  }
+  const auto length = folder.prompt.size(0);
+  return folder.type == "PREFIX_TUNING" ? fmt::format("prefix:length={},mlp=0", length)
+                                        : fmt::format("prompt:length={}", length);
 }
 
 }  // namespace
@@ -209,7 +308,19 @@ std::string lora_spec(const PeftFolder& folder) {
 std::string peft_tuning(const fs::path& directory) {
   const PeftFolder folder(directory);
   check_keys(folder);
-  return lora_spec(folder);
+  const auto& type = folder.type;
+  return folder.is_prompt()    ? prompt_spec(folder)
+         : type == "IA3"       ? ia3_spec(folder)
+         : type == "HIRA"      ? ranked_spec(folder, "hira", "hira_A", 0)
+         : type == "HRA"       ? ranked_spec(folder, "hra", "hra_u", 1)
+         : type == "BEFT"      ? "bias:targets=" + targets_of(folder, adapted_modules(folder))
+         : type == "LN_TUNING" ? "norm"
+                               : lora_spec(folder);
+}
+
+double detail::lora_scale(const PeftFolder& folder, const std::string& module, std::int64_t rank) {
+  const auto r = static_cast<double>(rank);
+  return alpha_of(folder, module, rank) / (is_stabilised(folder) ? std::sqrt(r) : r);
 }
 
 void check_same_tuning(const std::string& written, const fs::path& directory) {
@@ -226,8 +337,9 @@ void check_same_tuning(const std::string& written, const fs::path& directory) {
   const auto said = method->options(options), found = method->options(held_options);
   for (std::size_t i = 0; i < said.size(); ++i) {
     const auto& name = found[i].name;
-    const bool tells = held_options.find(name + "=") != held_options.npos;
-    if (tells && name != "targets" && said[i].value != found[i].value) {
+    const bool tells = name == "alphas" || held_options.find(name + "=") != held_options.npos;
+    const bool by_tensors = name == "targets" || name == "ranks" || name == "also" || name == "feedforward";
+    if (tells && !by_tensors && said[i].value != found[i].value) {
       fail(fmt::format("{} = {}", name, found[i].value));
     }
   }

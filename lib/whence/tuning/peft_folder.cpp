@@ -20,6 +20,14 @@ const std::map<std::string, std::vector<std::string>>& types() {
        {"lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_embedding_A",
         "lora_embedding_B"}},
       {"ADALORA", {"lora_A", "lora_B", "lora_E"}},
+      {"IA3", {"ia3_l"}},
+      {"HIRA", {"hira_A", "hira_B"}},
+      {"HRA", {"hra_u"}},
+      {"LN_TUNING", {"ln_tuning_layers.weight", "ln_tuning_layers.bias"}},
+      {"BEFT", {"beft_bias"}},
+      {"PREFIX_TUNING", {}},
+      {"PROMPT_TUNING", {}},
+      {"P_TUNING", {}},
   };
   return table;
 }
@@ -55,6 +63,8 @@ std::string without(std::string name, std::string_view part) {
 
 }  // namespace
 
+const std::vector<std::string>& peft_parts(const std::string& type) { return types().at(type); }
+
 PeftFolder::PeftFolder(const fs::path& directory)
     : where((directory / kPeftWeights).string()), config(read_config(directory)) {
   type = config["peft_type"].get<std::string>();
@@ -66,7 +76,7 @@ PeftFolder::PeftFolder(const fs::path& directory)
     }
     refuse("peft_type", fmt::format("expected one of {}", fmt::join(names, ", ")));
   }
-  const auto tensors = read_tensors(directory);
+  const auto tensors = read_tensors(directory);  // whose names and types nothing vouches for
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     auto name = tensors.names()[i];
     for (const std::string_view prefix : {"base_model.model.", "base_model."}) {
@@ -78,7 +88,7 @@ PeftFolder::PeftFolder(const fs::path& directory)
     const auto& value = tensors.values()[i];
     const auto part = std::find_if(known->second.begin(), known->second.end(),
                                    [&](const std::string& end) { return name.ends_with("." + end); });
-    if (name == "prompt_embeddings") {
+    if (name == "prompt_embeddings" && known->second.empty()) {
       prompt = value;
     } else if (part != known->second.end()) {
       parts.push_back({name.substr(0, name.size() - part->size() - 1), *part, value});
@@ -90,7 +100,12 @@ PeftFolder::PeftFolder(const fs::path& directory)
       whole.add(std::move(name), value);
     }
   }
+  if (is_prompt() && !(prompt.defined() && prompt.dim() == 2)) {
+    throw DataError(fmt::format("{}: tensor \"prompt_embeddings\" is missing, or no matrix", where));
+  }
 }
+
+bool PeftFolder::is_prompt() const { return types().at(type).empty(); }
 
 void PeftFolder::refuse(const std::string& key, const std::string& why) const { config[key].refuse(why); }
 
