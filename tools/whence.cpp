@@ -43,6 +43,7 @@ constexpr std::array kCommands{
     Command{"icl", &icl, true, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
     Command{"evaluate", &evaluate, true, "do the scores predict what retraining does?"},
     Command{"report", &cli::report, false, "one self-contained HTML page of a result directory"},
+    Command{"merge", &cli::merge, true, "the model after a stage as plain weights"},
     Command{"inspect", &inspect, false, "what a checkpoint, data set, pipeline or result holds"},
     Command{"methods", &cli::methods, false, "every registered method, its options, bounds, defaults, source"},
 };
