@@ -25,8 +25,8 @@ double multiplications(const Stage& stage) {
   stage.objective.model().output(merged, batch, &tape);
   double total = 0;
   for (const auto& entry : tape.entries) {
-    const auto& weight = merged.at(entry.weight);
     if (entry.multiplies()) {
+      const auto& weight = merged.at(entry.weight);
       const auto width =
           entry.kind == TapeEntry::Kind::kConvolution || !entry.transposed ? weight.size(0) : weight.size(1);
       total += static_cast<double>(entry.output.numel() / width) * static_cast<double>(weight.numel());

@@ -14,8 +14,9 @@ constexpr std::string_view kTuning = "tuning.";
 /// The layers of the body, each once, in the order of the forward pass.
 std::vector<Target> body_layers(const TuningStart& start) {
   std::vector<Target> out;
-  for (auto& entry : start.pass().entries) {
-    const auto& name = entry.weight;
+  auto tape = start.pass();
+  for (auto& entry : tape.entries) {
+    const auto name = entry.weight;
     const bool again = std::any_of(out.begin(), out.end(), [&](const Target& t) { return t.site.weight == name; });
     if (again || start.head.holds(name) || name.starts_with(kTuning) || !start.parent.contains(name)) {
       continue;
