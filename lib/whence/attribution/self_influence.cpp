@@ -61,7 +61,7 @@ Choice choose(const SelfInfluenceTask& task) {
   }
   const double most_rows = std::min(kMostRows, p);
   if (damped && task.curvature->family() != CurvatureFamily::kHessian && n <= most_rows && 4 * n * product <= kMinute) {
-    const auto curvature = task.curvature->operator_at(stage.objective, stage.theta, stage.parent);
+    const auto curvature = task.curvature->operator_at({stage.objective, stage.theta, stage.parent});
     const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
     if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&
         (task.options.relative_damping > 0 || gram->diagonal().min().item<double>() + task.options.damping > 0)) {
