@@ -76,7 +76,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
       query_block_(line.whole("query-block", 1)),
       record_(line, pipeline_) {
   const auto stage = stage_of(line, pipeline_);
-  if (stage == "all") {
+  if (stage == kEveryStage) {
     for (std::size_t k = 0; k < pipeline_.stages().size(); ++k) {
       stages_.push_back(k);
     }

@@ -123,11 +123,7 @@ std::vector<QueryDirections> solve(ScoreSource& source, const QueryBlock& querie
   auto out = source.directions(queries, stages, progress);
   for (const auto k : stages) {
     for (auto& point : out[k].points) {
-      TensorList values;
-      for (const auto& value : point.values()) {
-        values.push_back(value.contiguous());
-      }
-      point = point.with(std::move(values));
+      point = point.each([](const at::Tensor& value) { return value.contiguous(); });
     }
   }
   return out;
@@ -156,6 +152,12 @@ at::Tensor lengths(const std::vector<Directions>& points) {
 }
 
 }  // namespace
+
+void QueryDirections::check_finite(const char* what) const {
+  for (const auto& point : points) {
+    whence::check_finite(point.values(), what);
+  }
+}
 
 std::string_view to_string(Normalization normalization) {
   return kNormalizations[static_cast<std::size_t>(normalization)].second;
@@ -202,9 +204,7 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       const auto now = products_so_far(source, task.chain.size());
       solved.products = now - std::exchange(products, now);
       for (const auto k : task.stages) {
-        for (const auto& point : directions[k].points) {
-          check_finite(point.values(), "a query's vector");
-        }
+        directions[k].check_finite("a query's vector");
       }
       if (cache.save) {
         cache.save(block, pack(solved, task.stages));

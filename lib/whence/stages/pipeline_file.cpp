@@ -181,7 +181,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
       {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
-  if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
+  if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
     throw InvalidArgument(fmt::format("{}: name = \"{}\", expected a word other than \"all\"", where, out.name));
   }
   out.train = table.required("train");
