@@ -1,5 +1,5 @@
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/options.h"
 #include "whence/core/registry.h"
 #include "whence/curvature/curvature.h"

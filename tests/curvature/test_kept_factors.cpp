@@ -1,8 +1,8 @@
 // What kfac and ekfac keep of a fit: found again where it is the same, gone on with where it stopped.
 #include <filesystem>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
