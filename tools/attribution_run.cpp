@@ -197,6 +197,7 @@ void AttributionRun::within_memory(const std::function<void()>& work) {
       stage.objective = whole.with_batch_size(half(whole.batch_size(), whole.data().size()));
       largest = std::max(largest, stage.objective.batch_size());
     }
+    record_.json()["options"]["batch-size"] = largest;
     forget_peak();  // which gives freed memory back
     if (!line_.flag("quiet")) {
       end_progress();

@@ -49,6 +49,8 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   fails("--model tiny --task bad.json", 1, "demonstrations[3]: the key \"output\" is missing");
   folder.write("bad.json", test::icl_task()["demonstrations"].dump());
   fails("--model tiny --task bad.json", 1, "examples by themselves, expected a task that says which are asked");
+  folder.write("bad.json", R"({"demonstrations": [], "queries": [], "queries": []})");
+  fails("--model tiny --task bad.json", 1, "bad.json: names \"queries\" twice");
   folder.write("bad.json", "{\"queries\": [{\"input\": \"caf\xe9\"}]}");
   fails("--model tiny --task bad.json", 1, "UTF-8");
   for (const char* file : {"tokenizer.json", "model.safetensors", "config.json"}) {
@@ -69,9 +71,19 @@ TEST_CASE("icl refuses what it cannot do in one line") {
   for (int i = 0; i < 60; ++i) {
     bad["demonstrations"].push_back({{"input", std::to_string(i)}, {"output", "positive"}});
   }
+  bad["queries"] = {{{"input", "x"}}, {{"input", "a film that is very much longer than all of the others"}}};
   folder.write("bad.json", bad.dump());
-  fails("--model tiny --task bad.json", 1,
-        "expected at most the model's context of 300: give shorter demonstrations, or fewer (the");
+  const auto longest = folder.run("icl --quiet --model tiny --task bad.json").err;
+  const std::string few =
+      "expected at most the model's context of 300: give shorter demonstrations, or fewer (the first ";
+  REQUIRE(longest.find("the prompt of query 1 has ") != std::string::npos);
+  REQUIRE(longest.find(few) != std::string::npos);
+  auto& demonstrations = bad["demonstrations"];
+  demonstrations.erase(demonstrations.begin() + std::stoi(longest.substr(longest.find(few) + few.size())),
+                       demonstrations.end());
+  folder.write("fits.json", bad.dump());  // by every query
+  CHECK(demonstrations.size() > 10);
+  CHECK(folder.run("icl --quiet --model tiny --task fits.json").status == 0);
   fs::create_directories(folder / "many");
   folder.write("many/...json", test::icl_task().dump());
   fails("--model tiny --tasks many --out run", 1, "many/...json: name, taken from the file's, = \"..\"");

@@ -230,6 +230,9 @@ ModelDescription read_model(const nlohmann::json& json, const fs::path& folder) 
 
 /// The stages, each of a name and a checkpoint of its own.
 std::vector<StageDescription> read_stages(const nlohmann::json& list, const fs::path& folder) {
+  if (list.is_object()) {
+    throw InvalidArgument("[stage]: write [[stage]], once for each stage");
+  }
   if (!list.is_array() || list.empty()) {
     throw InvalidArgument("[[stage]]: expected one table or more");
   }
