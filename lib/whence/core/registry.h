@@ -99,7 +99,10 @@ void add_method(Method<Base> method) {
   room.methods.push_back(std::move(method));
 }
 
-/// The same of Type, which is constructed from Options (NoOptions for none).
+/// The same of Type, which is constructed from Options (NoOptions for none):
+///
+///   add_method<Solver, Richardson, RichardsonOptions>("richardson", "steps along the residual", "Richardson 1910");
+///   create<Solver>("richardson:steps=50");
 template <class Base, class Type, class Options>
 void add_method(const std::string& name, std::string summary, std::string source = "") {
   add_method<Base>({name, std::move(summary), std::move(source),
