@@ -29,7 +29,7 @@ class PieceSum : public LinearOperator {
       : point_{point.objective, leaves(point.theta), detach(point.parent)},
         make_(std::move(make)),
         penalty_(penalty_diagonal(point)) {
-    const auto n = static_cast<double>(examples());
+    const auto n = static_cast<double>(point_.objective.data().size());
     if (graph_bytes_per_example(point_) * n <= keepable_bytes(graph_bytes)) {
       point_.objective.for_each_batch([&](const Batch& batch) { kept_.push_back(make_(point_, batch)); });
     }

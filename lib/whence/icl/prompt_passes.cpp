@@ -130,12 +130,12 @@ void PromptPasses::check_length(const Trunk& trunk, const Answers& answers) cons
     most = std::max(most, tokens);
   }
   if (most > context) {
-    const auto fit = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
-                                   [&](const TokenSpan& span) { return span.end < room; });
-    throw DataError(
-        fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
-                    "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
-                    task_.name, longest, most, context, fit, trunk.demonstrations.size()));
+    const auto begin = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
+                                     [&](const TokenSpan& span) { return span.begin <= room; });
+    throw DataError(fmt::format(
+        "task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
+        "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
+        task_.name, longest, most, context, std::max<std::int64_t>(0, begin - 1), trunk.demonstrations.size()));
   }
 }
 
