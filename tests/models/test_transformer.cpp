@@ -5,9 +5,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "models/language.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/derivative_check.h"
 #include "whence/core/files.h"
 #include "whence/models/ops.h"

@@ -97,8 +97,8 @@ class InfluenceSource : public detail::GradientSource {
       const auto point = leaves(at.theta);
       gradients.push_back(widened(
           flatten(gradient(alone.example_losses(point, detach(at.parent), alone.data().batch(0, 1)).sum(), point))));
-      of_examples.push_back(family->operator_at(alone, at.theta, at.parent));
-      of_penalty.push_back(family->operator_at(alone.with_weights(at::zeros({1}, at::kDouble)), at.theta, at.parent));
+      of_examples.push_back(family->operator_at({alone, at.theta, at.parent}));
+      of_penalty.push_back(family->operator_at({alone.with_weights(at::zeros({1}, at::kDouble)), at.theta, at.parent}));
     }
     const auto g = at::stack(gradients);
     LeaveOuts out{at::empty({rows.numel()}, at::kDouble), {}, products + 1 > affordable};

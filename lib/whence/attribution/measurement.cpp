@@ -101,9 +101,8 @@ Directions measurement_gradients(Measurement measurement, const Stage& last, con
     if (std::find(names.begin(), names.end(), merged.names()[i]) == names.end()) {
       continue;
     }
-    auto shape = values[i].sizes().vec();
-    shape.insert(shape.begin(), end - begin);
-    out.add(merged.names()[i], at::empty(shape, algebra_options(values[i].options())));
+    out.add(merged.names()[i],
+            at::empty(direction_shape(end - begin, values[i]), algebra_options(values[i].options())));
     point.push_back(values[i].requires_grad_(true));
   }
   for (auto i = begin; i < end; ++i) {

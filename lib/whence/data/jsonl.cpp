@@ -88,8 +88,8 @@ class JsonlFormat : public DataFormat {
     };
     if (!texts || wanted == TargetKind::kClasses) {
       if (!objects.empty() && names.count(keys.label) == 0) {
-        throw InvalidArgument(
-            fmt::format("jsonl: key label: {} in {}", unknown_name("key", keys.label, columns), path.string()));
+        throw InvalidArgument(fmt::format("jsonl: key label: {} in {}{}", unknown_name("key", keys.label, columns),
+                                          path.string(), detail::hint_without_label(table)));
       }
       source.label_column = keys.label;
       const bool classes = wanted == TargetKind::kClasses || table.contains("classes");

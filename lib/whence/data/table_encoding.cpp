@@ -102,7 +102,7 @@ class Fit {
         rows_(rows),
         label_(label),
         format_(std::move(format)),
-        keys_(fill_keys<EncodingKeys>(table, format_)) {
+        keys_(read_keys<EncodingKeys>(table, format_)) {
     if (!table.contains("standardize")) {
       keys_.standardize = standardize;
     }
@@ -382,7 +382,7 @@ class Fit {
 
 /// Keys of a later table must say what the first one's said, or nothing.
 EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& table, const std::string& format) {
-  auto keys = fill_keys<EncodingKeys>(table, format);
+  auto keys = read_keys<EncodingKeys>(table, format);
   check_word(format, "unknown", keys.unknown, {"refuse", "zeros"});
   const auto refuse = [&](const char* key, const std::string& given, const std::string& used) {
     throw InvalidArgument(

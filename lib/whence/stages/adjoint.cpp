@@ -180,8 +180,8 @@ OperatorPtr exact_in_double(CurvatureFamily family, const Stage& stage) {
   const auto* by_products = family == CurvatureFamily::kGaussNewton ? ",rows=false" : "";  // of which there are few
   const auto spec = fmt::format("{}:graph-bytes=0{}", to_string(family), by_products);
   try {
-    return create<Curvature>(spec)->operator_at(stage.objective.to(at::kDouble), in_double(stage.theta),
-                                                in_double(stage.parent));
+    return create<Curvature>(spec)->operator_at(
+        {stage.objective.to(at::kDouble), in_double(stage.theta), in_double(stage.parent)});
   } catch (const InvalidArgument&) {
     return nullptr;
   }
@@ -278,7 +278,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   for (std::size_t i = 0; i < thetas.size(); ++i) {
     Prepared::Segment segment;
     segment.theta = thetas[i];
-    segment.curvature = curvature_.operator_at(at.objective, segment.theta, at.parent);
+    segment.curvature = curvature_.operator_at({at.objective, segment.theta, at.parent});
     if (i == 0 && options_.relative_damping > 0) {
       constexpr std::int64_t kProbes = 32;
       evidence.mean_eigenvalue = mean_eigenvalue(*segment.curvature, kProbes, Random(0).stream("mean eigenvalue"));
@@ -356,7 +356,7 @@ std::vector<StageAdjoint> Adjoint::sweep(const Directions& gradients, std::size_
       vectors.insert(vectors.begin(), s);
       if (k > first) {
         const ProgressScope mixed(progress, {"carry to " + chain_[k - 1].name, 0, 0, ""});
-        handed = handed - curvature_.mixed_product(stage.objective, segment.theta, stage.parent, s);
+        handed = handed - curvature_.mixed_product({stage.objective, segment.theta, stage.parent}, s);
       }
       if (segment.memory && (i > 0 || k > first)) {
         segment.memory->apply(scaled, q, watch);

@@ -226,7 +226,7 @@ class Chooser {
     const auto hessian = create<Curvature>(curvature);
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto& stage = chain_[k];
-      const auto a = hessian->operator_at(stage.objective, stage.theta, stage.parent);
+      const auto a = hessian->operator_at({stage.objective, stage.theta, stage.parent});
       const double product = kPassesAProduct * pass_seconds(k);
       const auto steps =
           std::clamp<std::int64_t>(static_cast<std::int64_t>(kProbeSeconds / (kProbes * product)), 4, kProbeSteps);

@@ -72,15 +72,16 @@ namespace {
 SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion inversion) {
   constexpr std::int64_t kMostOutputs = 64;
   const auto made = create<Curvature>(curvature);
-  const auto& data = stage.objective.data();
   SystemTraits out{
       .parameters = stage.objective.trained().entries(),
       .eigenvectors = made->factored(),
       .inversion = inversion,
       .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent})};
-  if (!made->factored() && made->family() != CurvatureFamily::kHessian && data.outputs() <= kMostOutputs &&
-      covered_by_layers(*out.point)) {
-    out.rows = data.size() * data.outputs();  // about
+  if (!made->factored() && made->family() != CurvatureFamily::kHessian) {
+    out.rows = [point = out.point] {
+      const auto& data = point->objective.data();
+      return data.outputs() <= kMostOutputs && covered_by_layers(*point) ? data.size() * data.outputs() : 0;  // about
+    };
   }
   return out;
 }

@@ -11,11 +11,25 @@
 namespace whence {
 namespace fs = std::filesystem;
 
+namespace {
+
+/// A misspelt key is one before it is a change to what was trained.
+void check_keys(const StageDescription& stage) {
+  try {
+    check_data_keys(stage.train);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
+  }
+}
+
+}  // namespace
+
 Pipeline::Pipeline(const fs::path& path, const RunOptions& options)
     : file_(read_pipeline_file(path)), options_(options), seed_(options.seed.value_or(file_.seed)) {
   try {
     open_model();
     for (const auto& stage : file_.stages) {
+      check_keys(stage);
       if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
         throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
                                           stage.checkpoint.string()));

@@ -181,7 +181,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
       {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
-  if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
+  if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
     throw InvalidArgument(fmt::format("{}: name = \"{}\", expected a word other than \"all\"", where, out.name));
   }
   out.train = table.required("train");
@@ -230,6 +230,9 @@ ModelDescription read_model(const nlohmann::json& json, const fs::path& folder) 
 
 /// The stages, each of a name and a checkpoint of its own.
 std::vector<StageDescription> read_stages(const nlohmann::json& list, const fs::path& folder) {
+  if (list.is_object()) {
+    throw InvalidArgument("[stage]: write [[stage]], once for each stage");
+  }
   if (!list.is_array() || list.empty()) {
     throw InvalidArgument("[[stage]]: expected one table or more");
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/models/naming.h"
@@ -18,6 +19,9 @@ struct ModelDescription {
   std::filesystem::path tokenizer;  ///< Empty: the folder's own, where it has one.
   nlohmann::json table;             ///< As the file has it.
 };
+
+/// Every stage, where a stage's name is asked for or told: none is called so.
+inline constexpr std::string_view kEveryStage = "all";
 
 /// What it says of one stage.
 struct StageDescription {

@@ -35,12 +35,8 @@ class ProductScorer : public Scorer {
   at::Tensor token_scores(const Batch& batch, std::int64_t query) const override {
     auto out = at::zeros({batch.inputs.numel()}, algebra_options(terms_.front().model.values().front().options()));
     for (const auto& term : terms_) {
-      TensorList one;
-      for (const auto& of_all : term.directions.values()) {
-        one.push_back(of_all.narrow(0, query, 1));
-      }
-      out.sub_(per_token_products(objective_.model(), objective_.loss(), term.model, batch, term.directions.with(one)),
-               term.scale);
+      const auto one = term.directions.each([&](const at::Tensor& of_all) { return of_all.narrow(0, query, 1); });
+      out.sub_(per_token_products(objective_.model(), objective_.loss(), term.model, batch, one), term.scale);
     }
     return out;
   }
@@ -50,18 +46,18 @@ class ProductScorer : public Scorer {
   std::vector<Term> terms_;
 };
 
+/// Whether a stage trains the parameter and a query can feel it.
+bool is_shared(const Chain& chain, std::size_t stage, const std::string& parameter) {
+  const auto& objective = chain[stage].objective;
+  return objective.trained().contains(parameter) &&
+         (stage + 1 == chain.size() || !objective.model().head().holds(parameter));
+}
+
 }  // namespace
 
 std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage) {
-  std::vector<std::string> out;
-  const auto& at = chain[stage];
-  const auto merged = at.objective.merge(at.theta, at.parent);
-  const auto head = at.objective.model().head();
-  for (const auto& parameter : merged.names()) {
-    if (at.objective.trained().contains(parameter) && (stage + 1 == chain.size() || !head.holds(parameter))) {
-      out.push_back(parameter);
-    }
-  }
+  auto out = chain[stage].objective.merge(chain[stage].theta, chain[stage].parent).names();
+  std::erase_if(out, [&](const std::string& parameter) { return !is_shared(chain, stage, parameter); });
   return out;
 }
 
@@ -72,18 +68,13 @@ std::vector<GradientSource::Point> GradientSource::points(std::size_t stage) con
 
 Directions GradientSource::felt(const Directions& gradients, std::size_t stage, std::int64_t count) const {
   const auto& at = chain_[stage];
-  const auto shared = shared_parameters(chain_, stage);
   const auto merged = at.objective.merge(at.theta, at.parent);
   Directions out;
   for (const auto& name : moved_parameters(at)) {
-    if (std::find(shared.begin(), shared.end(), name) != shared.end()) {
-      out.add(name, gradients.at(name));
-    } else {
-      const auto& value = merged.at(name);
-      auto shape = value.sizes().vec();
-      shape.insert(shape.begin(), count);
-      out.add(name, at::zeros(shape, algebra_options(value.options())));
-    }
+    const auto& value = merged.at(name);
+    out.add(name, is_shared(chain_, stage, name)
+                      ? gradients.at(name)
+                      : at::zeros(direction_shape(count, value), algebra_options(value.options())));
   }
   return out;
 }
@@ -93,11 +84,9 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const QueryDir
   std::vector<Term> terms;
   const auto all = points(stage);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    TensorList values;
-    for (const auto& value : directions.points.at(i).values()) {
-      values.push_back(value.to(algebra_options(all[i].model.values().front().options())));
-    }
-    terms.push_back({all[i].model, directions.points[i].with(std::move(values)), all[i].scale});
+    const auto options = algebra_options(all[i].model.values().front().options());
+    const auto moved = [&](const at::Tensor& value) { return value.to(options); };
+    terms.push_back({all[i].model, directions.points.at(i).each(moved), all[i].scale});
   }
   return std::make_unique<ProductScorer>(objective, std::move(terms));
 }
