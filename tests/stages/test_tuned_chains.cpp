@@ -38,7 +38,7 @@ constexpr const char* kNet = "mlp:widths=3,activation=tanh";
 
 /// pretrain → tuning, pretrain → proximity → tuning, and pretrain → tuning → proximity.
 std::vector<std::vector<test::ToyStage>> chains_with(const std::string& tuning) {
-  const test::ToyStage tuned{tuning, "squared-error", 0.02};
+  const test::ToyStage tuned{tuning, "squared-error", 0.05};
   return {{{"full", "squared-error"}, tuned},
           {{"full", "squared-error"}, {"full:proximity=0.3", "squared-error", 0.05, 10}, tuned},
           {{"full", "squared-error"}, tuned, {"full:proximity=0.3", "squared-error", 0.05, 10}}};
