@@ -157,7 +157,13 @@ class Lora : public detail::AddedTuning {
     ParameterSet out{{"lora_A.weight", random.stream("lora_A").uniform(down, -edge, edge)},
                      {"lora_B.weight", at::zeros(up, at::kDouble)}};
     if (options_.dora) {
-      out.add("lora_magnitude_vector", Decomposed::row_lengths(target, target.weight));
+      const auto lengths = Decomposed::row_lengths(target, target.weight);
+      if (lengths.eq(0).any().item<bool>()) {
+        throw InvalidArgument(fmt::format(
+            "lora: dora needs a direction of each row, and a row of {}'s weight is 0: leave it out of targets",
+            target.module));
+      }
+      out.add("lora_magnitude_vector", lengths);
     }
     return out;
   }
