@@ -73,7 +73,9 @@ inline std::vector<std::string> every_tuning_spec(const TuningCase& on) {
 class TuningBench {
  public:
   explicit TuningBench(const TuningCase& on)
-      : loss_(create<Loss>(on.loss)), without_biases_(on.model.find("llama") != std::string::npos) {
+      : loss_(create<Loss>(on.loss)),
+        ties_(on.model.find("gpt2") != std::string::npos),
+        without_biases_(on.model.find("llama") != std::string::npos) {
     if (on.texts()) {
       folder_.put("config.json", on.model);
       model_ = create<Model>("transformer:directory=" + folder_.folder().string());
@@ -94,6 +96,7 @@ class TuningBench {
 
   const Model& model() const { return *model_; }
   std::string folder() const { return folder_.folder().string(); }
+  bool ties() const { return ties_; }  ///< Whether the head of a vocabulary is the embedding.
   bool without_biases() const { return without_biases_; }
   const Loss& loss() const { return *loss_; }
   Dataset data(at::ScalarType dtype = at::kDouble) const { return data_.to(dtype, at::kCPU); }
@@ -133,7 +136,7 @@ class TuningBench {
   std::shared_ptr<const Loss> loss_;
   std::shared_ptr<const Model> model_;
   Dataset data_;
-  bool without_biases_;
+  bool ties_, without_biases_;
 };
 
 /// Calls body(bench, spec) for every case and every tuning on it.
