@@ -243,10 +243,11 @@ class Transformer : public Model, public LanguageModel, public Described {
                        : layer_norm(theta, layer, x, config_.epsilon, tape);
   }
 
-  /// A linear layer of a block.
-  at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const {
+  /// A linear layer of a block; whether its output joins the residual stream.
+  at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape,
+                     bool joins = false) const {
     const auto bias = layer + ".bias";
-    return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed}, x, tape);
+    return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed, joins}, x, tape);
   }
 
   void check(const Batch& batch) const {
@@ -346,7 +347,7 @@ class Transformer : public Model, public LanguageModel, public Described {
       }
     }
     const auto seen = attention(q, k, v, mask, config_.causal, scale);
-    return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape);
+    return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape, true);
   }
 
   at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const {
@@ -357,7 +358,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     } else {
       inner = activation(config_.activation, through(theta, block(layer, n.mlp_gate), x, tape)) * inner;
     }
-    return through(theta, block(layer, n.mlp_out), inner, tape);
+    return through(theta, block(layer, n.mlp_out), inner, tape, true);
   }
 
   /// What every token carries after the last block that is needed, [R T, width].
