@@ -34,7 +34,7 @@ Objective::Objective(std::shared_ptr<const Model> model, std::shared_ptr<const L
     : model_(std::move(model)),
       loss_(std::move(loss)),
       tuning_(std::move(tuning)),
-      data_(std::move(data)),
+      data_(data.as_sampled()),
       weight_decay_(weight_decay),
       trained_(std::move(trained)),
       parent_(std::move(parent)),
