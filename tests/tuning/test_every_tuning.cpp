@@ -50,6 +50,9 @@ TEST_CASE("a fresh tuning is the parent's body with a new head, and hands the bo
   const auto expected = parts.parent.join(parts.fresh.select("head."));
   for (const auto& method : methods<Tuning>()) {
     CAPTURE(method.name);
+    if (method.name == "prompt" || method.name.starts_with("prefix")) {
+      continue;  // of texts, and none but those of length 0 change nothing: test_prefix.cpp
+    }
     const auto tuning = create<Tuning>(method.name);
     const auto tuned = parts.start(method.name);
     const auto merged = tuning->merge(parts.parent, tuned);

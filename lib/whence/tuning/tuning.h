@@ -23,8 +23,9 @@ struct TuningStart {
 class Tuning {
  public:
   virtual ~Tuning() = default;
-  /// What is trained, with where training starts. Throws InvalidArgument where the parent and the model do not fit,
-  /// naming the parameter or the layer.
+  /// What is trained, with where training starts: where the outputs are those of the parent's body and the new head,
+  /// but for what stands before texts (prefix, prompt), which changes nothing at length 0 alone. Throws InvalidArgument
+  /// where the parent and the model do not fit, naming the parameter or the layer.
   virtual ParameterSet trainable(const TuningStart& start, const Random& random) const = 0;
   /// All that the model computes with, differentiable in both: the operations see it (models/ops.h).
   virtual ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const = 0;
