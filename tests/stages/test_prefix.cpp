@@ -156,7 +156,7 @@ TEST_CASE("scores through prefixes, prompts and simplices equal the dense recurs
       {"prefix:length=2,deviation=0.5", "full:proximity=0.3"},
       {"prefix:length=2,mlp=2"},
       {"prompt:length=2"},
-      {"prefix-simplex:vertices=2,length=2,deviation=0.5"},
+      {"prefix-simplex:vertices=2,length=2,deviation=0.5,beta=0.3"},
       {"full:proximity=0.3", "prefix-simplex:vertices=2,length=1,deviation=0.5"},
       {"prefix-simplex:vertices=2,length=1,deviation=0.5", "full:proximity=0.3"},
   };

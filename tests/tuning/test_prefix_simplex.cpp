@@ -168,6 +168,27 @@ TEST_SUITE("tuning") {
     CHECK(shares.square().mean().item<double>() == doctest::Approx(1.0 / 6).epsilon(0.08));  // 2/(m (m+1))
   }
 
+  TEST_CASE(
+      "beta is the weight of the mean squared cosine of pairs of prefixes, all layers' keys and values together") {
+    const Simplex s(kRoomyTransformers[1], ",beta=0.7");
+    std::vector<TensorList> parts(3);
+    for (const auto& name : s.tuned.names()) {
+      if (name.find(".prefix_") != std::string::npos) {
+        parts[static_cast<std::size_t>(vertex_of(name))].push_back(s.tuned.at(name));
+      }
+    }
+    const TensorList p{flatten(parts[0]), flatten(parts[1]), flatten(parts[2])};
+    double mean = 0;
+    for (const auto& [i, j] : {std::pair{0, 1}, {0, 2}, {1, 2}}) {
+      const auto &a = p[static_cast<std::size_t>(i)], &b = p[static_cast<std::size_t>(j)];
+      mean += std::pow(at::dot(a, b).item<double>() / (a.norm() * b.norm()).item<double>(), 2) / 3;
+    }
+    CHECK(s.tuning->coupling(s.tuned).item<double>() == doctest::Approx(0.7 * mean).epsilon(1e-12));
+    CHECK_FALSE(create<Tuning>("prefix-simplex")->coupling(s.tuned).defined());
+    const auto zero = s.tuned.with(zeros_like(s.tuned.values()));
+    CHECK(s.tuning->coupling(zero).item<double>() == 0);
+  }
+
   TEST_CASE("heads may be one") {
     const Simplex s(kRoomyTransformers[0], ",heads=false");
     for (const auto& name : s.tuned.names()) {

@@ -51,7 +51,11 @@ class Hessian : public Curvature {
     auto make = options_.dense ? detail::dense_hessian_pieces({over, theta, parent}) : detail::PieceMaker{};
     if (!make) {
       make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch& batch) {
-        return detail::hessian_piece(phi.batch_loss(at, fixed, batch), at);
+        auto value = phi.batch_loss(at, fixed, batch);
+        if (const auto coupling = phi.coupling(at); coupling.defined()) {  // a share of it with each batch
+          value = value + coupling * (static_cast<double>(batch.size()) / static_cast<double>(phi.data().size()));
+        }
+        return detail::hessian_piece(value, at);
       };
     }
     return detail::sum_of_pieces(over, theta, parent, make, options_.graph_bytes);

@@ -82,10 +82,8 @@ class PrefixTuning : public detail::BeforeTexts {
       uniform("up.bias", options_.mlp, {2 * layers * width});
     } else {
       for (const auto& site : sites) {
-        for (std::int64_t g = 0; g < site.key_heads; ++g) {
-          for (const auto& key : {detail::prefix_key(site.module, g), detail::prefix_value(site.module, g)}) {
-            out.add(key, options_.deviation * random.stream(key).normal({options_.length, site.head_width}));
-          }
+        for (const auto& parameter : detail::PlainPrefix(site, 0, options_.length).parameters()) {
+          out.add(parameter, options_.deviation * random.stream(parameter).normal({options_.length, site.head_width}));
         }
       }
     }

@@ -21,6 +21,7 @@ struct SimplexOptions {
   std::int64_t vertices = 4;
   std::int64_t length = 10;
   bool heads = true;
+  double beta = 0;
   double deviation = 1;
   std::int64_t seed = 0;
 
@@ -29,6 +30,7 @@ struct SimplexOptions {
     field("vertices", self.vertices, kAtLeastOne, "prefixes, and heads, of which every example sees a mean of its own");
     field("length", self.length, kAtLeastOne, "keys and values of each, before every text, at each attention");
     field("heads", self.heads, kAny, "whether the head has vertices too, or is one");
+    field("beta", self.beta, kAtLeastZero, "of beta times the mean over pairs of prefixes of their squared cosine");
     field("deviation", self.deviation, kAtLeastZero, "standard deviation of where the prefixes start");
     field("seed", self.seed, kAtLeastZero, "of the draws");
   }
@@ -91,14 +93,12 @@ class SimplexPrefix : public detail::PlainPrefix {
   /// The parameters of the plain prefix that it is at the simplex's middle.
   ParameterSet middle(const ParameterSet& theta) const {
     ParameterSet out;
-    for (std::int64_t g = 0; g < site().key_heads; ++g) {
-      for (const auto& name : {detail::prefix_key(site().module, g), detail::prefix_value(site().module, g)}) {
-        TensorList all;
-        for (std::int64_t v = 0; v < draws_.vertices(); ++v) {
-          all.push_back(theta.at(vertex(name, v)));
-        }
-        out.add(name, at::stack(all).mean(0));
+    for (const auto& name : parameters()) {
+      TensorList all;
+      for (std::int64_t v = 0; v < draws_.vertices(); ++v) {
+        all.push_back(theta.at(vertex(name, v)));
       }
+      out.add(name, at::stack(all).mean(0));
     }
     return out;
   }
@@ -177,6 +177,35 @@ class PrefixSimplex : public detail::BeforeTexts {
     return parent.join(middle.with_additions(std::make_shared<const Additions>(std::move(plain))));
   }
 
+  /// Of prefixes as vectors of all layers' keys and values. M. Wortsman et al., "Learning Neural Network Subspaces",
+  /// ICML 2021, who take one random pair a step, of which this is the mean.
+  at::Tensor coupling(const ParameterSet& tuned) const override {
+    if (options_.beta == 0 || options_.vertices < 2) {
+      return {};
+    }
+    TensorList vertices;  // [1, entries] each
+    for (std::int64_t v = 0; v < options_.vertices; ++v) {
+      TensorList parts;
+      for (const auto& [module, here] : *tuned.additions()) {
+        for (const auto& addition : here) {
+          if (const auto* simplex = dynamic_cast<const SimplexPrefix*>(addition.get())) {
+            for (const auto& parameter : simplex->parameters()) {
+              parts.push_back(tuned.at(SimplexPrefix::vertex(parameter, v)).reshape({1, -1}));
+            }
+          }
+        }
+      }
+      vertices.push_back(at::cat(parts, 1));
+    }
+    constexpr double kTiny = 1e-30;  // prefixes may start at 0
+    const auto rows = at::cat(vertices);
+    const auto products = at::mm(rows, rows.t());
+    const auto lengths = products.diagonal() + kTiny;
+    const auto cosines = products.square() / lengths.unsqueeze(0) / lengths.unsqueeze(1);
+    const auto m = static_cast<double>(options_.vertices);
+    return options_.beta * (cosines.sum() - cosines.diagonal().sum()) / (m * (m - 1));
+  }
+
  protected:
   std::string_view name() const override { return "prefix-simplex"; }
 
@@ -186,16 +215,14 @@ class PrefixSimplex : public detail::BeforeTexts {
     Additions additions;
     for (std::size_t l = 0; l < sites.size(); ++l) {
       const auto& site = sites[l];
-      for (std::int64_t g = 0; g < site.key_heads; ++g) {
-        for (const auto& part : {detail::prefix_key(site.module, g), detail::prefix_value(site.module, g)}) {
-          for (std::int64_t v = 0; v < options_.vertices; ++v) {
-            const auto parameter = SimplexPrefix::vertex(part, v);
-            out.add(parameter,
-                    options_.deviation * random.stream(parameter).normal({options_.length, site.head_width}));
-          }
+      const auto prefix = std::make_shared<SimplexPrefix>(site, static_cast<std::int64_t>(l), options_);
+      for (const auto& part : prefix->parameters()) {
+        for (std::int64_t v = 0; v < options_.vertices; ++v) {
+          const auto parameter = SimplexPrefix::vertex(part, v);
+          out.add(parameter, options_.deviation * random.stream(parameter).normal({options_.length, site.head_width}));
         }
       }
-      additions[site.module].push_back(std::make_shared<SimplexPrefix>(site, static_cast<std::int64_t>(l), options_));
+      additions[site.module].push_back(prefix);
     }
     if (options_.heads) {
       add_heads(start, pass, random, out, additions);

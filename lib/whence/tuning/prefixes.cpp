@@ -25,6 +25,15 @@ at::Tensor PlainPrefix::brought(const ParameterSet& theta, std::int64_t key_head
   return linear(theta, {prefix_value(site_.module, key_head), "", /*transposed=*/true}, weights, tape);
 }
 
+std::vector<std::string> PlainPrefix::parameters() const {
+  std::vector<std::string> out;
+  for (std::int64_t g = 0; g < site_.key_heads; ++g) {
+    out.push_back(prefix_key(site_.module, g));
+    out.push_back(prefix_value(site_.module, g));
+  }
+  return out;
+}
+
 Prefix::Whole PlainPrefix::whole(const ParameterSet& theta) const {
   TensorList keys, values;
   for (std::int64_t g = 0; g < site_.key_heads; ++g) {

@@ -37,6 +37,10 @@ class Tuning {
   /// The stage's regulariser: a scalar, quadratic in `tuned` and `parent` together. interface.md, "A stage's
   /// objective".
   virtual at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const = 0;
+  /// What else the stage minimises of `tuned` alone: a scalar of any form, which may couple entries; undefined:
+  /// nothing. The exact Hessian has its curvature, the other families, which are those of losses and a quadratic, have
+  /// not.
+  virtual at::Tensor coupling(const ParameterSet&) const { return {}; }
   /// Whether merge() uses the parent. Where it does not, the data loss has no mixed derivative and no pass over data is
   /// spent on it.
   virtual bool merge_uses_parent() const = 0;

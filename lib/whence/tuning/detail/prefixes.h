@@ -27,6 +27,8 @@ class PlainPrefix : public Prefix {
                      Tape* tape) const override;
   Whole whole(const ParameterSet& theta) const override;
 
+  /// The names, keys and values of each key head.
+  std::vector<std::string> parameters() const;
   const AttentionSite& site() const { return site_; }
   std::int64_t layer() const { return layer_; }
 
