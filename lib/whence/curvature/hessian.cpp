@@ -50,7 +50,13 @@ class Hessian : public Curvature {
     auto make = options_.dense ? detail::dense_hessian_pieces(point) : detail::PieceMaker{};
     if (!make) {
       make = [](const CurvaturePoint& at, const Batch& batch) {
-        return detail::hessian_piece(at.objective.batch_loss(at.theta, at.parent, batch), at.theta);
+        auto value = at.objective.batch_loss(at.theta, at.parent, batch);
+        if (const auto coupling = at.objective.coupling(at.theta);
+            coupling.defined()) {  // a share of it with each batch
+          value =
+              value + coupling * (static_cast<double>(batch.size()) / static_cast<double>(at.objective.data().size()));
+        }
+        return detail::hessian_piece(value, at.theta);
       };
     }
     return detail::sum_of_pieces(point, make, options_.graph_bytes);

@@ -102,7 +102,7 @@ at::Tensor penalty_diagonal(const CurvaturePoint& point) {
   const auto theta = leaves(widened(point.theta));
   const auto ones = at::ones({1, count_entries(theta)}, theta.front().detach().options());
   auto out = at::zeros_like(ones);
-  hessian_piece(point.objective.penalty(theta, widened(detach(point.parent))), theta)->add_product(ones, out);
+  hessian_piece(point.objective.quadratic_penalty(theta, widened(detach(point.parent))), theta)->add_product(ones, out);
   return out[0];
 }
 

@@ -120,6 +120,8 @@ class Dataset {
   std::string origin(std::int64_t row) const;
   /// The same texts with one a row.
   Dataset without_packing() const;
+  /// The same examples as those of a stage: what a tuning draws for each example it draws for them (Batch::sampled).
+  Dataset as_sampled() const;
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
@@ -134,6 +136,7 @@ class Dataset {
   at::ScalarType dtype_ = at::kDouble;
   at::Device device_ = at::kCPU;
   bool packed_ = true;
+  bool sampled_ = false;
 };
 
 /// What a model of texts asks of the data.

@@ -34,7 +34,7 @@ Objective::Objective(std::shared_ptr<const Model> model, std::shared_ptr<const L
     : model_(std::move(model)),
       loss_(std::move(loss)),
       tuning_(std::move(tuning)),
-      data_(std::move(data)),
+      data_(data.as_sampled()),
       weight_decay_(weight_decay),
       trained_(std::move(trained)),
       parent_(std::move(parent)),
@@ -136,8 +136,15 @@ at::Tensor Objective::example_losses(const TensorList& theta, const TensorList& 
 }
 
 at::Tensor Objective::penalty(const TensorList& theta, const TensorList& parent) const {
+  const auto quadratic = quadratic_penalty(theta, parent), more = coupling(theta);
+  return more.defined() ? quadratic + more : quadratic;
+}
+
+at::Tensor Objective::quadratic_penalty(const TensorList& theta, const TensorList& parent) const {
   return tuning_->penalty(parent_.with(parent), trained_.with(theta), weight_decay_);
 }
+
+at::Tensor Objective::coupling(const TensorList& theta) const { return tuning_->coupling(trained_.with(theta)); }
 
 at::Tensor Objective::batch_weights(const Batch& batch) const {
   const auto options = algebra_options(trained_.values().front().options());

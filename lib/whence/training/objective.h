@@ -15,6 +15,8 @@ namespace whence {
 ///
 ///   Phi(theta; parent) = (1/N) sum_i w_i loss_i(theta; parent) + penalty(theta; parent),   w_i = 1 unless set.
 ///
+/// The penalty is the tuning's, and where it has one its coupling (tuning.h). Batches are of the stage's own examples:
+/// what a tuning draws it draws for them (Batch::sampled).
 /// Theta and parent are lists in the order of trained().names() and parent_layout().names(). Sums over the data go
 /// batch by batch, so memory is that of one batch's graph; the batch size changes no result beyond rounding.
 class Objective {
@@ -53,6 +55,9 @@ class Objective {
   /// [B], unweighted.
   at::Tensor example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const;
   at::Tensor penalty(const TensorList& theta, const TensorList& parent) const;
+  /// The two that it is the sum of; the coupling is undefined where there is none.
+  at::Tensor quadratic_penalty(const TensorList& theta, const TensorList& parent) const;
+  at::Tensor coupling(const TensorList& theta) const;
   /// (1/N) sum over the batch of w_i loss_i. Summed over a partition into batches it is Phi without the penalty.
   at::Tensor batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const;
   /// What batch_loss multiplies each example's loss by, w_i / N: [B].
