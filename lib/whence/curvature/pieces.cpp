@@ -20,7 +20,7 @@ double graph_bytes_per_example(const Objective& objective, const TensorList& the
     entries += entry.input.numel() + entry.output.numel();
     width = static_cast<std::int64_t>(entry.output.element_size());
   }
-  return 6.0 * static_cast<double>(entries * width);
+  return 6.0 * static_cast<double>(entries * width) * objective.passes_a_term();
 }
 
 class PieceSum : public LinearOperator {
@@ -60,15 +60,15 @@ class PieceSum : public LinearOperator {
   }
 
   at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
-    const auto n = objective_.data().size();
-    const auto rows = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
-    const auto batch = objective_.data().batch(rows);
+    const auto n = objective_.terms();
+    const auto drawn = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
+    const auto batch = objective_.terms_batch(drawn);
     auto out = at::zeros_like(x);
     make_(objective_, theta_, parent_, batch)->add_product(x, out);
     out.mul_(static_cast<double>(n) / static_cast<double>(batch_size));  // batch losses carry 1/N each
     return out.add_(x * penalty_);
   }
-  std::int64_t examples() const override { return objective_.data().size(); }
+  std::int64_t examples() const override { return objective_.terms(); }
 
  private:
   Objective objective_;
@@ -114,7 +114,7 @@ at::Tensor penalty_diagonal(const CurvaturePoint& point) {
 }
 
 Objective fixed_examples(const Objective& objective, std::int64_t count, std::int64_t seed) {
-  const auto n = objective.data().size();
+  const auto n = objective.terms();
   if (count == 0 || count >= n) {
     return objective;
   }

@@ -222,16 +222,16 @@ class Run {
   /// begins. With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2 (Hutchinson 1990).
   double example_gradient() const {
     constexpr std::int64_t kExamples = 256;
-    const auto n = objective_.data().size();
+    const auto n = objective_.terms();
     const auto count = std::min(n, kExamples);
-    const auto rows = at::linspace(0, static_cast<double>(n - 1), count, at::kDouble).round().to(at::kLong);
-    const auto some = objective_.over(rows);
+    const auto which = at::linspace(0, static_cast<double>(n - 1), count, at::kDouble).round().to(at::kLong);
+    const auto some = objective_.over(which);
     const auto signs = Random(0).stream("an example's gradient").uniform({count}, -1, 1).sign();
     const auto point = leaves(here_.theta);
     double square = 0;
     some.for_each_batch([&](const Batch& batch) {
-      const auto losses = some.example_losses(point, parent_, batch);
-      const auto g = gradient({losses}, point, {signs.index_select(0, batch.rows.cpu()).to(losses.options())});
+      const auto losses = some.term_losses(point, parent_, batch);
+      const auto g = gradient({losses}, point, {signs.index_select(0, some.terms_in(batch)).to(losses.options())});
       square += exact_dot(g, g);
     });
     return std::sqrt(square / static_cast<double>(count));
