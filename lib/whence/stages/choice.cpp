@@ -170,6 +170,9 @@ class Chooser {
       } else if (!at_minimum()) {
         out_.options.relative_damping = kRelativeDamping;
         reasons_.push_back(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
+      } else if (request_.indefinite && request_.curvature_is_open()) {  // of a primed stage
+        out_.options.relative_damping = kRelativeDamping;
+        reasons_.emplace_back("a solve with the Hessian met negative curvature");
       } else if (needs_damping()) {
         take_needed_damping();
       }

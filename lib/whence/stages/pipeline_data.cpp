@@ -192,7 +192,7 @@ std::vector<std::string> Pipeline::tasks(std::size_t stage) const {
                ? tables_of_examples(description.train, data)
                : read_example_column(description.train, file_.path.parent_path(), description.tasks, data);
   } catch (const InvalidArgument& error) {
-    throw InvalidArgument(fmt::format("tasks: {}", error.what()));
+    throw InvalidArgument(fmt::format("stage {}: tasks: {}", description.name, error.what()));
   }
 }
 

@@ -184,9 +184,11 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const QueryDir
 at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, Normalization) {
   const auto& objective = chain_[stage].objective;
   if (objective.inner() != nullptr) {
-    throw InvalidArgument(fmt::format(
-        "stage {}: it is primed, and what its examples' gradients are long is not known: use --normalize none",
-        chain_[stage].name));
+    throw InvalidArgument(
+        fmt::format("stage {}: it is primed, and its examples have no gradients apart whose lengths could be divided "
+                    "by: use --method "
+                    "influence or grad-dot, with --normalize none",
+                    chain_[stage].name));
   }
   auto squares =
       at::zeros({batch.size()}, chain_[stage].theta.front().options().dtype(at::kDouble).requires_grad(false));
