@@ -13,6 +13,7 @@
 
 #include "whence/core/rounding.h"
 #include "whence/training/detail/minibatch.h"
+#include "whence/training/priming.h"
 
 namespace whence {
 namespace {
@@ -319,6 +320,11 @@ class Lbfgs : public Optimizer {
 
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state, const Random&,
                            const Progress& progress) const override {
+    if (const auto* inner = objective.inner(); inner != nullptr && !inner->priming().is_exact()) {
+      throw InvalidArgument(
+          "lbfgs: gradients of a priming with order=first are not those of the objective that it searches along: use "
+          "adam or sgd, or order=exact");
+    }
     const c10::AutoGradMode with_grad(true);
     const auto start = std::chrono::steady_clock::now();
     Run run(options_, objective, parent, state);
