@@ -230,7 +230,7 @@ TEST_CASE("a primed stage hands on its body, and what cannot be primed is refuse
     CHECK_MESSAGE_HOLDS(InvalidArgument, why, begin_stage(std::move(parts), before, Random(1)));
   };
   refused(test::primed_parts("p", "maml:inner=full", Random(3)), {},
-          "stage p: priming: inner = full trains the body, which is the outer loop's");
+          "stage p: priming: inner = full trains body.0.weight, which is the outer loop's");
   refused(test::primed_parts("p", "maml:inner=head", Random(3), "head"), {stage},
           "stage p: a primed stage trains the body, all of it: expected tuning full");
   auto unnamed = test::primed_parts("p", "maml:inner=head", Random(3));

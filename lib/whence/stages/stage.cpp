@@ -48,13 +48,16 @@ InnerStage inner_stage(const StageParts& parts, const ParameterSet& body, const 
                                       parts.tasks.size(), parts.data.size()));
   }
   std::shared_ptr<const Tuning> tuning = create<Tuning>(priming.inner());
-  if (!tuning->merge_uses_parent()) {
-    throw InvalidArgument(fmt::format(
-        "priming: inner = {} trains the body, which is the outer loop's: expected head or one that adds to it",
-        priming.inner()));
-  }
   const auto pass = [&] { return pass_on(*parts.model, body, fresh, parts.data); };
   auto start = tuning->trainable({fresh, body, parts.model->head(), pass}, random.stream("inner"));
+  for (const auto& name : start.names()) {
+    if (body.contains(name)) {
+      throw InvalidArgument(
+          fmt::format("priming: inner = {} trains {}, which is the outer loop's: expected head or one that adds to the "
+                      "body",
+                      priming.inner(), name));
+    }
+  }
   return {parts.priming, std::move(tuning), std::move(start),
           split_tasks(parts.tasks, priming.support(), random.stream("support"))};
 }
