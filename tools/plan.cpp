@@ -87,7 +87,7 @@ class Rehearsal {
     auto chain = run_.chain;
     for (auto k = run_.stages.front(); k < chain.size(); ++k) {
       const auto& whole = run_.chain[k].objective;
-      const auto n = whole.data().size(), batch = std::min(n, whole.batch_size());
+      const auto n = whole.terms(), batch = std::min(n, whole.batch_size());
       const auto part = part_of(n, share, std::min<std::int64_t>(n, 2));
       chain[k].objective = whole.over(at::arange(part)).with_batch_size(std::min(part, part_of(batch, batch_share, 1)));
     }

@@ -81,7 +81,7 @@ class InfluenceSource : public detail::GradientSource {
     constexpr double kPassesAProduct = 6;  // forward ones
     const auto& at = chain_[stage];
     const double affordable = passes / kPassesAProduct / static_cast<double>(rows.numel());  // products an example
-    if (response_ == Response::kSegment || affordable < 2) {
+    if (response_ == Response::kSegment || affordable < 2 || at.objective.inner() != nullptr) {
       return std::nullopt;
     }
     const auto [inverse, filter, curvature] = adjoint_.inverse(stage);

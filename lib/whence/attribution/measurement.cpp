@@ -79,7 +79,17 @@ PerExample measured(Measurement measurement, const Loss& loss) {
   };
 }
 
+void check_measurable(const Stage& last) {
+  if (last.objective.inner() != nullptr) {
+    throw InvalidArgument(fmt::format(
+        "stage {}: it is primed and hands on a body without a head, so that nothing is measured there, neither of "
+        "queries nor of its own examples: ask at a stage behind it",
+        last.name));
+  }
+}
+
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
+  check_measurable(last);
   const at::NoGradGuard no_gradient;
   TensorList parts;
   const auto step = last.objective.batch_size();
@@ -93,6 +103,7 @@ at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset
 
 Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
                                  std::int64_t end, const std::vector<std::string>& names) {
+  check_measurable(last);
   const DerivativeOrder first(1);
   const auto merged = last.objective.merge(detach(last.theta), detach(last.parent));
   TensorList values = detach(merged.values()), point;

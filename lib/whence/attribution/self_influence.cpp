@@ -98,6 +98,7 @@ std::string self_influence_plan(const SelfInfluenceTask& task) {
 SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress) {
   const Chain alone{task.chain.at(task.stage)};
   const auto& stage = alone.front();
+  check_measurable(stage);
   const auto& data = stage.objective.data();
   SelfInfluence out;
   out.how = "by the method's own vectors";

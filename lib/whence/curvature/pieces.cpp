@@ -20,7 +20,7 @@ double graph_bytes_per_example(const CurvaturePoint& point) {
     entries += entry.input.numel() + entry.output.numel();
     width = static_cast<std::int64_t>(entry.output.element_size());
   }
-  return 6.0 * static_cast<double>(entries * width);
+  return 6.0 * static_cast<double>(entries * width) * objective.passes_a_term();
 }
 
 class PieceSum : public LinearOperator {
@@ -57,13 +57,13 @@ class PieceSum : public LinearOperator {
 
   at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
     const auto n = examples();
-    const auto rows = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
+    const auto drawn = random.uniform({batch_size}, 0, static_cast<double>(n)).floor().to(at::kLong).clamp_max(n - 1);
     auto out = at::zeros_like(x);
-    make_(point_, point_.objective.data().batch(rows))->add_product(x, out);
+    make_(point_, point_.objective.terms_batch(drawn))->add_product(x, out);
     out.mul_(static_cast<double>(n) / static_cast<double>(batch_size));  // batch losses carry 1/N each
     return out.add_(x * penalty_);
   }
-  std::int64_t examples() const override { return point_.objective.data().size(); }
+  std::int64_t examples() const override { return point_.objective.terms(); }
 
  private:
   CurvaturePoint point_;  ///< Its theta are leaves.
@@ -107,7 +107,7 @@ at::Tensor penalty_diagonal(const CurvaturePoint& point) {
 }
 
 CurvaturePoint fixed_examples(const CurvaturePoint& point, std::int64_t count, std::int64_t seed) {
-  const auto n = point.objective.data().size();
+  const auto n = point.objective.terms();
   if (count == 0 || count >= n) {
     return point;
   }

@@ -229,6 +229,27 @@ void check_choices(const Chain& chain, const Curvature& curvature, const Solver&
   }
 }
 
+/// Throws where nothing is known of a primed stage's response: its curvature is the exact Hessian alone, and of what
+/// followed no objective's gradient there is none.
+void check_primed(const Stage& stage, const Curvature& curvature) {
+  const auto* inner = stage.objective.inner();
+  if (inner == nullptr) {
+    return;
+  }
+  if (!inner->priming().is_exact()) {
+    throw InvalidArgument(
+        fmt::format("stage {}: it was primed along gradients of the first order, which are no objective's, so no "
+                    "influence goes through it: train it with order=exact in its priming, or ask at a later stage",
+                    stage.name));
+  }
+  if (curvature.family() != CurvatureFamily::kHessian) {
+    throw InvalidArgument(
+        fmt::format("stage {}: it is primed, and the curvature of its objective, which contains the "
+                    "inner steps, is its Hessian: use --curvature hessian",
+                    stage.name));
+  }
+}
+
 InverseProblem checked(InverseProblem problem) {
   if (!problem.curvature || !problem.solver) {
     throw InvalidArgument(fmt::format("influence needs a curvature and a solver: the {} is missing",
@@ -270,6 +291,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
     return *slot;
   }
   const auto& at = chain_[stage];
+  check_primed(at, curvature_);
   auto made = std::make_unique<Prepared>();
   auto& evidence = evidence_[stage];
   evidence.damping = options_.damping;
@@ -319,6 +341,9 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
 }
 
 void Adjoint::prepare(std::size_t first) {
+  for (std::size_t k = first; k < chain_.size(); ++k) {
+    check_primed(chain_[k], curvature_);  // before any work
+  }
   for (std::size_t k = chain_.size(); k-- > first;) {
     prepared(k);
   }

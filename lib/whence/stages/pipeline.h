@@ -71,7 +71,8 @@ class Pipeline {
   Dataset queries(const std::string& split, std::int64_t limit = 0) const;
 
   /// The chain from its checkpoints and snapshots. Throws DataError naming a missing file (and `whence train`), a
-  /// tensor that does not fit, or snapshots of another training than the checkpoint's.
+  /// tensor that does not fit, or snapshots of another training than the checkpoint's, and InvalidArgument where the
+  /// seed is not the one that a stage was primed with, which draws what each of its tasks starts from.
   Chain load() const;
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;
@@ -101,6 +102,8 @@ class Pipeline {
                         std::map<std::string, std::string> metadata) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
+  std::vector<std::string> tasks(std::size_t stage) const;
+  void check_seed(std::size_t stage) const;
 
   PipelineFile file_;
   RunOptions options_;

@@ -24,14 +24,14 @@ namespace {
 const timespec kStarted = detail::now_of_files();
 
 /// The iterations after which snapshots are taken: training's end after `count` equal segments.
-std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t examples) {
+std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t terms) {
   std::vector<std::int64_t> out;
   if (stage.snapshots == 0) {
     return out;
   }
   std::int64_t total = 0;
   try {
-    total = create<Optimizer>(stage.optimizer)->planned_iterations(examples);
+    total = create<Optimizer>(stage.optimizer)->planned_iterations(terms);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(
         fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
@@ -99,7 +99,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()),
+    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.terms()),
                       Digest().add(json_text(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
