@@ -153,6 +153,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     within_memory([&] { score_tokens({}); });
     return;
   }
+  give_back_freed_memory();  // of loading and checking, which may have taken more than what is left to do
   const auto* held = out_->finished(record_.key(), {});  // whose evaluation stays beside what is made again
   const auto judged = held != nullptr ? evaluation_of(*held) : std::nullopt;
   within_memory([&] {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "whence/core/json.h"
-#include "whence/models/checkpoint.h"
+#include "whence/models/text_model.h"
 #include "whence/text/tokenizer.h"
 
 namespace whence {
@@ -70,8 +70,8 @@ void Pipeline::open_model() {
     for (const auto& text : reading_->tokenizer->notes()) {
       note(text);
     }
-    tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
   }
+  tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
 }
 
 void Pipeline::note(const std::string& text) const {
@@ -84,20 +84,8 @@ void Pipeline::note(const std::string& text) const {
 }
 
 std::vector<fs::path> Pipeline::model_files() const {
-  std::vector<fs::path> out;
-  if (language_model_ == nullptr) {
-    return out;
-  }
-  out = checkpoint_files(language_model_->directory());
-  out.push_back(language_model_->directory() / "config.json");
-  if (!tokenizer_.empty()) {
-    for (auto& file : tokenizer_files(tokenizer_)) {
-      if (std::find(out.begin(), out.end(), file) == out.end()) {
-        out.push_back(std::move(file));
-      }
-    }
-  }
-  return out;
+  return language_model_ == nullptr ? std::vector<fs::path>()
+                                    : text_model_files(language_model_->directory(), tokenizer_);
 }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {

@@ -41,7 +41,7 @@ class Pipeline {
   const RunOptions& options() const { return options_; }
   std::uint64_t seed() const { return seed_; }
   const std::string& model_spec() const { return model_spec_; }
-  /// The files that describe the model and where it starts; none for a built-in one.
+  /// The files that describe the model and where it starts, or would (text_model_files); none for a built-in one.
   std::vector<std::filesystem::path> model_files() const;
   const std::vector<StageDescription>& stages() const { return file_.stages; }
   /// Throws InvalidArgument with the nearest known name.
@@ -111,8 +111,8 @@ class Pipeline {
   std::string model_spec_;
   std::shared_ptr<const Model> model_;
   const LanguageModel* language_model_ = nullptr;  ///< The same, of texts.
-  std::filesystem::path tokenizer_;
-  std::optional<TextReading> reading_;  ///< For a model of texts.
+  std::filesystem::path tokenizer_;                ///< Its tokenizer.json, there or not.
+  std::optional<TextReading> reading_;             ///< For a model of texts.
   mutable std::map<std::size_t, Dataset> data_;
   mutable std::vector<std::string> notes_;
   mutable std::set<std::size_t> fresh_;  ///< Stages that are trained now: what their old checkpoints say is no matter.

@@ -8,7 +8,7 @@
 #include "whence/core/digest.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
@@ -54,6 +54,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
   const auto values = trained.objective.trained().with(detach(theta)).to(options_.dtype, at::kCPU);
   if (description.checkpoint.extension() == ".safetensors") {
     const auto& data = trained.objective.data();
+    metadata["whence"] = "1";
     metadata["stage"] = description.name;
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
@@ -63,7 +64,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
     }
-    write_safetensors(description.checkpoint, values, metadata);
+    write_sealed(description.checkpoint, values, std::move(metadata));
   } else {
     const auto whole = trained.objective.merge(values.values(), trained.parent);
     language_model_->write_directory(description.checkpoint, whole, trained.objective.data().classes(), metadata);
