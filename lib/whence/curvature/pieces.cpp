@@ -20,7 +20,7 @@ double graph_bytes_per_example(const CurvaturePoint& point) {
     entries += entry.input.numel() + entry.output.numel();
     width = static_cast<std::int64_t>(entry.output.element_size());
   }
-  return 6.0 * static_cast<double>(entries * width) * at.objective.passes_a_term();
+  return 6.0 * static_cast<double>(entries * width) * point.objective.passes_a_term();
 }
 
 class PieceSum : public LinearOperator {
