@@ -27,6 +27,12 @@ using DenseInverse = std::function<at::Tensor(const at::Tensor& h)>;
 inline DenseInverse damped_inverse(double damping) {
   return [damping](const at::Tensor& h) { return at::linalg_inv(h + damping * at::eye(h.size(0), at::kDouble)); };
 }
+inline DenseInverse filtered_inverse(double damping) {
+  return [damping](const at::Tensor& h) {
+    const auto [values, vectors] = at::linalg_eigh(h);
+    return at::mm(vectors * (values / (values.square() + damping * damping)), vectors.t());
+  };
+}
 /// Eigenvalues below `zero` of the largest are those of flat directions.
 inline DenseInverse pseudo_inverse(double zero) {
   return [zero](const at::Tensor& h) {

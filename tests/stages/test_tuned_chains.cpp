@@ -6,6 +6,7 @@
 
 #include "stages/chain_truth.h"
 #include "support/near.h"
+#include "tuning/cases.h"
 
 using namespace whence;
 using test::Inverter;
@@ -109,6 +110,27 @@ TEST_CASE("scores of every stage equal central differences of retraining the who
         CAPTURE(scores[4].item<double>());
         CHECK(std::abs(scores[4].item<double>() - truth) <= 1e-5 * size);
       }
+    }
+  }
+}
+
+TEST_CASE("on transformers of two blocks too, whose texts share rows and are padded") {
+  // at points that need be no minima: h / (h^2 + damping^2) is finite everywhere
+  constexpr double kDamping = 0.3;
+  for (const auto& [on, spec] : {std::pair<std::size_t, std::string>{2, "lora:rank=1,targets=wte+c_attn"},
+                                 {2, "hut:rank=1"},
+                                 {3, "adapter:width=1,activation=tanh"}}) {
+    CAPTURE(spec);
+    const test::TuningBench bench(test::kTuningCases[on]);
+    auto chain = bench.begin(spec);
+    chain[1].theta = test::TuningBench::moved(chain[1].theta, 0.3);
+    const auto queries = bench.data().take(at::arange(2));
+    const auto truth = test::dense_scores(chain, queries, test::filtered_inverse(kDamping));
+    const Inverter inverter("hessian", "direct", {.inversion = Inversion::kFiltered, .damping = kDamping});
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      CAPTURE(s);
+      CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+      CHECK(truth[s].abs().max().item<double>() > 1e-4);
     }
   }
 }
