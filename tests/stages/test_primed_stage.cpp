@@ -1,8 +1,8 @@
 // Influence through a primed stage: of its examples, of its tasks and of the stages before it, against retraining.
 #include <torch/csrc/autograd/autograd.h>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "training/primed.h"
 #include "whence/attribution/attribute.h"
 #include "whence/attribution/prediction.h"

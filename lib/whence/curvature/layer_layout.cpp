@@ -120,6 +120,10 @@ std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::opti
 
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
   const auto& objective = point.objective;
+  const auto& before = objective.parent_layout();
+  if (objective.tuning().merge_uses_parent() && before.without(objective.trained()).size() < before.size()) {
+    return std::nullopt;  // a layer is made of what is trained in place of the parent's
+  }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.parent_layout().names(),
                          point.parent);
 }

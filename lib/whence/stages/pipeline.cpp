@@ -10,8 +10,20 @@
 
 namespace whence {
 namespace fs = std::filesystem;
-
 namespace {
+
+/// What an adapter says that it is. One that training wrote may be trained over with another tuning.
+void take_tuning(StageDescription& stage) {
+  try {
+    if (!stage.says_tuning) {
+      stage.tuning = peft_tuning(stage.checkpoint);
+    } else if (!is_whence_checkpoint(stage.checkpoint)) {
+      check_same_tuning(stage.tuning, stage.checkpoint);
+    }
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
+  }
+}
 
 /// A misspelt key is one before it is a change to what was trained.
 void check_keys(const StageDescription& stage) {
@@ -28,11 +40,14 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options)
     : file_(read_pipeline_file(path)), options_(options), seed_(options.seed.value_or(file_.seed)) {
   try {
     open_model();
-    for (const auto& stage : file_.stages) {
+    for (auto& stage : file_.stages) {
       check_keys(stage);
       if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
         throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
                                           stage.checkpoint.string()));
+      }
+      if (is_adapter(stage.checkpoint)) {
+        take_tuning(stage);
       }
     }
   } catch (const InvalidArgument& error) {

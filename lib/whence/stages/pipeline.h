@@ -11,6 +11,7 @@
 #include "whence/models/language_model.h"
 #include "whence/stages/pipeline_file.h"
 #include "whence/stages/stage.h"
+#include "whence/tuning/peft.h"
 
 namespace whence {
 
@@ -98,6 +99,8 @@ class Pipeline {
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;
   nlohmann::json record(std::size_t stage, const Dataset& data, const TrainingSummary& summary) const;
+  PeftAdapter as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const;
+  void check_checkpoint_form(std::size_t stage, const Stage& untrained) const;
   void write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                         std::map<std::string, std::string> metadata) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;

@@ -76,8 +76,13 @@ Chain Pipeline::load(std::size_t count) const {
     }
     check_seed(i);
     auto stage = untrained(i, chain);
-    const auto read = read_checkpoint(description.checkpoint, *model_, stage.objective.trained(), description.rename,
-                                      fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
+    const auto where = fmt::format("{} (stage {})", description.checkpoint.string(), description.name);
+    const auto& trained = stage.objective.trained();
+    const auto read = is_adapter(description.checkpoint)
+                          ? NamedTensors{read_peft(description.checkpoint, *model_, trained,
+                                                   stage.objective.parent_layout().with(stage.parent), where),
+                                         {}}
+                          : read_checkpoint(description.checkpoint, *model_, trained, description.rename, where);
     stage.theta = read.tensors.values();
     stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
     if (!read.note.empty()) {

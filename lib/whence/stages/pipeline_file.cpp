@@ -203,6 +203,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   }
   out.train = table.required("train");
   out.tuning = table.text("tuning", out.tuning);
+  out.says_tuning = json.contains("tuning");
   out.loss = table.text("loss", out.loss);
   out.optimizer = table.text("optimizer", out.optimizer);
   out.weight_decay = table.at_least_zero("weight-decay");

@@ -28,6 +28,7 @@ struct StageDescription {
   std::string name;
   nlohmann::json train;
   std::string tuning = "full";
+  bool says_tuning = false;  ///< Else that of a checkpoint which is an adapter counts.
   std::string loss = "cross-entropy";
   std::string optimizer = "lbfgs";
   double weight_decay = 0;

@@ -9,6 +9,7 @@
 #include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/data/sealed_safetensors.h"
+#include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
@@ -48,11 +49,41 @@ std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std
 
 }  // namespace
 
+PeftAdapter Pipeline::as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const {
+  const auto& description = file_.stages.at(stage);
+  const auto& objective = trained.objective;
+  const auto base = stage == 0 ? fs::path() : file_.stages[stage - 1].checkpoint;
+  try {
+    return to_peft(description.tuning, *model_, objective.trained().with(theta),
+                   objective.parent_layout().with(trained.parent),
+                   fs::is_directory(base) && !is_adapter(base) ? base : fs::path());
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
+  }
+}
+
+void Pipeline::check_checkpoint_form(std::size_t stage, const Stage& untrained) const {
+  const auto& description = file_.stages.at(stage);
+  if (description.checkpoint.extension() == ".safetensors") {
+    return;
+  }
+  if (has_peft_type(description.tuning)) {
+    as_adapter(stage, untrained, untrained.theta);
+  } else if (untrained.objective.merge(untrained.theta, untrained.parent).additions()) {
+    throw InvalidArgument(
+        fmt::format("{}: stage {}: checkpoint = {} is a folder, and PEFT has none that holds tuning = \"{}\": write "
+                    "checkpoint = \"{}.safetensors\"",
+                    file_.path.string(), description.name, description.checkpoint.string(), description.tuning,
+                    description.checkpoint.string()));
+  }
+}
+
 void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                                 std::map<std::string, std::string> metadata) const {
   const auto& description = file_.stages.at(stage);
   const auto values = trained.objective.trained().with(detach(theta)).to(options_.dtype, at::kCPU);
-  if (description.checkpoint.extension() == ".safetensors") {
+  const bool adapter = has_peft_type(description.tuning);
+  if (adapter || description.checkpoint.extension() == ".safetensors") {
     const auto& data = trained.objective.data();
     metadata["whence"] = "1";
     metadata["stage"] = description.name;
@@ -64,7 +95,11 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
     }
+  }
+  if (description.checkpoint.extension() == ".safetensors") {
     write_sealed(description.checkpoint, values, std::move(metadata));
+  } else if (adapter) {
+    write_peft(description.checkpoint, as_adapter(stage, trained, values.values()), metadata);
   } else {
     const auto whole = trained.objective.merge(values.values(), trained.parent);
     language_model_->write_directory(description.checkpoint, whole, trained.objective.data().classes(), metadata);
@@ -84,6 +119,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   const auto since = detail::now_of_files();
   const auto fresh = untrained(stage, load(stage));
+  check_checkpoint_form(stage, fresh);
   const auto& data = fresh.objective.data();
   auto record = this->record(stage, data, {});  // now: files may change while training goes on
   const auto unfinished = unfinished_path(description.checkpoint);
