@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "whence/core/json.h"
+#include "whence/models/checkpoint.h"
 #include "whence/models/text_model.h"
 #include "whence/text/tokenizer.h"
 
