@@ -111,6 +111,9 @@ void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& ou
 
 std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
   const auto& objective = point.objective;
+  if (objective.inner() != nullptr) {
+    return std::nullopt;  // what is trained goes through the model once a step
+  }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.trained().names(),
                          point.theta, widest);
 }

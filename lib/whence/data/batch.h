@@ -40,6 +40,7 @@ struct Batch {
   at::Tensor ids;      ///< [B] int64: the row of each example in its source, before any filter.
   at::Tensor rows;     ///< [B] int64: the row of each example in its dataset, 0 .. N-1.
   std::optional<TokenLayout> text = {};
+  bool sampled = false;  ///< Whether a tuning that draws parameters for each example draws them for these.
   std::int64_t size() const { return text ? text->lengths.size(0) : inputs.size(0); }
   /// Whether outputs are one row a predicted token, rather than one an example.
   bool predicts_tokens() const { return text && text->predicted.defined(); }

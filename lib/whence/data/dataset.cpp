@@ -190,8 +190,11 @@ Batch Dataset::make_batch(at::Tensor inputs, at::Tensor targets, const at::Tenso
     }
   }
   targets = targets.to(device_);
-  return {std::move(inputs), target_kind() == TargetKind::kClasses ? targets : targets.to(dtype_),
-          contents_.ids.index_select(0, rows), rows};
+  return {.inputs = std::move(inputs),
+          .targets = target_kind() == TargetKind::kClasses ? targets : targets.to(dtype_),
+          .ids = contents_.ids.index_select(0, rows),
+          .rows = rows,
+          .sampled = sampled_};
 }
 
 namespace {
@@ -259,6 +262,7 @@ Batch Dataset::text_batch(const at::Tensor& rows) const {
   const auto shape = std::vector<std::int64_t>{packing.rows, width};
 
   Batch batch;
+  batch.sampled = sampled_;
   batch.ids = contents_.ids.index_select(0, rows);
   batch.rows = rows;
   TokenLayout layout;
@@ -380,6 +384,12 @@ std::string Dataset::origin(std::int64_t row) const {
 Dataset Dataset::without_packing() const {
   Dataset out = *this;
   out.packed_ = false;
+  return out;
+}
+
+Dataset Dataset::as_sampled() const {
+  Dataset out = *this;
+  out.sampled_ = true;
   return out;
 }
 

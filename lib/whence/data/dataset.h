@@ -120,6 +120,8 @@ class Dataset {
   std::string origin(std::int64_t row) const;
   /// The same texts with one a row.
   Dataset without_packing() const;
+  /// The same examples as those of a stage: what a tuning draws for each example it draws for them (Batch::sampled).
+  Dataset as_sampled() const;
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
@@ -134,6 +136,7 @@ class Dataset {
   at::ScalarType dtype_ = at::kDouble;
   at::Device device_ = at::kCPU;
   bool packed_ = true;
+  bool sampled_ = false;
 };
 
 /// What a model of texts asks of the data.
@@ -170,6 +173,9 @@ struct DataReading {
 /// of tables is their texts one after the other, with ids that go on from table to table. Throws DataError naming the
 /// file and the place, InvalidArgument naming the key.
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, const DataReading& reading);
+/// Throws the InvalidArgument of read_dataset() for a table that names no format or a key that its format does not
+/// know. Reads nothing.
+void check_data_keys(const nlohmann::json& table);
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, TargetKind wanted,
                      const std::vector<std::string>& known_classes = {}, const TextReading* texts = nullptr);
 

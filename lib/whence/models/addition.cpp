@@ -52,6 +52,50 @@ Addition::Folded Addition::folded(const ParameterSet&) const {
   throw InvalidArgument("an addition that does not fold was asked for its folded weights");
 }
 
+const Prefix* prefix_at(const ParameterSet& theta, std::string_view module) {
+  if (!theta.additions()) {
+    return nullptr;
+  }
+  const auto found = theta.additions()->find(module);
+  if (found == theta.additions()->end()) {
+    return nullptr;
+  }
+  for (const auto& addition : found->second) {
+    if (const auto* prefix = dynamic_cast<const Prefix*>(addition.get())) {
+      return prefix;
+    }
+  }
+  return nullptr;
+}
+
+std::int64_t prefix_length(const ParameterSet& theta) {
+  if (theta.additions()) {
+    for (const auto& [module, unused] : *theta.additions()) {
+      if (const auto* prefix = prefix_at(theta, module)) {
+        return prefix->length();
+      }
+    }
+  }
+  return 0;
+}
+
+std::string prompt_name(std::string_view module) { return "tuning." + std::string(module) + ".prompt"; }
+
+ParameterSet in_batch(const ParameterSet& theta, const Batch& batch) {
+  std::shared_ptr<Additions> changed;
+  if (theta.additions()) {
+    for (const auto& [module, here] : *theta.additions()) {
+      for (std::size_t i = 0; i < here.size(); ++i) {
+        if (auto own = here[i]->in_batch(batch)) {
+          changed = changed ? changed : std::make_shared<Additions>(*theta.additions());
+          changed->find(module)->second[i] = std::move(own);
+        }
+      }
+    }
+  }
+  return changed ? theta.with_additions(std::move(changed)) : theta;
+}
+
 std::vector<std::string> weight_sources(const TapeEntry& entry) {
   return entry.made_by ? entry.made_by->weight_sources() : std::vector<std::string>{entry.weight};
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
+#include "whence/data/batch.h"
 #include "whence/models/tape.h"
 
 namespace whence {
@@ -36,7 +37,46 @@ class Addition {
   virtual bool folds() const = 0;
   /// These weights, differentiable; only where it folds.
   virtual Folded folded(const ParameterSet& theta) const;
+
+  /// What it is for the examples of a batch, where it is not the same for all; null: it is.
+  virtual std::shared_ptr<const Addition> in_batch(const Batch&) const { return nullptr; }
 };
+
+/// Keys and values that the tokens of every text see before the text's own, put at an attention (AttentionSite) by its
+/// module. All its products are linear layers whose rows are tokens: the logits of a query head's q are a layer with
+/// the keys for weights, what softmax brings of the values a layer with the values. X. Li and P. Liang,
+/// "Prefix-Tuning", ACL 2021.
+class Prefix : public Addition {
+ public:
+  bool folds() const override { return false; }
+  /// P: keys and values of each key head.
+  virtual std::int64_t length() const = 0;
+  /// Of q [rows, D], scaled, of one query head that uses `key_head`'s keys: [rows, P].
+  virtual at::Tensor logits(const ParameterSet& theta, std::int64_t key_head, const at::Tensor& q,
+                            Tape* tape) const = 0;
+  /// What softmax weights [rows, P] bring of the values: [rows, D].
+  virtual at::Tensor brought(const ParameterSet& theta, std::int64_t key_head, const at::Tensor& weights,
+                             Tape* tape) const = 0;
+  struct Whole {
+    at::Tensor keys, values;  ///< [key heads, P, D]
+  };
+  /// All keys and values, differentiable; undefined where texts differ in them.
+  virtual Whole whole(const ParameterSet& theta) const = 0;
+};
+
+/// The prefix at an attention; null: none.
+const Prefix* prefix_at(const ParameterSet& theta, std::string_view module);
+/// P of the prefixes in theta, which is the same for all: the places that they take before each text's first token; 0
+/// where there is none.
+std::int64_t prefix_length(const ParameterSet& theta);
+/// What a soft prompt is called, [P, width]: P vectors that stand before every text's embedded tokens. `module` is the
+/// embedding's. B. Lester, R. Al-Rfou and N. Constant, "The Power of Scale for Parameter-Efficient Prompt Tuning",
+/// EMNLP 2021.
+std::string prompt_name(std::string_view module);
+
+/// Theta with the additions as they are for the examples of a batch: what a model begins with whose additions may
+/// differ from example to example.
+ParameterSet in_batch(const ParameterSet& theta, const Batch& batch);
 
 /// The parameters that the weight of a recorded layer is made of: itself alone, or the sources of a tuning's.
 std::vector<std::string> weight_sources(const TapeEntry& entry);

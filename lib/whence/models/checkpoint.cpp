@@ -9,6 +9,7 @@
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
 #include "whence/models/language_model.h"
@@ -184,7 +185,7 @@ NamedTensors read_checkpoint(const fs::path& checkpoint, const Model& model, con
   if (language != nullptr && fs::is_directory(checkpoint)) {
     return {language->read_directory(checkpoint, expected), {}};
   }
-  auto found = read_safetensors(checkpoint);
+  auto found = read_intact_weights(checkpoint);
   std::string note;
   if (!is_whence_checkpoint(checkpoint)) {
     auto named = with_expected_names(expected, found, rename, /*by_shape=*/language == nullptr, where);

@@ -67,9 +67,10 @@ class LanguageModel {
                                                 const std::vector<std::int64_t>& layers) const = 0;
 
   /// One forward pass of a causal model, without gradients, that runs no token of the beginning again. The same numbers
-  /// as a pass over each text whole, to rounding. Throws InvalidArgument where the model is not causal or a text is
-  /// longer than its context. Memory: keys and values of R (beginning and T) tokens in one block at a time, in all
-  /// where they are kept.
+  /// as a pass over each text whole, to rounding. Behind a prefix of theta's (addition.h); the cache is of the tokens
+  /// alone. Throws InvalidArgument where the model is not causal or a text is longer than its context, where theta has
+  /// a prompt, or a prefix and attention is asked for. Memory: keys and values of R (beginning and T) tokens in one
+  /// block at a time, in all where they are kept.
   virtual ContinuationOutput go_on(const ParameterSet& theta, const Continuation& continuation) const = 0;
 
   /// Reads the parameters `expected`, perhaps a part of the model's, from a Hugging Face directory, with the same dtype

@@ -30,7 +30,7 @@ at::Tensor value_of(const ParameterSet& theta, const std::string& name) {
 /// Appends the entry and gives it an output that autograd tracks: a leaf where nothing below is tracked, so that the
 /// signal at `output` can be asked for without paying for gradients of the parameters.
 at::Tensor record(Tape* tape, TapeEntry entry) {
-  if (tape == nullptr) {
+  if (tape == nullptr || (tape->wanted && !tape->wanted(entry))) {
     return entry.output;
   }
   entry.input = entry.input.detach();
@@ -86,6 +86,32 @@ class AddedAt {
   TapeEntry& site_;
   const std::vector<std::shared_ptr<const Addition>>* all_ = nullptr;
 };
+
+/// Keys or values [R, G, S, D] for each head of q [R, H, T, D]: [R, H, S, D].
+at::Tensor for_query_heads(const at::Tensor& x, const at::Tensor& q) {
+  const auto groups = q.size(1) / x.size(1);
+  return groups == 1 ? x : x.repeat_interleave(groups, 1);
+}
+
+/// [R, H, T, S] of scaled queries, -infinity where they may not look.
+at::Tensor masked_logits(const at::Tensor& scaled_q, const at::Tensor& k, const at::Tensor& allowed, bool causal) {
+  const auto logits = at::matmul(scaled_q, for_query_heads(k, scaled_q).transpose(2, 3));
+  if (allowed.defined()) {
+    return logits.masked_fill(allowed.logical_not(), -INFINITY);
+  }
+  if (causal) {
+    const auto later =
+        at::ones({scaled_q.size(2), k.size(2)}, logits.options().dtype(at::kBool).requires_grad(false)).triu(1);
+    return logits.masked_fill(later, -INFINITY);
+  }
+  return logits;
+}
+
+/// In float32 at least, given back in the logits' type.
+at::Tensor attention_softmax(const at::Tensor& logits) {
+  const auto wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  return at::softmax(wide, -1).to(logits.scalar_type());
+}
 
 /// The rows' deviations from their means over their standard deviations, by differentiable pieces.
 at::Tensor standardised(const at::Tensor& x, double epsilon) {
@@ -215,18 +241,50 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     const auto mask = allowed.defined() ? std::optional<at::Tensor>(allowed) : std::nullopt;
     return at::scaled_dot_product_attention(q, k, v, mask, 0, causal && !allowed.defined(), scale, shared);
   }
-  const auto groups = q.size(1) / k.size(1);
-  const auto keys = groups == 1 ? k : k.repeat_interleave(groups, 1);
-  const auto values = groups == 1 ? v : v.repeat_interleave(groups, 1);
-  auto logits = at::matmul(q * scale, keys.transpose(2, 3));
-  if (allowed.defined()) {
-    logits = logits.masked_fill(allowed.logical_not(), -INFINITY);
-  } else if (causal) {
-    const auto later = at::ones({q.size(2), k.size(2)}, logits.options().dtype(at::kBool).requires_grad(false)).triu(1);
-    logits = logits.masked_fill(later, -INFINITY);
+  const auto logits = masked_logits(q * scale, k, allowed, causal);
+  return at::matmul(attention_softmax(logits), for_query_heads(v, q));
+}
+
+at::Tensor attention(const ParameterSet& theta, const std::string& module, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, const at::Tensor& allowed, bool causal, double scale, Tape* tape) {
+  if (tape != nullptr) {
+    tape->attention.push_back({module, k.size(1), k.size(3)});
   }
-  const auto wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-  return at::matmul(at::softmax(wide, -1).to(q.scalar_type()), values);
+  const auto* prefix = prefix_at(theta, module);
+  if (prefix == nullptr) {
+    return attention(q, k, v, allowed, causal, scale);
+  }
+  const auto rows = q.size(0), heads = q.size(1), length = q.size(2), before = prefix->length();
+  if (tape == nullptr && derivative_order < 2) {
+    if (const auto whole = prefix->whole(theta); whole.keys.defined()) {
+      const auto behind = [&](const at::Tensor& x, const at::Tensor& y) {
+        return at::cat({x.unsqueeze(0).expand({rows, -1, -1, -1}), y}, 2);
+      };
+      auto seen = allowed;
+      if (!seen.defined() && causal) {
+        seen = at::ones({1, 1, length, length}, k.options().dtype(at::kBool).requires_grad(false)).tril();
+      }
+      if (seen.defined()) {
+        seen = at::cat({at::ones({seen.size(0), 1, length, before}, seen.options()), seen}, 3);
+      }
+      return attention(q, behind(whole.keys, k), behind(whole.values, v), seen, /*causal=*/false, scale);
+    }
+  }
+  const auto scaled_q = q * scale;
+  const auto groups = heads / k.size(1);
+  TensorList of_prefix, brought;  // of each query head
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const auto queries = scaled_q.select(1, h).reshape({rows * length, -1});
+    of_prefix.push_back(prefix->logits(theta, h / groups, queries, tape).view({rows, length, before}));
+  }
+  const auto weights =
+      attention_softmax(at::cat({at::stack(of_prefix, 1), masked_logits(scaled_q, k, allowed, causal)}, 3));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const auto shares = weights.select(1, h).narrow(2, 0, before).reshape({rows * length, before});
+    brought.push_back(prefix->brought(theta, h / groups, shares, tape).view({rows, length, -1}));
+  }
+  const auto own = at::matmul(weights.narrow(3, before, weights.size(3) - before), for_query_heads(v, q));
+  return at::stack(brought, 1) + own;
 }
 
 at::Tensor activation(std::string_view name, const at::Tensor& x) {

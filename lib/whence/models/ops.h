@@ -55,6 +55,10 @@ at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const a
 /// keys up to it (T = S). Softmax in float32 at least. A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
                      bool causal, double scale);
+/// The attention called `module`, which the tape is told of, with the prefix that theta's additions have there: one
+/// softmax over [its keys, k], of which every query sees all of the prefix's, whatever `allowed` says of k.
+at::Tensor attention(const ParameterSet& theta, const std::string& module, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, const at::Tensor& allowed, bool causal, double scale, Tape* tape);
 
 /// How often what is computed in a scope will be differentiated: ops choose their fastest form that allows it. Two
 /// where nothing is said; a derivative beyond what was promised throws, or for layer_norm is wrong.

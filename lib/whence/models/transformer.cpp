@@ -10,9 +10,11 @@
 #include "whence/core/described.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
+#include "whence/models/addition.h"
 #include "whence/models/detail/attention.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
+#include "whence/models/detail/prompted.h"
 #include "whence/models/detail/transformer_config.h"
 #include "whence/models/detail/transformer_parameters.h"
 #include "whence/models/language_model.h"
@@ -138,17 +140,22 @@ class Transformer : public Model, public LanguageModel, public Described {
     detail::write_hugging_face(path, directory_, config_, theta, classes, metadata);
   }
 
-  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
-    const auto x = residual_stream(theta, batch, tape, nullptr);
+  at::Tensor output(const ParameterSet& given, const Batch& batch, Tape* tape) const override {
+    const auto seen = behind_prompt(given, batch);
+    const auto theta = in_batch(given, seen.batch);
+    const auto x = residual_stream(theta, seen, tape, nullptr);
     const auto& text = *batch.text;
     at::Tensor out;
     if (classes_of(theta) > 0) {
-      out = class_outputs(theta, x, answer_places(batch), tape);
+      const auto places = answer_places(seen.batch);
+      const auto& origins = seen.batch.text->tokens.origins;
+      out = class_outputs(theta, x.index_select(0, places), tape,
+                          one_row_each(origins.defined() ? origins.index_select(0, places) : places));
     } else if (text.asked.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, text.asked), tape, one_row_each(text.asked))
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))
                 .index_select(1, text.words);
     } else if (text.predicted.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, text.predicted), tape, text.predictions);
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.predicted)), tape, text.predictions);
     } else {
       throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
     }
@@ -159,10 +166,12 @@ class Transformer : public Model, public LanguageModel, public Described {
                                         const std::vector<std::int64_t>& layers) const override {
     check_layers(layers);
     Watch watch{.layers = layers};
-    residual_stream(theta, batch, nullptr, &watch);
+    const auto seen = behind_prompt(theta, batch);
+    residual_stream(in_batch(theta, seen.batch), seen, nullptr, &watch);
     std::vector<at::Tensor> out;
     for (const auto layer : layers) {
-      out.push_back(watch.after.at(layer));
+      const auto& states = watch.after.at(layer);
+      out.push_back(seen.places.defined() ? states.index_select(0, seen.places) : states);
     }
     return out;
   }
@@ -175,12 +184,18 @@ class Transformer : public Model, public LanguageModel, public Described {
           fmt::format("transformer: a {} model looks both ways, expected a causal one to go on", config_.family));
     }
     check_layers(continuation.layers);
-    const auto batch = batch_of(continuation);
+    if (prompt_length(theta) > 0) {
+      throw InvalidArgument("transformer: it has a soft prompt, expected none where texts go on from a beginning");
+    }
+    if (continuation.attention_at.defined() && prefix_length(theta) > 0) {
+      throw InvalidArgument("transformer: it has a prefix, expected none where attention to tokens is asked for");
+    }
+    const auto batch = batch_of(continuation, prefix_length(theta));
     Watch watch{
         .layers = continuation.layers,
         .to_the_end = continuation.predict_at.defined() || continuation.attention_at.defined() || continuation.keep,
         .continuation = &continuation};
-    const auto x = residual_stream(theta, batch, nullptr, &watch);
+    const auto x = residual_stream(theta, {batch, {}, {}, {}, {}}, nullptr, &watch);
     ContinuationOutput out;
     if (continuation.states_at.defined() && !continuation.layers.empty()) {
       TensorList states;
@@ -230,6 +245,7 @@ class Transformer : public Model, public LanguageModel, public Described {
   std::string base(const std::string& name) const { return config_.names.base(name); }
   std::string block(std::int64_t layer, const std::string& name) const { return config_.names.in_block(layer, name); }
   std::string token_weight() const { return base(config_.names.tokens) + ".weight"; }
+  std::string prompt() const { return prompt_name(base(config_.names.tokens)); }
   std::string classifier() const { return head().qualified(config_.names.classifier); }
 
   /// Outputs of the classification head in theta; 0 where it has none.
@@ -250,19 +266,30 @@ class Transformer : public Model, public LanguageModel, public Described {
     return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed, joins}, x, tape);
   }
 
-  void check(const Batch& batch) const {
+  std::int64_t prompt_length(const ParameterSet& theta) const {
+    return theta.contains(prompt()) ? theta.at(prompt()).size(0) : 0;
+  }
+
+  /// The batch as blocks see it.
+  detail::Prompted behind_prompt(const ParameterSet& theta, const Batch& batch) const {
     if (!batch.text) {
       throw InvalidArgument("transformer: expected a batch of texts");
     }
-    const auto longest = batch.text->positions.max().item<std::int64_t>() + 1;
-    if (longest > config_.context && config_.rotary.width == 0) {
-      throw InvalidArgument(
-          fmt::format("transformer: a text of {} tokens, expected at most {}", longest, config_.context));
+    return detail::prompted(batch, prompt_length(theta));
+  }
+
+  /// Throws where the last of so many tokens, some of them a tuning's, would have no place.
+  void check_length(std::int64_t tokens, std::int64_t of_tuning) const {
+    if (tokens > config_.context) {
+      const auto before = of_tuning > 0 ? fmt::format(" behind {} of a prefix or prompt", of_tuning) : "";
+      throw InvalidArgument(fmt::format("transformer: a text of {} tokens{}, expected at most {}", tokens - of_tuning,
+                                        before, config_.context - of_tuning));
     }
   }
 
-  /// The rows of a continuation as texts whose first token has the place after the beginning's last.
-  Batch batch_of(const Continuation& continuation) const {
+  /// The rows of a continuation as texts whose first token has the place after the beginning's last. `prefix` places
+  /// come before all.
+  Batch batch_of(const Continuation& continuation, std::int64_t prefix) const {
     const auto rows = continuation.tokens.size(0), length = continuation.tokens.size(1);
     const auto options = continuation.tokens.options();
     const auto before = continuation.beginning != nullptr ? continuation.beginning->size() : 0;
@@ -274,11 +301,7 @@ class Transformer : public Model, public LanguageModel, public Described {
       const auto trunk = branches.eq(0).sum(1, /*keepdim=*/true);
       positions = before + same.logical_and(earlier).sum(2) + trunk * branches.gt(0).to(at::kLong);
     }
-    const auto last = positions.max().item<std::int64_t>();
-    if (last >= config_.context) {
-      throw InvalidArgument(
-          fmt::format("transformer: a text of {} tokens, expected at most {}", last + 1, config_.context));
-    }
+    check_length(positions.max().item<std::int64_t>() + 1 + prefix, prefix);
     Batch batch;
     batch.inputs = continuation.tokens;
     TokenLayout layout;
@@ -290,10 +313,35 @@ class Transformer : public Model, public LanguageModel, public Described {
     return batch;
   }
 
-  at::Tensor embed(const ParameterSet& theta, const Batch& batch, Tape* tape) const {
+  /// The embedded tokens, each text's behind the prompt: [R T', width].
+  at::Tensor embed_tokens(const ParameterSet& theta, const detail::Prompted& seen, Tape* tape) const {
+    const auto& batch = seen.batch;
+    if (!seen.places.defined()) {
+      return embedding(theta, token_weight(), batch.inputs.flatten(), tape);
+    }
+    const auto tokens = seen.prompts.places.size(1);
+    const auto given = batch.inputs.flatten().index_select(0, seen.places).clamp_min(0);
+    if (tape != nullptr) {
+      tape->rows = seen.texts;
+    }
+    const auto x = embedding(theta, token_weight(), given, tape);
+    if (tape != nullptr) {
+      tape->rows = seen.prompts;
+    }
+    const auto ids = at::arange(tokens, given.options()).repeat({batch.size()});
+    const auto prompts = embedding(theta, prompt(), ids, tape);
+    if (tape != nullptr) {
+      tape->rows = batch.text->tokens;
+    }
+    return at::cat({x, prompts, at::zeros({1, x.size(1)}, x.options().requires_grad(false))})
+        .index_select(0, seen.sources);
+  }
+
+  at::Tensor embed(const ParameterSet& theta, const detail::Prompted& seen, Tape* tape) const {
     const auto& n = config_.names;
+    const auto& batch = seen.batch;
     const auto& text = *batch.text;
-    auto x = embedding(theta, token_weight(), batch.inputs.flatten(), tape);
+    auto x = embed_tokens(theta, seen, tape);
     if (!n.positions.empty()) {
       const auto positions = text.positions.flatten() + config_.position_offset;
       x = x + embedding(theta, base(n.positions) + ".weight", positions, tape);
@@ -346,7 +394,9 @@ class Transformer : public Model, public LanguageModel, public Described {
         watch->cache.values.push_back(v);
       }
     }
-    const auto seen = attention(q, k, v, mask, config_.causal, scale);
+    const auto& part = config_.fused == FusedOrder::kNone ? n.query : n.query_key_value;
+    const auto module = block(layer, part.substr(0, part.rfind('.')));
+    const auto seen = attention(theta, module, q, k, v, mask, config_.causal, scale, tape);
     return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape, true);
   }
 
@@ -361,16 +411,13 @@ class Transformer : public Model, public LanguageModel, public Described {
     return through(theta, block(layer, n.mlp_out), inner, tape, true);
   }
 
-  /// What every token carries after the last block that is needed, [R T, width].
-  at::Tensor residual_stream(const ParameterSet& theta, const Batch& batch, Tape* tape, Watch* watch) const {
-    check(batch);
+  /// What every token that blocks see carries after the last block that is needed, [R T', width].
+  at::Tensor residual_stream(const ParameterSet& theta, detail::Prompted shown, Tape* tape, Watch* watch) const {
     const auto& n = config_.names;
+    auto& batch = shown.batch;
     if (tape != nullptr) {
       tape->rows = batch.text->tokens;
     }
-    const auto options = theta.at(token_weight()).options().requires_grad(false);
-    const auto turn = config_.rotary.width > 0 ? detail::rotation(config_.rotary, config_.context, *batch.text, options)
-                                               : detail::Rotation{};
     const auto* continuation = watch != nullptr ? watch->continuation : nullptr;
     std::map<std::int64_t, at::Tensor> masks;
     for (const auto window : config_.windows) {
@@ -379,6 +426,17 @@ class Transformer : public Model, public LanguageModel, public Described {
                                                 : detail::allowed(*batch.text, config_.causal, window);
       }
     }
+    const auto prefix = prefix_length(theta);
+    if (prefix > 0) {  // takes the first places
+      batch.text->positions = batch.text->positions + prefix;
+      batch.text->lengths = batch.text->lengths + prefix;
+    }
+    if (config_.rotary.width == 0) {
+      check_length(batch.text->positions.max().item<std::int64_t>() + 1, prefix + prompt_length(theta));
+    }
+    const auto options = theta.at(token_weight()).options().requires_grad(false);
+    const auto turn = config_.rotary.width > 0 ? detail::rotation(config_.rotary, config_.context, *batch.text, options)
+                                               : detail::Rotation{};
     const auto keep = [&](std::int64_t layer, const at::Tensor& x) {
       if (watch != nullptr && std::find(watch->layers.begin(), watch->layers.end(), layer) != watch->layers.end()) {
         watch->after[layer] = x;
@@ -386,7 +444,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     };
     const bool whole = watch == nullptr || watch->to_the_end || watch->layers.empty();
     const auto last = whole ? config_.layers : *std::max_element(watch->layers.begin(), watch->layers.end());
-    auto x = embed(theta, batch, tape);
+    auto x = embed(theta, shown, tape);
     keep(0, x);
     for (std::int64_t l = 0; l < last; ++l) {
       const auto& mask = masks.at(config_.windows[static_cast<std::size_t>(l)]);
@@ -432,11 +490,11 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
   /// One row an example: [B, classes].
-  at::Tensor class_outputs(const ParameterSet& theta, at::Tensor x, const at::Tensor& places, Tape* tape) const {
+  at::Tensor class_outputs(const ParameterSet& theta, at::Tensor x, Tape* tape, const RowMap& rows) const {
     if (tape != nullptr) {
-      tape->rows = one_row_each(places);
+      tape->rows = rows;
     }
-    x = final_norm(theta, x.index_select(0, places), tape);
+    x = final_norm(theta, x, tape);
     if (!config_.names.class_dense.empty()) {
       x = at::tanh(linear(theta, head().qualified(config_.names.class_dense), x, tape));
     }

@@ -8,7 +8,7 @@
 #include "whence/core/digest.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
@@ -25,14 +25,14 @@ namespace {
 const timespec kStarted = detail::now_of_files();
 
 /// The iterations after which snapshots are taken: training's end after `count` equal segments.
-std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t examples) {
+std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t terms) {
   std::vector<std::int64_t> out;
   if (stage.snapshots == 0) {
     return out;
   }
   std::int64_t total = 0;
   try {
-    total = create<Optimizer>(stage.optimizer)->planned_iterations(examples);
+    total = create<Optimizer>(stage.optimizer)->planned_iterations(terms);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(
         fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
@@ -85,6 +85,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
   const bool adapter = has_peft_type(description.tuning);
   if (adapter || description.checkpoint.extension() == ".safetensors") {
     const auto& data = trained.objective.data();
+    metadata["whence"] = "1";
     metadata["stage"] = description.name;
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
@@ -96,7 +97,7 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     }
   }
   if (description.checkpoint.extension() == ".safetensors") {
-    write_safetensors(description.checkpoint, values, metadata);
+    write_sealed(description.checkpoint, values, std::move(metadata));
   } else if (adapter) {
     write_peft(description.checkpoint, as_adapter(stage, trained, values.values()), metadata);
   } else {
@@ -135,7 +136,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()),
+    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.terms()),
                       Digest().add(json_text(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));

@@ -175,7 +175,9 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
       }
       out.add(full, added.values()[i].to(options));
     }
-    additions[target.module].push_back(addition(target));
+    auto shape = target;
+    shape.weight = target.weight.to(at::kMeta);  // an addition outlives the values
+    additions[target.module].push_back(addition(shape));
     check_weight_is_free(name(), target, additions[target.module].back(), begin.parent);
   }
   return out.with_additions(std::make_shared<const Additions>(std::move(additions)));

@@ -94,6 +94,8 @@ class LowRankTable : public Addition {
   double scale_;
 };
 
+constexpr std::string_view kLengths = ".lora_magnitude_vector";
+
 class Decomposed : public Addition {
  public:
   Decomposed(const detail::Target& target, double scale)
@@ -110,7 +112,6 @@ class Decomposed : public Addition {
   at::Tensor neutral_lengths(const ParameterSet& parent) const {
     return row_lengths(target_, parent.at(target_.site.weight));
   }
-  const std::string& lengths() const { return lengths_; }
 
   std::vector<std::string> weight_sources() const override { return {target_.site.weight, a_, b_, lengths_}; }
   /// W times a quotient: where V is W and the lengths its own, that is 1 and W stays as it is, to the bit.
@@ -174,7 +175,13 @@ class Lora : public detail::AddedTuning {
     ParameterSet out{{"lora_A.weight", random.stream("lora_A").uniform(down, -edge, edge)},
                      {"lora_B.weight", at::zeros(up, at::kDouble)}};
     if (options_.dora) {
-      out.add("lora_magnitude_vector", Decomposed::row_lengths(target, target.weight));
+      const auto lengths = Decomposed::row_lengths(target, target.weight);
+      if (lengths.eq(0).any().item<bool>()) {
+        throw InvalidArgument(fmt::format(
+            "lora: dora needs a direction of each row, and a row of {}'s weight is 0: leave it out of targets",
+            target.module));
+      }
+      out.add("lora_magnitude_vector", lengths);
     }
     return out;
   }
@@ -194,11 +201,11 @@ class Lora : public detail::AddedTuning {
 
   at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
                               const std::string& name) const override {
-    for (const auto& [module, here] : *tuned.additions()) {
-      const auto* decomposed = dynamic_cast<const Decomposed*>(here.back().get());
-      if (decomposed != nullptr && decomposed->lengths() == name) {
-        return (tuned.at(name) - decomposed->neutral_lengths(parent)).square().sum();
-      }
+    if (name.ends_with(kLengths)) {
+      constexpr std::size_t kTuning = std::string_view("tuning.").size();
+      const auto module = name.substr(kTuning, name.size() - kTuning - kLengths.size());
+      const auto& decomposed = dynamic_cast<const Decomposed&>(*tuned.additions()->at(module).back());
+      return (tuned.at(name) - decomposed.neutral_lengths(parent)).square().sum();
     }
     return AddedTuning::squared_distance(parent, tuned, name);
   }

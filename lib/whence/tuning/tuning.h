@@ -23,8 +23,9 @@ struct TuningStart {
 class Tuning {
  public:
   virtual ~Tuning() = default;
-  /// What is trained, with where training starts. Throws InvalidArgument where the parent and the model do not fit,
-  /// naming the parameter or the layer.
+  /// What is trained, with where training starts: where the outputs are those of the parent's body and the new head,
+  /// but for what stands before texts (prefix, prompt), which changes nothing at length 0 alone. Throws InvalidArgument
+  /// where the parent and the model do not fit, naming the parameter or the layer.
   virtual ParameterSet trainable(const TuningStart& start, const Random& random) const = 0;
   /// All that the model computes with, differentiable in both: the operations see it (models/ops.h).
   virtual ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const = 0;
@@ -36,6 +37,10 @@ class Tuning {
   /// The stage's regulariser: a scalar, quadratic in `tuned` and `parent` together. interface.md, "A stage's
   /// objective".
   virtual at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const = 0;
+  /// What else the stage minimises of `tuned` alone: a scalar of any form, which may couple entries; undefined:
+  /// nothing. The exact Hessian has its curvature, the other families, which are those of losses and a quadratic, have
+  /// not.
+  virtual at::Tensor coupling(const ParameterSet&) const { return {}; }
   /// Whether merge() uses the parent. Where it does not, the data loss has no mixed derivative and no pass over data is
   /// spent on it.
   virtual bool merge_uses_parent() const = 0;

@@ -16,7 +16,7 @@ namespace whence::detail {
 struct Target {
   std::string module;  ///< Its weight's name without ".weight".
   TapeEntry site;      ///< Without input and output.
-  at::Tensor weight;   ///< Of the parent.
+  at::Tensor weight;   ///< Of the parent; what addition() is given has its shape alone.
 
   std::int64_t outputs() const { return weight.size(site.transposed ? 1 : 0); }
   std::int64_t inputs() const { return weight.numel() / outputs(); }
