@@ -1,87 +1,16 @@
-// The multi-stage adjoint against truth: a dense recursion that shares no code with it, and retraining of the whole
-// chain.
+// The multi-stage adjoint against truth (chain_truth.h) over stages that train everything or the head;
+// test_tuned_chains.cpp has the others.
 #include <torch/csrc/autograd/autograd.h>
 
+#include "stages/chain_truth.h"
 #include "support/near.h"
-#include "support/toy_chain.h"
-#include "whence/attribution/attribute.h"
 
 using namespace whence;
+using test::Inverter;
 using test::relative_error;
+using test::toy_queries;
 
 namespace {
-
-struct Inverter {
-  InverseProblem problem;
-  Inverter(std::string_view curvature_spec, std::string_view solver_spec, InverseOptions inverse = {})
-      : problem{create<Curvature>(curvature_spec), create<Solver>(solver_spec), inverse} {}
-  at::Tensor scores(const Chain& chain, std::size_t stage, const Dataset& queries, Measurement measurement,
-                    std::string_view method = "influence") const {
-    return score_matrix(chain, stage, *create<Attributor>(method)->prepare(chain, problem), queries, measurement);
-  }
-};
-
-/// The scores of every stage by formulas.md 9.2 with dense matrices, one entry at a time: names of the body are matched
-/// by name.
-std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries, double damping) {
-  std::vector<at::Tensor> out(chain.size());
-  for (std::size_t s = 0; s < chain.size(); ++s) {
-    out[s] = at::zeros({queries.size(), chain[s].objective.data().size()}, at::kDouble);
-  }
-  for (std::int64_t query = 0; query < queries.size(); ++query) {
-    const auto& last = chain.back();
-    const auto point = leaves(last.theta), from = leaves(last.parent);
-    const auto loss = last.objective.example_losses(point, from, queries.batch(query, query + 1)).sum();
-    auto q = flatten(gradient(loss, point, false, true));
-    auto omega = chain.size() > 1 ? flatten(gradient(loss, from)) : at::Tensor();
-    for (auto s = chain.size(); s-- > 0;) {
-      const auto& stage = chain[s];
-      const auto n = count_entries(stage.theta);
-      const auto h = test::dense_hessian(stage.objective, stage.theta, stage.parent);
-      const auto v = at::linalg_solve(h.narrow(0, 0, n).narrow(1, 0, n) + damping * at::eye(n, at::kDouble), q);
-      for (std::int64_t i = 0; i < stage.objective.data().size(); ++i) {
-        const auto at_theta = leaves(stage.theta);
-        const auto one =
-            stage.objective.example_losses(at_theta, stage.parent, stage.objective.data().batch(i, i + 1)).sum();
-        out[s][query][i] = -at::dot(v, flatten(gradient(one, at_theta)));
-      }
-      if (s == 0) {
-        break;
-      }
-      omega = omega - at::mv(h.narrow(0, n, omega.numel()).narrow(1, 0, n), v);
-      // The body that stage s - 1 handed on is its trained body where it trained one, and its own parent's where it did
-      // not.
-      const auto& before = chain[s - 1];
-      const auto& body = stage.objective.parent_layout();
-      const bool trains_body = before.objective.trained().contains(body.names().front());
-      TensorList q_parts, omega_parts;
-      const auto pieces = unflatten(omega, body.values());
-      for (const auto& name : before.objective.trained().names()) {
-        const auto found = std::find(body.names().begin(), body.names().end(), name) - body.names().begin();
-        q_parts.push_back(body.contains(name) ? pieces[static_cast<std::size_t>(found)]
-                                              : at::zeros_like(before.objective.trained().at(name)));
-      }
-      q = flatten(q_parts);
-      omega = trains_body ? at::zeros_like(omega) : omega;
-    }
-  }
-  return out;
-}
-
-/// d measurement / d w_i * N, by central differences of retraining everything from stage s on.
-double retrained_derivative(const Chain& chain, std::size_t stage, std::int64_t row, const Dataset& queries,
-                            std::int64_t query) {
-  const double h = 1e-3;
-  const auto n = chain[stage].objective.data().size();
-  double f[2];
-  for (int side = 0; side < 2; ++side) {
-    auto weights = at::ones({n}, at::kDouble);
-    weights[row] = 1 + (side == 0 ? h : -h);
-    f[side] =
-        measure_all(Measurement::kLoss, test::retrained(chain, stage, weights).back(), queries)[query].item<double>();
-  }
-  return (f[0] - f[1]) / (2 * h) * static_cast<double>(n);
-}
 
 const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "cross-entropy"}},
@@ -97,11 +26,6 @@ bool only_head(const Chain& chain, std::size_t stage) {
   return stage + 1 < chain.size() && chain[stage].objective.trained().without("head.").empty();
 }
 
-Dataset toy_queries(const Chain& chain, std::int64_t count = 3) {
-  const bool classes = chain.back().objective.loss().wants() == TargetKind::kClasses;
-  return test::toy_data(classes ? "cross-entropy" : "squared-error", count, 3, Random(99));
-}
-
 }  // namespace
 
 TEST_SUITE_BEGIN("stages");
@@ -112,7 +36,7 @@ TEST_CASE("scores equal the dense recursion over one, two and three stages of ev
     const auto chain = test::toy_chain(kChains[c], "mlp:widths=4,activation=tanh", 11 + c);
     const auto queries = toy_queries(chain);
     const double damping = 0.2;  // the toy nets need not be at a positive definite point
-    const auto truth = dense_scores(chain, queries, damping);
+    const auto truth = test::dense_scores(chain, queries, test::damped_inverse(damping));
     for (const char* solver : {"direct", "cg:relative-tolerance=1e-13"}) {
       CAPTURE(solver);
       const Inverter inverter("hessian", solver, {.damping = damping});
@@ -137,7 +61,7 @@ TEST_CASE("scores equal central differences of retraining the whole chain") {
       const auto scores = inverter.scores(chain, s, queries, Measurement::kLoss)[0];
       const double size = scores.abs().max().item<double>();
       for (const std::int64_t row : {0, 4}) {
-        const double truth = retrained_derivative(chain, s, row, queries, 0);
+        const double truth = test::retrained_derivative(chain, s, row, queries, 0);
         CAPTURE(truth);
         CHECK(std::abs(scores[row].item<double>() - truth) <= 1e-5 * size);
       }

@@ -38,6 +38,7 @@ struct LograOptions {
 struct ProjectedLayer {
   std::string name, bias_name;  ///< Of its weight and its bias.
   bool weight, bias;            ///< Which of the two is attributed.
+  bool transposed;              ///< Its first use, as TapeEntry.
   at::Tensor in;                ///< [inputs, rank]
   at::Tensor out;               ///< [outputs, rank]
   std::int64_t offset, width;
@@ -160,7 +161,7 @@ class LograSource : public detail::FeatureSource {
       const auto outputs = value.size(entry.transposed ? 1 : 0);
       const auto inputs = (weight ? value.numel() / outputs : 0) + (bias ? 1 : 0);
       const auto in_rank = std::min(options_.rank, inputs), out_rank = std::min(options_.rank, outputs);
-      out.push_back({entry.weight, entry.bias, weight, bias,
+      out.push_back({entry.weight, entry.bias, weight, bias, entry.transposed,
                      at::empty({inputs, in_rank}, algebra_options(value.options())),
                      at::empty({outputs, out_rank}, algebra_options(value.options())), offset, in_rank * out_rank});
       offset += in_rank * out_rank;
@@ -185,6 +186,9 @@ class LograSource : public detail::FeatureSource {
       const auto layer = projected(entry);
       out.push_back({entry.weight, input_columns(entry, layer->weight, layer->bias),
                      widened(signal_positions(entry, signals[i]))});
+      if (entry.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side
+        std::swap(out.back().inputs, out.back().signals);
+      }
     }
     return out;
   }

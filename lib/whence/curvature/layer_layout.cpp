@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "whence/models/addition.h"
@@ -30,9 +31,11 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
   if (output.dim() != 2) {
     return std::nullopt;
   }
-  std::set<std::string> tied;  // matrices that the forward pass also uses otherwise
+  std::set<std::string> tied;             // matrices that the forward pass also uses otherwise
+  std::map<std::string, bool> way_round;  // which way round a matrix was met first
   for (const auto& entry : tape.entries) {
-    if (entry.kind == TapeEntry::Kind::kEmbedding) {
+    const auto first = way_round.emplace(entry.weight, entry.transposed).first;
+    if (entry.kind == TapeEntry::Kind::kEmbedding || first->second != entry.transposed) {
       tied.insert(entry.weight);
     }
   }

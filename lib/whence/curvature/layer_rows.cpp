@@ -244,7 +244,9 @@ at::Tensor OtherRows::squares() const {
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto height = parameter.entries / signal.size(1);
       const auto sums = token_sums(entry, signal, height);
-      add(at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, sums.token, sums.sum.square()).flatten());
+      const auto table =
+          at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, sums.token, sums.sum.square());
+      add((entry.transposed ? table.t() : table).flatten());
     } else {
       const auto gradient = at::mm(signal.square().t(), entry.input.square());  // [outputs, inputs]
       add((entry.transposed ? gradient.t() : gradient).flatten());
@@ -263,7 +265,7 @@ at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
     } else if (entry.kind == TapeEntry::Kind::kScale) {
       out.add_(at::mv(by_owner(entry, signal * entry.input).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
-      const auto table = gains.view({-1, signal.size(1)});
+      const auto table = entry.transposed ? gains.view({signal.size(1), -1}).t() : gains.view({-1, signal.size(1)});
       const auto sums = token_sums(entry, signal, table.size(0));
       out.index_add_(0, sums.owner, (sums.sum.square() * table.index_select(0, sums.token)).sum(1));
     } else {

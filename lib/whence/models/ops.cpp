@@ -128,6 +128,7 @@ int DerivativeOrder::current() { return derivative_order; }
 at::Tensor linear(const ParameterSet& theta, const LinearNames& names, const at::Tensor& given, Tape* tape) {
   TapeEntry entry{.weight = names.weight, .bias = names.bias, .input = {}, .output = {}};
   entry.transposed = names.transposed;
+  entry.joins = names.joins;
   const AddedAt added(theta, entry);
   const auto x = added.before(given, tape);
   const auto weight = added.weight();
@@ -166,12 +167,15 @@ at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const 
   return added.after(x, record(tape, std::move(recorded)), tape);
 }
 
-at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape) {
+at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape,
+                     bool transposed) {
   TapeEntry entry{.kind = TapeEntry::Kind::kEmbedding, .weight = weight, .bias = "", .input = {}, .output = {}};
+  entry.transposed = transposed;
   const AddedAt added(theta, entry);
   auto recorded = entry;
   recorded.input = ids;
-  recorded.output = added.weight().index_select(0, ids);
+  recorded.output =
+      transposed ? added.weight().index_select(1, ids).t().contiguous() : added.weight().index_select(0, ids);
   return added.after(ids, record(tape, std::move(recorded)), tape);
 }
 
@@ -191,7 +195,8 @@ at::Tensor scaled(const ParameterSet& theta, const std::string& weight, const st
     if (tape != nullptr) {
       tape->rows = before;
     }
-    return out.view(rows.sizes()).movedim(-1, 1);
+    // as convolutions lay images out: with other strides the next one would sum in another order
+    return out.view(rows.sizes()).movedim(-1, 1).clone(at::MemoryFormat::Contiguous);
   }
   auto output = weight.empty() ? x : x * theta.at(weight).flatten();
   output = bias.empty() ? output : output + theta.at(bias).flatten();

@@ -17,6 +17,7 @@ namespace whence {
 struct LinearNames {
   std::string weight, bias;
   bool transposed = false;
+  bool joins = false;  ///< TapeEntry::joins
 };
 
 /// x [rows, in] through the layer: [rows, out]. Throws InvalidArgument where the widths do not fit.
@@ -31,8 +32,9 @@ at::Tensor linear(const ParameterSet& theta, std::string_view layer, const at::T
 at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const at::Tensor& x, std::int64_t stride,
                        std::int64_t padding, Tape* tape);
 
-/// Rows of `weight` [count, width] for ids [rows] int64: [rows, width].
-at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape);
+/// Rows of `weight` [count, width], or columns of a transposed one [width, count], for ids [rows] int64: [rows, width].
+at::Tensor embedding(const ParameterSet& theta, const std::string& weight, const at::Tensor& ids, Tape* tape,
+                     bool transposed = false);
 
 /// x [rows, width] times `weight`, of width entries, plus `bias`; an empty name is none. x may have other axes behind
 /// the second, [B, width, H, W]: their places are rows then.

@@ -25,17 +25,15 @@ at::Tensor filter_gradients(const LayerUse& use) {
 
 bool several_rows(const TapeEntry& entry) { return entry.rows.places.defined(); }
 
-/// The gradient in a matrix is the sum of an example's rows left' right. `left` is int64 row numbers for an embedding,
+/// The gradient in a matrix is the sum of an example's rows left' right. What an embedding saw is int64 numbers,
 /// standing for their one-hot rows.
 struct Factors {
   at::Tensor left, right;
 };
 Factors factors(const LayerUse& use) {
   const auto& [entry, signal] = use;
-  if (entry.kind == TapeEntry::Kind::kEmbedding || entry.transposed) {
-    return {entry.input, signal};
-  }
-  return {signal, entry.input};
+  const bool by_output = entry.kind == TapeEntry::Kind::kEmbedding ? entry.transposed : !entry.transposed;
+  return by_output ? Factors{signal, entry.input} : Factors{entry.input, signal};
 }
 
 /// An embedding's gradients from ids [B, L] and signals [B, L, width]: [B, count width].
@@ -53,14 +51,14 @@ at::Tensor row_products(const LayerUse& use, const at::Tensor& directions) {
   if (use.entry.kind == TapeEntry::Kind::kScale) {
     return at::mm(use.signal * use.entry.input, directions.flatten(1).t());
   }
-  const auto [left, right] = factors(use);
   if (use.entry.kind == TapeEntry::Kind::kEmbedding) {
     TensorList columns;
     for (const auto& direction : directions.unbind(0)) {
-      columns.push_back((direction.index_select(0, left) * right).sum(1));
+      columns.push_back((direction.index_select(0, use.entry.input) * use.signal).sum(1));
     }
     return at::stack(columns, 1);
   }
+  const auto [left, right] = factors(use);
   if (directions.size(0) == 1) {
     return (at::mm(right, directions[0].t()) * left).sum(1, /*keepdim=*/true);
   }
@@ -93,13 +91,13 @@ void add_formed_products(const LayerUse& use, const at::Tensor& directions, at::
               });
     return;
   }
-  const auto [left, right] = factors(use);
+  const bool picks = use.entry.kind == TapeEntry::Kind::kEmbedding;
+  const auto [left, right] = picks ? Factors{use.entry.input, use.signal} : factors(use);
   const auto lefts = by_example(use.entry, left), rights = by_example(use.entry, right);
   in_chunks(lefts.size(0), entry_bytes, [&](std::int64_t begin, std::int64_t length) {
     const auto some_lefts = lefts.narrow(0, begin, length), some_rights = rights.narrow(0, begin, length);
-    add(begin, use.entry.kind == TapeEntry::Kind::kEmbedding
-                   ? embedding_gradients(some_lefts, some_rights, directions.size(1))
-                   : at::bmm(some_lefts.transpose(1, 2), some_rights).flatten(1));
+    add(begin, picks ? embedding_gradients(some_lefts, some_rights, directions.size(1))
+                     : at::bmm(some_lefts.transpose(1, 2), some_rights).flatten(1));
   });
 }
 
@@ -153,34 +151,27 @@ Directions checked(const Directions& directions, const ParameterSet& theta) {
   return directions.with(std::move(out));
 }
 
-/// The directions of what a layer multiplies with, [K, ...shape]; undefined where none is given for what it is made of.
+/// The directions of what a layer multiplies with, [K, ...shape], of a transposed table as one of rows, [K, count,
+/// width]; undefined where none is given for what it is made of.
 at::Tensor of_weight(const ParameterSet& theta, const TapeEntry& entry, const Directions& directions) {
   const auto sources = weight_sources(entry);
   const bool any =
       std::any_of(sources.begin(), sources.end(), [&](const std::string& name) { return directions.contains(name); });
-  return any ? push_to_weight(theta, entry, directions) : at::Tensor();
+  if (!any) {
+    return {};
+  }
+  const auto out = push_to_weight(theta, entry, directions);
+  return entry.kind == TapeEntry::Kind::kEmbedding && entry.transposed ? out.transpose(1, 2) : out;
 }
 
 at::Tensor squared_row_norms(const at::Tensor& x) {
   return at::linalg_vector_norm(x, 2, {1}, /*keepdim=*/false, at::kDouble).square();
 }
 
-/// One use's per-example gradients in its weight: [B, entries].
-at::Tensor weight_gradients(const TapeEntry& entry, const at::Tensor& signal, const ParameterSet& theta) {
-  const LayerUse use{entry, signal};
-  switch (entry.kind) {
-    case TapeEntry::Kind::kConvolution:
-      return filter_gradients(use);
-    case TapeEntry::Kind::kScale:
-      return by_owner(entry, signal * entry.input);
-    case TapeEntry::Kind::kEmbedding:
-      return embedding_gradients(by_example(entry, entry.input), by_example(entry, signal),
-                                 theta.at(entry.weight).size(0));
-    case TapeEntry::Kind::kLinear:
-      break;
-  }
-  const auto [left, right] = factors(use);
-  return at::bmm(by_example(entry, left).transpose(1, 2), by_example(entry, right)).flatten(1);
+/// One use's per-example gradients in its filters or its scales: [B, entries].
+at::Tensor formed_gradients(const LayerUse& use) {
+  return use.entry.kind == TapeEntry::Kind::kConvolution ? filter_gradients(use)
+                                                         : by_owner(use.entry, use.signal * use.entry.input);
 }
 
 /// And in its bias: [B, out].
@@ -188,14 +179,14 @@ at::Tensor bias_gradients(const TapeEntry& entry, const at::Tensor& signal) {
   return entry.kind == TapeEntry::Kind::kConvolution ? signal.sum({2, 3}) : by_owner(entry, signal);
 }
 
-/// The products left_s . left_t of the rows of two uses of a matrix: [B, L, L'].
-at::Tensor left_products(const at::Tensor& a, const at::Tensor& b) {
+/// The products a_s . b_t of one side's rows of two uses of a matrix: [B, L, L'].
+at::Tensor side_products(const at::Tensor& a, const at::Tensor& b) {
   const bool picks_a = !a.is_floating_point(), picks_b = !b.is_floating_point();
   if (picks_a && picks_b) {
     return a.unsqueeze(2).eq(b.unsqueeze(1));
   }
   if (picks_b) {
-    return left_products(b, a).transpose(1, 2);
+    return side_products(b, a).transpose(1, 2);
   }
   if (picks_a) {  // row a_s of b_t
     return b.transpose(1, 2).gather(1, a.unsqueeze(2).expand({-1, -1, b.size(1)}));
@@ -204,14 +195,14 @@ at::Tensor left_products(const at::Tensor& a, const at::Tensor& b) {
 }
 
 /// |sum of the uses' weight gradients|^2 per example.
-at::Tensor squared_weight_norms(const std::vector<const LayerUse*>& uses, const ParameterSet& theta) {
+at::Tensor squared_weight_norms(const std::vector<const LayerUse*>& uses) {
   const auto& first = *uses.front();
   const auto kind = first.entry.kind;
   const bool matrix = kind == TapeEntry::Kind::kLinear || kind == TapeEntry::Kind::kEmbedding;
   if (!matrix) {
     at::Tensor sum;
     for (const auto* use : uses) {
-      const auto gradients = weight_gradients(use->entry, use->signal, theta);
+      const auto gradients = formed_gradients(*use);
       sum = sum.defined() ? sum + gradients : gradients;
     }
     return squared_row_norms(sum);
@@ -233,9 +224,8 @@ at::Tensor squared_weight_norms(const std::vector<const LayerUse*>& uses, const 
               auto part = out.narrow(0, begin, length);
               for (const auto& a : by_use) {
                 for (const auto& b : by_use) {
-                  const auto lefts = left_products(a.left.narrow(0, begin, length), b.left.narrow(0, begin, length));
-                  const auto rights =
-                      at::bmm(a.right.narrow(0, begin, length), b.right.narrow(0, begin, length).transpose(1, 2));
+                  const auto lefts = side_products(a.left.narrow(0, begin, length), b.left.narrow(0, begin, length));
+                  const auto rights = side_products(a.right.narrow(0, begin, length), b.right.narrow(0, begin, length));
                   part.add_((lefts * rights).sum(at::IntArrayRef{1, 2}, /*keepdim=*/false, at::kDouble));
                 }
               }
@@ -324,7 +314,7 @@ at::Tensor per_sample_squared_norms(const Model& model, const PerExample& values
     }
     total.add_(!as_bias.empty()     ? squared_bias_norms(as_bias)
                : !as_source.empty() ? squared_source_norms(as_source, name, theta)
-                                    : squared_weight_norms(as_weight, theta));
+                                    : squared_weight_norms(as_weight));
   }
   return total;
 }

@@ -16,7 +16,8 @@ struct TapeEntry {
   enum class Kind {
     kLinear,       ///< Input [rows, in], output [rows, out], weight [out, in] or, transposed, [in, out].
     kConvolution,  ///< Input [B, in, H, W], output [B, out, H', W'].
-    kEmbedding,    ///< Input [rows] int64, output [rows, width], weight [count, width]; no bias.
+    kEmbedding,    ///< Input [rows] int64, output [rows, width], weight [count, width] or, transposed, [width, count];
+                   ///< no bias.
     kScale,        ///< Input [rows, width], output input * weight + bias [rows, width], weight of width entries; or a
                    ///< bias alone.
   };
@@ -28,6 +29,7 @@ struct TapeEntry {
   at::Tensor output;         ///< Part of the graph.
   RowMap rows = {};          ///< Which example each row belongs to; without places: row b is example b.
   bool transposed = false;
+  bool joins = false;  ///< Its output is added to what a transformer's tokens carry from block to block.
   std::vector<std::int64_t> kernel = {}, padding = {}, stride = {};  ///< Convolution only.
   /// What makes the weight that this layer multiplies with, of its own and of others (addition.h); null: nothing does.
   std::shared_ptr<const Addition> made_by = {};

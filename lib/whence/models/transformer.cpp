@@ -259,10 +259,11 @@ class Transformer : public Model, public LanguageModel, public Described {
                        : layer_norm(theta, layer, x, config_.epsilon, tape);
   }
 
-  /// A linear layer of a block.
-  at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const {
+  /// A linear layer of a block; whether its output joins the residual stream.
+  at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape,
+                     bool joins = false) const {
     const auto bias = layer + ".bias";
-    return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed}, x, tape);
+    return linear(theta, {layer + ".weight", theta.contains(bias) ? bias : "", config_.transposed, joins}, x, tape);
   }
 
   std::int64_t prompt_length(const ParameterSet& theta) const {
@@ -396,7 +397,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     const auto& part = config_.fused == FusedOrder::kNone ? n.query : n.query_key_value;
     const auto module = block(layer, part.substr(0, part.rfind('.')));
     const auto seen = attention(theta, module, q, k, v, mask, config_.causal, scale, tape);
-    return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape);
+    return through(theta, block(layer, n.attention_out), seen.transpose(1, 2).reshape({rows * length, -1}), tape, true);
   }
 
   at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const {
@@ -407,7 +408,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     } else {
       inner = activation(config_.activation, through(theta, block(layer, n.mlp_gate), x, tape)) * inner;
     }
-    return through(theta, block(layer, n.mlp_out), inner, tape);
+    return through(theta, block(layer, n.mlp_out), inner, tape, true);
   }
 
   /// What every token that blocks see carries after the last block that is needed, [R T', width].

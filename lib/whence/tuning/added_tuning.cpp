@@ -14,8 +14,9 @@ constexpr std::string_view kTuning = "tuning.";
 /// The layers of the body, each once, in the order of the forward pass.
 std::vector<Target> body_layers(const TuningStart& start) {
   std::vector<Target> out;
-  for (auto& entry : start.pass().entries) {
-    const auto& name = entry.weight;
+  auto tape = start.pass();
+  for (auto& entry : tape.entries) {
+    const auto name = entry.weight;
     const bool again = std::any_of(out.begin(), out.end(), [&](const Target& t) { return t.site.weight == name; });
     if (again || start.head.holds(name) || name.starts_with(kTuning) || !start.parent.contains(name)) {
       continue;
@@ -28,6 +29,7 @@ std::vector<Target> body_layers(const TuningStart& start) {
   return out;
 }
 
+/// The words between the letters `by`.
 std::vector<std::string> split(std::string_view text, char by) {
   std::vector<std::string> out;
   while (!text.empty()) {
@@ -38,11 +40,6 @@ std::vector<std::string> split(std::string_view text, char by) {
   return out;
 }
 
-/// Whether a module is meant by a name: it is it, or ends in it.
-bool is_named(std::string_view module, std::string_view name) {
-  return module == name || (module.ends_with(name) && module[module.size() - name.size() - 1] == '.');
-}
-
 std::vector<std::string> modules_of(const std::vector<Target>& layers) {
   std::vector<std::string> out;
   for (const auto& layer : layers) {
@@ -51,7 +48,52 @@ std::vector<std::string> modules_of(const std::vector<Target>& layers) {
   return out;
 }
 
+bool makes_weight(const std::shared_ptr<const Addition>& addition) { return !addition->weight_sources().empty(); }
+
+/// A weight that a stage before makes of the layer's own can neither be made again nor have anything folded into it.
+void check_weight_is_free(std::string_view name, const Target& target, const std::shared_ptr<const Addition>& added,
+                          const ParameterSet& parent) {
+  if (!parent.additions() || !(added->folds() || makes_weight(added))) {
+    return;
+  }
+  const auto found = parent.additions()->find(target.module);
+  if (found != parent.additions()->end() && std::any_of(found->second.begin(), found->second.end(), makes_weight)) {
+    throw InvalidArgument(
+        fmt::format("{}: a stage before changes the weight of {} and, as the layer has no bias, could not fold that "
+                    "into it: leave it out of targets",
+                    name, target.module));
+  }
+}
+
 }  // namespace
+
+bool is_among(std::string_view module, std::string_view names) {
+  const auto words = split(names, '+');
+  return std::any_of(words.begin(), words.end(), [&](const std::string& name) {
+    return module == name || (module.ends_with(name) && module[module.size() - name.size() - 1] == '.');
+  });
+}
+
+std::vector<Target> named_layers(std::string_view tuning, std::string_view option, std::string_view names,
+                                 const std::vector<Target>& layers) {
+  std::vector<Target> out;
+  for (const auto& word : split(names, '+')) {
+    bool any = false;
+    for (const auto& layer : layers) {
+      const bool again = std::any_of(out.begin(), out.end(), [&](const Target& t) { return t.module == layer.module; });
+      const bool meant = is_among(layer.module, word);
+      any = any || meant;
+      if (meant && !again) {
+        out.push_back(layer);
+      }
+    }
+    if (!any) {
+      throw InvalidArgument(
+          fmt::format("{}: {}", tuning, unknown_name(fmt::format("layer among {}", option), word, modules_of(layers))));
+    }
+  }
+  return out;
+}
 
 ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& random) const {
   if (begin.parent.empty()) {
@@ -62,32 +104,22 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
   std::vector<Target> chosen;
   if (targets() == kAllTargets) {
     std::copy_if(layers.begin(), layers.end(), std::back_inserter(chosen),
-                 [&](const Target& t) { return among_all(t.site); });
+                 [&](const Target& t) { return fits(t.site); });
+    chosen = all(std::move(chosen));
     if (chosen.empty()) {
       throw InvalidArgument(fmt::format("{}: no {} in the body, whose layers are {}", name(), fitting(),
                                         fmt::join(modules_of(layers), ", ")));
     }
   } else {
-    for (const auto& word : split(targets(), '+')) {
-      const auto before = chosen.size();
-      for (const auto& layer : layers) {
-        const bool new_one =
-            std::none_of(chosen.begin(), chosen.end(), [&](const Target& t) { return t.module == layer.module; });
-        if (!is_named(layer.module, word) || !new_one) {
-          continue;
-        }
-        if (!fits(layer.site)) {
-          throw InvalidArgument(
-              fmt::format("{}: targets = {}, but {} is no {}", name(), targets(), layer.module, fitting()));
-        }
-        chosen.push_back(layer);
-      }
-      if (chosen.size() == before) {
+    chosen = named_layers(name(), "targets", targets(), layers);
+    for (const auto& layer : chosen) {
+      if (!fits(layer.site)) {
         throw InvalidArgument(
-            fmt::format("{}: {}", name(), unknown_name("layer among targets", word, modules_of(layers))));
+            fmt::format("{}: targets = {}, but {} is no {}", name(), targets(), layer.module, fitting()));
       }
     }
   }
+  check(chosen);
   auto out = begin.head.of(begin.fresh).without(begin.parent);
   const auto options = begin.fresh.values().front().options();
   Additions additions;
@@ -101,6 +133,7 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
       out.add(full, added.values()[i].to(options));
     }
     additions[target.module].push_back(addition(target));
+    check_weight_is_free(name(), target, additions[target.module].back(), begin.parent);
   }
   return out.with_additions(std::make_shared<const Additions>(std::move(additions)));
 }
@@ -133,12 +166,18 @@ ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const
   return kept.empty() ? out : out.join(beside.with_additions(std::make_shared<const Additions>(std::move(kept))));
 }
 
-at::Tensor AddedTuning::penalty(const ParameterSet&, const ParameterSet& tuned, double weight_decay) const {
+at::Tensor AddedTuning::squared_distance(const ParameterSet&, const ParameterSet& tuned,
+                                         const std::string& name) const {
+  return (tuned.at(name) - neutral(name)).square().sum();
+}
+
+at::Tensor AddedTuning::penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const {
   auto total = at::zeros({}, tuned.values().front().options());
   for (std::size_t i = 0; i < tuned.size(); ++i) {
     const auto& named = tuned.names()[i];
-    const double middle = named.starts_with(kTuning) ? neutral(named) : 0;
-    total = total + 0.5 * weight_decay * (tuned.values()[i] - middle).square().sum();
+    const auto squared =
+        named.starts_with(kTuning) ? squared_distance(parent, tuned, named) : tuned.values()[i].square().sum();
+    total = total + 0.5 * weight_decay * squared;
   }
   return total;
 }

@@ -19,12 +19,23 @@ struct Target {
 
   std::int64_t outputs() const { return weight.size(site.transposed ? 1 : 0); }
   std::int64_t inputs() const { return weight.numel() / outputs(); }
+  bool is_embedding() const { return site.kind == TapeEntry::Kind::kEmbedding; }
+  bool is_convolution() const { return site.kind == TapeEntry::Kind::kConvolution; }
+  /// A weight of the layer as a matrix [outputs, inputs], and such a matrix as a weight.
+  at::Tensor matrix(const at::Tensor& of) const { return site.transposed ? of.t() : of.flatten(1); }
+  at::Tensor as_weight(const at::Tensor& of) const { return site.transposed ? of.t() : of.reshape(weight.sizes()); }
   /// tuning.MODULE.part
   std::string qualified(std::string_view part) const { return "tuning." + module + "." + std::string(part); }
 };
 
 /// Which layers: "all", or names of modules, each whole or its last parts, joined by "+".
 inline constexpr std::string_view kAllTargets = "all";
+/// Whether one of `names`, a+b, means a module: it is it, or ends in it.
+bool is_among(std::string_view module, std::string_view names);
+/// Those that `names`, a+b, means, in the order of the names. Throws InvalidArgument for a name that means none, with
+/// those that there are.
+std::vector<Target> named_layers(std::string_view tuning, std::string_view option, std::string_view names,
+                                 const std::vector<Target>& layers);
 
 /// A tuning that leaves the parent's parameters as they are, trains a new head, and adds a few numbers at layers: what
 /// is trained is `head.*` and `tuning.MODULE.PART`. A concrete one says what it adds at a layer, and where that changes
@@ -34,7 +45,7 @@ class AddedTuning : public Tuning, public Described {
   ParameterSet trainable(const TuningStart& start, const Random& random) const final;
   ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final { return parent.join(tuned); }
   ParameterSet hand_on(const Head& head, const ParameterSet& parent, const ParameterSet& tuned) const final;
-  /// weight-decay / 2 |trained - neutral|^2
+  /// weight-decay / 2 of the sum of squared_distance() over what is trained.
   at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const final;
   bool merge_uses_parent() const final { return true; }
   bool remembers_parent() const final { return true; }
@@ -43,15 +54,21 @@ class AddedTuning : public Tuning, public Described {
   /// The method's name, for messages, and its option `targets`.
   virtual std::string_view name() const = 0;
   virtual std::string_view targets() const { return kAllTargets; }
-  /// What it can be added at, in words and as a test; and whether "all" means such a layer.
+  /// What it can be added at, in words and as a test.
   virtual std::string_view fitting() const { return "linear layer or convolution"; }
   virtual bool fits(const TapeEntry& site) const { return site.multiplies(); }
-  virtual bool among_all(const TapeEntry& site) const { return fits(site); }
+  /// Which of the layers that fit "all" means.
+  virtual std::vector<Target> all(std::vector<Target> fitting) const { return fitting; }
+  /// Throws InvalidArgument where other options do not go with the layers chosen.
+  virtual void check(const std::vector<Target>& /*chosen*/) const {}
   /// The parameters that it adds at the layer, float64 on the CPU, with where training starts.
   virtual ParameterSet start(const Target& target, const Random& random) const = 0;
   virtual std::shared_ptr<const Addition> addition(const Target& target) const = 0;
   /// The value of a parameter's entries that changes nothing, by the end of its name.
   virtual double neutral(std::string_view) const { return 0; }
+  /// |trained - neutral|^2 of the parameter `name` of `tuned`.
+  virtual at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
+                                      const std::string& name) const;
 };
 
 }  // namespace whence::detail

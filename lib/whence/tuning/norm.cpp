@@ -1,0 +1,76 @@
+// The scales and shifts of the body's norms are trained, from the parent's, and pulled towards them; the rest of the
+// body is the parent's. B. Zhao et al., "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning",
+// ICLR 2024.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "whence/core/error.h"
+#include "whence/tuning/tuning.h"
+
+namespace whence {
+namespace {
+
+class NormTuning : public Tuning {
+ public:
+  explicit NormTuning(NoOptions) {}
+
+  ParameterSet trainable(const TuningStart& start, const Random&) const override {
+    const auto& parent = start.parent;
+    if (parent.empty()) {
+      throw InvalidArgument("norm: it trains the norms of a body that a stage before hands on, and there is none");
+    }
+    auto out = start.head.of(start.fresh).without(parent);
+    std::vector<std::string> layers;
+    const auto tape = start.pass();
+    for (const auto& entry : tape.entries) {
+      if (parent.contains(entry.weight)) {
+        layers.push_back(entry.weight.substr(0, entry.weight.rfind('.')));
+      }
+      if (entry.kind != TapeEntry::Kind::kScale || entry.weight.starts_with("tuning.")) {
+        continue;
+      }
+      for (const auto& name : {entry.weight, entry.bias}) {
+        if (parent.contains(name) && !out.contains(name)) {
+          out.add(name, parent.at(name));
+        }
+      }
+    }
+    if (out.without(start.head.of(out)).empty()) {
+      throw InvalidArgument(fmt::format("norm: no norm in the body, whose layers are {}", fmt::join(layers, ", ")));
+    }
+    return out;
+  }
+
+  /// The parent's, with these in place of its norms.
+  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const override {
+    auto values = parent.values();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (tuned.contains(parent.names()[i])) {
+        values[i] = tuned.at(parent.names()[i]);
+      }
+    }
+    return parent.with(std::move(values)).join(tuned.without(parent));
+  }
+
+  /// The value that changes nothing is the parent's.
+  at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const override {
+    auto total = at::zeros({}, tuned.values().front().options());
+    for (std::size_t i = 0; i < tuned.size(); ++i) {
+      const auto& name = tuned.names()[i];
+      const auto& value = tuned.values()[i];
+      const auto away = parent.contains(name) ? value - parent.at(name) : value;
+      total = total + 0.5 * weight_decay * away.square().sum();
+    }
+    return total;
+  }
+
+  bool merge_uses_parent() const override { return true; }
+  bool remembers_parent() const override { return true; }
+};
+
+}  // namespace
+
+WHENCE_METHOD(Tuning, norm, NormTuning, NoOptions)
+
+}  // namespace whence

@@ -1,0 +1,158 @@
+// Influence through stages that add to a body that they leave as it is: pretrain, perhaps fine-tune near it, tune, and
+// what is trained on that.
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "stages/chain_truth.h"
+#include "support/near.h"
+#include "tuning/cases.h"
+
+using namespace whence;
+using test::Inverter;
+using test::relative_error;
+using test::toy_queries;
+
+namespace {
+
+/// Between the eigenvalues of flat directions, which training to 1e-12 leaves near 1e-12, and those of weight decay.
+constexpr double kFlat = 1e-8;
+const std::string kPseudo = "direct:pseudo-tolerance=1e-8";
+
+struct Tuned {
+  std::string spec;
+  std::int64_t flat;  ///< Directions that change nothing, at the minimum of a stage on one layer of 3 x 3.
+};
+const std::vector<Tuned> kTuned{
+    {"lora:rank=1,alpha=8", 0},
+    {"lora:rank=2,alpha=8", 1},  // rotations of the two
+    {"lora:rank=1,alpha=4,dora", 0},
+    {"hut:rank=2", 0},  // the decay towards 1 leaves no scale free
+    {"ia3", 0},
+    {"ia3:feedforward=body.0", 0},
+    {"bias", 0},
+    {"adapter:width=2,activation=tanh", 0},
+    {"hira:rank=1", 0},
+    {"hra:rank=2", 3},  // the lengths of both, and both turned in their plane
+};
+constexpr const char* kNet = "mlp:widths=3,activation=tanh";
+
+/// pretrain → tuning, pretrain → proximity → tuning, and pretrain → tuning → proximity.
+std::vector<std::vector<test::ToyStage>> chains_with(const std::string& tuning) {
+  const test::ToyStage tuned{tuning, "squared-error", 0.05};
+  return {{{"full", "squared-error"}, tuned},
+          {{"full", "squared-error"}, {"full:proximity=0.3", "squared-error", 0.05, 10}, tuned},
+          {{"full", "squared-error"}, tuned, {"full:proximity=0.3", "squared-error", 0.05, 10}}};
+}
+
+std::int64_t flat_directions(const Stage& stage) {
+  const auto n = count_entries(stage.theta);
+  const auto h = test::dense_hessian(stage.objective, stage.theta, stage.parent).narrow(0, 0, n).narrow(1, 0, n);
+  const auto values = at::linalg_eigvalsh(h);
+  return (values.abs() <= kFlat * values.abs().max()).sum().item<std::int64_t>();
+}
+
+/// How far the stage went from where it began, in what the tuning added.
+double moved(const Stage& stage) {
+  double square = 0;
+  const auto& trained = stage.objective.trained();
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    if (trained.names()[i].starts_with("tuning.")) {
+      square += (stage.theta[i] - trained.values()[i]).square().sum().item<double>();
+    }
+  }
+  return std::sqrt(square);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("stages");
+
+TEST_CASE("scores of every stage equal the dense recursion, flat directions left alone") {
+  for (const auto& tuned : kTuned) {
+    CAPTURE(tuned.spec);
+    for (const auto& stages : chains_with(tuned.spec)) {
+      const auto chain = test::toy_chain(stages, kNet, 31);
+      const auto queries = toy_queries(chain);
+      const auto truth = test::dense_scores(chain, queries, test::pseudo_inverse(kFlat));
+      const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+      for (std::size_t s = 0; s < chain.size(); ++s) {
+        CAPTURE(s);
+        CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+        CHECK(truth[s].abs().max().item<double>() > 1e-4);
+      }
+    }
+  }
+}
+
+TEST_CASE("a tuning's flat directions are as many as its gauge has") {
+  for (const auto& tuned : kTuned) {
+    CAPTURE(tuned.spec);
+    const auto chain = test::toy_chain(chains_with(tuned.spec)[0], kNet, 31);
+    CHECK(moved(chain[1]) > 0.05);
+    CHECK(flat_directions(chain[1]) == tuned.flat);
+  }
+}
+
+TEST_CASE("scores of every stage equal central differences of retraining the whole chain") {
+  for (const auto& tuned : kTuned) {
+    CAPTURE(tuned.spec);
+    for (const auto& stages : chains_with(tuned.spec)) {
+      const auto chain = test::toy_chain(stages, kNet, 31);
+      const auto queries = toy_queries(chain, 1);
+      const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+      for (std::size_t s = 0; s < chain.size(); ++s) {
+        CAPTURE(s);
+        const auto scores = inverter.scores(chain, s, queries, Measurement::kLoss)[0];
+        const double size = scores.abs().max().item<double>();
+        const double truth = test::retrained_derivative(chain, s, 4, queries, 0, 5e-4);
+        CAPTURE(truth);
+        CAPTURE(scores[4].item<double>());
+        CHECK(std::abs(scores[4].item<double>() - truth) <= 1e-5 * size);
+      }
+    }
+  }
+}
+
+TEST_CASE("on transformers of two blocks too, whose texts share rows and are padded") {
+  // at points that need be no minima: h / (h^2 + damping^2) is finite everywhere
+  constexpr double kDamping = 0.3;
+  for (const auto& [on, spec] : {std::pair<std::size_t, std::string>{2, "lora:rank=1,targets=wte+c_attn"},
+                                 {2, "hut:rank=1"},
+                                 {3, "adapter:width=1,activation=tanh"}}) {
+    CAPTURE(spec);
+    const test::TuningBench bench(test::kTuningCases[on]);
+    auto chain = bench.begin(spec);
+    chain[1].theta = test::TuningBench::moved(chain[1].theta, 0.3);
+    const auto queries = bench.data().take(at::arange(2));
+    const auto truth = test::dense_scores(chain, queries, test::filtered_inverse(kDamping));
+    const Inverter inverter("hessian", "direct", {.inversion = Inversion::kFiltered, .damping = kDamping});
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      CAPTURE(s);
+      CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+      CHECK(truth[s].abs().max().item<double>() > 1e-4);
+    }
+  }
+}
+
+TEST_CASE("cg from zero, a damping, and the Gauss-Newton family meet flat directions too") {
+  for (const char* tuning : {"lora:rank=2,alpha=8", "hra:rank=2"}) {
+    CAPTURE(tuning);
+    const auto chain = test::toy_chain(chains_with(tuning)[1], kNet, 31);
+    const auto queries = toy_queries(chain);
+    const auto truth = test::dense_scores(chain, queries, test::pseudo_inverse(kFlat));
+    const auto damped = test::dense_scores(chain, queries, test::damped_inverse(0.01));
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      CAPTURE(s);
+      const auto by = [&](const char* curvature, const char* solver, double damping) {
+        return Inverter(curvature, solver, {.damping = damping}).scores(chain, s, queries, Measurement::kLoss);
+      };
+      CHECK(relative_error(by("hessian", "cg:relative-tolerance=1e-10", 0), truth[s]) < 1e-6);
+      CHECK(relative_error(by("hessian", "cg:relative-tolerance=1e-12", 0.01), damped[s]) < 1e-8);
+      CHECK(relative_error(by("gauss-newton", "cg:relative-tolerance=1e-12", 0.01),
+                           by("gauss-newton", "direct", 0.01)) < 1e-8);
+    }
+  }
+}
+
+TEST_SUITE_END();
