@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
+#include <array>
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
@@ -64,40 +64,28 @@ double non_negative(const char* name, double value) {
   return value;
 }
 
-bool has_flag(const std::vector<std::string>& arguments, const std::string& name) {
-  return std::any_of(arguments.begin(), arguments.end(),
-                     [&](const auto& a) { return a == "--" + name || a.starts_with("--" + name + "="); });
+/// Options of which one given now takes the place of all of an earlier run.
+constexpr std::array kDampings{"damping", "relative-damping"};
+/// Options that --self has no place for.
+constexpr std::array kOfQueries{"queries", "limit-queries", "queries-wrong", "measurement", "normalize"};
+/// Options on which turns what is chosen where nothing was asked.
+constexpr std::array kChoices{"curvature", "solver",    "damping", "relative-damping",
+                              "response",  "inversion", "method",  "stage"};
+
+bool holds(const auto& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// What an earlier run chose repeats it, unless something is given now that the choice turned on.
-void repeat_choice(const JsonView& run, const std::vector<std::string>& given, std::vector<std::string>& arguments) {
-  for (const char* name :
-       {"curvature", "solver", "damping", "relative-damping", "response", "inversion", "method", "stage"}) {
-    if (has_flag(given, name)) {
-      return;
-    }
-  }
-  if (!run.contains("options") || !run["options"].contains("asked")) {
-    return;
-  }
-  const auto options = run["options"];
+/// What an earlier run chose, of which `options` tells, as if it were asked for.
+void repeat_choice(CommandLine& line, const JsonView& options) {
   for (const auto& [name, asked] : options["asked"].items()) {
-    if (asked == "auto" && !has_flag(arguments, name)) {
+    if (asked == "auto" && !line.given(name)) {
       const bool relative = name == "damping" && options["relative-damping"].get<double>() > 0;
       const auto flag = relative ? std::string("relative-damping") : name;
-      arguments.push_back("--" + flag);
-      arguments.push_back(options[flag].is_string() ? options[flag].get<std::string>() : options[flag].dump());
+      line.read({"--" + flag, options[flag].is_string() ? options[flag].get<std::string>() : options[flag].dump()},
+                [](const std::string&) { return true; });
     }
   }
-}
-
-/// Whether an argument given now takes the place of one of the earlier run.
-bool displaces(const std::string& given, const std::string& earlier) {
-  static const std::set<std::string> kOfQueries{"queries", "limit-queries", "queries-wrong", "measurement",
-                                                "normalize"};
-  static const std::set<std::string> kDampings{"damping", "relative-damping"};
-  return given == earlier || (kDampings.contains(given) && kDampings.contains(earlier)) ||
-         (given == "self" && kOfQueries.contains(earlier)) || (earlier == "self" && kOfQueries.contains(given));
 }
 
 }  // namespace
@@ -129,38 +117,32 @@ InverseRequest inverse_request(const CommandLine& line) {
   return out;
 }
 
-std::vector<std::string> with_earlier(const CommandLine& line, const std::vector<std::string>& arguments) {
-  const auto given = line.split(arguments);
-  const auto from = std::find_if(given.begin(), given.end(), [](const auto& a) { return a.name == "from"; });
-  if (from == given.end()) {
-    return arguments;
+bool parse_with_earlier(CommandLine& line, const std::vector<std::string>& arguments) {
+  line.read(arguments);
+  if (!line.has("from")) {
+    return line.ready();
   }
-  const auto run = JsonView::read(from->value);
+  const auto from = line.text("from");
+  const auto run = JsonView::read(from);
   if (!run.contains("arguments") || !run.contains("pipeline")) {
-    throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", from->value));
+    throw DataError(fmt::format("{}: not a run.json of whence rank or score: no arguments", from));
   }
-  std::vector<std::string> out;
-  const auto add = [&](const CommandLine::Argument& a) { out.insert(out.end(), a.tokens.begin(), a.tokens.end()); };
-  if (std::none_of(given.begin(), given.end(), [](const auto& a) { return a.name.empty(); })) {
-    out.push_back(run["pipeline"].get<std::string>());
+  const auto given_any = [&](const auto& names) {
+    return std::any_of(names.begin(), names.end(), [&](const char* name) { return line.given(name); });
+  };
+  const bool chosen_anew = given_any(kChoices);
+  const bool of_queries = given_any(kOfQueries), of_damping = given_any(kDampings), self = line.given("self");
+  if (!line.has("PIPELINE")) {
+    line.read({run["pipeline"].get<std::string>()});
   }
-  for (std::size_t i = 0; i < arguments.size(); ++i) {  // misspelt ones too, which parse() names
-    if (arguments[i] == "--from") {
-      ++i;
-    } else if (!arguments[i].starts_with("--from=")) {
-      out.push_back(arguments[i]);
-    }
+  line.read(run["arguments"].get<std::vector<std::string>>(), [&](const std::string& earlier) {
+    return !(of_damping && holds(kDampings, earlier)) && !(self && holds(kOfQueries, earlier)) &&
+           !(of_queries && earlier == "self");
+  });
+  if (!chosen_anew && run.contains("options") && run["options"].contains("asked")) {
+    repeat_choice(line, run["options"]);
   }
-  for (const auto& earlier : line.split(run["arguments"].get<std::vector<std::string>>())) {
-    const bool displaced = std::any_of(given.begin(), given.end(), [&](const auto& now) {
-      return !now.name.empty() && displaces(now.name, earlier.name);
-    });
-    if (!earlier.name.empty() && earlier.name != "from" && !displaced) {
-      add(earlier);  // but the pipeline, whose absolute path run.json holds
-    }
-  }
-  repeat_choice(run, arguments, out);
-  return out;
+  return line.ready();
 }
 
 }  // namespace whence::cli

@@ -14,8 +14,8 @@ void add_attribution_options(CommandLine& line);
 /// InvalidArgument with what was expected.
 InverseRequest inverse_request(const CommandLine& line);
 
-/// The arguments and those of the earlier run that --from names, wherever it stands; what is given here wins. `line`
-/// knows the options. Throws UsageError or DataError where that is no run.json of rank or score.
-std::vector<std::string> with_earlier(const CommandLine& line, const std::vector<std::string>& arguments);
+/// CommandLine::parse() of the arguments and, behind them, those of the earlier run that --from names: what is given
+/// here wins. Throws DataError where that is no run.json of rank or score.
+bool parse_with_earlier(CommandLine& line, const std::vector<std::string>& arguments);
 
 }  // namespace whence::cli

@@ -76,7 +76,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
       query_block_(line.whole("query-block", 1)),
       record_(line, pipeline_) {
   const auto stage = stage_of(line, pipeline_);
-  if (stage == "all") {
+  if (stage == kEveryStage) {
     for (std::size_t k = 0; k < pipeline_.stages().size(); ++k) {
       stages_.push_back(k);
     }
@@ -153,6 +153,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
     within_memory([&] { score_tokens({}); });
     return;
   }
+  give_back_freed_memory();  // of loading and checking, which may have taken more than what is left to do
   const auto* held = out_->finished(record_.key(), {});  // whose evaluation stays beside what is made again
   const auto judged = held != nullptr ? evaluation_of(*held) : std::nullopt;
   within_memory([&] {
@@ -197,6 +198,7 @@ void AttributionRun::within_memory(const std::function<void()>& work) {
       stage.objective = whole.with_batch_size(half(whole.batch_size(), whole.data().size()));
       largest = std::max(largest, stage.objective.batch_size());
     }
+    record_.json()["options"]["batch-size"] = largest;
     forget_peak();  // which gives freed memory back
     if (!line_.flag("quiet")) {
       end_progress();

@@ -64,7 +64,7 @@ class AttributionRun {
   bool self() const { return line_.flag("self"); }
   bool ranks() const { return line_.command() == "rank"; }
   /// Whether results are named scores.STAGE.
-  bool every_stage() const { return line_.has("stage") && line_.text("stage") == "all"; }
+  bool every_stage() const { return line_.has("stage") && line_.text("stage") == kEveryStage; }
   /// Whether -score / N is a removal.
   bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 

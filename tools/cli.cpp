@@ -96,40 +96,30 @@ std::string CommandLine::help() const {
   return out.str();
 }
 
-std::vector<CommandLine::Argument> CommandLine::split(const std::vector<std::string>& arguments) const {
-  po::options_description all;
-  all.add(own_).add(common_);
-  std::vector<Argument> out;
-  try {
-    const auto parsed = po::command_line_parser(arguments)
-                            .options(all)
-                            .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                            .allow_unregistered()
-                            .run();
-    for (const auto& option : parsed.options) {
-      if (!option.unregistered) {
-        out.push_back({option.position_key >= 0 ? "" : option.string_key, option.original_tokens,
-                       option.value.empty() ? "" : option.value.front()});
-      }
-    }
-  } catch (const po::error& error) {
-    throw UsageError(error.what());
-  }
-  return out;
+bool CommandLine::parse(const std::vector<std::string>& arguments) {
+  read(arguments);
+  return ready();
 }
 
-bool CommandLine::parse(const std::vector<std::string>& arguments) {
-  arguments_ = arguments;
+void CommandLine::read(const std::vector<std::string>& arguments, const Wanted& wanted) {
   po::options_description all;
   all.add(own_).add(common_);
   try {
-    po::store(po::command_line_parser(arguments)
-                  .options(all)
-                  .positional(positions_)
-                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                  .run(),
-              values_);
-    po::notify(values_);
+    po::command_line_parser parser(arguments);
+    parser.options(all).style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing);
+    auto parsed = (wanted ? parser.allow_unregistered() : parser.positional(positions_)).run();
+    if (wanted) {
+      std::erase_if(parsed.options, [&](const auto& option) {
+        return option.unregistered || option.position_key >= 0 || given(option.string_key) ||
+               !wanted(option.string_key);
+      });
+    }
+    for (const auto& option : parsed.options) {
+      if (option.string_key != "from") {
+        arguments_.insert(arguments_.end(), option.original_tokens.begin(), option.original_tokens.end());
+      }
+    }
+    po::store(parsed, values_);
   } catch (const po::unknown_option& error) {
     std::vector<std::string> known;
     for (const auto& option : all.options()) {
@@ -144,6 +134,10 @@ bool CommandLine::parse(const std::vector<std::string>& arguments) {
   } catch (const po::error& error) {
     throw UsageError(error.what());
   }
+}
+
+bool CommandLine::ready() {
+  po::notify(values_);
   if (flag("help")) {
     say("{}", Ready{help()});
     return false;

@@ -1,5 +1,6 @@
 #pragma once
 #include <boost/program_options.hpp>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
@@ -34,18 +35,16 @@ class CommandLine {
   /// One positional argument or more, after any others.
   void positionals(const std::string& name, const std::string& help);
 
-  /// False when only the help was asked for, and printed. Throws UsageError with the nearest known flag. Applies
-  /// --threads.
+  /// read() and ready().
   bool parse(const std::vector<std::string>& arguments);
-
-  /// An option as it stands in `arguments`.
-  struct Argument {
-    std::string name;                 ///< Of the option; empty: a positional argument.
-    std::vector<std::string> tokens;  ///< As typed, the value too.
-    std::string value;
-  };
-  /// Splits arguments without taking them. Options that this command does not have are left out.
-  std::vector<Argument> split(const std::vector<std::string>& arguments) const;
+  using Wanted = std::function<bool(const std::string& option)>;
+  /// Takes arguments; an option that was taken before stays as it is. Those of an earlier run, of which `wanted` says
+  /// which options are, may hold options of other commands and positional arguments, which are left out. Throws
+  /// UsageError with the nearest known flag.
+  void read(const std::vector<std::string>& arguments, const Wanted& wanted = {});
+  /// After read(): false when only the help was asked for, and printed. Throws UsageError where an argument is missing.
+  /// Applies --threads and --memory-limit.
+  bool ready();
 
   bool has(const std::string& name) const { return values_.count(name) != 0 && !values_[name].empty(); }
   template <class T>
@@ -62,7 +61,7 @@ class CommandLine {
   bool flag(const std::string& name) const { return get<bool>(name); }
 
   RunOptions run_options() const;
-  /// What --from FILE and run.json hold: the arguments as given.
+  /// What run.json holds, for --from to read: the arguments as given, and those that --from brought in its place.
   const std::vector<std::string>& arguments() const { return arguments_; }
   const std::string& command() const { return command_; }
   std::string help() const;

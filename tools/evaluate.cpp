@@ -311,7 +311,7 @@ int evaluate(const std::vector<std::string>& arguments) {
     warn(text);
   }
   const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
-  if (name == "all") {
+  if (name == kEveryStage) {
     throw UsageError(fmt::format("the scores in {} are of every stage: say whose examples to leave out with --stage {}",
                                  folder.string(), pipeline.stages().front().name));
   }

@@ -19,7 +19,6 @@
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/text_embedding.h"
-#include "whence/models/checkpoint.h"
 #include "whence/models/text_model.h"
 #include "whence/store/result_folder.h"
 
@@ -133,9 +132,9 @@ class IclRun {
         options[name] = line_.text(name);
       }
     }
-    auto files = model_files(line_.text("model"));
+    auto files = model_files("model");
     if (line_.has("embedder")) {
-      const auto more = model_files(line_.text("embedder"));
+      const auto more = model_files("embedder");
       files.insert(files.end(), more.begin(), more.end());
     }
     if (line_.has("pool")) {
@@ -161,11 +160,9 @@ class IclRun {
     return names;
   }
 
-  static std::vector<fs::path> model_files(const fs::path& folder) {
-    auto files = checkpoint_files(folder);
-    const auto more = tokenizer_files(folder / "tokenizer.json");
-    files.insert(files.end(), more.begin(), more.end());
-    return files;
+  std::vector<fs::path> model_files(const std::string& flag) const {
+    const fs::path folder = line_.text(flag);
+    return text_model_files(folder, folder / "tokenizer.json");
   }
 
   PromptReader reader(const PromptTask& task, const ReadingOptions& options) const { return {*model_, task, options}; }

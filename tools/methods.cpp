@@ -42,6 +42,7 @@ constexpr std::array kRooms{
     Room{"losses", "loss = \"…\" of a stage", &list<Loss>},
     Room{"tuning", "tuning = \"…\" of a stage", &list<Tuning>},
     Room{"training", "optimizer = \"…\" of a stage", &list<Optimizer>},
+    Room{"priming", "priming = \"…\" of a stage", &list<Priming>},
     Room{"curvature", "--curvature SPEC", &list<Curvature>},
     Room{"solvers", "--solver SPEC", &list<Solver>},
     Room{"attribution", "--method SPEC", &list<Attributor>},

@@ -87,9 +87,10 @@ class Rehearsal {
     auto chain = run_.chain;
     for (auto k = run_.stages.front(); k < chain.size(); ++k) {
       const auto& whole = run_.chain[k].objective;
-      const auto n = whole.data().size(), batch = std::min(n, whole.batch_size());
+      const auto n = whole.terms(), batch = std::min(n, whole.batch_size());
       const auto part = part_of(n, share, std::min<std::int64_t>(n, 2));
-      chain[k].objective = whole.over(at::arange(part)).with_batch_size(std::min(part, part_of(batch, batch_share, 1)));
+      const auto size = std::min(part, part_of(batch, batch_share, 1));
+      chain[k].objective = (part == n ? whole : whole.over(at::arange(part))).with_batch_size(size);
     }
     const double copied = allocated_bytes() - before;
     forget_peak();
@@ -124,8 +125,16 @@ class Rehearsal {
   }
   /// Of all the run's queries.
   double blocks() const { return static_cast<double>(run_.queries.size()) / static_cast<double>(block_); }
-  /// Whether memory and time grow with the square of the examples: a matrix over them.
-  bool quadratic() const { return solver_->needs().rows; }
+  /// What `share` of the examples takes of what all take: a matrix over them grows with their square.
+  double of_all(double share) const { return solver_->needs().rows ? share * share : share; }
+  /// The least share, from `least` on, that fills a batch of every stage.
+  double fills_a_batch(double least) const {
+    for (auto k = run_.stages.front(); k < run_.chain.size(); ++k) {
+      const auto& whole = run_.chain[k].objective;
+      least = std::max(least, static_cast<double>(whole.batch_size()) / static_cast<double>(whole.data().size()));
+    }
+    return std::min(1.0, least);
+  }
 
  private:
   static constexpr double kPatience = 10;
@@ -141,21 +150,36 @@ class Rehearsal {
 /// What is told of all the data.
 struct Told {
   double peak = 0, seconds = 0;
-  double kept = 0;    ///< Of the peak, what is kept of every example.
-  bool whole = true;  ///< The rehearsals came to their ends.
+  double kept = 0;         ///< Bytes that are kept of all examples, however many may be.
+  double kept_beyond = 0;  ///< Of these and of the peak, what no rehearsal held.
+  bool whole = true;       ///< The rehearsals came to their ends.
 };
 
-/// Tells memory and time of all the data by what they are on a `share` and on twice as much of it.
+/// Tells time and memory of all the data. A batch is rehearsed as large as it will be, since its passes take most of
+/// the memory and it is a max over them: to that comes what is kept of every example, by how the peak grows from a
+/// `share` of them to twice as many. Time is told by what that growth in examples and batches takes.
 Told tell(const Rehearsal& rehearsal, double share) {
+  const double filled = rehearsal.fills_a_batch(2 * share);
+  const auto wide = rehearsal.at(filled, 1);
+  if (filled == 1 && wide.whole) {  // nothing is left to tell
+    return {wide.peak, wide.ready + rehearsal.blocks() * wide.block};
+  }
   const auto small = rehearsal.at(share, share), more = rehearsal.at(2 * share, share),
              large = rehearsal.at(2 * share, 2 * share);
-  const double rest = rehearsal.quadratic() ? (1 - 4 * share * share) / (3 * share * share) : (1 - 2 * share) / share;
-  const auto grown = [&](double one, double two) { return std::max(0.0, two - one) * rest; };
+  const auto grown = [&](double one, double two, double from) {
+    return std::max(0.0, two - one) * (1 - rehearsal.of_all(from)) /
+           (rehearsal.of_all(2 * share) - rehearsal.of_all(share));
+  };
   Told out;
-  out.kept = grown(small.peak, more.peak);
-  out.peak = large.peak + out.kept + grown(more.peak, large.peak);
-  out.seconds = large.ready + grown(small.ready, large.ready) +
-                rehearsal.blocks() * (large.block + grown(small.block, large.block));
+  out.kept = grown(small.peak, more.peak, 0);
+  out.kept_beyond = grown(small.peak, more.peak, filled);
+  out.peak = wide.peak + out.kept_beyond;
+  if (!wide.whole) {  // its first products, which may have lacked what comes later
+    out.peak = std::max(out.peak,
+                        large.peak + grown(small.peak, more.peak, 2 * share) + grown(more.peak, large.peak, 2 * share));
+  }
+  out.seconds = large.ready + grown(small.ready, large.ready, 2 * share) +
+                rehearsal.blocks() * (large.block + grown(small.block, large.block, 2 * share));
   out.whole = small.whole && more.whole && large.whole;
   return out;
 }
@@ -229,7 +253,7 @@ Json make_plan(const PlannedRun& run) {
     told = tell(Rehearsal(run, false), share);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
-    told.peak -= std::max(0.0, told.kept - keepable_bytes(kMostKept));
+    told.peak -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);
   }
   const double peak = std::max(loaded_peak, told.peak);
   out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};

@@ -40,7 +40,7 @@ int score(const std::vector<std::string>& arguments) {
                    "Scores every example of a stage against every query into DIR/scores.safetensors. An interrupted "
                    "run goes on where it stopped.");
   add_attribution_options(line);
-  if (!line.parse(with_earlier(line, arguments))) {
+  if (!parse_with_earlier(line, arguments)) {
     return kDone;
   }
   if (line.flag("plan")) {
@@ -73,7 +73,7 @@ int rank(const std::vector<std::string>& arguments) {
       "Scores a stage's examples, then shows the strongest for each query, and saves them with the scores in DIR.");
   add_attribution_options(line);
   line.add()("top", po::value<std::int64_t>()->default_value(5), "proponents and opponents to show of each query");
-  if (!line.parse(with_earlier(line, arguments))) {
+  if (!parse_with_earlier(line, arguments)) {
     return kDone;
   }
   const auto top = line.get<std::int64_t>("top");

@@ -156,7 +156,7 @@ int report(const std::vector<std::string>& arguments) {
   }
   const auto stage = run["options"]["stage"].get<std::string>();
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
-                                 stage == "all" ? "every stage" : "stage " + stage);
+                                 stage == kEveryStage ? "every stage" : "stage " + stage);
   Page page;
   if (is_self(run)) {
     page.title = "Which examples stand alone";

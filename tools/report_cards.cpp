@@ -151,7 +151,7 @@ std::vector<Fact> query_facts(const Ranking& ranking, const std::string& measure
 std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run,
                                    const std::vector<Ranking>& rankings) {
   const auto queries = queries_of(pipeline, run);
-  const bool several = run["options"]["stage"] == "all";
+  const bool several = run["options"]["stage"] == kEveryStage;
   std::map<std::string, ColumnSpreads> spreads;
   std::vector<Cell> query_cells;  // of the last card, all of them
   std::vector<QueryCard> cards;
@@ -199,7 +199,7 @@ std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const JsonView
     if (data == nullptr || line["stage"] != stage) {
       stage = line["stage"].get<std::string>();
       data = &pipeline.training_data(pipeline.stage_index(stage));
-      out.push_back({.stage = run["options"]["stage"] == "all" ? stage : "", .source = source_text(*data)});
+      out.push_back({.stage = run["options"]["stage"] == kEveryStage ? stage : "", .source = source_text(*data)});
     }
     if (out.back().helpful.size() == kMost) {
       return;

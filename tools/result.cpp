@@ -55,10 +55,14 @@ const StageScores& scores_of(const Scores& scores, const JsonView& run, const st
 
 void check_inputs_unchanged(const JsonView& run) {
   for (const auto& [file, expected] : run["inputs"].items()) {
-    const auto found = digest(file);
-    if (found != expected.get<std::string>()) {
-      throw DataError(fmt::format("{} has changed since the scores were made (SHA-256 {}…, expected {}…): score again",
-                                  file, found.substr(0, 12), expected.get<std::string>().substr(0, 12)));
+    const auto then = expected.get<std::string>();
+    const auto now = then == kAbsent ? digest_if_there(file) : digest(file);
+    if (now != then) {
+      throw DataError(then == kAbsent
+                          ? fmt::format("{} was not there when the scores were made: score again", file)
+                          : fmt::format("{} has changed since the scores were made (SHA-256 {}…, expected {}…): score "
+                                        "again",
+                                        file, now.substr(0, 12), then.substr(0, 12)));
     }
   }
 }

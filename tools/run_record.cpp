@@ -115,7 +115,7 @@ void RunRecord::add_inputs(const std::vector<fs::path>& files) {
     const auto name = fs::absolute(file).lexically_normal().string();
     if (!json_["inputs"].contains(name)) {
       report(progress_, {"read " + file.filename().string(), 0, 0, ""});
-      json_["inputs"][name] = digest(file);
+      json_["inputs"][name] = digest_if_there(file);
     }
   }
 }

@@ -29,7 +29,7 @@ class RunRecord {
   void repeat(const JsonView& earlier);
   /// Times what happens until the next phase, and says that it is at work, in `words` where the name is no such.
   void phase(const std::string& name, const std::string& words = "");
-  /// Digests of `files`, once each.
+  /// Digests of `files`, once each; kAbsent for one that was looked for and is not there.
   void add_inputs(const std::vector<std::filesystem::path>& files);
   /// Warns of checkpoints that were trained otherwise than the pipeline says today.
   void warn_of_changes(const Pipeline& pipeline);

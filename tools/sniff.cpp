@@ -104,10 +104,13 @@ Source sniff_safetensors(const fs::path& path) {
   source.kind = SourceKind::kCheckpoint;
   source.widths = widths_of(tensors);
   if (source.widths.empty()) {
-    throw DataError(fmt::format(
-        "{}: neither examples (tensors inputs and targets) nor the weights of dense layers that follow each other; "
-        "for a model of texts name its folder",
-        path.string()));
+    throw DataError(
+        fmt::format("{}: neither examples (tensors inputs and targets) nor the weights of dense layers that follow "
+                    "each other (linear, "
+                    "mlp), which init reads; a pipeline also takes those of convolutions in a row (spec = "
+                    "\"convnet:…\"), not those "
+                    "with residual connections or norms; for a model of texts name its folder",
+                    path.string()));
   }
   return source;
 }

@@ -95,7 +95,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   }
   evidence.check =
       fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
-                  stage == "all" ? " --stage NAME" : "", folder.string());
+                  stage == kEveryStage ? " --stage NAME" : "", folder.string());
   return judge(evidence);
 }
 

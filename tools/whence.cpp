@@ -28,23 +28,25 @@ namespace {
 using namespace whence;
 using namespace whence::cli;
 
+enum class Work { kReads, kComputes, kScores };  // the last in blocks of queries
+
 struct Command {
   const char* name;
   int (*run)(const std::vector<std::string>&);
-  bool computes;
+  Work work;
   const char* summary;
 };
 
 constexpr std::array kCommands{
-    Command{"init", &init, false, "look at a model and data files, and write a pipeline that runs"},
-    Command{"train", &train, true, "train the stages that have no checkpoint yet, in order"},
-    Command{"rank", &rank, true, "score, then show and save the strongest examples per query"},
-    Command{"score", &score, true, "the whole score matrix, for batches; resumable"},
-    Command{"icl", &icl, true, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
-    Command{"evaluate", &evaluate, true, "do the scores predict what retraining does?"},
-    Command{"report", &cli::report, false, "one self-contained HTML page of a result directory"},
-    Command{"inspect", &inspect, false, "what a checkpoint, data set, pipeline or result holds"},
-    Command{"methods", &cli::methods, false, "every registered method, its options, bounds, defaults, source"},
+    Command{"init", &init, Work::kReads, "look at a model and data files, and write a pipeline that runs"},
+    Command{"train", &train, Work::kComputes, "train the stages that have no checkpoint yet, in order"},
+    Command{"rank", &rank, Work::kScores, "score, then show and save the strongest examples per query"},
+    Command{"score", &score, Work::kScores, "the whole score matrix, for batches; resumable"},
+    Command{"icl", &icl, Work::kComputes, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
+    Command{"evaluate", &evaluate, Work::kComputes, "do the scores predict what retraining does?"},
+    Command{"report", &cli::report, Work::kReads, "one self-contained HTML page of a result directory"},
+    Command{"inspect", &inspect, Work::kReads, "what a checkpoint, data set, pipeline or result holds"},
+    Command{"methods", &cli::methods, Work::kReads, "every registered method, its options, bounds, defaults, source"},
 };
 
 std::string usage() {
@@ -56,6 +58,9 @@ std::string usage() {
   }
   return text + "\n`whence COMMAND --help` tells the rest; `whence methods` is the reference manual.\n";
 }
+
+/// The one that runs; null before.
+const Command* at_work = nullptr;
 
 /// OpenMP's threads wait for work by spinning, which on a few cores takes the time that the work needs: 3.4 s of
 /// training became 70 s on two. The policy is read when the runtime is loaded, before main(), so the program starts
@@ -82,7 +87,8 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
   std::vector<std::string> known;
   for (const auto& command : kCommands) {
     if (arguments[0] == command.name) {
-      if (command.computes) {
+      at_work = &command;
+      if (command.work != Work::kReads) {
         wait_without_spinning(values);
         keep_freed_memory();
       }
@@ -109,11 +115,12 @@ int fail_of_memory(const std::string& message) {
   const auto phase = progress_phase();
   const auto limit =
       std::isinf(memory_limit()) ? std::string() : fmt::format(" within {}", readable_bytes(memory_limit()));
+  const bool scores = at_work != nullptr && at_work->work == Work::kScores;
   return fail("error",
-              fmt::format("out of memory{}{}{}: lower --batch-size (examples at a time) or --query-block (queries at a "
-                          "time); rank and score tell with --plan what they take",
-                          limit, phase.empty() ? "" : fmt::format(" during {}", phase),
-                          bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : ""),
+              fmt::format("out of memory{}{}{}: lower --batch-size (examples at a time){}", limit,
+                          phase.empty() ? "" : fmt::format(" during {}", phase),
+                          bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : "",
+                          scores ? " or --query-block (queries at a time); --plan tells what they take" : ""),
               kUserError);
 }
 

@@ -46,7 +46,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   for (const std::int64_t columns : {1, 32}) {
     const auto x = random.normal({columns, n}).to(dtype);
     for (const char* spec : {"hessian", "hessian:graph-bytes=0", "gauss-newton", "gauss-newton:graph-bytes=0"}) {
-      const auto a = create<Curvature>(spec)->operator_at(objective, theta, parent);
+      const auto a = create<Curvature>(spec)->operator_at({objective, theta, parent});
       print(fmt::format("{} product, {} vector{}", spec, columns, columns == 1 ? "" : "s"),
             seconds([&] { a->apply(x); }));
     }
@@ -59,7 +59,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
       const auto point = leaves(theta);
       b[k] = flatten(whence::gradient(objective.example_losses(point, parent, rows.batch(k, k + 1)).sum(), point));
     }
-    const auto a = create<Curvature>("hessian")->operator_at(objective, theta, parent);
+    const auto a = create<Curvature>("hessian")->operator_at({objective, theta, parent});
     const auto inverse = solver->prepare({a, {Inversion::kDamped, 1e-3}});
     inverse->apply(b, x, {});
     const double products = a->products();

@@ -6,8 +6,8 @@
 #include <thread>
 #include <vector>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/json.h"
 #include "whence/core/progress.h"
 

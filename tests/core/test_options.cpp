@@ -1,5 +1,5 @@
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/options.h"
 #include "whence/core/registry.h"
 #include "whence/curvature/curvature.h"
@@ -137,7 +137,9 @@ TEST_CASE("registry: a spec makes its method, with the options behind the colon"
 }
 
 TEST_CASE("a program's own method is made by its name, behind the room's, and no name is given twice") {
+  const auto* round = find_method<Knob>("round").first;
   add_method<Knob, Knob, KnobOptions>("oval", "nearly turns");
+  CHECK(find_method<Knob>("round").first == round);  // and what was found before holds
   CHECK(method_names<Knob>() == std::vector<std::string>{"round", "square", "oval"});
   CHECK(create<Knob>("oval:depth=7")->options.depth == 7);
   CHECK(resolved_spec<Knob>("oval").starts_with("oval:rate=0.1,depth=3,"));

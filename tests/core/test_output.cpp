@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <set>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/output.h"

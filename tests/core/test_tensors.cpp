@@ -1,8 +1,8 @@
 #include <atomic>
 #include <thread>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
 #include "whence/core/parameters.h"

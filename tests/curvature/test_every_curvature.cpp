@@ -165,7 +165,7 @@ TEST_CASE("every curvature equals its dense matrix, is symmetric, linear and cou
           CAPTURE(stage.name);
           CAPTURE(c10::toString(type));
           const auto [objective, theta, parent] = point_of(stage, type);
-          const auto a = curvature->operator_at(objective, theta, parent);
+          const auto a = curvature->operator_at({objective, theta, parent});
           REQUIRE(a->size() == n);
           REQUIRE(a->options().dtype() == type);
           const auto x = Random(3).normal({4, n}).to(type);
@@ -190,12 +190,12 @@ TEST_CASE("every curvature is the whole stage's mean, whatever the batch size, g
       CAPTURE(c10::toString(type));
       const auto [objective, theta, parent] = point_of(whole, type);
       const auto x = Random(4).normal({2, count_entries(theta)}).to(type);
-      const auto expected = create<Curvature>(method.name)->operator_at(objective, theta, parent)->apply(x);
+      const auto expected = create<Curvature>(method.name)->operator_at({objective, theta, parent})->apply(x);
       for (const std::int64_t batch : {1, 5, 12}) {
         for (const char* bytes : {"0", "1e9"}) {
           const auto spec = std::string(method.name) +
                             (is_mean_over_examples(method.name) ? std::string(":graph-bytes=") + bytes : "");
-          const auto a = create<Curvature>(spec)->operator_at(objective.with_batch_size(batch), theta, parent);
+          const auto a = create<Curvature>(spec)->operator_at({objective.with_batch_size(batch), theta, parent});
           CHECK(relative_error(a->apply(x), expected) < same);
         }
       }
@@ -217,7 +217,7 @@ TEST_CASE("every curvature's pass over the data stops where the program says so"
       }
     });
     const auto product = [&] {
-      const auto a = create<Curvature>(method.name)->operator_at(whole.objective.with_batch_size(1), whole.theta, {});
+      const auto a = create<Curvature>(method.name)->operator_at({whole.objective.with_batch_size(1), whole.theta, {}});
       a->apply(at::ones({1, a->size()}, at::kDouble));
     };
     CHECK_THROWS_AS(product(), Interrupted);
@@ -237,12 +237,12 @@ TEST_CASE("every curvature's mixed product equals the dense cross block, and is 
         const auto v = Random(5).normal({3, n}).to(type);
         const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
         const auto [objective, theta, parent] = point_of(stage, type);
-        const auto mixed = curvature->mixed_product(objective.with_batch_size(5), theta, parent, v);
+        const auto mixed = curvature->mixed_product({objective.with_batch_size(5), theta, parent}, v);
         CHECK(relative_error(mixed, v.to(at::kDouble).mm(dense.t())) < near_dense);
       }
       const auto [objective, theta, parent] = point_of(test::toy_chain({{"full"}, {"full"}})[1], type);
       const auto v = Random(5).normal({1, count_entries(theta)}).to(type);
-      CHECK(curvature->mixed_product(objective, theta, parent, v).abs().max().item<double>() == 0);
+      CHECK(curvature->mixed_product({objective, theta, parent}, v).abs().max().item<double>() == 0);
     }
   }
 }
@@ -251,9 +251,9 @@ TEST_CASE("the finite-difference mixed product agrees with double backward") {
   for (const auto& kinds : kChains) {
     const auto stage = test::toy_chain(kinds)[1];
     const auto v = Random(6).normal({2, count_entries(stage.theta)});
-    const auto exact = create<Curvature>("hessian")->mixed_product(stage.objective, stage.theta, stage.parent, v);
+    const auto exact = create<Curvature>("hessian")->mixed_product({stage.objective, stage.theta, stage.parent}, v);
     const auto differences = create<Curvature>("hessian:mixed=finite-difference")
-                                 ->mixed_product(stage.objective, stage.theta, stage.parent, v);
+                                 ->mixed_product({stage.objective, stage.theta, stage.parent}, v);
     CHECK(relative_error(exact, differences) < Tolerance::kDifferences);
   }
 }
@@ -265,7 +265,7 @@ TEST_CASE("sampled products average to the full product") {
       continue;
     }
     CAPTURE(method.name);
-    const auto a = create<Curvature>(method.name)->operator_at(stage.objective, stage.theta, {});
+    const auto a = create<Curvature>(method.name)->operator_at({stage.objective, stage.theta, {}});
     const auto x = Random(7).normal({1, a->size()});
     const auto expected = a->apply(x);
     auto draws = Random(8);
@@ -287,8 +287,8 @@ TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through
   for (const char* model : {"mlp:widths=5/4,activation=gelu", "linear"}) {
     const auto stage = test::toy_chain({{"full", "cross-entropy"}}, model)[0];
     const auto x = Random(4).normal({3, count_entries(stage.theta)});
-    const auto rows = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {});
-    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at(stage.objective, stage.theta, {});
+    const auto rows = create<Curvature>("gauss-newton")->operator_at({stage.objective, stage.theta, {}});
+    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at({stage.objective, stage.theta, {}});
     CHECK(relative_error(rows->apply(x), twice->apply(x)) < Tolerance::kSameAlgebra);
   }
   Dataset::Contents contents;
@@ -304,15 +304,15 @@ TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through
     const auto fresh = model->initial(data.input_shape(), 3, draws);
     const Objective objective(model, create<Loss>("cross-entropy"), create<Tuning>("full"), data, 0.1, fresh, {}, 3);
     const auto x = Random(4).normal({3, fresh.entries()});
-    const auto rows = create<Curvature>("gauss-newton")->operator_at(objective, fresh.values(), {});
-    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at(objective, fresh.values(), {});
+    const auto rows = create<Curvature>("gauss-newton")->operator_at({objective, fresh.values(), {}});
+    const auto twice = create<Curvature>("gauss-newton:rows=false")->operator_at({objective, fresh.values(), {}});
     CHECK(relative_error(rows->apply(x), twice->apply(x)) < Tolerance::kSameAlgebra);
-    const auto diagonal = create<Curvature>("diagonal")->operator_at(objective, fresh.values(), {});
+    const auto diagonal = create<Curvature>("diagonal")->operator_at({objective, fresh.values(), {}});
     const auto ones = at::ones({1, fresh.entries()}, at::kDouble);
     const auto dense = rows->apply(at::eye(fresh.entries(), at::kDouble));
     CHECK(relative_error(diagonal->apply(ones)[0], dense.diagonal()) < Tolerance::kSameAlgebra);
     // the trace is the same in every basis, so ekfac, which fits every eigenvalue, keeps it
-    const auto kronecker = create<Curvature>("ekfac")->operator_at(objective, fresh.values(), {});
+    const auto kronecker = create<Curvature>("ekfac")->operator_at({objective, fresh.values(), {}});
     CHECK(relative_error(kronecker->apply(at::eye(fresh.entries(), at::kDouble)).diagonal().sum(),
                          dense.diagonal().sum()) < Tolerance::kSameAlgebra);
   }
@@ -328,16 +328,16 @@ TEST_CASE("the Hessian of dense layers, written out, equals double backward") {
       auto weights = Random(5).uniform({30}, 0, 2);
       const auto objective = stage.objective.with_weights(weights);
       const auto x = Random(4).normal({3, count_entries(stage.theta)});
-      const auto written = create<Curvature>("hessian")->operator_at(objective, stage.theta, {});
-      const auto differentiated = create<Curvature>("hessian:dense=false")->operator_at(objective, stage.theta, {});
+      const auto written = create<Curvature>("hessian")->operator_at({objective, stage.theta, {}});
+      const auto differentiated = create<Curvature>("hessian:dense=false")->operator_at({objective, stage.theta, {}});
       CHECK(relative_error(written->apply(x), differentiated->apply(x)) < Tolerance::kSameAlgebra);
       // at a point that is no minimum, where the residuals are large
       auto moved = stage.theta;
       for (auto& value : moved) {
         value = value + Random(7).normal(value.sizes());
       }
-      CHECK(relative_error(create<Curvature>("hessian")->operator_at(objective, moved, {})->apply(x),
-                           create<Curvature>("hessian:dense=false")->operator_at(objective, moved, {})->apply(x)) <
+      CHECK(relative_error(create<Curvature>("hessian")->operator_at({objective, moved, {}})->apply(x),
+                           create<Curvature>("hessian:dense=false")->operator_at({objective, moved, {}})->apply(x)) <
             Tolerance::kSameAlgebra);
     }
   }
@@ -349,7 +349,7 @@ TEST_CASE("rows give products with the root and the dual matrix") {
   for (const auto& method : methods<Curvature>()) {
     CAPTURE(method.name);
     const auto curvature = create<Curvature>(method.name);
-    const auto a = curvature->operator_at(stage.objective, stage.theta, {});
+    const auto a = curvature->operator_at({stage.objective, stage.theta, {}});
     const auto* gram = dynamic_cast<const GramOperator*>(a.get());
     CHECK((gram != nullptr) == (!curvature->factored() && curvature->family() != CurvatureFamily::kHessian));
     if (gram == nullptr) {
@@ -371,9 +371,9 @@ TEST_CASE("fisher's mean over labels is the Gauss-Newton matrix") {
   for (const char* loss : {"cross-entropy", "squared-error"}) {
     const auto stage = test::toy_chain({{"full", loss}})[0];
     const auto x = Random(3).normal({1, count_entries(stage.theta)});
-    const auto exact = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {})->apply(x);
+    const auto exact = create<Curvature>("gauss-newton")->operator_at({stage.objective, stage.theta, {}})->apply(x);
     const auto error = [&](const char* spec) {
-      return relative_error(create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x), exact);
+      return relative_error(create<Curvature>(spec)->operator_at({stage.objective, stage.theta, {}})->apply(x), exact);
     };
     const double few = error("fisher:samples=100"), many = error("fisher:samples=10000");
     CHECK(many < 0.03);
@@ -384,9 +384,9 @@ TEST_CASE("fisher's mean over labels is the Gauss-Newton matrix") {
 TEST_CASE("ekfac and kfac on one linear layer with squared error are the exact Gauss-Newton matrix") {
   const auto stage = test::toy_chain({{"full", "squared-error"}}, "linear")[0];
   const auto x = Random(3).normal({3, count_entries(stage.theta)});
-  const auto exact = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {})->apply(x);
+  const auto exact = create<Curvature>("gauss-newton")->operator_at({stage.objective, stage.theta, {}})->apply(x);
   for (const char* spec : {"ekfac:labels=exact", "kfac:labels=exact"}) {
-    CHECK(relative_error(create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x), exact) <
+    CHECK(relative_error(create<Curvature>(spec)->operator_at({stage.objective, stage.theta, {}})->apply(x), exact) <
           Tolerance::kDense);
   }
 }
@@ -409,7 +409,7 @@ TEST_CASE("spectral operators apply functions of their eigenvalues") {
   for (const auto& method : methods<Curvature>()) {
     CAPTURE(method.name);
     const auto curvature = create<Curvature>(method.name);
-    const auto a = curvature->operator_at(stage.objective, stage.theta, {});
+    const auto a = curvature->operator_at({stage.objective, stage.theta, {}});
     const auto* spectral = dynamic_cast<const SpectralOperator*>(a.get());
     CHECK((spectral != nullptr) == curvature->factored());
     if (spectral == nullptr) {
@@ -428,30 +428,30 @@ TEST_CASE("a fixed batch of examples is the curvature of a smaller data set") {
   const auto x = Random(3).normal({1, count_entries(stage.theta)});
   for (const std::string name : {"hessian", "gauss-newton"}) {
     const auto curvature = [&](const std::string& spec) {
-      return create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x);
+      return create<Curvature>(spec)->operator_at({stage.objective, stage.theta, {}})->apply(x);
     };
     CHECK(at::equal(curvature(name + ":examples=100"), curvature(name)));
     const auto rows = std::get<0>(Random(5).stream("fixed examples").permutation(12).narrow(0, 0, 5).sort());
-    const auto part = create<Curvature>(name)->operator_at(stage.objective.over(rows), stage.theta, {})->apply(x);
+    const auto part = create<Curvature>(name)->operator_at({stage.objective.over(rows), stage.theta, {}})->apply(x);
     CHECK(at::equal(curvature(name + ":examples=5,seed=5"), part));
   }
 }
 
 TEST_CASE("operators add, scale and compose; sizes must agree") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
-  const auto a = create<Curvature>("hessian")->operator_at(stage.objective, stage.theta, {});
-  const auto b = create<Curvature>("diagonal")->operator_at(stage.objective, stage.theta, {});
+  const auto a = create<Curvature>("hessian")->operator_at({stage.objective, stage.theta, {}});
+  const auto b = create<Curvature>("diagonal")->operator_at({stage.objective, stage.theta, {}});
   const auto x = Random(3).normal({2, a->size()});
   CHECK(relative_error((a + 2.0 * b)->apply(x), a->apply(x) + 2 * b->apply(x)) < Tolerance::kSameAlgebra);
   CHECK(relative_error((a * b)->apply(x), a->apply(b->apply(x))) < Tolerance::kSameAlgebra);
   const auto other = test::toy_chain({{"full", "cross-entropy"}}, "linear")[0];
-  const auto c = create<Curvature>("hessian")->operator_at(other.objective, other.theta, {});
+  const auto c = create<Curvature>("hessian")->operator_at({other.objective, other.theta, {}});
   CHECK_THROWS_WITH_AS(a + c, doctest::Contains("cannot be combined"), InvalidArgument);
 }
 
 TEST_CASE("eigenvalue estimates: trace by random signs, largest by power steps") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
-  const auto a = create<Curvature>("gauss-newton")->operator_at(stage.objective, stage.theta, {});
+  const auto a = create<Curvature>("gauss-newton")->operator_at({stage.objective, stage.theta, {}});
   const auto n = a->size();
   const auto values = std::get<0>(at::linalg_eigh(a->apply(at::eye(n, at::kDouble))));
   CHECK(largest_eigenvalue(*a, 200, Random(1)) == doctest::Approx(values[n - 1].item<double>()).epsilon(1e-6));
@@ -460,7 +460,7 @@ TEST_CASE("eigenvalue estimates: trace by random signs, largest by power steps")
 
 TEST_CASE("a block of another width is refused with both shapes") {
   const auto stage = test::toy_chain({{"full"}})[0];
-  const auto a = create<Curvature>("hessian")->operator_at(stage.objective, stage.theta, {});
+  const auto a = create<Curvature>("hessian")->operator_at({stage.objective, stage.theta, {}});
   CHECK_THROWS_WITH_AS(a->apply(at::zeros({2, 5}, at::kDouble)), doctest::Contains("got [2, 5]"), InvalidArgument);
 }
 

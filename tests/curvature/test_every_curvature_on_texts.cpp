@@ -29,7 +29,7 @@ std::vector<std::pair<std::string, Labels>> specs_of(const Method<Curvature>& me
 /// The curvature's operator; null where it asks for layers and the point trains other things too.
 OperatorPtr operator_at(const Curvature& curvature, const CurvaturePoint& point) {
   try {
-    return curvature.operator_at(point.objective, point.theta, point.parent);
+    return curvature.operator_at(point);
   } catch (const InvalidArgument& error) {
     CAPTURE(error.what());
     CHECK_FALSE(covered_by_layers(point));
@@ -95,13 +95,14 @@ TEST_CASE("every curvature on texts equals its dense matrix, packed or alone, in
           const auto image = a->apply(x);
           CHECK(a->size() == p);
           CHECK(relative_error(image, expected) < Tolerance::kDense);
-          const auto alone = curvature->operator_at(point.objective.with_batch_size(1), point.theta, point.parent);
+          const auto alone = curvature->operator_at({point.objective.with_batch_size(1), point.theta, point.parent});
           CHECK(relative_error(alone->apply(x), expected) < Tolerance::kDense);
           const auto narrow = in_float32(point);
-          const auto single = curvature->operator_at(narrow.objective.with_batch_size(3), narrow.theta, narrow.parent);
+          const auto single =
+              curvature->operator_at({narrow.objective.with_batch_size(3), narrow.theta, narrow.parent});
           CHECK(relative_error(single->apply(x), expected) < Tolerance::kFloat);
           if (q > 0) {
-            const auto mixed = curvature->mixed_product(point.objective, point.theta, point.parent, x);
+            const auto mixed = curvature->mixed_product(point, x);
             CHECK(relative_error(mixed, x.mm(dense.narrow(1, p, q))) < Tolerance::kDense);
           }
         }

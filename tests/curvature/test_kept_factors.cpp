@@ -1,8 +1,8 @@
 // What kfac and ekfac keep of a fit: found again where it is the same, gone on with where it stopped.
 #include <filesystem>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -23,8 +23,10 @@ TEST_CASE("ekfac's factors are kept, found again and finished from where a fit s
   const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
   const auto x = Random(3).normal({3, count_entries(stage.theta)});
   const auto spec = "ekfac:factors=" + folder.string();
-  const auto product = [&] { return create<Curvature>(spec)->operator_at(stage.objective, stage.theta, {})->apply(x); };
-  const auto expected = create<Curvature>("ekfac")->operator_at(stage.objective, stage.theta, {})->apply(x);
+  const auto product = [&] {
+    return create<Curvature>(spec)->operator_at({stage.objective, stage.theta, {}})->apply(x);
+  };
+  const auto expected = create<Curvature>("ekfac")->operator_at({stage.objective, stage.theta, {}})->apply(x);
   CHECK(at::equal(product(), expected));
   std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(folder), {});
   REQUIRE(files.size() == 1);
@@ -75,7 +77,7 @@ TEST_CASE("kept factors are those of the data, the labels, the loss, the model, 
   const auto one = make(tanh, "cross-entropy", same);
   const auto x = Random(3).normal({2, one.trained().entries()});
   const auto product = [&](const Objective& objective, const TensorList& theta, const std::string& spec) {
-    return create<Curvature>(spec)->operator_at(objective, theta, {})->apply(x);
+    return create<Curvature>(spec)->operator_at({objective, theta, {}})->apply(x);
   };
   const auto kept = ",factors=" + folder.folder().string();
   std::ptrdiff_t files = 0;
@@ -114,7 +116,7 @@ TEST_CASE("an interrupted fit of factors goes on behind the examples that it has
       CAPTURE(stop);
       const test::Scratch folder;
       const auto product = [&](std::int64_t size, const std::string& spec) {
-        return create<Curvature>(spec)->operator_at(stage.objective.with_batch_size(size), stage.theta, {})->apply(x);
+        return create<Curvature>(spec)->operator_at({stage.objective.with_batch_size(size), stage.theta, {}})->apply(x);
       };
       const auto expected = product(5, "kfac");
       const auto spec = "kfac:factors=" + folder.folder().string();

@@ -3,8 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/random.h"
 #include "whence/data/dataset.h"

@@ -1,7 +1,7 @@
 #include <set>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 #include "whence/data/dataset_digest.h"

@@ -1,8 +1,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 

@@ -1,8 +1,8 @@
 // Labels as the cells of tables have them: which are one class and which are not.
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 #include "whence/data/detail/cells.h"

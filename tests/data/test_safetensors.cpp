@@ -1,7 +1,7 @@
 #include <cstring>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/random.h"

@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 

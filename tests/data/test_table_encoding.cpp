@@ -1,8 +1,8 @@
 // How the cells of a table become inputs. What files may look like is test_table.cpp's.
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 

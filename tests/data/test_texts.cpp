@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
 #include "whence/data/safetensors.h"
@@ -251,6 +251,8 @@ TEST_CASE("jsonl: columns that are not used may hold anything; a label that is n
     all.update(keys);
     return read_dataset(all, scratch.folder(), TargetKind::kClasses, {}, &reading);
   };
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "t.jsonl; for texts without labels use the loss next-token or masked-token",
+                      read("{\"text\": \"a\"}\n"));
   const auto data =
       read("{\"text\": \"a\", \"label\": 1, \"meta\": {\"k\": [1]}}\n{\"text\": \"b\", \"label\": 0, \"x\": [1]}\n");
   CHECK(at::equal(data.targets(), at::tensor({1, 0}, at::kLong)));

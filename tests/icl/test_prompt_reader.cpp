@@ -1,10 +1,10 @@
 // The model's side of demonstration attribution: every number against prompts run whole, one at a time, in double.
 #include <fmt/format.h>
 
-#include "data/scratch.h"
 #include "icl/made.h"
 #include "models/language.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
 #include "whence/icl/prompt_reader.h"

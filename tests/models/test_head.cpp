@@ -1,7 +1,7 @@
 // Body and head, by name.
-#include "data/scratch.h"
 #include "support/named_head.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
 

@@ -3,8 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "models/language.h"
+#include "support/scratch.h"
 #include "whence/core/described.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"

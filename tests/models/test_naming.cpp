@@ -1,6 +1,6 @@
 #include <ATen/ATen.h>
 
-#include "data/scratch.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/random.h"
 #include "whence/models/naming.h"

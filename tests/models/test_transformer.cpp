@@ -5,9 +5,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/scratch.h"
 #include "models/language.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/derivative_check.h"
 #include "whence/core/files.h"
 #include "whence/models/ops.h"
@@ -275,6 +275,11 @@ TEST_SUITE("models") {
       const auto theta = again->initial({}, c.data.head_outputs(), random).to(at::kDouble, at::kCPU);
       CHECK(theta.names() == c.theta.names());
       CHECK(relative_error(theta.values(), c.theta.to(at::kFloat, at::kCPU).values()) == 0);
+      auto bytes = test::bytes_of(scratch / "model.safetensors");
+      fs::remove(scratch / "model.safetensors");
+      bytes[bytes.size() - 4] = static_cast<char>(bytes[bytes.size() - 4] ^ 1);  // a last digit
+      scratch.put("model.safetensors", bytes);
+      CHECK_MESSAGE_HOLDS(DataError, "is not as whence wrote it", again->initial({}, c.data.head_outputs(), random));
       fs::remove(scratch / "model.safetensors");
       const auto bare = create<Model>("transformer:directory=" + scratch.folder().string());
       const auto fresh = bare->initial({}, c.data.head_outputs(), random);

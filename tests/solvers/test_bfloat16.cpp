@@ -20,8 +20,8 @@ TEST_CASE("every curvature under every solver that takes it, in bfloat16, is nea
   const Filter filter{Inversion::kDamped, 0.3};
   for (const auto& curvature : methods<Curvature>()) {
     const auto family = create<Curvature>(curvature.name);
-    const auto a = family->operator_at(objective, theta, {});
-    const auto exact = family->operator_at(stage.objective, stage.theta, {});
+    const auto a = family->operator_at({objective, theta, {}});
+    const auto exact = family->operator_at({stage.objective, stage.theta, {}});
     for (const auto& method : methods<Solver>()) {
       if (create<Solver>(method.name)->needs().rows && dynamic_cast<const GramOperator*>(a.get()) == nullptr) {
         continue;

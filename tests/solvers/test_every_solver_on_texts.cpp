@@ -63,7 +63,7 @@ TEST_CASE("every solver on every curvature of texts gives the dense solve, or it
     std::map<std::string_view, int> answered, exact;
     for (const auto& family : methods<Curvature>()) {
       const auto curvature = create<Curvature>(family.name);
-      const auto a = curvature->operator_at(point->objective, point->theta, point->parent);
+      const auto a = curvature->operator_at(*point);
       const auto matrix = truth.of(*curvature, Labels::kSampled).narrow(1, 0, p);
       const auto h = at::linalg_eigvalsh(matrix);
       const auto eye = at::eye(p, at::kDouble);

@@ -20,7 +20,7 @@ struct Problem {
   Problem(const std::string& curvature, const std::string& loss, const std::string& model = "mlp:widths=4",
           std::int64_t width = 3, std::int64_t examples = 12)
       : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width, 5)[0]),
-        a(create<Curvature>(curvature)->operator_at(stage.objective, stage.theta, stage.parent)),
+        a(create<Curvature>(curvature)->operator_at({stage.objective, stage.theta, stage.parent})),
         b(Random(2).normal({3, a->size()})),
         dense(a->apply(at::eye(a->size(), at::kDouble))) {}
   std::vector<SolverSummary> solve(std::string_view spec, double damping, at::Tensor& x) const {

@@ -57,7 +57,7 @@ TEST_CASE("segment through ekfac and diagonal in float32 is what it is in float6
   for (const char* name : {"ekfac", "diagonal"}) {
     CAPTURE(name);
     const auto answer = [&](const Objective& objective, const TensorList& theta, at::ScalarType type) {
-      const auto a = create<Curvature>(name)->operator_at(objective, theta, {});
+      const auto a = create<Curvature>(name)->operator_at({objective, theta, {}});
       at::Tensor x;
       const auto solver = create<Solver>("ekfac");
       solver->prepare({a, {Inversion::kSegment, 0, 20, 20}})->apply(b.to(type), x, {});
@@ -161,13 +161,13 @@ TEST_CASE("the mean eigenvalue is exact where eigenvalues or rows are at hand, w
   const auto stage = test::toy_chain({{"full", "cross-entropy"}})[0];
   for (const char* name : {"ekfac", "kfac", "diagonal", "gauss-newton", "empirical-fisher"}) {
     CAPTURE(name);
-    const auto a = create<Curvature>(name)->operator_at(stage.objective, stage.theta, {});
+    const auto a = create<Curvature>(name)->operator_at({stage.objective, stage.theta, {}});
     const auto dense = a->apply(at::eye(a->size(), at::kDouble));
     CHECK(mean_eigenvalue(*a, 1, Random(0)) ==
           doctest::Approx(dense.diagonal().mean().item<double>()).epsilon(test::Tolerance::kDense));
   }
   // by probes, drawn in pieces: the same numbers as in one
-  const auto hessian = create<Curvature>("hessian")->operator_at(stage.objective, stage.theta, {});
+  const auto hessian = create<Curvature>("hessian")->operator_at({stage.objective, stage.theta, {}});
   auto draws = Random(5);
   const auto signs = draws.uniform({3, hessian->size()}, -1, 1).sign();
   const double expected =

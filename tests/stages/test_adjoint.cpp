@@ -143,7 +143,7 @@ TEST_CASE("relative damping is the mean eigenvalue's share, reported as the effe
                 0, {});
   const auto& evidence = adjoint.evidence()[0];
   const auto n = count_entries(chain[0].theta);
-  const double mean = curvature->operator_at(chain[0].objective, chain[0].theta, {})
+  const double mean = curvature->operator_at({chain[0].objective, chain[0].theta, {}})
                           ->apply(at::eye(n, at::kDouble))
                           .diagonal()
                           .mean()

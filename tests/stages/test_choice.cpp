@@ -7,6 +7,7 @@
 #include "measured.h"
 #include "support/near.h"
 #include "support/toy_chain.h"
+#include "whence/core/operation_count.h"
 #include "whence/stages/choice.h"
 #include "whence/stages/cost.h"
 
@@ -179,6 +180,11 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
   CHECK(product_count("lissa", "hessian", wide, Inversion::kDamped).high == 20000);  // depth 0: as many as max-depth
   CHECK(product_count("lissa:depth=50", "hessian", wide, Inversion::kDamped).high == 50);
   CHECK_FALSE(product_count("identity", "hessian", wide, Inversion::kDamped).known);
+  const auto calls = [&](const char* solver) {
+    return count_operations([&] { product_count(solver, "gauss-newton", wide, Inversion::kDamped); }).calls;
+  };
+  CHECK(calls("auto") > 0);  // a pass, which tells whether there are rows
+  CHECK(calls("cg") == 0);
 }
 
 TEST_CASE("what bfloat16 makes of zeros is no negative curvature") {

@@ -1,8 +1,8 @@
 // What the data tables of a pipeline take from each other where they do not say.
 #include <ATen/ATen.h>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/random.h"
 #include "whence/data/safetensors.h"

@@ -1,5 +1,5 @@
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/stages/pipeline_file.h"
 
@@ -81,6 +81,8 @@ TEST_CASE("what is wrong with a pipeline file is said in one line, with where it
   CHECK_MESSAGE_HOLDS(InvalidArgument, "[queries.test]: unknown key \"date\"; did you mean \"data\"?",
                       read(scratch, kModel + stage("a") + "[queries.test]\ndate = {}\n"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "[[stage]]: expected one table or more", read(scratch, "stage = []\n" + kModel));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "p.toml: [stage]: write [[stage]], once for each stage",
+                      read(scratch, kModel + "[stage]\nname = \"a\"\n"));
 }
 
 TEST_SUITE_END();

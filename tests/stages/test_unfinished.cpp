@@ -1,5 +1,5 @@
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/random.h"
 #include "whence/stages/detail/unfinished.h"

@@ -5,8 +5,8 @@
 #include <functional>
 #include <map>
 
-#include "data/scratch.h"
 #include "doctest/doctest.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/store/result_folder.h"

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <limits>
 
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/random.h"
@@ -92,16 +92,6 @@ std::string uninterrupted() {
   return written(*store, folder.path);
 }
 
-template <class Thrown>
-std::string message(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Thrown& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
 void overwrite(const fs::path& path, const std::string& bytes) {
@@ -181,7 +171,7 @@ TEST_SUITE("store") {
                        query_ids(), at::kDouble);
       store.sink("scores.finetune").block(0, 0, finetune);
       store.sink("scores.pre/train").block(0, 0, pretrain);
-      CHECK(contains(message<InvalidArgument>([&] { store.sink("scores.finetun"); }), "scores.finetune"));
+      CHECK(contains(test::message_of<InvalidArgument>([&] { store.sink("scores.finetun"); }), "scores.finetune"));
       written(store, folder.path);
     }
     const auto scores = read_scores(result_of(folder.path));
@@ -259,7 +249,7 @@ TEST_SUITE("store") {
     const TemporaryFolder folder;
     fill(open(folder.path)->sink("scores"), 2);
     fs::remove(folder.path / "scores.bin");
-    const auto refused = message<DataError>([&] { open(folder.path); });
+    const auto refused = test::message_of<DataError>([&] { open(folder.path); });
     CHECK(contains(refused, "0 bytes, expected 220"));
     CHECK(contains(refused, "remove " + folder.path.string() + " to begin anew"));
   }
@@ -270,7 +260,7 @@ TEST_SUITE("store") {
     for (const double bad : {std::nan(""), kInfinity, -kInfinity, 1e300}) {  // the last overflows float32
       auto scores = at::zeros({2, 3}, at::kDouble);
       scores[1][2] = bad;
-      CHECK(contains(message<NumericalError>([&] { store->sink("scores").block(3, 4, scores); }),
+      CHECK(contains(test::message_of<NumericalError>([&] { store->sink("scores").block(3, 4, scores); }),
                      "query row 4 (id 104), example row 6 (id 18) is not finite"));
     }
     CHECK_FALSE(store->sink("scores").has(3, 2, 4, 3));
@@ -285,7 +275,7 @@ TEST_SUITE("store") {
     CHECK_THROWS_AS(sink.block(4, 0, at::zeros({2, 2})), InvalidArgument);
     CHECK_THROWS_AS(sink.block(0, 9, at::zeros({2, 3})), InvalidArgument);
     CHECK_THROWS_AS(sink.block(-1, 0, at::zeros({1, 1})), InvalidArgument);
-    CHECK(contains(message<InvalidArgument>([&] { sink.has(0, 6, 0, 1); }), "leaves the matrix [5, 11]"));
+    CHECK(contains(test::message_of<InvalidArgument>([&] { sink.has(0, 6, 0, 1); }), "leaves the matrix [5, 11]"));
     CHECK_THROWS_AS(ScoreStore(folder.path, {{"score", example_ids()}}, query_ids(), at::kFloat), InvalidArgument);
     CHECK_THROWS_AS(ScoreStore(folder.path, {{"scores", example_ids()}}, query_ids(), at::kHalf), InvalidArgument);
     CHECK_THROWS_AS(ScoreStore(folder.path, {{"scores", at::zeros({2})}}, query_ids(), at::kFloat), InvalidArgument);
@@ -295,7 +285,7 @@ TEST_SUITE("store") {
     const TemporaryFolder folder;
     auto store = open(folder.path);
     fill(store->sink("scores"), blocks().size() - 1);
-    CHECK(contains(message<InvalidArgument>([&] { written(*store, folder.path); }),
+    CHECK(contains(test::message_of<InvalidArgument>([&] { written(*store, folder.path); }),
                    "no score for query row 3 (id 103), example row 8 (id 24)"));
     CHECK_FALSE(fs::exists(result_of(folder.path)));
     fill(store->sink("scores"));
@@ -349,13 +339,13 @@ TEST_SUITE("store") {
     fill(store->sink("scores"), 3);
     {
       const FullDisk disk(200);  // the last row's end lies at byte 220
-      CHECK(contains(message<DataError>([&] { fill(store->sink("scores")); }), "File too large"));
+      CHECK(contains(test::message_of<DataError>([&] { fill(store->sink("scores")); }), "File too large"));
     }
     CHECK_FALSE(store->sink("scores").has(3, 2, 8, 3));
     fill(store->sink("scores"));
     {
       const FullDisk disk(220);  // the matrix fits, the result with its header does not
-      CHECK(contains(message<DataError>([&] { written(*store, folder.path); }), ".safetensors"));
+      CHECK(contains(test::message_of<DataError>([&] { written(*store, folder.path); }), ".safetensors"));
     }
     CHECK_FALSE(fs::exists(result_of(folder.path)));
     CHECK_FALSE(fs::exists(result_of(folder.path).string() + ".part"));
@@ -381,10 +371,10 @@ TEST_SUITE("store") {
         set.add(name, value);
       }
       write_safetensors(path, set);
-      return message<DataError>([&] { read_scores(path); });
+      return test::message_of<DataError>([&] { read_scores(path); });
     };
     const auto ids = at::arange(2, at::kLong);
-    CHECK(refusal({{"scores", at::zeros({2, 2})}, {"query-ids", ids}, {"example-ids", ids}}) == "no error");
+    CHECK(refusal({{"scores", at::zeros({2, 2})}, {"query-ids", ids}, {"example-ids", ids}}) == "");  // none
     CHECK(contains(refusal({{"scores", at::zeros({2, 2})}, {"example-ids", ids}}), "\"query-ids\""));
     CHECK(contains(refusal({{"scores.a", at::zeros({2, 2})}, {"query-ids", ids}, {"example-ids", ids}}),
                    "\"example-ids.a\""));

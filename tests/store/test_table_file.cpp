@@ -1,5 +1,5 @@
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/core/files.h"
 #include "whence/store/table_file.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/scratch.h"
+#include "support/scratch.h"
 #include "whence/curvature/curvature.h"
 
 namespace whence::test {

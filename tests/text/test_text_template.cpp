@@ -1,4 +1,4 @@
-#include "data/scratch.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/text/text_template.h"
 

@@ -1,10 +1,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "data/scratch.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/text/tokenizer.h"
@@ -52,6 +53,27 @@ fs::path put_changed(const Scratch& scratch, Change&& change) {
           "pre_tokenizer": {"type": "Whitespace"}, "truncation": {"max_length": 1}, "padding": {"pad_id": 0}})");
   change(parts);
   return scratch.put("tokenizer.json", parts.dump());
+}
+
+/// Tokens of a text by the definition: of all pairs that merge the earliest in the list, its leftmost, again and again.
+std::vector<std::string> merged(std::vector<std::string> pieces,
+                                const std::vector<std::pair<std::string, std::string>>& merges) {
+  while (true) {
+    std::size_t best = merges.size(), place = 0;
+    for (std::size_t i = 0; i + 1 < pieces.size(); ++i) {
+      const auto rank = static_cast<std::size_t>(
+          std::find(merges.begin(), merges.end(), std::pair(pieces[i], pieces[i + 1])) - merges.begin());
+      if (rank < best) {
+        best = rank;
+        place = i;
+      }
+    }
+    if (best == merges.size()) {
+      return pieces;
+    }
+    pieces[place] += pieces[place + 1];
+    pieces.erase(pieces.begin() + static_cast<std::ptrdiff_t>(place) + 1);
+  }
 }
 
 }  // namespace
@@ -234,6 +256,57 @@ TEST_CASE("long words, and more words than are remembered") {
   CHECK(tokenizer.decode(tokenizer.encode(text).ids) == text);
   const std::string spaces(200000, ' ');
   CHECK(tokenizer.decode(tokenizer.encode(spaces).ids) == spaces);
+}
+
+TEST_CASE("a long text that nothing cuts into words has the tokens that merging it as a whole gives") {
+  // spaces within tokens, at their ends and between, letters of two bytes, runs that may be cut in several ways
+  const std::vector<std::pair<std::string, std::string>> merges{
+      {"_", "a"}, {"a", "b"}, {"_a", "b"}, {"b", "_"}, {"a", "a"}, {"aa", "aa"}, {"_", "_"}, {"é", "b"}, {"ab", "éb"}};
+  for (const bool fuses : {false, true}) {
+    const Scratch scratch;
+    json vocabulary{{"?", 0}};
+    for (const char* letter : {"_", "a", "b", "é", "c"}) {
+      vocabulary[letter] = vocabulary.size();
+    }
+    auto list = json::array();
+    for (const auto& [left, right] : merges) {
+      vocabulary[left + right] = vocabulary.size();
+      list.push_back({left, right});
+    }
+    const Tokenizer tokenizer(put_changed(scratch, [&](json& parts) {
+      parts["model"] = {
+          {"type", "BPE"}, {"vocab", vocabulary}, {"merges", list}, {"unk_token", "?"}, {"fuse_unk", fuses}};
+      parts["pre_tokenizer"] = nullptr;
+    }));
+    const std::vector<std::string> letters{"_", "a", "b", "é", "c", "x", "ü"};  // the last two are unknown
+    std::vector<std::string> pieces;
+    std::string text;
+    std::uint32_t draw = 1;
+    for (int i = 0; i < 1500; ++i) {
+      draw = draw * 1664525 + 1013904223;
+      pieces.push_back(letters[(draw >> 16) % letters.size()]);
+      text += pieces.back();
+    }
+    std::vector<std::int64_t> expected, begins;
+    std::int64_t at = 0;
+    bool unknown = false;
+    for (const auto& piece : merged(pieces, merges)) {
+      const bool known = vocabulary.contains(piece);
+      if (known || !unknown || !fuses) {
+        expected.push_back(known ? vocabulary[piece].get<std::int64_t>() : 0);
+        begins.push_back(at);
+      }
+      unknown = !known;
+      at += static_cast<std::int64_t>(piece.size());
+    }
+    const auto found = tokenizer.encode(text);
+    CHECK(std::vector<std::int64_t>(found.ids.begin(), found.ids.end()) == expected);
+    std::vector<std::int64_t> found_begins;
+    for (const auto& [begin, end] : found.offsets) {
+      found_begins.push_back(begin);
+    }
+    CHECK(found_begins == begins);
+  }
 }
 
 TEST_CASE("truncation and padding of a tokenizer.json are ignored") {

@@ -199,6 +199,8 @@ TEST_CASE("a memory limit makes blocks and batches small enough, holds, and says
   REQUIRE(folder.run(solve + "--quiet --out wide").status == 0);
   ::getrusage(RUSAGE_CHILDREN, &children);
   CHECK(1024.0 * static_cast<double>(children.ru_maxrss) > 1.5 * kLimit);
+  CHECK(folder.json("tight/run.json")["options"]["batch-size"] <= 20);  // half of the 40 examples, or less
+  CHECK(folder.json("wide/run.json")["options"]["batch-size"] == 1024);
   const auto scores = read_scores(folder / "tight").stages[0].scores,
              truth = read_scores(folder / "wide").stages[0].scores;
   CHECK((scores - truth).norm().item<double>() < 1e-3 * truth.norm().item<double>());
@@ -206,7 +208,7 @@ TEST_CASE("a memory limit makes blocks and batches small enough, holds, and says
   text.replace(text.find("run/fit"), 7, "run/huge");
   folder.write("huge.toml", text);
   check_fails(folder.run("train huge.toml --quiet --memory-limit 2G"), 1,
-              "out of memory within 2.0 GiB: 29 GB were asked for at once");
+              "out of memory within 2.0 GiB: 29 GB were asked for at once: lower --batch-size (examples at a time)\n");
 #endif
 }
 

@@ -234,6 +234,8 @@ TEST_CASE("init: what it cannot guess it says, and leaves nothing behind") {
   check_fails(folder.run("init notes.txt"), 2, "whence init MODEL_DIR notes.txt");
   folder.write("odd.xyz", "what");
   check_fails(folder.run("init odd.xyz"), 1, "not recognised");
+  write_safetensors(folder / "resnet.safetensors", {{"layer1.0.conv1.weight", at::ones({4, 4, 3, 3})}});
+  check_fails(folder.run("init resnet.safetensors one.csv"), 1, "not those with residual connections or norms");
   folder.write("ragged.csv", "a,b,label\n1,2,0\n3,4,5,6\n");
   folder.write("empty.csv", "");
   folder.write("blank.csv", "\n\n");

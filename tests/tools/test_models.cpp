@@ -142,6 +142,28 @@ TEST_CASE("an adapter beside the weights is refused, or ignored when asked to, a
   CHECK(result.err.find("whence: note: base: the adapter there is ignored") != std::string::npos);
 }
 
+TEST_CASE("a file beside the model that appears later is told where it was looked for before") {
+  const ToolFolder folder;
+  write_model(folder, "gpt2");
+  auto text = folder.read("text.toml");
+  const std::string from = "checkpoint = \"base\"\n[queries";
+  folder.write("text.toml", text.replace(text.find(from), from.size(), "checkpoint = \"run/first\"\n[queries"));
+  const std::string rank = "rank text.toml --method random --quiet --out ";
+  REQUIRE(folder.run("train text.toml --quiet").status == 0);
+  REQUIRE(folder.run(rank + "out").status == 0);
+  REQUIRE(folder.run("report out").status == 0);
+  const auto key = folder.json("out/run.json")["key"];
+  folder.write("base/special_tokens_map.json", "{}");
+  check_fails(folder.run("report out"), 1, "base/special_tokens_map.json was not there when the scores were made");
+  const auto again = folder.run(rank + "again");
+  CHECK(again.status == 0);
+  CHECK(again.err.find("base/special_tokens_map.json has changed") != std::string::npos);  // since it was trained
+  CHECK(folder.json("again/run.json")["key"] != key);
+  fs::remove(folder / "base/special_tokens_map.json");
+  CHECK(folder.run("report out").status == 0);
+  CHECK(folder.run(rank + "out").err.find("has changed") == std::string::npos);
+}
+
 TEST_CASE("a comma in the folder's name") {
   const ToolFolder folder;
   write_model(folder, "gpt2");

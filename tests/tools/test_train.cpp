@@ -117,6 +117,8 @@ TEST_CASE("what makes a checkpoint stale: data, loss, tuning; an optimizer only 
   CHECK(says(after("file = \"pretrain.safetensors\"", "file = \"pretrain.safetensors\", limit = 150"),
              "train.limit = not given, now 150"));
   CHECK(says(after("widths=6,activation=tanh", "widths=6,activation=relu"), "model.spec = "));
+  CHECK(after("file = \"pretrain.safetensors\"", "file = \"pretrain.safetensors\", limt = 150")
+            .starts_with("whence: error: pipeline.toml: stage pretrain: safetensors: unknown key \"limt\""));
   CHECK(!says(after("max-iterations=2000", "max-iterations=3000"), kOtherwise));
 
   const auto bytes = folder.read("finetune.safetensors");

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "data/scratch.h"
 #include "support/near.h"
+#include "support/scratch.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 #include "whence/training/objective.h"

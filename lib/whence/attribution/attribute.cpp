@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <sstream>
+#include <type_traits>
 #include <utility>
 
 #include "whence/core/tensors.h"
@@ -13,7 +14,19 @@
 namespace whence {
 namespace {
 
-constexpr std::int64_t kSummaryColumns = 7;
+constexpr std::int64_t kSummaryNumbers = 7;
+
+/// What a row of a table of summaries holds.
+template <class Summary, class Field>
+void for_each_number(Summary& summary, Field&& field) {
+  field(summary.termination);
+  field(summary.iterations);
+  field(summary.relative_residual);
+  field(summary.seconds);
+  field(summary.products);
+  field(summary.smallest_ritz);
+  field(summary.largest_ritz);
+}
 
 /// A block's directions and, a stage each, the products that they took.
 struct Solved {
@@ -46,22 +59,14 @@ ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) 
   }
   for (auto k = stages.front(); k < directions.size(); ++k) {
     const auto& summaries = directions[k].summaries;
-    auto table = at::empty({static_cast<std::int64_t>(summaries.size()), kSummaryColumns}, at::kDouble);
-    for (std::size_t i = 0; i < summaries.size(); ++i) {
-      auto* row = table.data_ptr<double>() + kSummaryColumns * i;
-      row[0] = static_cast<double>(summaries[i].termination);
-      row[1] = static_cast<double>(summaries[i].iterations);
-      row[2] = summaries[i].relative_residual;
-      row[3] = summaries[i].seconds;
-      row[4] = summaries[i].products;
-      row[5] = summaries[i].smallest_ritz;
-      row[6] = summaries[i].largest_ritz;
-    }
-    out.add(fmt::format("summaries.{}", k), table);
+    auto table = at::empty({static_cast<std::int64_t>(summaries.size()), kSummaryNumbers}, at::kDouble);
+    auto* place = table.data_ptr<double>();
     std::string texts;
     for (const auto& summary : summaries) {
+      for_each_number(summary, [&](const auto& number) { *place++ = static_cast<double>(number); });
       texts += summary.residual_of + '\n' + summary.message + '\n';
     }
+    out.add(fmt::format("summaries.{}", k), table);
     auto bytes = at::empty({static_cast<std::int64_t>(texts.size())}, at::kByte);
     std::copy(texts.begin(), texts.end(), bytes.data_ptr<std::uint8_t>());
     out.add(fmt::format("texts.{}", k), bytes);
@@ -93,16 +98,11 @@ std::optional<Solved> unpack(const ParameterSet& kept, const std::vector<std::si
     const auto bytes = kept.at(fmt::format("texts.{}", k)).contiguous();
     std::istringstream texts(
         std::string(bytes.const_data_ptr<std::uint8_t>(), bytes.const_data_ptr<std::uint8_t>() + bytes.numel()));
+    const auto* place = table.const_data_ptr<double>();
     for (std::int64_t i = 0; i < table.size(0); ++i) {
-      const auto* row = table.const_data_ptr<double>() + kSummaryColumns * i;
       SolverSummary summary;
-      summary.termination = static_cast<Termination>(static_cast<int>(row[0]));
-      summary.iterations = static_cast<std::int64_t>(row[1]);
-      summary.relative_residual = row[2];
-      summary.seconds = row[3];
-      summary.products = row[4];
-      summary.smallest_ritz = row[5];
-      summary.largest_ritz = row[6];
+      for_each_number(summary,
+                      [&](auto& number) { number = static_cast<std::remove_reference_t<decltype(number)>>(*place++); });
       std::getline(texts, summary.residual_of);
       std::getline(texts, summary.message);
       out[k].summaries.push_back(std::move(summary));
@@ -123,11 +123,7 @@ std::vector<QueryDirections> solve(ScoreSource& source, const QueryBlock& querie
   auto out = source.directions(queries, stages, progress);
   for (const auto k : stages) {
     for (auto& point : out[k].points) {
-      TensorList values;
-      for (const auto& value : point.values()) {
-        values.push_back(value.contiguous());
-      }
-      point = point.with(std::move(values));
+      point = point.each([](const at::Tensor& value) { return value.contiguous(); });
     }
   }
   return out;
@@ -156,6 +152,12 @@ at::Tensor lengths(const std::vector<Directions>& points) {
 }
 
 }  // namespace
+
+void QueryDirections::check_finite(const char* what) const {
+  for (const auto& point : points) {
+    whence::check_finite(point.values(), what);
+  }
+}
 
 std::string_view to_string(Normalization normalization) {
   return kNormalizations[static_cast<std::size_t>(normalization)].second;
@@ -202,9 +204,7 @@ std::vector<AttributionSolves> attribute(const AttributionTask& task, ScoreSourc
       const auto now = products_so_far(source, task.chain.size());
       solved.products = now - std::exchange(products, now);
       for (const auto k : task.stages) {
-        for (const auto& point : directions[k].points) {
-          check_finite(point.values(), "a query's vector");
-        }
+        directions[k].check_finite("a query's vector");
       }
       if (cache.save) {
         cache.save(block, pack(solved, task.stages));

@@ -22,6 +22,8 @@ struct QueryDirections {
   std::vector<Directions> points;  ///< Of the model's parameters, at each point of the stage where gradients are taken;
                                    ///< of a method without gradients one set, whose names are its own affair.
   std::vector<SolverSummary> summaries;  ///< One a query, where a solve was made.
+  /// As of core/tensors.h.
+  void check_finite(const char* what) const;
 };
 
 /// What scores are divided by.

@@ -81,7 +81,7 @@ class InfluenceSource : public detail::GradientSource {
     constexpr double kPassesAProduct = 6;  // forward ones
     const auto& at = chain_[stage];
     const double affordable = passes / kPassesAProduct / static_cast<double>(rows.numel());  // products an example
-    if (response_ == Response::kSegment || affordable < 2) {
+    if (response_ == Response::kSegment || affordable < 2 || at.objective.inner() != nullptr) {
       return std::nullopt;
     }
     const auto [inverse, filter, curvature] = adjoint_.inverse(stage);
@@ -97,8 +97,8 @@ class InfluenceSource : public detail::GradientSource {
       const auto point = leaves(at.theta);
       gradients.push_back(widened(
           flatten(gradient(alone.example_losses(point, detach(at.parent), alone.data().batch(0, 1)).sum(), point))));
-      of_examples.push_back(family->operator_at(alone, at.theta, at.parent));
-      of_penalty.push_back(family->operator_at(alone.with_weights(at::zeros({1}, at::kDouble)), at.theta, at.parent));
+      of_examples.push_back(family->operator_at({alone, at.theta, at.parent}));
+      of_penalty.push_back(family->operator_at({alone.with_weights(at::zeros({1}, at::kDouble)), at.theta, at.parent}));
     }
     const auto g = at::stack(gradients);
     LeaveOuts out{at::empty({rows.numel()}, at::kDouble), {}, products + 1 > affordable};

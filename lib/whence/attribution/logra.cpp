@@ -9,6 +9,7 @@
 #include "whence/attribution/detail/feature_source.h"
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/core/chunks.h"
+#include "whence/core/error.h"
 #include "whence/core/rounding.h"
 #include "whence/core/symmetric_eigen.h"
 #include "whence/models/taped_pass.h"
@@ -184,6 +185,12 @@ class LograSource : public detail::FeatureSource {
     for (std::size_t i = 0; i < signals.size(); ++i) {
       const auto& entry = pass.entries()[i];
       const auto layer = projected(entry);
+      if (entry.made_by && layer->weight) {
+        throw InvalidArgument(fmt::format(
+            "logra: the weight of layer {} is made by the stage's tuning, so that its gradient is no product "
+            "of what the layer saw; expected a tuning that adds beside weights: use --method trak",
+            entry.weight));
+      }
       out.push_back({entry.weight, input_columns(entry, layer->weight, layer->bias),
                      widened(signal_positions(entry, signals[i]))});
       if (entry.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side

@@ -79,7 +79,17 @@ PerExample measured(Measurement measurement, const Loss& loss) {
   };
 }
 
+void check_measurable(const Stage& last) {
+  if (last.objective.inner() != nullptr) {
+    throw InvalidArgument(fmt::format(
+        "stage {}: it is primed and hands on a body without a head, so that nothing is measured there, neither of "
+        "queries nor of its own examples: ask at a stage behind it",
+        last.name));
+  }
+}
+
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries) {
+  check_measurable(last);
   const at::NoGradGuard no_gradient;
   TensorList parts;
   const auto step = last.objective.batch_size();
@@ -93,6 +103,7 @@ at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset
 
 Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
                                  std::int64_t end, const std::vector<std::string>& names) {
+  check_measurable(last);
   const DerivativeOrder first(1);
   const auto merged = last.objective.merge(detach(last.theta), detach(last.parent));
   TensorList values = detach(merged.values()), point;
@@ -101,9 +112,8 @@ Directions measurement_gradients(Measurement measurement, const Stage& last, con
     if (std::find(names.begin(), names.end(), merged.names()[i]) == names.end()) {
       continue;
     }
-    auto shape = values[i].sizes().vec();
-    shape.insert(shape.begin(), end - begin);
-    out.add(merged.names()[i], at::empty(shape, algebra_options(values[i].options())));
+    out.add(merged.names()[i],
+            at::empty(direction_shape(end - begin, values[i]), algebra_options(values[i].options())));
     point.push_back(values[i].requires_grad_(true));
   }
   for (auto i = begin; i < end; ++i) {

@@ -35,11 +35,14 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
 /// The same for a taped pass. `loss` must outlive it.
 PerExample measured(Measurement measurement, const Loss& loss);
 
-/// f for every query, in double: [Q] float64 on the CPU, at any parameters of the stage.
+/// Throws InvalidArgument where the stage is primed: it hands on a body, and has no head of its own to ask.
+void check_measurable(const Stage& last);
+
+/// f for every query, in double: [Q] float64 on the CPU, at any parameters of the stage. Throws as check_measurable().
 at::Tensor measure_all(Measurement measurement, const Stage& last, const Dataset& queries);
 
 /// The gradients of f in those of the model's parameters at the last stage that are called `names`, one a query: end -
-/// begin directions, in algebra_type(). Cost: one gradient a query.
+/// begin directions, in algebra_type(). Throws as check_measurable(). Cost: one gradient a query.
 Directions measurement_gradients(Measurement measurement, const Stage& last, const Dataset& queries, std::int64_t begin,
                                  std::int64_t end, const std::vector<std::string>& names);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/attribution/measurement.h"
 #include "whence/core/progress.h"
 
 namespace whence {
@@ -58,6 +59,7 @@ void predict_tokens(const at::Tensor& output, const Batch& batch, std::vector<Pr
 }  // namespace
 
 std::vector<Prediction> predict(const Stage& last, const Dataset& queries) {
+  check_measurable(last);
   const at::NoGradGuard no_gradient;
   std::vector<Prediction> out;
   const auto step = last.objective.batch_size();

@@ -7,32 +7,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/core/operation_count.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/example_norms.h"
 #include "whence/curvature/gram_operator.h"
-#include "whence/models/per_sample.h"
 
 namespace whence {
 namespace {
 
-/// Multiplications of one example's forward pass, from what the layers of a few examples see.
+/// Multiplications of one example's forward pass, from what a few examples take.
 double multiplications(const Stage& stage) {
   constexpr std::int64_t kLooked = 8;
   const auto& data = stage.objective.data();
   const auto batch = data.batch(0, std::min(data.size(), kLooked));
-  Tape tape;
-  const auto merged = stage.objective.merge(detach(stage.theta), detach(stage.parent));
-  stage.objective.model().output(merged, batch, &tape);
-  double total = 0;
-  for (const auto& entry : tape.entries) {
-    const auto& weight = merged.at(entry.weight);
-    if (entry.multiplies()) {
-      const auto width =
-          entry.kind == TapeEntry::Kind::kConvolution || !entry.transposed ? weight.size(0) : weight.size(1);
-      total += static_cast<double>(entry.output.numel() / width) * static_cast<double>(weight.numel());
-    }
-  }
-  return total / static_cast<double>(batch.size());
+  const auto count =
+      count_operations([&] { stage.objective.output(detach(stage.theta), detach(stage.parent), batch); });
+  return count.multiplications / static_cast<double>(batch.size());
 }
 
 /// How the inverse is taken where the caller leaves it open.
@@ -61,7 +51,7 @@ Choice choose(const SelfInfluenceTask& task) {
   }
   const double most_rows = std::min(kMostRows, p);
   if (damped && task.curvature->family() != CurvatureFamily::kHessian && n <= most_rows && 4 * n * product <= kMinute) {
-    const auto curvature = task.curvature->operator_at(stage.objective, stage.theta, stage.parent);
+    const auto curvature = task.curvature->operator_at({stage.objective, stage.theta, stage.parent});
     const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
     if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&
         (task.options.relative_damping > 0 || gram->diagonal().min().item<double>() + task.options.damping > 0)) {
@@ -87,9 +77,7 @@ class Blocks {
                     const Progress& progress) {
     const auto& data = stage_.objective.data();
     const auto directions = source_.directions({data, Measurement::kLoss, begin, end}, {0}, progress)[0];
-    for (const auto& point : directions.points) {
-      check_finite(point.values(), "an example's vector");
-    }
+    directions.check_finite("an example's vector");
     summaries.insert(summaries.end(), directions.summaries.begin(), directions.summaries.end());
     return source_.scorer(0, directions, progress)->scores(data.batch(begin, end)).diagonal().to(at::kCPU, at::kDouble);
   }
@@ -110,6 +98,7 @@ std::string self_influence_plan(const SelfInfluenceTask& task) {
 SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& progress) {
   const Chain alone{task.chain.at(task.stage)};
   const auto& stage = alone.front();
+  check_measurable(stage);
   const auto& data = stage.objective.data();
   SelfInfluence out;
   out.how = "by the method's own vectors";

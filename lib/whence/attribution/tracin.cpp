@@ -43,11 +43,8 @@ class TracInSource : public detail::GradientSource {
               measurement_gradients(queries.measurement, at, queries.data, queries.begin, queries.end, parameters(k)),
               k, queries.size());
         }
-        TensorList scaled;
-        for (const auto& gradient : gradients.values()) {
-          scaled.push_back(gradient * std::sqrt(stage.trajectory[i].time));
-        }
-        out[k].points.push_back(gradients.with(std::move(scaled)));
+        const double root = std::sqrt(stage.trajectory[i].time);
+        out[k].points.push_back(gradients.each([&](const at::Tensor& gradient) { return gradient * root; }));
         report(progress, {"trace " + stage.name, static_cast<std::int64_t>(i) + 1,
                           static_cast<std::int64_t>(stage.trajectory.size()), ""});
       }

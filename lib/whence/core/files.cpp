@@ -194,4 +194,6 @@ std::string digest(std::span<const std::byte> bytes) { return Digest().bytes(byt
 
 std::string digest(const fs::path& path) { return digest(MappedFile(path).bytes()); }
 
+std::string digest_if_there(const fs::path& path) { return fs::exists(path) ? digest(path) : kAbsent; }
+
 }  // namespace whence

@@ -31,5 +31,9 @@ void write_text(const std::filesystem::path& path, const std::string& text);
 /// SHA-256 of a file's bytes as hexadecimal, as `sha256sum` prints it.
 std::string digest(const std::filesystem::path& path);
 std::string digest(std::span<const std::byte> bytes);
+/// The same, or kAbsent where there is no such file: of one that is looked for, and changes what is read where it
+/// appears.
+std::string digest_if_there(const std::filesystem::path& path);
+inline constexpr const char* kAbsent = "absent";
 
 }  // namespace whence

@@ -43,10 +43,10 @@ std::string json_text(const Json& value, int indent = -1) {
 /// "2.5", "[1,2]", the first 160 bytes of something longer: what a message shows of a value.
 std::string brief(const nlohmann::json& value);
 
-/// Throws what read_utf8() throws, and DataError naming a file that is not JSON.
+/// Throws what read_utf8() throws, and DataError naming a file that is not JSON or breaks a rule.
 template <class Json = nlohmann::json>
-Json read_json(const std::filesystem::path& path) {
-  return parse_json<Json>(read_utf8(path), path.string());
+Json read_json(const std::filesystem::path& path, const JsonRules& rules = {}) {
+  return parse_json<Json>(read_utf8(path), path.string(), rules);
 }
 
 /// The object that a text spells; nothing where it is no JSON or another value, as what stands in metadata may be.

@@ -49,10 +49,14 @@ double resident_bytes() { return status_bytes("VmRSS:"); }
 
 double peak_bytes() { return status_bytes("VmHWM:"); }
 
-void forget_peak() {
+void give_back_freed_memory() {
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif
+}
+
+void forget_peak() {
+  give_back_freed_memory();
   std::ofstream("/proc/self/clear_refs") << "5\n";
 }
 

@@ -12,8 +12,10 @@ void keep_freed_memory();
 double resident_bytes();
 /// The most that it ever held, or held since forget_peak().
 double peak_bytes();
-/// Gives freed memory back to the system and begins to look for the peak anew. Without effect where the system has no
-/// /proc/self/clear_refs.
+/// Gives freed memory back to the system, for whoever goes on to something else: what is freed and kept is of the wrong
+/// sizes for that and would lie below its peak. Milliseconds. Without effect where the C library is not glibc.
+void give_back_freed_memory();
+/// The same, and begins to look for the peak anew. Without effect where the system has no /proc/self/clear_refs.
 void forget_peak();
 /// What is allocated at the moment, whether it was ever written to or not; 0 where the C library is not glibc.
 double allocated_bytes();

@@ -93,24 +93,23 @@ ParameterSet ParameterSet::with_additions(std::shared_ptr<const Additions> addit
 }
 
 ParameterSet ParameterSet::to(at::ScalarType dtype, at::Device device) const {
-  TensorList values;
-  for (const auto& t : values_) {
-    values.push_back(
-        t.detach().to(at::TensorOptions().dtype(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
-  }
-  return with(std::move(values));
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  return each([&](const at::Tensor& t) { return t.detach().to(options, /*non_blocking=*/false, /*copy=*/true); });
+}
+
+std::vector<std::int64_t> direction_shape(std::int64_t count, const at::Tensor& parameter) {
+  auto shape = parameter.sizes().vec();
+  shape.insert(shape.begin(), count);
+  return shape;
 }
 
 Directions directions_of(const at::Tensor& block, const ParameterSet& layout) {
-  TensorList out;
   std::int64_t offset = 0;
-  for (const auto& value : layout.values()) {
-    auto shape = value.sizes().vec();
-    shape.insert(shape.begin(), block.size(0));
-    out.push_back(block.narrow(1, offset, value.numel()).reshape(shape));
+  return layout.each([&](const at::Tensor& value) {
+    const auto part = block.narrow(1, offset, value.numel());
     offset += value.numel();
-  }
-  return layout.with(std::move(out));
+    return part.reshape(direction_shape(block.size(0), value));
+  });
 }
 
 at::Tensor direction_norms(const Directions& v) {

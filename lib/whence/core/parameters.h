@@ -34,6 +34,15 @@ class ParameterSet {
 
   /// The same names over other values, given in the same order.
   ParameterSet with(TensorList values) const;
+  /// The same names over f(value).
+  template <class Function>
+  ParameterSet each(const Function& f) const {
+    TensorList out;
+    for (const auto& value : values_) {
+      out.push_back(f(value));
+    }
+    return with(std::move(out));
+  }
   /// Those whose name starts with `prefix`, in order; `without` gives the others.
   ParameterSet select(std::string_view prefix) const;
   ParameterSet without(std::string_view prefix) const;
@@ -68,6 +77,8 @@ class ParameterSet {
 /// between rooms so, because a stage mostly moves a part of a model.
 using Directions = ParameterSet;
 
+/// Of `count` directions of a parameter: [count, ...its shape].
+std::vector<std::int64_t> direction_shape(std::int64_t count, const at::Tensor& parameter);
 /// The block [K, P] as directions of the parameters of `layout`, P entries in all: views.
 Directions directions_of(const at::Tensor& block, const ParameterSet& layout);
 /// |v_k| over all parameters: [K] float64 on the CPU.

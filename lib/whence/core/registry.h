@@ -1,7 +1,7 @@
 #pragma once
+#include <deque>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,7 +26,7 @@ struct Method {
 template <class Base>
 struct Room {
   std::string_view noun;
-  std::vector<Method<Base>> methods;
+  std::deque<Method<Base>> methods;  ///< References to them hold when one is added.
 };
 
 /// Each room defines its own in registry.cpp, by hand and in one table (core/room.h): a registrar object would be
@@ -41,7 +41,7 @@ void check_new_name(std::string_view noun, std::string_view name, const std::vec
 
 /// The methods of a room: the library's, then those that add_method() added.
 template <class Base>
-std::span<const Method<Base>> methods() {
+const std::deque<Method<Base>>& methods() {
   return room_of<Base>().methods;
 }
 
@@ -99,7 +99,10 @@ void add_method(Method<Base> method) {
   room.methods.push_back(std::move(method));
 }
 
-/// The same of Type, which is constructed from Options (NoOptions for none).
+/// The same of Type, which is constructed from Options (NoOptions for none):
+///
+///   add_method<Solver, Richardson, RichardsonOptions>("richardson", "steps along the residual", "Richardson 1910");
+///   create<Solver>("richardson:steps=50");
 template <class Base, class Type, class Options>
 void add_method(const std::string& name, std::string summary, std::string source = "") {
   add_method<Base>({name, std::move(summary), std::move(source),

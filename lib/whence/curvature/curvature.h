@@ -30,12 +30,10 @@ std::string_view to_string(CurvatureFamily family);
 class Curvature {
  public:
   virtual ~Curvature() = default;
-  /// d^2 Phi / d theta^2 at (theta, parent). The objective is copied; products cost passes over its data.
-  virtual OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                                  const TensorList& parent) const = 0;
+  /// d^2 Phi / d theta^2. The point is copied; products cost passes over its data.
+  virtual OperatorPtr operator_at(const CurvaturePoint& point) const = 0;
   /// (d^2 Phi / d parent d theta) v for each row of v: [K, P] to [K, entries of parent]. formulas.md 9.4.
-  virtual at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                                   const at::Tensor& v) const = 0;
+  virtual at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const = 0;
   virtual CurvatureFamily family() const { return CurvatureFamily::kGaussNewton; }
   /// What a residual of its operator is said to be of: "hessian", "ekfac", "hessian of 100 examples".
   virtual std::string name() const { return std::string(to_string(family())); }

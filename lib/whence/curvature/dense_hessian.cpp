@@ -28,10 +28,11 @@ struct Layer {
 
 class DenseHessianPiece : public Piece {
  public:
-  DenseHessianPiece(const Objective& objective, const TensorList& theta, const TensorList& parent, const Batch& batch,
-                    const LayerLayout& layout, const std::string& activation_name)
+  DenseHessianPiece(const CurvaturePoint& at, const Batch& batch, const LayerLayout& layout,
+                    const std::string& activation_name)
       : examples_(batch.size()) {
-    const auto merged = objective.merge(detach(theta), detach(parent));
+    const auto& objective = at.objective;
+    const auto merged = objective.merge(detach(at.theta), detach(at.parent));
     auto x = inputs_like(merged, batch.inputs).flatten(1);
     TensorList second_derivatives;
     for (std::size_t l = 0; l < layout.layers().size(); ++l) {
@@ -151,10 +152,8 @@ PieceMaker dense_hessian_pieces(const CurvaturePoint& point) {
   if (!whole) {
     return {};
   }
-  return [layout = *layout, word = dense->activation_name()](const Objective& objective, const TensorList& theta,
-                                                             const TensorList& parent,
-                                                             const Batch& batch) -> std::unique_ptr<Piece> {
-    return std::make_unique<DenseHessianPiece>(objective, theta, parent, batch, layout, word);
+  return [layout = *layout, word = dense->activation_name()](const CurvaturePoint& at, const Batch& batch) {
+    return std::make_unique<DenseHessianPiece>(at, batch, layout, word);
   };
 }
 

@@ -18,9 +18,7 @@ class Diagonal : public Curvature {
  public:
   explicit Diagonal(detail::StatisticsOptions options) : options_(std::move(options)) {}
 
-  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                          const TensorList& parent) const override {
-    const CurvaturePoint point{objective, theta, parent};
+  OperatorPtr operator_at(const CurvaturePoint& point) const override {
     auto values = detail::penalty_diagonal(point).unsqueeze(0);
     const ProgressScope scope("the diagonal");
     detail::for_each_rows(
@@ -37,9 +35,8 @@ class Diagonal : public Curvature {
     return diagonal_operator(values[0]);
   }
 
-  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                           const at::Tensor& v) const override {
-    return detail::statistics_mixed_product(options_, {objective, theta, parent}, v);
+  at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
+    return detail::statistics_mixed_product(options_, point, v);
   }
   CurvatureFamily family() const override { return detail::statistics_family(options_); }
   std::string name() const override { return "diagonal"; }

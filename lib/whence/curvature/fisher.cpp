@@ -38,24 +38,19 @@ class RowCurvature : public Curvature {
   RowCurvature(const char* name, detail::RowKind kind, std::int64_t samples, std::int64_t seed, double bytes)
       : name_(name), kind_(kind), samples_(samples), seed_(static_cast<std::uint64_t>(seed)), bytes_(bytes) {}
 
-  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                          const TensorList& parent) const override {
-    const CurvaturePoint point{objective, theta, parent};
-    return detail::row_operator(point, layout(point), detail::make_rows(kind_, samples_, seed_, objective), bytes_);
+  OperatorPtr operator_at(const CurvaturePoint& point) const override {
+    return detail::row_operator(point, layout(point), choice(point), bytes_);
   }
 
-  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                           const at::Tensor& v) const override {
-    const CurvaturePoint point{objective, theta, parent};
-    auto out = detail::penalty_mixed_product(objective, leaves(theta), leaves(parent), v);
-    if (objective.tuning().merge_uses_parent()) {
+  at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
+    auto out = detail::penalty_mixed_product(point, v);
+    if (point.objective.tuning().merge_uses_parent()) {
       const auto before = detail::parent_layout(point);
       if (!before) {
         throw InvalidArgument(
             fmt::format("{}: the stage's parent is not used layer by layer; use gauss-newton", name_));
       }
-      const auto choice = detail::make_rows(kind_, samples_, seed_, objective);
-      detail::add_row_mixed_product(point, layout(point), *before, choice, v, out);
+      detail::add_row_mixed_product(point, layout(point), *before, choice(point), v, out);
     }
     return out;
   }
@@ -66,6 +61,9 @@ class RowCurvature : public Curvature {
   }
 
  private:
+  detail::RowChoice choice(const CurvaturePoint& point) const {
+    return detail::make_rows(kind_, samples_, seed_, point.objective);
+  }
   detail::LayerLayout layout(const CurvaturePoint& point) const {
     const auto layout = detail::trained_layout(point);
     if (!layout) {

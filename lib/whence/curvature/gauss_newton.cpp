@@ -36,18 +36,18 @@ struct GaussNewtonOptions {
 /// thread.
 class Linearisation {
  public:
-  Linearisation(const Objective& objective, const TensorList& theta, const TensorList& parent, const Batch& batch)
-      : objective_(objective), batch_(batch), theta_(theta), output_(objective.output(theta, parent, batch)) {
+  Linearisation(const CurvaturePoint& point, const Batch& batch)
+      : at_(point), batch_(batch), output_(point.objective.output(point.theta, point.parent, batch)) {
     cotangent_ = at::zeros_like(output_).requires_grad_(true);
-    pulled_ = gradient(TensorList{output_}, theta_, {cotangent_}, true);
+    pulled_ = gradient(TensorList{output_}, at_.theta, {cotangent_}, true);
   }
 
   /// w_i / N H_out J v: [rows, C].
   at::Tensor output_curvature(const at::Tensor& v) const {
-    const auto tangent =
-        gradient(pulled_, {cotangent_}, unflatten(v.to(theta_.front().scalar_type()), theta_), false, true).front();
-    const auto curved = objective_.loss().hessian_product(output_.detach(), batch_, tangent);
-    return curved * spread_to_outputs(batch_, objective_.batch_weights(batch_)).unsqueeze(1);
+    const auto direction = unflatten(v.to(at_.theta.front().scalar_type()), at_.theta);
+    const auto tangent = gradient(pulled_, {cotangent_}, direction, false, true).front();
+    const auto curved = at_.objective.loss().hessian_product(output_.detach(), batch_, tangent);
+    return curved * spread_to_outputs(batch_, at_.objective.batch_weights(batch_)).unsqueeze(1);
   }
   /// J_x' w for the parameters x: a flat vector.
   at::Tensor pull_back(const at::Tensor& w, const TensorList& x) const {
@@ -55,17 +55,15 @@ class Linearisation {
   }
 
  private:
-  const Objective& objective_;
+  const CurvaturePoint& at_;
   Batch batch_;
-  TensorList theta_;
   at::Tensor output_, cotangent_;
   TensorList pulled_;
 };
 
 class GaussNewtonPiece : public detail::Piece {
  public:
-  GaussNewtonPiece(const Objective& objective, const TensorList& theta, const TensorList& parent, const Batch& batch)
-      : theta_(theta), linear_(objective, theta, parent, batch) {}
+  GaussNewtonPiece(const CurvaturePoint& at, const Batch& batch) : theta_(at.theta), linear_(at, batch) {}
   void add_product(const at::Tensor& x, at::Tensor& out) const override {
     for (std::int64_t k = 0; k < x.size(0); ++k) {
       check_interruption();
@@ -92,22 +90,19 @@ class GaussNewton : public Curvature {
     return options_.examples > 0 ? fmt::format("gauss-newton of {} examples", options_.examples) : Curvature::name();
   }
 
-  OperatorPtr operator_at(const Objective& whole, const TensorList& theta, const TensorList& parent) const override {
-    const CurvaturePoint point{detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent};
+  OperatorPtr operator_at(const CurvaturePoint& whole) const override {
+    const auto point = detail::fixed_examples(whole, options_.examples, options_.seed);
     if (const auto layout = options_.rows ? rows_of(point) : std::nullopt) {
       return detail::row_operator(point, *layout, {detail::RowKind::kGaussNewton}, options_.graph_bytes);
     }
-    const auto make = [](const Objective& phi, const TensorList& at, const TensorList& fixed,
-                         const Batch& batch) -> std::unique_ptr<detail::Piece> {
-      return std::make_unique<GaussNewtonPiece>(phi, at, fixed, batch);
+    const auto make = [](const CurvaturePoint& at, const Batch& batch) {
+      return std::make_unique<GaussNewtonPiece>(at, batch);
     };
-    return detail::sum_of_pieces(point.objective, theta, parent, make, options_.graph_bytes);
+    return detail::sum_of_pieces(point, make, options_.graph_bytes);
   }
 
-  at::Tensor mixed_product(const Objective& whole, const TensorList& theta, const TensorList& parent,
-                           const at::Tensor& v) const override {
-    return detail::gauss_newton_mixed_product(
-        {detail::fixed_examples(whole, options_.examples, options_.seed), theta, parent}, v);
+  at::Tensor mixed_product(const CurvaturePoint& whole, const at::Tensor& v) const override {
+    return detail::gauss_newton_mixed_product(detail::fixed_examples(whole, options_.examples, options_.seed), v);
   }
 
  private:
@@ -117,10 +112,8 @@ class GaussNewton : public Curvature {
 }  // namespace
 
 at::Tensor detail::gauss_newton_mixed_product(const CurvaturePoint& point, const at::Tensor& v) {
-  const auto& objective = point.objective;
-  const auto theta = leaves(point.theta), parent = leaves(point.parent);
-  auto out = penalty_mixed_product(objective, theta, parent, v);
-  if (!objective.tuning().merge_uses_parent()) {
+  auto out = penalty_mixed_product(point, v);
+  if (!point.objective.tuning().merge_uses_parent()) {
     return out;
   }
   const auto trained = rows_of(point), before = parent_layout(point);
@@ -128,10 +121,11 @@ at::Tensor detail::gauss_newton_mixed_product(const CurvaturePoint& point, const
     add_row_mixed_product(point, *trained, *before, {RowKind::kGaussNewton}, v, out);
     return out;
   }
-  objective.for_each_batch([&](const Batch& batch) {
-    const Linearisation linear(objective, theta, parent, batch);
+  const CurvaturePoint at{point.objective, leaves(point.theta), leaves(point.parent)};
+  at.objective.for_each_batch([&](const Batch& batch) {
+    const Linearisation linear(at, batch);
     for (std::int64_t k = 0; k < v.size(0); ++k) {
-      out[k].add_(linear.pull_back(linear.output_curvature(v[k]), parent));
+      out[k].add_(linear.pull_back(linear.output_curvature(v[k]), at.parent));
     }
   });
   return out;

@@ -45,35 +45,35 @@ class Hessian : public Curvature {
     return options_.examples > 0 ? fmt::format("hessian of {} examples", options_.examples) : Curvature::name();
   }
 
-  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                          const TensorList& parent) const override {
-    const auto over = detail::fixed_examples(objective, options_.examples, options_.seed);
-    auto make = options_.dense ? detail::dense_hessian_pieces({over, theta, parent}) : detail::PieceMaker{};
+  OperatorPtr operator_at(const CurvaturePoint& whole) const override {
+    const auto point = detail::fixed_examples(whole, options_.examples, options_.seed);
+    auto make = options_.dense ? detail::dense_hessian_pieces(point) : detail::PieceMaker{};
     if (!make) {
-      make = [](const Objective& phi, const TensorList& at, const TensorList& fixed, const Batch& batch) {
-        auto value = phi.batch_loss(at, fixed, batch);
-        if (const auto coupling = phi.coupling(at); coupling.defined()) {  // a share of it with each batch
-          value = value + coupling * (static_cast<double>(batch.size()) / static_cast<double>(phi.data().size()));
+      make = [](const CurvaturePoint& at, const Batch& batch) {
+        auto value = at.objective.batch_loss(at.theta, at.parent, batch);
+        if (const auto coupling = at.objective.coupling(at.theta);
+            coupling.defined()) {  // a share of it with each batch
+          value =
+              value + coupling * (static_cast<double>(batch.size()) / static_cast<double>(at.objective.data().size()));
         }
-        return detail::hessian_piece(value, at);
+        return detail::hessian_piece(value, at.theta);
       };
     }
-    return detail::sum_of_pieces(over, theta, parent, make, options_.graph_bytes);
+    return detail::sum_of_pieces(point, make, options_.graph_bytes);
   }
 
-  at::Tensor mixed_product(const Objective& whole, const TensorList& theta, const TensorList& parent,
-                           const at::Tensor& v) const override {
-    const auto objective = detail::fixed_examples(whole, options_.examples, options_.seed);
-    const auto point = leaves(theta), from = leaves(parent);
-    auto out = detail::penalty_mixed_product(objective, point, from, v);
-    if (!objective.tuning().merge_uses_parent()) {
+  at::Tensor mixed_product(const CurvaturePoint& whole, const at::Tensor& v) const override {
+    const auto point = detail::fixed_examples(whole, options_.examples, options_.seed);
+    auto out = detail::penalty_mixed_product(point, v);
+    if (!point.objective.tuning().merge_uses_parent()) {
       return out;
     }
     if (options_.mixed == "finite-difference") {
-      add_differences(objective, theta, parent, v, out);
+      add_differences(point, v, out);
     } else {
-      objective.for_each_batch([&](const Batch& batch) {
-        detail::add_mixed_product(objective.batch_loss(point, from, batch), point, from, v, out);
+      const auto theta = leaves(point.theta), parent = leaves(point.parent);
+      point.objective.for_each_batch([&](const Batch& batch) {
+        detail::add_mixed_product(point.objective.batch_loss(theta, parent, batch), theta, parent, v, out);
       });
     }
     return out;
@@ -82,8 +82,8 @@ class Hessian : public Curvature {
  private:
   /// X v = d/dh grad_parent Phi(theta + h v) at h = 0: formulas.md 9.4 (b). The penalty is quadratic and has been added
   /// exactly.
-  void add_differences(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                       const at::Tensor& v, at::Tensor& out) const {
+  void add_differences(const CurvaturePoint& point, const at::Tensor& v, at::Tensor& out) const {
+    const auto& [objective, theta, parent] = point;
     const double relative = options_.step > 0 ? options_.step : difference_step(theta.front().scalar_type());
     const auto centre = flatten(theta);
     const double size = std::sqrt(exact_dot(centre, centre));
@@ -95,10 +95,10 @@ class Hessian : public Curvature {
       }
       const double h = relative * (size > 0 ? size : 1) / norm;
       for (const double side : {h, -h}) {
-        const auto point = unflatten((centre + side * v[k]).to(centre.scalar_type()), theta);
+        const auto moved = unflatten((centre + side * v[k]).to(centre.scalar_type()), theta);
         const auto from = leaves(parent);
-        objective.for_each_batch([&](const Batch& batch) {
-          out[k].add_(flatten(gradient(objective.batch_loss(point, from, batch), from)), 0.5 / side);
+        point.objective.for_each_batch([&](const Batch& batch) {
+          out[k].add_(flatten(gradient(point.objective.batch_loss(moved, from, batch), from)), 0.5 / side);
         });
       }
     }

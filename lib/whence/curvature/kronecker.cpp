@@ -416,16 +416,13 @@ class Kronecker : public Curvature {
   Kronecker(const char* name, KroneckerOptions options, bool corrected)
       : name_(name), options_(std::move(options)), corrected_(corrected) {}
 
-  OperatorPtr operator_at(const Objective& objective, const TensorList& theta,
-                          const TensorList& parent) const override {
-    const CurvaturePoint point{objective, theta, parent};
+  OperatorPtr operator_at(const CurvaturePoint& point) const override {
     return std::make_shared<KroneckerOperator>(Fit(name_, options_, point, corrected_).run(),
                                                detail::penalty_diagonal(point), options_.widest);
   }
 
-  at::Tensor mixed_product(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                           const at::Tensor& v) const override {
-    return detail::statistics_mixed_product(options_.statistics, {objective, theta, parent}, v);
+  at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
+    return detail::statistics_mixed_product(options_.statistics, point, v);
   }
   CurvatureFamily family() const override { return detail::statistics_family(options_.statistics); }
   std::string name() const override { return name_; }
@@ -483,7 +480,7 @@ std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& po
 }
 
 std::function<at::Tensor(const Batch&)> ekfac_example_norms(const CurvaturePoint& point, SpectralFunction f) {
-  const auto curvature = create<Curvature>("ekfac")->operator_at(point.objective, point.theta, point.parent);
+  const auto curvature = create<Curvature>("ekfac")->operator_at(point);
   auto forms = kronecker_forms(point, std::dynamic_pointer_cast<const SpectralOperator>(curvature), std::move(f));
   return [forms = std::move(forms)](const Batch& batch) { return forms(batch).sqrt(); };
 }

@@ -111,12 +111,19 @@ void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& ou
 
 std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
   const auto& objective = point.objective;
+  if (objective.inner() != nullptr) {
+    return std::nullopt;  // what is trained goes through the model once a step
+  }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.trained().names(),
                          point.theta, widest);
 }
 
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
   const auto& objective = point.objective;
+  const auto& before = objective.parent_layout();
+  if (objective.tuning().merge_uses_parent() && before.without(objective.trained()).size() < before.size()) {
+    return std::nullopt;  // a layer is made of what is trained in place of the parent's
+  }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.parent_layout().names(),
                          point.parent);
 }

@@ -63,6 +63,12 @@ TensorList cotangents(const Objective& objective, const at::Tensor& output, cons
   return out;
 }
 
+/// Whether a parameter is the bias of a layer, or one of those that its weight is made of.
+bool is_part(const std::string& name, const TapeEntry& entry) {
+  const auto sources = weight_sources(entry);
+  return entry.bias == name || std::find(sources.begin(), sources.end(), name) != sources.end();
+}
+
 /// [B, K, T outputs] of [B, T, K outputs], and back. T is 0 where texts predict nothing.
 at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t outer, std::int64_t outputs) {
   const auto swapped = middle == 1 || outer == 1 ? x : x.view({x.size(0), middle, outer, outputs}).transpose(1, 2);
@@ -151,7 +157,13 @@ RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, cons
 RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const Batch& batch, const RowChoice& choice,
                    const LayerLayout& layout, bool form)
     : examples_(batch.size()) {
-  const TapedPass pass(objective.model(), merged, batch);
+  const auto in_layout = [&](const TapeEntry& entry) {
+    const auto is = [&](const auto& part) { return part.name == entry.weight; };
+    return std::any_of(layout.layers().begin(), layout.layers().end(), is) ||
+           std::any_of(layout.others().begin(), layout.others().end(),
+                       [&](const auto& other) { return is_part(other.name, entry); });
+  };
+  const TapedPass pass(objective.model(), merged, batch, in_layout);
   std::map<std::string, std::vector<std::size_t>> uses;  // a layer's entries on the tape
   for (std::size_t i = 0; i < pass.entries().size(); ++i) {
     uses[pass.entries()[i].weight].push_back(i);
@@ -196,8 +208,7 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   for (const auto& other : layout.others()) {
     for (std::size_t i = 0; i < pass.entries().size(); ++i) {
       const auto& entry = pass.entries()[i];
-      const auto sources = weight_sources(entry);
-      if (entry.bias != other.name && std::find(sources.begin(), sources.end(), other.name) == sources.end()) {
+      if (!is_part(other.name, entry)) {
         continue;
       }
       OtherRows rows{other, entry.bias == other.name, entry, {}, examples_, {}};

@@ -31,9 +31,8 @@ CurvatureFamily statistics_family(const StatisticsOptions& options) {
 at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point,
                                     const at::Tensor& v) {
   const auto family = statistics_family(options);
-  return family == CurvatureFamily::kEmpiricalFisher
-             ? create<Curvature>(to_string(family))->mixed_product(point.objective, point.theta, point.parent, v)
-             : gauss_newton_mixed_product(point, v);
+  return family == CurvatureFamily::kEmpiricalFisher ? create<Curvature>(to_string(family))->mixed_product(point, v)
+                                                     : gauss_newton_mixed_product(point, v);
 }
 
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
@@ -44,7 +43,7 @@ void for_each_rows(const char* name, const StatisticsOptions& options, const Cur
     throw InvalidArgument(fmt::format(
         "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
   }
-  const auto objective = fixed_examples(point.objective, options.examples, options.seed);
+  const auto objective = fixed_examples(point, options.examples, options.seed).objective;
   const auto choice = make_rows(kind_of(options.labels, exact_rows(objective.data())), 1,
                                 static_cast<std::uint64_t>(options.seed), objective);
   const auto merged = objective.merge(detach(point.theta), detach(point.parent));

@@ -143,6 +143,13 @@ std::string canonical_label(std::string_view cell) {
   return number_in(text) ? whole_number(text).value_or(std::string(text)) : std::string(text);
 }
 
+CellTable::CellTable(std::filesystem::path path, std::vector<std::string> columns)
+    : path_(std::move(path)), columns_(std::move(columns)) {
+  for (std::size_t i = 0; i < columns_.size(); ++i) {
+    numbers_.emplace(columns_[i], i);
+  }
+}
+
 void CellTable::add(const std::vector<std::string>& cells, std::int64_t line) {
   std::size_t size = 0;
   for (const auto& cell : cells) {
@@ -159,10 +166,9 @@ void CellTable::add(const std::vector<std::string>& cells, std::int64_t line) {
   lines_.push_back(line);
 }
 
-std::optional<std::size_t> CellTable::column(std::string_view name) const {
-  const auto found = std::find(columns_.begin(), columns_.end(), name);
-  return found == columns_.end() ? std::nullopt
-                                 : std::optional<std::size_t>(static_cast<std::size_t>(found - columns_.begin()));
+std::optional<std::size_t> CellTable::column(const std::string& name) const {
+  const auto found = numbers_.find(name);
+  return found == numbers_.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::string_view CellTable::cell(std::int64_t row, std::size_t column) const {

@@ -12,7 +12,7 @@
 namespace whence::detail {
 
 void read_channels(const nlohmann::json& table, const std::string& format, Dataset::Contents& contents) {
-  const auto keys = fill_keys<ChannelKeys>(table, format);
+  const auto keys = read_keys<ChannelKeys>(table, format);
   const auto dimensions = contents.inputs.dim();
   const auto channels = dimensions == 2 || dimensions == 4 ? contents.inputs.size(1) : 1;
   const auto row = [&](const char* key, const std::vector<double>& values, bool may_be_zero) {

@@ -12,6 +12,7 @@ namespace whence {
 namespace {
 
 constexpr double kMostNumbers = 1 << 26;
+constexpr double kBatchNumbers = 1 << 18;  // looked at together: to look is not to be what takes the most memory
 
 }  // namespace
 
@@ -29,10 +30,10 @@ std::vector<CoarseInput> coarse_inputs(const Dataset& data, at::ScalarType dtype
     return {};
   }
   const auto wide = data.to(at::kDouble, at::kCPU);
-  constexpr std::int64_t kBatch = 4096;
+  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kBatchNumbers / width));
   at::Tensor low, high;
-  for (std::int64_t begin = 0; begin < data.size(); begin += kBatch) {
-    const auto x = wide.batch(begin, std::min(data.size(), begin + kBatch)).inputs.flatten(1);
+  for (std::int64_t begin = 0; begin < data.size(); begin += step) {
+    const auto x = wide.batch(begin, std::min(data.size(), begin + step)).inputs.flatten(1);
     const auto [smallest, largest] = at::aminmax(x, 0);
     low = low.defined() ? at::minimum(low, smallest) : smallest;
     high = high.defined() ? at::maximum(high, largest) : largest;

@@ -173,6 +173,9 @@ struct DataReading {
 /// of tables is their texts one after the other, with ids that go on from table to table. Throws DataError naming the
 /// file and the place, InvalidArgument naming the key.
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, const DataReading& reading);
+/// Throws the InvalidArgument of read_dataset() for a table that names no format or a key that its format does not
+/// know. Reads nothing.
+void check_data_keys(const nlohmann::json& table);
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, TargetKind wanted,
                      const std::vector<std::string>& known_classes = {}, const TextReading* texts = nullptr);
 

@@ -88,8 +88,8 @@ class JsonlFormat : public DataFormat {
     };
     if (!texts || wanted == TargetKind::kClasses) {
       if (!objects.empty() && names.count(keys.label) == 0) {
-        throw InvalidArgument(
-            fmt::format("jsonl: key label: {} in {}", unknown_name("key", keys.label, columns), path.string()));
+        throw InvalidArgument(fmt::format("jsonl: key label: {} in {}{}", unknown_name("key", keys.label, columns),
+                                          path.string(), detail::hint_without_label(table)));
       }
       source.label_column = keys.label;
       const bool classes = wanted == TargetKind::kClasses || table.contains("classes");
@@ -115,17 +115,19 @@ class JsonlFormat : public DataFormat {
       return source;
     }
     const auto& [input, ignore] = std::tie(keys.encoding.input, keys.encoding.ignore);
-    const auto has = [](const auto& list, const auto& name) {
-      return std::find(list.begin(), list.end(), name) != list.end();
-    };
+    const std::set<std::string> listed =
+        input.empty() ? std::set(ignore.begin(), ignore.end()) : std::set(input.begin(), input.end());
+    std::vector<bool> used;
+    for (const auto& name : columns) {
+      used.push_back(name == keys.label || listed.contains(name) != input.empty());
+    }
     source.table = std::make_shared<detail::CellTable>(path, columns);
     std::vector<std::string> row(columns.size());
     for (std::size_t i = 0; i < objects.size(); ++i) {
       for (std::size_t c = 0; c < columns.size(); ++c) {
         const auto& name = columns[c];
         const auto found = objects[i].find(name);
-        const bool used = name == keys.label || (input.empty() ? !has(ignore, name) : has(input, name));
-        row[c] = !used || found == objects[i].end()
+        row[c] = !used[c] || found == objects[i].end()
                      ? ""
                      : cell_of(*found, where(i, name),
                                "; ignore = " + toml_text(std::vector{name}) + " leaves the column out");

@@ -107,12 +107,4 @@ void read_key(const json& table, std::string_view format, std::string_view name,
   read_any(table, format, name, takes, value);
 }
 
-void check_known_keys(const json& table, std::string_view format, const std::vector<std::string>& known) {
-  for (const auto& [key, value] : table.items()) {
-    if (key != "format" && std::find(known.begin(), known.end(), key) == known.end()) {
-      throw InvalidArgument(fmt::format("{}: {}", format, unknown_name("key", key, known)));
-    }
-  }
-}
-
 }  // namespace whence::detail

@@ -124,6 +124,7 @@ std::vector<std::int64_t> listed_rows(const std::vector<double>& listed, const s
 std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& table, const std::filesystem::path& folder,
                                                       DataReading reading) {
   const auto format = format_of(table);
+  check_data_keys(table);
   const auto reader = create<DataFormat>(format);
   auto asked = table;
   if (reading.texts != nullptr && !detail::asks_for_texts(table) && reader->has_columns()) {
@@ -139,7 +140,7 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     }
   }
   const auto source = reader->read(asked, folder, reading.wanted);
-  const auto keys = detail::fill_keys<detail::CommonKeys>(table, format);
+  const auto keys = detail::read_keys<detail::CommonKeys>(table, format);
   check_counts(source);
   const bool numbers = source.inputs.defined() || source.table;
   if (numbers != (reading.texts == nullptr)) {
@@ -147,10 +148,12 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
                                       numbers ? "numbers" : "texts", numbers ? "texts" : "numbers"));
   }
   if (!numbers && reading.wanted == TargetKind::kValues) {
-    throw InvalidArgument(format + ": this loss compares with numbers, which texts have none of: use cross-entropy");
+    throw InvalidArgument(format +
+                          ": this loss compares with numbers, which texts have none of: use cross-entropy for "
+                          "their labels, or next-token or masked-token");
   }
   const auto words =
-      numbers ? std::vector<std::string>{} : detail::fill_keys<detail::TextKeys>(table, format).label_words;
+      numbers ? std::vector<std::string>{} : detail::read_keys<detail::TextKeys>(table, format).label_words;
   const auto is_number = [](const std::string& cell) { return detail::number_in(cell).has_value(); };
   if (!words.empty() && keys.classes.empty() && reading.head.outputs == 0 &&
       std::all_of(source.label_cells.begin(), source.label_cells.end(), is_number)) {
@@ -279,6 +282,23 @@ Dataset::Contents joined(std::vector<std::pair<Dataset::Contents, std::int64_t>>
 }
 
 }  // namespace
+
+void check_data_keys(const nlohmann::json& table) {
+  if (table.is_array()) {
+    std::for_each(table.begin(), table.end(), check_data_keys);
+    return;
+  }
+  const auto format = format_of(table);
+  std::vector<std::string> known;
+  for (const auto& info : create<DataFormat>(format)->keys()) {
+    known.push_back(info.name);
+  }
+  for (const auto& [key, value] : table.items()) {
+    if (key != "format" && std::find(known.begin(), known.end(), key) == known.end()) {
+      throw InvalidArgument(fmt::format("{}: {}", format, unknown_name("key", key, known)));
+    }
+  }
+}
 
 Dataset read_dataset(const nlohmann::json& table, const std::filesystem::path& folder, const DataReading& reading) {
   if (!table.is_array()) {

@@ -69,4 +69,18 @@ SealedTensors read_sealed(const std::filesystem::path& path, const std::string& 
   return out;
 }
 
+ParameterSet read_intact_weights(const std::filesystem::path& path) {
+  auto tensors = read_safetensors(path);
+  auto metadata = read_safetensors_metadata(path);
+  const bool own = metadata.contains("whence");
+  if (const auto told = metadata.extract(kDigest);
+      own && !told.empty() && told.mapped() != digest_of(tensors, metadata)) {
+    throw DataError(fmt::format(
+        "{} is not as whence wrote it, but damaged or changed since: train it again, or copy it again; where that was "
+        "on purpose, its metadata is not to have \"sha256\"",
+        path.string()));
+  }
+  return tensors;
+}
+
 }  // namespace whence

@@ -99,14 +99,15 @@ bool counts_up(const std::vector<std::string>& names) {
 }
 
 std::size_t find_label(const std::vector<std::string>& names, std::string_view format, const TableKeys& keys,
-                       const fs::path& path) {
+                       const fs::path& path, const std::string& hint) {
   const auto found = std::find(names.begin(), names.end(), keys.label);
   if (found != names.end()) {
     return static_cast<std::size_t>(found - names.begin());
   }
   const bool of_commas = format == "tsv" && names.size() == 1 && names[0].find(',') != std::string::npos;
   throw InvalidArgument(fmt::format("{}: key label: {} in {}{}", format, unknown_name("column", keys.label, names),
-                                    path.string(), of_commas ? ", which has no tab but commas: format = \"csv\"" : ""));
+                                    path.string(),
+                                    of_commas ? ", which has no tab but commas: format = \"csv\"" : hint));
 }
 
 }  // namespace
@@ -128,7 +129,7 @@ SourceExamples read_table(const nlohmann::json& table, std::string_view format, 
   source.files = {path};
   source.inputs_from = source.targets_from = path.string();
   const bool labelled = !texts || wanted == TargetKind::kClasses;
-  const auto label = labelled ? find_label(names, format, keys, path) : 0;
+  const auto label = labelled ? find_label(names, format, keys, path, hint_without_label(table)) : 0;
   if (labelled) {
     source.label_column = keys.label;
   }

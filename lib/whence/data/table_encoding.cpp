@@ -102,7 +102,7 @@ class Fit {
         rows_(rows),
         label_(label),
         format_(std::move(format)),
-        keys_(fill_keys<EncodingKeys>(table, format_)) {
+        keys_(read_keys<EncodingKeys>(table, format_)) {
     if (!table.contains("standardize")) {
       keys_.standardize = standardize;
     }
@@ -110,6 +110,7 @@ class Fit {
     check_word(format_, "unknown", keys_.unknown, {"refuse", "zeros"});
     for (const auto& name : keys_.categorical) {
       find_column(cells_, format_, "categorical", name);
+      categorical_.insert(name);
     }
   }
 
@@ -157,17 +158,16 @@ class Fit {
       }
       out.push_back(find_column(cells_, format_, "input", name));
     }
-    std::vector<std::size_t> ignored;
+    std::set<std::size_t> ignored;
     for (const auto& name : keys_.ignore) {
-      ignored.push_back(find_column(cells_, format_, "ignore", name));
+      ignored.insert(find_column(cells_, format_, "ignore", name));
     }
     if (!keys_.input.empty() && !ignored.empty()) {
       throw InvalidArgument(format_ + ": keys input and ignore are both given, expected one of them");
     }
     for (std::size_t column = 0; keys_.input.empty() && column < cells_.columns().size(); ++column) {
       const auto& name = cells_.columns()[column];
-      if (name != label_ && std::find(ignored.begin(), ignored.end(), column) == ignored.end() &&
-          !(name_is_missing(name) && leave_out(column))) {
+      if (name != label_ && !ignored.contains(column) && !(name_is_missing(name) && leave_out(column))) {
         out.push_back(column);
       }
     }
@@ -208,7 +208,7 @@ class Fit {
 
   TableColumn fit(std::size_t column) {
     const auto& name = cells_.columns()[column];
-    if (std::find(keys_.categorical.begin(), keys_.categorical.end(), name) != keys_.categorical.end()) {
+    if (categorical_.contains(name)) {
       return fit_category(column);
     }
     std::int64_t numbers = 0, words = 0, almost = 0, first_number = -1, first_word = -1, first_almost = -1;
@@ -375,6 +375,7 @@ class Fit {
   const std::string& label_;
   std::string format_;
   EncodingKeys keys_;
+  std::set<std::string> categorical_;  // columns that are said to be
   std::int64_t missing_ = 0;
   std::set<std::string> missing_levels_;  // as they are called
   std::string left_out_;
@@ -382,7 +383,7 @@ class Fit {
 
 /// Keys of a later table must say what the first one's said, or nothing.
 EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& table, const std::string& format) {
-  auto keys = fill_keys<EncodingKeys>(table, format);
+  auto keys = read_keys<EncodingKeys>(table, format);
   check_word(format, "unknown", keys.unknown, {"refuse", "zeros"});
   const auto refuse = [&](const char* key, const std::string& given, const std::string& used) {
     throw InvalidArgument(
@@ -396,9 +397,12 @@ EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& tab
   if (table.contains("missing") && keys.missing != encoding.missing) {
     refuse("missing", '"' + keys.missing + '"', '"' + encoding.missing + '"');
   }
+  std::set<std::string_view> known;
+  for (const auto& column : encoding.columns) {
+    known.insert(column.name);
+  }
   for (const auto& name : keys.input) {
-    const auto known = [&](const auto& column) { return column.name == name; };
-    if (std::none_of(encoding.columns.begin(), encoding.columns.end(), known)) {
+    if (!known.contains(name)) {
       refuse("input", toml_text(keys.input), "other columns");
     }
   }

@@ -33,7 +33,7 @@ class TextMaker {
             TargetKind wanted, std::size_t classes)
       : source_(source),
         format_(std::move(format)),
-        keys_(fill_keys<TextKeys>(table, format_)),
+        keys_(read_keys<TextKeys>(table, format_)),
         tokenizer_(*reading.tokenizer),
         wanted_(wanted),
         length_(keys_.length > 0 ? std::min(keys_.length, reading.context) : reading.context) {
@@ -260,9 +260,15 @@ class TextMaker {
 
 bool asks_for_texts(const nlohmann::json& table) { return table.contains("text") || table.contains("template"); }
 
+std::string hint_without_label(const nlohmann::json& table) {
+  return asks_for_texts(table) && !table.contains("label")
+             ? "; for texts without labels use the loss next-token or masked-token"
+             : "";
+}
+
 std::vector<std::size_t> columns_of_texts(const nlohmann::json& table, const std::string& format,
                                           const std::vector<std::string>& columns) {
-  const auto keys = fill_keys<TextKeys>(table, format);
+  const auto keys = read_keys<TextKeys>(table, format);
   std::vector<std::size_t> out;
   const auto add = [&](const std::string& pattern, const char* key) {
     if (!pattern.empty() && !columns.empty()) {

@@ -105,7 +105,7 @@ PromptTask task_of(const Json& json, const std::string& name, const std::string&
 template <class Visit>
 void for_each_value(const fs::path& path, const Visit& visit) {
   if (path.extension() != ".jsonl") {
-    visit(read_json(path), path.stem().string(), path.string());
+    visit(read_json(path, {.repeated_keys = false}), path.stem().string(), path.string());
     return;
   }
   read_json_lines(path, [&](const Json& json, std::int64_t line, const std::string& where) {

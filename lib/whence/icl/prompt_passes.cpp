@@ -116,21 +116,26 @@ Trunk PromptPasses::lay_out(const Tokens& order) const {
 }
 
 void PromptPasses::check_length(const Trunk& trunk, const Answers& answers) const {
+  const auto context = model_.language->context();
+  std::int64_t most = 0, room = context;  // of the longest prompt; left by every query for demonstrations
+  std::size_t longest = 0;
   for (std::size_t j = 0; j < answers.size(); ++j) {
-    std::size_t longest = 0;
-    for (const auto& answer : answers[j]) {
-      longest = std::max(longest, answer.size());
+    std::size_t answer = 0;
+    for (const auto& one : answers[j]) {
+      answer = std::max(answer, one.size());
     }
-    const auto tokens = trunk.prompts[j].size() + longest;
-    if (static_cast<std::int64_t>(tokens) > model_.language->context()) {
-      const auto room = model_.language->context() - (static_cast<std::int64_t>(tokens) - trunk.queries[j]);
-      const auto fit = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
-                                     [&](const TokenSpan& span) { return span.end < room; });
-      throw DataError(
-          fmt::format("task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
-                      "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
-                      task_.name, j, tokens, model_.language->context(), fit, trunk.demonstrations.size()));
-    }
+    const auto tokens = static_cast<std::int64_t>(trunk.prompts[j].size() + answer);
+    room = std::min(room, context - (tokens - trunk.queries[j]));
+    longest = tokens > most ? j : longest;
+    most = std::max(most, tokens);
+  }
+  if (most > context) {
+    const auto begin = std::count_if(trunk.demonstrations.begin(), trunk.demonstrations.end(),
+                                     [&](const TokenSpan& span) { return span.begin <= room; });
+    throw DataError(fmt::format(
+        "task {}: the prompt of query {} has {} tokens with its answer, expected at most the model's "
+        "context of {}: give shorter demonstrations, or fewer (the first {} of {} fit)",
+        task_.name, longest, most, context, std::max<std::int64_t>(0, begin - 1), trunk.demonstrations.size()));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
 #include "whence/models/language_model.h"
@@ -16,6 +17,13 @@
 namespace whence {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr const char* kAdapterWeights = "adapter_model.safetensors";
+
+/// The one file that training wrote a checkpoint's tensors into.
+fs::path file_of(const fs::path& checkpoint) {
+  return is_adapter(checkpoint) ? checkpoint / kAdapterWeights : checkpoint;
+}
 
 at::Tensor fit(const at::Tensor& expected, const at::Tensor& found, const std::string& what) {
   if (found.sizes() != expected.sizes()) {
@@ -54,9 +62,20 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
   return expected.with(std::move(values));
 }
 
+bool is_adapter(const fs::path& checkpoint) { return fs::is_directory(checkpoint) && detail::is_adapter(checkpoint); }
+
 std::vector<fs::path> checkpoint_files(const fs::path& checkpoint) {
   if (!fs::is_directory(checkpoint)) {
     return fs::exists(checkpoint) ? std::vector{checkpoint} : std::vector<fs::path>{};
+  }
+  if (is_adapter(checkpoint)) {
+    std::vector<fs::path> there;
+    for (const char* name : {kAdapterWeights, "adapter_model.bin", "adapter_config.json"}) {
+      if (fs::exists(checkpoint / name)) {
+        there.push_back(checkpoint / name);
+      }
+    }
+    return there;
   }
   auto out = detail::weight_files(checkpoint);
   if (const auto index = checkpoint / "model.safetensors.index.json";
@@ -67,17 +86,19 @@ std::vector<fs::path> checkpoint_files(const fs::path& checkpoint) {
 }
 
 bool is_whence_checkpoint(const fs::path& checkpoint) {
-  if (fs::is_directory(checkpoint)) {
+  if (fs::is_directory(checkpoint) && !is_adapter(checkpoint)) {
     return detail::is_by_whence(checkpoint);
   }
-  return fs::exists(checkpoint) && read_safetensors_metadata(checkpoint).count("tuning") > 0;
+  const auto file = file_of(checkpoint);
+  return fs::exists(file) && read_safetensors_metadata(file).count("tuning") > 0;
 }
 
 std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& key) {
-  if (!fs::is_regular_file(checkpoint)) {
+  const auto file = file_of(checkpoint);
+  if (!fs::is_regular_file(file)) {
     return "";
   }
-  const auto metadata = read_safetensors_metadata(checkpoint);
+  const auto metadata = read_safetensors_metadata(file);
   const auto found = metadata.find(key);
   return found == metadata.end() ? "" : found->second;
 }
@@ -110,14 +131,27 @@ std::int64_t head_outputs(const Head& head, const ParameterSet& tensors) {
   return found.size() == 1 ? found.front() : 0;
 }
 
+/// Outputs of the classifier that an adapter was trained with; 0 without one.
+std::int64_t adapter_outputs(const ParameterSet& tensors) {
+  for (const char* name : {".classifier.weight", ".classifier.out_proj.weight", ".score.weight"}) {
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors.names()[i].ends_with(name) && tensors.values()[i].dim() == 2) {
+        return tensors.values()[i].size(0);
+      }
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
   const auto* language = dynamic_cast<const LanguageModel*>(&model);
+  const bool adapter = is_adapter(checkpoint);
   HeadClasses out;
   out.from = checkpoint.string();
   out.sorted = is_whence_checkpoint(checkpoint);
-  if (fs::is_directory(checkpoint)) {
+  if (fs::is_directory(checkpoint) && !adapter) {
     if (language != nullptr) {
       out.names = language->class_names(checkpoint);
     }
@@ -137,7 +171,11 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
     out.outputs = static_cast<std::int64_t>(out.names.size());
     return out;
   }
-  out.outputs = language == nullptr || out.sorted ? head_outputs(model.head(), read_safetensors(checkpoint)) : 0;
+  if (adapter) {
+    out.outputs = fs::exists(file_of(checkpoint)) ? adapter_outputs(read_safetensors(file_of(checkpoint))) : 0;
+  } else if (language == nullptr || out.sorted) {
+    out.outputs = head_outputs(model.head(), read_safetensors(checkpoint));
+  }
   return out;
 }
 
@@ -147,7 +185,7 @@ NamedTensors read_checkpoint(const fs::path& checkpoint, const Model& model, con
   if (language != nullptr && fs::is_directory(checkpoint)) {
     return {language->read_directory(checkpoint, expected), {}};
   }
-  auto found = read_safetensors(checkpoint);
+  auto found = read_intact_weights(checkpoint);
   std::string note;
   if (!is_whence_checkpoint(checkpoint)) {
     auto named = with_expected_names(expected, found, rename, /*by_shape=*/language == nullptr, where);

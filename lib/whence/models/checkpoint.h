@@ -15,8 +15,11 @@ namespace whence {
 /// floating or not finite.
 ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& found, const std::string& where);
 
-/// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory. Throws DataError where
-/// a directory holds weights in a format that is not read.
+/// Whether a checkpoint is a folder that holds an adapter and no model: tuning/peft.h reads it.
+bool is_adapter(const std::filesystem::path& checkpoint);
+
+/// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory, or those of an
+/// adapter. Throws DataError where a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
 
 /// What a checkpoint of the model says of its outputs: how many, and which class each is, where it was trained here or
@@ -29,7 +32,8 @@ std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const s
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
 
 /// Reads `expected`, parameters of the model, from a safetensors file, whose names may be another program's (naming.h),
-/// or, of a model of texts, from a Hugging Face directory, which may hold more of it.
+/// or, of a model of texts, from a Hugging Face directory, which may hold more of it. Throws DataError where whence wrote
+/// the file and its bytes are others now (sealed_safetensors.h); cost: SHA-256 of such a file.
 NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const Model& model, const ParameterSet& expected,
                              const Renaming& rename, const std::string& where);
 

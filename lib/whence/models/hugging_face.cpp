@@ -13,6 +13,7 @@
 #include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/detail/model_folder.h"
 #include "whence/models/head.h"
 
@@ -81,7 +82,7 @@ std::map<std::string, at::Tensor> read_weights(const std::vector<fs::path>& file
   const auto decoder_bias = config.names.head_bias.empty() ? "" : config.names.head + ".bias";
   std::map<std::string, at::Tensor> out;
   for (const auto& file : files) {
-    const auto tensors = read_safetensors(file);
+    const auto tensors = read_intact_weights(file);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const auto& name = tensors.names()[i];
       const auto& value = tensors.values()[i];
@@ -201,7 +202,7 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
         fs::copy_file(source / name, part / name);
       }
     }
-    write_safetensors(part / "model.safetensors", stored, metadata);
+    write_sealed(part / "model.safetensors", stored, std::move(metadata));
   });
 }
 

@@ -211,6 +211,11 @@ bool has_adapter(const fs::path& directory) {
          fs::exists(directory / "adapter_model.bin");
 }
 
+bool is_adapter(const fs::path& directory) {
+  return has_adapter(directory) && !fs::exists(directory / "config.json") && !fs::exists(directory / kWeights) &&
+         !fs::exists(directory / kIndex);
+}
+
 void check_no_adapter(const fs::path& directory, const std::string& otherwise) {
   if (!has_adapter(directory)) {
     return;
@@ -229,8 +234,9 @@ void check_no_adapter(const fs::path& directory, const std::string& otherwise) {
                                              : "";
   }
   throw DataError(fmt::format(
-      "{0}: {1} lies there (adapter_model.*{2}), which whence does not read, and the model is not complete without it; "
-      "merge it: python3 -c \"import peft; "
+      "{0}: {1} lies there (adapter_model.*{2}), and the model is not complete without it: move the adapter_* files to "
+      "a folder of their own, which a stage of this model names as its checkpoint, or merge it: python3 -c \"import "
+      "peft; "
       "peft.{3}.from_pretrained('{0}').merge_and_unload().save_pretrained('{0}-merged')\"{4}",
       directory.string(), kind, base.empty() ? "" : ", of " + base, call, otherwise));
 }

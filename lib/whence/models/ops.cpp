@@ -30,7 +30,7 @@ at::Tensor value_of(const ParameterSet& theta, const std::string& name) {
 /// Appends the entry and gives it an output that autograd tracks: a leaf where nothing below is tracked, so that the
 /// signal at `output` can be asked for without paying for gradients of the parameters.
 at::Tensor record(Tape* tape, TapeEntry entry) {
-  if (tape == nullptr) {
+  if (tape == nullptr || (tape->wanted && !tape->wanted(entry))) {
     return entry.output;
   }
   entry.input = entry.input.detach();

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,9 +44,11 @@ struct AttentionSite {
 
 /// Records the layers of one forward pass, in order. A null tape costs nothing.
 struct Tape {
-  std::vector<TapeEntry> entries;
-  RowMap rows;  ///< What the entries to come are given: a model of texts sets it.
-  std::vector<AttentionSite> attention;
+  /// Which to record, by their names; empty: all. What is not recorded is not tracked either.
+  std::function<bool(const TapeEntry&)> wanted = {};
+  std::vector<TapeEntry> entries = {};
+  RowMap rows = {};  ///< What the entries to come are given: a model of texts sets it.
+  std::vector<AttentionSite> attention = {};
 };
 
 }  // namespace whence

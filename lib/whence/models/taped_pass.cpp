@@ -17,22 +17,20 @@ TapedPass::TapedPass(const Model& model, const ParameterSet& theta, const Batch&
                      const std::function<bool(const TapeEntry&)>& wanted) {
   const c10::AutoGradMode with_grad(true);
   const DerivativeOrder first(1);
-  Tape tape;
+  Tape tape{.wanted = wanted};
   output_ = model.output(theta.with(detach(theta.values())), batch, &tape);
-  for (auto& entry : tape.entries) {
-    if (wanted(entry)) {
-      outputs_.push_back(entry.output);
-      entries_.push_back(std::move(entry));
-    }
+  entries_ = std::move(tape.entries);
+  for (const auto& entry : entries_) {
+    outputs_.push_back(entry.output);
   }
 }
 
 TensorList TapedPass::signals(const at::Tensor& values, bool keep) const {
-  return gradient(values.sum(), outputs_, false, keep);
+  return outputs_.empty() ? TensorList{} : gradient(values.sum(), outputs_, false, keep);
 }
 
 TensorList TapedPass::signals_from(const at::Tensor& start, bool keep) const {
-  return gradient(TensorList{output_}, outputs_, {start}, false, keep);
+  return outputs_.empty() ? TensorList{} : gradient(TensorList{output_}, outputs_, {start}, false, keep);
 }
 
 std::vector<LayerUse> layer_uses(const Model& model, const PerExample& values, const ParameterSet& theta,

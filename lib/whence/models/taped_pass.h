@@ -33,10 +33,10 @@ class PerExample {
 /// (DerivativeOrder).
 class TapedPass {
  public:
-  /// The forward pass. `wanted` picks the layers that are kept, all by default.
-  TapedPass(
-      const Model& model, const ParameterSet& theta, const Batch& batch,
-      const std::function<bool(const TapeEntry&)>& wanted = [](const TapeEntry&) { return true; });
+  /// The forward pass. `wanted` picks the layers that are kept, all by default; below the first of them nothing is
+  /// tracked.
+  TapedPass(const Model& model, const ParameterSet& theta, const Batch& batch,
+            const std::function<bool(const TapeEntry&)>& wanted = {});
 
   const at::Tensor& output() const { return output_; }  ///< Part of the graph.
   /// In the order of the pass. A layer that is used twice, or a tied weight, has as many entries. Inputs are in the

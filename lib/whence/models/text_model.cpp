@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/core/error.h"
 #include "whence/core/random.h"
 #include "whence/models/checkpoint.h"
@@ -18,6 +20,19 @@ TextModel read_text_model(const std::filesystem::path& folder, at::ScalarType dt
   Random random(0);
   auto theta = model->initial({}, classes, random).to(dtype, device);
   return {std::dynamic_pointer_cast<const LanguageModel>(model), std::move(theta), Tokenizer(folder)};
+}
+
+std::vector<std::filesystem::path> text_model_files(const std::filesystem::path& folder,
+                                                    const std::filesystem::path& tokenizer_json) {
+  auto out = checkpoint_files(folder);
+  auto others = tokenizer_files(tokenizer_json);
+  others.insert(others.begin(), {folder / "config.json", folder / "model.safetensors"});
+  for (auto& file : others) {
+    if (std::find(out.begin(), out.end(), file) == out.end()) {
+      out.push_back(std::move(file));
+    }
+  }
+  return out;
 }
 
 }  // namespace whence

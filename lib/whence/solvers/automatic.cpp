@@ -60,9 +60,10 @@ SystemTraits traits_of(const System& system) {
                    .eigenvectors = dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr,
                    .inversion = system.filter.inversion,
                    .point = system.point};
-  const auto* gram = dynamic_cast<const GramOperator*>(system.a.get());
-  if (gram != nullptr && gram->diagonal().min().item<double>() + system.filter.damping > 0) {
-    out.rows = gram->rows();
+  if (const auto* gram = dynamic_cast<const GramOperator*>(system.a.get())) {
+    out.rows = [gram, damping = system.filter.damping] {
+      return gram->diagonal().min().item<double>() + damping > 0 ? gram->rows() : 0;
+    };
   }
   return out;
 }
@@ -95,8 +96,8 @@ class AutoSolver : public Solver {
     if (!Filter{traits.inversion}.inverts()) {
       return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
     }
-    if (damped && traits.rows > 0 && traits.rows < size && traits.rows <= kFewRows) {
-      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", traits.rows, size)};
+    if (const auto rows = damped ? traits.rows() : 0; rows > 0 && rows < size && rows <= kFewRows) {
+      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", rows, size)};
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);

@@ -72,8 +72,7 @@ class EkfacSolver : public Solver {
             "ekfac: factors are fitted to a stage, and this operator comes from none: use --solver auto");
       }
       factors = std::dynamic_pointer_cast<const SpectralOperator>(
-          create<Curvature>(options_.factors)
-              ->operator_at(system.point->objective, system.point->theta, system.point->parent));
+          create<Curvature>(options_.factors)->operator_at(*system.point));
     }
     return std::make_unique<SpectralInverse>(system, std::move(factors), options_.residual, own);
   }

@@ -75,10 +75,12 @@ struct System {
 /// What is known of a system before its operator is made.
 struct SystemTraits {
   std::int64_t parameters = 0;
-  std::int64_t rows = 0;      ///< Of a root J that the curvature can be inverted by in the dual; 0: none.
   bool eigenvectors = false;  ///< They come with the curvature (SpectralOperator).
   Inversion inversion = Inversion::kDamped;
   std::shared_ptr<const CurvaturePoint> point = nullptr;  ///< As System::point.
+  /// Of a root J that the curvature can be inverted by in the dual; 0: none. Asked by who goes by them, since that may
+  /// take a pass.
+  std::function<std::int64_t()> rows = [] { return 0; };
 };
 
 /// How many products with the curvature a solve takes for a right-hand side.

@@ -180,8 +180,8 @@ OperatorPtr exact_in_double(CurvatureFamily family, const Stage& stage) {
   const auto* by_products = family == CurvatureFamily::kGaussNewton ? ",rows=false" : "";  // of which there are few
   const auto spec = fmt::format("{}:graph-bytes=0{}", to_string(family), by_products);
   try {
-    return create<Curvature>(spec)->operator_at(stage.objective.to(at::kDouble), in_double(stage.theta),
-                                                in_double(stage.parent));
+    return create<Curvature>(spec)->operator_at(
+        {stage.objective.to(at::kDouble), in_double(stage.theta), in_double(stage.parent)});
   } catch (const InvalidArgument&) {
     return nullptr;
   }
@@ -229,6 +229,27 @@ void check_choices(const Chain& chain, const Curvature& curvature, const Solver&
   }
 }
 
+/// Throws where nothing is known of a primed stage's response: its curvature is the exact Hessian alone, and of what
+/// followed no objective's gradient there is none.
+void check_primed(const Stage& stage, const Curvature& curvature) {
+  const auto* inner = stage.objective.inner();
+  if (inner == nullptr) {
+    return;
+  }
+  if (!inner->priming().is_exact()) {
+    throw InvalidArgument(
+        fmt::format("stage {}: it was primed along gradients of the first order, which are no objective's, so no "
+                    "influence goes through it: train it with order=exact in its priming, or ask at a later stage",
+                    stage.name));
+  }
+  if (curvature.family() != CurvatureFamily::kHessian) {
+    throw InvalidArgument(
+        fmt::format("stage {}: it is primed, and the curvature of its objective, which contains the "
+                    "inner steps, is its Hessian: use --curvature hessian",
+                    stage.name));
+  }
+}
+
 InverseProblem checked(InverseProblem problem) {
   if (!problem.curvature || !problem.solver) {
     throw InvalidArgument(fmt::format("influence needs a curvature and a solver: the {} is missing",
@@ -270,6 +291,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
     return *slot;
   }
   const auto& at = chain_[stage];
+  check_primed(at, curvature_);
   auto made = std::make_unique<Prepared>();
   auto& evidence = evidence_[stage];
   evidence.damping = options_.damping;
@@ -278,7 +300,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   for (std::size_t i = 0; i < thetas.size(); ++i) {
     Prepared::Segment segment;
     segment.theta = thetas[i];
-    segment.curvature = curvature_.operator_at(at.objective, segment.theta, at.parent);
+    segment.curvature = curvature_.operator_at({at.objective, segment.theta, at.parent});
     if (i == 0 && options_.relative_damping > 0) {
       constexpr std::int64_t kProbes = 32;
       evidence.mean_eigenvalue = mean_eigenvalue(*segment.curvature, kProbes, Random(0).stream("mean eigenvalue"));
@@ -319,6 +341,9 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
 }
 
 void Adjoint::prepare(std::size_t first) {
+  for (std::size_t k = first; k < chain_.size(); ++k) {
+    check_primed(chain_[k], curvature_);  // before any work
+  }
   for (std::size_t k = chain_.size(); k-- > first;) {
     prepared(k);
   }
@@ -356,7 +381,7 @@ std::vector<StageAdjoint> Adjoint::sweep(const Directions& gradients, std::size_
       vectors.insert(vectors.begin(), s);
       if (k > first) {
         const ProgressScope mixed(progress, {"carry to " + chain_[k - 1].name, 0, 0, ""});
-        handed = handed - curvature_.mixed_product(stage.objective, segment.theta, stage.parent, s);
+        handed = handed - curvature_.mixed_product({stage.objective, segment.theta, stage.parent}, s);
       }
       if (segment.memory && (i > 0 || k > first)) {
         segment.memory->apply(scaled, q, watch);

@@ -87,7 +87,8 @@ class Adjoint {
   Adjoint& operator=(const Adjoint&) = delete;
 
   /// What does not depend on measurements, of the stages from `first` on: curvatures, dampings, what solvers make
-  /// ready. sweep() does it where this was not called.
+  /// ready. sweep() does it where this was not called. Throws InvalidArgument for a primed stage whose priming is not
+  /// exact, or with a curvature other than the Hessian.
   void prepare(std::size_t first);
 
   /// `gradients` are those of K measurements in the model's parameters at the last stage: all of them, or, where

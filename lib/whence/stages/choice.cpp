@@ -86,7 +86,12 @@ class Chooser {
       return;
     }
     const auto& options = request_.options;
-    if (solver_->family() == CurvatureFamily::kEmpiricalFisher) {
+    const auto primed = std::find_if(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                                     [](const Stage& stage) { return stage.objective.inner() != nullptr; });
+    if (primed != chain_.end()) {
+      take("hessian", fmt::format("stage {} is primed, whose objective has no other curvature", primed->name));
+      look_for_negative_curvature("hessian");
+    } else if (solver_->family() == CurvatureFamily::kEmpiricalFisher) {
       take("empirical-fisher", fmt::format("it is what solver {} approximates", solver_name()));
     } else if (solver_->family() || solver_->needs().rows) {
       take("gauss-newton", fmt::format("solver {} is for its family", solver_name()));
@@ -165,6 +170,9 @@ class Chooser {
       } else if (!at_minimum()) {
         out_.options.relative_damping = kRelativeDamping;
         reasons_.push_back(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
+      } else if (request_.indefinite && request_.curvature_is_open()) {  // of a primed stage
+        out_.options.relative_damping = kRelativeDamping;
+        reasons_.emplace_back("a solve with the Hessian met negative curvature");
       } else if (needs_damping()) {
         take_needed_damping();
       }
@@ -226,7 +234,7 @@ class Chooser {
     const auto hessian = create<Curvature>(curvature);
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto& stage = chain_[k];
-      const auto a = hessian->operator_at(stage.objective, stage.theta, stage.parent);
+      const auto a = hessian->operator_at({stage.objective, stage.theta, stage.parent});
       const double product = kPassesAProduct * pass_seconds(k);
       const auto steps =
           std::clamp<std::int64_t>(static_cast<std::int64_t>(kProbeSeconds / (kProbes * product)), 4, kProbeSteps);

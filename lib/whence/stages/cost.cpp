@@ -1,5 +1,6 @@
 #include "whence/stages/cost.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -21,12 +22,13 @@ class BatchGradients {
   explicit BatchGradients(const Stage& stage)
       : objective_(stage.objective), theta_(leaves(stage.theta)), parent_(detach(stage.parent)) {}
 
-  /// Of the batch from row `begin`; the examples in it.
+  /// Of the batch from term `begin`; the terms in it.
   std::int64_t take(std::int64_t begin) const {
-    const auto& data = objective_.data();
-    const auto batch = data.batch(begin, std::min(data.size(), begin + objective_.batch_size()));
+    const auto end = std::min(objective_.terms(), begin + objective_.terms_at_once());
+    const auto batch = objective_.inner() != nullptr ? objective_.terms_batch(at::arange(begin, end))
+                                                     : objective_.data().batch(begin, end);
     gradient(objective_.batch_loss(theta_, parent_, batch), theta_);
-    return batch.size();
+    return end - begin;
   }
 
  private:
@@ -35,7 +37,7 @@ class BatchGradients {
 };
 
 double of_all(const Stage& stage, double seconds, std::int64_t seen) {
-  return seconds * static_cast<double>(stage.objective.data().size()) / static_cast<double>(seen);
+  return seconds * static_cast<double>(stage.objective.terms()) / static_cast<double>(seen);
 }
 
 }  // namespace
@@ -44,11 +46,11 @@ double gradient_seconds(const Stage& stage) {
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kBatches = 3;
   const BatchGradients gradients(stage);
-  const auto step = stage.objective.batch_size();
+  const auto step = stage.objective.terms_at_once();
   gradients.take(0);  // what only the first pass pays
   const auto start = Clock::now();
   std::int64_t seen = 0;
-  for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.data().size(); ++i) {
+  for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.terms(); ++i) {
     seen += gradients.take(i * step);
   }
   return of_all(stage, std::chrono::duration<double>(Clock::now() - start).count(), seen);
@@ -59,11 +61,11 @@ double nominal_gradient_seconds(const Stage& stage) {
   std::int64_t seen = 0;
   auto count = count_operations([&] { seen = gradients.take(0); });
   constexpr double kUsualBatch = 1024;  // whatever the batches are, which are not to change what is chosen
-  const auto examples = static_cast<double>(stage.objective.data().size());
-  const double whole = examples / static_cast<double>(seen);
+  const auto terms = static_cast<double>(stage.objective.terms());
+  const double whole = terms / static_cast<double>(seen);
   count.multiplications *= whole;
   count.bytes *= whole;
-  count.calls *= std::ceil(examples / kUsualBatch);
+  count.calls *= std::ceil(stage.objective.inner() != nullptr ? terms : terms / kUsualBatch);
   return count.nominal_seconds();
 }
 
@@ -72,15 +74,16 @@ namespace {
 SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion inversion) {
   constexpr std::int64_t kMostOutputs = 64;
   const auto made = create<Curvature>(curvature);
-  const auto& data = stage.objective.data();
   SystemTraits out{
       .parameters = stage.objective.trained().entries(),
       .eigenvectors = made->factored(),
       .inversion = inversion,
       .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent})};
-  if (!made->factored() && made->family() != CurvatureFamily::kHessian && data.outputs() <= kMostOutputs &&
-      covered_by_layers(*out.point)) {
-    out.rows = data.size() * data.outputs();  // about
+  if (!made->factored() && made->family() != CurvatureFamily::kHessian) {
+    out.rows = [point = out.point] {
+      const auto& data = point->objective.data();
+      return data.outputs() <= kMostOutputs && covered_by_layers(*point) ? data.size() * data.outputs() : 0;  // about
+    };
   }
   return out;
 }

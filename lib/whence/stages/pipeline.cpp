@@ -6,19 +6,49 @@
 
 #include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/text_model.h"
 #include "whence/text/tokenizer.h"
 
 namespace whence {
 namespace fs = std::filesystem;
+namespace {
+
+/// What an adapter says that it is. One that training wrote may be trained over with another tuning.
+void take_tuning(StageDescription& stage) {
+  try {
+    if (!stage.says_tuning) {
+      stage.tuning = peft_tuning(stage.checkpoint);
+    } else if (!is_whence_checkpoint(stage.checkpoint)) {
+      check_same_tuning(stage.tuning, stage.checkpoint);
+    }
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
+  }
+}
+
+/// A misspelt key is one before it is a change to what was trained.
+void check_keys(const StageDescription& stage) {
+  try {
+    check_data_keys(stage.train);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
+  }
+}
+
+}  // namespace
 
 Pipeline::Pipeline(const fs::path& path, const RunOptions& options)
     : file_(read_pipeline_file(path)), options_(options), seed_(options.seed.value_or(file_.seed)) {
   try {
     open_model();
-    for (const auto& stage : file_.stages) {
+    for (auto& stage : file_.stages) {
+      check_keys(stage);
       if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
         throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
                                           stage.checkpoint.string()));
+      }
+      if (is_adapter(stage.checkpoint)) {
+        take_tuning(stage);
       }
     }
   } catch (const InvalidArgument& error) {
@@ -56,8 +86,8 @@ void Pipeline::open_model() {
     for (const auto& text : reading_->tokenizer->notes()) {
       note(text);
     }
-    tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
   }
+  tokenizer_ = fs::is_directory(tokenizer) ? tokenizer / "tokenizer.json" : tokenizer;
 }
 
 void Pipeline::note(const std::string& text) const {
@@ -70,20 +100,8 @@ void Pipeline::note(const std::string& text) const {
 }
 
 std::vector<fs::path> Pipeline::model_files() const {
-  std::vector<fs::path> out;
-  if (language_model_ == nullptr) {
-    return out;
-  }
-  out = checkpoint_files(language_model_->directory());
-  out.push_back(language_model_->directory() / "config.json");
-  if (!tokenizer_.empty()) {
-    for (auto& file : tokenizer_files(tokenizer_)) {
-      if (std::find(out.begin(), out.end(), file) == out.end()) {
-        out.push_back(std::move(file));
-      }
-    }
-  }
-  return out;
+  return language_model_ == nullptr ? std::vector<fs::path>()
+                                    : text_model_files(language_model_->directory(), tokenizer_);
 }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {

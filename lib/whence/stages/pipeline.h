@@ -11,6 +11,7 @@
 #include "whence/models/language_model.h"
 #include "whence/stages/pipeline_file.h"
 #include "whence/stages/stage.h"
+#include "whence/tuning/peft.h"
 
 namespace whence {
 
@@ -41,7 +42,7 @@ class Pipeline {
   const RunOptions& options() const { return options_; }
   std::uint64_t seed() const { return seed_; }
   const std::string& model_spec() const { return model_spec_; }
-  /// The files that describe the model and where it starts; none for a built-in one.
+  /// The files that describe the model and where it starts, or would (text_model_files); none for a built-in one.
   std::vector<std::filesystem::path> model_files() const;
   const std::vector<StageDescription>& stages() const { return file_.stages; }
   /// Throws InvalidArgument with the nearest known name.
@@ -71,7 +72,8 @@ class Pipeline {
   Dataset queries(const std::string& split, std::int64_t limit = 0) const;
 
   /// The chain from its checkpoints and snapshots. Throws DataError naming a missing file (and `whence train`), a
-  /// tensor that does not fit, or snapshots of another training than the checkpoint's.
+  /// tensor that does not fit, or snapshots of another training than the checkpoint's, and InvalidArgument where the
+  /// seed is not the one that a stage was primed with, which draws what each of its tasks starts from.
   Chain load() const;
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;
@@ -97,10 +99,14 @@ class Pipeline {
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;
   nlohmann::json record(std::size_t stage, const Dataset& data, const TrainingSummary& summary) const;
+  PeftAdapter as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const;
+  void check_checkpoint_form(std::size_t stage, const Stage& untrained) const;
   void write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                         std::map<std::string, std::string> metadata) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
+  std::vector<std::string> tasks(std::size_t stage) const;
+  void check_seed(std::size_t stage) const;
 
   PipelineFile file_;
   RunOptions options_;
@@ -108,8 +114,8 @@ class Pipeline {
   std::string model_spec_;
   std::shared_ptr<const Model> model_;
   const LanguageModel* language_model_ = nullptr;  ///< The same, of texts.
-  std::filesystem::path tokenizer_;
-  std::optional<TextReading> reading_;  ///< For a model of texts.
+  std::filesystem::path tokenizer_;                ///< Its tokenizer.json, there or not.
+  std::optional<TextReading> reading_;             ///< For a model of texts.
   mutable std::map<std::size_t, Dataset> data_;
   mutable std::vector<std::string> notes_;
   mutable std::set<std::size_t> fresh_;  ///< Stages that are trained now: what their old checkpoints say is no matter.

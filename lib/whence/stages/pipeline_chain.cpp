@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "whence/models/checkpoint.h"
+#include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/pipeline.h"
 
@@ -30,7 +31,9 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
                         .optimizer = create<Optimizer>(description.optimizer),
                         .data = data,
                         .weight_decay = description.weight_decay,
-                        .batch_size = batch_size_for(data, options_.batch_size)},
+                        .batch_size = batch_size_for(data, options_.batch_size),
+                        .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
+                        .tasks = tasks(stage)},
                        before, Random(seed_).stream("stage " + description.name));
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
@@ -45,6 +48,22 @@ Chain Pipeline::untrained(std::size_t count) const {
   return chain;
 }
 
+/// Throws InvalidArgument where a primed stage was trained with another seed: its objective would be another.
+void Pipeline::check_seed(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
+  if (description.priming.empty() || told.empty()) {
+    return;
+  }
+  const auto run = detail::table_in(detail::parse_record(told), "run");
+  if (run.contains("seed") && run["seed"] != seed_) {
+    throw InvalidArgument(
+        fmt::format("stage {}: it was primed with seed {}, by which its tasks are split and start, "
+                    "and the seed is {}: use --seed {}",
+                    description.name, run["seed"].dump(), seed_, run["seed"].dump()));
+  }
+}
+
 Chain Pipeline::load() const { return load(file_.stages.size()); }
 
 Chain Pipeline::load(std::size_t count) const {
@@ -55,9 +74,15 @@ Chain Pipeline::load(std::size_t count) const {
       throw DataError(fmt::format("stage {} has no checkpoint at {}: run whence train {}", description.name,
                                   description.checkpoint.string(), file_.path.string()));
     }
+    check_seed(i);
     auto stage = untrained(i, chain);
-    const auto read = read_checkpoint(description.checkpoint, *model_, stage.objective.trained(), description.rename,
-                                      fmt::format("{} (stage {})", description.checkpoint.string(), description.name));
+    const auto where = fmt::format("{} (stage {})", description.checkpoint.string(), description.name);
+    const auto& trained = stage.objective.trained();
+    const auto read = is_adapter(description.checkpoint)
+                          ? NamedTensors{read_peft(description.checkpoint, *model_, trained,
+                                                   stage.objective.parent_layout().with(stage.parent), where),
+                                         {}}
+                          : read_checkpoint(description.checkpoint, *model_, trained, description.rename, where);
     stage.theta = read.tensors.values();
     stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
     if (!read.note.empty()) {

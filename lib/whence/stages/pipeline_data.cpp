@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "whence/core/json.h"
+#include "whence/data/example_column.h"
 #include "whence/data/format.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
@@ -176,6 +177,22 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     return data_.emplace(stage, std::move(data)).first->second;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
+  }
+}
+
+/// The task of each example of a primed stage; empty for any other.
+std::vector<std::string> Pipeline::tasks(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  if (description.priming.empty()) {
+    return {};
+  }
+  const auto& data = training_data(stage);
+  try {
+    return description.tasks.empty()
+               ? tables_of_examples(description.train, data)
+               : read_example_column(description.train, file_.path.parent_path(), description.tasks, data);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("stage {}: tasks: {}", description.name, error.what()));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "whence/core/text.h"
 #include "whence/models/loss.h"
 #include "whence/training/optimizer.h"
+#include "whence/training/priming.h"
 #include "whence/tuning/tuning.h"
 
 namespace whence {
@@ -172,23 +173,47 @@ class Table {
   std::string where_;
 };
 
+/// Of a stage with the key priming. Throws InvalidArgument.
+void check_primed(const StageDescription& stage) {
+  const auto inner = create<Priming>(stage.priming)->inner();
+  find_method<Tuning>(inner).first->options(find_method<Tuning>(inner).second);
+  if (stage.tasks.empty() && !(stage.train.is_array() && stage.train.size() > 1)) {
+    throw InvalidArgument(
+        "priming is for tasks: tasks = \"COLUMN\" names the column that tells them apart, or train is a list of "
+        "tables, "
+        "one each");
+  }
+  if (stage.checkpoint.extension() != ".safetensors") {
+    throw InvalidArgument(fmt::format("checkpoint = {}, expected a .safetensors file: a primed stage ends as a body",
+                                      stage.checkpoint.string()));
+  }
+}
+
 StageDescription read_stage(const nlohmann::json& json, std::size_t number, const fs::path& folder) {
   const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
                                                  ? json["name"].get<std::string>()
                                                  : std::to_string(number + 1));
-  const Table table(
-      json, where,
-      {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "snapshots", "checkpoint", "rename"});
+  const Table table(json, where,
+                    {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "priming", "tasks", "snapshots",
+                     "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
-  if (out.name == "all" || out.name.find_first_of("/ \t\n") != out.name.npos) {
+  if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
     throw InvalidArgument(fmt::format("{}: name = \"{}\", expected a word other than \"all\"", where, out.name));
   }
   out.train = table.required("train");
   out.tuning = table.text("tuning", out.tuning);
+  out.says_tuning = json.contains("tuning");
   out.loss = table.text("loss", out.loss);
   out.optimizer = table.text("optimizer", out.optimizer);
   out.weight_decay = table.at_least_zero("weight-decay");
+  if (json.contains("priming")) {
+    out.priming = table.text("priming");
+    out.tasks = table.text("tasks", "");
+  } else if (json.contains("tasks")) {
+    throw InvalidArgument(
+        fmt::format("{}: tasks = {}, which is for a stage with the key priming", where, brief(json["tasks"])));
+  }
   out.snapshots = table.count("snapshots");
   out.rename = table.renaming("rename");
   out.checkpoint = (folder / table.text("checkpoint")).lexically_normal();
@@ -199,6 +224,9 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
     find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
     find_method<Optimizer>(out.optimizer).first->options(find_method<Optimizer>(out.optimizer).second);
+    if (!out.priming.empty()) {
+      check_primed(out);
+    }
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: {}", where, error.what()));
   }
@@ -230,6 +258,9 @@ ModelDescription read_model(const nlohmann::json& json, const fs::path& folder) 
 
 /// The stages, each of a name and a checkpoint of its own.
 std::vector<StageDescription> read_stages(const nlohmann::json& list, const fs::path& folder) {
+  if (list.is_object()) {
+    throw InvalidArgument("[stage]: write [[stage]], once for each stage");
+  }
   if (!list.is_array() || list.empty()) {
     throw InvalidArgument("[[stage]]: expected one table or more");
   }

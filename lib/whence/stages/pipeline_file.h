@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/models/naming.h"
@@ -19,14 +20,20 @@ struct ModelDescription {
   nlohmann::json table;             ///< As the file has it.
 };
 
+/// Every stage, where a stage's name is asked for or told: none is called so.
+inline constexpr std::string_view kEveryStage = "all";
+
 /// What it says of one stage.
 struct StageDescription {
   std::string name;
   nlohmann::json train;
   std::string tuning = "full";
+  bool says_tuning = false;  ///< Else that of a checkpoint which is an adapter counts.
   std::string loss = "cross-entropy";
   std::string optimizer = "lbfgs";
   double weight_decay = 0;
+  std::string priming;         ///< Of a primed stage; empty: it is none.
+  std::string tasks;           ///< The column that names each example's task; empty: every table of `train` is one.
   std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
   std::filesystem::path checkpoint;
   Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.

@@ -55,13 +55,18 @@ json Pipeline::settings(std::size_t stage) const {
   if (!file_.model.spec.empty()) {
     model["spec"] = resolved_spec<Model>(file_.model.spec);
   }
-  return {{"seed", file_.seed},
-          {"model", std::move(model)},
-          {"train", description.train},
-          {"tuning", resolved_spec<Tuning>(description.tuning)},
-          {"loss", resolved_spec<Loss>(description.loss)},
-          {"weight-decay", description.weight_decay},
-          {"optimizer", resolved_spec<Optimizer>(description.optimizer)}};
+  json out{{"seed", file_.seed},
+           {"model", std::move(model)},
+           {"train", description.train},
+           {"tuning", resolved_spec<Tuning>(description.tuning)},
+           {"loss", resolved_spec<Loss>(description.loss)},
+           {"weight-decay", description.weight_decay},
+           {"optimizer", resolved_spec<Optimizer>(description.optimizer)}};
+  if (!description.priming.empty()) {
+    out["priming"] = resolved_spec<Priming>(description.priming);
+    out["tasks"] = description.tasks;
+  }
+  return out;
 }
 
 /// What else a training that is not at its end rests on.

@@ -8,7 +8,8 @@
 #include "whence/core/digest.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
+#include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
@@ -24,14 +25,14 @@ namespace {
 const timespec kStarted = detail::now_of_files();
 
 /// The iterations after which snapshots are taken: training's end after `count` equal segments.
-std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t examples) {
+std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t terms) {
   std::vector<std::int64_t> out;
   if (stage.snapshots == 0) {
     return out;
   }
   std::int64_t total = 0;
   try {
-    total = create<Optimizer>(stage.optimizer)->planned_iterations(examples);
+    total = create<Optimizer>(stage.optimizer)->planned_iterations(terms);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(
         fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
@@ -48,12 +49,43 @@ std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std
 
 }  // namespace
 
+PeftAdapter Pipeline::as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const {
+  const auto& description = file_.stages.at(stage);
+  const auto& objective = trained.objective;
+  const auto base = stage == 0 ? fs::path() : file_.stages[stage - 1].checkpoint;
+  try {
+    return to_peft(description.tuning, *model_, objective.trained().with(theta),
+                   objective.parent_layout().with(trained.parent),
+                   fs::is_directory(base) && !is_adapter(base) ? base : fs::path());
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
+  }
+}
+
+void Pipeline::check_checkpoint_form(std::size_t stage, const Stage& untrained) const {
+  const auto& description = file_.stages.at(stage);
+  if (description.checkpoint.extension() == ".safetensors") {
+    return;
+  }
+  if (has_peft_type(description.tuning)) {
+    as_adapter(stage, untrained, untrained.theta);
+  } else if (untrained.objective.merge(untrained.theta, untrained.parent).additions()) {
+    throw InvalidArgument(
+        fmt::format("{}: stage {}: checkpoint = {} is a folder, and PEFT has none that holds tuning = \"{}\": write "
+                    "checkpoint = \"{}.safetensors\"",
+                    file_.path.string(), description.name, description.checkpoint.string(), description.tuning,
+                    description.checkpoint.string()));
+  }
+}
+
 void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                                 std::map<std::string, std::string> metadata) const {
   const auto& description = file_.stages.at(stage);
   const auto values = trained.objective.trained().with(detach(theta)).to(options_.dtype, at::kCPU);
-  if (description.checkpoint.extension() == ".safetensors") {
+  const bool adapter = has_peft_type(description.tuning);
+  if (adapter || description.checkpoint.extension() == ".safetensors") {
     const auto& data = trained.objective.data();
+    metadata["whence"] = "1";
     metadata["stage"] = description.name;
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
@@ -63,7 +95,11 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
     }
-    write_safetensors(description.checkpoint, values, metadata);
+  }
+  if (description.checkpoint.extension() == ".safetensors") {
+    write_sealed(description.checkpoint, values, std::move(metadata));
+  } else if (adapter) {
+    write_peft(description.checkpoint, as_adapter(stage, trained, values.values()), metadata);
   } else {
     const auto whole = trained.objective.merge(values.values(), trained.parent);
     language_model_->write_directory(description.checkpoint, whole, trained.objective.data().classes(), metadata);
@@ -83,6 +119,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   const auto since = detail::now_of_files();
   const auto fresh = untrained(stage, load(stage));
+  check_checkpoint_form(stage, fresh);
   const auto& data = fresh.objective.data();
   auto record = this->record(stage, data, {});  // now: files may change while training goes on
   const auto unfinished = unfinished_path(description.checkpoint);
@@ -99,7 +136,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, data.size()),
+    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.terms()),
                       Digest().add(json_text(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));

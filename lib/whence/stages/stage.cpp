@@ -31,6 +31,37 @@ void check_fit(const std::string& stage, const std::string& before, const Parame
   }
 }
 
+/// The layers that one example goes through, on a body and the fresh head.
+Tape pass_on(const Model& model, const ParameterSet& body, const ParameterSet& fresh, const Dataset& data) {
+  const c10::NoGradGuard no_gradient;
+  Tape tape;
+  model.output(body.empty() ? fresh : body.join(model.head().of(fresh).without(body)), data.batch(0, 1), &tape);
+  return tape;
+}
+
+/// Tasks, and where the inner loop starts on a primed stage's body.
+InnerStage inner_stage(const StageParts& parts, const ParameterSet& body, const ParameterSet& fresh,
+                       const Random& random) {
+  const auto& priming = *parts.priming;
+  if (static_cast<std::int64_t>(parts.tasks.size()) != parts.data.size()) {
+    throw InvalidArgument(fmt::format("priming: the tasks of {} examples are named, expected those of all {}",
+                                      parts.tasks.size(), parts.data.size()));
+  }
+  std::shared_ptr<const Tuning> tuning = create<Tuning>(priming.inner());
+  const auto pass = [&] { return pass_on(*parts.model, body, fresh, parts.data); };
+  auto start = tuning->trainable({fresh, body, parts.model->head(), pass}, random.stream("inner"));
+  for (const auto& name : start.names()) {
+    if (body.contains(name)) {
+      throw InvalidArgument(
+          fmt::format("priming: inner = {} trains {}, which is the outer loop's: expected head or one that adds to the "
+                      "body",
+                      priming.inner(), name));
+    }
+  }
+  return {parts.priming, std::move(tuning), std::move(start),
+          split_tasks(parts.tasks, priming.support(), random.stream("support"))};
+}
+
 }  // namespace
 
 Stage begin_stage(StageParts parts, const Chain& before, Random random) {
@@ -46,21 +77,28 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random) {
     parent = before.back().handed_on();
     check_fit(parts.name, before.back().name, parts.model->head().body(fresh), parent);
   }
-  const auto pass = [&] {
-    const c10::NoGradGuard no_gradient;
-    const auto head = parts.model->head().of(fresh);
-    Tape tape;
-    parts.model->output(parent.empty() ? fresh : parent.join(head.without(parent)), data.batch(0, 1), &tape);
-    return tape;
-  };
+  const auto pass = [&] { return pass_on(*parts.model, parent, fresh, data); };
   ParameterSet trained;
+  std::shared_ptr<const InnerStage> inner;
   try {
     trained = parts.tuning->trainable({fresh, parent, parts.model->head(), pass}, random);
+    if (parts.priming) {
+      const auto head = parts.model->head();
+      trained = head.body(trained);
+      if (trained.empty() || parts.tuning->merge_uses_parent()) {
+        throw InvalidArgument("a primed stage trains the body, all of it: expected tuning full and a model with one");
+      }
+      inner = std::make_shared<const InnerStage>(
+          inner_stage(parts, parts.tuning->hand_on(head, parent, trained), fresh, random));
+    }
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("stage {}: {}", parts.name, error.what()));
   }
   Objective objective(std::move(parts.model), std::move(parts.loss), std::move(parts.tuning), std::move(parts.data),
                       parts.weight_decay, trained, parent, parts.batch_size);
+  if (inner) {
+    objective = objective.with_inner(std::move(inner));
+  }
   // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
   return {std::move(parts.name), std::move(objective), std::move(parts.optimizer), trained.values(), parent.values()};
 }

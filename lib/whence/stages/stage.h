@@ -5,6 +5,7 @@
 
 #include "whence/training/objective.h"
 #include "whence/training/optimizer.h"
+#include "whence/training/priming.h"
 
 namespace whence {
 
@@ -44,12 +45,17 @@ struct StageParts {
   Dataset data;
   double weight_decay = 0;
   std::int64_t batch_size = 1024;
+  /// Not null: the stage is primed. It trains the body alone, on tasks, each of which the priming's inner tuning and a
+  /// new head adapt to from one start; these are dropped at its end.
+  std::shared_ptr<const Priming> priming = {};
+  std::vector<std::string> tasks = {};  ///< Of a primed stage, the task of each example by name: [N].
 };
 
 /// A stage as its training begins: the first of a chain, or, on the last of `before`, the next. Its parameters have the
-/// dtype and device of its data. `random` draws those that are new: a first stage's all, a later one's head. Throws
-/// InvalidArgument, naming the stage, where a part is missing or the model, the data, the tuning and what the stage
-/// before hands on do not fit together.
+/// dtype and device of its data. `random` draws those that are new: a first stage's all, a later one's head; of a
+/// primed stage also where its inner loop starts and which of a task's examples that sees. Throws InvalidArgument,
+/// naming the stage, where a part is missing or the model, the data, the tuning and what the stage before hands on do
+/// not fit together.
 Stage begin_stage(StageParts parts, const Chain& before, Random random);
 
 /// Trains a stage by its optimizer, from where theta is to the end. `random` draws the order of minibatches. Throws

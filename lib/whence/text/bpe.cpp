@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <optional>
 #include <queue>
+#include <set>
 
 #include "whence/core/error.h"
 #include "whence/core/json.h"
@@ -11,6 +13,7 @@
 #include "whence/text/detail/byte_letters.h"
 #include "whence/text/detail/token_model.h"
 #include "whence/text/detail/unicode.h"
+#include "whence/text/detail/word_cache.h"
 
 namespace whence::detail {
 namespace {
@@ -197,6 +200,13 @@ class Bpe : public TokenModel {
         return;
       }
     }
+    constexpr std::size_t kLong = 1 << 10;  // seldom a word: a text that no pre-tokenizer cuts
+    word.size() > kLong&& neighbours_&& byte_ids_.empty() ? merge_by_parts(word, tokens) : merge(word, tokens);
+  }
+
+ private:
+  /// Appends the tokens that the word's characters or bytes merge into.
+  void merge(std::string_view word, std::vector<Token>& tokens) const {
     std::vector<Symbol> symbols;
     byte_ids_.empty() ? put_characters(word, symbols) : put_bytes(word, symbols);
     symbols.size() <= kFew ? merge_by_scan(merges_, symbols) : merge_by_queue(merges_, symbols);
@@ -207,8 +217,35 @@ class Bpe : public TokenModel {
     }
   }
 
- private:
-  Merges read_merges(const Component& component) const {
+  /// The same of a long word, cut where no merge reaches across: behind a character of the vocabulary that no token has
+  /// before the next one. Most of the parts are words that come again.
+  void merge_by_parts(std::string_view word, std::vector<Token>& tokens) const {
+    constexpr std::size_t kBetweenChecks = 1 << 14;
+    WordCache known;
+    std::size_t begin = 0, left_begin = 0, at = 0, count = 0;
+    for (auto left = next_character(word, at); begin < word.size();) {
+      const auto end = at;
+      const bool last = end == word.size();
+      const auto right = last ? U'\0' : next_character(word, at);
+      if (last ||
+          (neighbours_->find(static_cast<std::int32_t>(left), static_cast<std::int32_t>(right)) == Merges::kNone &&
+           vocabulary_.find(word.substr(left_begin, end - left_begin)) != Vocabulary::kNone)) {
+        if (++count % kBetweenChecks == 0) {
+          check_interruption();
+        }
+        const auto part = word.substr(begin, end - begin);
+        const auto offset = static_cast<std::uint32_t>(begin);
+        for (const auto& [id, span] : known.find(part, [&](auto& made) { merge(part, made); })) {
+          tokens.push_back({id, {offset + span.begin, offset + span.end}});
+        }
+        begin = end;
+      }
+      left = right;
+      left_begin = end;
+    }
+  }
+
+  Merges read_merges(const Component& component) {
     const auto& list = component.value("merges");
     if (!list.is_array()) {
       component.fail("key \"merges\": expected a list");
@@ -216,6 +253,12 @@ class Bpe : public TokenModel {
     const auto prefix_size = component.text_or("continuing_subword_prefix", "").size();
     Merges merges(list.size());
     std::uint32_t rank = 0;
+    std::set<std::pair<char32_t, char32_t>> neighbours;
+    const auto unknown = component.text_or("unk_token", "");
+    const auto is_spelled = [&](const std::string& token) {  // it stands for these characters, and not for a byte
+      return !token.empty() && token != unknown && !token.starts_with("<0x");
+    };
+    bool spelled = prefix_size == 0 && component.text_or("end_of_word_suffix", "").empty();
     for (const auto& entry : list) {
       const auto [left, right] = read_pair(component, entry);
       if (left.starts_with("#version") && entry.is_string()) {
@@ -229,6 +272,22 @@ class Bpe : public TokenModel {
         }
       }
       merges.add(vocabulary_.find(left), vocabulary_.find(right), rank++, vocabulary_.find(merged));
+      spelled = spelled && is_spelled(left) && is_spelled(right);
+      if (spelled) {
+        std::size_t at = character_begin(left, left.size() - 1), begin = 0;
+        const auto last = next_character(left, at);
+        neighbours.emplace(last, next_character(right, begin));
+      }
+    }
+    std::size_t ids = 0;
+    for (std::int32_t id = 0; id < vocabulary_.end(); ++id) {
+      ids += vocabulary_.token(id).empty() ? 0 : 1;
+    }
+    if (spelled && ids == vocabulary_.count()) {
+      neighbours_.emplace(neighbours.size());
+      for (const auto& [left, right] : neighbours) {
+        neighbours_->add(static_cast<std::int32_t>(left), static_cast<std::int32_t>(right), 0, 0);
+      }
     }
     return merges;
   }
@@ -322,6 +381,8 @@ class Bpe : public TokenModel {
   }
 
   Vocabulary vocabulary_;
+  /// Characters that stand beside each other in tokens; none where tokens are more than their characters.
+  std::optional<Merges> neighbours_;
   Merges merges_;
   std::string prefix_, suffix_, unknown_token_;
   bool fuse_unknown_, ignore_merges_;

@@ -236,9 +236,7 @@ class Tokenizer::Impl {
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& tokenizer_json) {
   std::vector<std::filesystem::path> out{tokenizer_json};
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}) {
-    if (auto file = tokenizer_json.parent_path() / name; std::filesystem::exists(file)) {
-      out.push_back(std::move(file));
-    }
+    out.push_back(tokenizer_json.parent_path() / name);
   }
   return out;
 }

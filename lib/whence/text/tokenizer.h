@@ -21,7 +21,7 @@ struct Encoding {
   std::vector<std::int32_t> types;  // 0 for the first text, 1 for the second, unless the post-processor says otherwise
 };
 
-/// The files that a Tokenizer of this tokenizer.json reads, those that are there.
+/// The files that a Tokenizer of this tokenizer.json reads, or would where they were there: the others decide too.
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& tokenizer_json);
 
 /// A tokenizer.json, the format of Hugging Face's `tokenizers`, whose ids, offsets and decoded texts these are.

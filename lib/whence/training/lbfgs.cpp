@@ -13,6 +13,7 @@
 
 #include "whence/core/rounding.h"
 #include "whence/training/detail/minibatch.h"
+#include "whence/training/priming.h"
 
 namespace whence {
 namespace {
@@ -222,16 +223,16 @@ class Run {
   /// begins. With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2 (Hutchinson 1990).
   double example_gradient() const {
     constexpr std::int64_t kExamples = 256;
-    const auto n = objective_.data().size();
+    const auto n = objective_.terms();
     const auto count = std::min(n, kExamples);
-    const auto rows = at::linspace(0, static_cast<double>(n - 1), count, at::kDouble).round().to(at::kLong);
-    const auto some = objective_.over(rows);
+    const auto which = at::linspace(0, static_cast<double>(n - 1), count, at::kDouble).round().to(at::kLong);
+    const auto some = objective_.over(which);
     const auto signs = Random(0).stream("an example's gradient").uniform({count}, -1, 1).sign();
     const auto point = leaves(here_.theta);
     double square = 0;
     some.for_each_batch([&](const Batch& batch) {
-      const auto losses = some.example_losses(point, parent_, batch);
-      const auto g = gradient({losses}, point, {signs.index_select(0, batch.rows.cpu()).to(losses.options())});
+      const auto losses = some.term_losses(point, parent_, batch);
+      const auto g = gradient({losses}, point, {signs.index_select(0, some.terms_in(batch)).to(losses.options())});
       square += exact_dot(g, g);
     });
     return std::sqrt(square / static_cast<double>(count));
@@ -319,6 +320,11 @@ class Lbfgs : public Optimizer {
 
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state, const Random&,
                            const Progress& progress) const override {
+    if (const auto* inner = objective.inner(); inner != nullptr && !inner->priming().is_exact()) {
+      throw InvalidArgument(
+          "lbfgs: gradients of a priming with order=first are not those of the objective that it searches along: use "
+          "adam or sgd, or order=exact");
+    }
     const c10::AutoGradMode with_grad(true);
     const auto start = std::chrono::steady_clock::now();
     Run run(options_, objective, parent, state);

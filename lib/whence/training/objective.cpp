@@ -12,6 +12,7 @@
 #include "whence/core/random.h"
 #include "whence/core/rounding.h"
 #include "whence/models/ops.h"
+#include "whence/training/priming.h"
 
 namespace whence {
 
@@ -42,6 +43,30 @@ Objective::Objective(std::shared_ptr<const Model> model, std::shared_ptr<const L
   if (batch_size_ < 1) {
     throw InvalidArgument(fmt::format("batch size = {}, expected >= 1", batch_size_));
   }
+}
+
+Objective Objective::with_inner(std::shared_ptr<const InnerStage> inner) const {
+  Objective out = *this;
+  out.inner_ = std::move(inner);
+  return out;
+}
+
+std::int64_t Objective::terms() const {
+  return inner_ ? static_cast<std::int64_t>(inner_->tasks().size()) : data_.size();
+}
+
+Batch Objective::terms_batch(const at::Tensor& which) const {
+  return data_.batch(inner_ ? inner_->rows(which) : which);
+}
+
+at::Tensor Objective::terms_in(const Batch& batch) const {
+  const auto rows = batch.rows.cpu();
+  return inner_ ? inner_->tasks_of(rows) : rows;
+}
+
+double Objective::passes_a_term() const {
+  constexpr double kPassesAStep = 3;  // a gradient
+  return inner_ ? 1 + kPassesAStep * static_cast<double>(inner_->priming().inner_steps()) : 1;
 }
 
 Objective Objective::with_weights(at::Tensor weights) const {
@@ -99,19 +124,26 @@ double Objective::affordable_passes(const TensorList& theta, const TensorList& p
   }
   const auto texts = data_.is_text() ? static_cast<double>(data_.texts().lengths[0].item<std::int64_t>()) : 1;
   const double all = one / std::max(1.0, texts) * static_cast<double>(data_.is_text() ? data_.tokens() : data_.size());
-  return kMultiplications / std::max(1.0, all);
+  return kMultiplications / std::max(1.0, all * passes_a_term());
 }
 
-Objective Objective::over(const at::Tensor& rows) const {
+Objective Objective::over(const at::Tensor& which) const {
   Objective out = *this;
-  out.data_ = data_.take(rows);
+  if (inner_) {
+    out.inner_ = std::make_shared<const InnerStage>(inner_->over(which));
+    return out;
+  }
+  out.data_ = data_.take(which);
   if (weights_.defined()) {
-    out.weights_ = weights_.index_select(0, rows);
+    out.weights_ = weights_.index_select(0, which);
   }
   return out;
 }
 
 ParameterSet Objective::merge(const TensorList& theta, const TensorList& parent) const {
+  if (inner_) {
+    return inner_->tuning().merge(hand_on(theta, parent), inner_->start_like(theta.front()));
+  }
   return tuning_->merge(parent_.with(parent), trained_.with(theta));
 }
 
@@ -120,19 +152,39 @@ ParameterSet Objective::hand_on(const TensorList& theta, const TensorList& paren
 }
 
 at::Tensor Objective::output(const TensorList& theta, const TensorList& parent, const Batch& batch, Tape* tape) const {
-  auto model = merge(theta, parent);
+  return model_output(merge(theta, parent), batch, tape);
+}
+
+at::Tensor Objective::model_output(const ParameterSet& model, const Batch& batch, Tape* tape) const {
   if (!compute_type_) {
     return model_->output(model, batch, tape);
   }
   auto values = model.values();
+  const auto own = values.front().scalar_type();
   for (auto& value : values) {
     value = value.to(*compute_type_);
   }
-  return model_->output(model.with(std::move(values)), batch, tape).to(theta.front().scalar_type());
+  return model_->output(model.with(std::move(values)), batch, tape).to(own);
 }
 
 at::Tensor Objective::example_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
+  if (inner_) {
+    throw InvalidArgument("an objective of tasks has one loss a task: its examples have none apart");
+  }
   return loss_->per_example(output(theta, parent, batch), batch);
+}
+
+at::Tensor Objective::term_losses(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
+  if (!inner_) {
+    return example_losses(theta, parent, batch);
+  }
+  const auto which = terms_in(batch);
+  TensorList losses;
+  for (std::int64_t i = 0; i < which.size(0); ++i) {
+    losses.push_back(
+        task_loss(theta, parent, inner_->tasks()[static_cast<std::size_t>(which[i].item<std::int64_t>())]));
+  }
+  return at::stack(losses);
 }
 
 at::Tensor Objective::penalty(const TensorList& theta, const TensorList& parent) const {
@@ -156,6 +208,9 @@ at::Tensor Objective::batch_weights(const Batch& batch) const {
 }
 
 at::Tensor Objective::batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
+  if (inner_) {
+    return term_losses(theta, parent, batch).sum() / static_cast<double>(terms());
+  }
   return (example_losses(theta, parent, batch) * batch_weights(batch)).sum();
 }
 
@@ -169,8 +224,10 @@ void Objective::for_each_batch(const std::function<void(const Batch&)>& body) co
 }
 
 void Objective::pass(const std::function<void(const Batch&)>& body) const {
-  for (std::int64_t begin = 0; begin < data_.size(); begin += batch_size_) {
-    body(data_.batch(begin, std::min(data_.size(), begin + batch_size_)));
+  const auto step = terms_at_once();
+  for (std::int64_t begin = 0; begin < terms(); begin += step) {
+    const auto end = std::min(terms(), begin + step);
+    body(inner_ ? terms_batch(at::arange(begin, end)) : data_.batch(begin, end));
   }
 }
 
@@ -223,16 +280,17 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
   // (Hutchinson 1990).
   constexpr int kProbes = 4;
-  const auto n = objective.data().size();
+  const auto n = objective.terms();
   const auto point = leaves(theta);
   const auto fixed = detach(parent);
   auto random = Random(0).stream("stationarity");
   const auto signs = random.uniform({kProbes, n}, -1, 1).sign();
   std::vector<TensorList> sums;
   objective.for_each_batch([&](const Batch& batch) {
-    const auto losses = objective.example_losses(point, fixed, batch);
+    const auto losses = objective.term_losses(point, fixed, batch);
+    const auto terms = objective.terms_in(batch);
     for (int probe = 0; probe < kProbes; ++probe) {
-      const auto weights = signs[probe].index_select(0, batch.rows.cpu()).to(losses.options());
+      const auto weights = signs[probe].index_select(0, terms).to(losses.options());
       const auto part = widened(gradient({losses}, point, {weights}, false, probe + 1 < kProbes));
       if (sums.size() < kProbes) {
         sums.push_back(clone(part));

@@ -7,6 +7,7 @@
 #include "whence/core/described.h"
 #include "whence/core/digest.h"
 #include "whence/data/dataset_digest.h"
+#include "whence/training/priming.h"
 
 namespace whence {
 
@@ -26,6 +27,17 @@ std::string objective_digest(const Objective& objective) {
       const auto& value = set->values()[i];
       digest.add(fmt::format("{} {} [{}]", set->names()[i], c10::toString(value.scalar_type()),
                              fmt::join(value.sizes(), ", ")));
+    }
+  }
+  if (const auto* inner = objective.inner()) {
+    digest.add(identity(inner->priming()));
+    digest.add(identity(inner->tuning()));
+    for (const auto& value : inner->start().values()) {
+      digest.add(value);
+    }
+    for (const auto& task : inner->tasks()) {
+      digest.add(task.support);
+      digest.add(task.query);
     }
   }
   return digest.text();

@@ -36,8 +36,8 @@ class Optimizer {
   /// iteration, when the objective is no longer finite.
   virtual TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                                    const Random& random, const Progress& progress) const = 0;
-  /// How many iterations minimise() makes with `examples` examples, each with a learning rate. Throws InvalidArgument
-  /// with the reason where that is not known before.
+  /// How many iterations minimise() makes with `examples` terms (Objective::terms), mostly examples, each with a
+  /// learning rate. Throws InvalidArgument with the reason where that is not known before.
   virtual std::int64_t planned_iterations(std::int64_t /*examples*/) const {
     throw InvalidArgument("its steps have no learning rate: use sgd or adam");
   }

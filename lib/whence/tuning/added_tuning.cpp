@@ -5,6 +5,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 namespace whence::detail {
 namespace {
@@ -95,6 +97,47 @@ std::vector<Target> named_layers(std::string_view tuning, std::string_view optio
   return out;
 }
 
+std::vector<std::pair<std::string, double>> numbers_of_layers(std::string_view tuning, std::string_view option,
+                                                              std::string_view list) {
+  std::vector<std::pair<std::string, double>> out;
+  for (const auto& word : split(list, '+')) {
+    const auto colon = std::min(word.rfind(':'), word.size());
+    double value = 0;
+    const auto* end = word.data() + word.size();
+    const auto [stop, error] = std::from_chars(word.data() + std::min(colon + 1, word.size()), end, value);
+    if (error != std::errc() || stop != end || !(value > 0) || !std::isfinite(value)) {
+      throw InvalidArgument(fmt::format("{}: option {} = {}, expected LAYER:NUMBER with a number > 0, joined by +",
+                                        tuning, option, word));
+    }
+    out.emplace_back(word.substr(0, colon), value);
+  }
+  return out;
+}
+
+namespace {
+
+/// The parameters of a body that `also` names, as they are. A word that means only the head's adds none.
+ParameterSet trained_whole(std::string_view tuning, std::string_view also, const TuningStart& begin) {
+  ParameterSet out;
+  for (const auto& word : split(also, '+')) {
+    bool any = false;
+    for (const auto& name : begin.fresh.names()) {
+      const bool meant = is_among(name, word);
+      any = any || meant;
+      if (meant && begin.parent.contains(name) && !out.contains(name)) {
+        out.add(name, begin.parent.at(name));
+      }
+    }
+    if (!any) {
+      throw InvalidArgument(
+          fmt::format("{}: {}", tuning, unknown_name("parameter among also", word, begin.fresh.names())));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& random) const {
   if (begin.parent.empty()) {
     throw InvalidArgument(fmt::format(
@@ -120,7 +163,7 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
     }
   }
   check(chosen);
-  auto out = begin.head.of(begin.fresh).without(begin.parent);
+  auto out = begin.head.of(begin.fresh).without(begin.parent).join(trained_whole(name(), also(), begin));
   const auto options = begin.fresh.values().front().options();
   Additions additions;
   for (const auto& target : chosen) {
@@ -132,15 +175,30 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
       }
       out.add(full, added.values()[i].to(options));
     }
-    additions[target.module].push_back(addition(target));
+    auto shape = target;
+    shape.weight = target.weight.to(at::kMeta);  // an addition outlives the values
+    additions[target.module].push_back(addition(shape));
     check_weight_is_free(name(), target, additions[target.module].back(), begin.parent);
   }
   return out.with_additions(std::make_shared<const Additions>(std::move(additions)));
 }
 
+ParameterSet AddedTuning::merge(const ParameterSet& parent, const ParameterSet& tuned) const {
+  auto values = parent.values();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (tuned.contains(parent.names()[i])) {
+      values[i] = tuned.at(parent.names()[i]);
+    }
+  }
+  return parent.with(std::move(values)).join(tuned.without(parent).with_additions(tuned.additions()));
+}
+
 ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const ParameterSet& tuned) const {
   const auto whole = merge(parent, tuned);
-  auto values = parent.values();
+  TensorList values;
+  for (const auto& name : parent.names()) {
+    values.push_back(whole.at(name));
+  }
   ParameterSet beside;
   Additions kept;
   for (const auto& [module, here] : *tuned.additions()) {
@@ -175,8 +233,10 @@ at::Tensor AddedTuning::penalty(const ParameterSet& parent, const ParameterSet& 
   auto total = at::zeros({}, tuned.values().front().options());
   for (std::size_t i = 0; i < tuned.size(); ++i) {
     const auto& named = tuned.names()[i];
-    const auto squared =
-        named.starts_with(kTuning) ? squared_distance(parent, tuned, named) : tuned.values()[i].square().sum();
+    const auto& value = tuned.values()[i];
+    const auto squared = named.starts_with(kTuning) ? squared_distance(parent, tuned, named)
+                         : parent.contains(named)   ? (value - parent.at(named)).square().sum()
+                                                    : value.square().sum();
     total = total + 0.5 * weight_decay * squared;
   }
   return total;

@@ -20,6 +20,7 @@ struct LoraOptions {
   bool rank_stabilised = false;
   bool dora = false;
   std::string targets{detail::kAllTargets};
+  std::string ranks, alphas, also;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -29,6 +30,10 @@ struct LoraOptions {
     field("dora", self.dora, kAny, "train the length of each row of a weight too, apart from its direction");
     field("targets", self.targets, AnyText{},
           "layers, a+b, by name or its end, embeddings too; all: every linear layer and convolution of the body");
+    field("ranks", self.ranks, AnyText{}, "other ranks, a:4+b:2, of layers by name or its end");
+    field("alphas", self.alphas, AnyText{}, "other alphas, the same way");
+    field("also", self.also, AnyText{},
+          "parameters of the body that are trained whole beside it, a+b, by name or its end: bias");
   }
 };
 
@@ -141,8 +146,20 @@ class Lora : public detail::AddedTuning {
     return site.multiplies() || (site.kind == TapeEntry::Kind::kEmbedding && fits_embeddings());
   }
 
+  std::string_view also() const override { return options_.also; }
+  void check(const std::vector<detail::Target>& chosen) const override {
+    for (const auto& [option, list] : {std::pair("ranks", &options_.ranks), std::pair("alphas", &options_.alphas)}) {
+      for (const auto& [layer, number] : detail::numbers_of_layers(name(), option, *list)) {
+        detail::named_layers(name(), option, layer, chosen);
+        if (list == &options_.ranks && (number != std::floor(number) || number > INT32_MAX)) {
+          throw InvalidArgument(fmt::format("lora: option ranks = {}:{}, expected a whole number", layer, number));
+        }
+      }
+    }
+  }
+
   ParameterSet start(const detail::Target& target, const Random& random) const override {
-    const auto r = options_.rank;
+    const auto r = rank(target);
     if (target.is_embedding()) {
       const auto count = target.weight.size(0), width = target.weight.size(1);
       return {{"lora_embedding_A", at::zeros({r, count}, at::kDouble)},
@@ -170,8 +187,9 @@ class Lora : public detail::AddedTuning {
   }
 
   std::shared_ptr<const Addition> addition(const detail::Target& target) const override {
-    const auto rank = static_cast<double>(options_.rank);
-    const double scale = options_.alpha / (options_.rank_stabilised ? std::sqrt(rank) : rank);
+    const auto r = static_cast<double>(rank(target));
+    const double alpha = number_for(target, "alphas", options_.alphas, options_.alpha);
+    const double scale = alpha / (options_.rank_stabilised ? std::sqrt(r) : r);
     if (target.is_embedding()) {
       return std::make_shared<LowRankTable>(target, scale);
     }
@@ -193,6 +211,18 @@ class Lora : public detail::AddedTuning {
   }
 
  private:
+  double number_for(const detail::Target& target, std::string_view option, std::string_view list, double usual) const {
+    for (const auto& [layer, number] : detail::numbers_of_layers(name(), option, list)) {
+      if (detail::is_among(target.module, layer)) {
+        return number;
+      }
+    }
+    return usual;
+  }
+  std::int64_t rank(const detail::Target& target) const {
+    return static_cast<std::int64_t>(number_for(target, "ranks", options_.ranks, static_cast<double>(options_.rank)));
+  }
+
   /// Where they are named.
   bool fits_embeddings() const { return !options_.dora && options_.targets != detail::kAllTargets; }
 

@@ -74,6 +74,12 @@ class FeatureScorer : public Scorer {
 
 void FeatureSource::check(const std::vector<std::size_t>& stages, Measurement, Normalization) const {
   for (const auto k : stages) {
+    if (chain_[k].objective.inner() != nullptr) {
+      throw InvalidArgument(fmt::format(
+          "stage {}: {} compares gradients of examples' losses, and examples of a primed stage have none apart: use "
+          "--method influence or grad-dot",
+          chain_[k].name, name()));
+    }
     if (parameters(k).empty()) {
       throw InvalidArgument(
           fmt::format("stage {}: {} compares gradients in the parameters that a stage and the measurement share, and "

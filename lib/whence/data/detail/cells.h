@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace whence::detail {
@@ -30,8 +31,7 @@ std::string canonical_label(std::string_view cell);
 /// The cells of a table, row by row, in a quarter of the memory that a string for each would take.
 class CellTable {
  public:
-  CellTable(std::filesystem::path path, std::vector<std::string> columns)
-      : path_(std::move(path)), columns_(std::move(columns)) {}
+  CellTable(std::filesystem::path path, std::vector<std::string> columns);
 
   /// `cells` as many as there are columns.
   void add(const std::vector<std::string>& cells, std::int64_t line);
@@ -39,8 +39,8 @@ class CellTable {
   std::int64_t rows() const { return static_cast<std::int64_t>(lines_.size()); }
   const std::vector<std::string>& columns() const { return columns_; }
   const std::filesystem::path& path() const { return path_; }
-  /// The column of that name; nothing where there is none.
-  std::optional<std::size_t> column(std::string_view name) const;
+  /// The column of that name; nothing where there is none. In constant time.
+  std::optional<std::size_t> column(const std::string& name) const;
   std::string_view cell(std::int64_t row, std::size_t column) const;
   /// The line (from 1) of its file where a row starts.
   std::int64_t line(std::int64_t row) const { return lines_[static_cast<std::size_t>(row)]; }
@@ -50,6 +50,7 @@ class CellTable {
  private:
   std::filesystem::path path_;
   std::vector<std::string> columns_;
+  std::unordered_map<std::string, std::size_t> numbers_;  // of columns, by name; the first of several without one
   std::string text_;
   std::vector<std::size_t> begins_;  // of each row in text_
   std::vector<std::uint32_t> ends_;  // of each cell, from its row's begin

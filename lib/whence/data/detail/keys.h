@@ -60,9 +60,6 @@ void read_key(const nlohmann::json& table, std::string_view format, std::string_
 void read_key(const nlohmann::json& table, std::string_view format, std::string_view name, const Takes& takes,
               std::vector<double>& value);
 
-/// Throws InvalidArgument when `table` holds a key that is neither `format` nor one of `known`.
-void check_known_keys(const nlohmann::json& table, std::string_view format, const std::vector<std::string>& known);
-
 /// A Keys struct declares its keys once, as options do: field(name, value, Takes, help).
 template <class Keys>
 std::vector<OptionInfo> describe_keys() {
@@ -78,25 +75,15 @@ std::vector<OptionInfo> describe_keys() {
   return infos;
 }
 
-/// Reads the keys that `table` gives; the others keep their defaults. Keys that are neither in Keys nor common must be
-/// refused by check_known_keys.
+/// Reads the keys that `table` gives; the others keep their defaults. Keys that its format does not know are refused
+/// before, by check_data_keys().
 template <class Keys>
-Keys fill_keys(const nlohmann::json& table, std::string_view format) {
+Keys read_keys(const nlohmann::json& table, std::string_view format) {
   Keys keys;
   Keys::fields(keys, [&](std::string_view name, auto& value, const Takes& takes, std::string_view) {
     read_key(table, format, name, takes, value);
   });
   return keys;
-}
-
-template <class Keys>
-Keys read_keys(const nlohmann::json& table, std::string_view format) {
-  std::vector<std::string> known;
-  for (const auto& info : describe_keys<Keys>()) {
-    known.push_back(info.name);
-  }
-  check_known_keys(table, format, known);
-  return fill_keys<Keys>(table, format);
 }
 
 }  // namespace whence::detail

@@ -46,6 +46,9 @@ struct TextKeys {
 
 /// Whether a table of a format that also holds numbers asks for texts.
 bool asks_for_texts(const nlohmann::json& table);
+/// What to say where a column of labels is missing: the losses without, of texts of which no label is asked for; else
+/// empty.
+std::string hint_without_label(const nlohmann::json& table);
 
 /// The columns, by number, that `table` makes texts of. Throws InvalidArgument for one that is none of `columns`.
 std::vector<std::size_t> columns_of_texts(const nlohmann::json& table, const std::string& format,

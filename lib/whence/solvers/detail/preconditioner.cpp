@@ -57,8 +57,7 @@ BlockMap make_preconditioner(const System& system, const std::string& name, std:
     throw InvalidArgument(
         fmt::format("preconditioner {} is fitted to a stage, and this system names none: use nystroem", name));
   }
-  const auto& [objective, theta, parent] = *system.point;
-  const auto curvature = create<Curvature>(name)->operator_at(objective, theta, parent);
+  const auto curvature = create<Curvature>(name)->operator_at(*system.point);
   const auto spectral = std::dynamic_pointer_cast<const SpectralOperator>(curvature);
   if (!spectral) {
     throw InvalidArgument(fmt::format("curvature {} has no eigendecomposition, so it is no preconditioner", name));

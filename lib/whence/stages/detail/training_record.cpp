@@ -48,7 +48,7 @@ json file_digests(const std::vector<fs::path>& files, const fs::path& folder) {
   for (const auto& file : files) {
     const auto name = fs::absolute(file).lexically_proximate(absolute_folder(folder)).string();
     if (!out.contains(name)) {
-      out[name] = digest(file);
+      out[name] = digest_if_there(file);
     }
   }
   return out;

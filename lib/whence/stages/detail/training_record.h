@@ -25,7 +25,7 @@ nlohmann::json parse_record(const std::string& text);
 std::string training_text(const StageTraining& training);
 StageTraining read_training(const std::string& text, const std::string& where);
 
-/// SHA-256 of each file, by its name as seen from `folder`.
+/// SHA-256 of each file (kAbsent of what is not there), by its name as seen from `folder`.
 nlohmann::json file_digests(const std::vector<std::filesystem::path>& files, const std::filesystem::path& folder);
 
 /// The files of `digests` whose bytes are others now. Only those are read that came to their place or changed at

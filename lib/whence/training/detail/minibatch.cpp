@@ -14,26 +14,27 @@
 namespace whence::detail {
 namespace {
 
-/// The examples of every epoch in random order, cut into minibatches, the last of an epoch perhaps smaller.
+/// An objective's terms, mostly examples, in random order every epoch, cut into minibatches, the last of an epoch
+/// perhaps smaller.
 class Minibatches {
  public:
-  Minibatches(const Dataset& data, std::int64_t batch_size, const Random& random)
-      : data_(data), batch_size_(std::min(batch_size, data.size())), random_(random) {}
+  Minibatches(std::int64_t terms, std::int64_t batch_size, const Random& random)
+      : terms_(terms), batch_size_(std::min(batch_size, terms)), random_(random) {}
 
-  std::int64_t per_epoch() const { return (data_.size() + batch_size_ - 1) / batch_size_; }
+  std::int64_t per_epoch() const { return (terms_ + batch_size_ - 1) / batch_size_; }
 
-  /// The examples of a step, [B].
-  at::Tensor rows(std::int64_t iteration) {
+  /// Those of a step, [B].
+  at::Tensor terms(std::int64_t iteration) {
     const auto epoch = iteration / per_epoch(), begin = iteration % per_epoch() * batch_size_;
     if (epoch != epoch_) {
-      order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(data_.size());
+      order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(terms_);
       epoch_ = epoch;
     }
-    return order_.narrow(0, begin, std::min(batch_size_, data_.size() - begin));
+    return order_.narrow(0, begin, std::min(batch_size_, terms_ - begin));
   }
 
  private:
-  const Dataset& data_;
+  std::int64_t terms_;
   std::int64_t batch_size_;
   Random random_;
   std::int64_t epoch_ = -1;
@@ -82,10 +83,10 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
                                         const Random& random, const Progress& progress, const MinibatchStep& step) {
   const c10::AutoGradMode with_grad(true);
   const auto start = std::chrono::steady_clock::now();
-  Minibatches minibatches(objective.data(), options.batch_size, random);
+  Minibatches minibatches(objective.terms(), options.batch_size, random);
   const auto total = all_iterations(options, minibatches.per_epoch());
   const auto fixed = detach(parent);
-  const auto at_once = options.micro_batch > 0 ? options.micro_batch : objective.batch_size();
+  const auto at_once = options.micro_batch > 0 ? options.micro_batch : objective.terms_at_once();
   const auto computing = options.compute == "bfloat16" ? objective.with_compute_type(at::kBFloat16) : objective;
   const DerivativeOrder first(1);
 
@@ -110,14 +111,14 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
     if (summary.converged || state.iteration >= total) {
       break;
     }
-    const auto rows = minibatches.rows(state.iteration);
+    const auto terms = minibatches.terms(state.iteration);
     const auto theta = leaves(state.theta);
-    const double scale = static_cast<double>(objective.data().size()) / static_cast<double>(rows.size(0));
+    const double scale = static_cast<double>(objective.terms()) / static_cast<double>(terms.size(0));
     const auto penalty = objective.penalty(theta, fixed);
     double value = penalty.item<double>();
     auto gradients = clone(gradient(penalty, theta));
-    for (std::int64_t begin = 0; begin < rows.size(0); begin += at_once) {
-      const auto batch = objective.data().batch(rows.narrow(0, begin, std::min(at_once, rows.size(0) - begin)));
+    for (std::int64_t begin = 0; begin < terms.size(0); begin += at_once) {
+      const auto batch = objective.terms_batch(terms.narrow(0, begin, std::min(at_once, terms.size(0) - begin)));
       const auto loss = computing.batch_loss(theta, fixed, batch) * scale;
       value += loss.item<double>();
       axpy(1, gradient(loss, theta), gradients);

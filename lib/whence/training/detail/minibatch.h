@@ -24,7 +24,8 @@ struct MinibatchOptions {
     field("learning-rate", self.learning_rate, kPositive, "length of a step before the schedule");
     field("epochs", self.epochs, kAtLeastOne, "passes over the data");
     field("max-iterations", self.max_iterations, kAtLeastZero, "steps, in place of epochs; 0: by epochs");
-    field("batch-size", self.batch_size, kAtLeastOne, "examples a step; all where there are fewer");
+    field("batch-size", self.batch_size, kAtLeastOne,
+          "examples a step, of a primed stage tasks; all where there are fewer");
     field("schedule", self.schedule, OneOf{"constant|linear|cosine"},
           "how the learning rate falls to 0 after the warm-up");
     field("warm-up", self.warm_up, kAtLeastZero, "steps over which the learning rate rises from 0");

@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "whence/core/described.h"
@@ -15,7 +16,7 @@ namespace whence::detail {
 struct Target {
   std::string module;  ///< Its weight's name without ".weight".
   TapeEntry site;      ///< Without input and output.
-  at::Tensor weight;   ///< Of the parent.
+  at::Tensor weight;   ///< Of the parent; what addition() is given has its shape alone.
 
   std::int64_t outputs() const { return weight.size(site.transposed ? 1 : 0); }
   std::int64_t inputs() const { return weight.numel() / outputs(); }
@@ -37,13 +38,18 @@ bool is_among(std::string_view module, std::string_view names);
 std::vector<Target> named_layers(std::string_view tuning, std::string_view option, std::string_view names,
                                  const std::vector<Target>& layers);
 
+/// The numbers that an option gives layers, "a:4+b:2", in its order. Throws InvalidArgument for one that is not > 0.
+std::vector<std::pair<std::string, double>> numbers_of_layers(std::string_view tuning, std::string_view option,
+                                                              std::string_view list);
+
 /// A tuning that leaves the parent's parameters as they are, trains a new head, and adds a few numbers at layers: what
-/// is trained is `head.*` and `tuning.MODULE.PART`. A concrete one says what it adds at a layer, and where that changes
-/// nothing, which is where training starts and what the regulariser pulls to.
+/// is trained is `head.*` and `tuning.MODULE.PART`, and parameters of the body in place of the parent's where `also`
+/// names them. A concrete one says what it adds at a layer, and where that changes nothing, which is where training
+/// starts and what the regulariser pulls to.
 class AddedTuning : public Tuning, public Described {
  public:
   ParameterSet trainable(const TuningStart& start, const Random& random) const final;
-  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final { return parent.join(tuned); }
+  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final;
   ParameterSet hand_on(const Head& head, const ParameterSet& parent, const ParameterSet& tuned) const final;
   /// weight-decay / 2 of the sum of squared_distance() over what is trained.
   at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const final;
@@ -54,6 +60,8 @@ class AddedTuning : public Tuning, public Described {
   /// The method's name, for messages, and its option `targets`.
   virtual std::string_view name() const = 0;
   virtual std::string_view targets() const { return kAllTargets; }
+  /// Parameters of the body that are trained whole, a+b, by name or its end. Those of the head are anyway.
+  virtual std::string_view also() const { return {}; }
   /// What it can be added at, in words and as a test.
   virtual std::string_view fitting() const { return "linear layer or convolution"; }
   virtual bool fits(const TapeEntry& site) const { return site.multiplies(); }
