@@ -102,6 +102,7 @@ int score(const std::vector<std::string>& arguments);
 int evaluate(const std::vector<std::string>& arguments);
 int icl(const std::vector<std::string>& arguments);
 int report(const std::vector<std::string>& arguments);
+int merge(const std::vector<std::string>& arguments);
 int inspect(const std::vector<std::string>& arguments);
 int methods(const std::vector<std::string>& arguments);
 

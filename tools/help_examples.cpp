@@ -8,7 +8,7 @@ namespace {
 
 using Examples = std::array<HelpExample, 2>;
 
-constexpr std::array<std::pair<std::string_view, Examples>, 9> kExamples{{
+constexpr std::array<std::pair<std::string_view, Examples>, 10> kExamples{{
     {"init",
      {{{"whence init census.csv", "writes census.toml: a model for the table, trained by `whence train census.toml`"},
        {"whence init smollm2-135m train.tsv test.tsv --out sst2.toml",
@@ -33,6 +33,9 @@ constexpr std::array<std::pair<std::string_view, Examples>, 9> kExamples{{
     {"report",
      {{{"whence report result", "writes result/report.html"},
        {"whence report result --out page.html", "the same page elsewhere"}}}},
+    {"merge",
+     {{{"whence merge pipeline.toml --stage tune --out tuned", "an adapter folded into its base, for transformers"},
+       {"whence merge tables.toml --stage finetune --out tuned.safetensors", "of a built-in model"}}}},
     {"inspect",
      {{{"whence inspect run/finetune.safetensors", "what a checkpoint holds"},
        {"whence inspect pipeline.toml --spectrum --plot spectrum.svg", "is the curvature positive, and how spread?"}}}},

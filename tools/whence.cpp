@@ -45,6 +45,7 @@ constexpr std::array kCommands{
     Command{"icl", &icl, Work::kComputes, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
     Command{"evaluate", &evaluate, Work::kComputes, "do the scores predict what retraining does?"},
     Command{"report", &cli::report, Work::kReads, "one self-contained HTML page of a result directory"},
+    Command{"merge", &cli::merge, Work::kComputes, "the model after a stage as plain weights"},
     Command{"inspect", &inspect, Work::kReads, "what a checkpoint, data set, pipeline or result holds"},
     Command{"methods", &cli::methods, Work::kReads, "every registered method, its options, bounds, defaults, source"},
 };

@@ -93,6 +93,12 @@ class Pipeline {
   /// not write.
   StageTraining train(std::size_t stage, const Progress& progress, bool anew = false) const;
 
+  /// Writes the model after a trained stage as plain weights: the body that it hands on, and its head. A model of texts
+  /// becomes a Hugging Face directory `out`, with a prefix or a prompt, which no weights can say, in PEFT's format in
+  /// `out`-prefix or `out`-prompt; a built-in one a .safetensors file. What was written. Throws what load() throws, and
+  /// InvalidArgument for what can be said in neither way, by name, and where something lies that is not to be lost.
+  std::vector<std::filesystem::path> merge(std::size_t stage, const std::filesystem::path& out) const;
+
  private:
   void open_model();
   void note(const std::string& text) const;

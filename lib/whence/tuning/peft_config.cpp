@@ -91,7 +91,7 @@ void check_keys(const PeftFolder& folder) {
   const auto& obeyed = kObeyed.at(folder.type);
   for (const auto& [key, value] : folder.config.items()) {
     if (kNoEffect.count(key) == 0 && obeyed.count(key) == 0 && !asks_for_nothing(value.json())) {
-      value.refuse("nothing: whence does not compute what it asks for");
+      value.refuse("none: whence does not compute what it asks for");
     }
   }
 }
@@ -108,12 +108,14 @@ double by_pattern(const PeftFolder& folder, const char* key, const std::string& 
     return otherwise;
   }
   for (const auto& [pattern, value] : folder.config[key].items()) {
+    bool meant = false;
     try {
-      if (matches_whole(fmt::format("(.*\\.)?({})", pattern), module)) {
-        return value.get<double>();
-      }
+      meant = matches_whole(fmt::format("(.*\\.)?({})", pattern), module);
     } catch (const DataError& error) {
-      value.refuse(fmt::format("a pattern that can be read: {}", error.what()));
+      value.refuse(fmt::format("a key that can be read: {}", error.what()));
+    }
+    if (meant) {
+      return value.get<double>();
     }
   }
   return otherwise;

@@ -74,7 +74,7 @@ PeftFolder::PeftFolder(const fs::path& directory)
     for (const auto& [name, parts_of_it] : types()) {
       names.push_back(name);
     }
-    refuse("peft_type", fmt::format("expected one of {}", fmt::join(names, ", ")));
+    refuse("peft_type", fmt::format("one of {}", fmt::join(names, ", ")));
   }
   const auto tensors = read_tensors(directory);  // whose names and types nothing vouches for
   for (std::size_t i = 0; i < tensors.size(); ++i) {

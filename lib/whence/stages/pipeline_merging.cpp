@@ -1,0 +1,120 @@
+// The part of Pipeline that writes a stage's result as plain weights.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "whence/core/json.h"
+#include "whence/core/output.h"
+#include "whence/data/safetensors.h"
+#include "whence/models/checkpoint.h"
+#include "whence/stages/pipeline.h"
+
+namespace whence {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kTuning = "tuning.";
+
+/// What a model computes with after a stage, as far as weights can say it.
+struct PlainWeights {
+  ParameterSet model;  ///< The body that is handed on, what folds folded, and the stage's head.
+  ParameterSet head;
+  ParameterSet before_texts;  ///< A prefix or a prompt, as its tuning trains it.
+  std::string tuning;         ///< Which; empty: none.
+};
+
+/// The stage's head; of several vertices (tuning.MODULE.vertex.V.PART, models/prefix-simplex) their mean.
+ParameterSet middle_head(const Head& head, const ParameterSet& merged) {
+  const auto own = head.of(merged);
+  TensorList values;
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    const auto& name = own.names()[i];
+    const auto dot = name.rfind('.');
+    const auto others = merged.select(fmt::format("{}{}.vertex.", kTuning, name.substr(0, dot)));
+    TensorList vertices{own.values()[i]};
+    for (std::size_t v = 0; v < others.size(); ++v) {
+      if (others.names()[v].ends_with(name.substr(dot))) {
+        vertices.push_back(others.values()[v]);
+      }
+    }
+    values.push_back(vertices.size() == 1 ? vertices[0] : at::stack(vertices).mean(0));
+  }
+  return own.with(std::move(values));
+}
+
+PlainWeights plain_weights(const Stage& stage) {
+  const auto head = stage.objective.model().head();
+  const auto handed = stage.handed_on();
+  PlainWeights out;
+  out.head = middle_head(head, stage.objective.merge(stage.theta, stage.parent));
+  out.model = handed.without(kTuning).without(out.head).join(out.head);
+  out.before_texts = handed.select(kTuning);
+  for (std::size_t i = 0; i < out.before_texts.size(); ++i) {
+    const auto& name = out.before_texts.names()[i];
+    const bool prefix = name.find(".prefix_key.") != name.npos || name.find(".prefix_value.") != name.npos;
+    const auto tuning = fmt::format("{}:length={}", prefix ? "prefix" : "prompt", out.before_texts.values()[i].size(0));
+    if ((!prefix && !name.ends_with(".prompt")) || (!out.tuning.empty() && out.tuning != tuning)) {
+      throw InvalidArgument(
+          fmt::format("stage {}: {} cannot be folded into weights, and no format beside whence's holds it: the "
+                      "checkpoints of the stages are all there is of it",
+                      stage.name, name));
+    }
+    out.tuning = tuning;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) const {
+  const auto& description = file_.stages.at(stage);
+  const auto resolved = fs::weakly_canonical(out);
+  const auto refuse = [&](const std::string& why) {
+    throw InvalidArgument(fmt::format("{}: {}, and is left as it is: name another place", out.string(), why));
+  };
+  for (const auto& other : file_.stages) {
+    if (fs::weakly_canonical(other.checkpoint) == resolved) {
+      refuse(fmt::format("it is the checkpoint of stage {}", other.name));
+    }
+  }
+  const bool file = out.extension() == ".safetensors";
+  if (file != (language_model_ == nullptr)) {
+    throw InvalidArgument(fmt::format("{}: expected {}", out.string(),
+                                      file ? "a folder, as a model of texts is written" : "a .safetensors file"));
+  }
+  if (file && fs::exists(out) && !is_whence_checkpoint(out)) {
+    refuse("it was not written by whence");
+  }
+  if (language_model_ != nullptr && resolved == fs::weakly_canonical(language_model_->directory())) {
+    refuse("it is the model's own folder");
+  }
+  const c10::NoGradGuard no_gradient;
+  const auto chain = load(stage + 1);
+  const auto& last = chain.back();
+  const auto plain = plain_weights(last);
+  const auto& data = last.objective.data();
+  make_folder(out.parent_path());
+  const auto lock = OutputLock::beside(out);
+  if (file) {
+    std::map<std::string, std::string> metadata{
+        {"stage", description.name}, {"model", model_spec_}, {"tuning", "full"}};
+    if (!data.classes().empty()) {
+      metadata["classes"] = json_text(nlohmann::json(data.classes()));
+    }
+    if (data.table()) {
+      metadata["standardize"] = data.table()->standardize ? "true" : "false";
+    }
+    write_safetensors(out, plain.model.to(options_.dtype, at::kCPU), metadata);
+    return {out};
+  }
+  const std::map<std::string, std::string> metadata{{"stage", description.name}, {"tuning", plain.tuning}};
+  language_model_->write_directory(out, plain.model, data.classes(), metadata);
+  if (plain.tuning.empty()) {
+    return {out};
+  }
+  auto beside = out;
+  beside += plain.tuning.starts_with("prefix") ? "-prefix" : "-prompt";
+  write_peft(beside, to_peft(plain.tuning, *model_, plain.head.join(plain.before_texts), plain.model, out), metadata);
+  return {out, beside};
+}
+
+}  // namespace whence

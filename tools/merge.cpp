@@ -1,0 +1,36 @@
+#include <fmt/format.h>
+
+#include "cli.h"
+#include "say.h"
+#include "whence/core/json.h"
+
+namespace whence::cli {
+namespace po = boost::program_options;
+
+int merge(const std::vector<std::string>& arguments) {
+  CommandLine line("merge", "PIPELINE --stage NAME --out DIR",
+                   "Writes the model after a stage as plain weights: what its tunings added is folded into the weights "
+                   "that it changes. A prefix or a prompt cannot be: it is written beside them, in PEFT's format.");
+  line.positional("PIPELINE", "the pipeline file");
+  line.add()("stage", po::value<std::string>(), "the stage after which the model is written")(
+      "out", po::value<std::string>(), "a folder, in Hugging Face layout; of a built-in model a .safetensors file");
+  if (!line.parse(arguments)) {
+    return kDone;
+  }
+  const auto stage = line.required("stage"), out = line.required("out");
+  const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
+  const auto written = pipeline.merge(pipeline.stage_index(stage), out);
+  auto told = nlohmann::ordered_json::array();
+  for (const auto& path : written) {
+    told.push_back(path.string());
+    if (!line.flag("json")) {
+      say("{}\n", path.string());
+    }
+  }
+  if (line.flag("json")) {
+    say("{}\n", Ready{json_text(told, 2)});
+  }
+  return kDone;
+}
+
+}  // namespace whence::cli
