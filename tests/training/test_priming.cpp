@@ -196,6 +196,10 @@ TEST_CASE("the value is the mean over tasks; some tasks are an objective of thei
   CHECK(objective.with_weights(at::ones({12}, at::kDouble)).value(theta, {}, nullptr) ==
         doctest::Approx(mean + penalty).epsilon(1e-12));
   const auto& task = objective.inner()->tasks()[0];
+  const auto some = at::arange(24, at::kDouble).view({2, 12});
+  CHECK(objective.inner()->of_tasks(some).sizes() == at::IntArrayRef({2, 3}));
+  CHECK(objective.inner()->of_tasks(some)[1][0].item<double>() ==
+        some[1].index_select(0, task.query).sum().item<double>());
   for (const auto& rows : {task.support, task.query}) {
     auto weights = at::ones({12}, at::kDouble);
     weights[rows[0].item<std::int64_t>()] = 2;
