@@ -111,7 +111,7 @@ TEST_CASE("gradients through several inner steps are those of differences, and s
     CHECK(relative_error(g, differences) < Tolerance::kDifferences);
     for (const char* bytes : {"0", "1e9"}) {  // graphs made anew for each product, and kept
       const auto hessian = create<Curvature>(std::string("hessian:graph-bytes=") + bytes)
-                               ->operator_at(stage.objective, theta, {})
+                               ->operator_at({stage.objective, theta, {}})
                                ->apply(unit);
       CHECK(relative_error(hessian, hessian.t()) < Tolerance::kDense);
       for (const std::int64_t i : {std::int64_t{0}, n / 2, n - 1}) {
@@ -140,7 +140,7 @@ TEST_CASE("the third derivatives that a transformer's norms take in inner steps 
     auto direction = Random(4).normal({count_entries(theta)});
     direction = direction / direction.norm();
     const auto product =
-        create<Curvature>("hessian")->operator_at(stage.objective, theta, {})->apply(direction.unsqueeze(0))[0];
+        create<Curvature>("hessian")->operator_at({stage.objective, theta, {}})->apply(direction.unsqueeze(0))[0];
     CHECK(relative_error(product, gradient_difference(stage.objective, theta, direction)) < Tolerance::kDifferences);
   }
 }
