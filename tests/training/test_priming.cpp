@@ -92,7 +92,7 @@ TEST_CASE("with one inner step the outer gradient is the query's and what goes t
 }
 
 TEST_CASE("gradients through several inner steps are those of differences, and so are second derivatives") {
-  for (const char* inner : {"head", "lora:rank=1;alpha=2", "hut:rank=1"}) {
+  for (const char* inner : {"head", "lora:rank=1;alpha=2", "hut:rank=1", "adapter:width=2"}) {
     CAPTURE(inner);
     const auto stage = primed(std::string("maml:inner-steps=3,inner-rate=0.2,inner=") + inner);
     const auto theta = moved(stage.theta);
