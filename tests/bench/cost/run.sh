@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What it costs that nothing stale or damaged is taken for a result: the share of a command's CPU time that goes into
-# SHA-256 (digests of inputs and results, seals) and into looking for leverages, and how many times as long it takes.
+# SHA-256 (digests of inputs and results, seals) and, of rank, into looking for leverages, and how many times as long it takes.
 #   tests/bench/cost/run.sh WHENCE SHARED WORK
 # perf samples where the time goes (all SHA-256 is OpenSSL's), gdb times the one call that looks for leverages. A minute
 # or two on one core. What it found: README.md beside it.
@@ -23,7 +23,7 @@ checkpoint = "run/mlp.safetensors"
 [queries.test]
 data = { format = "idx", images = "$idx-t10k-images-idx3-ubyte.gz", labels = "$idx-t10k-labels-idx1-ubyte.gz", limit = 40 }
 TOML
-sed -e 's/"adam.*"/"lbfgs:max-iterations=3000,tolerance=1e-7"/' -e 's/gz" }/gz", limit = 1000 }/' -e 's#run/mlp#run/minimum#' mlp.toml >minimum.toml
+sed -e 's/"adam.*"/"lbfgs:max-iterations=3000,tolerance=1e-7"/' -e 's/gz" }/gz", limit = 1000 }/' -e 's#run/mlp#run/minimum#' -e 's/"mlp:.*"/"linear"/' mlp.toml >minimum.toml
 cat >leverages.py <<'PYTHON'
 import gdb, time
 spent = 0.0
@@ -50,8 +50,9 @@ echo "| command | CPU s | SHA-256 | leverages | times as long |"
 echo "|---|---|---|---|---|"
 while read -r command; do
   rm -rf result
+  echo 0 >leverages.txt
   # shellcheck disable=SC2086
-  gdb -q -batch -x leverages.py --args "$whence" $command >/dev/null 2>&1
+  [[ $command != rank* ]] || gdb -q -batch -x leverages.py --args "$whence" $command >/dev/null 2>&1
   rm -rf result
   # shellcheck disable=SC2086
   /usr/bin/time -f '%U %S' -o time.txt perf record -q -F 997 -e cpu-clock -o perf.data "$whence" $command >/dev/null 2>&1
