@@ -326,6 +326,22 @@ bool AttributionRun::reuse() {
   return true;
 }
 
+namespace {
+
+/// The tasks of a primed stage with their scores [T], the strongest first.
+std::vector<std::pair<std::string, double>> ranked_tasks(const InnerStage& inner, const at::Tensor& scores) {
+  const auto of_tasks = inner.of_tasks(scores.unsqueeze(0))[0];
+  std::vector<std::pair<std::string, double>> out;
+  for (std::size_t t = 0; t < inner.tasks().size(); ++t) {
+    out.emplace_back(inner.tasks()[t].name, of_tasks[static_cast<std::int64_t>(t)].item<double>());
+  }
+  std::stable_sort(out.begin(), out.end(),
+                   [](const auto& a, const auto& b) { return std::abs(a.second) > std::abs(b.second); });
+  return out;
+}
+
+}  // namespace
+
 std::vector<Ranking> AttributionRun::rankings(std::int64_t top) const {
   const auto scores = read_scores(out_->find("scores.safetensors"));
   const auto predictions = predict(chain_.back(), queries_);
@@ -338,6 +354,10 @@ std::vector<Ranking> AttributionRun::rankings(std::int64_t top) const {
       ranking.stage = chain_[stages_[s]].name;
       ranking.measurement = measurements_[q].item<double>();
       ranking.prediction = predictions.at(static_cast<std::size_t>(q));
+      const auto* inner = chain_[stages_[s]].objective.inner();
+      if (inner != nullptr && attributor_->predicts_removal(normalization_)) {
+        ranking.tasks = ranked_tasks(*inner, scores.stages.at(s).scores[q]);
+      }
       for (auto* list : {&ranking.proponents, &ranking.opponents}) {
         for (auto& entry : *list) {
           const auto known = tokens_.find({ranking.query, ranking.stage, entry.example});

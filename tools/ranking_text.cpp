@@ -159,6 +159,12 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     } else {
       print_columns(ranking, data, words, removals);
     }
+    constexpr std::size_t kTasks = 5;
+    for (std::size_t t = 0; t < std::min(kTasks, ranking.tasks.size()); ++t) {
+      const auto& [task, score] = ranking.tasks[t];
+      say("    task {}: {:.3g}, without it the {} changes by {:.2g}\n", task, score, to_string(measurement),
+          -score / static_cast<double>(data.size()));
+    }
   }
 }
 

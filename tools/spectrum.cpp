@@ -11,6 +11,7 @@
 #include "whence/core/files.h"
 #include "whence/core/output.h"
 #include "whence/curvature/curvature.h"
+#include "whence/models/addition.h"
 #include "whence/report/svg.h"
 #include "whence/solvers/spectrum.h"
 
@@ -65,6 +66,11 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
   }
   out["nodes"] = spectrum.nodes;
   out["weights"] = spectrum.weights;
+  if (const auto flat =
+          flat_directions(stage.objective.trained().with(stage.theta), stage.objective.weight_decay() > 0);
+      flat > 0) {
+    out["flat"] = flat;
+  }
   if (spectrum.smallest < -rounding) {
     out["remedy"] = fmt::format(
         "indefinite: a damped inverse needs --damping > {:.3g}; or --curvature gauss-newton, or --inversion filtered, "
@@ -98,6 +104,12 @@ void print_spectrum(const Json& json) {
   say("  negative     {:.2f} % of eigenvalues\n", 100 * number("negative"));
   for (const auto& [share, fraction] : json["below-largest-times"].items()) {
     say("  below {:>6} of the largest  {:>6.2f} %\n", share, 100 * fraction.get<double>());
+  }
+  if (json.contains("flat")) {
+    say("  flat         {} directions of the tuning's parameters change nothing: eigenvalues 0, which cg from zero "
+        "leaves "
+        "alone\n",
+        json["flat"].get<std::int64_t>());
   }
   for (const char* key : {"remedy", "plot"}) {
     if (json.contains(key)) {

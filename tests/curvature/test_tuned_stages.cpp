@@ -67,7 +67,7 @@ TEST_CASE("every family at every tuning is its matrix, and its mixed products ar
       const auto curvature = create<Curvature>(name);
       OperatorPtr a;
       try {
-        a = curvature->operator_at(point.objective, point.theta, point.parent);
+        a = curvature->operator_at(point);
       } catch (const InvalidArgument&) {  // by rows alone
         CHECK(curvature->family() == CurvatureFamily::kEmpiricalFisher);
         CHECK_FALSE(covered_by_layers(point));
@@ -80,8 +80,7 @@ TEST_CASE("every family at every tuning is its matrix, and its mixed products ar
       const auto expected = at::stack(rows);
       CHECK(relative_error(a->apply(x), expected.narrow(1, 0, p)) < Tolerance::kDense);
       if (curvature->family() != CurvatureFamily::kEmpiricalFisher) {
-        CHECK(relative_error(curvature->mixed_product(point.objective, point.theta, point.parent, x),
-                             expected.narrow(1, p, q)) < Tolerance::kDense);
+        CHECK(relative_error(curvature->mixed_product(point, x), expected.narrow(1, p, q)) < Tolerance::kDense);
       }
     }
   });
@@ -105,7 +104,7 @@ TEST_CASE("the diagonal at every tuning is the examples' squared gradients") {
     const auto p = count_entries(theta);
     const auto slope = gradient(stage.objective.penalty(theta, stage.parent), theta, true);
     expected += flatten(gradient(slope, theta, unflatten(at::ones({p}, at::kDouble), theta)));
-    const auto a = create<Curvature>("diagonal:labels=data")->operator_at(stage.objective, stage.theta, stage.parent);
+    const auto a = create<Curvature>("diagonal:labels=data")->operator_at({stage.objective, stage.theta, stage.parent});
     CHECK(relative_error(a->apply(at::ones({1, p}, at::kDouble))[0], expected) < Tolerance::kDense);
   });
 }

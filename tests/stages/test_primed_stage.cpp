@@ -75,6 +75,7 @@ TEST_CASE("scores through and of a primed stage equal central differences of ret
            {"maml:inner=head,inner-rate=0.2", "head"},
            {"maml:inner=head,inner-steps=3,inner-rate=0.1", "head"},
            {"maml:inner=lora:rank=1;alpha=1,inner-steps=2", "full:proximity=0.4"},
+           {"maml:inner=adapter:width=2;activation=tanh", "head"},
            {"maml:inner=hut:rank=1,inner-steps=2", "head"}}) {
     CAPTURE(priming);
     const auto chain = primed_chain(priming, last);

@@ -7,6 +7,7 @@
 #include "stages/chain_truth.h"
 #include "support/near.h"
 #include "tuning/cases.h"
+#include "whence/models/addition.h"
 
 using namespace whence;
 using test::Inverter;
@@ -91,6 +92,30 @@ TEST_CASE("a tuning's flat directions are as many as its gauge has") {
     const auto chain = test::toy_chain(chains_with(tuned.spec)[0], kNet, 31);
     CHECK(moved(chain[1]) > 0.05);
     CHECK(flat_directions(chain[1]) == tuned.flat);
+    CHECK(whence::flat_directions(chain[1].objective.trained(), true) == tuned.flat);
+  }
+}
+
+TEST_CASE("without a regulariser a tuning has as many flat directions as what it folds to leaves open") {
+  for (const auto& [spec, flat] : std::vector<std::pair<std::string, std::int64_t>>{
+           {"lora:rank=2", 4}, {"hut:rank=2", 7}, {"hira:rank=2", 4}, {"hra:rank=2", 3}}) {
+    CAPTURE(spec);
+    const auto stage = test::toy_chain({{"full", "squared-error"}, {spec, "squared-error", 0.05}}, kNet, 31)[1];
+    TensorList point;
+    auto draws = Random(7);
+    for (const auto& value : stage.theta) {
+      point.push_back((value + 0.3 * draws.normal(value.sizes())).requires_grad_(true));
+    }
+    const auto folded = flatten(stage.objective.hand_on(point, stage.parent).values());
+    TensorList rows;
+    for (std::int64_t i = 0; i < folded.numel(); ++i) {
+      rows.push_back(flatten(gradient(folded[i], point, false, true)));
+    }
+    const auto& trained = stage.objective.trained();
+    const auto own = trained.entries() - stage.objective.model().head().of(trained).entries();
+    const auto rank = at::linalg_matrix_rank(at::stack(rows)).item<std::int64_t>();
+    CHECK(own - rank == flat);
+    CHECK(whence::flat_directions(trained, false) == flat);
   }
 }
 

@@ -94,6 +94,7 @@ TEST_SUITE("store") {
         Prediction{.predicted = "cat", .expected = "dog", .probability = 0.75, .expected_probability = 0.25};
     auto second = rank_examples(at::tensor({0.1, 0.2, 0.3}, at::kDouble), ids, 1, Measurement::kLogit, false);
     second.query = 13;
+    second.tasks = {{"alarm", -0.5}, {"a \"b\"", 0.25}};
     second.prediction = Prediction{.tokens = 5, .first_choices = 2, .perplexity = 3.5};
     write_rankings(file.path, std::vector<Ranking>{first, second});
     const auto read = read_rankings(file.path);
@@ -113,6 +114,8 @@ TEST_SUITE("store") {
     CHECK(std::isnan(read[0].prediction->perplexity));
     CHECK(read[1].stage.empty());
     CHECK(read[1].opponents.empty());
+    CHECK(read[0].tasks.empty());
+    CHECK(read[1].tasks == second.tasks);
     CHECK_FALSE(read[1].proponents[0].removal.has_value());
     CHECK(read[1].prediction->tokens == 5);
     CHECK(read[1].prediction->first_choices == 2);

@@ -84,7 +84,7 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
   CHECK(page.find("happy end") != std::string::npos);
   const auto run = folder.json("run/run.json");
   CHECK(run["command"] == "icl");
-  CHECK(run["inputs"].size() == 4);  // config, weights, tokenizer, pool
+  CHECK(run["inputs"].size() == 7);  // config, weights, tokenizer and three beside it that are not there, pool
 }
 
 TEST_CASE("icl shades demonstrations where the terminal shows colours, and other methods score too") {

@@ -92,7 +92,7 @@ TEST_CASE("with one inner step the outer gradient is the query's and what goes t
 }
 
 TEST_CASE("gradients through several inner steps are those of differences, and so are second derivatives") {
-  for (const char* inner : {"head", "lora:rank=1;alpha=2", "hut:rank=1"}) {
+  for (const char* inner : {"head", "lora:rank=1;alpha=2", "hut:rank=1", "adapter:width=2"}) {
     CAPTURE(inner);
     const auto stage = primed(std::string("maml:inner-steps=3,inner-rate=0.2,inner=") + inner);
     const auto theta = moved(stage.theta);
@@ -111,7 +111,7 @@ TEST_CASE("gradients through several inner steps are those of differences, and s
     CHECK(relative_error(g, differences) < Tolerance::kDifferences);
     for (const char* bytes : {"0", "1e9"}) {  // graphs made anew for each product, and kept
       const auto hessian = create<Curvature>(std::string("hessian:graph-bytes=") + bytes)
-                               ->operator_at(stage.objective, theta, {})
+                               ->operator_at({stage.objective, theta, {}})
                                ->apply(unit);
       CHECK(relative_error(hessian, hessian.t()) < Tolerance::kDense);
       for (const std::int64_t i : {std::int64_t{0}, n / 2, n - 1}) {
@@ -140,7 +140,7 @@ TEST_CASE("the third derivatives that a transformer's norms take in inner steps 
     auto direction = Random(4).normal({count_entries(theta)});
     direction = direction / direction.norm();
     const auto product =
-        create<Curvature>("hessian")->operator_at(stage.objective, theta, {})->apply(direction.unsqueeze(0))[0];
+        create<Curvature>("hessian")->operator_at({stage.objective, theta, {}})->apply(direction.unsqueeze(0))[0];
     CHECK(relative_error(product, gradient_difference(stage.objective, theta, direction)) < Tolerance::kDifferences);
   }
 }
@@ -196,6 +196,10 @@ TEST_CASE("the value is the mean over tasks; some tasks are an objective of thei
   CHECK(objective.with_weights(at::ones({12}, at::kDouble)).value(theta, {}, nullptr) ==
         doctest::Approx(mean + penalty).epsilon(1e-12));
   const auto& task = objective.inner()->tasks()[0];
+  const auto some = at::arange(24, at::kDouble).view({2, 12});
+  CHECK(objective.inner()->of_tasks(some).sizes() == at::IntArrayRef({2, 3}));
+  CHECK(objective.inner()->of_tasks(some)[1][0].item<double>() ==
+        some[1].index_select(0, task.query).sum().item<double>());
   for (const auto& rows : {task.support, task.query}) {
     auto weights = at::ones({12}, at::kDouble);
     weights[rows[0].item<std::int64_t>()] = 2;

@@ -292,6 +292,25 @@ TEST_SUITE("tuning") {
                     roomy.model->output(merged, batch)));
   }
 
+  TEST_CASE("of more than ten blocks what is handed on is in their order, which is not their names'") {
+    const Roomy roomy(kRoomyTransformers[0], /*classes=*/true, 11);
+    for (const char* spec : {"prefix:length=1", "prefix:length=1,mlp=2", "prefix-simplex:vertices=2,length=1"}) {
+      CAPTURE(spec);
+      const auto tuning = create<Tuning>(spec);
+      const auto body = tuning->hand_on(roomy.model->head(), roomy.parent, roomy.start(*tuning));
+      std::vector<std::string> found, expected;
+      for (const auto& name : body.names()) {
+        if (name.ends_with(".prefix_key.0")) {
+          found.push_back(name);
+        }
+      }
+      for (const auto& site : sites_of(roomy)) {
+        expected.push_back(fmt::format("tuning.{}.prefix_key.0", site.module));
+      }
+      CHECK(found == expected);
+    }
+  }
+
   TEST_CASE("what does not fit is refused in one line") {
     const Roomy roomy(kRoomyTransformers[0]);
     const auto prefix = create<Tuning>("prefix:length=3");

@@ -96,6 +96,16 @@ ParameterSet in_batch(const ParameterSet& theta, const Batch& batch) {
   return changed ? theta.with_additions(std::move(changed)) : theta;
 }
 
+std::int64_t flat_directions(const ParameterSet& theta, bool decayed) {
+  std::int64_t out = 0;
+  for (const auto& [module, here] : theta.additions() ? *theta.additions() : Additions{}) {
+    for (const auto& addition : here) {
+      out += addition->flat_directions(theta, decayed);
+    }
+  }
+  return out;
+}
+
 std::vector<std::string> weight_sources(const TapeEntry& entry) {
   return entry.made_by ? entry.made_by->weight_sources() : std::vector<std::string>{entry.weight};
 }

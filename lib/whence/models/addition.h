@@ -38,6 +38,11 @@ class Addition {
   /// These weights, differentiable; only where it folds.
   virtual Folded folded(const ParameterSet& theta) const;
 
+  /// How many directions of its own parameters change nothing, in general position: neither what the layer gives nor,
+  /// where the regulariser pulls at them (`decayed`), how far they are from where it pulls. Curvature is 0 there, and
+  /// so is every gradient.
+  virtual std::int64_t flat_directions(const ParameterSet& /*theta*/, bool /*decayed*/) const { return 0; }
+
   /// What it is for the examples of a batch, where it is not the same for all; null: it is.
   virtual std::shared_ptr<const Addition> in_batch(const Batch&) const { return nullptr; }
 };
@@ -77,6 +82,9 @@ std::string prompt_name(std::string_view module);
 /// Theta with the additions as they are for the examples of a batch: what a model begins with whose additions may
 /// differ from example to example.
 ParameterSet in_batch(const ParameterSet& theta, const Batch& batch);
+
+/// Of all that is added to a model.
+std::int64_t flat_directions(const ParameterSet& theta, bool decayed);
 
 /// The parameters that the weight of a recorded layer is made of: itself alone, or the sources of a tuning's.
 std::vector<std::string> weight_sources(const TapeEntry& entry);

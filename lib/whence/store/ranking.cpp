@@ -93,16 +93,20 @@ Json to_json(const Ranking& ranking) {
   }
   out["proponents"] = to_json(ranking.proponents);
   out["opponents"] = to_json(ranking.opponents);
+  if (!ranking.tasks.empty()) {
+    out["tasks"] = ranking.tasks;
+  }
   return out;
 }
 
 void check_writable(const Ranking& ranking) {
-  bool finite = std::isfinite(ranking.measurement);
+  const auto is_finite = [](const auto& named) { return std::isfinite(named.second); };
+  bool finite =
+      std::isfinite(ranking.measurement) && std::all_of(ranking.tasks.begin(), ranking.tasks.end(), is_finite);
   for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
     for (const auto& entry : *list) {
       finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal.value_or(0)) &&
-               std::all_of(entry.tokens.begin(), entry.tokens.end(),
-                           [](const auto& token) { return std::isfinite(token.second); });
+               std::all_of(entry.tokens.begin(), entry.tokens.end(), is_finite);
     }
   }
   if (!finite) {
@@ -137,9 +141,13 @@ std::optional<Prediction> read_prediction(const JsonView& line) {
 }
 
 Ranking read_ranking(const JsonView& line) {
-  return {line["query"].get<std::int64_t>(), line.value("stage", ""),
-          line["measurement"].get<double>(), read_prediction(line),
-          read_list(line["proponents"]),     read_list(line["opponents"])};
+  return {line["query"].get<std::int64_t>(),
+          line.value("stage", ""),
+          line["measurement"].get<double>(),
+          read_prediction(line),
+          read_list(line["proponents"]),
+          read_list(line["opponents"]),
+          line.value("tasks", std::vector<std::pair<std::string, double>>())};
 }
 
 }  // namespace

@@ -32,6 +32,8 @@ struct Ranking {
   std::optional<Prediction> prediction = {};   ///< What the model says of the query.
   std::vector<RankedExample> proponents = {};  ///< The strongest first.
   std::vector<RankedExample> opponents = {};   ///< The strongest first.
+  /// Of a primed stage: each task and the score of its term, which leaving it out takes away; the strongest first.
+  std::vector<std::pair<std::string, double>> tasks = {};
 };
 
 /// Fills a ranking's two lists with the `top` strongest of scores [N], which are of `measurement`, over example_ids [N]

@@ -93,6 +93,15 @@ at::Tensor InnerStage::tasks_of(const at::Tensor& rows) const {
   return at::tensor(out, at::kLong);
 }
 
+at::Tensor InnerStage::of_tasks(const at::Tensor& scores) const {
+  const auto wide = scores.detach().to(at::kCPU, at::kDouble);
+  TensorList columns;
+  for (const auto& task : tasks_) {
+    columns.push_back(wide.index_select(1, task.query).sum(1));
+  }
+  return at::stack(columns, 1);
+}
+
 InnerStage InnerStage::over(const at::Tensor& which) const {
   std::vector<PrimingTask> some;
   for (std::int64_t i = 0; i < which.size(0); ++i) {

@@ -65,6 +65,9 @@ class InnerStage {
   at::Tensor rows(const at::Tensor& which) const;
   /// The tasks that such rows are of: [M] int64. Throws InvalidArgument where they are no whole tasks in that order.
   at::Tensor tasks_of(const at::Tensor& rows) const;
+  /// Of scores [Q, N] of examples those of the tasks' terms, [Q, T] float64 on the CPU: the sums over their query
+  /// examples, all of whose weights a term's own would raise at once.
+  at::Tensor of_tasks(const at::Tensor& scores) const;
   /// The same with some of the tasks.
   InnerStage over(const at::Tensor& which) const;
 

@@ -34,6 +34,10 @@ class Patterned : public Addition {
 
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
+  /// B and A turned against each other; without a pull, any change of basis between them.
+  std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
+    return detail::flat_in_product(theta.at(a_).size(0), decayed);
+  }
 
  private:
   std::string a_, b_;

@@ -46,6 +46,8 @@ class Reflected : public Addition {
 
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
+  /// Of each pair two lengths, and both turned in their plane.
+  std::int64_t flat_directions(const ParameterSet& theta, bool) const override { return theta.at(u_).size(1) / 2 * 3; }
 
  private:
   std::string u_;

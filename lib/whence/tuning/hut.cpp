@@ -59,6 +59,11 @@ class HadamardUpdate : public Addition {
     shape[target_.site.transposed ? 1 : 0] = target_.outputs();
     return {weight(theta, target_.site) * gamma.view(shape), gamma * bias + theta.at(beta_)};
   }
+  /// The scales of a against b in each block that shares them, and of a row of a against gamma. A pull to 1 knows them.
+  std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
+    const auto& a = theta.at(a_);
+    return decayed ? 0 : a.size(1) * a.size(1) + a.size(0);
+  }
 
  private:
   std::string a_, b_, gamma_, beta_;

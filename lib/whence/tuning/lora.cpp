@@ -57,6 +57,10 @@ class LowRank : public Addition {
     const auto& weight = theta.at(target_.site.weight);
     return {weight + (target_.site.transposed ? change.t() : change).reshape(weight.sizes()), {}};
   }
+  /// B and A turned against each other; without a pull, any change of basis between them.
+  std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
+    return detail::flat_in_product(theta.at(a_ + ".weight").size(0), decayed);
+  }
 
  private:
   std::string a_, b_;
@@ -87,6 +91,10 @@ class LowRankTable : public Addition {
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override {
     return {theta.at(weight_) + at::mm(theta.at(b_), theta.at(a_)).t() * scale_, {}};
+  }
+  /// B and A turned against each other; without a pull, any change of basis between them.
+  std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
+    return detail::flat_in_product(theta.at(a_).size(0), decayed);
   }
 
  private:
@@ -124,6 +132,10 @@ class Decomposed : public Addition {
 
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
+  /// B and A turned against each other; without a pull, any change of basis between them.
+  std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
+    return detail::flat_in_product(theta.at(a_).size(0), decayed);
+  }
 
  private:
   std::string a_, b_, lengths_;

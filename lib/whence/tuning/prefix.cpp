@@ -44,16 +44,13 @@ class PrefixTuning : public detail::BeforeTexts {
     };
     const auto made = layer("up", at::tanh(layer("down", tuned.at(maker("embedding")))));
     auto out = tuned.without(kMaker);
-    for (const auto& [module, here] : *tuned.additions()) {
-      for (const auto& addition : here) {
-        const auto& prefix = dynamic_cast<const detail::PlainPrefix&>(*addition);
-        const auto heads = prefix.site().key_heads;
-        // [P, keys and values of each layer, heads, D], as PEFT lays it out
-        const auto parts = made.view({prefix.length(), -1, heads, prefix.site().head_width});
-        for (std::int64_t g = 0; g < heads; ++g) {
-          out.add(detail::prefix_key(module, g), parts.select(1, 2 * prefix.layer()).select(1, g).contiguous());
-          out.add(detail::prefix_value(module, g), parts.select(1, 2 * prefix.layer() + 1).select(1, g).contiguous());
-        }
+    for (const auto* prefix : detail::prefixes_of(tuned)) {
+      const auto& [module, heads, width] = prefix->site();
+      // [P, keys and values of each layer, heads, D], as PEFT lays it out
+      const auto parts = made.view({prefix->length(), -1, heads, width});
+      for (std::int64_t g = 0; g < heads; ++g) {
+        out.add(detail::prefix_key(module, g), parts.select(1, 2 * prefix->layer()).select(1, g).contiguous());
+        out.add(detail::prefix_value(module, g), parts.select(1, 2 * prefix->layer() + 1).select(1, g).contiguous());
       }
     }
     return parent.join(out.with_additions(tuned.additions()));

@@ -165,14 +165,10 @@ class PrefixSimplex : public detail::BeforeTexts {
   ParameterSet hand_on(const Head&, const ParameterSet& parent, const ParameterSet& tuned) const override {
     ParameterSet middle;
     Additions plain;
-    for (const auto& [module, here] : *tuned.additions()) {
-      for (const auto& addition : here) {
-        if (const auto* simplex = dynamic_cast<const SimplexPrefix*>(addition.get())) {
-          middle = middle.join(simplex->middle(tuned));
-          plain[module].push_back(
-              std::make_shared<detail::PlainPrefix>(simplex->site(), simplex->layer(), simplex->length()));
-        }
-      }
+    for (const auto* prefix : detail::prefixes_of(tuned)) {
+      middle = middle.join(dynamic_cast<const SimplexPrefix&>(*prefix).middle(tuned));
+      plain[prefix->site().module].push_back(
+          std::make_shared<detail::PlainPrefix>(prefix->site(), prefix->layer(), prefix->length()));
     }
     return parent.join(middle.with_additions(std::make_shared<const Additions>(std::move(plain))));
   }
@@ -186,13 +182,9 @@ class PrefixSimplex : public detail::BeforeTexts {
     TensorList vertices;  // [1, entries] each
     for (std::int64_t v = 0; v < options_.vertices; ++v) {
       TensorList parts;
-      for (const auto& [module, here] : *tuned.additions()) {
-        for (const auto& addition : here) {
-          if (const auto* simplex = dynamic_cast<const SimplexPrefix*>(addition.get())) {
-            for (const auto& parameter : simplex->parameters()) {
-              parts.push_back(tuned.at(SimplexPrefix::vertex(parameter, v)).reshape({1, -1}));
-            }
-          }
+      for (const auto* prefix : detail::prefixes_of(tuned)) {
+        for (const auto& parameter : prefix->parameters()) {
+          parts.push_back(tuned.at(SimplexPrefix::vertex(parameter, v)).reshape({1, -1}));
         }
       }
       vertices.push_back(at::cat(parts, 1));

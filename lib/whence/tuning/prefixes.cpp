@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/core/error.h"
 #include "whence/models/ops.h"
 
@@ -41,6 +43,19 @@ Prefix::Whole PlainPrefix::whole(const ParameterSet& theta) const {
     values.push_back(theta.at(prefix_value(site_.module, g)));
   }
   return {at::stack(keys), at::stack(values)};
+}
+
+std::vector<const PlainPrefix*> prefixes_of(const ParameterSet& tuned) {
+  std::vector<const PlainPrefix*> out;
+  for (const auto& [module, here] : *tuned.additions()) {
+    for (const auto& addition : here) {
+      if (const auto* prefix = dynamic_cast<const PlainPrefix*>(addition.get())) {
+        out.push_back(prefix);
+      }
+    }
+  }
+  std::sort(out.begin(), out.end(), [](const auto* a, const auto* b) { return a->layer() < b->layer(); });
+  return out;
 }
 
 ParameterSet BeforeTexts::trainable(const TuningStart& start, const Random& random) const {

@@ -175,8 +175,7 @@ at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, 
   if (objective.inner() != nullptr) {
     throw InvalidArgument(
         fmt::format("stage {}: it is primed, and its examples have no gradients apart whose lengths could be divided "
-                    "by: use --method "
-                    "influence or grad-dot, with --normalize none",
+                    "by: use --method influence or grad-dot, with --normalize none",
                     chain_[stage].name));
   }
   auto squares =

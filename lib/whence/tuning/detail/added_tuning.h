@@ -29,6 +29,11 @@ struct Target {
   std::string qualified(std::string_view part) const { return "tuning." + module + "." + std::string(part); }
 };
 
+/// The flat directions of a product of two factors of `rank`: rotations between them, or without decay all of GL(rank).
+inline std::int64_t flat_in_product(std::int64_t rank, bool decayed) {
+  return decayed ? rank * (rank - 1) / 2 : rank * rank;
+}
+
 /// Which layers: "all", or names of modules, each whole or its last parts, joined by "+".
 inline constexpr std::string_view kAllTargets = "all";
 /// Whether one of `names`, a+b, means a module: it is it, or ends in it.

@@ -37,6 +37,9 @@ class PlainPrefix : public Prefix {
   std::int64_t layer_, length_;
 };
 
+/// The prefixes that a tuning put at attentions, in the order of these, which is not that of the modules' names.
+std::vector<const PlainPrefix*> prefixes_of(const ParameterSet& tuned);
+
 /// A tuning that trains a new head and what stands before every text, at attentions or at the embedding, and leaves the
 /// parent's body as it is. There is no prefix that changes nothing but that of length 0: training starts elsewhere. The
 /// regulariser pulls to 0. Nothing of it can be folded: it is handed on beside the body.

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Does priming help adapters? An encoder's body is left alone, trained on 120 intents at once, or primed on tasks of ten intents each
+# (CLINC150); an adapter then learns a held-out task of ten other intents from five examples each. Accuracy on the task's test half, with its
+# standard error over seeds and held-out tasks (priming.py).
+#   priming.sh WHENCE PYTHON SHARED ENCODER WORK
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. SEEDS (5), STEPS (60) of the first stage, HELD (3) held-out tasks and
+# SHOTS (5) may be set; what is there already in WORK is not made again.
+set -euo pipefail
+whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
+here=$(cd "$(dirname "$0")" && pwd)
+[[ $python != */* ]] || python=$(realpath -s "$python")
+seeds=${SEEDS:-5} steps=${STEPS:-60} held=${HELD:-3} shots=${SHOTS:-5}
+BODIES=(
+  "alone|all.tsv||adam:learning-rate=1e-30,max-iterations=1"
+  "trained|all.tsv||adam:learning-rate=5e-5,batch-size=32,max-iterations=$((steps * 4))"
+  "primed-first|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5,order=first|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+  "primed-exact|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+)
+mkdir -p "$work"
+cd "$work"
+
+for ((seed = 0; seed < seeds; ++seed)); do
+  "$python" "$here/priming.py" data "$data" "seed-$seed" --seed "$seed" --held "$held" --shots "$shots"
+  for entry in "${BODIES[@]}"; do
+    IFS='|' read -r name table priming optimizer <<<"$entry"
+    for ((task = 0; task < held; ++task)); do
+      file=seed-$seed/$name-$task.toml out=seed-$seed/$name-$task
+      [[ ! -s $out/run.json ]] || continue
+      cat >"$file" <<TOML
+seed = $seed
+[model]
+checkpoint = "$encoder"
+[[stage]]
+name = "body"
+train = { format = "tsv", file = "$table", text = "text" }
+${priming:+tasks = "task"}
+${priming:+priming = "$priming"}
+optimizer = "$optimizer"
+checkpoint = "$name-body.safetensors"
+[[stage]]
+name = "adapter"
+train = { format = "tsv", file = "held-$task.tsv", text = "text" }
+tuning = "adapter:width=16"
+weight-decay = 1e-4
+optimizer = "adam:learning-rate=2e-3,batch-size=10,epochs=40"
+checkpoint = "$name-$task.safetensors"
+[queries.test]
+data = { format = "tsv", file = "test-$task.tsv", text = "text" }
+TOML
+      "$whence" train "$file" --quiet >/dev/null
+      "$whence" rank "$file" --stage adapter --queries test --method random --top 1 --out "$out" --quiet >/dev/null
+    done
+  done
+done
+"$python" "$here/priming.py" table . --seeds "$seeds" --held "$held" "${BODIES[@]%%|*}"
