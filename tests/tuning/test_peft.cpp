@@ -130,8 +130,10 @@ TEST_CASE("logits and losses of base and adapter are peft's") {
   for (const auto& name : names) {
     CAPTURE(name);
     for (const auto dtype : {at::kDouble, at::kFloat}) {
-      const double tolerance = dtype == at::kDouble ? 1e-10 : 1e-5;
       const Adapted adapted(name, fixture(name), dtype);
+      // transformers' rotary frequencies are of float32
+      const bool rotary = adapted.base.filename().string().starts_with("llama");
+      const double tolerance = dtype == at::kFloat ? 1e-5 : rotary ? 1e-8 : 1e-10;
       CAPTURE(adapted.spec);
       CHECK(relative_error(adapted.losses(), adapted.expected.at("loss")) < tolerance);
       const Adapted every(name, fixture(name), dtype, Predicts::kEverywhere);
