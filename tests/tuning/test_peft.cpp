@@ -5,8 +5,8 @@
 #include <fstream>
 #include <set>
 
-#include "data/scratch.h"
 #include "models/language.h"
+#include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
