@@ -13,7 +13,9 @@
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
+#include "whence/models/checkpoint.h"
 #include "whence/store/self_scores.h"
+#include "whence/tuning/peft.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -38,6 +40,24 @@ Json inspect_safetensors(const fs::path& path) {
   out["entries"] = tensors.entries();
   for (const auto& [key, value] : read_safetensors_metadata(path)) {
     out["metadata"][key] = json_object<Json>(value).value_or(Json(value));
+  }
+  return out;
+}
+
+Json inspect_adapter(const fs::path& folder) {
+  Json out{{"kind", "adapter"}, {"tuning", peft_tuning(folder)}, {"tensors", 0}, {"numbers", 0}};
+  for (const auto& file : checkpoint_files(folder)) {
+    if (file.extension() == ".safetensors") {
+      const auto held = read_safetensors(file);
+      out["tensors"] = held.size();
+      out["numbers"] = held.entries();
+    }
+  }
+  const auto config = read_json(folder / "adapter_config.json");
+  for (const char* key : {"peft_type", "task_type", "base_model_name_or_path"}) {
+    if (config.contains(key) && !config[key].is_null()) {
+      out[key] = config[key];
+    }
   }
   return out;
 }
@@ -191,10 +211,11 @@ int inspect(const std::vector<std::string>& arguments) {
       "inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
       "Says what a model's folder, a tokenizer, a file of data, a safetensors file, a pipeline (.toml) or a result "
       "directory holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
-  line.positional("PATH",
-                  "a model's folder or its tokenizer.json, a file of data (.csv, .tsv, .jsonl, .txt, idx, CIFAR's "
-                  ".bin), a checkpoint "
-                  "or data set (.safetensors), a pipeline (.toml), or the directory of a result");
+  line.positional(
+      "PATH",
+      "a model's folder or its tokenizer.json, an adapter's, a file of data (.csv, .tsv, .jsonl, .txt, idx, CIFAR's "
+      ".bin), a checkpoint "
+      "or data set (.safetensors), a pipeline (.toml), or the directory of a result");
   add_spectrum_options(line);
   if (!line.parse(arguments)) {
     return kDone;
@@ -208,6 +229,8 @@ int inspect(const std::vector<std::string>& arguments) {
     out = inspect_model(path);
   } else if (fs::is_directory(path) && fs::exists(path / "tokenizer.json")) {
     out = inspect_tokenizer(path);
+  } else if (is_adapter(path)) {
+    out = inspect_adapter(path);
   } else if (fs::is_directory(path)) {
     if (!fs::exists(path / "run.json")) {
       throw InvalidArgument(fmt::format(

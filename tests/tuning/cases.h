@@ -49,6 +49,8 @@ inline std::vector<std::string> every_tuning_spec(const TuningCase& on) {
       add({"lora:rank=2,alpha=3", "lora:rank=1,rank-stabilised,dora"});
       if (on.texts()) {
         add({"lora:rank=2,targets=" + on.embeddings});
+      } else if (on.inner == "body.1") {
+        add({"lora:rank=2,ranks=body.1:1,alphas=body.0:3,also=bias"});
       }
     } else if (name == "hut" || name == "hira") {
       add({name + ":rank=2"});

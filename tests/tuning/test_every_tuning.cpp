@@ -55,6 +55,9 @@ at::Tensor columns_of(const at::Tensor& block, const ParameterSet& layout, const
   return at::cat(parts, 1);
 }
 
+/// Parameters of the body too, in place of the parent's.
+bool trains_whole(const std::string& spec) { return spec.find(",also=") != std::string::npos; }
+
 }  // namespace
 
 TEST_SUITE_BEGIN("tuning");
@@ -111,7 +114,7 @@ TEST_CASE("what is trained is the head and the tuning's own, and all of it moves
     for (std::size_t i = 0; i < names.size(); ++i) {
       CAPTURE(names[i]);
       const bool own = names[i].starts_with("tuning.") || names[i].starts_with("head.");
-      CHECK((own || spec.starts_with("full") || spec == "norm"));
+      CHECK((own || spec.starts_with("full") || spec == "norm" || trains_whole(spec)));
       CHECK(slopes[i].abs().max().item<double>() > 1e-8);
     }
     const auto merged = stage.objective.merge(stage.theta, stage.parent);
@@ -217,7 +220,7 @@ TEST_CASE("the regulariser pulls to what changes nothing") {
       const bool one =
           name.ends_with("ia3_l") || name.ends_with("hut_a") || name.ends_with("hut_b") || name.ends_with("hut_gamma");
       const bool begins_neutral = name.ends_with("lora_magnitude_vector") ||
-                                  (spec == "norm" && layout.contains(name)) ||
+                                  ((spec == "norm" || trains_whole(spec)) && layout.contains(name)) ||
                                   (spec == "full:proximity=0.3" && layout.contains(name));
       const auto neutral = begins_neutral ? trained.values()[i] : at::full({}, one ? 1. : 0., at::kDouble);
       const double strength = name.ends_with("hra_u")                                      ? 0

@@ -4,7 +4,7 @@
 
 #include "whence/core/json.h"
 #include "whence/core/output.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/pipeline.h"
 
@@ -96,14 +96,14 @@ std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) co
   const auto lock = OutputLock::beside(out);
   if (file) {
     std::map<std::string, std::string> metadata{
-        {"stage", description.name}, {"model", model_spec_}, {"tuning", "full"}};
+        {"whence", "1"}, {"stage", description.name}, {"model", model_spec_}, {"tuning", "full"}};
     if (!data.classes().empty()) {
       metadata["classes"] = json_text(nlohmann::json(data.classes()));
     }
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
     }
-    write_safetensors(out, plain.model.to(options_.dtype, at::kCPU), metadata);
+    write_sealed(out, plain.model.to(options_.dtype, at::kCPU), metadata);
     return {out};
   }
   const std::map<std::string, std::string> metadata{{"stage", description.name}, {"tuning", plain.tuning}};

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <map>
 
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
@@ -51,7 +51,7 @@ ParameterSet read_tensors(const fs::path& directory) {
                           directory.string(), directory.string(), kPeftWeights)
             : fmt::format("{}: {} is not there", directory.string(), kPeftWeights));
   }
-  return read_safetensors(path);
+  return read_intact_weights(path);
 }
 
 std::string without(std::string name, std::string_view part) {

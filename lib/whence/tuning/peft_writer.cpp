@@ -8,7 +8,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/output.h"
-#include "whence/data/safetensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/language_model.h"
 #include "whence/tuning/detail/added_tuning.h"
@@ -344,9 +344,10 @@ void write_peft(const fs::path& directory, const PeftAdapter& adapter, std::map<
     values.push_back(value.detach().to(at::kCPU).contiguous());
   }
   metadata["format"] = "pt";
+  metadata["whence"] = "1";
   write_folder_atomically(directory, [&](const fs::path& part) {
     write_text(part / detail::kPeftConfig, json_text(adapter.config, 2) + "\n");
-    write_safetensors(part / detail::kPeftWeights, adapter.tensors.with(std::move(values)), metadata);
+    write_sealed(part / detail::kPeftWeights, adapter.tensors.with(std::move(values)), metadata);
   });
 }
 

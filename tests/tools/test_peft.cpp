@@ -1,0 +1,135 @@
+// Adapters of PEFT's through the binary: as a stage's checkpoint, written by training, merged.
+#include "support/near.h"
+#include "support/tool.h"
+
+using namespace whence;
+using test::check_fails;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder `base` that holds a stored checkpoint, its tokenizer of a few words, and a pipeline that tunes it.
+void write_pipeline(const ToolFolder& folder, const std::string& tuning, const std::string& checkpoint) {
+  fs::create_directories(folder / "base");
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    fs::copy_file(fs::path(WHENCE_TESTS) / "models/checkpoints/gpt2" / file, folder / "base" / file,
+                  fs::copy_options::overwrite_existing);
+  }
+  nlohmann::json vocabulary{{"<unk>", 0}};
+  for (const char* word : {"a", "good", "bad", "film", "sad", "happy", "dull"}) {
+    vocabulary[word] = vocabulary.size();
+  }
+  const nlohmann::json tokenizer{{"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}},
+                                 {"pre_tokenizer", {{"type", "Whitespace"}}},
+                                 {"post_processor", nullptr}};
+  folder.write("base/tokenizer.json", tokenizer.dump());
+  folder.write("texts.tsv", "text\na good film\na bad film\na happy film\na sad dull film\n");
+  folder.write("text.toml", fmt::format(R"([model]
+checkpoint = "base"
+[[stage]]
+name = "first"
+train = {{ format = "tsv", file = "texts.tsv" }}
+loss = "next-token"
+checkpoint = "base"
+[[stage]]
+name = "tuned"
+train = {{ format = "tsv", file = "texts.tsv" }}
+loss = "next-token"
+weight-decay = 1e-2
+{}optimizer = "adamw:learning-rate=1e-2,epochs=2,batch-size=4"
+checkpoint = "{}"
+)",
+                                        tuning.empty() ? "" : fmt::format("tuning = \"{}\"\n", tuning), checkpoint));
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("a stage whose checkpoint is a folder is written and read as an adapter, and merged") {
+  const ToolFolder folder;
+  write_pipeline(folder, "lora:rank=2,alpha=4,targets=c_attn", "run/tuned");
+  const auto trained = folder.run("train text.toml");
+  CAPTURE(trained.err);
+  REQUIRE(trained.status == 0);
+  const auto config = folder.json("run/tuned/adapter_config.json");
+  CHECK(config["peft_type"] == "LORA");
+  CHECK(config["r"] == 2);
+  CHECK(config["fan_in_fan_out"] == true);
+  CHECK(config["base_model_name_or_path"].get<std::string>().ends_with("base"));
+  const auto tensors = read_safetensors(folder / "run/tuned/adapter_model.safetensors");
+  CHECK(tensors.size() == 4);
+  CHECK(folder.run("train text.toml").out.find("has a checkpoint") != std::string::npos);
+  CHECK(folder.run("inspect run/tuned").out.find("lora:rank=2,alpha=4") != std::string::npos);
+
+  write_pipeline(folder, "", "run/tuned");  // its settings say what it is
+  CHECK(folder.run("inspect text.toml").out.find("lora:rank=2,alpha=4") != std::string::npos);
+  REQUIRE(folder.run("merge text.toml --stage tuned --out merged").status == 0);
+  const auto base = read_safetensors(folder / "base/model.safetensors");
+  const auto merged = read_safetensors(folder / "merged/model.safetensors");
+  for (const int block : {0, 1}) {
+    const auto module = fmt::format("transformer.h.{}.attn.c_attn", block);
+    const auto part = [&](const char* name) { return tensors.at(fmt::format("base_model.model.{}.{}", module, name)); };
+    const auto change = at::mm(part("lora_B.weight"), part("lora_A.weight")).t() * 2;
+    CHECK(change.abs().max().item<double>() > 0);
+    const auto weight = module + ".weight";
+    CHECK(test::relative_error(merged.at(weight), base.at(weight) + change) < 1e-6);
+  }
+  CHECK(at::equal(merged.at("transformer.wpe.weight"), base.at("transformer.wpe.weight")));
+  CHECK(folder.run("inspect merged").status == 0);
+  check_fails(folder.run("merge text.toml --stage tuned --out run/tuned"), 1, "it is the checkpoint of stage tuned");
+  check_fails(folder.run("merge text.toml --stage tuned --out base"), 1, "it is the checkpoint of stage first");
+  check_fails(folder.run("merge text.toml --stage tuned"), 2, "--out is missing");
+}
+
+TEST_CASE("a tuning that is written must be that of the adapter from elsewhere") {
+  const ToolFolder folder;
+  write_pipeline(folder, "lora:rank=2,alpha=16", "adapter");
+  fs::copy(fs::path(WHENCE_TESTS) / "tuning/peft/lora-gpt2", folder / "adapter");
+  check_fails(folder.run("merge text.toml --stage tuned --out merged"), 1,
+              "stage tuned: tuning = \"lora:rank=2,alpha=16\", but adapter holds alpha = 3: leave tuning out");
+  write_pipeline(folder, "", "adapter");
+  CHECK(folder.run("merge text.toml --stage tuned --out merged").status == 0);
+  check_fails(folder.run("train text.toml --stage tuned --force"), 1, "was not written by whence");
+}
+
+TEST_CASE("what PEFT has no type for is said before training") {
+  const ToolFolder folder;
+  write_pipeline(folder, "hut:rank=2", "run/tuned");
+  check_fails(test::less_warnings(folder.run("train text.toml --quiet")), 1,
+              "checkpoint = run/tuned is a folder, and PEFT has none that holds tuning = \"hut:rank=2\": write "
+              "checkpoint = \"run/tuned.safetensors\"");
+  CHECK(!fs::exists(folder / "run/tuned"));
+}
+
+TEST_CASE("a prefix is merged beside its model") {
+  const ToolFolder folder;
+  write_pipeline(folder, "prefix:length=2", "run/tuned");
+  REQUIRE(folder.run("train text.toml").status == 0);
+  CHECK(folder.json("run/tuned/adapter_config.json")["peft_type"] == "PREFIX_TUNING");
+  REQUIRE(folder.run("merge text.toml --stage tuned --out merged").status == 0);
+  const auto trained = read_safetensors(folder / "run/tuned/adapter_model.safetensors");
+  const auto beside = read_safetensors(folder / "merged-prefix/adapter_model.safetensors");
+  CHECK(at::equal(beside.at("prompt_embeddings"), trained.at("prompt_embeddings")));
+  const auto base = read_safetensors(folder / "base/model.safetensors");
+  CHECK(at::equal(read_safetensors(folder / "merged/model.safetensors").at("transformer.h.0.attn.c_attn.weight"),
+                  base.at("transformer.h.0.attn.c_attn.weight")));
+}
+
+TEST_CASE("a built-in model is merged into a file that serves as a checkpoint") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
+  REQUIRE(folder.run("merge pipeline.toml --stage finetune --out plain/whole.safetensors").status == 0);
+  const auto trained = read_safetensors(folder / "run/finetune.safetensors");
+  const auto whole = read_safetensors(folder / "plain/whole.safetensors");
+  CHECK(whole.size() == trained.size());
+  for (const auto& name : trained.names()) {
+    CHECK(at::equal(whole.at(name), trained.at(name)));
+  }
+  check_fails(folder.run("merge pipeline.toml --stage finetune --out plain"), 1, "expected a .safetensors file");
+  check_fails(folder.run("merge pipeline.toml --stage finetune --out queries.safetensors"), 1,
+              "it was not written by whence");
+}
+
+TEST_SUITE_END();
