@@ -10,8 +10,8 @@ whence_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 whence_torch=2.13.0
 whence_cmake=3.31.6
 
-# One for each core and each 1.5 GB of memory.
-whence_jobs=$(awk -v cores="$(nproc)" '/^MemAvailable/ { n = int($2 / 1.5e6) } END { print (n > cores ? cores : n < 1 ? 1 : n) }' /proc/meminfo)
+# One for each core and each 2 GB of memory.
+whence_jobs=$(awk -v cores="$(nproc)" '/^MemAvailable/ { n = int($2 / 2e6) } END { print (n > cores ? cores : n < 1 ? 1 : n) }' /proc/meminfo)
 
 setup_note() { echo "setup: $*"; }
 setup_fail() { echo "setup: error: $*" >&2; exit 1; }
@@ -94,6 +94,8 @@ setup_torch() {
   cmake -P "$whence_root/cmake/FindLibTorch.cmake" >/dev/null ||
     setup_fail "no LibTorch found after pip install torch==$whence_torch"
 }
+
+export WHENCE_UNITY=${WHENCE_UNITY-ON}  # the files of a room compiled together; OFF compiles file by file
 
 setup_packages g++ cmake ninja-build ccache libeigen3-dev libspectra-dev libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev \
   zlib1g-dev libpng-dev libssl-dev libicu-dev libpcre2-dev python3 python3-venv "$@"

@@ -155,7 +155,7 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   return out;
 }
 
-void print(const nlohmann::ordered_json& result) {
+void print_evaluation(const nlohmann::ordered_json& result) {
   if (result["against"] == "lds") {
     say("linear datamodelling score of {}: {:.4f} (random scores: {:.4f}), {} queries, {} subsets of {:g}\n",
         result["stage"].get<std::string>(), result["lds"].get<double>(), result["lds-of-random-scores"].get<double>(),
@@ -196,7 +196,7 @@ nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::
           {"seconds", {{"low", one.seconds * rounds}, {"high", one.at_most * rounds}}}};
 }
 
-void print_plan(const nlohmann::ordered_json& plan) {
+void print_trainings(const nlohmann::ordered_json& plan) {
   std::string stages;
   for (const auto& name : plan["stages"]) {
     stages += (stages.empty() ? "" : ", then ") + name.get<std::string>();
@@ -349,7 +349,7 @@ int evaluate(const std::vector<std::string>& arguments) {
     if (line.flag("json")) {
       say("{}\n", Ready{json_text(told, 2)});
     } else {
-      print_plan(told);
+      print_trainings(told);
     }
     return kDone;
   }
@@ -365,7 +365,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (line.flag("json")) {
     say("{}\n", Ready{json_text(result, 2)});
   } else {
-    print(result);
+    print_evaluation(result);
   }
   if (result["unconverged-trainings"].get<std::int64_t>() > 0) {
     warn(fmt::format("{} trainings stopped before their tolerance: the truth carries their error",

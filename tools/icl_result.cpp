@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::vector<double> numbers(const at::Tensor& x) {
+std::vector<double> values_of(const at::Tensor& x) {
   const auto flat = x.to(at::kDouble).contiguous();
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
@@ -26,7 +26,7 @@ Json list(const at::Tensor& x) {
     return nullptr;
   }
   auto out = Json::array();
-  for (const double value : numbers(x)) {
+  for (const double value : values_of(x)) {
     out.push_back(std::isfinite(value) ? Json(value) : Json(nullptr));
   }
   return out;
@@ -36,7 +36,7 @@ Json list(const at::Tensor& x) {
 struct Pairs {
   std::vector<double> x, y;
   void add(const at::Tensor& a, const at::Tensor& b) {
-    const auto left = numbers(a), right = numbers(b);
+    const auto left = values_of(a), right = values_of(b);
     for (std::size_t i = 0; i < left.size(); ++i) {
       if (std::isfinite(left[i]) && std::isfinite(right[i])) {
         x.push_back(left[i]);

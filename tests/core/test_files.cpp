@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/contents.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "whence/core/error.h"
@@ -38,15 +39,6 @@ class FullDisk {
   rlimit before_{};
   void (*handler_)(int) = nullptr;
 };
-
-std::set<std::string> names_in(const fs::path& folder) {
-  std::set<std::string> out;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    out.insert(entry.path().filename().string());
-  }
-  return out;
-}
-std::set<std::string> names_in(const Scratch& scratch) { return names_in(scratch.folder()); }
 
 TEST_SUITE_BEGIN("core");
 
@@ -138,7 +130,7 @@ TEST_CASE("files: write_atomically leaves the whole file and no part") {
     out.put('!');
   });
   CHECK(bytes_of(scratch / "b") == large + '!');
-  CHECK(names_in(scratch) == std::set<std::string>{"a", "b"});
+  CHECK(names_in(scratch.folder()) == Names{"a", "b"});
 }
 
 TEST_CASE("files: a write that fails keeps the old file and leaves no part") {
@@ -160,7 +152,7 @@ TEST_CASE("files: a write that fails keeps the old file and leaves no part") {
   REQUIRE(::mkfifo((scratch / "pipe").c_str(), 0666) == 0);  // as a device is, /dev/null
   CHECK_MESSAGE_HOLDS(DataError, "pipe: not a regular file", write_text(scratch / "pipe", "x"));
   CHECK(fs::is_fifo(scratch / "pipe"));
-  CHECK(names_in(scratch) == std::set<std::string>{"a", "folder", "pipe"});
+  CHECK(names_in(scratch.folder()) == Names{"a", "folder", "pipe"});
   write_text(scratch / std::string(255, 'n'), "x");  // the longest name there can be
   CHECK(bytes_of(scratch / std::string(255, 'n')) == "x");
 }
@@ -180,7 +172,7 @@ TEST_CASE("files: threads that write one file leave one of theirs, whole") {
   }
   const auto left = bytes_of(scratch / "a");
   CHECK(left == std::string(100'000, left.at(0)));
-  CHECK(names_in(scratch) == std::set<std::string>{"a"});
+  CHECK(names_in(scratch.folder()) == Names{"a"});
 }
 
 TEST_CASE("files: a link stays a link, and what it names is replaced; permissions stay, new ones follow the umask") {
@@ -204,7 +196,7 @@ TEST_CASE("files: a link stays a link, and what it names is replaced; permission
   CHECK(bytes_of(scratch / "real/new") == "x");
   CHECK(fs::status(scratch / "real/new").permissions() == fs::perms(0640));
   CHECK_MESSAGE_HOLDS(DataError, "loop: Too many levels of symbolic links", write_text(scratch / "loop", "x"));
-  CHECK(names_in(scratch / "real") == std::set<std::string>{"a", "new"});
+  CHECK(names_in(scratch / "real") == Names{"a", "new"});
 }
 
 TEST_CASE("files: a full disk is an error that leaves nothing") {

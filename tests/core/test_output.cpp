@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "support/contents.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "whence/core/error.h"
@@ -17,15 +18,6 @@ namespace whence::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::set<std::string> names_in(const fs::path& folder) {
-  std::set<std::string> out;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    out.insert(entry.path().filename().string());
-  }
-  return out;
-}
-using Names = std::set<std::string>;
 
 /// A process that runs `work`, says so, and then waits to be killed.
 class Child {

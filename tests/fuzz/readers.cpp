@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 
 /// A folder of this process's, in memory where the system has such a place.
 const fs::path& folder() {
-  static const fs::path made = [] {
+  static const fs::path& made = *new fs::path([] {  // there until the very end
     const fs::path memory = "/dev/shm";
     const auto path =
         (fs::exists(memory) ? memory : fs::temp_directory_path()) / fmt::format("whence-fuzz-{}", ::getpid());
@@ -38,7 +38,7 @@ const fs::path& folder() {
       fs::remove_all(folder(), ignored);
     });
     return path;
-  }();
+  }());
   return made;
 }
 

@@ -28,7 +28,7 @@ class Shared : public Model {
   }
 };
 
-at::Tensor loop_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch) {
+at::Tensor graph_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch) {
   TensorList rows;
   const auto tracked = leaves(theta.values());
   const auto losses = loss.per_example(model.output(theta.with(tracked), batch), batch);
@@ -47,7 +47,7 @@ TEST_SUITE("models") {
     const auto loss = create<Loss>("cross-entropy");
     const auto theta = made_parameters(model, image);
     const auto batch = made_batch(*loss, 1, image);
-    const auto rows = loop_gradients(model, *loss, theta, batch);
+    const auto rows = graph_gradients(model, *loss, theta, batch);
     for (const std::int64_t count : {1, 5}) {
       Random random(2);
       const auto block = random.normal({count, theta.entries()});
@@ -72,7 +72,7 @@ TEST_SUITE("models") {
     for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 1e-5}, {at::kBFloat16, 2e-2}}) {
       CAPTURE(tolerance);
       const auto theta = made_parameters(*model).to(dtype, at::kCPU);
-      const auto rows = loop_gradients(*model, *loss, theta, batch).to(at::kDouble);
+      const auto rows = graph_gradients(*model, *loss, theta, batch).to(at::kDouble);
       const auto direction = Random(1).normal({theta.entries()});
       const auto pieces = unflatten(direction, theta.values());
       Directions directions;

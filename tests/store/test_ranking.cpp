@@ -3,12 +3,14 @@
 #include <cmath>
 #include <filesystem>
 
+#include "support/contents.h"
 #include "support/near.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/store/ranking.h"
 
 using namespace whence;
+using test::contains;
 namespace fs = std::filesystem;
 
 namespace {
@@ -36,8 +38,6 @@ std::string failure(const fs::path& path, const std::string& text) {
   }
   return "no error";
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
 const std::string kGoodLine = R"({"query":4,"measurement":0.5,"proponents":[],"opponents":[]})";
 

@@ -6,12 +6,14 @@
 #include <map>
 
 #include "doctest/doctest.h"
+#include "support/contents.h"
 #include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/store/result_folder.h"
 
 using namespace whence;
+using test::contains;
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
@@ -27,8 +29,6 @@ struct ScratchFolder {
   fs::path operator/(const std::string& name) const { return path / name; }
   fs::path path;
 };
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
 const std::vector<std::string> kNames{"scores", "table", "extra"};
 

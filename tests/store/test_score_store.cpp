@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 
+#include "support/contents.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "whence/core/error.h"
@@ -17,19 +18,20 @@
 #include "whence/store/score_store.h"
 
 using namespace whence;
+using test::contains;
 using whence::detail::Block;
 using whence::detail::Coverage;
 namespace fs = std::filesystem;
 
 namespace {
 
-struct TemporaryFolder {
-  TemporaryFolder() {
+struct StoreFolder {
+  StoreFolder() {
     static int count = 0;
     path = fs::temp_directory_path() / ("whence-store-" + std::to_string(::getpid()) + "-" + std::to_string(count++));
     fs::remove_all(path);
   }
-  ~TemporaryFolder() {
+  ~StoreFolder() {
     fs::remove_all(path);
     fs::remove(path.string() + ".safetensors");
   }
@@ -86,13 +88,11 @@ std::size_t fill(ScoreSink& sink, std::size_t limit = 1000) {
 }
 
 std::string uninterrupted() {
-  const TemporaryFolder folder;
+  const StoreFolder folder;
   auto store = open(folder.path);
   fill(store->sink("scores"));
   return written(*store, folder.path);
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
 void overwrite(const fs::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
@@ -146,7 +146,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("what is written comes back") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     auto store = open(folder.path);
     CHECK(fill(store->sink("scores")) == blocks().size());
     written(*store, folder.path);
@@ -162,7 +162,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("several stages keep their own examples, and double keeps its bits") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     const auto pretrain = Random(2).normal({kQueries, 4}), finetune = Random(3).normal({kQueries, 2});
     {
       fs::create_directories(folder.path);
@@ -187,7 +187,7 @@ TEST_SUITE("store") {
     const auto expected = uninterrupted();
     for (std::size_t done = 0; done <= blocks().size(); ++done) {
       CAPTURE(done);
-      const TemporaryFolder folder;
+      const StoreFolder folder;
       fill(open(folder.path)->sink("scores"), done);
       auto store = open(folder.path);
       CHECK(fill(store->sink("scores")) == blocks().size() - done);
@@ -197,12 +197,12 @@ TEST_SUITE("store") {
 
   TEST_CASE("a journal torn at any byte loses only the torn blocks") {
     const auto expected = uninterrupted();
-    const TemporaryFolder whole;
+    const StoreFolder whole;
     fill(open(whole.path)->sink("scores"));
     const auto journal = read_text(whole.path / "journal.txt");
     for (std::size_t length = 0; length <= journal.size(); ++length) {
       CAPTURE(length);
-      const TemporaryFolder folder;
+      const StoreFolder folder;
       fs::copy(whole.path, folder.path, fs::copy_options::recursive);
       overwrite(folder.path / "journal.txt", journal.substr(0, length));
       const auto kept = static_cast<std::size_t>(
@@ -226,14 +226,14 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("a bit that flipped in the journal or in the data costs the block, not the truth") {
-    const TemporaryFolder whole;
+    const StoreFolder whole;
     fill(open(whole.path)->sink("scores"));
     for (const char* name : {"journal.txt", "scores.bin"}) {
       const auto bytes = read_text(whole.path / name);
       for (std::size_t place = 0; place < bytes.size(); ++place) {
         CAPTURE(name);
         CAPTURE(place);
-        const TemporaryFolder folder;
+        const StoreFolder folder;
         fs::copy(whole.path, folder.path, fs::copy_options::recursive);
         auto flipped = bytes;
         flipped[place] = static_cast<char>(flipped[place] ^ (1 << (place % 8)));
@@ -246,7 +246,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("a missing matrix of a resumed run is an error, not zeros") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     fill(open(folder.path)->sink("scores"), 2);
     fs::remove(folder.path / "scores.bin");
     const auto refused = test::message_of<DataError>([&] { open(folder.path); });
@@ -255,7 +255,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("scores that are not finite are refused by name and never held") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     auto store = open(folder.path);
     for (const double bad : {std::nan(""), kInfinity, -kInfinity, 1e300}) {  // the last overflows float32
       auto scores = at::zeros({2, 3}, at::kDouble);
@@ -268,7 +268,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("blocks outside the matrix or of another shape are refused") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     auto store = open(folder.path);
     auto& sink = store->sink("scores");
     CHECK_THROWS_AS(sink.block(0, 0, at::zeros({4})), InvalidArgument);
@@ -282,7 +282,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("a result with a hole is not finished") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     auto store = open(folder.path);
     fill(store->sink("scores"), blocks().size() - 1);
     CHECK(contains(test::message_of<InvalidArgument>([&] { written(*store, folder.path); }),
@@ -293,7 +293,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("saved vectors come back in a later run") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     ParameterSet vectors;
     vectors.add("body.0.weight", Random(4).normal({2, 3}));
     vectors.add("head.bias", Random(4).normal({2}));
@@ -312,7 +312,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("vectors that are not as they were saved are made again") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     ParameterSet vectors;
     vectors.add("a", at::arange(3, at::kInt));  // which the file puts behind the wider one
     vectors.add("b", Random(4).normal({2}));
@@ -334,7 +334,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("a full disk is an error with the system's reason and leaves no result") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     auto store = open(folder.path);
     fill(store->sink("scores"), 3);
     {
@@ -353,7 +353,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("no queries or no examples make a valid empty result") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     fs::create_directories(folder.path);
     ScoreStore store(folder.path, {{"scores", at::empty({0}, at::kLong)}}, query_ids(), at::kFloat);
     written(store, folder.path);
@@ -361,7 +361,7 @@ TEST_SUITE("store") {
   }
 
   TEST_CASE("read_scores refuses files that are no result") {
-    const TemporaryFolder folder;
+    const StoreFolder folder;
     fs::create_directories(folder.path);
     const auto path = folder.path / "scores.safetensors";
     CHECK_THROWS_AS(read_scores(folder.path), DataError);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "support/contents.h"
 #include "support/near.h"
 #include "support/tool.h"
 #include "whence/core/output.h"
@@ -13,21 +14,13 @@
 using namespace whence;
 using test::check_fails;
 using test::less_warnings;
+using test::Names;
+using test::names_in;
 using test::ToolFolder;
 using test::ToolResult;
 namespace fs = std::filesystem;
 
 namespace {
-
-using Names = std::set<std::string>;
-
-Names names_in(const fs::path& folder) {
-  Names out;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    out.insert(entry.path().filename().string());
-  }
-  return out;
-}
 
 /// Runs a shell command in the folder, in which $W is the tool; its standard error goes to err.txt.
 ToolResult shell(const ToolFolder& folder, const std::string& command) {

@@ -1,29 +1,22 @@
 // What an --out folder holds, through the binary: one run's files and none of another's, whole or not at all.
 #include <algorithm>
 
+#include "support/contents.h"
 #include "support/tool.h"
 #include "whence/store/result_folder.h"
 
 using namespace whence;
 using test::check_fails;
+using test::contains;
 using test::less_warnings;
+using test::Names;
+using test::names_in;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
 namespace {
 
 const std::string kFlags = " pipeline.toml --stage pretrain --queries test --dtype float64 --quiet --query-block 2 ";
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
-
-std::vector<std::string> names_in(const fs::path& folder) {
-  std::vector<std::string> out;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    out.push_back(entry.path().filename().string());
-  }
-  std::sort(out.begin(), out.end());
-  return out;
-}
 
 /// run.json without times, of which no two runs have the same, and what follows from the folder's name.
 nlohmann::ordered_json told(const ToolFolder& folder, const std::string& name) {
@@ -56,10 +49,9 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   auto result = folder.run(rank + "--top 3 --format csv,npy");
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
-  CHECK(names_in(folder / "out") == std::vector<std::string>{"example-ids.npy", "example-labels.npy", "queries.csv",
-                                                             "query-ids.npy", "query-labels.npy", "ranking.csv",
-                                                             "ranking.jsonl", "run.json", "scores.csv", "scores.npy",
-                                                             "scores.safetensors"});
+  CHECK(names_in(folder / "out") == Names{"example-ids.npy", "example-labels.npy", "queries.csv", "query-ids.npy",
+                                          "query-labels.npy", "ranking.csv", "ranking.jsonl", "run.json", "scores.csv",
+                                          "scores.npy", "scores.safetensors"});
   const auto run = folder.json("out/run.json");
   CHECK(run["files"].size() == 10);
   CHECK(run["files"]["scores.csv"]["sha256"] == digest(folder / "out/scores.csv"));
@@ -86,7 +78,7 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   // another run: nothing of the first stays, and nothing of the user's goes
   folder.write("out/notes.txt", "mine");
   REQUIRE(folder.run("score" + kFlags + "--method random --out out").status == 0);
-  CHECK(names_in(folder / "out") == std::vector<std::string>{"notes.txt", "run.json", "scores.safetensors"});
+  CHECK(names_in(folder / "out") == Names{"notes.txt", "run.json", "scores.safetensors"});
   check_fails(folder.run("report out"), 1, "holds no ranking.jsonl");
 
   // before any work
@@ -156,7 +148,7 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
 
   // the disk is full when every solve is done and every score made, but their file is not
   check_fails(less_warnings(folder.run(rank + "full", "ulimit -f 6")), 1, "scores.safetensors: File too large");
-  CHECK(names_in(folder / "full") == std::vector<std::string>{".whence-partial"});
+  CHECK(names_in(folder / "full") == Names{".whence-partial"});
   fs::copy(folder / "full", folder / "vectors", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "some", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "torn", fs::copy_options::recursive);
@@ -191,7 +183,7 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
               "a holds an unfinished run with other settings; finish it ");
   CHECK(folder.run(score + "a --measurement margin").out.find("already complete") == std::string::npos);
   CHECK(folder.json("a/run.json")["options"]["measurement"] == "margin");
-  CHECK(names_in(folder / "a") == std::vector<std::string>{"run.json", "scores.safetensors"});
+  CHECK(names_in(folder / "a") == Names{"run.json", "scores.safetensors"});
 }
 
 TEST_CASE("a checkpoint in which a bit has flipped is not scored") {

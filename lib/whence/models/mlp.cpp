@@ -20,7 +20,7 @@ struct MlpOptions {
   }
 };
 
-std::string body_layer(std::size_t index) { return fmt::format("body.{}", index); }
+std::string hidden_layer(std::size_t index) { return fmt::format("body.{}", index); }
 
 class Mlp : public Model, public DenseLayers, public Described {
  public:
@@ -30,7 +30,7 @@ class Mlp : public Model, public DenseLayers, public Described {
     ParameterSet theta;
     auto width = c10::multiply_integers(input_shape);
     for (std::size_t i = 0; i < options_.widths.size(); ++i) {
-      add_layer(theta, body_layer(i), {options_.widths[i], width}, options_.activation, random);
+      add_layer(theta, hidden_layer(i), {options_.widths[i], width}, options_.activation, random);
       width = options_.widths[i];
     }
     add_layer(theta, head().name(), {outputs, width}, "", random);
@@ -40,7 +40,7 @@ class Mlp : public Model, public DenseLayers, public Described {
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
     auto x = inputs_like(theta, batch.inputs).flatten(1);
     for (std::size_t i = 0; i < options_.widths.size(); ++i) {
-      x = activation(options_.activation, linear(theta, body_layer(i), x, tape));
+      x = activation(options_.activation, linear(theta, hidden_layer(i), x, tape));
     }
     return linear(theta, head().name(), x, tape);
   }
@@ -48,7 +48,7 @@ class Mlp : public Model, public DenseLayers, public Described {
   std::vector<std::string> layers() const override {
     std::vector<std::string> out;
     for (std::size_t i = 0; i < options_.widths.size(); ++i) {
-      out.push_back(body_layer(i));
+      out.push_back(hidden_layer(i));
     }
     out.push_back(head().name());
     return out;

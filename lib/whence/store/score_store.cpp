@@ -18,6 +18,7 @@
 #include "whence/data/safetensors.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/store/detail/coverage.h"
+#include "whence/store/detail/run_key.h"
 
 namespace whence {
 namespace fs = std::filesystem;
@@ -28,8 +29,7 @@ using detail::Coverage;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kCommitInterval = std::chrono::seconds(1);  // a sync to disk takes milliseconds, a block may take less
-constexpr std::string_view kScores = "scores", kQueryIds = "query-ids", kExampleIds = "example-ids",
-                           kRunKey = "run-key";
+constexpr std::string_view kScores = "scores", kQueryIds = "query-ids", kExampleIds = "example-ids";
 
 /// A file open for writing at any place.
 class File {
@@ -390,7 +390,7 @@ void ScoreStore::Work::write(const fs::path& file, const std::string& run_key) {
   for (const auto& matrix : matrices_) {
     tensors.add(example_ids_name(*stage_suffix(matrix->layout().name)), matrix->layout().example_ids);
   }
-  write_safetensors(file, tensors, {{std::string(kRunKey), run_key}});
+  write_safetensors(file, tensors, {{detail::kRunKey, run_key}});
 }
 
 ScoreStore::ScoreStore(const fs::path& folder, std::vector<ScoreLayout> matrices, at::Tensor query_ids,

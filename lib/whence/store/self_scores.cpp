@@ -5,12 +5,13 @@
 
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
+#include "whence/store/detail/run_key.h"
 
 namespace whence {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kSelf = "self", kIds = "example-ids", kRunKey = "run-key";
+constexpr std::string_view kSelf = "self", kIds = "example-ids";
 
 bool is_self(const std::string& name) { return name == kSelf || name.starts_with("self."); }
 
@@ -22,7 +23,7 @@ void write_self_scores(const fs::path& file, const std::vector<SelfScores>& stag
     tensors.add(stage.name, stage.scores.contiguous());
     tensors.add(std::string(kIds) + stage.name.substr(kSelf.size()), stage.example_ids.contiguous());
   }
-  write_safetensors(file, tensors, {{std::string(kRunKey), run_key}});
+  write_safetensors(file, tensors, {{detail::kRunKey, run_key}});
 }
 
 SelfResult read_self_scores(const fs::path& path) {

@@ -6,13 +6,13 @@
 #include "whence/data/safetensors.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
+#include "whence/stages/detail/training_record.h"
 
 namespace whence::detail {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPreconditioner = "preconditioner.";
-constexpr std::string_view kTraining = "training";  // key of the metadata
 
 /// The time since training began, at a snapshot.
 double total_time(const fs::path& path) {
@@ -22,7 +22,7 @@ double total_time(const fs::path& path) {
 /// The name of the training that a snapshot is of; empty where it does not say.
 std::string training_of(const fs::path& path) {
   const auto metadata = read_safetensors_metadata(path);
-  const auto found = metadata.find(std::string(kTraining));
+  const auto found = metadata.find(kTraining);
   return found == metadata.end() ? std::string() : found->second;
 }
 
@@ -78,7 +78,7 @@ void SnapshotWriter::after_iteration(const TrainingState& state) {
   }
   write_sealed(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
                {{"stage", stage_.name},
-                {std::string(kTraining), training_},
+                {kTraining, training_},
                 {"iteration", std::to_string(state.iteration)},
                 {"steps", std::to_string(state.iteration - begin_)},
                 {"time", fmt::format("{}", state.time - begin_time_)},
