@@ -308,7 +308,7 @@ TEST_CASE("what a model cannot read is one line that names it") {
                          doctest::Contains(part), Error);
   };
   const Speaker s;
-  fails(Speaker("llama", "llama3", 40), task, "task animals: the prompt of query 0 has");
+  fails(Speaker("llama", "llama3", 40), task, "task animals: the prompt of query 1 has");
   fails(Speaker("llama", "llama3", 400, 200), task, "it is another model's tokenizer");
   auto none = task;
   none.demonstrations.clear();

@@ -141,7 +141,7 @@ TEST_CASE("hut of rank 1 scales rows and columns") {
   const TuningBench bench(test::kTuningCases[0]);
   const auto stage = bench.tuned("hut:rank=1");
   const auto tuned = stage.objective.trained().with(stage.theta);
-  const auto& weight = stage.objective.parent_layout().with(stage.parent).at("body.0.weight");
+  const auto weight = stage.objective.parent_layout().with(stage.parent).at("body.0.weight");
   const auto rows = (tuned.at("tuning.body.0.hut_gamma") * tuned.at("tuning.body.0.hut_a").flatten()).unsqueeze(1);
   const auto columns = tuned.at("tuning.body.0.hut_b");  // [1, in]
   CHECK(relative_error(stage.handed_on().at("body.0.weight"), rows * weight * columns) < test::Tolerance::kSameAlgebra);

@@ -41,11 +41,11 @@ std::vector<LayerUse> layer_uses(const Model& model, const PerExample& values, c
       owned.push_back(name);
       return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
     };
-    bool any = !entry.bias.empty() && is_wanted(entry.bias);
+    bool any = false;
     for (const auto& name : weight_sources(entry)) {
       any = is_wanted(name) || any;
     }
-    return any;
+    return (!entry.bias.empty() && is_wanted(entry.bias)) || any;
   });
   for (const auto& name : wanted) {
     if (std::find(owned.begin(), owned.end(), name) == owned.end()) {
