@@ -235,7 +235,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
 
 bool AttributionRun::near_minimum(std::size_t stage) const {
   const auto& at = choice_.stationarity;
-  return stage < at.size() && at[stage].relative_gradient_norm <= kFarFromMinimum;
+  return stage < at.size() && at[stage] && at[stage]->relative_gradient_norm <= kFarFromMinimum;
 }
 
 void AttributionRun::doubt_removals() {
@@ -302,8 +302,9 @@ void AttributionRun::tell_choice() {
     fmt::print(stderr, "whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
   }
   if (choice_.stationarity.empty()) {  // an earlier run's choice
-    for (const auto& stage : chain_) {
-      choice_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
+    choice_.stationarity.resize(chain_.size());
+    for (auto k = stages_.front(); k < chain_.size(); ++k) {
+      choice_.stationarity[k] = stationarity(chain_[k].objective, chain_[k].theta, chain_[k].parent);
     }
   }
   const bool needs_none = curvature_->family() == CurvatureFamily::kGaussNewton &&

@@ -247,8 +247,8 @@ std::vector<std::string> changes_texts(const Pipeline& pipeline) {
   return out;
 }
 
-void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
-                           const std::string& remedy) {
+void RunRecord::add_stages(const Chain& chain, const std::vector<std::optional<Stationarity>>& stationarity,
+                           bool assumes_minimum, const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
@@ -257,10 +257,10 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<Stationarity>& 
                                          /*trained=*/true)) {
       warning(text);
     }
-    if (stationarity.empty()) {
+    if (stationarity.empty() || !stationarity[k]) {
       continue;
     }
-    const auto& at = stationarity[k];
+    const auto& at = *stationarity[k];
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
     told["relative-gradient-norm"] = at.relative_gradient_norm;

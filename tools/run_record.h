@@ -42,8 +42,8 @@ class RunRecord {
   /// What each stage trained on what and, where `stationarity` has one entry a stage, its gradient norm; where scores
   /// assume a minimum, warns of a stage that is far from one, with the `remedy` (empty: that has been told), or that
   /// the measurement cannot feel.
-  void add_stages(const Chain& chain, const std::vector<Stationarity>& stationarity, bool assumes_minimum,
-                  const std::string& remedy);
+  void add_stages(const Chain& chain, const std::vector<std::optional<Stationarity>>& stationarity,
+                  bool assumes_minimum, const std::string& remedy);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// A digest of all that the result rests on: digests of the inputs, options, seed, versions.

@@ -40,9 +40,11 @@ class Chooser {
     out_.options = request_.options;
     out_.options.damping = request_.damping.value_or(0);
     out_.options.relative_damping = request_.relative_damping.value_or(0);
-    for (const auto& stage : chain_) {
+    out_.stationarity.resize(chain_.size());
+    for (auto k = first_; k < chain_.size(); ++k) {
+      const auto& stage = chain_[k];
       const ProgressScope scope(progress_, {"check " + stage.name, 0, 0, ""});
-      out_.stationarity.push_back(stationarity(stage.objective, stage.theta, stage.parent));
+      out_.stationarity[k] = stationarity(stage.objective, stage.theta, stage.parent);
     }
     choose_curvature();
     family_ = create<Curvature>(out_.curvature)->family();
@@ -67,16 +69,16 @@ class Chooser {
   std::size_t farthest() const {
     std::size_t worst = first_;
     for (auto k = first_; k < chain_.size(); ++k) {
-      if (out_.stationarity[k].relative_gradient_norm > out_.stationarity[worst].relative_gradient_norm) {
+      if (out_.stationarity[k]->relative_gradient_norm > out_.stationarity[worst]->relative_gradient_norm) {
         worst = k;
       }
     }
     return worst;
   }
-  bool at_minimum() const { return out_.stationarity[farthest()].relative_gradient_norm <= kFarFromMinimum; }
+  bool at_minimum() const { return out_.stationarity[farthest()]->relative_gradient_norm <= kFarFromMinimum; }
   std::string gradient_text() const {
     const auto k = farthest();
-    return fmt::format("|gradient| {:.2g} of an example's{}", out_.stationarity[k].relative_gradient_norm,
+    return fmt::format("|gradient| {:.2g} of an example's{}", out_.stationarity[k]->relative_gradient_norm,
                        chain_.size() > 1 ? " at stage " + chain_[k].name : "");
   }
 

@@ -34,7 +34,8 @@ struct InverseChoice {
   InverseOptions options;         ///< With the dampings.
   std::string reason;             ///< Why what was left open became this, in one clause; empty where nothing was open.
   std::string otherwise;          ///< Flags for another choice, and what they do; likewise.
-  std::vector<Stationarity> stationarity;  ///< Of every stage of the chain.
+  /// Of the stages from the first that is solved at; what earlier ones are at is nothing to the scores.
+  std::vector<std::optional<Stationarity>> stationarity;
 };
 
 /// Chooses what a request leaves open, for the solves of `queries` right-hand sides at the stages from `first` on:
