@@ -14,6 +14,7 @@
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/progress.h"
+#include "whence/models/addition.h"
 #include "whence/stages/cost.h"
 
 namespace whence::cli {
@@ -190,7 +191,9 @@ std::set<std::string> layer_parameters(const Stage& stage) {
   stage.objective.output(detach(stage.theta), detach(stage.parent), stage.objective.data().batch(0, 1), &tape);
   std::set<std::string> out;
   for (const auto& entry : tape.entries) {
-    out.insert(entry.weight);
+    for (auto& name : weight_sources(entry)) {
+      out.insert(std::move(name));
+    }
     out.insert(entry.bias);
   }
   return out;

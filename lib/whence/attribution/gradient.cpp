@@ -14,7 +14,10 @@ class PlainGradientSource : public detail::GradientSource {
  public:
   PlainGradientSource(const Chain& chain, Normalization own) : GradientSource(chain), own_(own) {}
 
-  void check(const std::vector<std::size_t>&, Measurement, Normalization normalization) const override {
+  void check(const std::vector<std::size_t>& stages, Measurement, Normalization normalization) const override {
+    for (const auto k : stages) {
+      detail::check_shared(chain_, k, own_ == Normalization::kNone ? "grad-dot" : "grad-cos");
+    }
     if (own_ != Normalization::kNone && normalization != Normalization::kNone && normalization != own_) {
       throw InvalidArgument("normalize = " + std::string(to_string(normalization)) +
                             " with grad-cos, which is the cosine already: use grad-dot");

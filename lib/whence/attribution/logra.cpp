@@ -12,6 +12,7 @@
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
 #include "whence/core/symmetric_eigen.h"
+#include "whence/models/addition.h"
 #include "whence/models/taped_pass.h"
 
 namespace whence {
@@ -153,6 +154,7 @@ class LograSource : public detail::FeatureSource {
     std::int64_t offset = 0;
     for (const auto& entry : tape.entries) {
       const bool weight = has(entry.weight), bias = has(entry.bias);
+      check_products(entry, weight || bias, has);
       const bool again =
           std::any_of(out.begin(), out.end(), [&](const auto& layer) { return layer.name == entry.weight; });
       if (!entry.multiplies() || again || (!weight && !bias)) {
@@ -170,6 +172,20 @@ class LograSource : public detail::FeatureSource {
     return out;
   }
 
+  /// What a tuning trains beside layers has to be matrices that layers multiply with.
+  template <class Has>
+  static void check_products(const TapeEntry& entry, bool any, const Has& has) {
+    const auto sources = weight_sources(entry);
+    const bool own =
+        !entry.multiplies() && any && (entry.weight.starts_with("tuning.") || entry.bias.starts_with("tuning."));
+    if (own || (entry.made_by && std::any_of(sources.begin(), sources.end(), has))) {
+      throw InvalidArgument(
+          fmt::format("logra: what the tuning trains at layer {} is no matrix that the layer multiplies with: use "
+                      "--method trak",
+                      entry.weight.empty() ? entry.bias : entry.weight));
+    }
+  }
+
   static std::vector<Use> see(const Stage& at, const Batch& batch, const std::vector<ProjectedLayer>& layers,
                               const PerExample& values) {
     const auto projected = [&](const TapeEntry& entry) {
@@ -185,12 +201,6 @@ class LograSource : public detail::FeatureSource {
     for (std::size_t i = 0; i < signals.size(); ++i) {
       const auto& entry = pass.entries()[i];
       const auto layer = projected(entry);
-      if (entry.made_by && layer->weight) {
-        throw InvalidArgument(fmt::format(
-            "logra: the weight of layer {} is made by the stage's tuning, so that its gradient is no product "
-            "of what the layer saw; expected a tuning that adds beside weights: use --method trak",
-            entry.weight));
-      }
       out.push_back({entry.weight, input_columns(entry, layer->weight, layer->bias),
                      widened(signal_positions(entry, signals[i]))});
       if (entry.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side

@@ -19,6 +19,7 @@ class TracInSource : public detail::GradientSource {
 
   void check(const std::vector<std::size_t>& stages, Measurement, Normalization) const override {
     for (const auto k : stages) {
+      detail::check_shared(chain_, k, "tracin");
       if (chain_[k].trajectory.empty()) {
         throw InvalidArgument(fmt::format(
             "stage {}: tracin follows training, and no snapshots of it were kept: say snapshots = 10 in the "

@@ -45,7 +45,9 @@ PlainWeights plain_weights(const Stage& stage) {
   const auto head = stage.objective.model().head();
   const auto handed = stage.handed_on();
   PlainWeights out;
-  out.head = middle_head(head, stage.objective.merge(stage.theta, stage.parent));
+  if (stage.objective.inner() == nullptr) {  // or the head is the start of every task's
+    out.head = middle_head(head, stage.objective.merge(stage.theta, stage.parent));
+  }
   out.model = handed.without(kTuning).without(out.head).join(out.head);
   out.before_texts = handed.select(kTuning);
   for (std::size_t i = 0; i < out.before_texts.size(); ++i) {
@@ -67,15 +69,17 @@ PlainWeights plain_weights(const Stage& stage) {
 
 std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) const {
   const auto& description = file_.stages.at(stage);
-  const auto resolved = fs::weakly_canonical(out);
   const auto refuse = [&](const std::string& why) {
     throw InvalidArgument(fmt::format("{}: {}, and is left as it is: name another place", out.string(), why));
   };
-  for (const auto& other : file_.stages) {
-    if (fs::weakly_canonical(other.checkpoint) == resolved) {
-      refuse(fmt::format("it is the checkpoint of stage {}", other.name));
+  const auto check_free = [&](const fs::path& place) {
+    for (const auto& other : file_.stages) {
+      if (fs::weakly_canonical(other.checkpoint) == fs::weakly_canonical(place)) {
+        refuse(fmt::format("{} is the checkpoint of stage {}", place.filename().string(), other.name));
+      }
     }
-  }
+  };
+  check_free(out);
   const bool file = out.extension() == ".safetensors";
   if (file != (language_model_ == nullptr)) {
     throw InvalidArgument(fmt::format("{}: expected {}", out.string(),
@@ -84,21 +88,22 @@ std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) co
   if (file && fs::exists(out) && !is_whence_checkpoint(out)) {
     refuse("it was not written by whence");
   }
-  if (language_model_ != nullptr && resolved == fs::weakly_canonical(language_model_->directory())) {
+  if (language_model_ != nullptr && fs::weakly_canonical(out) == fs::weakly_canonical(language_model_->directory())) {
     refuse("it is the model's own folder");
   }
   const c10::NoGradGuard no_gradient;
   const auto chain = load(stage + 1);
   const auto& last = chain.back();
   const auto plain = plain_weights(last);
+  const auto classes = plain.head.empty() ? std::vector<std::string>() : last.objective.data().classes();
   const auto& data = last.objective.data();
   make_folder(out.parent_path());
   const auto lock = OutputLock::beside(out);
   if (file) {
     std::map<std::string, std::string> metadata{
         {"whence", "1"}, {"stage", description.name}, {"model", model_spec_}, {"tuning", "full"}};
-    if (!data.classes().empty()) {
-      metadata["classes"] = json_text(nlohmann::json(data.classes()));
+    if (!classes.empty()) {
+      metadata["classes"] = json_text(nlohmann::json(classes));
     }
     if (data.table()) {
       metadata["standardize"] = data.table()->standardize ? "true" : "false";
@@ -106,13 +111,16 @@ std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) co
     write_sealed(out, plain.model.to(options_.dtype, at::kCPU), metadata);
     return {out};
   }
+  auto beside = out;
+  beside += plain.tuning.starts_with("prefix") ? "-prefix" : "-prompt";
+  if (!plain.tuning.empty()) {
+    check_free(beside);
+  }
   const std::map<std::string, std::string> metadata{{"stage", description.name}, {"tuning", plain.tuning}};
-  language_model_->write_directory(out, plain.model, data.classes(), metadata);
+  language_model_->write_directory(out, plain.model, classes, metadata);
   if (plain.tuning.empty()) {
     return {out};
   }
-  auto beside = out;
-  beside += plain.tuning.starts_with("prefix") ? "-prefix" : "-prompt";
   write_peft(beside, to_peft(plain.tuning, *model_, plain.head.join(plain.before_texts), plain.model, out), metadata);
   return {out, beside};
 }

@@ -57,6 +57,11 @@ InnerStage inner_stage(const StageParts& parts, const ParameterSet& body, const 
                       "body",
                       priming.inner(), name));
     }
+    if (name.ends_with(".lora_magnitude_vector")) {
+      throw InvalidArgument(fmt::format(
+          "priming: inner = {} starts from lengths of the body, which the outer loop moves: expected one without dora",
+          priming.inner()));
+    }
   }
   return {parts.priming, std::move(tuning), std::move(start),
           split_tasks(parts.tasks, priming.support(), random.stream("support"))};

@@ -23,7 +23,7 @@ PCRE2_SPTR bytes(std::string_view text) { return reinterpret_cast<PCRE2_SPTR>(te
 }  // namespace
 
 bool matches_whole(const std::string& pattern, std::string_view text) {
-  constexpr std::uint32_t kMostSteps = 1'000'000;
+  constexpr std::uint32_t kMostSteps = 1'000'000, kMostKibibytes = 1 << 16;
   int code = 0;
   PCRE2_SIZE place = 0;
   const std::shared_ptr<pcre2_code> compiled(
@@ -39,6 +39,7 @@ bool matches_whole(const std::string& pattern, std::string_view text) {
     throw std::bad_alloc();
   }
   pcre2_set_match_limit(limits.get(), kMostSteps);
+  pcre2_set_heap_limit(limits.get(), kMostKibibytes);
   const int found = pcre2_match(compiled.get(), bytes(text), text.size(), 0, 0, match.get(), limits.get());
   if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
     throw DataError(fmt::format("a regular expression on \"{}\": {}", text, error_text(found)));

@@ -26,6 +26,7 @@ std::vector<Target> body_layers(const TuningStart& start) {
     constexpr std::string_view kWeight = ".weight";
     auto module = name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
     entry.input = entry.output = at::Tensor();
+    entry.rows = {};
     out.push_back({std::move(module), std::move(entry), start.parent.at(name)});
   }
   return out;

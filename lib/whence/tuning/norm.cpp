@@ -27,7 +27,7 @@ class NormTuning : public Tuning {
       if (parent.contains(entry.weight)) {
         layers.push_back(entry.weight.substr(0, entry.weight.rfind('.')));
       }
-      if (entry.kind != TapeEntry::Kind::kScale || entry.weight.starts_with("tuning.")) {
+      if (entry.kind != TapeEntry::Kind::kScale || entry.weight.empty() || entry.weight.starts_with("tuning.")) {
         continue;
       }
       for (const auto& name : {entry.weight, entry.bias}) {

@@ -177,6 +177,9 @@ std::string targets_of(const PeftFolder& folder, const std::vector<std::string>&
 std::string exceptions(const std::map<std::string, double>& by_module, double usual) {
   std::vector<std::string> out;
   for (const auto& [module, value] : by_module) {
+    if (module.find_first_of(",+:=") != module.npos) {
+      throw DataError(fmt::format("a layer called \"{}\", expected a name without , + : and =", module));
+    }
     if (value != usual) {
       out.push_back(fmt::format("{}:{}", module, value));
     }
@@ -248,6 +251,10 @@ std::string lora_spec(const PeftFolder& folder) {
       alphas[part.module] = alpha_of(folder, part.module, rank);
     }
     decomposed = decomposed || part.name == "lora_magnitude_vector";
+  }
+  if (folder.type == "LORA" && decomposed != value_or(folder, "use_dora", false)) {
+    throw DataError(fmt::format("{}: use_dora = {}, but the tensors hold {} lora_magnitude_vector", folder.where,
+                                !decomposed, decomposed ? "a" : "no"));
   }
   const auto usual = [](const std::map<std::string, double>& of, double said) {
     const bool held = std::any_of(of.begin(), of.end(), [&](const auto& entry) { return entry.second == said; });

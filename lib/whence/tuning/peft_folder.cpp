@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "whence/data/sealed_safetensors.h"
 
@@ -77,6 +78,7 @@ PeftFolder::PeftFolder(const fs::path& directory)
     refuse("peft_type", fmt::format("one of {}", fmt::join(names, ", ")));
   }
   const auto tensors = read_tensors(directory);  // whose names and types nothing vouches for
+  std::set<std::string> seen;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     auto name = tensors.names()[i];
     for (const std::string_view prefix : {"base_model.model.", "base_model."}) {
@@ -92,6 +94,9 @@ PeftFolder::PeftFolder(const fs::path& directory)
       prompt = value;
     } else if (part != known->second.end()) {
       parts.push_back({name.substr(0, name.size() - part->size() - 1), *part, value});
+      if (!seen.insert(name).second) {
+        throw DataError(fmt::format("{}: two tensors are {}", where, name));
+      }
     } else {
       name = without(std::move(name), "base_layer.");
       if (whole.contains(name)) {

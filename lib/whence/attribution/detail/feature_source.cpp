@@ -80,6 +80,7 @@ void FeatureSource::check(const std::vector<std::size_t>& stages, Measurement, N
           "--method influence or grad-dot",
           chain_[k].name, name()));
     }
+    check_shared(chain_, k, name());
     if (parameters(k).empty()) {
       throw InvalidArgument(
           fmt::format("stage {}: {} compares gradients in the parameters that a stage and the measurement share, and "

@@ -55,7 +55,8 @@ class ProductScorer : public Scorer {
 bool is_shared(const Chain& chain, std::size_t stage, const std::string& parameter) {
   const auto& objective = chain[stage].objective;
   return objective.trained().contains(parameter) &&
-         (stage + 1 == chain.size() || !objective.model().head().holds(parameter));
+         (stage + 1 == chain.size() || (!objective.model().head().holds(parameter) &&
+                                        chain[stage + 1].objective.parent_layout().contains(parameter)));
 }
 
 /// Of a primed stage, whose objective is no sum over examples: what an example's weight does to it is felt through the
@@ -129,6 +130,20 @@ std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage
   auto out = chain[stage].objective.merge(chain[stage].theta, chain[stage].parent).names();
   std::erase_if(out, [&](const std::string& parameter) { return !is_shared(chain, stage, parameter); });
   return out;
+}
+
+void check_shared(const Chain& chain, std::size_t stage, std::string_view method) {
+  const auto& objective = chain[stage].objective;
+  const auto merged = objective.merge(chain[stage].theta, chain[stage].parent);
+  for (const auto& name : objective.trained().names()) {
+    const bool own_head = stage + 1 < chain.size() && objective.model().head().holds(name);
+    if (!merged.contains(name) || (!own_head && !is_shared(chain, stage, name))) {
+      throw InvalidArgument(
+          fmt::format("stage {}: {} compares gradients in parameters that the stage's model and the queries' have in "
+                      "common, and {} is none: use --method influence",
+                      chain[stage].name, method, name));
+    }
+  }
 }
 
 std::vector<GradientSource::Point> GradientSource::points(std::size_t stage) const {

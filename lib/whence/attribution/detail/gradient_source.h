@@ -5,6 +5,9 @@ namespace whence::detail {
 
 /// The parameters of a stage that it trains and a query can feel: a head belongs to its own stage alone.
 std::vector<std::string> shared_parameters(const Chain& chain, std::size_t stage);
+/// Throws InvalidArgument where a stage trains anything but its head that no gradient of the queries is in: what makes
+/// the model's parameters, or is folded away before the queries.
+void check_shared(const Chain& chain, std::size_t stage, std::string_view method);
 
 /// The methods whose scores are -sum_p scale_p <V_p, grad loss(z) at theta_p>, in the model's parameters, V_p being the
 /// directions at point p. Most have one point, the stage's own.
