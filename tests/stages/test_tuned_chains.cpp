@@ -144,7 +144,6 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
   // at points that need be no minima: h / (h^2 + damping^2) is finite everywhere
   constexpr double kDamping = 0.3;
   for (const auto& [on, spec] : {std::pair<std::size_t, std::string>{2, "lora:rank=1,targets=wte+c_attn"},
-                                 {2, "hut:rank=1"},
                                  {3, "adapter:width=1,activation=tanh"}}) {
     CAPTURE(spec);
     const test::TuningBench bench(test::kTuningCases[on]);

@@ -86,7 +86,8 @@ const std::vector<Kind> kKinds{{0, "body.1", false}, {1, "body.1", false}, {2, "
 
 std::set<std::string> modules_of(const ParameterSet& trained) {
   std::set<std::string> out;
-  for (const auto& name : trained.select("tuning.").names()) {
+  const auto added = trained.select("tuning.");
+  for (const auto& name : added.names()) {
     out.insert(name.substr(0, name.find(".adapter_")));
   }
   return out;

@@ -136,9 +136,10 @@ TEST_CASE("logits and losses of base and adapter are peft's") {
       const double tolerance = dtype == at::kFloat ? 1e-5 : rotary ? 1e-8 : 1e-10;
       CAPTURE(adapted.spec);
       CHECK(relative_error(adapted.losses(), adapted.expected.at("loss")) < tolerance);
-      const Adapted every(name, fixture(name), dtype, Predicts::kEverywhere);
       const bool classes = adapted.expected.contains("labels");
-      CHECK(relative_error((classes ? adapted : every).output(), expected_rows(adapted.expected)) < tolerance);
+      const auto output =
+          classes ? adapted.output() : Adapted(name, fixture(name), dtype, Predicts::kEverywhere).output();
+      CHECK(relative_error(output, expected_rows(adapted.expected)) < tolerance);
     }
   }
 }
@@ -237,12 +238,18 @@ TEST_CASE("types, keys and values that are not computed are refused by name") {
   refused("peft_type", "VERA", "peft_type = \"VERA\", expected one of ADALORA, BEFT, HIRA");
   refused("peft_type", 3, "peft_type = 3");
   refused("use_qalora", true, "use_qalora = true");
-  refused("alora_invocation_tokens", {1, 2}, "alora_invocation_tokens = [1,2]");
+  refused("alora_invocation_tokens", {1, 2}, "alora_invocation_tokens = a list of 2");
   refused("layer_replication", {{0, 1}}, "layer_replication");
   refused("monteclora_config", {{"n", 1}}, "monteclora_config");
   refused("a_key_of_tomorrow", 0.5, "a_key_of_tomorrow = 0.5");
   refused("init_lora_weights", "pissa", "init_lora_weights = \"pissa\"");
   refused("lora_alpha", "x", "lora_alpha = \"x\"");
+  copy.set("r", 3);
+  CHECK(holds(copy.refusal(), "r = 3, but"));
+  copy.set("r", 2);
+  copy.set("use_dora", true);
+  CHECK(holds(copy.refusal(), "use_dora = true, but the tensors hold no lora_magnitude_vector"));
+  copy.set("use_dora", false);
   refused("alpha_pattern", {{"(", 2}}, "alpha_pattern");
   refused("alpha_pattern", {{"c_attn", "x"}}, "alpha_pattern.c_attn = \"x\", expected a number");
   refused("alpha_pattern", {{"(.*)*(.*)*\\d\\d\\d", 1}}, "a regular expression on");  // would take forever

@@ -144,6 +144,9 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
     throw InvalidArgument(fmt::format(
         "{}: it adds to a body that it leaves as it is, and needs a stage before it that hands one on", name()));
   }
+  if (targets().empty()) {
+    throw InvalidArgument(fmt::format("{}: targets is empty, expected {} or layers, a+b", name(), kAllTargets));
+  }
   const auto layers = body_layers(begin);
   std::vector<Target> chosen;
   if (targets() == kAllTargets) {

@@ -249,6 +249,11 @@ std::string lora_spec(const PeftFolder& folder) {
       const auto rank = part.value.dim() > 0 ? part.value.size(0) : 0;
       ranks[part.module] = static_cast<double>(rank);
       alphas[part.module] = alpha_of(folder, part.module, rank);
+      const double said = by_pattern(folder, "rank_pattern", part.module, value_or(folder, "r", 8.0));
+      if (folder.type == "LORA" && said != static_cast<double>(rank)) {
+        throw DataError(
+            fmt::format("{}: r = {}, but {} of {} has {} rows", folder.where, said, part.name, part.module, rank));
+      }
     }
     decomposed = decomposed || part.name == "lora_magnitude_vector";
   }
