@@ -79,7 +79,8 @@ TEST_CASE("a stage whose checkpoint is a folder is written and read as an adapte
   CHECK(at::equal(merged.at("transformer.wpe.weight"), base.at("transformer.wpe.weight")));
   CHECK(folder.run("inspect merged").status == 0);
   check_fails(folder.run("merge text.toml --stage tuned --out run/tuned"), 1, "tuned is the checkpoint of stage tuned");
-  check_fails(folder.run("merge text.toml --stage tuned --out base"), 1, "a model lies there (config.json), in whose folder nothing is written");
+  check_fails(folder.run("merge text.toml --stage tuned --out base"), 1,
+              "a model lies there (config.json), in whose folder nothing is written");
   check_fails(folder.run("merge text.toml --stage tuned"), 2, "--out is missing");
 }
 

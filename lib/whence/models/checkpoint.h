@@ -32,8 +32,8 @@ std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const s
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
 
 /// Reads `expected`, parameters of the model, from a safetensors file, whose names may be another program's (naming.h),
-/// or, of a model of texts, from a Hugging Face directory, which may hold more of it. Throws DataError where whence wrote
-/// the file and its bytes are others now (sealed_safetensors.h); cost: SHA-256 of such a file.
+/// or, of a model of texts, from a Hugging Face directory, which may hold more of it. Throws DataError where whence
+/// wrote the file and its bytes are others now (sealed_safetensors.h); cost: SHA-256 of such a file.
 NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const Model& model, const ParameterSet& expected,
                              const Renaming& rename, const std::string& where);
 

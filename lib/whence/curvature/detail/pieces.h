@@ -27,7 +27,8 @@ OperatorPtr sum_of_pieces(const CurvaturePoint& point, PieceMaker make, double g
 /// The exact Hessian's piece of the scalar `value` in `theta`.
 std::unique_ptr<Piece> hessian_piece(const at::Tensor& value, const TensorList& theta);
 
-/// The quadratic penalty's second derivative in theta, which is diagonal for every tuning, each being a sum over entries: [P].
+/// The quadratic penalty's second derivative in theta, which is diagonal for every tuning, each being a sum over
+/// entries: [P].
 at::Tensor penalty_diagonal(const CurvaturePoint& point);
 
 /// The point over `count` of its examples, drawn without replacement; all of them where count is 0 or more than there
