@@ -2,6 +2,7 @@
 // The truths that scores of a chain are held against: a dense recursion that shares no code with the adjoint, and
 // retraining of the whole chain.
 #include <ATen/ATen.h>
+#include <doctest/doctest.h>
 
 #include <functional>
 #include <string_view>
@@ -78,6 +79,7 @@ inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& q
       const auto& before = chain[s - 1];
       const auto trained = leaves(before.theta), handed = leaves(before.parent);
       const auto body = before.objective.hand_on(trained, handed);
+      REQUIRE(body.names() == stage.objective.parent_layout().names());
       auto both = trained;
       both.insert(both.end(), handed.begin(), handed.end());
       const auto pulled = flatten(gradient(body.values(), both, unflatten(omega, detach(body.values()))));

@@ -2,10 +2,9 @@
 // against a dense recursion that shares no code with the adjoint, and against retraining.
 #include <torch/csrc/autograd/autograd.h>
 
+#include "stages/chain_truth.h"
 #include "support/some.h"
-#include "support/toy_chain.h"
 #include "tuning/prefixed.h"
-#include "whence/attribution/attribute.h"
 
 using namespace whence;
 using test::relative_error;
@@ -72,76 +71,12 @@ struct TextChain {
   Dataset queries;
 };
 
-/// d^2 objective / d (theta, parent)^2, by differentiating each entry of the gradient: no code of the curvature room.
-at::Tensor dense_hessian(const Stage& stage) {
-  const auto point = leaves(stage.theta), from = leaves(stage.parent);
-  auto all = point;
-  all.insert(all.end(), from.begin(), from.end());
-  const auto& objective = stage.objective;
-  const auto batch = objective.data().batch(0, objective.data().size());
-  const auto g =
-      flatten(gradient(objective.batch_loss(point, from, batch) + objective.penalty(point, from), all, true));
-  TensorList rows;
-  for (std::int64_t i = 0; i < g.numel(); ++i) {
-    rows.push_back(flatten(gradient(g[i], all, false, true)));
-  }
-  return at::stack(rows);
-}
-
-/// The scores of every stage by formulas.md 9.2 with dense matrices.
-std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries, double damping) {
-  std::vector<at::Tensor> out, hessians;
-  for (const auto& stage : chain) {
-    out.push_back(at::zeros({queries.size(), stage.objective.data().size()}, at::kDouble));
-    hessians.push_back(dense_hessian(stage));
-  }
-  for (std::int64_t query = 0; query < queries.size(); ++query) {
-    const auto& last = chain.back();
-    const auto point = leaves(last.theta), from = leaves(last.parent);
-    const auto loss = last.objective.example_losses(point, from, queries.batch(query, query + 1)).sum();
-    auto q = flatten(gradient(loss, point, false, true));
-    auto omega = flatten(gradient(loss, from));
-    for (auto s = chain.size(); s-- > 0;) {
-      const auto& stage = chain[s];
-      const auto n = count_entries(stage.theta);
-      const auto& h = hessians[s];
-      const auto v = at::linalg_solve(h.narrow(0, 0, n).narrow(1, 0, n) + damping * at::eye(n, at::kDouble), q);
-      for (std::int64_t i = 0; i < stage.objective.data().size(); ++i) {
-        const auto at_theta = leaves(stage.theta);
-        const auto one =
-            stage.objective.example_losses(at_theta, stage.parent, stage.objective.data().batch(i, i + 1)).sum();
-        out[s][query][i] = -at::dot(v, flatten(gradient(one, at_theta)));
-      }
-      if (s == 0) {
-        break;
-      }
-      omega = omega - at::mv(h.narrow(0, n, omega.numel()).narrow(1, 0, n), v);
-      const auto& before = chain[s - 1];
-      auto moved = leaves(before.theta);
-      const auto count = count_entries(moved);
-      const auto parent = leaves(before.parent);
-      const auto body = before.objective.hand_on(moved, parent);
-      REQUIRE(body.names() == stage.objective.parent_layout().names());
-      moved.insert(moved.end(), parent.begin(), parent.end());
-      const auto pulled = flatten(gradient(body.values(), moved, unflatten(omega, body.values()), false, false));
-      q = pulled.narrow(0, 0, count);
-      omega = pulled.narrow(0, count, pulled.numel() - count);
-    }
-  }
-  return out;
-}
-
-at::Tensor scores(const Chain& chain, std::size_t stage, const Dataset& queries, const char* solver, double damping) {
-  const InverseProblem problem{create<Curvature>("hessian"), create<Solver>(solver), {.damping = damping}};
-  return score_matrix(chain, stage, *create<Attributor>("influence")->prepare(chain, problem), queries,
-                      Measurement::kLoss);
-}
-
 void check_dense(const TextChain& made, double damping, double tolerance) {
-  const auto truth = dense_scores(made.chain, made.queries, damping);
+  const auto truth = test::dense_scores(made.chain, made.queries, test::damped_inverse(damping));
+  const test::Inverter inverter("hessian", "direct", {.damping = damping});
   for (std::size_t s = 0; s < made.chain.size(); ++s) {
     CAPTURE(s);
-    CHECK(relative_error(scores(made.chain, s, made.queries, "direct", damping), truth[s]) < tolerance);
+    CHECK(relative_error(inverter.scores(made.chain, s, made.queries, Measurement::kLoss), truth[s]) < tolerance);
     CHECK(truth[s].abs().max().item<double>() > 1e-7);
   }
 }
@@ -176,10 +111,11 @@ TEST_CASE("scores equal central differences of retraining the chain, prefix or s
   for (const char* tuning : {"prefix:length=2,deviation=0.5", "prefix-simplex:vertices=2,length=1,deviation=0.5"}) {
     CAPTURE(tuning);
     const TextChain made(kNarrow, 1, {tuning}, 8, 1000, 0.1);
+    const test::Inverter inverter("hessian", "cg:relative-tolerance=1e-12");
     const double h = 5e-4;
     for (std::size_t s = 0; s < made.chain.size(); ++s) {
       CAPTURE(s);
-      const auto found = scores(made.chain, s, made.queries, "cg:relative-tolerance=1e-12", 0)[0];
+      const auto found = inverter.scores(made.chain, s, made.queries, Measurement::kLoss)[0];
       for (const std::int64_t row : {4}) {
         double f[2];
         for (int side = 0; side < 2; ++side) {

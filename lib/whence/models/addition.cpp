@@ -31,12 +31,6 @@ Made make(const ParameterSet& theta, const TapeEntry& entry, const std::vector<s
   return out;
 }
 
-std::vector<std::int64_t> block_shape(std::int64_t count, const at::Tensor& value) {
-  auto shape = value.sizes().vec();
-  shape.insert(shape.begin(), count);
-  return shape;
-}
-
 }  // namespace
 
 at::Tensor Addition::before(const ParameterSet&, const TapeEntry&, const at::Tensor& x, Tape*) const { return x; }
@@ -124,7 +118,7 @@ at::Tensor push_to_weight(const ParameterSet& theta, const TapeEntry& entry, con
   }
   const auto made = make(theta, entry, wanted);
   const auto count = directions.values().front().size(0);
-  auto out = at::zeros(block_shape(count, made.weight), made.weight.options().requires_grad(false));
+  auto out = at::zeros(direction_shape(count, made.weight), made.weight.options().requires_grad(false));
   const auto cotangent = leaves({at::zeros_like(made.weight.detach())});
   // linear in the cotangent: its derivative is the push-forward
   const auto pulled = gradient(TensorList{made.weight}, made.sources, cotangent, true, true);
@@ -147,7 +141,7 @@ Directions pull_from_weight(const ParameterSet& theta, const TapeEntry& entry, c
   const auto made = make(theta, entry, sources);
   TensorList out;
   for (const auto& source : made.sources) {
-    out.push_back(at::empty(block_shape(block.size(0), source), block.options()));
+    out.push_back(at::empty(direction_shape(block.size(0), source), block.options()));
   }
   for (std::int64_t k = 0; k < block.size(0); ++k) {
     const auto found =

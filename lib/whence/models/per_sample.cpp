@@ -140,8 +140,7 @@ Directions checked(const Directions& directions, const ParameterSet& theta) {
   for (std::size_t i = 0; i < directions.size(); ++i) {
     const auto& [name, direction] = std::tie(directions.names()[i], directions.values()[i]);
     const auto& value = theta.at(name);
-    auto expected = value.sizes().vec();
-    expected.insert(expected.begin(), count);
+    const auto expected = direction_shape(count, value);
     if (direction.sizes() != at::IntArrayRef(expected)) {
       throw InvalidArgument(fmt::format("per-sample products: directions for {} have shape [{}], expected [{}]", name,
                                         fmt::join(direction.sizes(), ", "), fmt::join(expected, ", ")));

@@ -511,9 +511,7 @@ Directions push_forward(const Stage& stage, const at::Tensor& v) {
       out.add(moved.names()[i], blocks.values()[static_cast<std::size_t>(itself - theta.begin())]);
       continue;
     }
-    auto shape = value.sizes().vec();
-    shape.insert(shape.begin(), v.size(0));
-    pushed.push_back(at::empty(shape, v.options()));
+    pushed.push_back(at::empty(direction_shape(v.size(0), value), v.options()));
     values.push_back(value);
     out.add(moved.names()[i], pushed.back());
   }
