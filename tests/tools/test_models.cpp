@@ -1,29 +1,20 @@
 // Models from elsewhere through the binary: folders that are not complete, weights under other names, inspect.
 #include "support/near.h"
 #include "support/tool.h"
+#include "tools/base_model.h"
 #include "whence/store/score_store.h"
 
 using namespace whence;
 using test::check_fails;
 using test::ToolFolder;
+using test::write_base_model;
 namespace fs = std::filesystem;
 
 namespace {
 
-/// A folder `base` that holds a stored checkpoint and a tokenizer of its few words; texts with labels.
+/// A folder `base` that holds a stored checkpoint; texts with labels.
 void write_model(const ToolFolder& folder, const std::string& name) {
-  fs::create_directories(folder / "base");
-  for (const char* file : {"config.json", "model.safetensors"}) {
-    fs::copy_file(fs::path(WHENCE_TESTS) / "models/checkpoints" / name / file, folder / "base" / file);
-  }
-  nlohmann::json vocabulary{{"<unk>", 0}};
-  for (const char* word : {"a", "good", "bad", "film", "sad", "happy", "dull"}) {
-    vocabulary[word] = vocabulary.size();
-  }
-  const nlohmann::json tokenizer{{"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}},
-                                 {"pre_tokenizer", {{"type", "Whitespace"}}},
-                                 {"post_processor", nullptr}};
-  folder.write("base/tokenizer.json", tokenizer.dump());
+  write_base_model(folder, name);
   folder.write("texts.tsv",
                "label\ttext\npositive\ta good film\nnegative\ta bad film\npositive\thappy\nnegative\tsad\n");
   folder.write("text.toml", R"([model]

@@ -1,29 +1,19 @@
 // Adapters of PEFT's through the binary: as a stage's checkpoint, written by training, merged.
 #include "support/near.h"
 #include "support/tool.h"
+#include "tools/base_model.h"
 
 using namespace whence;
 using test::check_fails;
 using test::ToolFolder;
+using test::write_base_model;
 namespace fs = std::filesystem;
 
 namespace {
 
-/// A folder `base` that holds a stored checkpoint, its tokenizer of a few words, and a pipeline that tunes it.
+/// A folder `base` that holds a stored checkpoint, and a pipeline that tunes it.
 void write_pipeline(const ToolFolder& folder, const std::string& tuning, const std::string& checkpoint) {
-  fs::create_directories(folder / "base");
-  for (const char* file : {"config.json", "model.safetensors"}) {
-    fs::copy_file(fs::path(WHENCE_TESTS) / "models/checkpoints/gpt2" / file, folder / "base" / file,
-                  fs::copy_options::overwrite_existing);
-  }
-  nlohmann::json vocabulary{{"<unk>", 0}};
-  for (const char* word : {"a", "good", "bad", "film", "sad", "happy", "dull"}) {
-    vocabulary[word] = vocabulary.size();
-  }
-  const nlohmann::json tokenizer{{"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "<unk>"}}},
-                                 {"pre_tokenizer", {{"type", "Whitespace"}}},
-                                 {"post_processor", nullptr}};
-  folder.write("base/tokenizer.json", tokenizer.dump());
+  write_base_model(folder, "gpt2");
   folder.write("texts.tsv", "text\na good film\na bad film\na happy film\na sad dull film\n");
   folder.write("text.toml", fmt::format(R"([model]
 checkpoint = "base"
