@@ -3,8 +3,8 @@
 #   tests/run.sh            optimised build, every test
 #   tests/run.sh --fast     optimised build, without the slow tests (installation, examples)
 #   tests/run.sh --dev      AddressSanitizer and UndefinedBehaviorSanitizer, warnings are errors, without the slow tests
-#   tests/run.sh --ci       the optimised build, less the tests that --dev-ci runs; what depends on optimisation is in both
-#   tests/run.sh --dev-ci   as --dev, less those of the tool's tests that --ci runs
+#   tests/run.sh --ci       the optimised build, less what --dev-ci alone runs (tests/CMakeLists.txt: sanitized)
+#   tests/run.sh --dev-ci   as --dev, less what --ci alone runs
 # WHENCE_UNITY=OFF compiles file by file: quicker while one file is edited, more than twice the time for all of them.
 set -euo pipefail
 [[ -z ${WHENCE_TORCH:-} ]] || export WHENCE_TORCH=$(realpath -s "$WHENCE_TORCH")  # from where it was typed
@@ -16,8 +16,8 @@ case "${1:-}" in
   "") ;;
   --fast) choice=(--label-exclude slow) ;;
   --dev) preset=dev choice=(--label-exclude slow) ;;
-  --ci) choice=(--exclude-regex '^(core|text|data|store|report|evaluate|fuzz|tools_(tool|texts|train|tables|models|hostile|self|icl.*))$') ;;
-  --dev-ci) preset=dev choice=(--label-exclude slow --exclude-regex '^tools_(numerics|outputs|results|flags|init|methods|words)$') ;;
+  --ci) choice=(--label-exclude '^sanitized$') ;;
+  --dev-ci) preset=dev choice=(--label-exclude '^(slow|optimised)$') ;;
   *) sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
 esac
 

@@ -304,7 +304,7 @@ void AttributionRun::tell_choice() {
   if (choice_.stationarity.empty()) {  // an earlier run's choice
     choice_.stationarity.resize(chain_.size());
     for (auto k = stages_.front(); k < chain_.size(); ++k) {
-      choice_.stationarity[k] = stationarity(chain_[k].objective, chain_[k].theta, chain_[k].parent);
+      choice_.stationarity[k] = stationarity(chain_[k]);
     }
   }
   const bool needs_none = curvature_->family() == CurvatureFamily::kGaussNewton &&

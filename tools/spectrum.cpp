@@ -38,7 +38,7 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
   const auto lock = line.has("plot") ? OutputLock::beside(line.text("plot")) : OutputLock();  // written after work
   const auto chain = pipeline.load(index + 1);
   const auto& stage = chain.back();
-  const auto at = stationarity(stage.objective, stage.theta, stage.parent);
+  const auto at = stationarity(stage);
   const auto a = curvature->operator_at({stage.objective, stage.theta, stage.parent});
   const auto spectrum = estimate_spectrum(*a, probes, steps, Random(pipeline.seed()).stream("spectrum"),
                                           terminal_progress(line.flag("quiet")));

@@ -101,6 +101,24 @@ TEST_CASE("options: what cannot be read is refused whole") {
   }
 }
 
+TEST_CASE("options: one given twice is refused, and what is no option of a method without any is told so") {
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option depth is given twice, expected once",
+                      read("depth=1,rate=0,depth=1"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option exact is given twice", read("exact,exact=false"));
+  try {
+    parse<NoOptions>("x=1", "bare");
+    FAIL("an option of none was taken");
+  } catch (const InvalidArgument& error) {
+    CHECK(std::string(error.what()) == "bare: unknown option \"x\", expected none");
+  }
+}
+
+TEST_CASE("options: what is true or false says so") {
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option exact: cannot read \"yes\", expected true or false",
+                      read("exact=yes"));
+  CHECK(describe(KnobOptions())[2].bound == "true or false");
+}
+
 TEST_CASE("options: no word is none of the words, and a text that may be any may be empty") {
   CHECK_MESSAGE_HOLDS(InvalidArgument, "knob: option kind = , expected tanh|relu", read("kind="));
   for (const auto& method : methods<Curvature>()) {  // what run.json holds is read back, ekfac's `factors=` too

@@ -6,6 +6,7 @@
 
 #include "measured.h"
 #include "support/near.h"
+#include "support/some.h"
 #include "support/toy_chain.h"
 #include "whence/core/operation_count.h"
 #include "whence/stages/choice.h"
@@ -210,7 +211,7 @@ TEST_CASE("every inversion, response, curvature and solver together either works
   for (const auto& method : methods<Solver>()) {
     solvers.emplace_back(method.name);
   }
-  std::int64_t worked = 0, refused = 0;
+  std::int64_t worked = 0, refused = 0, combinations = 0;
   std::set<std::string> open;  // what is left open must work
   for (const auto inversion : {Inversion::kDamped, Inversion::kFiltered, Inversion::kPseudo}) {
     for (const auto response : {Response::kStationary, Response::kProximalBregman, Response::kSegment}) {
@@ -223,6 +224,9 @@ TEST_CASE("every inversion, response, curvature and solver together either works
           InverseRequest request{.curvature = curvature, .solver = solver};
           request.options = {.response = response, .time = 2, .inversion = inversion};
           const bool fits = response != Response::kSegment || inversion == Inversion::kDamped;
+          if (!test::looks_at(combinations++, 7)) {  // divides no room, so that all methods are met
+            continue;
+          }
           try {
             const auto choice = choose_inverse(chain, 0, 1, request);
             Adjoint adjoint(chain,

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -13,6 +14,15 @@ std::span<const Case> some(const std::vector<Case>& all, [[maybe_unused]] std::s
   return {all.data(), std::min(most, all.size())};
 #else
   return {all.data(), all.size()};
+#endif
+}
+
+/// Whether a build looks at the i-th of many combinations: one in so many under sanitizers, all of them else.
+inline bool looks_at([[maybe_unused]] std::int64_t i, [[maybe_unused]] std::int64_t one_in) {
+#ifdef __SANITIZE_ADDRESS__
+  return i % one_in == 0;
+#else
+  return true;
 #endif
 }
 

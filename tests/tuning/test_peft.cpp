@@ -276,7 +276,7 @@ TEST_CASE("damaged and hostile folders: one line") {
               "tensor \"tuning.transformer.h.1.attn.c_attn.lora_B.weight\" has shape [47, 2], "
               "expected [48, 2]"));
   copy.change("h.1.attn.c_attn.lora_B", [](const at::Tensor&) { return at::Tensor(); });
-  CHECK(holds(copy.refusal(), "tensor \"tuning.transformer.h.1.attn.c_attn.lora_B.weight\" is missing"));
+  CHECK(holds(copy.refusal(), "tensor \"transformer.h.1.attn.c_attn.lora_B.weight\" is missing, beside lora_A"));
   copy.change("h.1.attn.c_attn.lora", [](const at::Tensor&) { return at::Tensor(); });  // a layer of those named
   CHECK(holds(copy.refusal(), "lora_A.weight\" is missing"));
   copy.change("lora_A", [](const at::Tensor&) { return at::zeros({}, at::kFloat); });
@@ -296,6 +296,20 @@ TEST_CASE("damaged and hostile folders: one line") {
   CHECK(holds(prefix.refusal(), "has rows of 47, expected 48"));
   prefix.change("prompt", [](const at::Tensor& value) { return value.flatten().clone(); });
   CHECK(holds(prefix.refusal(), "is missing, or no matrix"));
+}
+
+TEST_CASE("what a folder cannot mean is refused before a model is looked at") {
+  const auto refusal = [](const Copy& copy) { return message_of<DataError>([&] { peft_tuning(copy.folder()); }); };
+  Copy copy("lora-gpt2");
+  copy.set("lora_alpha", 0);
+  CHECK(holds(refusal(copy), "adapter_config.json: lora: option alpha = 0, expected > 0"));
+  copy.set("lora_alpha", 4);
+  for (const auto& [lost, kept] : {std::pair("lora_A", "lora_B"), std::pair("lora_B", "lora_A")}) {
+    copy.change(lost, [](const at::Tensor&) { return at::Tensor(); });
+    CHECK(holds(refusal(copy), fmt::format("{}.weight\" is missing, beside {}.weight", lost, kept)));
+  }
+  copy.change("h.0", [](const at::Tensor& value) { return at::full_like(value, NAN); });
+  CHECK(holds(refusal(copy), "is not finite"));
 }
 
 TEST_CASE("what takes the place of the base's weights is refused unless it is trained whole") {

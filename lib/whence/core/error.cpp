@@ -28,6 +28,9 @@ std::string unknown_name(std::string_view kind, std::string_view name, const std
   std::string message = "unknown ";
   ((message += kind) += " \"") += name;
   message += '"';
+  if (known.empty()) {
+    return message + ", expected none";
+  }
   const auto distance = [&](const std::string& other) {  // a word cut short is as near as one letter
     constexpr std::size_t kLong = 200;                   // for a name that somebody typed
     if (std::max(name.size(), other.size()) > kLong) {

@@ -40,7 +40,7 @@ class Interrupted : public std::runtime_error {
 };
 
 /// `unknown KIND "name"; did you mean "x"? known: a, b, c`: the message for a name that nothing has. The nearest known
-/// name is offered when it is within a third of the name's length in edits.
+/// name is offered when it is within a third of the name's length in edits. Where there are none, that is said.
 std::string unknown_name(std::string_view kind, std::string_view name, const std::vector<std::string>& known);
 
 }  // namespace whence

@@ -82,4 +82,8 @@ void throw_unreadable(std::string_view owner, std::string_view name, std::string
   throw InvalidArgument(fmt::format("{}: option {}: cannot read \"{}\", expected {}", owner, name, value, bound));
 }
 
+void throw_given_twice(std::string_view owner, std::string_view name) {
+  throw InvalidArgument(fmt::format("{}: option {} is given twice, expected once", owner, name));
+}
+
 }  // namespace whence::detail

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string>
@@ -60,10 +61,21 @@ inline std::string bound_text(const Bound& bound) { return std::string(bound.tex
 inline std::string bound_text(const OneOf& bound) { return std::string(bound.words); }
 inline std::string bound_text(const AnyText&) { return "a text"; }
 
+/// What a value that cannot be read should have been: the bound, or of a type that says more the type.
+template <class Value, class AnyBound>
+std::string expected_text(const Value&, const AnyBound& bound) {
+  if constexpr (std::is_same_v<Value, bool>) {
+    return "true or false";
+  } else {
+    return bound_text(bound);
+  }
+}
+
 [[noreturn]] void throw_out_of_bound(std::string_view owner, std::string_view name, const std::string& value,
                                      const std::string& bound);
 [[noreturn]] void throw_unreadable(std::string_view owner, std::string_view name, std::string_view value,
                                    const std::string& bound);
+[[noreturn]] void throw_given_twice(std::string_view owner, std::string_view name);
 
 }  // namespace detail
 
@@ -82,10 +94,11 @@ void validate(const Options& options, std::string_view owner) {
 }
 
 /// Reads "name=value,name=value"; the name alone of one that is true or false means true. Throws InvalidArgument on an
-/// unknown name, a malformed value or one out of its bound.
+/// unknown name, one given twice, a malformed value or one out of its bound.
 template <class Options>
 Options parse(std::string_view text, std::string_view owner) {
   Options options;
+  std::vector<std::string_view> before;
   while (!text.empty()) {
     const auto item = text.substr(0, text.find(','));
     text.remove_prefix(item.size() + (item.size() < text.size() ? 1 : 0));
@@ -107,12 +120,16 @@ Options parse(std::string_view text, std::string_view owner) {
         }
       }
       if (!detail::read_option(given, value)) {
-        detail::throw_unreadable(owner, name, given, detail::bound_text(bound));
+        detail::throw_unreadable(owner, name, given, detail::expected_text(value, bound));
       }
     });
     if (!known) {
       throw InvalidArgument(std::string(owner) + ": " + unknown_name("option", key, names));
     }
+    if (std::find(before.begin(), before.end(), key) != before.end()) {
+      detail::throw_given_twice(owner, key);
+    }
+    before.push_back(key);
   }
   validate(options, owner);
   return options;
@@ -123,7 +140,8 @@ template <class Options>
 std::vector<OptionInfo> describe(const Options& options) {
   std::vector<OptionInfo> infos;
   Options::fields(options, [&](std::string_view name, const auto& value, const auto& bound, std::string_view help) {
-    infos.push_back({std::string(name), detail::option_text(value), detail::bound_text(bound), std::string(help)});
+    infos.push_back(
+        {std::string(name), detail::option_text(value), detail::expected_text(value, bound), std::string(help)});
   });
   return infos;
 }

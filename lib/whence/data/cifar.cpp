@@ -79,9 +79,6 @@ class CifarFormat : public DataFormat {
 
 }  // namespace
 
-std::unique_ptr<DataFormat> make_cifar(std::string_view options) {
-  parse<NoOptions>(options, "cifar");
-  return std::make_unique<CifarFormat>();
-}
+WHENCE_FORMAT(cifar, CifarFormat)
 
 }  // namespace whence

@@ -95,9 +95,6 @@ detail::TakeRow detail::csv_rows(std::string_view text) {
   };
 }
 
-std::unique_ptr<DataFormat> make_csv(std::string_view options) {
-  parse<NoOptions>(options, "csv");
-  return std::make_unique<CsvFormat>();
-}
+WHENCE_FORMAT(csv, CsvFormat)
 
 }  // namespace whence

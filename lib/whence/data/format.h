@@ -65,3 +65,11 @@ class DataFormat {
 WHENCE_DECLARE_ROOM(DataFormat)
 
 }  // namespace whence
+
+/// Ends the file of a format: defines the function that the room's registry names. What other methods have for options
+/// are keys here.
+#define WHENCE_FORMAT(id, Type)                                     \
+  std::unique_ptr<DataFormat> make_##id(std::string_view options) { \
+    parse<NoOptions>(options, detail::method_name(#id));            \
+    return std::make_unique<Type>();                                \
+  }

@@ -109,9 +109,6 @@ class IdxFormat : public DataFormat {
 
 }  // namespace
 
-std::unique_ptr<DataFormat> make_idx(std::string_view options) {
-  parse<NoOptions>(options, "idx");
-  return std::make_unique<IdxFormat>();
-}
+WHENCE_FORMAT(idx, IdxFormat)
 
 }  // namespace whence

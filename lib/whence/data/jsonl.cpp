@@ -140,9 +140,6 @@ class JsonlFormat : public DataFormat {
 
 }  // namespace
 
-std::unique_ptr<DataFormat> make_jsonl(std::string_view options) {
-  parse<NoOptions>(options, "jsonl");
-  return std::make_unique<JsonlFormat>();
-}
+WHENCE_FORMAT(jsonl, JsonlFormat)
 
 }  // namespace whence

@@ -1,7 +1,7 @@
 #include "whence/data/format.h"
 
-// One line a format: X(id, name, what it is, where it comes from). The file lib/whence/data/ID.cpp defines make_ID;
-// safetensors.cpp being the container, the examples in it are safetensors_examples.cpp's.
+// One line a format: X(id, name, what it is, where it comes from). The file lib/whence/data/ID.cpp ends with
+// WHENCE_FORMAT(ID, …); safetensors.cpp being the container, the examples in it are safetensors_examples.cpp's.
 #define WHENCE_DATA_FORMATS(X)                                                                                        \
   X(idx, "idx", "arrays of one number type, as MNIST is shipped", "yann.lecun.com/exdb/mnist")                        \
   X(cifar, "cifar", "32 x 32 colour images, binary version", "cs.toronto.edu/~kriz/cifar.html")                       \

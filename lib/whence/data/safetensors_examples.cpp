@@ -103,9 +103,6 @@ class SafetensorsFormat : public DataFormat {
 
 }  // namespace
 
-std::unique_ptr<DataFormat> make_safetensors(std::string_view options) {
-  parse<NoOptions>(options, "safetensors");
-  return std::make_unique<SafetensorsFormat>();
-}
+WHENCE_FORMAT(safetensors, SafetensorsFormat)
 
 }  // namespace whence

@@ -37,9 +37,6 @@ class TextFormat : public DataFormat {
 
 }  // namespace
 
-std::unique_ptr<DataFormat> make_text(std::string_view options) {
-  parse<NoOptions>(options, "text");
-  return std::make_unique<TextFormat>();
-}
+WHENCE_FORMAT(text, TextFormat)
 
 }  // namespace whence

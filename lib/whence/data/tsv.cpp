@@ -35,9 +35,6 @@ class TsvFormat : public DataFormat {
 
 detail::TakeRow detail::tsv_rows(std::string_view) { return take_tsv_row; }
 
-std::unique_ptr<DataFormat> make_tsv(std::string_view options) {
-  parse<NoOptions>(options, "tsv");
-  return std::make_unique<TsvFormat>();
-}
+WHENCE_FORMAT(tsv, TsvFormat)
 
 }  // namespace whence

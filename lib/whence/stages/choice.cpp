@@ -44,7 +44,7 @@ class Chooser {
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto& stage = chain_[k];
       const ProgressScope scope(progress_, {"check " + stage.name, 0, 0, ""});
-      out_.stationarity[k] = stationarity(stage.objective, stage.theta, stage.parent);
+      out_.stationarity[k] = stationarity(stage);
     }
     choose_curvature();
     family_ = create<Curvature>(out_.curvature)->family();

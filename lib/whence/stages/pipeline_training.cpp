@@ -160,9 +160,13 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   StageTraining out;
   out.examples = data.size();
   out.parameters = fresh.objective.trained().entries();
-  out.summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
-                                          Random(seed_).stream("training of stage " + description.name), watch);
-  check_finite(state.theta, "a trained parameter");
+  try {
+    out.summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
+                                            Random(seed_).stream("training of stage " + description.name), watch);
+    check_finite(state.theta, "a trained parameter");
+  } catch (const NumericalError& error) {
+    throw in_stage(fresh, error);
+  }
   try {
     auto told = record;
     told["converged"] = out.summary.converged;
@@ -175,7 +179,9 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
     std::map<std::string, std::string> metadata{{detail::kTrainedFrom, json_text(told)}};
     {
       const ProgressScope scope(progress, {"check " + description.name, 0, 0, ""});
-      out.stationarity = stationarity(fresh.objective, state.theta, fresh.parent);
+      auto ended = fresh;
+      ended.theta = state.theta;
+      out.stationarity = stationarity(ended);
     }
     metadata[detail::kTraining] = detail::training_text(out);
     write_checkpoint(stage, fresh, state.theta, metadata);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "whence/core/described.h"
 #include "whence/core/error.h"
 
 namespace whence {
@@ -113,6 +114,21 @@ TrainingSummary train(Stage& stage, const Random& random, const Progress& progre
   auto summary = stage.optimizer->minimise(stage.objective, stage.parent, state, random, progress);
   stage.theta = detach(state.theta);
   return summary;
+}
+
+Stationarity stationarity(const Stage& stage) {
+  try {
+    return stationarity(stage.objective, stage.theta, stage.parent);
+  } catch (const NumericalError& error) {
+    throw in_stage(stage, error);
+  }
+}
+
+NumericalError in_stage(const Stage& stage, const NumericalError& error) {
+  const auto* described = dynamic_cast<const Described*>(&stage.objective.tuning());
+  const auto options = described == nullptr ? std::string() : described->description();
+  return NumericalError(fmt::format("stage {}: {}{}", stage.name, error.what(),
+                                    options.empty() ? "" : fmt::format("; its tuning has {}", options)));
 }
 
 std::vector<std::string> disconnections(const Chain& chain) {

@@ -62,6 +62,12 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random);
 /// what Optimizer::minimise throws; theta is then as it was.
 TrainingSummary train(Stage& stage, const Random& random, const Progress& progress = {});
 
+/// How far the stage's theta is from a minimum of its objective. Throws what in_stage() makes where that is not finite.
+Stationarity stationarity(const Stage& stage);
+
+/// An error of a stage's arithmetic that names the stage and, where its tuning has options, those.
+NumericalError in_stage(const Stage& stage, const NumericalError& error);
+
 /// What keeps influence from going through the chain, a sentence for each: a stage that hands nothing on, or whose
 /// objective uses nothing of the stage before. Reads no data and no weights.
 std::vector<std::string> disconnections(const Chain& chain);

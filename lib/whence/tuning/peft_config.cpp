@@ -323,13 +323,19 @@ std::string peft_tuning(const fs::path& directory) {
   const PeftFolder folder(directory);
   check_keys(folder);
   const auto& type = folder.type;
-  return folder.is_prompt()    ? prompt_spec(folder)
-         : type == "IA3"       ? ia3_spec(folder)
-         : type == "HIRA"      ? ranked_spec(folder, "hira", "hira_A", 0)
-         : type == "HRA"       ? ranked_spec(folder, "hra", "hra_u", 1)
-         : type == "BEFT"      ? "bias:targets=" + targets_of(folder, adapted_modules(folder))
-         : type == "LN_TUNING" ? "norm"
-                               : lora_spec(folder);
+  const auto spec = folder.is_prompt()    ? prompt_spec(folder)
+                    : type == "IA3"       ? ia3_spec(folder)
+                    : type == "HIRA"      ? ranked_spec(folder, "hira", "hira_A", 0)
+                    : type == "HRA"       ? ranked_spec(folder, "hra", "hra_u", 1)
+                    : type == "BEFT"      ? "bias:targets=" + targets_of(folder, adapted_modules(folder))
+                    : type == "LN_TUNING" ? "norm"
+                                          : lora_spec(folder);
+  try {
+    create<Tuning>(spec);
+  } catch (const InvalidArgument& error) {
+    throw DataError(fmt::format("{}: {}", (directory / detail::kPeftConfig).string(), error.what()));
+  }
+  return spec;
 }
 
 double detail::lora_scale(const PeftFolder& folder, const std::string& module, std::int64_t rank) {

@@ -33,6 +33,37 @@ const std::map<std::string, std::vector<std::string>>& types() {
   return table;
 }
 
+/// What a module that has one of these has too.
+const std::map<std::string, std::vector<std::string>>& partners() {
+  static const std::map<std::string, std::vector<std::string>> table = {
+      {"lora_A.weight", {"lora_B.weight"}},
+      {"lora_B.weight", {"lora_A.weight"}},
+      {"lora_B.bias", {"lora_A.weight", "lora_B.weight"}},
+      {"lora_magnitude_vector", {"lora_A.weight", "lora_B.weight"}},
+      {"lora_embedding_A", {"lora_embedding_B"}},
+      {"lora_embedding_B", {"lora_embedding_A"}},
+      {"lora_A", {"lora_B", "lora_E"}},
+      {"lora_B", {"lora_A", "lora_E"}},
+      {"lora_E", {"lora_A", "lora_B"}},
+      {"hira_A", {"hira_B"}},
+      {"hira_B", {"hira_A"}},
+  };
+  return table;
+}
+
+/// Throws DataError for a tensor of a method's that is no numbers of any use, or another that is not finite.
+void check_tensor(const std::string& where, const std::string& name, const at::Tensor& value, bool of_method) {
+  if (of_method && (value.dim() == 0 || !value.is_floating_point())) {
+    throw DataError(
+        fmt::format("{}: tensor \"{}\" has shape [{}] and dtype {}, expected a floating one of one dimension or more",
+                    where, name, fmt::join(value.sizes(), ", "), c10::toString(value.scalar_type())));
+  }
+  if (const auto bad = at::isfinite(value).logical_not().sum().item<std::int64_t>(); bad > 0) {
+    throw DataError(fmt::format("{}: tensor \"{}\" is not finite: {} of {} entries are NaN or infinite", where, name,
+                                bad, value.numel()));
+  }
+}
+
 JsonView read_config(const fs::path& directory) {
   const auto path = directory / kPeftConfig;
   if (!fs::exists(path)) {
@@ -90,6 +121,7 @@ PeftFolder::PeftFolder(const fs::path& directory)
     const auto& value = tensors.values()[i];
     const auto part = std::find_if(known->second.begin(), known->second.end(),
                                    [&](const std::string& end) { return name.ends_with("." + end); });
+    check_tensor(where, name, value, part != known->second.end() || name == "prompt_embeddings");
     if (name == "prompt_embeddings" && known->second.empty()) {
       prompt = value;
     } else if (part != known->second.end()) {
@@ -103,6 +135,15 @@ PeftFolder::PeftFolder(const fs::path& directory)
         throw DataError(fmt::format("{}: two tensors are {}", where, name));
       }
       whole.add(std::move(name), value);
+    }
+  }
+  for (const auto& part : parts) {
+    const auto needed = partners().find(part.name);
+    for (const auto& other : needed == partners().end() ? std::vector<std::string>() : needed->second) {
+      if (seen.count(part.module + "." + other) == 0) {
+        throw DataError(
+            fmt::format("{}: tensor \"{}.{}\" is missing, beside {}", where, part.module, other, part.name));
+      }
     }
   }
   if (is_prompt() && !(prompt.defined() && prompt.dim() == 2)) {

@@ -22,6 +22,8 @@ struct PeftFolder {
     at::Tensor value;
   };
 
+  /// Throws DataError, in a line, for what is not of the format: of a tensor also where it is not finite, or lacks its
+  /// partner (lora_A of a lora_B).
   explicit PeftFolder(const std::filesystem::path& directory);
 
   std::string where;  ///< The file of tensors, for messages.
