@@ -269,6 +269,10 @@ void AttributionRun::choose() {
     set_choice({"hessian", "cg", {}, "", "", {}});  // which the method does not look at
     return;
   }
+  // what cannot be had is refused before anything is worked out
+  const auto curvature = asked_.curvature_is_open() ? "hessian" : asked_.curvature;
+  attributor_->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), {}})
+      ->check(stages_, measurement_, normalization_);
   for (const auto& record : out_ ? out_->earlier() : std::vector<JsonView>()) {
     if (auto earlier = record_.choice_of(record)) {
       earlier->options.response = asked_.options.response;
@@ -388,6 +392,7 @@ void AttributionRun::load() {
   if (!self()) {
     const auto limit = line_.get<std::int64_t>("limit-queries");
     queries_ = line_.flag("queries-wrong") ? wrong_queries(limit) : pipeline_.queries(split_, limit);
+    check_room(chain_.back(), queries_);
   }
 }
 

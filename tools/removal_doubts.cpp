@@ -93,23 +93,24 @@ void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages,
   const auto& worst = leverages.front();
   const auto others =
       leverages.size() == 1 ? std::string() : fmt::format(", and {} other examples'", leverages.size() - 1);
-  const auto change = std::isnan(worst.second_order)
-                          ? fmt::format("{:+.3g} as predicted", worst.removal.change)
-                          : fmt::format("{:+.3g} and not {:+.3g} for {}", worst.second_order, worst.removal.change,
-                                        &queries == &stage.objective.data()
-                                            ? "its own loss"
-                                            : fmt::format("query {}", list[0]["query"].get<std::int64_t>()));
+  const auto moved = &queries == &stage.objective.data()
+                         ? std::string("its own loss")
+                         : fmt::format("query {}", list[0]["query"].get<std::int64_t>());
+  const auto change =
+      std::isnan(worst.second_order)
+          ? fmt::format("so that the {:+.3g} predicted for {} is as much too small", worst.removal.change, moved)
+          : fmt::format("and changes {} by {:+.3g}, not by the {:+.3g} that is predicted", moved, worst.second_order,
+                        worst.removal.change);
   record.doubt(
       worst.leverage < 1
           ? fmt::format(
-                "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out changes it {}{:.2g} "
-                "times as much as predicted, {}; whence evaluate trains without it",
+                "stage {}: the fit leans on example {} (leverage {}{:.2g}{}): leaving it out moves the fit {}{:.2g} "
+                "times as far as predicted, {}; whence evaluate trains without it",
                 stage.name, example_of(worst), worst.from_below ? "at least " : "", worst.leverage, others,
                 worst.from_below ? "at least " : "", 1 / (1 - worst.leverage), change)
-          : fmt::format(
-                "stage {}: the fit rests on example {} (leverage {:.2g}{}), and what leaving it out does cannot "
-                "be told from it; whence evaluate trains without it",
-                stage.name, example_of(worst), worst.leverage, others));
+          : fmt::format("stage {}: the fit rests on example {} (leverage {:.2g}{}): what leaving it out does cannot be "
+                        "predicted; whence evaluate trains without it",
+                        stage.name, example_of(worst), worst.leverage, others));
 }
 
 }  // namespace whence::cli

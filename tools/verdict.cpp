@@ -64,6 +64,9 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
     evidence.assumes_minimum = options["response"] == "stationary";
   }
   for (const auto& [name, stage] : run["stages"].items()) {
+    if (evidence.curved && !stage.contains("relative-gradient-norm") && !stage.contains("solves")) {
+      continue;  // before those that were scored: nothing was solved there, and nothing rests on it
+    }
     StageEvidenceSummary told{.stage = name,
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),

@@ -55,6 +55,23 @@ std::int64_t flat_directions(const Stage& stage) {
   return (values.abs() <= kFlat * values.abs().max()).sum().item<std::int64_t>();
 }
 
+/// Of what the tuning added, how many directions change nothing that is handed on, at a point of no kind.
+std::int64_t unseen_when_folded(const Stage& stage) {
+  TensorList point;
+  auto draws = Random(7);
+  for (const auto& value : stage.theta) {
+    point.push_back((value + 0.3 * draws.normal(value.sizes())).requires_grad_(true));
+  }
+  const auto folded = flatten(stage.objective.hand_on(point, stage.parent).values());
+  TensorList rows;
+  for (std::int64_t i = 0; i < folded.numel(); ++i) {
+    rows.push_back(flatten(gradient(folded[i], point, false, true)));
+  }
+  const auto& trained = stage.objective.trained();
+  const auto own = trained.entries() - stage.objective.model().head().of(trained).entries();
+  return own - at::linalg_matrix_rank(at::stack(rows)).item<std::int64_t>();
+}
+
 /// How far the stage went from where it began, in what the tuning added.
 double moved(const Stage& stage) {
   double square = 0;
@@ -99,25 +116,41 @@ TEST_CASE("a tuning's flat directions are as many as its gauge has") {
 }
 
 TEST_CASE("without a regulariser a tuning has as many flat directions as what it folds to leaves open") {
-  for (const auto& [spec, flat] : std::vector<std::pair<std::string, std::int64_t>>{
-           {"lora:rank=2", 4}, {"hut:rank=2", 7}, {"hira:rank=2", 4}, {"hra:rank=2", 3}}) {
+  for (const auto& [spec, flat] :
+       std::vector<std::pair<std::string, std::int64_t>>{{"lora:rank=2", 4},
+                                                         {"lora:rank=1,dora", 1},
+                                                         {"lora:rank=2,dora", 6},  // and rows made longer in two ways
+                                                         {"hut:rank=2", 7},
+                                                         {"hira:rank=2", 4},
+                                                         {"hra:rank=2", 3}}) {
     CAPTURE(spec);
     const auto stage = test::toy_chain({{"full", "squared-error"}, {spec, "squared-error", 0.05}}, kNet, 31)[1];
-    TensorList point;
-    auto draws = Random(7);
-    for (const auto& value : stage.theta) {
-      point.push_back((value + 0.3 * draws.normal(value.sizes())).requires_grad_(true));
-    }
-    const auto folded = flatten(stage.objective.hand_on(point, stage.parent).values());
-    TensorList rows;
-    for (std::int64_t i = 0; i < folded.numel(); ++i) {
-      rows.push_back(flatten(gradient(folded[i], point, false, true)));
-    }
+    CHECK(unseen_when_folded(stage) == flat);
+    CHECK(whence::flat_directions(stage.objective.trained(), false) == flat);
+  }
+}
+
+TEST_CASE("flat directions of ranks above a layer's shorter side, seen in what it folds to and at a minimum") {
+  struct Wide {
+    std::string spec;
+    std::int64_t without, decayed;  // of a layer of 3 x 5
+  };
+  const std::vector<Wide> all{{"lora:rank=3,alpha=8", 9, 3},
+                              {"lora:rank=4,alpha=8", 4 * 8 - 15, 6},
+                              {"lora:rank=5,alpha=8", 5 * 8 - 15, 10 - 1},
+                              {"lora:rank=4,alpha=4,dora", 4 * 8 - 15 + 3, 6},
+                              {"hira:rank=4", 4 * 8 - 15, 6},
+                              {"hra:rank=2", 3, 3},
+                              {"hra:rank=4", 20 - 9, 20 - 9}};
+  const std::shared_ptr<const Model> net = create<Model>(kNet);
+  for (const auto& [spec, without, decayed] : test::some(all, 3)) {
+    CAPTURE(spec);
+    const auto stage = test::toy_chain({{"full", "squared-error"}, {spec, "squared-error", 0.001}}, net, 31, 5)[1];
     const auto& trained = stage.objective.trained();
-    const auto own = trained.entries() - stage.objective.model().head().of(trained).entries();
-    const auto rank = at::linalg_matrix_rank(at::stack(rows)).item<std::int64_t>();
-    CHECK(own - rank == flat);
-    CHECK(whence::flat_directions(trained, false) == flat);
+    CHECK(unseen_when_folded(stage) == without);
+    CHECK(whence::flat_directions(trained, false) == without);
+    CHECK(flat_directions(stage) == decayed);
+    CHECK(whence::flat_directions(trained, true) == decayed);
   }
 }
 

@@ -312,6 +312,34 @@ TEST_CASE("what a folder cannot mean is refused before a model is looked at") {
   CHECK(holds(refusal(copy), "is not finite"));
 }
 
+TEST_CASE("targets that are not those of the tensors are refused by the layer's name") {
+  Copy copy("lora-gpt2");
+  const auto says = [&](const nlohmann::json& targets, const std::string& part) {
+    copy.set("target_modules", targets);
+    CAPTURE(copy.refusal());
+    CHECK(holds(copy.refusal(), part));
+    CHECK(holds(copy.refusal(), "adapter_config.json: target_modules = "));
+  };
+  says({"c_attn", "c_fc"}, "expected one that means transformer.h.0.attn.c_proj, of which");
+  says({"c_attn", "c_fc", "c_proj", "wpe"}, "expected none that means transformer.wpe, of which");
+  says({"c_attn", "c_fc", "mlp.c_proj"}, "expected one that means transformer.h.0.attn.c_proj");
+  says(".*attn.*", "expected one that means transformer.h.0.mlp.c_fc");
+  says(".*(c_attn|c_fc|c_proj|ln_f)", "expected none that means transformer.ln_f");
+  says("(", "expected a regular expression that can be read");
+  for (const nlohmann::json& same : std::vector<nlohmann::json>{
+           "all-linear", nullptr, ".*(c_attn|c_fc|c_proj)", {"c_attn", "c_fc", "c_proj", "q_proj"}}) {
+    copy.set("target_modules", same);
+    CHECK(copy.refusal().empty());
+  }
+  copy.set("exclude_modules", {"h.1.attn.c_attn"});
+  copy.set("target_modules", {"c_attn", "c_fc", "c_proj"});
+  CHECK(holds(copy.refusal(), "means transformer.h.1.attn.c_attn, of which"));
+  copy.change("h.1.attn.c_attn.lora", [](const at::Tensor&) { return at::Tensor(); });
+  CHECK(copy.refusal().empty());
+  copy.set("exclude_modules", nullptr);
+  CHECK(holds(copy.refusal(), "expected none that means transformer.h.1.attn.c_attn"));
+}
+
 TEST_CASE("what takes the place of the base's weights is refused unless it is trained whole") {
   const Copy copy("lora-gpt2");
   auto all = read_safetensors(copy / "adapter_model.safetensors").to(at::kFloat, at::kCPU);

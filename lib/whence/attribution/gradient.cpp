@@ -14,7 +14,8 @@ class PlainGradientSource : public detail::GradientSource {
  public:
   PlainGradientSource(const Chain& chain, Normalization own) : GradientSource(chain), own_(own) {}
 
-  void check(const std::vector<std::size_t>& stages, Measurement, Normalization normalization) const override {
+  void check(const std::vector<std::size_t>& stages, Measurement measurement,
+             Normalization normalization) const override {
     for (const auto k : stages) {
       detail::check_shared(chain_, k, own_ == Normalization::kNone ? "grad-dot" : "grad-cos");
     }
@@ -22,6 +23,7 @@ class PlainGradientSource : public detail::GradientSource {
       throw InvalidArgument("normalize = " + std::string(to_string(normalization)) +
                             " with grad-cos, which is the cosine already: use grad-dot");
     }
+    GradientSource::check(stages, measurement, normalization);
   }
 
   std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,

@@ -21,6 +21,20 @@ class InfluenceSource : public detail::GradientSource {
         response_(problem.options.response),
         norms_(chain.size()) {}
 
+  void check(const std::vector<std::size_t>& stages, Measurement measurement,
+             Normalization normalization) const override {
+    adjoint_.check(stages.front());
+    GradientSource::check(stages, measurement, normalization);
+    for (const auto k : stages) {
+      const auto& at = chain_[k];
+      if (normalization == Normalization::kRelatif && !factored_by_layers({at.objective, at.theta, at.parent})) {
+        throw InvalidArgument(
+            fmt::format("stage {}: relatif takes lengths by ekfac's factors, and not everything that the stage trains "
+                        "is a layer's weight or bias: use --normalize cosine or none",
+                        at.name));
+      }
+    }
+  }
   void make_ready(const std::vector<std::size_t>& stages) override { adjoint_.prepare(stages.front()); }
   std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,
                                           const Progress& progress) override {

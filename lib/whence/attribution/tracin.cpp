@@ -17,7 +17,8 @@ class TracInSource : public detail::GradientSource {
  public:
   using GradientSource::GradientSource;
 
-  void check(const std::vector<std::size_t>& stages, Measurement, Normalization) const override {
+  void check(const std::vector<std::size_t>& stages, Measurement measurement,
+             Normalization normalization) const override {
     for (const auto k : stages) {
       detail::check_shared(chain_, k, "tracin");
       if (chain_[k].trajectory.empty()) {
@@ -27,6 +28,7 @@ class TracInSource : public detail::GradientSource {
             chain_[k].name));
       }
     }
+    GradientSource::check(stages, measurement, normalization);
   }
 
   std::vector<QueryDirections> directions(const QueryBlock& queries, const std::vector<std::size_t>& stages,

@@ -94,6 +94,12 @@ void limit_memory(double bytes) {
 
 double memory_limit() { return limit_of_process; }
 
+double most_bytes() {
+  const double pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES));
+  return pages > 0 ? std::min(limit_of_process, pages * static_cast<double>(::sysconf(_SC_PAGESIZE)))
+                   : limit_of_process;
+}
+
 double keepable_bytes(double most) {
   return std::min(most, std::max(0.0, limit_of_process - status_bytes("RssFile:") - allocated_bytes()) / 3);
 }

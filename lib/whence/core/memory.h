@@ -25,6 +25,9 @@ double allocated_bytes();
 void limit_memory(double bytes);
 /// The limit of limit_memory(); infinite where there is none.
 double memory_limit();
+/// What this process may hold at most: the machine's memory, or less where there is a limit; infinite where the system
+/// does not tell.
+double most_bytes();
 /// What may be kept of something that saves time but can be made anew: at most `most`, and a third of what a limit
 /// leaves.
 double keepable_bytes(double most);

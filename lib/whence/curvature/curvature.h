@@ -42,6 +42,9 @@ class Curvature {
   /// Whether the operator is made of factors of its own, with eigenvectors (SpectralOperator), that approximate the
   /// family's matrix: a residual of the operator then says nothing of the matrix.
   virtual bool factored() const { return false; }
+  /// Throws the InvalidArgument that operator_at(), or with `mixed` mixed_product(), would throw for what the stage
+  /// trains or for how it uses its parent. Cost: a pass over one example, or two.
+  virtual void check(const CurvaturePoint& /*point*/, bool /*mixed*/) const {}
 };
 
 /// Whether everything that the stage trains is the weight or bias of a layer on the model's tape, used as it is: what

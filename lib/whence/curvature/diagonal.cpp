@@ -14,6 +14,8 @@
 namespace whence {
 namespace {
 
+constexpr auto kAnyWidth = std::numeric_limits<std::int64_t>::max();
+
 class Diagonal : public Curvature {
  public:
   explicit Diagonal(detail::StatisticsOptions options) : options_(std::move(options)) {}
@@ -31,8 +33,11 @@ class Diagonal : public Curvature {
             values[0].narrow(0, rows.parameter.offset, rows.parameter.entries).add_(rows.squares());
           }
         },
-        std::numeric_limits<std::int64_t>::max());
+        kAnyWidth);
     return diagonal_operator(values[0]);
+  }
+  void check(const CurvaturePoint& point, bool mixed) const override {
+    detail::check_statistics("diagonal", options_, point, mixed, kAnyWidth);
   }
 
   at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {

@@ -45,14 +45,15 @@ class RowCurvature : public Curvature {
   at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
     auto out = detail::penalty_mixed_product(point, v);
     if (point.objective.tuning().merge_uses_parent()) {
-      const auto before = detail::parent_layout(point);
-      if (!before) {
-        throw InvalidArgument(
-            fmt::format("{}: the stage's parent is not used layer by layer; use gauss-newton", name_));
-      }
-      detail::add_row_mixed_product(point, layout(point), *before, choice(point), v, out);
+      detail::add_row_mixed_product(point, layout(point), layout_of_parent(point), choice(point), v, out);
     }
     return out;
+  }
+  void check(const CurvaturePoint& point, bool mixed) const override {
+    layout(point);
+    if (mixed && point.objective.tuning().merge_uses_parent()) {
+      layout_of_parent(point);
+    }
   }
 
   std::string name() const override { return name_; }
@@ -69,6 +70,14 @@ class RowCurvature : public Curvature {
     if (!layout) {
       throw InvalidArgument(
           fmt::format("{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton", name_));
+    }
+    return *layout;
+  }
+
+  detail::LayerLayout layout_of_parent(const CurvaturePoint& point) const {
+    const auto layout = detail::parent_layout(point);
+    if (!layout) {
+      throw InvalidArgument(fmt::format("{}: the stage's parent is not used layer by layer; use gauss-newton", name_));
     }
     return *layout;
   }

@@ -424,6 +424,9 @@ class Kronecker : public Curvature {
   at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
     return detail::statistics_mixed_product(options_.statistics, point, v);
   }
+  void check(const CurvaturePoint& point, bool mixed) const override {
+    detail::check_statistics(name_, options_.statistics, point, mixed, options_.widest);
+  }
   CurvatureFamily family() const override { return detail::statistics_family(options_.statistics); }
   std::string name() const override { return name_; }
   bool factored() const override { return true; }

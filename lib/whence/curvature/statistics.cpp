@@ -22,6 +22,15 @@ RowKind kind_of(const std::string& labels, std::int64_t rows) {
   return exact ? RowKind::kGaussNewton : RowKind::kFisher;
 }
 
+LayerLayout layout_of(const char* name, const CurvaturePoint& point, std::optional<std::int64_t> widest) {
+  const auto layout = trained_layout(point, widest);
+  if (!layout) {
+    throw InvalidArgument(fmt::format(
+        "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
+  }
+  return *layout;
+}
+
 }  // namespace
 
 CurvatureFamily statistics_family(const StatisticsOptions& options) {
@@ -35,14 +44,18 @@ at::Tensor statistics_mixed_product(const StatisticsOptions& options, const Curv
                                                      : gauss_newton_mixed_product(point, v);
 }
 
+void check_statistics(const char* name, const StatisticsOptions& options, const CurvaturePoint& point, bool mixed,
+                      std::int64_t widest) {
+  layout_of(name, point, widest);
+  if (const auto family = statistics_family(options); mixed && family == CurvatureFamily::kEmpiricalFisher) {
+    create<Curvature>(to_string(family))->check(point, mixed);
+  }
+}
+
 void for_each_rows(const char* name, const StatisticsOptions& options, const CurvaturePoint& point,
                    const std::function<void(const RowBatch&)>& body, std::optional<std::int64_t> widest,
                    std::int64_t begin) {
-  const auto layout = trained_layout(point, widest);
-  if (!layout) {
-    throw InvalidArgument(fmt::format(
-        "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
-  }
+  const auto layout = layout_of(name, point, widest);
   const auto objective = fixed_examples(point, options.examples, options.seed).objective;
   const auto choice = make_rows(kind_of(options.labels, exact_rows(objective.data())), 1,
                                 static_cast<std::uint64_t>(options.seed), objective);
@@ -51,7 +64,7 @@ void for_each_rows(const char* name, const StatisticsOptions& options, const Cur
   for (auto end = begin; begin < data.size(); begin = end) {
     check_interruption(begin, data.size());
     end = std::min(data.size(), begin + objective.batch_size());
-    body(RowBatch(objective, merged, data.batch(begin, end), choice, *layout, false));
+    body(RowBatch(objective, merged, data.batch(begin, end), choice, layout, false));
   }
 }
 

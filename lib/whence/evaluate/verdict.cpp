@@ -72,14 +72,15 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
     return std::nullopt;
   }
   if (at.leverage >= 1) {
-    return make(level, fmt::format("the fit at {} rests on example {} (leverage {:.2g}), whose removal no first order "
-                                   "tells",
-                                   at.stage, at.leans_on, at.leverage));
+    return make(level,
+                fmt::format("the fit at {} rests on example {} (leverage {:.2g}): what leaving it out does cannot "
+                            "be predicted",
+                            at.stage, at.leans_on, at.leverage));
   }
   if (at.leverage > 0) {
     return make(level,
-                fmt::format("the fit at {} leans on example {} (leverage {:.2g}), whose removal changes it {:.2g} "
-                            "times as much as predicted",
+                fmt::format("the fit at {} leans on example {} (leverage {:.2g}): what leaving it out does is about "
+                            "{:.2g} times what is predicted",
                             at.stage, at.leans_on, at.leverage, 1 / (1 - at.leverage)));
   }
   if (at.unconverged > 0) {

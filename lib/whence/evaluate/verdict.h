@@ -44,7 +44,7 @@ struct SubsetAgreement {
 /// neither.
 Verdict judge(const SubsetAgreement& agreement);
 
-/// What is known of one stage's part in a ranking. Whatever was not measured is NaN or 0.
+/// What is known of the part in a ranking of a stage that was solved for. Whatever was not measured is NaN or 0.
 struct StageEvidenceSummary {
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   std::string stage;

@@ -21,7 +21,7 @@ std::string_view layer_module(std::string_view weight);
 /// What a tuning does at one layer of a model: the operations of ops.h ask for it by the layer's module. Its numbers
 /// are parameters called `tuning.MODULE.…` in the theta that every function is given, and all it does with them goes
 /// through operations again, so that the tape records them like any layer's. `site` is the layer as the tape will
-/// record it, without input and output.
+/// record it, without input and output. One whose parameters and layer do not tell all that it does is Described too.
 class Addition {
  public:
   virtual ~Addition() = default;

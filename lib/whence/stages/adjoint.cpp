@@ -165,10 +165,20 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   return *slot;
 }
 
-void Adjoint::prepare(std::size_t first) {
+void Adjoint::check(std::size_t first) const {
   for (std::size_t k = first; k < chain_.size(); ++k) {
-    check_primed(chain_[k], curvature_);  // before any work
+    const auto& stage = chain_[k];
+    check_primed(stage, curvature_);
+    try {
+      curvature_.check({stage.objective, stage.theta, stage.parent}, k > first);
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
+    }
   }
+}
+
+void Adjoint::prepare(std::size_t first) {
+  check(first);
   for (std::size_t k = chain_.size(); k-- > first;) {
     prepared(k);
   }

@@ -60,9 +60,12 @@ class Adjoint {
   Adjoint(const Adjoint&) = delete;
   Adjoint& operator=(const Adjoint&) = delete;
 
+  /// Throws InvalidArgument, before any work, for a primed stage from `first` on whose priming is not exact, or with a
+  /// curvature other than the Hessian, and where the curvature cannot be had of a stage or of how it uses its parent.
+  void check(std::size_t first) const;
+
   /// What does not depend on measurements, of the stages from `first` on: curvatures, dampings, what solvers make
-  /// ready. sweep() does it where this was not called. Throws InvalidArgument for a primed stage whose priming is not
-  /// exact, or with a curvature other than the Hessian.
+  /// ready. sweep() does it where this was not called. Throws what check() does.
   void prepare(std::size_t first);
 
   /// `gradients` are those of K measurements in the model's parameters at the last stage: all of them, or, where

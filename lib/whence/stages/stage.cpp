@@ -6,6 +6,8 @@
 
 #include "whence/core/described.h"
 #include "whence/core/error.h"
+#include "whence/models/addition.h"
+#include "whence/models/language_model.h"
 
 namespace whence {
 namespace {
@@ -106,7 +108,30 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random) {
     objective = objective.with_inner(std::move(inner));
   }
   // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
-  return {std::move(parts.name), std::move(objective), std::move(parts.optimizer), trained.values(), parent.values()};
+  Stage out{std::move(parts.name), std::move(objective), std::move(parts.optimizer), trained.values(), parent.values()};
+  check_room(out, out.objective.data());
+  return out;
+}
+
+void check_room(const Stage& stage, const Dataset& texts) {
+  const auto* language = dynamic_cast<const LanguageModel*>(&stage.objective.model());
+  if (language == nullptr || !texts.is_text()) {
+    return;
+  }
+  std::int64_t before = 0;
+  for (const auto* parameters : {&stage.objective.trained(), &stage.objective.parent_layout()}) {
+    before += prefix_length(*parameters);
+    for (std::size_t i = 0; i < parameters->size(); ++i) {
+      const auto& name = parameters->names()[i];
+      before += name.starts_with("tuning.") && name.ends_with(".prompt") ? parameters->values()[i].size(0) : 0;
+    }
+  }
+  if (before > 0 && before + texts.longest() > language->context()) {
+    throw InvalidArgument(fmt::format(
+        "stage {}: a text of {} tokens behind {} of a prefix or prompt, expected at most {} together: lower "
+        "its length or the length of the data",
+        stage.name, texts.longest(), before, language->context()));
+  }
 }
 
 TrainingSummary train(Stage& stage, const Random& random, const Progress& progress) {

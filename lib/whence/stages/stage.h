@@ -55,8 +55,12 @@ struct StageParts {
 /// dtype and device of its data. `random` draws those that are new: a first stage's all, a later one's head; of a
 /// primed stage also where its inner loop starts and which of a task's examples that sees. Throws InvalidArgument,
 /// naming the stage, where a part is missing or the model, the data, the tuning and what the stage before hands on do
-/// not fit together.
+/// not fit together, check_room() included.
 Stage begin_stage(StageParts parts, const Chain& before, Random random);
+
+/// Throws InvalidArgument, naming the stage, where the longest of the texts has no room in the model's context behind
+/// the prefix or prompt of the stage or of those before.
+void check_room(const Stage& stage, const Dataset& texts);
 
 /// Trains a stage by its optimizer, from where theta is to the end. `random` draws the order of minibatches. Throws
 /// what Optimizer::minimise throws; theta is then as it was.

@@ -7,6 +7,7 @@
 #include "whence/core/described.h"
 #include "whence/core/digest.h"
 #include "whence/data/dataset_digest.h"
+#include "whence/models/addition.h"
 #include "whence/training/priming.h"
 
 namespace whence {
@@ -27,6 +28,11 @@ std::string objective_digest(const Objective& objective) {
       const auto& value = set->values()[i];
       digest.add(fmt::format("{} {} [{}]", set->names()[i], c10::toString(value.scalar_type()),
                              fmt::join(value.sizes(), ", ")));
+    }
+    for (const auto& [module, here] : set->additions() ? *set->additions() : Additions{}) {
+      for (const auto& addition : here) {  // a stage before's too, which theta is computed with
+        digest.add(fmt::format("{} {}", module, identity(*addition)));
+      }
     }
   }
   if (const auto* inner = objective.inner()) {

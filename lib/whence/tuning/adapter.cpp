@@ -27,7 +27,7 @@ struct AdapterOptions {
   }
 };
 
-class Bottleneck : public Addition {
+class Bottleneck : public Addition, public Described {
  public:
   Bottleneck(const detail::Target& target, std::string activation)
       : down_(target.qualified("adapter_down")),
@@ -43,6 +43,7 @@ class Bottleneck : public Addition {
     return output + layer(up_, activation(activation_, layer(down_, output)));
   }
   bool folds() const override { return false; }
+  std::string description() const override { return activation_; }
 
  private:
   std::string down_, up_, activation_;
@@ -64,6 +65,13 @@ class Adapter : public detail::AddedTuning {
     return fitting;
   }
 
+  void check(const std::vector<detail::Target>& chosen) const override {
+    double outputs = 0;
+    for (const auto& target : chosen) {
+      outputs += static_cast<double>(target.outputs());
+    }
+    detail::check_size(name(), "width", options_.width, 2 * outputs * static_cast<double>(options_.width));
+  }
   ParameterSet start(const detail::Target& target, const Random& random) const override {
     std::vector<std::int64_t> down{options_.width, target.outputs()}, up{target.outputs(), options_.width};
     if (target.is_convolution()) {

@@ -8,6 +8,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "whence/core/memory.h"
+
 namespace whence::detail {
 namespace {
 
@@ -66,6 +68,37 @@ void check_weight_is_free(std::string_view name, const Target& target, const std
 
 }  // namespace
 
+std::int64_t flat_in_product(std::int64_t rank, std::int64_t outputs, std::int64_t inputs, bool decayed) {
+  const auto k = std::min({rank, outputs, inputs});
+  const auto rotations = [](std::int64_t n) { return n * (n - 1) / 2; };
+  return decayed ? rotations(rank) - rotations(rank - k) : rank * (outputs + inputs) - k * (outputs + inputs - k);
+}
+
+void check_size(std::string_view tuning, std::string_view option, std::int64_t value, double numbers) {
+  const double bytes = numbers * sizeof(double), most = most_bytes();  // start() makes them in float64
+  if (bytes > most) {
+    throw InvalidArgument(fmt::format(
+        "{}: option {} = {}, expected at most {:.0f}, with which what is trained fills the memory of {:.1f} GiB",
+        tuning, option, value, std::floor(static_cast<double>(value) * most / bytes), most / (1 << 30)));
+  }
+}
+
+void check_ranks(std::string_view tuning, const std::vector<Target>& chosen,
+                 const std::function<std::int64_t(const Target&)>& rank) {
+  double numbers = 0;
+  std::int64_t largest = 1;
+  for (const auto& target : chosen) {
+    const auto r = rank(target), longer = std::max(target.outputs(), target.inputs());
+    if (r > longer) {
+      throw InvalidArgument(fmt::format("{}: option rank = {}, expected at most {}, the longer side of {}", tuning, r,
+                                        longer, target.module));
+    }
+    numbers += static_cast<double>(r) * static_cast<double>(target.inputs() + target.outputs());
+    largest = std::max(largest, r);
+  }
+  check_size(tuning, "rank", largest, numbers);
+}
+
 bool is_among(std::string_view module, std::string_view names) {
   const auto words = split(names, '+');
   return std::any_of(words.begin(), words.end(), [&](const std::string& name) {
@@ -113,21 +146,32 @@ std::vector<std::pair<std::string, double>> numbers_of_layers(std::string_view t
 
 namespace {
 
-/// The parameters of a body that `also` names, as they are. A word that means only the head's adds none.
+/// The parameters of a body that `also` names, as they are.
 ParameterSet trained_whole(std::string_view tuning, std::string_view also, const TuningStart& begin) {
   ParameterSet out;
   for (const auto& word : split(also, '+')) {
     bool any = false;
+    std::string of_head;
     for (const auto& name : begin.fresh.names()) {
-      const bool meant = is_among(name, word);
-      any = any || meant;
-      if (meant && begin.parent.contains(name) && !out.contains(name)) {
+      if (!is_among(name, word)) {
+        continue;
+      }
+      if (!begin.parent.contains(name)) {
+        of_head = name;
+        continue;
+      }
+      any = true;
+      if (!out.contains(name)) {
         out.add(name, begin.parent.at(name));
       }
     }
+    if (!any && !of_head.empty()) {
+      throw InvalidArgument(fmt::format(
+          "{}: also = {} means {} of the stage's head, which is trained anyway: leave it out", tuning, word, of_head));
+    }
     if (!any) {
       throw InvalidArgument(
-          fmt::format("{}: {}", tuning, unknown_name("parameter among also", word, begin.fresh.names())));
+          fmt::format("{}: {}", tuning, unknown_name("parameter among also", word, begin.parent.names())));
     }
   }
   return out;

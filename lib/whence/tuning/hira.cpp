@@ -36,7 +36,7 @@ class Patterned : public Addition {
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
   /// B and A turned against each other; without a pull, any change of basis between them.
   std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
-    return detail::flat_in_product(theta.at(a_).size(0), decayed);
+    return detail::flat_in_product(theta.at(a_).size(0), target_.outputs(), target_.inputs(), decayed);
   }
 
  private:
@@ -53,6 +53,9 @@ class Hira : public detail::AddedTuning {
   std::string_view name() const override { return "hira"; }
   std::string_view targets() const override { return options_.targets; }
 
+  void check(const std::vector<detail::Target>& chosen) const override {
+    detail::check_ranks(name(), chosen, [this](const detail::Target&) { return options_.rank; });
+  }
   ParameterSet start(const detail::Target& target, const Random& random) const override {
     const double edge = 1 / std::sqrt(static_cast<double>(target.inputs()));
     return {{"hira_A", random.stream("hira_A").uniform({options_.rank, target.inputs()}, -edge, edge)},

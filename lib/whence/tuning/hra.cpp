@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "whence/tuning/detail/added_tuning.h"
@@ -46,8 +47,12 @@ class Reflected : public Addition {
 
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
-  /// Of each pair two lengths, and both turned in their plane.
-  std::int64_t flat_directions(const ParameterSet& theta, bool) const override { return theta.at(u_).size(1) / 2 * 3; }
+  /// The r lengths, and what moves the directions and leaves the weight: of W H_1 … H_r, whose rows are turned in k
+  /// dimensions of n, the least of r, n and the rows, k n - k (k + 1) / 2 numbers are seen. Nothing pulls at any.
+  std::int64_t flat_directions(const ParameterSet& theta, bool) const override {
+    const auto n = theta.at(u_).size(0), r = theta.at(u_).size(1), k = std::min({r, n, target_.outputs()});
+    return r * n - (k * n - k * (k + 1) / 2);
+  }
 
  private:
   std::string u_;
@@ -67,6 +72,9 @@ class Hra : public detail::AddedTuning {
   std::string_view name() const override { return "hra"; }
   std::string_view targets() const override { return options_.targets; }
 
+  void check(const std::vector<detail::Target>& chosen) const override {
+    detail::check_ranks(name(), chosen, [this](const detail::Target&) { return options_.rank; });
+  }
   ParameterSet start(const detail::Target& target, const Random& random) const override {
     const double edge = 1 / std::sqrt(static_cast<double>(target.inputs()));
     const auto half = random.stream("hra_u").uniform({target.inputs(), options_.rank / 2}, -edge, edge);

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "whence/models/ops.h"
@@ -59,7 +60,8 @@ class LowRank : public Addition {
   }
   /// B and A turned against each other; without a pull, any change of basis between them.
   std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
-    return detail::flat_in_product(theta.at(a_ + ".weight").size(0), decayed);
+    const auto& a = theta.at(a_ + ".weight");
+    return detail::flat_in_product(a.size(0), target_.outputs(), a.numel() / a.size(0), decayed);
   }
 
  private:
@@ -94,7 +96,8 @@ class LowRankTable : public Addition {
   }
   /// B and A turned against each other; without a pull, any change of basis between them.
   std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
-    return detail::flat_in_product(theta.at(a_).size(0), decayed);
+    const auto& a = theta.at(a_);
+    return detail::flat_in_product(a.size(0), theta.at(b_).size(0), a.size(1), decayed);
   }
 
  private:
@@ -132,9 +135,14 @@ class Decomposed : public Addition {
 
   bool folds() const override { return true; }
   Folded folded(const ParameterSet& theta) const override { return {weight(theta, target_.site), {}}; }
-  /// B and A turned against each other; without a pull, any change of basis between them.
+  /// B and A turned against each other; without a pull, any change of basis between them, and where B A can make V's
+  /// rows longer and leave their directions: D W, D diagonal, is to have no part outside the (out - k)(in - k)
+  /// dimensions that changes of B A, of rank k, do not reach.
   std::int64_t flat_directions(const ParameterSet& theta, bool decayed) const override {
-    return detail::flat_in_product(theta.at(a_).size(0), decayed);
+    const auto rank = theta.at(a_).size(0), out = target_.outputs(), in = target_.inputs();
+    const auto k = std::min({rank, out, in});
+    const auto longer = decayed ? 0 : std::max<std::int64_t>(0, out - (out - k) * (in - k));
+    return detail::flat_in_product(rank, out, in, decayed) + longer;
   }
 
  private:
@@ -168,6 +176,7 @@ class Lora : public detail::AddedTuning {
         }
       }
     }
+    detail::check_ranks(name(), chosen, [this](const detail::Target& target) { return rank(target); });
   }
 
   ParameterSet start(const detail::Target& target, const Random& random) const override {

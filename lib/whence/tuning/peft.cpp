@@ -83,6 +83,32 @@ void add_own_head(const Model& model, const ParameterSet& expected, Tensors& fou
   }
 }
 
+/// A layer of the base that the folder's settings name has nothing in it: PEFT would put a fresh one there.
+void check_no_target_is_missing(const PeftFolder& folder, const ParameterSet& parent) {
+  constexpr std::string_view kWeight = ".weight";
+  const auto given = [&](const char* key) {
+    return folder.config.contains(key) && !folder.config[key].is_null();
+  };
+  if (folder.is_prompt() || given("layers_to_transform")) {
+    return;
+  }
+  const auto saved = given("modules_to_save") ? folder.config["modules_to_save"].get<std::vector<std::string>>()
+                                              : std::vector<std::string>();
+  for (const auto& name : parent.names()) {
+    const auto module = name.substr(0, name.size() - std::min(name.size(), kWeight.size()));
+    const bool held = std::any_of(folder.parts.begin(), folder.parts.end(), [&](const auto& part) {
+      return part.module == module || module.ends_with("." + part.module);
+    });
+    const bool whole = std::any_of(saved.begin(), saved.end(), [&](const std::string& one) {
+      return fmt::format(".{}.", module).find(fmt::format(".{}.", one)) != std::string::npos;
+    });
+    if (name.ends_with(kWeight) && !held && !whole && detail::is_target(folder, module).value_or(false)) {
+      folder.refuse("target_modules",
+                    fmt::format("none that means {}, of which {} holds no tensor", module, folder.where));
+    }
+  }
+}
+
 /// The head is the embedding too: then PEFT computes otherwise before it merges a change of the embedding than after.
 void check_not_tied(const PeftFolder& folder, const ParameterSet& expected, const Model& model,
                     const ParameterSet& parent, const std::string& where) {
@@ -193,6 +219,7 @@ Tensors prompt_here(const PeftFolder& folder, const ParameterSet& expected, cons
 ParameterSet read_peft(const fs::path& directory, const Model& model, const ParameterSet& expected,
                        const ParameterSet& parent, const std::string& where) {
   const PeftFolder folder(directory);
+  check_no_target_is_missing(folder, parent);
   check_not_tied(folder, expected, model, parent, where);
   auto found = folder.is_prompt() ? prompt_here(folder, expected, where) : parts_here(folder, expected, parent, where);
   for (std::size_t i = 0; i < folder.whole.size(); ++i) {

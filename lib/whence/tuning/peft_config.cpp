@@ -125,6 +125,25 @@ bool is_named(const std::string& module, const std::string& name) {
   return module == name || module.ends_with("." + name);
 }
 
+/// Whether a key means a module, by a regular expression or by a list of names or their ends; nothing where it does not
+/// say.
+std::optional<bool> is_meant(const PeftFolder& folder, const char* key, const std::string& module) {
+  if (!folder.config.contains(key) || asks_for_nothing(folder.config[key].json()) ||
+      folder.config[key].json() == "all-linear") {
+    return std::nullopt;
+  }
+  const auto value = folder.config[key];
+  if (!value.is_string()) {
+    const auto names = value.get<std::vector<std::string>>();
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return is_named(module, name); });
+  }
+  try {
+    return matches_whole(value.get<std::string>(), module);
+  } catch (const DataError& error) {
+    value.refuse(fmt::format("a regular expression that can be read: {}", error.what()));
+  }
+}
+
 std::vector<std::string> adapted_modules(const PeftFolder& folder) {
   std::vector<std::string> out;
   for (const auto& part : folder.parts) {
@@ -210,8 +229,10 @@ double alpha_of(const PeftFolder& folder, const std::string& module, std::int64_
 }
 bool is_stabilised(const PeftFolder& folder) { return folder.type == "LORA" && value_or(folder, "use_rslora", false); }
 
-/// Parameters of the base that were trained whole: biases, and those of modules_to_save but for the classifiers that
-/// PEFT always lists.
+/// Modules that are a classifier's, which is the stage's head and trained anyway.
+const std::vector<std::string> kHeads = {"classifier", "score", "bert.pooler"};
+
+/// Parameters of the base that were trained whole: biases, and those of modules_to_save, but for a head's.
 std::string also_of(const PeftFolder& folder) {
   const auto biases = value_or<std::string>(folder, "bias", "none");
   const auto saved = folder.config.contains("modules_to_save") && !folder.config["modules_to_save"].is_null()
@@ -223,11 +244,14 @@ std::string also_of(const PeftFolder& folder) {
   }
   for (const auto& name : folder.whole.names()) {
     const auto dotted = "." + name;
-    const bool of_module = std::any_of(saved.begin(), saved.end(), [&](const std::string& module) {
-      return module != "classifier" && module != "score" && dotted.find("." + module + ".") != dotted.npos;
+    const bool of_head = std::any_of(kHeads.begin(), kHeads.end(), [&](const std::string& module) {
+      return dotted.find("." + module + ".") != dotted.npos;
+    });
+    const bool of_module = !of_head && std::any_of(saved.begin(), saved.end(), [&](const std::string& module) {
+      return dotted.find("." + module + ".") != dotted.npos;
     });
     const bool bias = biases != "none" && biases != "all" && name.ends_with(".bias");
-    if (of_module || (bias && !name.starts_with("classifier.") && !name.starts_with("score."))) {
+    if (of_module || (bias && !of_head)) {
       out.insert(name);
     }
   }
@@ -319,9 +343,20 @@ std::string prompt_spec(const PeftFolder& folder) {
 
 }  // namespace
 
+std::optional<bool> detail::is_target(const PeftFolder& folder, const std::string& module) {
+  const auto meant = is_meant(folder, "target_modules", module);
+  return meant ? std::optional(*meant && !is_meant(folder, "exclude_modules", module).value_or(false)) : std::nullopt;
+}
+
 std::string peft_tuning(const fs::path& directory) {
   const PeftFolder folder(directory);
   check_keys(folder);
+  for (const auto& part : folder.parts) {  // PEFT would not load them
+    if (!detail::is_target(folder, part.module).value_or(true)) {
+      folder.refuse("target_modules",
+                    fmt::format("one that means {}, of which {} holds {}", part.module, folder.where, part.name));
+    }
+  }
   const auto& type = folder.type;
   const auto spec = folder.is_prompt()    ? prompt_spec(folder)
                     : type == "IA3"       ? ia3_spec(folder)

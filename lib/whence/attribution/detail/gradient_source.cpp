@@ -185,14 +185,37 @@ std::unique_ptr<Scorer> GradientSource::scorer(std::size_t stage, const QueryDir
   return std::make_unique<WeightScorer>(chain_[stage], std::move(terms));
 }
 
-at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, Normalization) {
-  const auto& objective = chain_[stage].objective;
-  if (objective.inner() != nullptr) {
+void GradientSource::check(const std::vector<std::size_t>& stages, Measurement, Normalization normalization) const {
+  if (normalization == Normalization::kNone && own_normalization() == Normalization::kNone) {
+    return;
+  }
+  for (const auto k : stages) {
+    check_lengths(k);
+  }
+}
+
+void GradientSource::check_lengths(std::size_t stage) const {
+  const auto& at = chain_[stage];
+  if (at.objective.inner() != nullptr) {
     throw InvalidArgument(
         fmt::format("stage {}: it is primed, and its examples have no gradients apart whose lengths could be divided "
                     "by: use --method influence or grad-dot, with --normalize none",
-                    chain_[stage].name));
+                    at.name));
   }
+  const auto merged = at.objective.merge(at.theta, at.parent);
+  for (const auto& name : at.objective.trained().names()) {
+    if (!merged.contains(name)) {
+      throw InvalidArgument(
+          fmt::format("stage {}: lengths are of gradients in what is trained, and of {}, which makes parameters of the "
+                      "model, there are none: use --normalize none",
+                      at.name, name));
+    }
+  }
+}
+
+at::Tensor GradientSource::example_norms(std::size_t stage, const Batch& batch, Normalization) {
+  const auto& objective = chain_[stage].objective;
+  check_lengths(stage);
   auto squares =
       at::zeros({batch.size()}, chain_[stage].theta.front().options().dtype(at::kDouble).requires_grad(false));
   for (const auto& [model, scale] : points(stage)) {

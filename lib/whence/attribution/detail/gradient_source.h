@@ -15,7 +15,8 @@ class GradientSource : public ScoreSource {
  public:
   explicit GradientSource(const Chain& chain) : chain_(chain) {}
 
-  void check(const std::vector<std::size_t>&, Measurement, Normalization) const override {}
+  /// Lengths of gradients there must be, where scores are to be divided by them.
+  void check(const std::vector<std::size_t>& stages, Measurement, Normalization normalization) const override;
   std::unique_ptr<Scorer> scorer(std::size_t stage, const QueryDirections& directions, const Progress&) override;
   /// The length of the example's gradients, all points together; relatif is the same, the curvature being the identity.
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override;
@@ -30,6 +31,9 @@ class GradientSource : public ScoreSource {
     double scale = 1;
   };
   virtual std::vector<Point> points(std::size_t stage) const;
+
+  /// Throws InvalidArgument where the stage's examples have no lengths.
+  void check_lengths(std::size_t stage) const;
 
   /// `count` gradients of measurements as directions of what a stage trains: 0 in what a query cannot feel.
   Directions felt(const Directions& gradients, std::size_t stage, std::int64_t count) const;

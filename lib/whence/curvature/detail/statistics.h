@@ -31,6 +31,10 @@ CurvatureFamily statistics_family(const StatisticsOptions& options);
 /// The mixed product of that family.
 at::Tensor statistics_mixed_product(const StatisticsOptions& options, const CurvaturePoint& point, const at::Tensor& v);
 
+/// Curvature::check() of what is fitted to rows with a `widest` side.
+void check_statistics(const char* name, const StatisticsOptions& options, const CurvaturePoint& point, bool mixed,
+                      std::int64_t widest);
+
 /// Calls body with the rows of every batch that the statistics are taken over, from example `begin` on. With a `widest`
 /// side, parameters outside the layers and layers wider than it come as RowBatch::others(). Throws InvalidArgument,
 /// with `name`, where what the stage trains is not made of layers.

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,10 +30,17 @@ struct Target {
   std::string qualified(std::string_view part) const { return added_name(module, part); }
 };
 
-/// The flat directions of a product of two factors of `rank`: rotations between them, or without decay all of GL(rank).
-inline std::int64_t flat_in_product(std::int64_t rank, bool decayed) {
-  return decayed ? rank * (rank - 1) / 2 : rank * rank;
-}
+/// The flat directions of B A, B [out, r] and A [r, in], in general position: the numbers in both beyond those of a
+/// matrix of its rank k, the least of r, out and in. With decay the two are balanced, A A' = B' B of rank k, and what
+/// is left are the rotations between them, but for those of the r - k dimensions where both are 0.
+std::int64_t flat_in_product(std::int64_t rank, std::int64_t outputs, std::int64_t inputs, bool decayed);
+/// Throws InvalidArgument where the rank at a layer is above its longer side, beyond which two factors hold more than
+/// twice what a weight in their place would, or where all factors together are more than fit in memory.
+void check_ranks(std::string_view tuning, const std::vector<Target>& chosen,
+                 const std::function<std::int64_t(const Target&)>& rank);
+/// Throws InvalidArgument where the numbers that an option of this value asks for, about in proportion to it, are more
+/// than fit in memory, before any is made.
+void check_size(std::string_view tuning, std::string_view option, std::int64_t value, double numbers);
 
 /// Which layers: "all", or names of modules, each whole or its last parts, joined by "+".
 inline constexpr std::string_view kAllTargets = "all";

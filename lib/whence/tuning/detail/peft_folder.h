@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,10 @@ struct PeftFolder {
   /// Throws DataError that names the file of settings, the key and its value.
   [[noreturn]] void refuse(const std::string& key, const std::string& why) const;
 };
+
+/// Whether target_modules and exclude_modules mean a module; nothing where target_modules names none. Of which layers
+/// (layers_to_transform) is not asked.
+std::optional<bool> is_target(const PeftFolder& folder, const std::string& module);
 
 /// s of W + s B A, of a LORA's module, whose rank is `rank`.
 double lora_scale(const PeftFolder& folder, const std::string& module, std::int64_t rank);
