@@ -17,6 +17,7 @@
 #include "whence/models/detail/prompted.h"
 #include "whence/models/detail/transformer_config.h"
 #include "whence/models/detail/transformer_parameters.h"
+#include "whence/models/ensemble.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
@@ -141,25 +142,11 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
   at::Tensor output(const ParameterSet& given, const Batch& batch, Tape* tape) const override {
-    const auto seen = behind_prompt(given, batch);
-    const auto theta = in_batch(given, seen.batch);
-    const auto x = residual_stream(theta, seen, tape, nullptr);
-    const auto& text = *batch.text;
-    at::Tensor out;
-    if (classes_of(theta) > 0) {
-      const auto places = answer_places(seen.batch);
-      const auto& origins = seen.batch.text->tokens.origins;
-      out = class_outputs(theta, x.index_select(0, places), tape,
-                          one_row_each(origins.defined() ? origins.index_select(0, places) : places));
-    } else if (text.asked.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))
-                .index_select(1, text.words);
-    } else if (text.predicted.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.predicted)), tape, text.predictions);
-    } else {
-      throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
+    std::vector<at::Tensor> outputs;
+    for (const auto& theta : predicting_models(given, batch)) {
+      outputs.push_back(output_of_one(theta, batch, tape));
     }
-    return out.scalar_type() == at::kDouble ? out : out.to(at::kFloat);
+    return mean_prediction(outputs, batch);
   }
 
   std::vector<at::Tensor> hidden_states(const ParameterSet& theta, const Batch& batch,
@@ -217,6 +204,28 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
  private:
+  at::Tensor output_of_one(const ParameterSet& given, const Batch& batch, Tape* tape) const {
+    const auto seen = behind_prompt(given, batch);
+    const auto theta = in_batch(given, seen.batch);
+    const auto x = residual_stream(theta, seen, tape, nullptr);
+    const auto& text = *batch.text;
+    at::Tensor out;
+    if (classes_of(theta) > 0) {
+      const auto places = answer_places(seen.batch);
+      const auto& origins = seen.batch.text->tokens.origins;
+      out = class_outputs(theta, x.index_select(0, places), tape,
+                          one_row_each(origins.defined() ? origins.index_select(0, places) : places));
+    } else if (text.asked.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))
+                .index_select(1, text.words);
+    } else if (text.predicted.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.predicted)), tape, text.predictions);
+    } else {
+      throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
+    }
+    return out.scalar_type() == at::kDouble ? out : out.to(at::kFloat);
+  }
+
   [[noreturn]] static void throw_missing(const fs::path& path, const std::string& name) {
     throw DataError(fmt::format("{}: tensor \"{}\" is missing", path.string(), name));
   }

@@ -7,6 +7,7 @@
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/pipeline.h"
+#include "whence/training/validation.h"
 
 namespace whence {
 namespace {
@@ -23,12 +24,20 @@ std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
 Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
+  auto optimizer = std::shared_ptr<const Optimizer>(create<Optimizer>(description.optimizer));
+  if (const auto* validation = validation_data(stage)) {
+    optimizer = stopping_early(std::move(optimizer), {.data = *validation,
+                                                      .patience = description.patience,
+                                                      .every = description.validation_every,
+                                                      .draws = description.validation_draws,
+                                                      .by_accuracy = description.validation_by == "accuracy"});
+  }
   try {
     return begin_stage({.name = description.name,
                         .model = model_,
                         .loss = create<Loss>(description.loss),
                         .tuning = create<Tuning>(description.tuning),
-                        .optimizer = create<Optimizer>(description.optimizer),
+                        .optimizer = std::move(optimizer),
                         .data = data,
                         .weight_decay = description.weight_decay,
                         .batch_size = batch_size_for(data, options_.batch_size),
