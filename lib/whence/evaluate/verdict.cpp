@@ -88,7 +88,8 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
   }
   const bool off_minimum = evidence.assumes_minimum && at.relative_gradient > kMinimum;
   const auto gradient =
-      fmt::format("its checkpoint is no minimum (gradient {:.1e} of an example's)", at.relative_gradient);
+      fmt::format("its checkpoint is no minimum (gradient {:.1e} of an example's{})", at.relative_gradient,
+                  at.stopped_early ? ", stopped early by its validation" : "");
   if (at.approximate > 0) {
     return make(level,
                 fmt::format("the solves at {} are approximations{}{}", at.stage,

@@ -149,6 +149,28 @@ class Transformer : public Model, public LanguageModel, public Described {
     return mean_prediction(outputs, batch);
   }
 
+  at::Tensor output_of_one(const ParameterSet& given, const Batch& batch, Tape* tape) const {
+    const auto seen = behind_prompt(given, batch);
+    const auto theta = in_batch(given, seen.batch);
+    const auto x = residual_stream(theta, seen, tape, nullptr);
+    const auto& text = *batch.text;
+    at::Tensor out;
+    if (classes_of(theta) > 0) {
+      const auto places = answer_places(seen.batch);
+      const auto& origins = seen.batch.text->tokens.origins;
+      out = class_outputs(theta, x.index_select(0, places), tape,
+                          one_row_each(origins.defined() ? origins.index_select(0, places) : places));
+    } else if (text.asked.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))
+                .index_select(1, text.words);
+    } else if (text.predicted.defined()) {
+      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.predicted)), tape, text.predictions);
+    } else {
+      throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
+    }
+    return out.scalar_type() == at::kDouble ? out : out.to(at::kFloat);
+  }
+
   std::vector<at::Tensor> hidden_states(const ParameterSet& theta, const Batch& batch,
                                         const std::vector<std::int64_t>& layers) const override {
     check_layers(layers);
@@ -204,28 +226,6 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
  private:
-  at::Tensor output_of_one(const ParameterSet& given, const Batch& batch, Tape* tape) const {
-    const auto seen = behind_prompt(given, batch);
-    const auto theta = in_batch(given, seen.batch);
-    const auto x = residual_stream(theta, seen, tape, nullptr);
-    const auto& text = *batch.text;
-    at::Tensor out;
-    if (classes_of(theta) > 0) {
-      const auto places = answer_places(seen.batch);
-      const auto& origins = seen.batch.text->tokens.origins;
-      out = class_outputs(theta, x.index_select(0, places), tape,
-                          one_row_each(origins.defined() ? origins.index_select(0, places) : places));
-    } else if (text.asked.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))
-                .index_select(1, text.words);
-    } else if (text.predicted.defined()) {
-      out = vocabulary_outputs(theta, x.index_select(0, seen.now(text.predicted)), tape, text.predictions);
-    } else {
-      throw InvalidArgument("transformer: it has no head for classes, and the texts predict no tokens");
-    }
-    return out.scalar_type() == at::kDouble ? out : out.to(at::kFloat);
-  }
-
   [[noreturn]] static void throw_missing(const fs::path& path, const std::string& name) {
     throw DataError(fmt::format("{}: tensor \"{}\" is missing", path.string(), name));
   }

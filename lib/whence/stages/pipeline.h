@@ -117,6 +117,7 @@ class Pipeline {
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
   std::vector<std::string> tasks(std::size_t stage) const;
   void check_seed(std::size_t stage) const;
+  std::shared_ptr<const Optimizer> optimizer(std::size_t stage) const;
 
   PipelineFile file_;
   RunOptions options_;

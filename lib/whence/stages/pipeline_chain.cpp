@@ -21,23 +21,29 @@ std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
 
 }  // namespace
 
+/// What trains a stage, by its validation where it has one.
+std::shared_ptr<const Optimizer> Pipeline::optimizer(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  auto plain = create<Optimizer>(description.optimizer);
+  const auto* validation = validation_data(stage);
+  return validation == nullptr
+             ? std::move(plain)
+             : stopping_early(std::move(plain), {.data = *validation,
+                                                 .patience = description.patience,
+                                                 .every = description.validation_every,
+                                                 .draws = description.validation_draws,
+                                                 .by_accuracy = description.validation_by == "accuracy"});
+}
+
 Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
-  auto optimizer = std::shared_ptr<const Optimizer>(create<Optimizer>(description.optimizer));
-  if (const auto* validation = validation_data(stage)) {
-    optimizer = stopping_early(std::move(optimizer), {.data = *validation,
-                                                      .patience = description.patience,
-                                                      .every = description.validation_every,
-                                                      .draws = description.validation_draws,
-                                                      .by_accuracy = description.validation_by == "accuracy"});
-  }
   try {
     return begin_stage({.name = description.name,
                         .model = model_,
                         .loss = create<Loss>(description.loss),
                         .tuning = create<Tuning>(description.tuning),
-                        .optimizer = std::move(optimizer),
+                        .optimizer = optimizer(stage),
                         .data = data,
                         .weight_decay = description.weight_decay,
                         .batch_size = batch_size_for(data, options_.batch_size),
