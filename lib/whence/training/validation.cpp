@@ -33,6 +33,7 @@ class StoppingEarly : public Optimizer {
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                            const Random& random, const Progress& progress) const override {
     struct Ended {};
+    const c10::AutoGradMode with_grad(true);
     const auto start = std::chrono::steady_clock::now();
     const auto every = validation_.every > 0 ? validation_.every : optimizer_->iterations_an_epoch(objective.terms());
     ProgressEvent last{"train", state.iteration, 0, ""};

@@ -71,7 +71,7 @@ def runs(work, arms):
             told = json.loads((folder / f"{arm}.json").read_text(encoding="utf-8"))[-1]
             kept = told.get("validation", {}).get("kept-after", told["iterations"])
             out[name, int(shots), arm, int(folder.name.split("-")[1])] = (
-                statistics.mean(line["predicted"] == line["expected"] for line in lines),
+                statistics.mean(line["prediction"]["predicted"] == line["prediction"]["expected"] for line in lines),
                 statistics.mean(line["measurement"] for line in lines), kept, told["iterations"], told["seconds"])
     return out
 

@@ -50,7 +50,7 @@ def seconds_a_step(folder, name, texts, steps):
 
 def accuracy(folder):
     lines = [json.loads(line) for line in (folder / "ranking.jsonl").read_text(encoding="utf-8").splitlines()]
-    return statistics.mean(line["predicted"] == line["expected"] for line in lines)
+    return statistics.mean(line["prediction"]["predicted"] == line["prediction"]["expected"] for line in lines)
 
 
 parser = argparse.ArgumentParser()
