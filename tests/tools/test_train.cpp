@@ -298,7 +298,7 @@ TEST_CASE("a validation stops training early, and everything that reads the chec
   const auto ranked = folder.run("rank pipeline.toml --stage finetune --queries test --dtype float64 --out out");
   CHECK(ranked.status == 0);
   CHECK(folder.json("out/run.json")["stages"]["finetune"]["validation"]["kept-after"] == kept);
-  CHECK(says(folder.json("out/run.json")["verdict"], "stopped early by its validation"));
+  CHECK(says(folder.json("out/run.json")["warnings"].dump(), "its validation stopped training early"));
   // what has changed, and what is no pipeline
   folder.write_data("unseen.safetensors", 40, 10);
   CHECK(says(folder.run("train pipeline.toml --dtype float64").err, "unseen.safetensors has changed"));
