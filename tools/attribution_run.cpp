@@ -215,7 +215,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
       }
       tell_choice();
     } else {
-      record_.add_stages(chain_, {}, false, "");
+      record_.add_stages(pipeline_, chain_, {}, false, "");
     }
     record_.phase("attribute", "solve and score");
     score();
@@ -318,7 +318,8 @@ void AttributionRun::tell_choice() {
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
           : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";
-  record_.add_stages(chain_, choice_.stationarity, choice_.options.response == Response::kStationary, remedy);
+  record_.add_stages(pipeline_, chain_, choice_.stationarity, choice_.options.response == Response::kStationary,
+                     remedy);
 }
 
 bool AttributionRun::reuse() {

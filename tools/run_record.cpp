@@ -120,11 +120,37 @@ void RunRecord::add_inputs(const std::vector<fs::path>& files) {
   }
 }
 
-std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy) {
+nlohmann::ordered_json validation_of(const std::optional<StageTraining>& training) {
+  if (!training || training->summary.validation.empty()) {
+    return nullptr;
+  }
+  const auto& summary = training->summary;
+  nlohmann::ordered_json out{{"iterations", summary.iterations},
+                             {"kept-after", summary.kept},
+                             {"stopped-early", summary.stopped_early},
+                             {"measurements", nlohmann::ordered_json::array()}};
+  for (const auto& at : summary.validation) {
+    out["measurements"].push_back({{"iteration", at.iteration}, {"loss", at.loss}});
+    if (!std::isnan(at.accuracy)) {
+      out["measurements"].back()["accuracy"] = at.accuracy;
+    }
+  }
+  return out;
+}
+
+std::string far_from_minimum_text(const std::string& stage, const Stationarity& at,
+                                  const std::optional<StageTraining>& training, const std::string& remedy) {
+  std::string why;
+  if (training && !training->summary.validation.empty()) {
+    const auto& summary = training->summary;
+    why = fmt::format("; its validation {} and kept the parameters after {} of {}",
+                      summary.stopped_early ? "stopped training early" : "did not stop training", summary.kept,
+                      summary.iterations);
+  }
   return fmt::format(
       "stage {}: the checkpoint is not at a minimum: |gradient| = {:.2e}, {:.1e} of an example's gradient (expected at "
-      "most {:.0e}){}{}",
-      stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum, remedy.empty() ? "" : "; ", remedy);
+      "most {:.0e}){}{}{}",
+      stage, at.gradient_norm, at.relative_gradient_norm, kFarFromMinimum, why, remedy.empty() ? "" : "; ", remedy);
 }
 
 std::string choice_text(const InverseChoice& choice, const std::vector<StageEvidence>& evidence, const Chain& chain) {
@@ -247,8 +273,9 @@ std::vector<std::string> changes_texts(const Pipeline& pipeline) {
   return out;
 }
 
-void RunRecord::add_stages(const Chain& chain, const std::vector<std::optional<Stationarity>>& stationarity,
-                           bool assumes_minimum, const std::string& remedy) {
+void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
+                           const std::vector<std::optional<Stationarity>>& stationarity, bool assumes_minimum,
+                           const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
     const auto& stage = chain[k];
     auto& told = json_["stages"][stage.name];
@@ -256,6 +283,10 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<std::optional<S
     for (const auto& text : input_doubts(stage.name, stage.objective.data(), stage.theta.front().scalar_type(),
                                          /*trained=*/true)) {
       warning(text);
+    }
+    const auto training = pipeline.training(k);
+    if (auto validation = validation_of(training); !validation.is_null()) {
+      told["validation"] = std::move(validation);
     }
     if (stationarity.empty() || !stationarity[k]) {
       continue;
@@ -268,7 +299,7 @@ void RunRecord::add_stages(const Chain& chain, const std::vector<std::optional<S
       continue;
     }
     if (at.relative_gradient_norm > kFarFromMinimum) {
-      const auto text = far_from_minimum_text(stage.name, at, remedy);
+      const auto text = far_from_minimum_text(stage.name, at, training, remedy);
       remedy.empty() ? told_warning(text) : warning(text);
     }
   }

@@ -39,11 +39,12 @@ class RunRecord {
   void add_request(const InverseRequest& asked);
   /// What was chosen.
   void add_choice(const InverseChoice& choice);
-  /// What each stage trained on what and, where `stationarity` has one entry a stage, its gradient norm; where scores
-  /// assume a minimum, warns of a stage that is far from one, with the `remedy` (empty: that has been told), or that
-  /// the measurement cannot feel.
-  void add_stages(const Chain& chain, const std::vector<std::optional<Stationarity>>& stationarity,
-                  bool assumes_minimum, const std::string& remedy);
+  /// What each stage trained on what, what its training's validation measured and, where `stationarity` has one entry a
+  /// stage, its gradient norm; where scores assume a minimum, warns of a stage that is far from one, with the `remedy`
+  /// (empty: that has been told), or that the measurement cannot feel.
+  void add_stages(const Pipeline& pipeline, const Chain& chain,
+                  const std::vector<std::optional<Stationarity>>& stationarity, bool assumes_minimum,
+                  const std::string& remedy);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// A digest of all that the result rests on: digests of the inputs, options, seed, versions.
@@ -65,8 +66,11 @@ class RunRecord {
 /// it as `evidence` knows.
 std::string choice_text(const InverseChoice& choice, const std::vector<StageEvidence>& evidence, const Chain& chain);
 
-/// `remedy` is what to type.
-std::string far_from_minimum_text(const std::string& stage, const Stationarity& at, const std::string& remedy);
+/// `training` is how the checkpoint says that it ended, `remedy` what to type.
+std::string far_from_minimum_text(const std::string& stage, const Stationarity& at,
+                                  const std::optional<StageTraining>& training, const std::string& remedy);
+/// What a validation measured, which parameters were kept, and whether it stopped training; null where there was none.
+nlohmann::ordered_json validation_of(const std::optional<StageTraining>& training);
 /// What data/coarse_inputs.h, in the dtype that it is computed in, and data/training_checks.h say of a stage's data, a
 /// line each; empty where that is fine.
 std::vector<std::string> input_doubts(const std::string& stage, const Dataset& data, at::ScalarType dtype,

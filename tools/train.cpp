@@ -77,6 +77,9 @@ nlohmann::ordered_json to_json(const StageDescription& stage, bool trained, cons
     out["objective"] = training->stationarity.objective;
     out["gradient-norm"] = training->stationarity.gradient_norm;
     out["relative-gradient-norm"] = training->stationarity.relative_gradient_norm;
+    if (auto validation = validation_of(training); !validation.is_null()) {
+      out["validation"] = std::move(validation);
+    }
   }
   out["checkpoint"] = stage.checkpoint.string();
   return out;
@@ -168,9 +171,11 @@ int train(const std::vector<std::string>& arguments) {
     }
     if (training && training->stationarity.relative_gradient_norm > kFarFromMinimum) {
       doubt(far_from_minimum_text(
-          stage.name, training->stationarity,
-          "whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact Hessian raise the "
-          "optimizer's max-iterations or epochs and train with --force"));
+          stage.name, training->stationarity, training,
+          fmt::format("whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact Hessian "
+                      "{} and train with --force",
+                      stage.validation.is_null() ? "raise the optimizer's max-iterations or epochs"
+                                                 : "leave the validation out")));
     }
   }
   if (line.flag("json")) {

@@ -73,6 +73,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
+    told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);
     if (stage.contains("leverages")) {
       const auto& worst = stage["leverages"][0];
       told.leverage = number_of(worst, "leverage");

@@ -100,6 +100,14 @@ TEST_SUITE("evaluate") {
     wild.stages[0].more_damping.clear();  // nothing that a damping would mend
     CHECK_FALSE(says(judge(wild), "type"));
 
+    auto stopped = good();
+    stopped.stages[0].stopped_early = true;
+    CHECK(judge(stopped).level == Level::kTrusted);  // near a minimum all the same
+    for (const double gradient : {0.01, 0.4}) {
+      stopped.stages[0].relative_gradient = gradient;
+      CHECK(says(judge(stopped), "of an example's, stopped early by its validation)"));
+    }
+
     auto damped = good();
     damped.stages[0].damping = 1;
     damped.stages[0].mean_eigenvalue = 2;

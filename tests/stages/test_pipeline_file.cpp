@@ -61,6 +61,36 @@ TEST_CASE("a pipeline file is read without looking at anything that it names") {
   CHECK(file.queries == std::map<std::string, nlohmann::json>{{"test", {{"file", "y"}}}});
 }
 
+TEST_CASE("a stage says what its training is validated by, and how") {
+  const Scratch scratch;
+  const auto of = [&](const std::string& keys) {
+    return read(scratch, "[model]\nspec = \"linear\"\n" + stage("a", keys)).stages[0];
+  };
+  const auto plain = of("");
+  CHECK(plain.validation.is_null());
+  const auto told = of("validation = { file = \"v\" }\n");
+  CHECK(told.validation == nlohmann::json{{"file", "v"}});
+  CHECK(told.patience == 5);
+  CHECK(told.validation_every == 0);
+  CHECK(told.validation_draws == 0);
+  CHECK(told.validation_by == "loss");
+  const auto all =
+      of("validation = { file = \"v\" }\npatience = 0\nvalidation-every = 3\nvalidation-draws = 4\n"
+         "validation-by = \"accuracy\"\n");
+  CHECK(all.patience == 0);
+  CHECK(all.validation_every == 3);
+  CHECK(all.validation_draws == 4);
+  CHECK(all.validation_by == "accuracy");
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "stage a: validation-draws = 4, which is for a stage with the key validation",
+                      of("validation-draws = 4\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "stage a: validation-by = \"luck\", expected loss or accuracy",
+                      of("validation = { file = \"v\" }\nvalidation-by = \"luck\"\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "stage a: patience = -1, expected a whole number >= 0",
+                      of("validation = { file = \"v\" }\npatience = -1\n"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "stage a: validation and snapshots = 2: expected one of the two",
+                      of("validation = { file = \"v\" }\nsnapshots = 2\n"));
+}
+
 TEST_CASE("what is wrong with a pipeline file is said in one line, with where it stands") {
   const Scratch scratch;
   CHECK_MESSAGE_HOLDS(DataError, "p.toml: line 2: ", read(scratch, "seed = 1\nseed = 2\n"));

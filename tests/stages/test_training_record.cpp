@@ -24,6 +24,9 @@ TEST_CASE("how a training ended is read as it was written, and a text that is no
   training.stationarity = {0.1, 1e-300, 3.0, 1.0 / 3};
   training.examples = 12;
   training.parameters = 34;
+  training.summary.validation = {{8, 1.0 / 3, 0.5}, {16, 0.4, std::nan("")}};
+  training.summary.kept = 8;
+  training.summary.stopped_early = true;
   const auto read = whence::detail::read_training(whence::detail::training_text(training), "x");
   CHECK(read.summary.converged);
   CHECK(read.summary.iterations == 17);
@@ -33,6 +36,12 @@ TEST_CASE("how a training ended is read as it was written, and a text that is no
   CHECK(read.stationarity.relative_gradient_norm == 1.0 / 3);
   CHECK(read.examples == 12);
   CHECK(read.parameters == 34);
+  REQUIRE(read.summary.validation.size() == 2);
+  CHECK(read.summary.validation[0].loss == 1.0 / 3);
+  CHECK(read.summary.validation[0].accuracy == 0.5);
+  CHECK(std::isnan(read.summary.validation[1].accuracy));
+  CHECK(read.summary.kept == 8);
+  CHECK(read.summary.stopped_early);
   CHECK(whence::detail::read_training("no JSON", "x").examples == 0);
   CHECK(whence::detail::parse_record("[1]") == json::object());
 }

@@ -22,7 +22,9 @@ TEST_CASE("unfinished training is read to the bit, and only by one that began al
   const auto path = scratch / "fit.unfinished";
   auto draws = Random(1);
   const TensorList theta{draws.normal({2, 3}), draws.normal({2})};
-  const TrainingState state{theta, 41, {{draws.normal({2, 3}), draws.normal({2})}, {draws.normal({1})}}, 0.1};
+  TrainingState state{theta, 41, {{draws.normal({2, 3}), draws.normal({2})}, {draws.normal({1})}}, 0.1};
+  state.best = {draws.normal({2, 3}), draws.normal({2})};
+  state.validation = {{20, 1.0 / 3, 0.25}, {40, 0.1, std::nan("")}};
   const json record{{"settings", {{"weight-decay", 0.1}}}, {"parent", {{"a", "1"}}}};
   write_unfinished(path, state, record);
 
@@ -30,6 +32,13 @@ TEST_CASE("unfinished training is read to the bit, and only by one that began al
   CHECK(read.iteration == 41);
   CHECK(read.time == 0.1);
   CHECK(at::equal(flatten(read.theta), flatten(theta)));
+  CHECK(at::equal(flatten(read.best), flatten(state.best)));
+  REQUIRE(read.validation.size() == 2);
+  CHECK(read.validation[0].iteration == 20);
+  CHECK(read.validation[0].loss == 1.0 / 3);
+  CHECK(read.validation[0].accuracy == 0.25);
+  CHECK(read.validation[1].loss == 0.1);
+  CHECK(std::isnan(read.validation[1].accuracy));
   CHECK(read.memory.size() == 2);
   CHECK(at::equal(flatten(read.memory[0]), flatten(state.memory[0])));
   CHECK(at::equal(flatten(read.memory[1]), flatten(state.memory[1])));

@@ -242,6 +242,77 @@ TEST_CASE("a file that changes while it is trained on makes the checkpoint stale
   CHECK(pipeline.changes(0).empty());
 }
 
+TEST_CASE("a validation stops training early, and everything that reads the checkpoint says so") {
+  const ToolFolder folder;
+  folder.write_data("unseen.safetensors", 40, 9);
+  const std::string validated =
+      "validation = { format = \"safetensors\", file = \"unseen.safetensors\" }\npatience = 3\nvalidation-every = 4\n"
+      "optimizer = \"adam:learning-rate=0.1,batch-size=20,epochs=40,schedule=constant\"\n";
+  auto text = folder.pipeline();
+  const auto place = text.rfind("optimizer = ");
+  text.replace(place, text.find('\n', place) + 1 - place, validated);
+  folder.write("pipeline.toml", text);
+  const RunOptions wide{.dtype = at::kDouble};
+  const auto done = folder.run("train pipeline.toml --dtype float64 --json");
+  CAPTURE(done.err);
+  REQUIRE(done.status == 0);
+  const auto told = nlohmann::json::parse(done.out)[1]["validation"];
+  REQUIRE(told["stopped-early"] == true);
+  const std::int64_t kept = told["kept-after"], stopped = told["iterations"];
+  CHECK(stopped == kept + 3 * 4);
+  CHECK(stopped < 200);
+  double lowest = INFINITY;
+  for (const auto& at : told["measurements"]) {
+    CHECK(at["accuracy"].is_number());
+    if (at["loss"] < lowest) {
+      lowest = at["loss"];
+      CHECK(at["iteration"] <= kept);
+    }
+  }
+  CHECK(says(done.err, fmt::format("its validation stopped training early and kept the parameters after {} of {}", kept,
+                                   stopped)));
+  const auto stage = Pipeline(folder / "pipeline.toml", wide).load()[1];
+  const auto unseen = read_safetensors(folder / "unseen.safetensors");
+  const auto outputs = stage.objective.output(
+      stage.theta, stage.parent, Pipeline(folder / "pipeline.toml", wide).validation_data(1)->batch(0, 40));
+  const auto chosen = outputs.log_softmax(1).gather(1, unseen.at("targets").to(at::kLong).unsqueeze(1));
+  CHECK(lowest == doctest::Approx(-chosen.mean().item<double>()).epsilon(1e-9));
+  // interrupted while it measures, a run goes on to the same bytes
+  const auto expected = folder.read("run/finetune.safetensors");
+  for (const std::int64_t at : {1, 3}) {
+    fs::remove(folder / "run/finetune.safetensors");
+    std::int64_t events = 0;
+    CHECK_THROWS_AS(Pipeline(folder / "pipeline.toml", wide)
+                        .train(1,
+                               [&](const ProgressEvent& event) {
+                                 if (says(event.detail, "validation, ") && ++events == at) {
+                                   throw Interrupted();
+                                 }
+                               }),
+                    Interrupted);
+    REQUIRE(fs::exists(folder / "run/finetune.safetensors.unfinished"));
+    Pipeline(folder / "pipeline.toml", wide).train(1, {});
+    CHECK(folder.read("run/finetune.safetensors") == expected);
+  }
+  // what ranks by it
+  const auto ranked = folder.run("rank pipeline.toml --stage finetune --queries test --dtype float64 --out out");
+  CHECK(ranked.status == 0);
+  CHECK(folder.json("out/run.json")["stages"]["finetune"]["validation"]["kept-after"] == kept);
+  CHECK(says(folder.json("out/run.json")["warnings"].dump(), "its validation stopped training early"));
+  // what has changed, and what is no pipeline
+  folder.write_data("unseen.safetensors", 40, 10);
+  CHECK(says(folder.run("train pipeline.toml --dtype float64").err, "unseen.safetensors has changed"));
+  auto other = text;
+  other.replace(other.find("patience = 3"), 12, "patience = 4");
+  folder.write("pipeline.toml", other);
+  CHECK(says(folder.run("train pipeline.toml --dtype float64").err, "patience = 3, now 4"));
+  folder.write("pipeline.toml", folder.pipeline(kDecay, kDecay + "\npatience = 3"));
+  check_fails(folder.run("train pipeline.toml"), 1, "patience = 3, which is for a stage with the key validation");
+  text.insert(text.find("patience"), "snapshots = 2\n");
+  folder.write("pipeline.toml", text);
+  check_fails(folder.run("train pipeline.toml"), 1, "validation and snapshots = 2: expected one of the two");
+}
+
 TEST_CASE("weights that cannot be written are kept for the next run") {
   const ToolFolder folder;
   const Pipeline pipeline(folder / "pipeline.toml", {.dtype = at::kDouble});

@@ -32,17 +32,6 @@ KeyValueCache cache_of(const Roomy& roomy, const ParameterSet& theta) {
   return out;
 }
 
-Directions random_directions(const ParameterSet& theta, std::int64_t count) {
-  Random random(3);
-  Directions out;
-  for (std::size_t i = 0; i < theta.size(); ++i) {
-    auto shape = theta.values()[i].sizes().vec();
-    shape.insert(shape.begin(), count);
-    out.add(theta.names()[i], random.normal(shape));
-  }
-  return out;
-}
-
 const std::vector<std::string> kBefore = {"prefix:length=3", "prompt:length=3", "prefix-simplex:vertices=3,length=2"};
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include "tuning/prefixed.h"
 #include "whence/core/error.h"
 #include "whence/models/ops.h"
+#include "whence/models/per_sample.h"
+#include "whence/training/validation.h"
 
 using namespace whence;
 using namespace whence::test;
@@ -39,6 +41,30 @@ ParameterSet mixed(const ParameterSet& plain, const ParameterSet& simplex, const
       }
     }
     values.push_back(sum);
+  }
+  return plain.with(std::move(values));
+}
+
+/// Which part of the model a parameter's vertices are of: an attention, or the head.
+std::string part_of(const std::string& name) {
+  const auto place = name.find(".prefix_");
+  return place == std::string::npos ? "head" : name.substr(7, place - 7);
+}
+
+/// The plain prefix and head of a model of the bank, by shares drawn here: exponential numbers by their sum.
+ParameterSet bank_model(const ParameterSet& plain, const ParameterSet& simplex, std::int64_t number,
+                        std::uint64_t seed = 0) {
+  TensorList values;
+  for (const auto& name : plain.names()) {
+    const auto drawn = Random(seed)
+                           .stream("simplex")
+                           .stream(part_of(name))
+                           .stream("model " + std::to_string(number))
+                           .uniform({3}, 0, 1);
+    const auto waits = -(1 - drawn).log();
+    const auto shares = waits / waits.sum();
+    values.push_back(
+        mixed(plain, simplex, {shares[0].item<double>(), shares[1].item<double>(), shares[2].item<double>()}).at(name));
   }
   return plain.with(std::move(values));
 }
@@ -187,6 +213,89 @@ TEST_SUITE("tuning") {
     CHECK_FALSE(create<Tuning>("prefix-simplex")->coupling(s.tuned).defined());
     const auto zero = s.tuned.with(zeros_like(s.tuned.values()));
     CHECK(s.tuning->coupling(zero).item<double>() == 0);
+  }
+
+  TEST_CASE("an ensemble's probabilities are the mean of those of its models, for queries alone") {
+    for (const auto& family : kRoomyTransformers) {
+      CAPTURE(family.name);
+      const Simplex s(family, ",inference=ensemble,draws=3"), middle(family);
+      const auto& model = *s.roomy.model;
+      const auto batch = s.roomy.data.batch(0, 4);
+      const auto merged = s.tuning->merge(s.roomy.parent, s.tuned);
+      at::Tensor mean;
+      for (std::int64_t r = 0; r < 3; ++r) {
+        const auto one = s.prefix->merge(s.roomy.parent, bank_model(s.plain, s.tuned, r));
+        const auto probabilities = model.output(one, batch).softmax(1) / 3;
+        mean = mean.defined() ? mean + probabilities : probabilities;
+      }
+      const auto output = model.output(merged, batch);
+      CHECK(relative_error(output.exp(), mean) < Tolerance::kSameAlgebra);
+      CHECK(relative_error(output.softmax(1), mean) < Tolerance::kSameAlgebra);
+      {
+        const DerivativeOrder first(1);
+        CHECK(relative_error(model.output(merged, batch).exp(), mean) < Tolerance::kSameAlgebra);
+      }
+      // its own examples are as without
+      const auto own = s.roomy.data.as_sampled().batch(0, 4);
+      const auto as_middle = middle.tuning->merge(middle.roomy.parent, middle.tuned.with(s.tuned.values()));
+      CHECK(at::equal(model.output(merged, own), middle.roomy.model->output(as_middle, own)));
+      CHECK(relative_error(model.output(as_middle, batch).softmax(1), mean) > 1e-6);
+      // the gradient that a query's score begins with
+      const auto rows = example_gradients(s.roomy, merged, batch);
+      const auto directions = random_directions(merged, 2);
+      TensorList flat;
+      for (const auto& value : directions.values()) {
+        flat.push_back(value.flatten(1));
+      }
+      const auto products = per_sample_products(model, *s.roomy.loss, merged, batch, directions);
+      CHECK(relative_error(products, at::mm(at::cat(flat, 1), rows.t())) < Tolerance::kDense);
+      const auto loss_at = [&](double step) {
+        TensorList moved;
+        for (std::size_t i = 0; i < merged.size(); ++i) {
+          moved.push_back(merged.values()[i] + step * directions.values()[i][0]);
+        }
+        return s.roomy.loss->per_example(model.output(merged.with(moved), batch), batch);
+      };
+      constexpr double kStep = 1e-5;
+      CHECK(relative_error(products[0], (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep)) < Tolerance::kDifferences);
+    }
+  }
+
+  TEST_CASE("an ensemble of equal vertices is the middle") {
+    const Simplex s(kRoomyTransformers[1], ",inference=ensemble,draws=4");
+    TensorList values;
+    for (const auto& name : s.tuned.names()) {
+      values.push_back(s.plain.at(of_vertex(name)));
+    }
+    const auto equal = s.tuning->merge(s.roomy.parent, s.tuned.with(values));
+    const auto batch = s.roomy.data.batch(0, 4);
+    const auto expected = s.roomy.model->output(s.prefix->merge(s.roomy.parent, s.plain), batch);
+    CHECK(relative_error(s.roomy.model->output(equal, batch), expected.log_softmax(1)) < Tolerance::kSameAlgebra);
+  }
+
+  TEST_CASE("a validation by draws is the mean over the bank's models, the same at every measurement") {
+    const Simplex s(kRoomyTransformers[3]);
+    const std::shared_ptr<const Model> model =
+        create<Model>("transformer:directory=" + s.roomy.folder.folder().string());
+    const std::shared_ptr<const Loss> loss = create<Loss>("cross-entropy");
+    const std::shared_ptr<const Tuning> tuning = create<Tuning>("prefix-simplex:vertices=3,length=2");
+    const Objective objective(model, loss, tuning, s.roomy.data, 0.1, s.tuned, s.roomy.parent, 3);
+    const auto measure = [&](const TensorList& theta) {
+      return validate({.data = s.roomy.data, .draws = 5}, objective, theta, s.roomy.parent.values(), 1, {});
+    };
+    const auto found = measure(s.tuned.values());
+    double mean = 0, right = 0;
+    const auto batch = s.roomy.data.batch(0, 4);
+    for (std::int64_t r = 0; r < 5; ++r) {
+      const auto output = model->output(s.prefix->merge(s.roomy.parent, bank_model(s.plain, s.tuned, r)), batch);
+      mean += loss->per_example(output, batch).mean().item<double>() / 5;
+      right += output.argmax(1).eq(batch.targets).to(at::kDouble).mean().item<double>() / 5;
+    }
+    CHECK(found.loss == doctest::Approx(mean).epsilon(1e-12));
+    CHECK(found.accuracy == doctest::Approx(right).epsilon(1e-12));
+    CHECK(measure(s.tuned.values()).loss == found.loss);
+    const auto once = validate({.data = s.roomy.data}, objective, s.tuned.values(), s.roomy.parent.values(), 1, {});
+    CHECK(std::abs(once.loss - found.loss) > 1e-6);
   }
 
   TEST_CASE("heads may be one") {

@@ -47,6 +47,12 @@ std::string more(const char* flag, std::int64_t count, double seconds) {
   return fmt::format("--{} {} takes about {}", flag, count, duration_words(static_cast<double>(count + 1) * seconds));
 }
 
+/// "no minimum (gradient 1.0e-02 of an example's)"
+std::string no_minimum(const StageEvidenceSummary& at) {
+  return fmt::format("no minimum (gradient {:.1e} of an example's{})", at.relative_gradient,
+                     at.stopped_early ? ", stopped early by its validation" : "");
+}
+
 std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const RankingEvidence& evidence, Level level) {
   if (level == Level::kNot) {
     if (at.beyond_range) {
@@ -62,9 +68,9 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
                                      at.solves, at.stage, at.residual, more_damping));
     }
     if (evidence.assumes_minimum && evidence.hessian && at.relative_gradient > kNear) {
-      return make(level, fmt::format("the checkpoint of {} is no minimum (gradient {:.1e} of an example's), which the "
-                                     "Hessian assumes; type --curvature gauss-newton",
-                                     at.stage, at.relative_gradient));
+      return make(level,
+                  fmt::format("the checkpoint of {} is {}, which the Hessian assumes; type --curvature gauss-newton",
+                              at.stage, no_minimum(at)));
     }
     return std::nullopt;
   }
@@ -88,8 +94,7 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
                                    at.unconverged, at.solves, at.stage, at.residual));
   }
   const bool off_minimum = evidence.assumes_minimum && at.relative_gradient > kMinimum;
-  const auto gradient =
-      fmt::format("its checkpoint is no minimum (gradient {:.1e} of an example's)", at.relative_gradient);
+  const auto gradient = "its checkpoint is " + no_minimum(at);
   if (at.approximate > 0) {
     return make(level,
                 fmt::format("the solves at {} are approximations{}{}", at.stage,

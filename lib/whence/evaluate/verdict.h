@@ -57,6 +57,7 @@ struct StageEvidenceSummary {
   std::string more_damping = {};  ///< ... which these flags would mend; empty where none is known.
   double leverage = kUnknown;     ///< The largest above kLeverage that was met (attribution/leverage.h) ...
   std::int64_t leans_on = -1;     ///< ... and the example's id.
+  bool stopped_early = false;     ///< Training ended by its validation, not at a minimum.
 };
 
 /// What a ranking rests on.

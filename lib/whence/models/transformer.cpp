@@ -13,6 +13,7 @@
 #include "whence/models/detail/transformer_config.h"
 #include "whence/models/detail/transformer_parameters.h"
 #include "whence/models/detail/transformer_pass.h"
+#include "whence/models/ensemble.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
@@ -125,6 +126,14 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
   at::Tensor output(const ParameterSet& given, const Batch& batch, Tape* tape) const override {
+    std::vector<at::Tensor> outputs;
+    for (const auto& theta : predicting_models(given, batch)) {
+      outputs.push_back(output_of_one(theta, batch, tape));
+    }
+    return mean_prediction(outputs, batch);
+  }
+
+  at::Tensor output_of_one(const ParameterSet& given, const Batch& batch, Tape* tape) const {
     const auto seen = pass().behind_prompt(given, batch);
     const auto theta = in_batch(given, seen.batch);
     const auto x = pass().residual_stream(theta, seen, tape, nullptr);

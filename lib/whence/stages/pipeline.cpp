@@ -30,6 +30,9 @@ void take_tuning(StageDescription& stage) {
 void check_keys(const StageDescription& stage) {
   try {
     check_data_keys(stage.train);
+    if (!stage.validation.is_null()) {
+      check_data_keys(stage.validation);
+    }
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("stage {}: {}", stage.name, error.what()));
   }

@@ -67,6 +67,9 @@ class Pipeline {
 
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
+  /// What a stage's training is validated by, its targets numbered as the stage numbers its classes; null where it is
+  /// not. Read once.
+  const Dataset* validation_data(std::size_t stage) const;
   /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit`
   /// where > 0.
   Dataset queries(const std::string& split, std::int64_t limit = 0) const;
@@ -110,9 +113,11 @@ class Pipeline {
   void write_checkpoint(std::size_t stage, const Stage& trained, const TensorList& theta,
                         std::map<std::string, std::string> metadata) const;
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
+  Dataset read_unseen(const nlohmann::json& table, std::size_t stage, const std::string& where) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
   std::vector<std::string> tasks(std::size_t stage) const;
   void check_seed(std::size_t stage) const;
+  std::shared_ptr<const Optimizer> optimizer(std::size_t stage) const;
 
   PipelineFile file_;
   RunOptions options_;
@@ -122,7 +127,7 @@ class Pipeline {
   const LanguageModel* language_model_ = nullptr;  ///< The same, of texts.
   std::filesystem::path tokenizer_;                ///< Its tokenizer.json, there or not.
   std::optional<TextReading> reading_;             ///< For a model of texts.
-  mutable std::map<std::size_t, Dataset> data_;
+  mutable std::map<std::size_t, Dataset> data_, validation_;
   mutable std::vector<std::string> notes_;
   mutable std::set<std::size_t> fresh_;  ///< Stages that are trained now: what their old checkpoints say is no matter.
 };

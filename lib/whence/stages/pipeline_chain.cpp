@@ -7,6 +7,7 @@
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/pipeline.h"
+#include "whence/training/validation.h"
 
 namespace whence {
 namespace {
@@ -20,6 +21,20 @@ std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
 
 }  // namespace
 
+/// What trains a stage, by its validation where it has one.
+std::shared_ptr<const Optimizer> Pipeline::optimizer(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  auto plain = create<Optimizer>(description.optimizer);
+  const auto* validation = validation_data(stage);
+  return validation == nullptr
+             ? std::move(plain)
+             : stopping_early(std::move(plain), {.data = *validation,
+                                                 .patience = description.patience,
+                                                 .every = description.validation_every,
+                                                 .draws = description.validation_draws,
+                                                 .by_accuracy = description.validation_by == "accuracy"});
+}
+
 Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
@@ -28,7 +43,7 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
                         .model = model_,
                         .loss = create<Loss>(description.loss),
                         .tuning = create<Tuning>(description.tuning),
-                        .optimizer = create<Optimizer>(description.optimizer),
+                        .optimizer = optimizer(stage),
                         .data = data,
                         .weight_decay = description.weight_decay,
                         .batch_size = batch_size_for(data, options_.batch_size),

@@ -199,24 +199,21 @@ std::vector<std::string> Pipeline::tasks(std::size_t stage) const {
 void Pipeline::disregard_checkpoint(std::size_t stage) const {
   if (fresh_.insert(stage).second) {
     data_.erase(data_.lower_bound(stage), data_.end());  // later tables are read by this stage's columns
+    validation_.erase(validation_.lower_bound(stage), validation_.end());
   }
 }
 
-Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
-  const auto found = file_.queries.find(split);
-  if (found == file_.queries.end()) {
-    throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), unknown_name("queries", split, query_splits())));
-  }
-  const auto last = file_.stages.size() - 1;
-  const auto& trained_on = training_data(last);
-  const auto& training = file_.stages[last].train;
+/// Examples that a stage has not seen, `where` of the pipeline, with targets numbered as it numbers its classes.
+Dataset Pipeline::read_unseen(const nlohmann::json& said, std::size_t stage, const std::string& where) const {
+  const auto& description = file_.stages.at(stage);
+  const auto& trained_on = training_data(stage);
   nlohmann::json table;
   Dataset data;
   try {
-    table = with_keys_of(training, found->second);
+    table = with_keys_of(description.train, said);
     DataReading reading;
     reading.known_classes = trained_on.classes();
-    if (const auto& checkpoint = file_.stages[last].checkpoint;
+    if (const auto& checkpoint = description.checkpoint;
         fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
       const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
       if (!head.names.empty() && head.names == trained_on.classes()) {
@@ -224,35 +221,57 @@ Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
         reading.known_classes.clear();
       }
     }
-    reading.table = trained_on.table() ? trained_on.table() : encoding_before(last);
-    data = read(table, last, reading);
+    reading.table = trained_on.table() ? trained_on.table() : encoding_before(stage);
+    data = read(table, stage, reading);
   } catch (const InvalidArgument& error) {
-    throw InvalidArgument(fmt::format("{}: [queries.{}]: {}", file_.path.string(), split, error.what()));
+    throw InvalidArgument(fmt::format("{}: {}: {}", file_.path.string(), where, error.what()));
   }
   if (data.input_shape() != trained_on.input_shape() || data.outputs() != trained_on.outputs()) {
-    throw InvalidArgument(
-        fmt::format("{}: [queries.{}]: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}",
-                    file_.path.string(), split, fmt::join(data.input_shape(), ", "), data.outputs(),
-                    fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(), file_.stages[last].name));
+    throw InvalidArgument(fmt::format("{}: {}: inputs [{}] and {} outputs, expected [{}] and {} as in stage {}",
+                                      file_.path.string(), where, fmt::join(data.input_shape(), ", "), data.outputs(),
+                                      fmt::join(trained_on.input_shape(), ", "), trained_on.outputs(),
+                                      description.name));
   }
   if (!same_channels(data, trained_on)) {
-    const auto text = fmt::format("[queries.{}]: {}, and stage {} has {}", split, channels_text(table),
-                                  file_.stages[last].name, channels_text(training));
-    if (same_format(table, training)) {
+    const auto text = fmt::format("{}: {}, and stage {} has {}", where, channels_text(table), description.name,
+                                  channels_text(description.train));
+    if (same_format(table, description.train)) {
       throw InvalidArgument(
           fmt::format("{}: {}: give the same, or leave both out of the queries", file_.path.string(), text));
     }
     note(text);  // one of them may be stored as the model takes it
-  } else if (!same_format(table, training) && (data.mean().defined() || data.deviation().defined()) &&
-             channels_text(table) != channels_text(found->second)) {
-    note(fmt::format("[queries.{}]: {}, as stage {} has; mean = [0], std = [1] says that they are stored so already",
-                     split, channels_text(table), file_.stages[last].name));
+  } else if (!same_format(table, description.train) && (data.mean().defined() || data.deviation().defined()) &&
+             channels_text(table) != channels_text(said)) {
+    note(fmt::format("{}: {}, as stage {} has; mean = [0], std = [1] says that they are stored so already", where,
+                     channels_text(table), description.name));
   }
   if (data.texts().asked.defined() != trained_on.texts().asked.defined()) {
-    throw InvalidArgument(fmt::format("{}: [queries.{}]: key label-words is {}, but stage {} was trained with{} it",
-                                      file_.path.string(), split, data.texts().asked.defined() ? "given" : "missing",
-                                      file_.stages[last].name, data.texts().asked.defined() ? "out" : ""));
+    throw InvalidArgument(fmt::format("{}: {}: key label-words is {}, but stage {} was trained with{} it",
+                                      file_.path.string(), where, data.texts().asked.defined() ? "given" : "missing",
+                                      description.name, data.texts().asked.defined() ? "out" : ""));
   }
+  return data;
+}
+
+const Dataset* Pipeline::validation_data(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  if (description.validation.is_null()) {
+    return nullptr;
+  }
+  const auto found = validation_.find(stage);
+  if (found != validation_.end()) {
+    return &found->second;
+  }
+  auto data = read_unseen(description.validation, stage, fmt::format("stage {}: validation", description.name));
+  return &validation_.emplace(stage, std::move(data)).first->second;
+}
+
+Dataset Pipeline::queries(const std::string& split, std::int64_t limit) const {
+  const auto found = file_.queries.find(split);
+  if (found == file_.queries.end()) {
+    throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), unknown_name("queries", split, query_splits())));
+  }
+  const auto data = read_unseen(found->second, file_.stages.size() - 1, fmt::format("[queries.{}]", split));
   return limit > 0 && limit < data.size() ? data.take(at::arange(limit)) : data;
 }
 

@@ -189,13 +189,44 @@ void check_primed(const StageDescription& stage) {
   }
 }
 
+/// How a stage's training is validated. Throws InvalidArgument.
+void read_validation(const nlohmann::json& json, const Table& table, StageDescription& out) {
+  if (!json.contains("validation")) {
+    for (const char* key : {"patience", "validation-every", "validation-draws", "validation-by"}) {
+      if (json.contains(key)) {
+        throw InvalidArgument(fmt::format("stage {}: {} = {}, which is for a stage with the key validation", out.name,
+                                          key, brief(json[key])));
+      }
+    }
+    return;
+  }
+  for (const char* key : {"priming", "snapshots"}) {
+    if (json.contains(key)) {
+      throw InvalidArgument(
+          fmt::format("stage {}: validation and {} = {}: expected one of the two", out.name, key, brief(json[key])));
+    }
+  }
+  out.validation = table.required("validation");
+  if (json.contains("patience")) {
+    out.patience = table.count("patience");
+  }
+  out.validation_every = table.count("validation-every");
+  out.validation_draws = table.count("validation-draws");
+  out.validation_by = table.text("validation-by", out.validation_by);
+  if (out.validation_by != "loss" && out.validation_by != "accuracy") {
+    throw InvalidArgument(
+        fmt::format("stage {}: validation-by = \"{}\", expected loss or accuracy", out.name, out.validation_by));
+  }
+}
+
 StageDescription read_stage(const nlohmann::json& json, std::size_t number, const fs::path& folder) {
   const auto where = fmt::format("stage {}", json.is_object() && json.contains("name") && json["name"].is_string()
                                                  ? json["name"].get<std::string>()
                                                  : std::to_string(number + 1));
-  const Table table(json, where,
-                    {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "priming", "tasks", "snapshots",
-                     "checkpoint", "rename"});
+  const Table table(
+      json, where,
+      {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "priming", "tasks", "validation", "patience",
+       "validation-every", "validation-draws", "validation-by", "snapshots", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
   if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
@@ -214,6 +245,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
     throw InvalidArgument(
         fmt::format("{}: tasks = {}, which is for a stage with the key priming", where, brief(json["tasks"])));
   }
+  read_validation(json, table, out);
   out.snapshots = table.count("snapshots");
   out.rename = table.renaming("rename");
   out.checkpoint = (folder / table.text("checkpoint")).lexically_normal();

@@ -32,8 +32,11 @@ struct StageDescription {
   std::string loss = "cross-entropy";
   std::string optimizer = "lbfgs";
   double weight_decay = 0;
-  std::string priming;         ///< Of a primed stage; empty: it is none.
-  std::string tasks;           ///< The column that names each example's task; empty: every table of `train` is one.
+  std::string priming;        ///< Of a primed stage; empty: it is none.
+  std::string tasks;          ///< The column that names each example's task; empty: every table of `train` is one.
+  nlohmann::json validation;  ///< The data that training is validated by; null: it is not.
+  std::int64_t patience = 5, validation_every = 0, validation_draws = 0;  ///< As of training/validation.h.
+  std::string validation_by = "loss";                                     ///< Or "accuracy".
   std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
   std::filesystem::path checkpoint;
   Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.

@@ -1,6 +1,7 @@
 // The part of Pipeline that knows what its stages' checkpoints were trained with, and whether that holds today.
 #include <fmt/format.h>
 
+#include "whence/core/digest.h"
 #include "whence/core/json.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/data/safetensors.h"
@@ -66,6 +67,13 @@ json Pipeline::settings(std::size_t stage) const {
     out["priming"] = resolved_spec<Priming>(description.priming);
     out["tasks"] = description.tasks;
   }
+  if (!description.validation.is_null()) {
+    out["validation"] = description.validation;
+    out["patience"] = description.patience;
+    out["validation-every"] = description.validation_every;
+    out["validation-draws"] = description.validation_draws;
+    out["validation-by"] = description.validation_by;
+  }
   return out;
 }
 
@@ -81,11 +89,16 @@ json Pipeline::record(std::size_t stage, const Dataset& data, const TrainingSumm
   auto files = data.files();
   const auto model = model_files();
   files.insert(files.end(), model.begin(), model.end());
+  auto digest = dataset_digest(data);
+  if (const auto* validation = validation_data(stage)) {
+    files.insert(files.end(), validation->files().begin(), validation->files().end());
+    digest = Digest().add(digest).add(dataset_digest(*validation)).text();
+  }
   const auto folder = file_.path.parent_path();
   return {{"settings", settings(stage)},
           {"run", unfinished_settings(stage, data.size())},
           {"converged", summary.converged},
-          {"data", dataset_digest(data)},
+          {"data", digest},
           {"files", detail::file_digests(files, folder)},
           {"parent", stage == 0 ? json::object()
                                 : detail::file_digests(checkpoint_files(file_.stages[stage - 1].checkpoint), folder)}};

@@ -117,6 +117,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
       data_.erase(held, data_.end());
     }
   }
+  validation_.erase(validation_.lower_bound(stage), validation_.end());  // likewise
   const auto since = detail::now_of_files();
   const auto fresh = untrained(stage, load(stage));
   check_checkpoint_form(stage, fresh);

@@ -36,10 +36,14 @@ void write_unfinished(const fs::path& path, const TrainingState& state, const js
   for (std::size_t i = 0; i < state.memory.size(); ++i) {
     add(fmt::format("memory.{:06}", i), state.memory[i]);
   }
-  write_sealed(path, tensors,
-               {{"iteration", std::to_string(state.iteration)},
-                {"time", fmt::format("{}", state.time)},
-                {kTrainedFrom, json_text(record)}});
+  add("best", state.best);
+  std::map<std::string, std::string> metadata{{"iteration", std::to_string(state.iteration)},
+                                              {"time", fmt::format("{}", state.time)},
+                                              {kTrainedFrom, json_text(record)}};
+  if (!state.validation.empty()) {
+    metadata[kValidation] = json_text(json{{kValidation, validation_json(state.validation)}});
+  }
+  write_sealed(path, tensors, std::move(metadata));
 }
 
 TrainingState read_unfinished(const fs::path& path, const json& record, const TensorList& like,
@@ -69,8 +73,16 @@ TrainingState read_unfinished(const fs::path& path, const json& record, const Te
   state.theta = group("theta");
   state.iteration = metadata_number<std::int64_t>(metadata, "iteration", path);
   state.time = metadata_number<double>(metadata, "time", path);
+  state.best = group("best");
+  if (const auto told = metadata.find(kValidation); told != metadata.end()) {
+    const JsonView measured(parse_record(told->second), path.string() + ": metadata");
+    state.validation = read_validation(measured[kValidation]);
+  }
   const auto same_shape = [](const at::Tensor& a, const at::Tensor& b) { return a.sizes() == b.sizes(); };
-  if (!std::equal(state.theta.begin(), state.theta.end(), like.begin(), like.end(), same_shape)) {
+  const auto fits = [&](const TensorList& x) {
+    return std::equal(x.begin(), x.end(), like.begin(), like.end(), same_shape);
+  };
+  if (!fits(state.theta) || (state.validation.empty() ? !state.best.empty() : !fits(state.best))) {
     throw DataError(fmt::format("{}: its parameters are not those of the stage; begin anew: {}", path.string(), anew));
   }
   for (std::size_t i = 0;; ++i) {

@@ -8,6 +8,13 @@
 
 namespace whence {
 
+/// What a validation (validation.h) measured after an iteration.
+struct ValidationResult {
+  std::int64_t iteration = 0;
+  double loss = 0;
+  double accuracy = 0;  ///< NaN where the examples are of no classes.
+};
+
 /// Where training stands between two iterations: all that is needed to go on with the same bits.
 struct TrainingState {
   TensorList theta;
@@ -15,6 +22,8 @@ struct TrainingState {
   std::vector<TensorList>
       memory;       ///< What the optimizer carries along: moments, or curvature pairs. Empty at the start.
   double time = 0;  ///< Sum of the steps' learning rates, divided by 1 - momentum; 0 where there are none.
+  std::vector<ValidationResult> validation = {};  ///< What has been measured so far, in order.
+  TensorList best = {};                           ///< Theta where the best of it was measured.
 };
 
 /// How training ended. Not reaching the tolerance is an outcome, not an exception.
@@ -24,7 +33,10 @@ struct TrainingSummary {
   double objective = -1;      ///< Phi over all the data at the end.
   double gradient_norm = -1;  ///< |grad Phi| over all the data at the end.
   double seconds = -1;
-  std::string message;  ///< Why it stopped.
+  std::string message;                            ///< Why it stopped.
+  std::vector<ValidationResult> validation = {};  ///< Of a training that was validated, what was measured, in order.
+  std::int64_t kept = -1;      ///< Of such a one, the iteration after which the parameters were what it ends with.
+  bool stopped_early = false;  ///< Whether it ended as its validation had not been better for long.
 };
 
 /// Minimises an objective over theta.
@@ -44,6 +56,8 @@ class Optimizer {
   /// What a step that starts at `state` multiplies the gradient's entries by, apart from the learning rate; empty where
   /// it follows the gradient.
   virtual TensorList preconditioner(const TrainingState&) const { return {}; }
+  /// Iterations that see all of `terms` terms once.
+  virtual std::int64_t iterations_an_epoch(std::int64_t /*terms*/) const { return 1; }
 };
 
 WHENCE_DECLARE_ROOM(Optimizer)

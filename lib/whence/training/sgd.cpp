@@ -38,6 +38,9 @@ class Sgd : public Optimizer {
   std::int64_t planned_iterations(std::int64_t examples) const override {
     return detail::planned_iterations(options_.loop, examples);
   }
+  std::int64_t iterations_an_epoch(std::int64_t terms) const override {
+    return detail::iterations_an_epoch(options_.loop, terms);
+  }
 
  private:
   /// state.memory: the velocity. In the long run a gradient moves theta by its learning rate / (1 - momentum).

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "whence/models/ensemble.h"
 #include "whence/models/ops.h"
 #include "whence/tuning/detail/prefixes.h"
 
@@ -24,6 +25,8 @@ struct SimplexOptions {
   double beta = 0;
   double deviation = 1;
   std::int64_t seed = 0;
+  std::string inference = "midpoint";
+  std::int64_t draws = 16;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -33,40 +36,52 @@ struct SimplexOptions {
     field("beta", self.beta, kAtLeastZero, "of beta times the mean over pairs of prefixes of their squared cosine");
     field("deviation", self.deviation, kAtLeastZero, "standard deviation of where the prefixes start");
     field("seed", self.seed, kAtLeastZero, "of the draws");
+    field("inference", self.inference, OneOf{"midpoint|ensemble"},
+          "how queries are computed: with the simplex's middle, or as the mean of the probabilities of some draws");
+    field("draws", self.draws, kAtLeastOne, "of an ensemble: models, the same for every query");
   }
 };
 
 /// Points of a simplex.
 class Draws {
  public:
-  Draws(std::string part, const SimplexOptions& options)
-      : part_(std::move(part)), vertices_(options.vertices), seed_(static_cast<std::uint64_t>(options.seed)) {}
+  Draws(const std::string& part, const SimplexOptions& options)
+      : vertices_(options.vertices),
+        stream_(Random(static_cast<std::uint64_t>(options.seed)).stream("simplex").stream(part)),
+        ensemble_(options.inference == "ensemble" ? options.draws : 0) {}
   std::int64_t vertices() const { return vertices_; }
+  std::int64_t ensemble() const { return ensemble_; }
 
   /// Those of a batch's examples: [B, vertices], float64 on the CPU, rows summing to 1.
   at::Tensor of(const Batch& batch) const {
-    const auto stream = Random(seed_).stream("simplex").stream(part_);
     TensorList rows;
     for (std::int64_t b = 0; b < batch.size(); ++b) {
-      rows.push_back(stream.stream(std::to_string(batch.ids[b].item<std::int64_t>())).uniform({vertices_}, 0, 1));
+      rows.push_back(drawn(std::to_string(batch.ids[b].item<std::int64_t>())));
     }
-    const auto waits = -at::log1p(-at::stack(rows));  // exponential
+    return at::cat(rows);
+  }
+  /// That of a model of the bank, whatever the example: [1, vertices].
+  at::Tensor of_model(std::int64_t number) const { return drawn(fmt::format("model {}", number)); }
+
+ private:
+  at::Tensor drawn(const std::string& by) const {
+    const auto waits = -at::log1p(-stream_.stream(by).uniform({1, vertices_}, 0, 1));  // exponential
     return waits / waits.sum(1, /*keepdim=*/true);
   }
 
- private:
-  std::string part_;
   std::int64_t vertices_;
-  std::uint64_t seed_;
+  Random stream_;
+  std::int64_t ensemble_;
 };
 
-/// What vertex v gives, [rows, n], times the points' share of it: `shares` [rows, vertices], or undefined, the middle.
+/// What vertex v gives, [rows, n], times the points' share of it: `shares` [rows, vertices], or [1, vertices], or
+/// undefined, the middle.
 at::Tensor shared(const at::Tensor& given, std::int64_t v, const at::Tensor& shares, std::int64_t vertices) {
   return shares.defined() ? given * shares.narrow(1, v, 1).to(given.device(), given.scalar_type())
                           : given / static_cast<double>(vertices);
 }
 
-class SimplexPrefix : public detail::PlainPrefix {
+class SimplexPrefix : public detail::PlainPrefix, public ManyModels {
  public:
   SimplexPrefix(const AttentionSite& site, std::int64_t layer, const SimplexOptions& options)
       : PlainPrefix(site, layer, options.length), draws_(site.module, options) {}
@@ -79,7 +94,7 @@ class SimplexPrefix : public detail::PlainPrefix {
     return mean(theta, detail::prefix_value(site().module, key_head), /*transposed=*/true, weights, tape);
   }
   Whole whole(const ParameterSet& theta) const override {
-    return shares_.defined() ? Whole{} : PlainPrefix::whole(middle(theta));
+    return shares_.defined() && shares_.size(0) > 1 ? Whole{} : PlainPrefix::whole(plain(theta));
   }
   std::shared_ptr<const Addition> in_batch(const Batch& batch) const override {
     if (!batch.sampled) {
@@ -90,15 +105,23 @@ class SimplexPrefix : public detail::PlainPrefix {
     return own;
   }
 
-  /// The parameters of the plain prefix that it is at the simplex's middle.
-  ParameterSet middle(const ParameterSet& theta) const {
+  std::shared_ptr<const Addition> drawn(std::int64_t number) const override {
+    auto own = std::make_shared<SimplexPrefix>(*this);
+    own->shares_ = draws_.of_model(number);
+    return own;
+  }
+  std::int64_t ensemble() const override { return draws_.ensemble(); }
+
+  /// The parameters of the plain prefix that it is for all texts: at the simplex's middle, or at one draw.
+  ParameterSet plain(const ParameterSet& theta) const {
     ParameterSet out;
     for (const auto& name : parameters()) {
-      TensorList all;
+      at::Tensor sum;
       for (std::int64_t v = 0; v < draws_.vertices(); ++v) {
-        all.push_back(theta.at(vertex(name, v)));
+        const auto part = shared(theta.at(vertex(name, v)), v, shares_, draws_.vertices());
+        sum = sum.defined() ? sum + part : part;
       }
-      out.add(name, at::stack(all).mean(0));
+      out.add(name, sum);
     }
     return out;
   }
@@ -120,11 +143,11 @@ class SimplexPrefix : public detail::PlainPrefix {
   }
 
   Draws draws_;
-  at::Tensor shares_;  // [rows of tokens, vertices]; undefined: the middle
+  at::Tensor shares_;  // [rows of tokens, vertices], or [1, vertices] for all; undefined: the middle
 };
 
 /// A layer of the head with the other vertices beside its own weights, which are the first.
-class SimplexHead : public Addition {
+class SimplexHead : public Addition, public ManyModels {
  public:
   SimplexHead(std::string module, const SimplexOptions& options)
       : module_(std::move(module)), draws_("head", options) {}
@@ -146,6 +169,12 @@ class SimplexHead : public Addition {
     own->shares_ = draws_.of(batch);
     return own;
   }
+  std::shared_ptr<const Addition> drawn(std::int64_t number) const override {
+    auto own = std::make_shared<SimplexHead>(*this);
+    own->shares_ = draws_.of_model(number);
+    return own;
+  }
+  std::int64_t ensemble() const override { return draws_.ensemble(); }
 
   static std::string vertex(std::string_view module, std::int64_t number) {
     return added_name(module, fmt::format("vertex.{}", number));
@@ -154,7 +183,7 @@ class SimplexHead : public Addition {
  private:
   std::string module_;
   Draws draws_;
-  at::Tensor shares_;  // [B, vertices]; undefined: the middle
+  at::Tensor shares_;  // [B, vertices], or [1, vertices] for all; undefined: the middle
 };
 
 class PrefixSimplex : public detail::BeforeTexts {
@@ -166,7 +195,7 @@ class PrefixSimplex : public detail::BeforeTexts {
     ParameterSet middle;
     Additions plain;
     for (const auto* prefix : detail::prefixes_of(tuned)) {
-      middle = middle.join(dynamic_cast<const SimplexPrefix&>(*prefix).middle(tuned));
+      middle = middle.join(dynamic_cast<const SimplexPrefix&>(*prefix).plain(tuned));
       plain[prefix->site().module].push_back(
           std::make_shared<detail::PlainPrefix>(prefix->site(), prefix->layer(), prefix->length()));
     }

@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 #include <tuple>
 
@@ -19,16 +21,41 @@ fs::path absolute_folder(const fs::path& folder) { return folder.empty() ? fs::c
 
 json parse_record(const std::string& text) { return json_object(text).value_or(json::object()); }
 
+nlohmann::ordered_json validation_json(const std::vector<ValidationResult>& results) {
+  auto out = nlohmann::ordered_json::array();
+  for (const auto& at : results) {
+    auto accuracy = std::isnan(at.accuracy) ? nlohmann::ordered_json() : nlohmann::ordered_json(at.accuracy);
+    out.push_back(nlohmann::ordered_json::array({at.iteration, at.loss, std::move(accuracy)}));
+  }
+  return out;
+}
+
+std::vector<ValidationResult> read_validation(const JsonView& told) {
+  std::vector<ValidationResult> out;
+  for (const auto& at : told.list()) {
+    const auto accuracy = at[2];
+    out.push_back({at[0].get<std::int64_t>(), at[1].get<double>(),
+                   accuracy.is_null() ? std::numeric_limits<double>::quiet_NaN() : accuracy.get<double>()});
+  }
+  return out;
+}
+
 std::string training_text(const StageTraining& training) {
   const auto& at = training.stationarity;
-  return json_text(json{{"converged", training.summary.converged},
-                        {"iterations", training.summary.iterations},
-                        {"examples", training.examples},
-                        {"parameters", training.parameters},
-                        {"objective", at.objective},
-                        {"gradient-norm", at.gradient_norm},
-                        {"data-gradient-norm", at.data_gradient_norm},
-                        {"relative-gradient-norm", at.relative_gradient_norm}});
+  json out{{"converged", training.summary.converged},
+           {"iterations", training.summary.iterations},
+           {"examples", training.examples},
+           {"parameters", training.parameters},
+           {"objective", at.objective},
+           {"gradient-norm", at.gradient_norm},
+           {"data-gradient-norm", at.data_gradient_norm},
+           {"relative-gradient-norm", at.relative_gradient_norm}};
+  if (const auto& summary = training.summary; !summary.validation.empty()) {
+    out[kValidation] = validation_json(summary.validation);
+    out["kept"] = summary.kept;
+    out["stopped-early"] = summary.stopped_early;
+  }
+  return json_text(out);
 }
 
 StageTraining read_training(const std::string& text, const std::string& where) {
@@ -40,6 +67,11 @@ StageTraining read_training(const std::string& text, const std::string& where) {
                       told.value("data-gradient-norm", 0.0), told.value("relative-gradient-norm", 0.0)};
   out.examples = told.value("examples", std::int64_t{0});
   out.parameters = told.value("parameters", std::int64_t{0});
+  if (told.contains(kValidation)) {
+    out.summary.validation = read_validation(told[kValidation]);
+    out.summary.kept = told.value("kept", std::int64_t{-1});
+    out.summary.stopped_early = told.value("stopped-early", false);
+  }
   return out;
 }
 

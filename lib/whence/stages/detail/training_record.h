@@ -5,6 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "whence/core/json.h"
+#include "whence/training/optimizer.h"
+
 namespace whence {
 struct StageTraining;
 }
@@ -17,6 +20,12 @@ inline constexpr const char* kTrainedFrom = "trained-from";
 inline constexpr const char* kTraining = "training";
 /// A key of the record: files had changed by the end that were read before.
 inline constexpr const char* kChangedMeanwhile = "changed-meanwhile";
+
+/// What was measured of a training: [[iteration, loss, accuracy or null], …], under this key.
+inline constexpr const char* kValidation = "validation";
+nlohmann::ordered_json validation_json(const std::vector<ValidationResult>& results);
+/// Throws DataError for another value.
+std::vector<ValidationResult> read_validation(const JsonView& told);
 
 /// A record from its text; an empty table where that is none.
 nlohmann::json parse_record(const std::string& text);

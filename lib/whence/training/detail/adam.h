@@ -35,6 +35,9 @@ class AdamSteps : public Optimizer {
   std::int64_t planned_iterations(std::int64_t examples) const override {
     return detail::planned_iterations(options_.loop, examples);
   }
+  std::int64_t iterations_an_epoch(std::int64_t terms) const override {
+    return detail::iterations_an_epoch(options_.loop, terms);
+  }
   /// 1 / (sqrt(v) + epsilon) with the bias of v corrected; ones before the first step.
   TensorList preconditioner(const TrainingState& state) const override;
 

@@ -70,8 +70,12 @@ std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t ex
         fmt::format("option tolerance = {} ends it at an iteration that is not known before: set tolerance = 0",
                     options.tolerance));
   }
-  const auto batch_size = std::min(options.batch_size, examples);
-  return all_iterations(options, (examples + batch_size - 1) / batch_size);
+  return all_iterations(options, iterations_an_epoch(options, examples));
+}
+
+std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms) {
+  const auto batch_size = std::min(options.batch_size, terms);
+  return (terms + batch_size - 1) / batch_size;
 }
 
 std::string progress_detail(double loss, double gradient_norm) {

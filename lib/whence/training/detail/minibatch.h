@@ -50,6 +50,9 @@ double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, s
 /// Optimizer::planned_iterations for those that step along minibatches' gradients.
 std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t examples);
 
+/// Optimizer::iterations_an_epoch likewise.
+std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms);
+
 /// Optimizer::minimise for those that step along minibatches' gradients (1/|B|) sum_B w_i grad loss_i + grad penalty,
 /// whose mean over an epoch's random orders is grad Phi. `name` begins the messages.
 TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,

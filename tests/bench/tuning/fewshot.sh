@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Prefix simplices against a single prefix, LoRA and full fine-tuning on few examples, and whether stochastic validation helps: accuracy on test
+# texts of SST-2, TREC and AG News, with standard errors over seeds (fewshot.py). An arm is a tuning and how its training is validated:
+#   last        trained to the end
+#   middle      stopped early by the loss of development examples (half as many as training ones) as predictions are made
+#   stochastic  the same under 8 draws of the simplex each
+#   ensemble    the checkpoint of the arm before, its predictions the mean over 16 draws
+#   fewshot.sh WHENCE PYTHON SHARED ENCODER WORK
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. DATA, SHOTS, SEEDS, EPOCHS, TEST, PATIENCE and ARMS may be set; what is
+# there already in WORK is not made again. WORK/results.tsv has a row a run.
+set -euo pipefail
+whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
+here=$(cd "$(dirname "$0")" && pwd)
+[[ $python != */* ]] || python=$(realpath -s "$python")
+sets=${DATA:-"sst2 trec ag_news"} shots=${SHOTS:-50} seeds=${SEEDS:-5} epochs=${EPOCHS:-10} test=${TEST:-200} patience=${PATIENCE:-3}
+ARMS=${ARMS:-"simplex-last simplex-middle simplex-stochastic simplex-ensemble prefix-middle lora-middle full-middle"}
+simplex="prefix-simplex:vertices=4,length=8,deviation=0.1"
+declare -A TUNING=([simplex]=$simplex [prefix]="prefix:length=8,deviation=0.1" [lora]="lora:rank=8,alpha=16" [full]=full)
+declare -A RATE=([simplex]=1e-2 [prefix]=1e-2 [lora]=2e-3 [full]=1e-4)
+mkdir -p "$work"
+cd "$work"
+
+# pipeline TUNING RATE CHECKPOINT KEYS: the file of one arm
+pipeline() {
+  cat <<TOML
+[model]
+checkpoint = "$encoder"
+[[stage]]
+name = "body"
+train = { format = "tsv", file = "../body.tsv", text = "text", length = 32 }
+optimizer = "adam:learning-rate=1e-30,max-iterations=1"
+checkpoint = "../body.safetensors"
+[[stage]]
+name = "fit"
+train = { format = "tsv", file = "train.tsv", text = "text", length = 32 }
+tuning = "$1"
+optimizer = "adam:learning-rate=$2,batch-size=10,epochs=$epochs"
+checkpoint = "$3.safetensors"
+$4
+[queries.test]
+data = { format = "tsv", file = "test.tsv", text = "text", length = 32 }
+TOML
+}
+
+for set in $sets; do
+  for shot in $shots; do
+    for ((seed = 0; seed < seeds; ++seed)); do
+      folder=$set-$shot/seed-$seed
+      [[ -s $folder/test.tsv ]] || "$python" "$here/fewshot.py" data "$data" "$folder" --set "$set" --seed "$seed" --shots "$shot" --test "$test"
+      for arm in $ARMS; do
+        out=$folder/$arm method=${arm%%-*} validated=${arm#*-} checkpoint=$arm
+        [[ ! -s $out/run.json ]] || continue
+        tuning=${TUNING[$method]} keys=
+        every="patience = $patience
+validation = { format = \"tsv\", file = \"dev.tsv\", text = \"text\", length = 32 }
+validation-every = $((2 * ((shot + 9) / 10)))"
+        case $validated in
+          middle) keys=$every ;;
+          stochastic) keys="$every
+validation-draws = 8" ;;
+          ensemble)
+            tuning+=",inference=ensemble,draws=16" checkpoint=$method-stochastic keys="$every
+validation-draws = 8"
+            ;;
+        esac
+        pipeline "$tuning" "${RATE[$method]}" "$checkpoint" "$keys" >"$folder/$arm.toml"
+        if [[ $validated != ensemble ]]; then
+          "$whence" train "$folder/$arm.toml" --seed "$seed" --quiet --json >"$folder/$arm.json" 2>>"$folder/log"
+        else
+          cp "$folder/$checkpoint.json" "$folder/$arm.json"
+        fi
+        "$whence" rank "$folder/$arm.toml" --seed "$seed" --stage fit --queries test --method random --top 1 --out "$out" --quiet \
+          >/dev/null 2>>"$folder/log"
+        [[ $method != full ]] || rm "$folder/$arm.safetensors" # as large as the model
+      done
+    done
+  done
+done
+"$python" "$here/fewshot.py" table . --arms $ARMS >results.md
+cat results.md
