@@ -24,17 +24,19 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
   try {
-    return begin_stage({.name = description.name,
-                        .model = model_,
-                        .loss = create<Loss>(description.loss),
-                        .tuning = create<Tuning>(description.tuning),
-                        .optimizer = create<Optimizer>(description.optimizer),
-                        .data = data,
-                        .weight_decay = description.weight_decay,
-                        .batch_size = batch_size_for(data, options_.batch_size),
-                        .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
-                        .tasks = tasks(stage)},
-                       before, Random(seed_).stream("stage " + description.name));
+    return begin_stage(
+        {.name = description.name,
+         .model = model_,
+         .loss = create<Loss>(description.loss),
+         .tuning = create<Tuning>(description.tuning),
+         .optimizer = create<Optimizer>(description.optimizer),
+         .data = data,
+         .weight_decay = description.weight_decay,
+         .batch_size = batch_size_for(data, options_.batch_size),
+         .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
+         .tasks = tasks(stage),
+         .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
+        before, Random(seed_).stream("stage " + description.name));
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
   }

@@ -10,12 +10,25 @@ whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(r
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
 seeds=${SEEDS:-5} steps=${STEPS:-60} held=${HELD:-3} shots=${SHOTS:-5}
+inner="inner=adapter:width=16,inner-steps=3,inner-rate=0.5"
 BODIES=(
-  "alone|all.tsv||adam:learning-rate=1e-30,max-iterations=1"
+  "alone|||"
   "trained|all.tsv||adam:learning-rate=5e-5,batch-size=32,max-iterations=$((steps * 4))"
-  "primed-first|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5,order=first|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
-  "primed-exact|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+  "primed-first|tasks.tsv|maml:$inner,order=first|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+  "primed-exact|tasks.tsv|maml:$inner|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
 )
+
+# body_stage NAME TABLE PRIMING OPTIMIZER: what trains the body before the adapter's stage; nothing where it is left alone
+body_stage() {
+  [[ -n $2 ]] || return 0
+  echo '[[stage]]
+name = "body"'
+  echo "train = { format = \"tsv\", file = \"$2\", text = \"text\" }"
+  [[ -z $3 ]] || printf '%s\n' 'tasks = "task"' "priming = \"$3\""
+  echo "optimizer = \"$4\""
+  echo "checkpoint = \"$1-body.safetensors\""
+}
+
 mkdir -p "$work"
 cd "$work"
 
@@ -30,13 +43,7 @@ for ((seed = 0; seed < seeds; ++seed)); do
 seed = $seed
 [model]
 checkpoint = "$encoder"
-[[stage]]
-name = "body"
-train = { format = "tsv", file = "$table", text = "text" }
-${priming:+tasks = "task"}
-${priming:+priming = "$priming"}
-optimizer = "$optimizer"
-checkpoint = "$name-body.safetensors"
+$(body_stage "$name" "$table" "$priming" "$optimizer")
 [[stage]]
 name = "adapter"
 train = { format = "tsv", file = "held-$task.tsv", text = "text" }
