@@ -14,7 +14,7 @@ import pathlib
 import random
 import statistics
 
-TASKS, INTENTS, EXAMPLES = 12, 10, 10  # tasks to train on besides the held-out ones, intents of each, training examples of each intent
+TASKS, INTENTS, EXAMPLES = 12, 10, 6  # tasks to train on besides the held-out ones, intents of each, training examples of each intent
 
 
 def read(path):

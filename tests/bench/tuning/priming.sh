@@ -10,7 +10,7 @@ whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(r
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
 seeds=${SEEDS:-5} steps=${STEPS:-60} held=${HELD:-3} shots=${SHOTS:-5}
-inner="inner=adapter:width=16,inner-steps=3,inner-rate=0.5"
+inner="inner=adapter:width=16,inner-steps=2,inner-rate=0.5"
 BODIES=(
   "alone|||"
   "trained|all.tsv||adam:learning-rate=5e-5,batch-size=32,max-iterations=$((steps * 4))"
