@@ -57,7 +57,7 @@ def data(options):
 
 def accuracy(folder):
     lines = [json.loads(line) for line in (folder / "ranking.jsonl").read_text(encoding="utf-8").splitlines()]
-    return statistics.mean(line["predicted"] == line["expected"] for line in lines)
+    return statistics.mean(line["prediction"]["predicted"] == line["prediction"]["expected"] for line in lines)
 
 
 def table(options):
