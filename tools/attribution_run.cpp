@@ -390,6 +390,10 @@ std::vector<std::string> AttributionRun::outputs() const {
 void AttributionRun::load() {
   record_.warn_of_changes(pipeline_);  // first: it may be why what follows fails
   chain_ = pipeline_.load();
+  if (every_stage() && !chain_.front().parent.empty() && !line_.flag("quiet")) {
+    note(fmt::format("stage {} tunes the model as its folder has it: nothing is scored for what that was trained on",
+                     chain_.front().name));
+  }
   if (!self()) {
     const auto limit = line_.get<std::int64_t>("limit-queries");
     queries_ = line_.flag("queries-wrong") ? wrong_queries(limit) : pipeline_.queries(split_, limit);

@@ -41,6 +41,29 @@ TEST_CASE("a stage begins where its seed and the stage before say, in the type o
   }
 }
 
+TEST_CASE("a first stage that tunes a trained model has the model's body for its parent, and a full one has none") {
+  const auto first = [](const char* tuning, bool starts_trained) {
+    auto parts = parts_of("first");
+    parts.tuning = create<Tuning>(tuning);
+    parts.starts_trained = starts_trained;
+    return begin_stage(std::move(parts), {}, Random(1));
+  };
+  const auto full = first("full", true);
+  CHECK(full.parent.empty());
+  const auto start = full.objective.trained().with(full.theta);
+  for (const char* tuning : {"head", "lora:rank=2", "full:proximity=0.1"}) {
+    CAPTURE(tuning);
+    CHECK_THROWS_WITH_AS(first(tuning, false), doctest::Contains("stage first: "), InvalidArgument);
+    const auto stage = first(tuning, true);
+    CHECK(stage.objective.parent_layout().names() == Head().body(start).names());
+    CHECK(test::relative_error(stage.parent, Head().body(start).values()) == 0);
+    const auto batch = stage.objective.data().batch(0, 12);
+    CHECK(at::equal(stage.objective.output(stage.theta, stage.parent, batch),
+                    full.objective.output(full.theta, full.parent, batch)));
+    CHECK(disconnections({stage}).empty());
+  }
+}
+
 TEST_CASE("parts that are missing or do not fit are refused with the stage's name") {
   auto without_loss = parts_of("first");
   without_loss.loss = nullptr;

@@ -2,6 +2,7 @@
 #include "support/near.h"
 #include "support/tool.h"
 #include "tools/base_model.h"
+#include "whence/store/score_store.h"
 
 using namespace whence;
 using test::check_fails;
@@ -11,26 +12,33 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A folder `base` that holds a stored checkpoint, and a pipeline that tunes it.
-void write_pipeline(const ToolFolder& folder, const std::string& tuning, const std::string& checkpoint) {
-  write_base_model(folder, "gpt2");
-  folder.write("texts.tsv", "text\na good film\na bad film\na happy film\na sad dull film\n");
-  folder.write("text.toml", fmt::format(R"([model]
-checkpoint = "base"
-[[stage]]
+constexpr const char* kBaseStage = R"([[stage]]
 name = "first"
-train = {{ format = "tsv", file = "texts.tsv" }}
+train = { format = "tsv", file = "texts.tsv" }
 loss = "next-token"
 checkpoint = "base"
-[[stage]]
+)";
+
+/// A folder `base` that holds a stored checkpoint, its tokenizer of a few words, and a pipeline that tunes it, with a
+/// stage for the base where `before` is one.
+void write_pipeline(const ToolFolder& folder, const std::string& tuning, const std::string& checkpoint,
+                    const std::string& before = kBaseStage) {
+  write_base_model(folder, "gpt2");
+  folder.write("texts.tsv", "text\na good film\na bad film\na happy film\na sad dull film\n");
+  folder.write("text.toml",
+               fmt::format(R"([model]
+checkpoint = "base"
+{}[[stage]]
 name = "tuned"
 train = {{ format = "tsv", file = "texts.tsv" }}
 loss = "next-token"
 weight-decay = 1e-2
 {}optimizer = "adamw:learning-rate=1e-2,epochs=2,batch-size=4"
 checkpoint = "{}"
+[queries.test]
+data = {{ format = "tsv", file = "texts.tsv", limit = 2 }}
 )",
-                                        tuning.empty() ? "" : fmt::format("tuning = \"{}\"\n", tuning), checkpoint));
+                           before, tuning.empty() ? "" : fmt::format("tuning = \"{}\"\n", tuning), checkpoint));
 }
 
 }  // namespace
@@ -83,6 +91,48 @@ TEST_CASE("a tuning that is written must be that of the adapter from elsewhere")
   write_pipeline(folder, "", "adapter");
   CHECK(folder.run("merge text.toml --stage tuned --out merged").status == 0);
   check_fails(folder.run("train text.toml --stage tuned --force"), 1, "was not written by whence");
+}
+
+TEST_CASE("a tuning of a model's folder needs no stage for the base, and is scored as with one") {
+  const ToolFolder folder;
+  const auto score = [&](const std::string& which, const std::string& out) {
+    const auto result = folder.run(fmt::format(
+        "score text.toml --stage {} --queries test --curvature gauss-newton --relative-damping 0.1 --out {}", which,
+        out));
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return result.err;
+  };
+  write_pipeline(folder, "lora:rank=2,alpha=4,targets=c_attn", "with");
+  REQUIRE(folder.run("train text.toml --quiet").status == 0);
+  CHECK(score("tuned", "scores-with").find("nothing is scored") == std::string::npos);
+  write_pipeline(folder, "lora:rank=2,alpha=4,targets=c_attn", "alone", "");
+  const auto trained = folder.run("train text.toml --quiet");
+  CAPTURE(trained.err);
+  REQUIRE(trained.status == 0);
+  const auto tensors = read_safetensors(folder / "alone/adapter_model.safetensors");
+  const auto others = read_safetensors(folder / "with/adapter_model.safetensors");
+  for (const auto& name : others.names()) {
+    CHECK(at::equal(tensors.at(name), others.at(name)));
+  }
+  CHECK(folder.json("alone/adapter_config.json") == folder.json("with/adapter_config.json"));
+  CHECK(score("all", "scores-alone")
+            .find("stage tuned tunes the model as its folder has it: nothing is scored for what that was trained on") !=
+        std::string::npos);
+  const auto alone = read_scores(folder / "scores-alone"), with = read_scores(folder / "scores-with");
+  REQUIRE(alone.stages.size() == 1);
+  CHECK(at::equal(alone.stages[0].scores, with.stages.at(0).scores));
+  CHECK(with.stages[0].scores.abs().max().item<double>() > 0);
+  CHECK(folder.run("evaluate text.toml --stage tuned --scores scores-alone --examples 2").status == 0);
+
+  write_pipeline(folder, "", "alone", "");  // the folder says what it is
+  REQUIRE(folder.run("merge text.toml --stage tuned --out merged").status == 0);
+  CHECK(!at::equal(read_safetensors(folder / "merged/model.safetensors").at("transformer.h.0.attn.c_attn.weight"),
+                   read_safetensors(folder / "base/model.safetensors").at("transformer.h.0.attn.c_attn.weight")));
+  fs::remove_all(folder / "alone");
+  write_pipeline(folder, "lora:rank=2", "alone", "");
+  fs::remove(folder / "base/model.safetensors");  // a body drawn at random is none to tune
+  check_fails(test::less_warnings(folder.run("train text.toml --quiet")), 1, "needs a stage before it");
 }
 
 TEST_CASE("what PEFT has no type for is said before training") {

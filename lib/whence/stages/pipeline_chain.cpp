@@ -12,11 +12,34 @@
 namespace whence {
 namespace {
 
-/// Texts go through the model so many tokens at a time at most: a batch's activations are to fit the caches.
+/// Texts go through the model so many tokens at a time at most, so that the activations of a small model's batch fit
+/// the caches ...
 constexpr std::int64_t kTokensPerBatch = 4096;
+/// ... and so many that the graph of a second derivative takes about this, of a large model too: enough for its
+/// matrices to be multiplied at speed.
+constexpr double kGraphBytes = 1e9, kGraphBytesOfGpu = 1.6e10;
 
-std::int64_t batch_size_for(const Dataset& data, std::int64_t asked) {
-  return data.is_text() ? std::clamp<std::int64_t>(kTokensPerBatch / data.longest(), 1, asked) : asked;
+/// Bytes that a token takes in such a graph, about: what goes into and out of each matrix, six times over.
+double graph_bytes_per_token(const Objective& objective, const ParameterSet& merged, std::int64_t vocabulary) {
+  const bool predicts_tokens = objective.data().head_outputs() == 0;
+  std::int64_t entries = 0;
+  for (const auto& value : merged.values()) {
+    if (value.dim() == 2 && (predicts_tokens || value.size(0) != vocabulary)) {  // else an embedding that is looked up
+      entries += value.size(0) + value.size(1);
+    }
+  }
+  return 6.0 * static_cast<double>(entries) * static_cast<double>(merged.values().front().element_size());
+}
+
+std::int64_t batch_size_for(const Stage& stage, const LanguageModel* texts, const RunOptions& options) {
+  if (texts == nullptr) {
+    return options.batch_size;
+  }
+  const auto merged = stage.objective.merge(stage.theta, stage.parent);
+  const double most = (options.device.is_cpu() ? kGraphBytes : kGraphBytesOfGpu) /
+                      graph_bytes_per_token(stage.objective, merged, texts->vocabulary());
+  const auto tokens = std::min(kTokensPerBatch, static_cast<std::int64_t>(most));
+  return std::clamp<std::int64_t>(tokens / stage.objective.data().longest(), 1, options.batch_size);
 }
 
 }  // namespace
@@ -39,17 +62,21 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
   try {
-    return begin_stage({.name = description.name,
-                        .model = model_,
-                        .loss = create<Loss>(description.loss),
-                        .tuning = create<Tuning>(description.tuning),
-                        .optimizer = optimizer(stage),
-                        .data = data,
-                        .weight_decay = description.weight_decay,
-                        .batch_size = batch_size_for(data, options_.batch_size),
-                        .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
-                        .tasks = tasks(stage)},
-                       before, Random(seed_).stream("stage " + description.name));
+    auto out = begin_stage(
+        {.name = description.name,
+         .model = model_,
+         .loss = create<Loss>(description.loss),
+         .tuning = create<Tuning>(description.tuning),
+         .optimizer = optimizer(stage),
+         .data = data,
+         .weight_decay = description.weight_decay,
+         .batch_size = options_.batch_size,
+         .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
+         .tasks = tasks(stage),
+         .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
+        before, Random(seed_).stream("stage " + description.name));
+    out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
+    return out;
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
   }

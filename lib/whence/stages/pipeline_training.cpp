@@ -52,7 +52,7 @@ std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std
 PeftAdapter Pipeline::as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const {
   const auto& description = file_.stages.at(stage);
   const auto& objective = trained.objective;
-  const auto base = stage == 0 ? fs::path() : file_.stages[stage - 1].checkpoint;
+  const auto base = stage == 0 ? language_model_->directory() : file_.stages[stage - 1].checkpoint;
   try {
     return to_peft(description.tuning, *model_, objective.trained().with(theta),
                    objective.parent_layout().with(trained.parent),

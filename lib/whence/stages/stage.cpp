@@ -84,6 +84,8 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random) {
   if (!before.empty()) {
     parent = before.back().handed_on();
     check_fit(parts.name, before.back().name, parts.model->head().body(fresh), parent);
+  } else if (parts.starts_trained && parts.tuning->remembers_parent()) {
+    parent = parts.model->head().body(fresh);
   }
   const auto pass = [&] { return pass_on(*parts.model, parent, fresh, data); };
   ParameterSet trained;

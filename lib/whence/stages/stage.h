@@ -19,7 +19,7 @@ struct Snapshot {
 };
 
 /// One training run: theta is where minimising objective(theta; parent) stopped, parent the body that the stage before
-/// handed on (empty at the first).
+/// handed on (empty at the first, unless it tunes a model that was trained elsewhere).
 struct Stage {
   std::string name;
   Objective objective;
@@ -49,6 +49,9 @@ struct StageParts {
   /// new head adapt to from one start; these are dropped at its end.
   std::shared_ptr<const Priming> priming = {};
   std::vector<std::string> tasks = {};  ///< Of a primed stage, the task of each example by name: [N].
+  /// The model starts from weights that were trained elsewhere: to a first stage whose tuning remembers a parent, their
+  /// body is what a stage before would have handed on.
+  bool starts_trained = false;
 };
 
 /// A stage as its training begins: the first of a chain, or, on the last of `before`, the next. Its parameters have the

@@ -14,7 +14,7 @@ import pathlib
 import random
 import statistics
 
-TASKS, INTENTS, EXAMPLES = 12, 10, 10  # tasks to train on besides the held-out ones, intents of each, training examples of each intent
+TASKS, INTENTS, EXAMPLES = 12, 10, 6  # tasks to train on besides the held-out ones, intents of each, training examples of each intent
 
 
 def read(path):
@@ -57,7 +57,7 @@ def data(options):
 
 def accuracy(folder):
     lines = [json.loads(line) for line in (folder / "ranking.jsonl").read_text(encoding="utf-8").splitlines()]
-    return statistics.mean(line["predicted"] == line["expected"] for line in lines)
+    return statistics.mean(line["prediction"]["predicted"] == line["prediction"]["expected"] for line in lines)
 
 
 def table(options):

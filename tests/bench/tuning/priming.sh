@@ -1,21 +1,34 @@
 #!/usr/bin/env bash
 # Does priming help adapters? An encoder's body is left alone, trained on 120 intents at once, or primed on tasks of ten intents each
-# (CLINC150); an adapter then learns a held-out task of ten other intents from five examples each. Accuracy on the task's test half, with its
+# (CLINC150); an adapter then learns a held-out task of ten other intents from one example each. Accuracy on the task's test half, with its
 # standard error over seeds and held-out tasks (priming.py).
 #   priming.sh WHENCE PYTHON SHARED ENCODER WORK
-# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. SEEDS (5), STEPS (60) of the first stage, HELD (3) held-out tasks and
-# SHOTS (5) may be set; what is there already in WORK is not made again.
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. SEEDS (3), STEPS (20) of the first stage, HELD (3) held-out tasks and
+# SHOTS (1) of each intent may be set; what is there already in WORK is not made again.
 set -euo pipefail
 whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
-seeds=${SEEDS:-5} steps=${STEPS:-60} held=${HELD:-3} shots=${SHOTS:-5}
+seeds=${SEEDS:-3} steps=${STEPS:-20} held=${HELD:-3} shots=${SHOTS:-1}
+inner="inner=adapter:width=16,inner-steps=2,inner-rate=0.5"
 BODIES=(
-  "alone|all.tsv||adam:learning-rate=1e-30,max-iterations=1"
+  "alone|||"
   "trained|all.tsv||adam:learning-rate=5e-5,batch-size=32,max-iterations=$((steps * 4))"
-  "primed-first|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5,order=first|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
-  "primed-exact|tasks.tsv|maml:inner=adapter:width=16,inner-steps=3,inner-rate=0.5|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+  "primed-first|tasks.tsv|maml:$inner,order=first|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
+  "primed-exact|tasks.tsv|maml:$inner|adam:learning-rate=5e-5,batch-size=4,max-iterations=$steps"
 )
+
+# body_stage NAME TABLE PRIMING OPTIMIZER: what trains the body before the adapter's stage; nothing where it is left alone
+body_stage() {
+  [[ -n $2 ]] || return 0
+  echo '[[stage]]
+name = "body"'
+  echo "train = { format = \"tsv\", file = \"$2\", text = \"text\" }"
+  [[ -z $3 ]] || printf '%s\n' 'tasks = "task"' "priming = \"$3\""
+  echo "optimizer = \"$4\""
+  echo "checkpoint = \"$1-body.safetensors\""
+}
+
 mkdir -p "$work"
 cd "$work"
 
@@ -30,19 +43,13 @@ for ((seed = 0; seed < seeds; ++seed)); do
 seed = $seed
 [model]
 checkpoint = "$encoder"
-[[stage]]
-name = "body"
-train = { format = "tsv", file = "$table", text = "text" }
-${priming:+tasks = "task"}
-${priming:+priming = "$priming"}
-optimizer = "$optimizer"
-checkpoint = "$name-body.safetensors"
+$(body_stage "$name" "$table" "$priming" "$optimizer")
 [[stage]]
 name = "adapter"
 train = { format = "tsv", file = "held-$task.tsv", text = "text" }
 tuning = "adapter:width=16"
 weight-decay = 1e-4
-optimizer = "adam:learning-rate=2e-3,batch-size=10,epochs=40"
+optimizer = "adam:learning-rate=2e-3,batch-size=10,epochs=100"
 checkpoint = "$name-$task.safetensors"
 [queries.test]
 data = { format = "tsv", file = "test-$task.tsv", text = "text" }
