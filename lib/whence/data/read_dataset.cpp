@@ -18,6 +18,7 @@
 #include "whence/data/detail/targets.h"
 #include "whence/data/detail/texts.h"
 #include "whence/data/format.h"
+#include "whence/data/target_values.h"
 
 namespace whence {
 namespace {
@@ -59,6 +60,21 @@ void check_finite_rows(const at::Tensor& x, const at::Tensor& ids, std::string_v
     throw DataError(fmt::format("{}: the {} of example {} hold NaN or infinity, expected finite numbers", file, what,
                                 ids[row].item<std::int64_t>()));
   }
+}
+
+/// Values that the loss cannot compare with.
+void check_values(const at::Tensor& targets, const std::vector<std::int64_t>& rows, const SourceExamples& source,
+                  TargetKind wanted) {
+  const auto fault = targets.is_floating_point() ? target_fault(targets, wanted) : std::nullopt;
+  if (fault) {
+    throw DataError(fmt::format("{}: the targets of example {}: {}", source.targets_from,
+                                rows[static_cast<std::size_t>(fault->row)], fault->why));
+  }
+}
+
+/// The columns of a table that are targets and no inputs.
+std::vector<std::string> label_columns(const SourceExamples& source) {
+  return source.value_columns.empty() ? std::vector{source.label_column} : source.value_columns;
 }
 
 std::string format_of(const nlohmann::json& table) {
@@ -130,8 +146,13 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   if (reading.texts != nullptr && !detail::asks_for_texts(table) && reader->has_columns()) {
     asked["text"] = "text";  // a model of texts reads texts
   }
-  if (reading.table && !table.contains("label") && reading.texts == nullptr && reader->has_columns()) {
+  if (reading.table && !table.contains("label") && !table.contains("labels") && reading.texts == nullptr &&
+      reader->has_columns()) {
     asked["label"] = reading.table->label;
+    if (!reading.table->labels.empty()) {
+      asked.erase("label");
+      asked["labels"] = reading.table->labels;
+    }
   }
   if (reading.table && reader->has_loose_rows()) {
     asked["input"] = nlohmann::json::array();
@@ -146,11 +167,6 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   if (numbers != (reading.texts == nullptr)) {
     throw InvalidArgument(fmt::format("{}: {} holds {}, but the model takes {}", format, source.inputs_from,
                                       numbers ? "numbers" : "texts", numbers ? "texts" : "numbers"));
-  }
-  if (!numbers && reading.wanted == TargetKind::kValues) {
-    throw InvalidArgument(format +
-                          ": this loss compares with numbers, which texts have none of: use cross-entropy for "
-                          "their labels, or next-token or masked-token");
   }
   const auto words =
       numbers ? std::vector<std::string>{} : detail::read_keys<detail::TextKeys>(table, format).label_words;
@@ -208,7 +224,7 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
       contents.table = reading.table;
       if (!contents.table) {
         contents.table = std::make_shared<const TableEncoding>(detail::fit_encoding(
-            *source.table, rows, source.label_column, table, format, reading.standardize, contents.notes));
+            *source.table, rows, label_columns(source), table, format, reading.standardize, contents.notes));
       }
       contents.inputs = detail::encode(*contents.table, *source.table, rows, table, format);
     } else {
@@ -219,7 +235,12 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     }
     check_finite_rows(contents.inputs, contents.ids, "inputs", source.inputs_from);
     check_finite_rows(contents.targets, contents.ids, "targets", source.targets_from);
+    check_values(contents.targets, rows, source, reading.wanted);
     return {std::move(contents), count};
+  }
+  if (contents.targets.defined() && contents.targets.is_floating_point()) {
+    check_finite_rows(contents.targets, at::tensor(rows, at::kLong), "targets", source.targets_from);
+    check_values(contents.targets, rows, source, reading.wanted);
   }
   if (source.tokens.tokens.defined()) {
     contents.ids = at::tensor(rows, at::kLong);
@@ -254,6 +275,10 @@ Dataset::Contents joined(std::vector<std::pair<Dataset::Contents, std::int64_t>>
         to = at::cat({to, more});
       }
     };
+    if (out.targets.defined() && part.targets.defined() &&
+        out.targets.sizes().slice(1) != part.targets.sizes().slice(1)) {
+      throw InvalidArgument("data: several tables must have as many values an example: list the columns in `labels`");
+    }
     const auto tokens_before = out.texts.tokens.size(0);
     if (out.texts.types.defined() || part.texts.types.defined()) {
       for (auto* texts : {&out.texts, &part.texts}) {

@@ -150,10 +150,11 @@ std::vector<std::string> notes_on_keys(const ConfigFile& config, const std::stri
   }
   const auto problem = config.text("problem_type", "");
   if (problem == "multi_label_classification" || problem == "regression") {
-    out.push_back(fmt::format(
-        "{}: problem_type = {}: transformers gives that head {}, which is not the loss cross-entropy",
-        config.path().string(), problem,
-        problem == "regression" ? "a squared error (loss = \"squared-error\")" : "a sigmoid for each class"));
+    out.push_back(
+        fmt::format("{}: problem_type = {}: transformers gives that head {}, which is not the loss cross-entropy",
+                    config.path().string(), problem,
+                    problem == "regression" ? "a squared error (loss = \"squared-error\")"
+                                            : "a sigmoid for each class (loss = \"binary-cross-entropy\")"));
   }
   if (config.has("auto_map")) {
     out.push_back(fmt::format("{}: auto_map names code of the folder's own, which is not run: this is transformers' {}",
