@@ -176,8 +176,7 @@ class LograSource : public detail::FeatureSource {
   template <class Has>
   static void check_products(const TapeEntry& entry, bool any, const Has& has) {
     const auto sources = weight_sources(entry);
-    const bool own =
-        !entry.multiplies() && any && (entry.weight.starts_with("tuning.") || entry.bias.starts_with("tuning."));
+    const bool own = !entry.multiplies() && any && (is_added(entry.weight) || is_added(entry.bias));
     if (own || (entry.made_by && std::any_of(sources.begin(), sources.end(), has))) {
       throw InvalidArgument(
           fmt::format("logra: what the tuning trains at layer {} is no matrix that the layer multiplies with: use "

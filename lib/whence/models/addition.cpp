@@ -1,6 +1,7 @@
 #include "whence/models/addition.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -32,6 +33,15 @@ Made make(const ParameterSet& theta, const TapeEntry& entry, const std::vector<s
 }
 
 }  // namespace
+
+std::string added_name(std::string_view module, std::string_view part) {
+  return fmt::format("{}{}.{}", kAddedPrefix, module, part);
+}
+
+std::string_view layer_module(std::string_view weight) {
+  constexpr std::string_view kWeight = ".weight";
+  return weight.ends_with(kWeight) ? weight.substr(0, weight.size() - kWeight.size()) : weight;
+}
 
 at::Tensor Addition::before(const ParameterSet&, const TapeEntry&, const at::Tensor& x, Tape*) const { return x; }
 
@@ -73,7 +83,7 @@ std::int64_t prefix_length(const ParameterSet& theta) {
   return 0;
 }
 
-std::string prompt_name(std::string_view module) { return "tuning." + std::string(module) + ".prompt"; }
+std::string prompt_name(std::string_view module) { return added_name(module, "prompt"); }
 
 ParameterSet in_batch(const ParameterSet& theta, const Batch& batch) {
   std::shared_ptr<Additions> changed;

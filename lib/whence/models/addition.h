@@ -2,6 +2,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/core/parameters.h"
@@ -9,6 +10,13 @@
 #include "whence/models/tape.h"
 
 namespace whence {
+
+/// What the names of all parameters begin with that a tuning adds: `tuning.MODULE.PART`.
+inline constexpr std::string_view kAddedPrefix = "tuning.";
+std::string added_name(std::string_view module, std::string_view part);
+inline bool is_added(std::string_view parameter) { return parameter.starts_with(kAddedPrefix); }
+/// A layer's module by its weight: the name without ".weight", where it ends so.
+std::string_view layer_module(std::string_view weight);
 
 /// What a tuning does at one layer of a model: the operations of ops.h ask for it by the layer's module. Its numbers
 /// are parameters called `tuning.MODULE.…` in the theta that every function is given, and all it does with them goes

@@ -4,7 +4,8 @@
 
 #include <cmath>
 
-namespace whence::detail {
+namespace whence {
+namespace detail {
 
 Rotation rotation(const Rotary& rotary, std::int64_t context, const TokenLayout& text,
                   const at::TensorOptions& options) {
@@ -104,4 +105,15 @@ at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at:
   return at::stack(out);
 }
 
-}  // namespace whence::detail
+}  // namespace detail
+
+KeyValueCache KeyValueCache::first(std::int64_t tokens) const {
+  KeyValueCache out;
+  for (std::size_t l = 0; l < keys.size(); ++l) {
+    out.keys.push_back(keys[l].narrow(2, 0, tokens));
+    out.values.push_back(values[l].narrow(2, 0, tokens));
+  }
+  return out;
+}
+
+}  // namespace whence

@@ -47,10 +47,7 @@ class AddedAt {
  public:
   AddedAt(const ParameterSet& theta, TapeEntry& site) : theta_(theta), site_(site) {
     if (theta.additions()) {
-      const std::string_view name = site.weight;
-      constexpr std::string_view kWeight = ".weight";
-      const auto module = name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
-      const auto found = theta.additions()->find(module);
+      const auto found = theta.additions()->find(layer_module(site.weight));
       all_ = found == theta.additions()->end() ? nullptr : &found->second;
     }
     if (all_ != nullptr) {

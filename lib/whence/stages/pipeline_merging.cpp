@@ -5,14 +5,13 @@
 #include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/data/sealed_safetensors.h"
+#include "whence/models/addition.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/pipeline.h"
 
 namespace whence {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr std::string_view kTuning = "tuning.";
 
 /// What a model computes with after a stage, as far as weights can say it.
 struct PlainWeights {
@@ -22,34 +21,15 @@ struct PlainWeights {
   std::string tuning;         ///< Which; empty: none.
 };
 
-/// The stage's head; of several vertices (tuning.MODULE.vertex.V.PART, models/prefix-simplex) their mean.
-ParameterSet middle_head(const Head& head, const ParameterSet& merged) {
-  const auto own = head.of(merged);
-  TensorList values;
-  for (std::size_t i = 0; i < own.size(); ++i) {
-    const auto& name = own.names()[i];
-    const auto dot = name.rfind('.');
-    const auto others = merged.select(fmt::format("{}{}.vertex.", kTuning, name.substr(0, dot)));
-    TensorList vertices{own.values()[i]};
-    for (std::size_t v = 0; v < others.size(); ++v) {
-      if (others.names()[v].ends_with(name.substr(dot))) {
-        vertices.push_back(others.values()[v]);
-      }
-    }
-    values.push_back(vertices.size() == 1 ? vertices[0] : at::stack(vertices).mean(0));
-  }
-  return own.with(std::move(values));
-}
-
 PlainWeights plain_weights(const Stage& stage) {
   const auto head = stage.objective.model().head();
   const auto handed = stage.handed_on();
   PlainWeights out;
   if (stage.objective.inner() == nullptr) {  // or the head is the start of every task's
-    out.head = middle_head(head, stage.objective.merge(stage.theta, stage.parent));
+    out.head = stage.objective.tuning().plain_head(head, stage.objective.merge(stage.theta, stage.parent));
   }
-  out.model = handed.without(kTuning).without(out.head).join(out.head);
-  out.before_texts = handed.select(kTuning);
+  out.model = handed.without(kAddedPrefix).without(out.head).join(out.head);
+  out.before_texts = handed.select(kAddedPrefix);
   for (std::size_t i = 0; i < out.before_texts.size(); ++i) {
     const auto& name = out.before_texts.names()[i];
     const bool prefix = name.find(".prefix_key.") != name.npos || name.find(".prefix_value.") != name.npos;

@@ -11,8 +11,6 @@
 namespace whence::detail {
 namespace {
 
-constexpr std::string_view kTuning = "tuning.";
-
 /// The layers of the body, each once, in the order of the forward pass.
 std::vector<Target> body_layers(const TuningStart& start) {
   std::vector<Target> out;
@@ -20,14 +18,12 @@ std::vector<Target> body_layers(const TuningStart& start) {
   for (auto& entry : tape.entries) {
     const auto name = entry.weight;
     const bool again = std::any_of(out.begin(), out.end(), [&](const Target& t) { return t.site.weight == name; });
-    if (again || start.head.holds(name) || name.starts_with(kTuning) || !start.parent.contains(name)) {
+    if (again || start.head.holds(name) || is_added(name) || !start.parent.contains(name)) {
       continue;
     }
-    constexpr std::string_view kWeight = ".weight";
-    auto module = name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
     entry.input = entry.output = at::Tensor();
     entry.rows = {};
-    out.push_back({std::move(module), std::move(entry), start.parent.at(name)});
+    out.push_back({std::string(layer_module(name)), std::move(entry), start.parent.at(name)});
   }
   return out;
 }
@@ -139,6 +135,21 @@ ParameterSet trained_whole(std::string_view tuning, std::string_view also, const
 
 }  // namespace
 
+ParameterSet in_place_of(const ParameterSet& parent, const ParameterSet& tuned) {
+  auto values = parent.values();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (tuned.contains(parent.names()[i])) {
+      values[i] = tuned.at(parent.names()[i]);
+    }
+  }
+  return parent.with(std::move(values)).join(tuned.without(parent).with_additions(tuned.additions()));
+}
+
+at::Tensor squared_distance_to_parent(const ParameterSet& parent, const ParameterSet& tuned, const std::string& name) {
+  const auto& value = tuned.at(name);
+  return (parent.contains(name) ? value - parent.at(name) : value).square().sum();
+}
+
 ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& random) const {
   if (begin.parent.empty()) {
     throw InvalidArgument(fmt::format(
@@ -188,13 +199,7 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
 }
 
 ParameterSet AddedTuning::merge(const ParameterSet& parent, const ParameterSet& tuned) const {
-  auto values = parent.values();
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (tuned.contains(parent.names()[i])) {
-      values[i] = tuned.at(parent.names()[i]);
-    }
-  }
-  return parent.with(std::move(values)).join(tuned.without(parent).with_additions(tuned.additions()));
+  return in_place_of(parent, tuned);
 }
 
 ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const ParameterSet& tuned) const {
@@ -221,7 +226,7 @@ ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const
       }
     }
     if (kept.count(module) > 0) {
-      beside = beside.join(tuned.select(fmt::format("{}{}.", kTuning, module)));
+      beside = beside.join(tuned.select(added_name(module, "")));
     }
   }
   auto out = parent.with(std::move(values));
@@ -235,12 +240,9 @@ at::Tensor AddedTuning::squared_distance(const ParameterSet&, const ParameterSet
 
 at::Tensor AddedTuning::penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const {
   auto total = at::zeros({}, tuned.values().front().options());
-  for (std::size_t i = 0; i < tuned.size(); ++i) {
-    const auto& named = tuned.names()[i];
-    const auto& value = tuned.values()[i];
-    const auto squared = named.starts_with(kTuning) ? squared_distance(parent, tuned, named)
-                         : parent.contains(named)   ? (value - parent.at(named)).square().sum()
-                                                    : value.square().sum();
+  for (const auto& named : tuned.names()) {
+    const auto squared =
+        is_added(named) ? squared_distance(parent, tuned, named) : squared_distance_to_parent(parent, tuned, named);
     total = total + 0.5 * weight_decay * squared;
   }
   return total;

@@ -214,8 +214,7 @@ class Lora : public detail::AddedTuning {
   at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
                               const std::string& name) const override {
     if (name.ends_with(kLengths)) {
-      constexpr std::size_t kTuning = std::string_view("tuning.").size();
-      const auto module = name.substr(kTuning, name.size() - kTuning - kLengths.size());
+      const auto module = name.substr(kAddedPrefix.size(), name.size() - kAddedPrefix.size() - kLengths.size());
       const auto& decomposed = dynamic_cast<const Decomposed&>(*tuned.additions()->at(module).back());
       return (tuned.at(name) - decomposed.neutral_lengths(parent)).square().sum();
     }

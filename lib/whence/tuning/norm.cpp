@@ -6,7 +6,7 @@
 #include <fmt/ranges.h>
 
 #include "whence/core/error.h"
-#include "whence/tuning/tuning.h"
+#include "whence/tuning/detail/added_tuning.h"
 
 namespace whence {
 namespace {
@@ -27,7 +27,7 @@ class NormTuning : public Tuning {
       if (parent.contains(entry.weight)) {
         layers.push_back(entry.weight.substr(0, entry.weight.rfind('.')));
       }
-      if (entry.kind != TapeEntry::Kind::kScale || entry.weight.empty() || entry.weight.starts_with("tuning.")) {
+      if (entry.kind != TapeEntry::Kind::kScale || entry.weight.empty() || is_added(entry.weight)) {
         continue;
       }
       for (const auto& name : {entry.weight, entry.bias}) {
@@ -42,25 +42,14 @@ class NormTuning : public Tuning {
     return out;
   }
 
-  /// The parent's, with these in place of its norms.
   ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const override {
-    auto values = parent.values();
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (tuned.contains(parent.names()[i])) {
-        values[i] = tuned.at(parent.names()[i]);
-      }
-    }
-    return parent.with(std::move(values)).join(tuned.without(parent));
+    return detail::in_place_of(parent, tuned);
   }
 
-  /// The value that changes nothing is the parent's.
   at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const override {
     auto total = at::zeros({}, tuned.values().front().options());
-    for (std::size_t i = 0; i < tuned.size(); ++i) {
-      const auto& name = tuned.names()[i];
-      const auto& value = tuned.values()[i];
-      const auto away = parent.contains(name) ? value - parent.at(name) : value;
-      total = total + 0.5 * weight_decay * away.square().sum();
+    for (const auto& name : tuned.names()) {
+      total = total + 0.5 * weight_decay * detail::squared_distance_to_parent(parent, tuned, name);
     }
     return total;
   }

@@ -10,6 +10,7 @@
 
 #include "whence/core/error.h"
 #include "whence/data/safetensors.h"
+#include "whence/models/addition.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/language_model.h"
 #include "whence/tuning/detail/peft_folder.h"
@@ -36,14 +37,13 @@ std::string name_here(const std::vector<std::string>& known, const std::string& 
 
 /// tuning.MODULE.… of the parameters that a tuning trains.
 std::vector<std::string> modules_of(const ParameterSet& trained, const PeftFolder& folder) {
-  constexpr std::string_view kTuning = "tuning.";
   std::vector<std::string> out;
   for (const auto& name : trained.names()) {
     for (const auto& part : folder.parts) {
       const auto end = "." + part.module + ".";
       const auto at = ("." + name).find(end);
-      if (name.starts_with(kTuning) && at != name.npos) {
-        out.push_back(name.substr(kTuning.size(), at + end.size() - 2 - kTuning.size()));
+      if (is_added(name) && at != name.npos) {
+        out.push_back(name.substr(kAddedPrefix.size(), at + end.size() - 2 - kAddedPrefix.size()));
         break;
       }
     }
@@ -113,7 +113,7 @@ Tensors parts_here(const PeftFolder& folder, const ParameterSet& expected, const
                       "dimension or more",
                       where, module, name, fmt::join(value.sizes(), ", "), c10::toString(value.scalar_type())));
     }
-    const auto here = fmt::format("tuning.{}.", name_here(modules, module));
+    const auto here = added_name(name_here(modules, module), "");
     const auto of_base = [&](const char* part) {
       return name_here(parent.names(), fmt::format("{}.{}", module, part));
     };
@@ -133,7 +133,7 @@ Tensors parts_here(const PeftFolder& folder, const ParameterSet& expected, const
     }
   }
   for (const auto& [module, name, value] : folder.parts) {
-    const auto here = fmt::format("tuning.{}.", name_here(modules, module));
+    const auto here = added_name(name_here(modules, module), "");
     if (name == "lora_E") {  // A's rows are scaled by it
       auto& a = found[here + "lora_A.weight"];
       if (!a.defined() || a.dim() != 2 || value.numel() != a.size(0)) {
@@ -163,7 +163,7 @@ Tensors prompt_here(const PeftFolder& folder, const ParameterSet& expected, cons
   std::int64_t heads = 0, width = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const auto& name = expected.names()[i];
-    if (name.starts_with("tuning.") && name.ends_with(".prompt") && folder.type != "PREFIX_TUNING") {
+    if (is_added(name) && name.ends_with(".prompt") && folder.type != "PREFIX_TUNING") {
       found[name] = folder.prompt;
     }
     if (const auto end = name.find(".prefix_key."); end != name.npos && folder.type == "PREFIX_TUNING") {

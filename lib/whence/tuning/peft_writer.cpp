@@ -20,7 +20,6 @@ namespace fs = std::filesystem;
 namespace {
 using nlohmann::json;
 
-constexpr std::string_view kTuning = "tuning.";
 constexpr const char* kInBase = "base_model.model.";
 
 const std::map<std::string, std::string, std::less<>>& types() {
@@ -96,11 +95,11 @@ class Writer {
     for (std::size_t i = 0; i < trained_.size(); ++i) {
       const auto& name = trained_.names()[i];
       const auto& value = trained_.values()[i];
-      if (!name.starts_with(kTuning)) {
+      if (!is_added(name)) {
         continue;
       }
       if (name.ends_with(".bias_delta")) {
-        const auto module = module_of(name).first.substr(kTuning.size());
+        const auto module = module_of(name).first.substr(kAddedPrefix.size());
         if (!parent_.contains(module + ".bias")) {
           fail(fmt::format("{} has no bias", module));
         }
@@ -110,7 +109,7 @@ class Writer {
       bool known = false;
       for (const auto& part : detail::peft_parts(type_)) {
         if (name.ends_with("." + part)) {
-          add(name.substr(kTuning.size(), name.size() - part.size() - 1 - kTuning.size()), part, value);
+          add(name.substr(kAddedPrefix.size(), name.size() - part.size() - 1 - kAddedPrefix.size()), part, value);
           known = true;
           break;
         }
@@ -249,7 +248,7 @@ class Writer {
     std::int64_t heads = 0;
     for (std::size_t i = 0; i < trained_.size(); ++i) {
       const auto& name = trained_.names()[i];
-      if (name.starts_with("tuning.prefix.")) {
+      if (name.starts_with(added_name("prefix", ""))) {
         fail("a prefix that is made by a network");
       }
       if (name.ends_with(".prompt")) {

@@ -26,8 +26,8 @@ struct PrefixOptions {
   }
 };
 
-constexpr std::string_view kMaker = "tuning.prefix.";
-std::string maker(std::string_view part) { return std::string(kMaker).append(part); }
+/// A parameter of the network that makes prefixes.
+std::string maker(std::string_view part) { return added_name("prefix", part); }
 
 class PrefixTuning : public detail::BeforeTexts {
  public:
@@ -43,7 +43,7 @@ class PrefixTuning : public detail::BeforeTexts {
                         tuned.at(maker(fmt::format("{}.bias", name))));
     };
     const auto made = layer("up", at::tanh(layer("down", tuned.at(maker("embedding")))));
-    auto out = tuned.without(kMaker);
+    auto out = tuned.without(maker(""));
     for (const auto* prefix : detail::prefixes_of(tuned)) {
       const auto& [module, heads, width] = prefix->site();
       // [P, keys and values of each layer, heads, D], as PEFT lays it out

@@ -148,7 +148,7 @@ class SimplexHead : public Addition {
   }
 
   static std::string vertex(std::string_view module, std::int64_t number) {
-    return fmt::format("tuning.{}.vertex.{}", module, number);
+    return added_name(module, fmt::format("vertex.{}", number));
   }
 
  private:
@@ -171,6 +171,25 @@ class PrefixSimplex : public detail::BeforeTexts {
           std::make_shared<detail::PlainPrefix>(prefix->site(), prefix->layer(), prefix->length()));
     }
     return parent.join(middle.with_additions(std::make_shared<const Additions>(std::move(plain))));
+  }
+
+  /// The simplex's middle: of each parameter the mean over its vertices.
+  ParameterSet plain_head(const Head& head, const ParameterSet& merged) const override {
+    const auto first = head.of(merged);
+    TensorList values;
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      const auto& name = first.names()[i];
+      const auto dot = name.rfind('.');
+      TensorList vertices{first.values()[i]};
+      for (std::int64_t v = 1; v < options_.vertices; ++v) {
+        const auto other = SimplexHead::vertex(name.substr(0, dot), v) + name.substr(dot);
+        if (merged.contains(other)) {
+          vertices.push_back(merged.at(other));
+        }
+      }
+      values.push_back(vertices.size() == 1 ? vertices[0] : at::stack(vertices).mean(0));
+    }
+    return first.with(std::move(values));
   }
 
   /// Of prefixes as vectors of all layers' keys and values. M. Wortsman et al., "Learning Neural Network Subspaces",

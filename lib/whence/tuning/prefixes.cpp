@@ -11,10 +11,10 @@
 namespace whence::detail {
 
 std::string prefix_key(std::string_view module, std::int64_t key_head) {
-  return fmt::format("tuning.{}.prefix_key.{}", module, key_head);
+  return added_name(module, fmt::format("prefix_key.{}", key_head));
 }
 std::string prefix_value(std::string_view module, std::int64_t key_head) {
-  return fmt::format("tuning.{}.prefix_value.{}", module, key_head);
+  return added_name(module, fmt::format("prefix_value.{}", key_head));
 }
 
 at::Tensor PlainPrefix::logits(const ParameterSet& theta, std::int64_t key_head, const at::Tensor& q,

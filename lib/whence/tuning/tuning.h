@@ -47,6 +47,8 @@ class Tuning {
   /// Whether anything the stage minimises uses the parent. Where not, nothing of the stages before can be felt at the
   /// minimum.
   virtual bool remembers_parent() const = 0;
+  /// The head of what merge() gave, as one plain head.
+  virtual ParameterSet plain_head(const Head& head, const ParameterSet& merged) const { return head.of(merged); }
 };
 
 WHENCE_DECLARE_ROOM(Tuning)

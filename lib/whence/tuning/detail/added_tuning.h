@@ -25,8 +25,8 @@ struct Target {
   /// A weight of the layer as a matrix [outputs, inputs], and such a matrix as a weight.
   at::Tensor matrix(const at::Tensor& of) const { return site.transposed ? of.t() : of.flatten(1); }
   at::Tensor as_weight(const at::Tensor& of) const { return site.transposed ? of.t() : of.reshape(weight.sizes()); }
-  /// tuning.MODULE.part
-  std::string qualified(std::string_view part) const { return "tuning." + module + "." + std::string(part); }
+  /// The name of a parameter that is added at it.
+  std::string qualified(std::string_view part) const { return added_name(module, part); }
 };
 
 /// The flat directions of a product of two factors of `rank`: rotations between them, or without decay all of GL(rank).
@@ -46,6 +46,12 @@ std::vector<Target> named_layers(std::string_view tuning, std::string_view optio
 /// The numbers that an option gives layers, "a:4+b:2", in its order. Throws InvalidArgument for one that is not > 0.
 std::vector<std::pair<std::string, double>> numbers_of_layers(std::string_view tuning, std::string_view option,
                                                               std::string_view list);
+
+/// All that a model computes with where some of the parent's parameters are trained: those in `tuned` in place of the
+/// parent's, and what is `tuned` beside them.
+ParameterSet in_place_of(const ParameterSet& parent, const ParameterSet& tuned);
+/// |trained - parent's|^2 of the parameter `name` of `tuned`; where the parent has none, |trained|^2.
+at::Tensor squared_distance_to_parent(const ParameterSet& parent, const ParameterSet& tuned, const std::string& name);
 
 /// A tuning that leaves the parent's parameters as they are, trains a new head, and adds a few numbers at layers: what
 /// is trained is `head.*` and `tuning.MODULE.PART`, and parameters of the body in place of the parent's where `also`
