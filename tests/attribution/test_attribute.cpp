@@ -140,9 +140,10 @@ TEST_CASE("measurements of events by hand") {
 }
 
 TEST_CASE("trak looks at a margin: of one event it may, of several it says why not") {
-  const auto chain = traced_chain({{"full", "binary-cross-entropy"}});
-  CHECK_THROWS_WITH_AS(scores_of(chain, 0, toy_data("binary-cross-entropy", 2, 3, Random(4)), "trak:dimension=8"),
-                       doctest::Contains("several events; use logra or grad-dot"), InvalidArgument);
+  const auto chain = test::traced_chain({{"full", "binary-cross-entropy"}});
+  CHECK_THROWS_WITH_AS(
+      test::scores_of(chain, 0, test::toy_data("binary-cross-entropy", 2, 3, Random(4)), "trak:dimension=8"),
+      doctest::Contains("several events; use logra or grad-dot"), InvalidArgument);
 }
 
 TEST_SUITE_END();

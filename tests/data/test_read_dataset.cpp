@@ -6,6 +6,7 @@
 #include "whence/data/dataset.h"
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/target_values.h"
 
 namespace whence::test {
 namespace {
@@ -190,12 +191,14 @@ TEST_CASE("safetensors examples: floating targets are values, with one or more a
 TEST_CASE("safetensors examples: what is refused") {
   CHECK_MESSAGE_HOLDS(DataError, "and targets [7, 1, 1], expected [N, ...] and [N] or [N, k]",
                       read(json::object(), {}, at::zeros({7, 1, 1}, at::kLong)));
-  CHECK_MESSAGE_HOLDS(DataError, "the targets of example 0: one value, expected a class, or a share for each of two",
-                      read(json::object(), {}, at::zeros({7, 1}, at::kLong)));
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: one value, expected a class, or a share for each of two",
+                      check_targets(read(json::object(), {}, at::zeros({7, 1}, at::kLong)), TargetKind::kClasses));
   auto shares = at::full({7, 2}, 0.5);
   shares[5][1] = 0.25;
-  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: the targets of example 5: shares that sum to 0.75, expected 1",
-                      read(json::object(), {}, shares));
+  CHECK_MESSAGE_HOLDS(DataError, "the targets of row 5 of ",
+                      check_targets(read(json::object(), {}, shares), TargetKind::kClasses));
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: shares that sum to 0.75, expected 1",
+                      check_targets(read(json::object(), {}, shares), TargetKind::kClasses));
   CHECK_MESSAGE_HOLDS(DataError, "7 inputs, but 6 targets", read(json::object(), {}, at::zeros({6}, at::kLong)));
   CHECK_MESSAGE_HOLDS(DataError, "no examples", read(json::object(), {}, at::zeros({0}, at::kLong), at::zeros({0, 2})));
   auto inputs = at::zeros({7, 2}, at::kHalf);

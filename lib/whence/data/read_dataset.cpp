@@ -18,7 +18,6 @@
 #include "whence/data/detail/targets.h"
 #include "whence/data/detail/texts.h"
 #include "whence/data/format.h"
-#include "whence/data/target_values.h"
 
 namespace whence {
 namespace {
@@ -59,16 +58,6 @@ void check_finite_rows(const at::Tensor& x, const at::Tensor& ids, std::string_v
   if (const auto row = detail::first_nonfinite_row(x); row >= 0) {
     throw DataError(fmt::format("{}: the {} of example {} hold NaN or infinity, expected finite numbers", file, what,
                                 ids[row].item<std::int64_t>()));
-  }
-}
-
-/// Values that the loss cannot compare with.
-void check_values(const at::Tensor& targets, const std::vector<std::int64_t>& rows, const SourceExamples& source,
-                  TargetKind wanted) {
-  const auto fault = targets.is_floating_point() ? target_fault(targets, wanted) : std::nullopt;
-  if (fault) {
-    throw DataError(fmt::format("{}: the targets of example {}: {}", source.targets_from,
-                                rows[static_cast<std::size_t>(fault->row)], fault->why));
   }
 }
 
@@ -235,12 +224,10 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     }
     check_finite_rows(contents.inputs, contents.ids, "inputs", source.inputs_from);
     check_finite_rows(contents.targets, contents.ids, "targets", source.targets_from);
-    check_values(contents.targets, rows, source, reading.wanted);
     return {std::move(contents), count};
   }
-  if (contents.targets.defined() && contents.targets.is_floating_point()) {
+  if (contents.targets.defined()) {
     check_finite_rows(contents.targets, at::tensor(rows, at::kLong), "targets", source.targets_from);
-    check_values(contents.targets, rows, source, reading.wanted);
   }
   if (source.tokens.tokens.defined()) {
     contents.ids = at::tensor(rows, at::kLong);

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "whence/core/error.h"
+
 namespace whence {
 namespace {
 
@@ -39,6 +41,15 @@ std::optional<TargetFault> target_fault(const at::Tensor& values, TargetKind wan
     }
   }
   return std::nullopt;
+}
+
+void check_targets(const Dataset& data, TargetKind wanted) {
+  if (data.target_kind() != TargetKind::kValues) {
+    return;
+  }
+  if (const auto fault = target_fault(data.targets(), wanted)) {
+    throw DataError(fmt::format("the targets of {}: {}", data.origin(fault->row), fault->why));
+  }
 }
 
 }  // namespace whence

@@ -20,4 +20,8 @@ struct TargetFault {
 /// kProbabilities, anything for the others.
 std::optional<TargetFault> target_fault(const at::Tensor& values, TargetKind wanted);
 
+/// Throws DataError naming the first example of `data`, and the file and row that it comes from, whose values such a
+/// loss cannot compare with.
+void check_targets(const Dataset& data, TargetKind wanted);
+
 }  // namespace whence

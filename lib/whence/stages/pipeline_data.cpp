@@ -8,6 +8,7 @@
 #include "whence/core/json.h"
 #include "whence/data/example_column.h"
 #include "whence/data/format.h"
+#include "whence/data/target_values.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/pipeline.h"
@@ -122,6 +123,7 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
   auto data = read_dataset(table, file_.path.parent_path(), reading).to(options_.dtype, options_.device);
+  check_targets(data, wanted);
   for (const auto& text : data.notes()) {
     note(text);
   }
