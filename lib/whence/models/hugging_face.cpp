@@ -54,7 +54,8 @@ bool is_ignored(const std::string& name, const FamilyNames& names) {
                                         "generator_",
                                         "discriminator_predictions.",
                                         "head.",
-                                        "decoder."};
+                                        "decoder.weight",
+                                        "decoder.bias"};
   const auto begins = [&](const char* begin) {
     return name.starts_with(begin) || name.starts_with(names.prefix + begin);
   };
