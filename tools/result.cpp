@@ -210,7 +210,11 @@ std::string example_label(const Dataset& data, std::int64_t row) {
     return "";
   }
   if (data.target_kind() == TargetKind::kValues) {
-    return fmt::format("{:.4g}", data.targets()[row].flatten()[0].item<double>());
+    const auto values = data.targets()[row].flatten().to(at::kCPU, at::kDouble).contiguous();
+    const auto* first = values.const_data_ptr<double>();
+    constexpr std::int64_t kMost = 8;
+    const auto shown = fmt::format("{:.4g}", fmt::join(first, first + std::min(kMost, values.numel()), ", "));
+    return values.numel() > kMost ? shown + ", …" : shown;
   }
   return data.classes()[static_cast<std::size_t>(data.targets()[row].item<std::int64_t>())];
 }

@@ -110,7 +110,40 @@ TEST_CASE("measurements by hand") {
   const Batch values{batch.inputs, at::zeros({1, 3}, at::kDouble), batch.ids, batch.rows};
   CHECK_THROWS_WITH_AS(measure(Measurement::kMargin, *create<Loss>("squared-error"), output, values),
                        doctest::Contains("targets are values"), InvalidArgument);
+  const Batch shares{batch.inputs, at::tensor({0.5, 0.5, 0.0}, at::kDouble).unsqueeze(0), batch.ids, batch.rows};
+  CHECK(measure(Measurement::kLogProbability, *loss, output, shares).item<double>() ==
+        doctest::Approx(1.5 - all).epsilon(1e-12));
+  CHECK_THROWS_WITH_AS(measure(Measurement::kLogit, *loss, output, shares), doctest::Contains("not classes"),
+                       InvalidArgument);
   CHECK_THROWS_WITH_AS(parse_measurement("logits"), doctest::Contains("did you mean \"logit\"?"), InvalidArgument);
+}
+
+TEST_CASE("measurements of events by hand") {
+  const auto loss = create<Loss>("binary-cross-entropy");
+  const auto ids = at::tensor({0L});
+  const auto f = [&](const char* name, const std::vector<double>& output, const at::Tensor& targets) {
+    const Batch batch{at::zeros({1, 1}, at::kDouble), targets, ids, ids};
+    return measure(parse_measurement(name), *loss, at::tensor(output, at::kDouble).unsqueeze(0), batch).item<double>();
+  };
+  const auto no = at::zeros({1, 1}, at::kDouble);
+  const double p = 1 / (1 + std::exp(-1.5));
+  CHECK(f("logit", {1.5}, no) == 1.5);
+  CHECK(f("margin", {1.5}, no) == -1.5);  // log(1 - p) - log p of the event that did not happen
+  CHECK(f("log-probability", {1.5}, no) == doctest::Approx(std::log(1 - p)).epsilon(1e-14));
+  CHECK(f("loss", {1.5}, no) == doctest::Approx(-std::log(1 - p)).epsilon(1e-14));
+  const auto both = at::tensor({1.0, 0.25}, at::kDouble).unsqueeze(0);
+  CHECK(f("log-probability", {1.5, 0}, both) == doctest::Approx(std::log(p) - std::log(2.0)).epsilon(1e-14));
+  CHECK_THROWS_WITH_AS(f("margin", {1.5, 0}, both), doctest::Contains("2 events, not one"), InvalidArgument);
+  const auto second = at::tensor({1L});
+  CHECK(f("margin", {7, 1.5}, second) == 1.5);
+  CHECK(f("log-probability", {7, 1.5}, second) == doctest::Approx(std::log(p)).epsilon(1e-14));
+}
+
+TEST_CASE("trak looks at a margin: of one event it may, of several it says why not") {
+  const auto chain = test::traced_chain({{"full", "binary-cross-entropy"}});
+  CHECK_THROWS_WITH_AS(
+      test::scores_of(chain, 0, test::toy_data("binary-cross-entropy", 2, 3, Random(4)), "trak:dimension=8"),
+      doctest::Contains("several events; use logra or grad-dot"), InvalidArgument);
 }
 
 TEST_SUITE_END();

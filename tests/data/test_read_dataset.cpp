@@ -6,6 +6,7 @@
 #include "whence/data/dataset.h"
 #include "whence/data/format.h"
 #include "whence/data/safetensors.h"
+#include "whence/data/target_values.h"
 
 namespace whence::test {
 namespace {
@@ -24,6 +25,16 @@ Dataset read(json keys, const std::vector<std::string>& known = {},
   keys["format"] = "safetensors";
   keys["file"] = "d.safetensors";
   return read_dataset(keys, scratch.folder(), TargetKind::kClasses, known);
+}
+
+/// The same inputs with `targets` for a loss that compares numbers.
+Dataset read_values(const at::Tensor& targets) {
+  const Scratch scratch;
+  ParameterSet tensors;
+  tensors.add("inputs", at::arange(7, at::kFloat).unsqueeze(1));
+  tensors.add("targets", targets);
+  write_safetensors(scratch / "d", tensors);
+  return read_dataset({{"format", "safetensors"}, {"file", "d"}}, scratch.folder(), TargetKind::kValues);
 }
 
 at::Tensor longs(std::initializer_list<std::int64_t> values) {
@@ -156,19 +167,38 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
 }
 
 TEST_CASE("safetensors examples: floating targets are values, with one or more an example") {
-  const auto one = read(json::object(), {}, at::arange(7, at::kFloat));
+  const Scratch scratch;
+  ParameterSet tensors;
+  tensors.add("inputs", at::zeros({3, 2}));
+  tensors.add("targets", at::tensor({0, 1, 1, 0, 1, 1}, at::kLong).view({3, 2}));
+  write_safetensors(scratch / "d", tensors);
+  const auto events =
+      read_dataset({{"format", "safetensors"}, {"file", "d"}}, scratch.folder(), TargetKind::kProbabilities);
+  CHECK(events.outputs() == 2);
+  CHECK(at::equal(events.batch(1, 2).targets, at::tensor({1.0, 0.0}, at::kDouble).unsqueeze(0)));
+  const auto one = read_values(at::arange(7, at::kFloat));
   CHECK(one.target_kind() == TargetKind::kValues);
   CHECK(one.targets().sizes() == at::IntArrayRef({7, 1}));
-  const auto two = read({{"limit", 3}}, {}, at::arange(14, at::kDouble).view({7, 2}));
+  const auto shares = at::linspace(0, 1, 7, at::kDouble);
+  const auto two = read({{"limit", 3}}, {}, at::stack({shares, 1 - shares}, 1));
   CHECK(two.outputs() == 2);
-  CHECK(at::equal(two.batch(2, 3).targets, at::tensor({4.0, 5.0}, at::kDouble).view({1, 2})));
+  CHECK(two.target_kind() == TargetKind::kValues);
+  CHECK(relative_error(two.batch(2, 3).targets, at::tensor({1.0 / 3, 2.0 / 3}, at::kDouble).view({1, 2})) < 1e-15);
   CHECK_MESSAGE_HOLDS(DataError, "targets are values, expected classes 5, 6",
                       read(json::object(), {"5", "6"}, at::zeros({7})));
 }
 
 TEST_CASE("safetensors examples: what is refused") {
-  CHECK_MESSAGE_HOLDS(DataError, "integer targets [7, 1], expected [N, ...] and [N]",
-                      read(json::object(), {}, at::zeros({7, 1}, at::kLong)));
+  CHECK_MESSAGE_HOLDS(DataError, "and targets [7, 1, 1], expected [N, ...] and [N] or [N, k]",
+                      read(json::object(), {}, at::zeros({7, 1, 1}, at::kLong)));
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: one value, expected a class, or a share for each of two",
+                      check_targets(read(json::object(), {}, at::zeros({7, 1}, at::kLong)), TargetKind::kClasses));
+  auto shares = at::full({7, 2}, 0.5);
+  shares[5][1] = 0.25;
+  CHECK_MESSAGE_HOLDS(DataError, "the targets of row 5 of ",
+                      check_targets(read(json::object(), {}, shares), TargetKind::kClasses));
+  CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: shares that sum to 0.75, expected 1",
+                      check_targets(read(json::object(), {}, shares), TargetKind::kClasses));
   CHECK_MESSAGE_HOLDS(DataError, "7 inputs, but 6 targets", read(json::object(), {}, at::zeros({6}, at::kLong)));
   CHECK_MESSAGE_HOLDS(DataError, "no examples", read(json::object(), {}, at::zeros({0}, at::kLong), at::zeros({0, 2})));
   auto inputs = at::zeros({7, 2}, at::kHalf);

@@ -4,6 +4,7 @@
 #include "support/scratch.h"
 #include "whence/core/error.h"
 #include "whence/data/dataset.h"
+#include "whence/data/target_values.h"
 
 namespace whence::test {
 namespace {
@@ -98,6 +99,31 @@ TEST_CASE("csv: a loss that wants values gets them where the labels are numbers"
     CHECK(read("csv", "x,label\n1,2\n3,-999.0\n", {{"drop-labels", {drop}}}, TargetKind::kValues).size() == 1);
   }
   CHECK(read("csv", text, {{"classes", {2}}}, TargetKind::kValues).outputs() == 1);
+}
+
+TEST_CASE("csv, tsv and jsonl: several columns of values, which are no inputs") {
+  const std::string text = "x,b,a,y\n1,0,1,5\n2,0.5,0,6\n";
+  const json keys{{"labels", {"a", "b"}}};
+  const auto events = read("csv", text, keys, TargetKind::kProbabilities);
+  CHECK(events.target_kind() == TargetKind::kValues);
+  CHECK(at::equal(events.batch(0, 2).targets, at::stack({row({1, 0}), row({0, 0.5})})));
+  CHECK(at::equal(events.batch(0, 2).inputs, at::stack({row({1, 5}), row({2, 6})})));
+  const auto lines = read("jsonl", "{\"x\": 1, \"a\": true, \"b\": 0}\n{\"x\": 2, \"a\": 0, \"b\": 0.5}\n", keys,
+                          TargetKind::kProbabilities);
+  CHECK(at::equal(lines.targets(), events.targets()));
+  CHECK(at::equal(lines.batch(0, 2).inputs, at::stack({row({1}), row({2})})));
+  CHECK(read("csv", "x,a,b\n1,0.25,0.75\n", keys).outputs() == 2);  // shares of two classes
+  const auto refused = [&](const std::string& rows, const json& asked, const char* part) {
+    CHECK_MESSAGE_HOLDS(
+        Error, part, check_targets(read("csv", rows, asked, TargetKind::kProbabilities), TargetKind::kProbabilities));
+  };
+  refused("x,a,b\n1,0,1\n2,1,\n", keys, "line 3, column \"b\": no value");
+  refused("x,a,b\n1,0,yes\n", keys, "line 2, column \"b\": \"yes\" is not");
+  refused("x,a,b\n1,0,1\n2,1,3\n", keys, "value 1 of 3, expected one from 0 to 1");
+  refused("x,a\n1,0\n", keys, "key labels: unknown column \"b\"");
+  refused(text, {{"labels", {"a", "a"}}}, "key labels names column \"a\" twice");
+  refused(text, {{"labels", {"a", "b"}}, {"label", "a"}}, "keys label and labels are both given");
+  refused(text, {{"labels", {"a", "b"}}, {"classes", {0, 1}}}, "key classes: the targets of");
 }
 
 TEST_CASE("csv and tsv: a byte order mark is no part of the first name, and .gz is read") {

@@ -22,8 +22,9 @@ inline Batch made_batch(const Loss& loss, std::uint64_t seed = 1, at::IntArrayRe
   Batch batch;
   batch.inputs = random.normal(shape);
   batch.targets = loss.wants() == TargetKind::kClasses ? random.uniform({kExamples}, 0, kOutputs).floor().to(at::kLong)
-                                                       : random.normal({kExamples, kOutputs});
-  if (loss.wants() == TargetKind::kNextTokens || loss.wants() == TargetKind::kMaskedTokens) {
+                  : loss.wants() == TargetKind::kProbabilities ? random.uniform({kExamples, kOutputs}, 0, 1)
+                                                               : random.normal({kExamples, kOutputs});
+  if (are_tokens(loss.wants())) {
     // as many predictions as examples, of which one has two and one none
     TokenLayout text;
     text.lengths = at::full({kExamples}, 2, at::kLong);

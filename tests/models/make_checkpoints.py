@@ -14,6 +14,7 @@ expected.safetensors, B sequences padded on the right to T tokens:
   targets [B,T]         masked language models: what was masked, -100 elsewhere;  labels [B]: classifiers
   hidden.k [B,T,H]      after k layers (0: what the first one is given); the last one is before a final norm
   pooled [B,H]          bert-base: transformers' pooler_output
+  gradient [B]          the squared norm of the gradient of each sequence's loss in all parameters, of the families from distilbert on
   alone.logits, alone.loss   llama-rope-dynamic: each sequence by itself without padding. Its frequencies depend on the length of the
                         batch, padding included, so `logits` are those of sequences as long as the longest
 config.v4.json is the same configuration as transformers 4 spelled it.
@@ -74,6 +75,33 @@ def llama(config=transformers.LlamaConfig, **changes):
         num_key_value_heads=4, intermediate_size=24, bos_token_id=1, eos_token_id=2), **changes})
 
 
+def distilbert(**changes):
+    return transformers.DistilBertConfig(**{**dict(
+        vocab_size=VOCABULARY, max_position_embeddings=LENGTH, dim=16, n_layers=2, n_heads=4, hidden_dim=24), **changes})
+
+
+def opt(**changes):
+    return transformers.OPTConfig(**{**dict(
+        vocab_size=VOCABULARY, max_position_embeddings=LENGTH, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24,
+        bos_token_id=2, pad_token_id=1), **changes})
+
+
+def bloom(**changes):
+    return transformers.BloomConfig(**{**dict(
+        vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=6, bos_token_id=1, eos_token_id=2, pad_token_id=3), **changes})
+
+
+def modernbert(**changes):
+    return transformers.ModernBertConfig(**{**dict(
+        vocab_size=VOCABULARY, max_position_embeddings=LENGTH, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=24, local_attention=4, global_attn_every_n_layers=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        cls_token_id=1, sep_token_id=2), **changes})
+
+
+def gemma(config, **changes):
+    return llama(config, **{**dict(num_key_value_heads=2, head_dim=6, query_pre_attn_scalar=7, sliding_window=4, pad_token_id=0), **changes})
+
+
 def rope(kind, theta, **parameters):
     return dict(rope_parameters={"rope_type": kind, "rope_theta": theta, **parameters})
 
@@ -119,9 +147,43 @@ CASES = {
     "bert-base": ("BertModel", lambda: bert()),
     "roberta-masked": ("RobertaForMaskedLM", lambda: roberta()),
     "roberta-classification": ("RobertaForSequenceClassification", lambda: roberta(num_labels=3)),
+    "distilbert-masked": ("DistilBertForMaskedLM", lambda: distilbert()),
+    "distilbert-classification": ("DistilBertForSequenceClassification", lambda: distilbert(num_labels=3)),
+    "electra-masked": ("ElectraForMaskedLM", lambda: bert(transformers.ElectraConfig, embedding_size=8)),
+    "electra-classification": ("ElectraForSequenceClassification", lambda: bert(
+        transformers.ElectraConfig, embedding_size=16, num_labels=3)),
+    "opt": ("OPTForCausalLM", lambda: opt()),
+    "opt-350m": ("OPTForCausalLM", lambda: opt(do_layer_norm_before=False, word_embed_proj_dim=8, enable_bias=False)),
+    "opt-classification": ("OPTForSequenceClassification", lambda: opt(num_labels=3)),
+    "qwen3": ("Qwen3ForCausalLM", lambda: llama(
+        transformers.Qwen3Config, num_key_value_heads=2, head_dim=6, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    "olmo2": ("Olmo2ForCausalLM", lambda: llama(transformers.Olmo2Config, num_key_value_heads=2, pad_token_id=0)),
+    "phi3": ("Phi3ForCausalLM", lambda: llama(
+        transformers.Phi3Config, num_key_value_heads=2, pad_token_id=0, sliding_window=5,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5})),
+    "gemma2": ("Gemma2ForCausalLM", lambda: gemma(
+        transformers.Gemma2Config, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
+    "gemma2-classification": ("Gemma2ForSequenceClassification", lambda: gemma(transformers.Gemma2Config, num_labels=3)),
+    "gemma3": ("Gemma3ForCausalLM", lambda: gemma(
+        transformers.Gemma3TextConfig, num_hidden_layers=3, sliding_window_pattern=2, final_logit_softcapping=3.0)),
+    "bloom": ("BloomForCausalLM", lambda: bloom()),
+    "bloom-classification": ("BloomForSequenceClassification", lambda: bloom(num_labels=3)),
+    "modernbert-masked": ("ModernBertForMaskedLM", lambda: modernbert()),
+    "modernbert-classification": ("ModernBertForSequenceClassification", lambda: modernbert(num_labels=3, classifier_pooling="mean")),
+    "modernbert-first": ("ModernBertForSequenceClassification", lambda: modernbert(
+        num_labels=3, classifier_pooling="cls", norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True)),
+    "mixtral": ("MixtralForCausalLM", lambda: llama(
+        transformers.MixtralConfig, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2)),
+    "qwen3-moe": ("Qwen3MoeForCausalLM", lambda: llama(
+        transformers.Qwen3MoeConfig, num_key_value_heads=2, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=8,
+        mlp_only_layers=[0], norm_topk_prob=True)),
+    "qwen3-moe-shares": ("Qwen3MoeForCausalLM", lambda: llama(
+        transformers.Qwen3MoeConfig, num_key_value_heads=2, num_experts=4, num_experts_per_tok=3, moe_intermediate_size=8)),
 }
+WITH_GRADIENT = list(CASES)[list(CASES).index("distilbert-masked"):]
 SAME_WEIGHTS = {"gpt2-sharded": "gpt2", "gpt2-no-prefix": "gpt2", "bert-old-names": "bert-masked"}
 MASK_TOKEN = 4
+HOW = dict(attn_implementation="eager", experts_implementation="eager")
 
 
 def generator(name):
@@ -171,12 +233,26 @@ def write_old_config(folder):
     if "rope_parameters" not in config:
         return
     rope = config.pop("rope_parameters")
+    by_kind = {"gemma3_text": ("rope_theta", "rope_local_base_freq"), "modernbert": ("global_rope_theta", "local_rope_theta")}
+    if config["model_type"] in by_kind:
+        for key, layers in zip(by_kind[config["model_type"]], ("full_attention", "sliding_attention")):
+            config[key] = rope[layers]["rope_theta"]
+        config["torch_dtype"] = config.pop("dtype")
+        config["transformers_version"] = "4.57.0"
+        del config["layer_types"]
+        config["sliding_window_pattern" if config["model_type"] == "gemma3_text" else "global_attn_every_n_layers"] = 2
+        (folder / "config.v4.json").write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+        return
     theta, kind, fraction = rope.pop("rope_theta"), rope.pop("rope_type"), rope.pop("partial_rotary_factor", None)
     config["rope_scaling"] = None if kind == "default" else {"rope_type": kind, **rope}
     if config["model_type"] == "gpt_neox":
         config["rotary_emb_base"], config["rotary_pct"] = theta, fraction
     else:
         config["rope_theta"] = theta
+        if fraction is not None:
+            config["partial_rotary_factor"] = fraction
+        if config["model_type"] == "qwen3_moe":
+            config["num_experts"] = config.pop("num_local_experts")
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.57.0"
     (folder / "config.v4.json").write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
@@ -191,7 +267,7 @@ def reference(name, folder):
     expected = {"tokens": tokens, "mask": mask}
 
     def fresh():
-        model, info = getattr(transformers, kind).from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
+        model, info = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True, **HOW)
         if info["missing_keys"] or info["mismatched_keys"] or info["error_msgs"]:
             raise RuntimeError(f"{name}: {info}")
         model = model.double().eval()
@@ -206,7 +282,7 @@ def reference(name, folder):
         blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
         last = []
         blocks[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
-        extra = {} if kind == "BertModel" or "ForMasked" in kind or kind.startswith(("Bert", "Roberta")) else {"use_cache": False}
+        extra = {} if kind == "BertModel" or "ForMasked" in kind or kind.startswith(("Bert", "Roberta", "DistilBert", "Electra", "ModernBert")) else {"use_cache": False}
         with NothingNarrow():
             output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **extra)
         hidden = list(output.hidden_states)
@@ -251,10 +327,13 @@ def reference(name, folder):
                 alone[row, :length] = run(tokens[row:row + 1, :length], mask[row:row + 1, :length])[0].logits
             expected["alone.logits"] = alone
             expected["alone.loss"] = next_token(alone, tokens, mask)
+    if name in WITH_GRADIENT:
+        with Double():
+            expected["gradient"] = gradient_norms(fresh(), expected)
     torch.set_default_dtype(torch.float32)
 
     with torch.no_grad():  # transformers as it is, in float32, must agree as far as float32 goes
-        model = getattr(transformers, kind).from_pretrained(folder, attn_implementation="eager").eval()
+        model = getattr(transformers, kind).from_pretrained(folder, **HOW).eval()
         plain = model(input_ids=tokens, attention_mask=mask)
         key = "pooled" if kind == "BertModel" else "logits"
         apart = ((plain.pooler_output if key == "pooled" else plain.logits) - expected[key]).abs()
@@ -263,6 +342,25 @@ def reference(name, folder):
             raise RuntimeError(f"{name}: float32 and float64 are {apart.max():.1e} apart")
     save_file({key: value.contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
     return apart.max()
+
+
+def gradient_norms(model, expected):
+    """Of each sequence by itself, without padding."""
+    norms = []
+    cross_entropy = torch.nn.functional.cross_entropy
+    for row, length in enumerate(ROWS):
+        tokens = expected["tokens"][row:row + 1, :length]
+        model.zero_grad()
+        logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+        if "labels" in expected:
+            loss = cross_entropy(logits, expected["labels"][row:row + 1])
+        elif "targets" in expected:
+            loss = cross_entropy(logits[0], expected["targets"][row, :length], reduction="sum")
+        else:
+            loss = cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")
+        loss.backward()
+        norms.append(sum(parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None))
+    return torch.stack(norms).detach()
 
 
 def main():

@@ -23,14 +23,20 @@ import transformers
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from make_checkpoints import Double, FOLDER
+from make_checkpoints import Double, FOLDER, HOW
 
 FAMILIES = {"gpt2": "GPT2Config", "gpt_neox": "GPTNeoXConfig", "llama": "LlamaConfig", "mistral": "MistralConfig",
-            "qwen2": "Qwen2Config", "bert": "BertConfig", "roberta": "RobertaConfig"}
+            "qwen2": "Qwen2Config", "bert": "BertConfig", "roberta": "RobertaConfig", "distilbert": "DistilBertConfig",
+            "electra": "ElectraConfig", "opt": "OPTConfig", "bloom": "BloomConfig", "qwen3": "Qwen3Config", "olmo2": "Olmo2Config",
+            "phi3": "Phi3Config", "gemma2": "Gemma2Config", "gemma3_text": "Gemma3TextConfig", "modernbert": "ModernBertConfig",
+            "mixtral": "MixtralConfig", "qwen3_moe": "Qwen3MoeConfig"}
 # what version 4 wrote, and what is taken from a file without being a field
 OLDER = ["torch_dtype", "rope_theta", "rope_scaling", "position_embedding_type", "pruned_heads", "quantization_config", "num_labels",
          "_name_or_path", "use_bfloat16", "tf_legacy_loss", "torchscript", "is_decoder", "add_cross_attention", "per_layer_config"]
-ROPE = {"gpt_neox": ["rotary_pct", "rotary_emb_base"], "llama": ["pretraining_tp"]}
+ROPE = {"gpt_neox": ["rotary_pct", "rotary_emb_base"], "llama": ["pretraining_tp"],
+        "gemma3_text": ["rope_local_base_freq", "sliding_window_pattern", "_sliding_window_pattern"],
+        "modernbert": ["global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"], "bloom": ["seq_length"]}
+WITHOUT_ROPE = ("gpt2", "bert", "roberta", "distilbert", "electra", "opt", "bloom")
 
 
 def config_keys():
@@ -38,7 +44,7 @@ def config_keys():
     for family, name in FAMILIES.items():
         kind = getattr(transformers, name)
         keys = {field.name for field in dataclasses.fields(kind) if field.name != "auto_map"} | set(kind.attribute_map.values())
-        rotary = family in ("gpt_neox", "llama", "mistral", "qwen2")
+        rotary = family not in WITHOUT_ROPE
         keys |= {key for key in OLDER if rotary or not key.startswith("rope_")} | set(ROPE.get(family, []))
         out[family] = sorted(keys)
     return out
@@ -74,7 +80,32 @@ MODELS = [
     ("llama-classification", dict(pad_token_id="last")),
     ("bert-masked", dict(hidden_act="relu")), ("bert-masked", dict(layer_norm_eps=1e-2)),
     ("bert-masked", dict(chunk_size_feed_forward=1)), ("bert-classification", dict(classifier_dropout=0.9, pad_token_id=3)),
-    ("roberta-masked", dict(hidden_act="gelu_new"))]
+    ("roberta-masked", dict(hidden_act="gelu_new")),
+    ("distilbert-masked", dict(activation="relu")), ("distilbert-classification", dict(seq_classif_dropout=0.9, pad_token_id=3)),
+    ("electra-masked", dict(hidden_act="relu")), ("electra-classification", dict(layer_norm_eps=1e-2, summary_type="mean")),
+    ("opt", dict(activation_function="gelu", layerdrop=0.5)), ("opt-classification", dict(pad_token_id="last")),
+    ("bloom", dict(layer_norm_epsilon=1e-2)), ("bloom-classification", dict(pad_token_id="last")),
+    ("qwen3", dict(layer_types=["sliding_attention", "full_attention"], use_sliding_window=True, sliding_window=3)),
+    ("qwen3", dict(layer_types=None, use_sliding_window=False)), ("qwen3", dict(rms_norm_eps=1e-2)),
+    ("olmo2", dict(rms_norm_eps=1e-2, rope_parameters={"rope_type": "default", "rope_theta": 100.0})),
+    ("phi3", dict(sliding_window=None)), ("phi3", dict(rope_parameters=None, rope_theta=100.0, partial_rotary_factor=1.0)),
+    ("gemma2", dict(query_pre_attn_scalar=100)), ("gemma2", dict(attn_logit_softcapping=None)),
+    ("gemma2", dict(final_logit_softcapping=None)), ("gemma2", dict(sliding_window=2)),
+    ("gemma2", dict(layer_types=["full_attention", "sliding_attention"])), ("gemma2", dict(layer_types=None)),
+    ("gemma2", dict(hidden_activation="relu", hidden_act="silu")),
+    ("gemma3", dict(layer_types=None, sliding_window_pattern=3)), ("gemma3", dict(layer_types=None)),
+    ("gemma3", dict(rope_parameters=None, rope_theta=100.0, rope_local_base_freq=50.0)),
+    ("gemma3", dict(rope_parameters=None, rope_scaling={"rope_type": "linear", "factor": 8.0})),
+    ("gemma3", dict(rope_parameters=None)),
+    ("modernbert-masked", dict(local_attention=2)), ("modernbert-masked", dict(local_attention=7)),
+    ("modernbert-masked", dict(layer_types=None, global_attn_every_n_layers=1)),
+    ("modernbert-masked", dict(rope_parameters=None, global_rope_theta=100.0, local_rope_theta=50.0)),
+    ("modernbert-masked", dict(rope_parameters=None)),
+    ("modernbert-masked", dict(classifier_activation="relu", hidden_activation="gelu_new", norm_eps=1e-2)),
+    ("modernbert-classification", dict(classifier_pooling="cls")), ("modernbert-first", dict(classifier_pooling="mean")),
+    ("mixtral", dict(num_experts_per_tok=1)), ("mixtral", dict(sliding_window=3)),
+    ("qwen3-moe", dict(norm_topk_prob=False)), ("qwen3-moe", dict(use_sliding_window=True, sliding_window=3)),
+    ("qwen3-moe-shares", dict(norm_topk_prob=True, num_experts_per_tok=1))]
 
 
 def model_losses(checkpoint, changes):
@@ -87,7 +118,7 @@ def model_losses(checkpoint, changes):
         path.write_text(json.dumps(config))
         kind = getattr(transformers, config["architectures"][0])
         torch.set_default_dtype(torch.float64)
-        model = kind.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+        model = kind.from_pretrained(folder, dtype=torch.float64, **HOW).eval()
         losses = []
         with torch.no_grad(), Double():
             for row, length in enumerate(expected["mask"].sum(1).tolist()):

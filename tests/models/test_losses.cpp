@@ -95,11 +95,70 @@ TEST_SUITE("models") {
   TEST_CASE("cross-entropy refuses values, and classes that the output lacks") {
     const auto loss = create<Loss>("cross-entropy");
     const auto output = at::zeros({2, 3}, at::kDouble);
-    CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::zeros({2, 3}, at::kDouble))),
-                         "cross-entropy: targets of shape [2, 3] and dtype Double, expected [2] class numbers (Long)",
-                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(
+        loss->per_example(at::zeros({2, 4}, at::kDouble), with_targets(at::zeros({2, 3}, at::kDouble))),
+        "cross-entropy: targets of shape [2, 3] and dtype Double, expected [2] class numbers "
+        "(Long) or [2, 4] shares",
+        InvalidArgument);
     CHECK_THROWS_WITH_AS(loss->per_example(output, with_targets(at::tensor({1, 3}, at::kLong))),
                          "cross-entropy: targets are classes 1 .. 3, expected 0 .. 2 for 3 outputs", InvalidArgument);
+  }
+
+  TEST_CASE("cross-entropy of shares, and smoothed, by hand") {
+    const auto loss = create<Loss>("cross-entropy"), smooth = create<Loss>("cross-entropy:smoothing=0.3");
+    const auto output = at::tensor({0.0, std::log(3.0), 0.0, 0.0}, at::kDouble).view({2, 2});
+    const auto shares = at::tensor({0.5, 0.5, 0.0, 1.0}, at::kDouble).view({2, 2});
+    const auto values = loss->per_example(output, with_targets(shares));
+    CHECK(values[0].item<double>() == doctest::Approx(std::log(4.0) - std::log(3.0) / 2).epsilon(1e-14));
+    CHECK(values[1].item<double>() == doctest::Approx(std::log(2.0)).epsilon(1e-14));
+    // smoothing is shares: 0.7 of the target and 0.3 of one half each
+    const auto classes = at::tensor({1, 1}, at::kLong), one_hot = at::tensor({0.0, 1.0, 0.0, 1.0}, at::kDouble);
+    const auto spread = with_targets(0.7 * one_hot.view({2, 2}) + 0.15);
+    for (const auto& targets : {classes, one_hot.view({2, 2})}) {
+      CHECK(relative_error(smooth->per_example(output, with_targets(targets)), loss->per_example(output, spread)) <
+            Tolerance::kSameAlgebra);
+    }
+    CHECK_THROWS_WITH_AS(create<Loss>("cross-entropy:smoothing=1"), doctest::Contains("in [0, 1)"), InvalidArgument);
+    Batch batch = with_targets(at::tensor({0.5, 0.5, 0.5, 0.25}, at::kDouble).view({2, 2}));
+    batch.ids = at::tensor({30, 70}, at::kLong);
+    CHECK_THROWS_WITH_AS(loss->per_example(output, batch),
+                         "cross-entropy: example 70 has shares that sum to 0.75, expected 1", InvalidArgument);
+    batch.targets = at::tensor({-0.5, 1.5, 0.5, 0.5}, at::kDouble).view({2, 2});
+    CHECK_THROWS_WITH_AS(loss->per_example(output, batch),
+                         "cross-entropy: example 30 has value 0 of -0.5, expected one from 0 to 1", InvalidArgument);
+  }
+
+  TEST_CASE("binary-cross-entropy by hand: one event, several, shares of them, and classes as one-hot rows") {
+    const auto loss = create<Loss>("binary-cross-entropy"), mean = create<Loss>("binary-cross-entropy:mean");
+    CHECK(loss->wants() == TargetKind::kProbabilities);
+    const auto one = at::tensor({0.0, std::log(3.0), 800.0, -800.0}, at::kDouble).unsqueeze(1);
+    const auto values =
+        loss->per_example(one, with_targets(at::tensor({1.0, 0.25, 0.0, 0.0}, at::kDouble).unsqueeze(1)));
+    CHECK(values[0].item<double>() == doctest::Approx(std::log(2.0)).epsilon(1e-14));
+    CHECK(values[1].item<double>() == doctest::Approx(std::log(4.0) - 0.25 * std::log(3.0)).epsilon(1e-14));
+    CHECK(values[2].item<double>() == 800);  // no overflow
+    CHECK(values[3].item<double>() == 0);
+    const auto three = at::tensor({0.0, std::log(3.0), 0.0}, at::kDouble).unsqueeze(0);
+    const auto events = with_targets(at::tensor({1.0, 1.0, 0.0}, at::kDouble).unsqueeze(0));
+    const double sum = 2 * std::log(2.0) + std::log(4.0 / 3);
+    CHECK(loss->per_example(three, events).item<double>() == doctest::Approx(sum).epsilon(1e-14));
+    CHECK(mean->per_example(three, events).item<double>() == doctest::Approx(sum / 3).epsilon(1e-14));
+    const auto u = at::ones({1, 3}, at::kDouble);
+    CHECK(relative_error(mean->hessian_product(three, events, u), loss->hessian_product(three, events, u) / 3) <
+          Tolerance::kSameAlgebra);
+    CHECK(loss->per_example(three, with_targets(at::tensor({1}, at::kLong))).item<double>() ==
+          doctest::Approx(sum).epsilon(1e-14));  // as events 0 1 0 of logits 0, log 3, 0
+    CHECK_THROWS_WITH_AS(loss->per_example(three, with_targets(at::tensor({3}, at::kLong))),
+                         "binary-cross-entropy: targets are classes 3 .. 3, expected 0 .. 2 for 3 outputs",
+                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(loss->per_example(three, with_targets(at::zeros({1, 2}, at::kDouble))),
+                         "binary-cross-entropy: targets of shape [1, 2] for outputs of shape [1, 3], expected the same",
+                         InvalidArgument);
+    auto bad = with_targets(at::tensor({1.0, 0.0, 2.0}, at::kDouble).unsqueeze(0));
+    bad.ids = at::tensor({12}, at::kLong);
+    CHECK_THROWS_WITH_AS(loss->per_example(three, bad),
+                         "binary-cross-entropy: example 12 has value 2 of 2, expected one from 0 to 1",
+                         InvalidArgument);
   }
 
   TEST_CASE("squared-error by hand: values, and classes as one-hot rows") {

@@ -104,8 +104,11 @@ inline double retrained_derivative(const Chain& chain, std::size_t stage, std::i
 }
 
 inline Dataset toy_queries(const Chain& chain, std::int64_t count = 3) {
-  const bool classes = chain.back().objective.loss().wants() == TargetKind::kClasses;
-  return toy_data(classes ? "cross-entropy" : "squared-error", count, 3, Random(99));
+  const auto wants = chain.back().objective.loss().wants();
+  return toy_data(wants == TargetKind::kClasses         ? "cross-entropy"
+                  : wants == TargetKind::kProbabilities ? "binary-cross-entropy"
+                                                        : "squared-error",
+                  count, 3, Random(99));
 }
 
 }  // namespace whence::test

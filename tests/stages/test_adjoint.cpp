@@ -20,6 +20,7 @@ const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "cross-entropy"}, {"full:proximity=0.3", "squared-error", 0.05, 10}, {"head", "cross-entropy", 0.1, 9}},
     {{"full", "squared-error"}, {"head", "cross-entropy"}, {"full:proximity=0.5", "squared-error"}},
     {{"full", "squared-error"}, {"full:proximity=0.3", "squared-error"}, {"full:proximity=0.2", "squared-error"}},
+    {{"full", "cross-entropy:smoothing=0.2"}, {"full:proximity=0.3", "binary-cross-entropy"}},
 };
 
 /// A stage before the last that trains its own head alone hands on nothing of its own.

@@ -22,9 +22,11 @@ inline Dataset toy_data(const std::string& loss, std::int64_t examples, std::int
   Dataset::Contents contents;
   contents.inputs = random.normal({examples, width});
   contents.ids = at::arange(examples) * 10;
-  if (loss == "cross-entropy") {
+  if (loss.starts_with("cross-entropy")) {
     contents.targets = random.uniform({examples}, 0, 3).floor().to(at::kLong);
     contents.classes = {"a", "b", "c"};
+  } else if (loss == "binary-cross-entropy") {
+    contents.targets = random.uniform({examples, 2}, 0, 2).floor();
   } else {
     contents.targets = random.normal({examples, 2});
   }

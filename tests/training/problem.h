@@ -17,6 +17,8 @@ inline Dataset made_dataset(const Loss& loss, at::ScalarType dtype = at::kDouble
   if (loss.wants() == TargetKind::kClasses) {
     contents.targets = random.uniform({24}, 0, 3).floor().to(at::kLong);
     contents.classes = {"a", "b", "c"};
+  } else if (loss.wants() == TargetKind::kProbabilities) {
+    contents.targets = random.uniform({24, 2}, 0, 1);
   } else {
     contents.targets = random.normal({24, 2}) + contents.inputs.narrow(1, 0, 2);
   }

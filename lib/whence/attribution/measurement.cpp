@@ -47,15 +47,44 @@ std::pair<std::string_view, std::string_view> side_words(Measurement measurement
                  : std::pair<std::string_view, std::string_view>{"proponent", "opponent"};
 }
 
+namespace {
+
+/// Of events that each have an output of their own: a loss that wants probabilities. [B]
+at::Tensor measure_events(Measurement measurement, const at::Tensor& output, const Batch& batch) {
+  if (batch.targets.dim() == 1) {  // a class is the event of its output
+    const auto chosen = output.gather(1, batch.targets.unsqueeze(1)).squeeze(1);
+    return measurement == Measurement::kLogProbability ? at::log_sigmoid(chosen) : chosen;
+  }
+  if (measurement == Measurement::kLogProbability) {  // of all events as they are
+    const auto targets = batch.targets.to(output.scalar_type());
+    return (targets * at::log_sigmoid(output) + (1 - targets) * at::log_sigmoid(-output)).sum(1);
+  }
+  if (output.size(1) == 1) {  // log p - log(1 - p) of what happened; the expected one where that is a probability
+    return (measurement == Measurement::kLogit ? output : (2 * batch.targets.to(output.scalar_type()) - 1) * output)
+        .squeeze(1);
+  }
+  throw InvalidArgument(
+      fmt::format("measurement = {}, but the queries are {} events, not one: use loss or log-probability",
+                  to_string(measurement), output.size(1)));
+}
+
+}  // namespace
+
 at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& given, const Batch& batch) {
   const auto output = widened(given);
   if (measurement == Measurement::kLoss) {
     return loss.per_example(output, batch);
   }
+  if (loss.wants() == TargetKind::kProbabilities) {
+    return measure_events(measurement, output, batch);
+  }
   const bool classes = batch.targets.dim() == 1 && !batch.targets.is_floating_point();
   if (!classes) {
     if (measurement == Measurement::kLogit && output.size(1) == 1) {
       return output.squeeze(1);
+    }
+    if (measurement == Measurement::kLogProbability && loss.wants() == TargetKind::kClasses) {  // its mean over shares
+      return (batch.targets.to(output.scalar_type()) * output.log_softmax(1)).sum(1);
     }
     throw InvalidArgument(fmt::format("measurement = {}, but the queries' targets are values, not classes: use loss{}",
                                       to_string(measurement), output.size(1) == 1 ? " or logit" : ""));

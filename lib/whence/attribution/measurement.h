@@ -29,8 +29,9 @@ double outcome_sign(Measurement measurement);
 /// log-probability, which say how well a query is predicted, else "proponent" and "opponent".
 std::pair<std::string_view, std::string_view> side_words(Measurement measurement);
 
-/// f for each example of a batch: [B]. Throws InvalidArgument where the measurement needs classes and the batch has
-/// values.
+/// f for each example of a batch: [B]. Of shares of the classes log-probability is its mean over them. Of events
+/// (binary-cross-entropy) it is that of all as they are, and logit and margin are of a single one; of a class, its own
+/// event's. Throws InvalidArgument where the measurement needs classes and the batch has values.
 at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& output, const Batch& batch);
 /// The same for a taped pass. `loss` must outlive it.
 PerExample measured(Measurement measurement, const Loss& loss);

@@ -12,9 +12,14 @@
 namespace whence {
 namespace {
 
-void predict_classes(const at::Tensor& output, const Batch& batch, const std::vector<std::string>& classes,
-                     std::vector<Prediction>& out) {
-  const auto probabilities = output.softmax(1).to(at::kCPU, at::kDouble);
+/// What an output says of each class.
+at::Tensor probabilities_of(const at::Tensor& output, const Loss& loss) {
+  return loss.wants() == TargetKind::kProbabilities ? output.sigmoid() : output.softmax(1);
+}
+
+void predict_classes(const at::Tensor& output, const Batch& batch, const Loss& loss,
+                     const std::vector<std::string>& classes, std::vector<Prediction>& out) {
+  const auto probabilities = probabilities_of(output, loss).to(at::kCPU, at::kDouble);
   const auto chosen = probabilities.argmax(1);
   const auto targets = batch.targets.cpu();
   for (std::int64_t i = 0; i < probabilities.size(0); ++i) {
@@ -34,8 +39,10 @@ std::string values_text(const at::Tensor& row) {
   return text;
 }
 
-void predict_values(const at::Tensor& output, const Batch& batch, std::vector<Prediction>& out) {
-  const auto found = output.flatten(1).to(at::kCPU, at::kDouble),
+/// Where the values are probabilities, what the model gives in their place.
+void predict_values(const at::Tensor& output, const Batch& batch, const Loss& loss, std::vector<Prediction>& out) {
+  const auto said = loss.wants() == TargetKind::kValues ? output : probabilities_of(output, loss);
+  const auto found = said.flatten(1).to(at::kCPU, at::kDouble),
              wanted = batch.targets.flatten(1).to(at::kCPU, at::kDouble);
   for (std::int64_t i = 0; i < found.size(0); ++i) {
     out.push_back({.predicted = values_text(found[i]), .expected = values_text(wanted[i])});
@@ -70,9 +77,9 @@ std::vector<Prediction> predict(const Stage& last, const Dataset& queries) {
     if (batch.predicts_tokens()) {
       predict_tokens(output, batch, out);
     } else if (queries.target_kind() == TargetKind::kClasses) {
-      predict_classes(output, batch, queries.classes(), out);
+      predict_classes(output, batch, last.objective.loss(), queries.classes(), out);
     } else {
-      predict_values(output, batch, out);
+      predict_values(output, batch, last.objective.loss(), out);
     }
   }
   return out;

@@ -45,11 +45,15 @@ class TrakSource : public detail::FeatureSource {
   void check(const std::vector<std::size_t>& stages, Measurement measurement,
              Normalization normalization) const override {
     for (const auto k : stages) {
-      if (chain_[k].objective.data().target_kind() != TargetKind::kClasses) {
+      const auto& objective = chain_[k].objective;
+      const bool classes = objective.data().target_kind() == TargetKind::kClasses;
+      const bool events = objective.loss().wants() == TargetKind::kProbabilities;
+      const bool one_event = events && !classes && objective.data().outputs() == 1;
+      if (!one_event && (events || !classes)) {
         throw InvalidArgument(fmt::format(
             "stage {}: trak looks at the margin log p - log(1 - p) of each example's class, and the targets "
-            "here are values; use logra or grad-dot",
-            chain_[k].name));
+            "here are {}; use logra or grad-dot",
+            chain_[k].name, events ? "several events" : "values"));
       }
     }
     FeatureSource::check(stages, measurement, normalization);

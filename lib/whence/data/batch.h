@@ -51,6 +51,12 @@ at::Tensor sum_rows(const RowMap& map, const at::Tensor& x);
 /// The rows of x [rows, ...] by example: [B, L, ...], zeros past an example's end (plain maps: what the padding holds).
 at::Tensor rows_by_example(const RowMap& map, const at::Tensor& x);
 
+/// The map of what `parts` rows in place of each row of an activation belong to: row r's are r parts .. r parts + parts
+/// - 1.
+RowMap split_rows(const RowMap& map, std::int64_t parts);
+/// The map of the rows `chosen` [m] int64, rising, of an activation: row i is chosen[i]. `map` has places.
+RowMap some_rows(const RowMap& map, const at::Tensor& chosen);
+
 /// Of each row of the model's output, what belongs to its example, from x [B, ...]: [rows of the output, ...].
 at::Tensor spread_to_outputs(const Batch& batch, const at::Tensor& x);
 /// The sums over each example's outputs of x [rows of the output, ...]: [B, ...].

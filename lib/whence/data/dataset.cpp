@@ -51,9 +51,11 @@ void check_shapes(const Dataset::Contents& c) {
   }
   if (c.texts.tokens.defined()) {
     check_texts(c);
-    if (c.targets.defined() && c.targets.sizes() != c.ids.sizes()) {
+    const bool values = c.targets.defined() && c.classes.empty() && c.targets.dim() == 2 && c.targets.size(1) > 0 &&
+                        c.targets.is_floating_point() && c.targets.size(0) == c.ids.size(0);
+    if (c.targets.defined() && !values && c.targets.sizes() != c.ids.sizes()) {
       throw InvalidArgument(
-          fmt::format("dataset: classes [{}] for {} texts", fmt::join(c.targets.sizes(), ", "), c.ids.size(0)));
+          fmt::format("dataset: targets [{}] for {} texts", fmt::join(c.targets.sizes(), ", "), c.ids.size(0)));
     }
     return;
   }
@@ -319,6 +321,9 @@ Batch Dataset::text_batch(const at::Tensor& rows) const {
     batch.targets = at::tensor(targets, longs);
   } else {
     batch.targets = contents_.targets.index_select(0, rows);
+    if (target_kind() == TargetKind::kValues) {
+      batch.targets = batch.targets.to(dtype_);
+    }
   }
   if (texts.asked.defined()) {
     layout.asked = layout.tokens.places.gather(1, texts.asked.index_select(0, rows).unsqueeze(1)).squeeze(1);

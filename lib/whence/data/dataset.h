@@ -13,9 +13,11 @@
 
 namespace whence {
 
-/// What a loss compares outputs with: class numbers, values as they are, or, of texts, the token after each place or
-/// the tokens that were hidden.
-enum class TargetKind { kClasses, kValues, kNextTokens, kMaskedTokens };
+/// What a loss compares outputs with: class numbers (or a share for each class), values as they are, values from 0 to 1
+/// that are the probabilities of events, or, of texts, the token after each place or the tokens that were hidden. Of
+/// data, values of any kind are kValues.
+enum class TargetKind { kClasses, kValues, kNextTokens, kMaskedTokens, kProbabilities };
+inline bool are_tokens(TargetKind kind) { return kind == TargetKind::kNextTokens || kind == TargetKind::kMaskedTokens; }
 
 class Tokenizer;
 

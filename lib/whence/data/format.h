@@ -32,11 +32,12 @@ struct SourceExamples {
   double scale = 1;                          ///< Multiplies the inputs: 1/255 for bytes.
 
   /// One of these three holds the targets, or none where the loss asks for none.
-  at::Tensor labels;                     ///< [N] int64.
-  std::vector<std::string> label_cells;  ///< As they are written; an empty one is missing.
-  at::Tensor values;                     ///< [N, k] floating.
-  bool labels_are_names = false;         ///< The format says that labels are classes, whatever the loss.
-  std::string label_column;              ///< As messages name it; empty: targets have no column.
+  at::Tensor labels;                            ///< [N] int64.
+  std::vector<std::string> label_cells;         ///< As they are written; an empty one is missing.
+  at::Tensor values;                            ///< [N, k] floating.
+  bool labels_are_names = false;                ///< The format says that labels are classes, whatever the loss.
+  std::string label_column;                     ///< As messages name it; empty: targets have no column.
+  std::vector<std::string> value_columns = {};  ///< That `values` come from, where several columns of a table do.
 
   std::vector<std::filesystem::path> files;
   std::vector<Origin> origins = {};       ///< Where rows come from; empty: all from inputs_from.

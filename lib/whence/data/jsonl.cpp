@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@ namespace {
 struct JsonlKeys {
   std::string file;
   std::string label = "label";
+  std::vector<std::string> labels;
   detail::EncodingKeys encoding;
   detail::TextKeys texts;
   template <class Self, class Field>
@@ -25,6 +27,7 @@ struct JsonlKeys {
     field("file", self.file, detail::kRequiredPath, "one JSON object a line");
     field("label", self.label, detail::Takes{"a key"},
           "key of the labels, where a loss asks for classes, or of the values");
+    field("labels", self.labels, detail::Takes{"a list of keys", "none"}, detail::kLabelsHelp);
     detail::EncodingKeys::fields(self.encoding, field);
     detail::TextKeys::fields(self.texts, field);
   }
@@ -86,7 +89,26 @@ class JsonlFormat : public DataFormat {
     const auto where = [&](std::size_t i, const std::string& column) {
       return fmt::format("{}: line {}: \"{}\"", path.string(), lines[i], column);
     };
-    if (!texts || wanted == TargetKind::kClasses) {
+    if (detail::has_value_columns(table, "jsonl", keys.labels)) {
+      source.value_columns = keys.labels;
+      std::vector<double> numbers;
+      for (const auto& name : keys.labels) {
+        if (!objects.empty() && names.count(name) == 0) {
+          throw InvalidArgument(
+              fmt::format("jsonl: key labels: {} in {}", unknown_name("key", name, columns), path.string()));
+        }
+      }
+      for (std::size_t i = 0; i < objects.size(); ++i) {
+        for (const auto& name : keys.labels) {
+          const auto found = objects[i].find(name);
+          const auto cell = found == objects[i].end() ? ""
+                            : found->is_boolean()     ? (*found ? "1" : "0")
+                                                      : cell_of(*found, where(i, name));
+          numbers.push_back(detail::target_value(detail::trimmed(cell), path, lines[i], name));
+        }
+      }
+      source.values = at::tensor(numbers, at::kDouble).view({-1, static_cast<std::int64_t>(keys.labels.size())});
+    } else if (!texts || !are_tokens(wanted)) {
       if (!objects.empty() && names.count(keys.label) == 0) {
         throw InvalidArgument(fmt::format("jsonl: key label: {} in {}{}", unknown_name("key", keys.label, columns),
                                           path.string(), detail::hint_without_label(table)));
@@ -119,7 +141,10 @@ class JsonlFormat : public DataFormat {
         input.empty() ? std::set(ignore.begin(), ignore.end()) : std::set(input.begin(), input.end());
     std::vector<bool> used;
     for (const auto& name : columns) {
-      used.push_back(name == keys.label || listed.contains(name) != input.empty());
+      const bool target = source.value_columns.empty()
+                              ? name == keys.label
+                              : std::find(keys.labels.begin(), keys.labels.end(), name) != keys.labels.end();
+      used.push_back(target || listed.contains(name) != input.empty());
     }
     source.table = std::make_shared<detail::CellTable>(path, columns);
     std::vector<std::string> row(columns.size());

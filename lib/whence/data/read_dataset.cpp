@@ -61,6 +61,11 @@ void check_finite_rows(const at::Tensor& x, const at::Tensor& ids, std::string_v
   }
 }
 
+/// The columns of a table that are targets and no inputs.
+std::vector<std::string> label_columns(const SourceExamples& source) {
+  return source.value_columns.empty() ? std::vector{source.label_column} : source.value_columns;
+}
+
 std::string format_of(const nlohmann::json& table) {
   if (!table.is_object() || !table.contains("format") || !table["format"].is_string()) {
     throw InvalidArgument(
@@ -130,8 +135,13 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   if (reading.texts != nullptr && !detail::asks_for_texts(table) && reader->has_columns()) {
     asked["text"] = "text";  // a model of texts reads texts
   }
-  if (reading.table && !table.contains("label") && reading.texts == nullptr && reader->has_columns()) {
+  if (reading.table && !table.contains("label") && !table.contains("labels") && reading.texts == nullptr &&
+      reader->has_columns()) {
     asked["label"] = reading.table->label;
+    if (!reading.table->labels.empty()) {
+      asked.erase("label");
+      asked["labels"] = reading.table->labels;
+    }
   }
   if (reading.table && reader->has_loose_rows()) {
     asked["input"] = nlohmann::json::array();
@@ -146,11 +156,6 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   if (numbers != (reading.texts == nullptr)) {
     throw InvalidArgument(fmt::format("{}: {} holds {}, but the model takes {}", format, source.inputs_from,
                                       numbers ? "numbers" : "texts", numbers ? "texts" : "numbers"));
-  }
-  if (!numbers && reading.wanted == TargetKind::kValues) {
-    throw InvalidArgument(format +
-                          ": this loss compares with numbers, which texts have none of: use cross-entropy for "
-                          "their labels, or next-token or masked-token");
   }
   const auto words =
       numbers ? std::vector<std::string>{} : detail::read_keys<detail::TextKeys>(table, format).label_words;
@@ -208,7 +213,7 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
       contents.table = reading.table;
       if (!contents.table) {
         contents.table = std::make_shared<const TableEncoding>(detail::fit_encoding(
-            *source.table, rows, source.label_column, table, format, reading.standardize, contents.notes));
+            *source.table, rows, label_columns(source), table, format, reading.standardize, contents.notes));
       }
       contents.inputs = detail::encode(*contents.table, *source.table, rows, table, format);
     } else {
@@ -220,6 +225,9 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     check_finite_rows(contents.inputs, contents.ids, "inputs", source.inputs_from);
     check_finite_rows(contents.targets, contents.ids, "targets", source.targets_from);
     return {std::move(contents), count};
+  }
+  if (contents.targets.defined()) {
+    check_finite_rows(contents.targets, at::tensor(rows, at::kLong), "targets", source.targets_from);
   }
   if (source.tokens.tokens.defined()) {
     contents.ids = at::tensor(rows, at::kLong);
@@ -254,6 +262,10 @@ Dataset::Contents joined(std::vector<std::pair<Dataset::Contents, std::int64_t>>
         to = at::cat({to, more});
       }
     };
+    if (out.targets.defined() && part.targets.defined() &&
+        out.targets.sizes().slice(1) != part.targets.sizes().slice(1)) {
+      throw InvalidArgument("data: several tables must have as many values an example: list the columns in `labels`");
+    }
     const auto tokens_before = out.texts.tokens.size(0);
     if (out.texts.types.defined() || part.texts.types.defined()) {
       for (auto* texts : {&out.texts, &part.texts}) {

@@ -16,10 +16,10 @@ struct SafetensorsKeys {
   detail::ChannelKeys channels;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field(
-        "file", self.file, detail::kRequiredPath,
-        "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] or [N, k] values; or of "
-        "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
+    field("file", self.file, detail::kRequiredPath,
+          "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] and [N, k] values; or "
+          "of "
+          "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
     detail::ChannelKeys::fields(self.channels, field);
   }
 };
@@ -85,15 +85,16 @@ class SafetensorsFormat : public DataFormat {
       return source;
     }
     const auto targets = named_tensor(tensors, "targets", path);
-    const bool values = targets.is_floating_point();
-    if ((source.inputs.defined() && source.inputs.dim() < 1) || targets.dim() < 1 || targets.dim() > (values ? 2 : 1)) {
+    const bool values = targets.is_floating_point() || targets.dim() == 2;
+    if ((source.inputs.defined() && source.inputs.dim() < 1) || targets.dim() < 1 || targets.dim() > 2) {
       throw DataError(
-          fmt::format("{}: inputs [{}] and {} targets [{}], expected [N, ...] and [N]{}", path.string(),
+          fmt::format("{}: inputs [{}] and targets [{}], expected [N, ...] and [N] or [N, k]", path.string(),
                       fmt::join((source.inputs.defined() ? source.inputs : source.tokens.lengths).sizes(), ", "),
-                      values ? "floating" : "integer", fmt::join(targets.sizes(), ", "), values ? " or [N, k]" : ""));
+                      fmt::join(targets.sizes(), ", ")));
     }
     if (values) {
-      source.values = targets.dim() == 1 ? targets.unsqueeze(1) : targets;
+      const auto numbers = targets.is_floating_point() ? targets : targets.to(at::kDouble);
+      source.values = numbers.dim() == 1 ? numbers.unsqueeze(1) : numbers;
     } else {
       source.labels = targets.to(at::kLong);
     }

@@ -1,5 +1,6 @@
 #include "whence/data/detail/table.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -98,14 +99,14 @@ bool counts_up(const std::vector<std::string>& names) {
   return true;
 }
 
-std::size_t find_label(const std::vector<std::string>& names, std::string_view format, const TableKeys& keys,
-                       const fs::path& path, const std::string& hint) {
-  const auto found = std::find(names.begin(), names.end(), keys.label);
+std::size_t find_label(const std::vector<std::string>& names, std::string_view format, std::string_view key,
+                       const std::string& label, const fs::path& path, const std::string& hint) {
+  const auto found = std::find(names.begin(), names.end(), label);
   if (found != names.end()) {
     return static_cast<std::size_t>(found - names.begin());
   }
   const bool of_commas = format == "tsv" && names.size() == 1 && names[0].find(',') != std::string::npos;
-  throw InvalidArgument(fmt::format("{}: key label: {} in {}{}", format, unknown_name("column", keys.label, names),
+  throw InvalidArgument(fmt::format("{}: key {}: {} in {}{}", format, key, unknown_name("column", label, names),
                                     path.string(),
                                     of_commas ? ", which has no tab but commas: format = \"csv\"" : hint));
 }
@@ -128,11 +129,20 @@ SourceExamples read_table(const nlohmann::json& table, std::string_view format, 
   SourceExamples source;
   source.files = {path};
   source.inputs_from = source.targets_from = path.string();
-  const bool labelled = !texts || wanted == TargetKind::kClasses;
-  const auto label = labelled ? find_label(names, format, keys, path, hint_without_label(table)) : 0;
+  const bool values = has_value_columns(table, format, keys.labels);
+  const bool labelled = !values && (!texts || !are_tokens(wanted));
+  const auto label =
+      labelled ? find_label(names, format, "label", keys.label, path, hint_without_label(table)) : std::size_t{0};
+  std::vector<std::size_t> columns;
   if (labelled) {
     source.label_column = keys.label;
+  } else if (values) {
+    source.value_columns = keys.labels;
+    for (const auto& name : keys.labels) {
+      columns.push_back(find_label(names, format, "labels", name, path, ""));
+    }
   }
+  std::vector<double> numbers;
   if (texts) {
     source.records.columns = names;
   } else {
@@ -142,6 +152,9 @@ SourceExamples read_table(const nlohmann::json& table, std::string_view format, 
     if (labelled) {
       source.label_cells.emplace_back(trimmed(reader.cells()[label]));
     }
+    for (const auto column : columns) {
+      numbers.push_back(target_value(trimmed(reader.cells()[column]), path, reader.line(), names[column]));
+    }
     if (texts) {
       source.records.rows.push_back(reader.cells());
       source.records.lines.push_back(reader.line());
@@ -149,7 +162,31 @@ SourceExamples read_table(const nlohmann::json& table, std::string_view format, 
       source.table->add(reader.cells(), reader.line());
     }
   }
+  if (values) {
+    source.values = at::tensor(numbers, at::kDouble).view({-1, static_cast<std::int64_t>(columns.size())});
+  }
   return source;
+}
+
+bool has_value_columns(const nlohmann::json& table, std::string_view format, const std::vector<std::string>& labels) {
+  if (!labels.empty() && table.contains("label")) {
+    throw InvalidArgument(fmt::format("{}: keys label and labels are both given, expected one of them", format));
+  }
+  auto sorted = labels;
+  std::sort(sorted.begin(), sorted.end());
+  if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
+    throw InvalidArgument(fmt::format("{}: key labels names column \"{}\" twice", format, *twice));
+  }
+  return !labels.empty();
+}
+
+double target_value(std::string_view cell, const fs::path& path, std::int64_t line, const std::string& column) {
+  const auto number = number_in(cell);
+  if (!number) {
+    throw DataError(fmt::format("{}: line {}, column \"{}\": {}", path.string(), line, column,
+                                cell.empty() ? "no value" : why_no_number(cell)));
+  }
+  return *number;
 }
 
 }  // namespace detail

@@ -96,11 +96,11 @@ std::size_t find_column(const CellTable& cells, const std::string& format, std::
 /// Fits one encoding. Holds what its steps share.
 class Fit {
  public:
-  Fit(const CellTable& cells, const std::vector<std::int64_t>& rows, const std::string& label,
+  Fit(const CellTable& cells, const std::vector<std::int64_t>& rows, const std::vector<std::string>& labels,
       const nlohmann::json& table, std::string format, bool standardize)
       : cells_(cells),
         rows_(rows),
-        label_(label),
+        labels_(labels),
         format_(std::move(format)),
         keys_(read_keys<EncodingKeys>(table, format_)) {
     if (!table.contains("standardize")) {
@@ -115,7 +115,8 @@ class Fit {
   }
 
   TableEncoding encoding(std::vector<std::string>& notes) {
-    TableEncoding out{{}, label_, keys_.missing, keys_.standardize};
+    TableEncoding out{{}, labels_.front(), keys_.missing, keys_.standardize};
+    out.labels = labels_.size() > 1 ? labels_ : std::vector<std::string>{};
     std::vector<TableColumn> categories;
     for (const auto column : input_columns()) {
       auto fitted = fit(column);
@@ -149,11 +150,15 @@ class Fit {
   }
 
  private:
+  bool is_label(const std::string& name) const {
+    return std::find(labels_.begin(), labels_.end(), name) != labels_.end();
+  }
+
   /// The columns that are inputs, in order.
   std::vector<std::size_t> input_columns() {
     std::vector<std::size_t> out;
     for (const auto& name : keys_.input) {
-      if (name == label_) {
+      if (is_label(name)) {
         throw InvalidArgument(fmt::format("{}: key input: column \"{}\" is also the label", format_, name));
       }
       out.push_back(find_column(cells_, format_, "input", name));
@@ -167,12 +172,13 @@ class Fit {
     }
     for (std::size_t column = 0; keys_.input.empty() && column < cells_.columns().size(); ++column) {
       const auto& name = cells_.columns()[column];
-      if (name != label_ && !ignored.contains(column) && !(name_is_missing(name) && leave_out(column))) {
+      if (!is_label(name) && !ignored.contains(column) && !(name_is_missing(name) && leave_out(column))) {
         out.push_back(column);
       }
     }
     if (out.empty()) {
-      throw DataError(fmt::format("{}: no column besides the label \"{}\"", cells_.path().string(), label_));
+      throw DataError(
+          fmt::format("{}: no column besides the label \"{}\"", cells_.path().string(), fmt::join(labels_, "\", \"")));
     }
     return out;
   }
@@ -372,7 +378,7 @@ class Fit {
 
   const CellTable& cells_;
   const std::vector<std::int64_t>& rows_;
-  const std::string& label_;
+  const std::vector<std::string>& labels_;
   std::string format_;
   EncodingKeys keys_;
   std::set<std::string> categorical_;  // columns that are said to be
@@ -411,10 +417,10 @@ EncodingKeys later_keys(const TableEncoding& encoding, const nlohmann::json& tab
 
 }  // namespace
 
-TableEncoding fit_encoding(const CellTable& cells, const std::vector<std::int64_t>& rows, const std::string& label,
-                           const nlohmann::json& table, const std::string& format, bool standardize,
-                           std::vector<std::string>& notes) {
-  return Fit(cells, rows, label, table, format, standardize).encoding(notes);
+TableEncoding fit_encoding(const CellTable& cells, const std::vector<std::int64_t>& rows,
+                           const std::vector<std::string>& labels, const nlohmann::json& table,
+                           const std::string& format, bool standardize, std::vector<std::string>& notes) {
+  return Fit(cells, rows, labels, table, format, standardize).encoding(notes);
 }
 
 at::Tensor encode(const TableEncoding& encoding, const CellTable& cells, const std::vector<std::int64_t>& rows,

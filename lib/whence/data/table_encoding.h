@@ -19,10 +19,11 @@ struct TableColumn {
 /// How the cells of a table become inputs. Fitted once, on the training data of the first stage that is a table; the
 /// tables of later stages and of queries are read by it, their columns found by name. docs/tables.md.
 struct TableEncoding {
-  std::vector<TableColumn> columns;  ///< Numbers first, then categories.
-  std::string label;                 ///< The column of the labels.
-  std::string missing;               ///< The key `missing`.
-  bool standardize = false;          ///< Whether numbers have mean 0 and deviation 1 over the data of the fit.
+  std::vector<TableColumn> columns;      ///< Numbers first, then categories.
+  std::string label;                     ///< The column of the labels.
+  std::string missing;                   ///< The key `missing`.
+  bool standardize = false;              ///< Whether numbers have mean 0 and deviation 1 over the data of the fit.
+  std::vector<std::string> labels = {};  ///< The columns of the values, where there are several; `label` is the first.
 
   /// Inputs of an example.
   std::int64_t width() const;

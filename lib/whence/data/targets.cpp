@@ -284,8 +284,8 @@ bool are_values(const SourceExamples& source, const CommonKeys& keys, const Data
   if (source.values.defined()) {
     return true;
   }
-  if (reading.wanted != TargetKind::kValues || !keys.classes.empty() || !reading.known_classes.empty() ||
-      source.labels_are_names) {
+  const bool compares_numbers = reading.wanted == TargetKind::kValues || reading.wanted == TargetKind::kProbabilities;
+  if (!compares_numbers || !keys.classes.empty() || !reading.known_classes.empty() || source.labels_are_names) {
     return false;
   }
   return source.labels.defined() || std::any_of(source.label_cells.begin(), source.label_cells.end(),

@@ -24,7 +24,7 @@ class TextFormat : public DataFormat {
 
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind wanted) const override {
     const auto path = folder / detail::read_keys<TextFileKeys>(table, "text").file;
-    if (wanted == TargetKind::kClasses || wanted == TargetKind::kValues) {
+    if (!are_tokens(wanted)) {
       throw InvalidArgument("text: plain text has no labels: use the loss next-token or masked-token");
     }
     SourceExamples source;

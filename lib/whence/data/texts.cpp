@@ -91,7 +91,7 @@ class TextMaker {
     if (keys_.end && !tokenizer_.special("eos") && !tokenizer_.special("sep")) {
       throw InvalidArgument(fmt::format("{}: key end = true, but the tokenizer names no end-of-text token", format_));
     }
-    if (keys_.too_long == "split" && (answer_ || wanted_ == TargetKind::kClasses)) {
+    if (keys_.too_long == "split" && (answer_ || !are_tokens(wanted_))) {
       throw InvalidArgument(
           fmt::format("{}: key long = \"split\" makes several examples of a text, which one answer or class cannot "
                       "serve: use cut",
@@ -293,7 +293,7 @@ TokenSequences taken(const SourceExamples& source, const at::Tensor& rows, const
     throw DataError(fmt::format("{}: an example has {} tokens, expected at most the model's {}", source.inputs_from,
                                 longest, reading.context));
   }
-  if (wanted == TargetKind::kClasses) {
+  if (!are_tokens(wanted)) {
     out.targets = at::Tensor();
   } else if (!out.targets.defined()) {
     if (wanted != TargetKind::kNextTokens) {

@@ -40,18 +40,18 @@ at::Tensor rotate(const at::Tensor& x, const Rotation& turn) {
 
 at::Tensor allowed(const TokenLayout& text, bool causal, std::int64_t window) {
   const bool ragged = (text.lengths != text.examples.size(1)).any().item<bool>();
-  const bool masked = causal ? !text.tokens.plain || window > 0 : !text.tokens.plain || ragged;
+  const bool masked = !text.tokens.plain || window > 0 || (!causal && ragged);
   if (!masked) {
     return {};
   }
   auto out = text.examples.unsqueeze(2).eq(text.examples.unsqueeze(1));
+  const auto places = at::arange(text.examples.size(1), text.examples.options());
+  const auto back = places.unsqueeze(1) - places.unsqueeze(0);
   if (causal) {
-    const auto places = at::arange(text.examples.size(1), text.examples.options());
-    const auto back = places.unsqueeze(1) - places.unsqueeze(0);
     out = out.logical_and(back.ge(0));
-    if (window > 0) {
-      out = out.logical_and(back.lt(window));
-    }
+  }
+  if (window > 0) {
+    out = out.logical_and(back.abs().lt(window));
   }
   return out.unsqueeze(1);
 }
@@ -86,15 +86,34 @@ void go_on_from(const Continuation& continuation, std::int64_t layer, at::Tensor
   v = at::cat({before(continuation.beginning->values[block]), v}, 2);
 }
 
-at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& allowed, double scale,
-                             const at::Tensor& places) {
+at::Tensor alibi_slopes(std::int64_t heads) {
+  std::int64_t power = 1;
+  while (2 * power <= heads) {
+    power *= 2;
+  }
+  std::vector<double> out;
+  for (std::int64_t h = 1; h <= power; ++h) {
+    out.push_back(std::exp2(-8.0 * static_cast<double>(h) / static_cast<double>(power)));
+  }
+  for (std::int64_t h = 1; static_cast<std::int64_t>(out.size()) < heads; h += 2) {
+    out.push_back(std::exp2(-4.0 * static_cast<double>(h) / static_cast<double>(power)));
+  }
+  return at::tensor(out, at::kDouble);
+}
+
+at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& allowed,
+                             const AttentionLogits& how, const at::Tensor& places) {
   const auto length = q.size(2), groups = k.size(1);
   TensorList out;
   for (std::int64_t a = 0; a < places.numel(); ++a) {
     const auto place = places[a].item<std::int64_t>(), row = place / length, token = place % length;
     const auto query = q[row].select(1, token).reshape({groups, -1, q.size(3)});
-    auto logits = at::matmul(query * scale, k[row].transpose(1, 2));  // [G, H / G, S]
+    auto logits = softcapped(at::matmul(query * how.scale, k[row].transpose(1, 2)), how.softcap);  // [G, H / G, S]
     logits = logits.to(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+    if (how.slopes.defined()) {
+      const auto& key_places = how.key_places[how.key_places.size(0) == 1 ? 0 : row];
+      logits = logits + how.slopes.to(logits.options()).view({groups, -1, 1}) * key_places;
+    }
     if (allowed.defined()) {
       logits = logits.masked_fill(allowed[allowed.size(0) == 1 ? 0 : row][0][token].logical_not(), -INFINITY);
     } else {

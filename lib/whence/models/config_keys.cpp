@@ -8,49 +8,23 @@
 #include <set>
 
 #include "whence/core/json.h"
+#include "whence/models/detail/families.h"
 
 namespace whence::detail {
 namespace {
 using nlohmann::json;
-using Keys = std::set<std::string, std::less<>>;
 
 /// What a family's computation depends on.
-const Keys& obeyed_by(const std::string& family) {
-  static const Keys common = {"model_type", "architectures", "vocab_size",        "tie_word_embeddings", "id2label",
-                              "num_labels", "problem_type",  "initializer_range", "tokenizer_class"};
-  static const Keys rotary = {"rope_theta", "rope_scaling", "rope_parameters"};
-  static const auto joined = [](std::initializer_list<Keys> parts) {
-    Keys out = common;
-    for (const auto& part : parts) {
-      out.insert(part.begin(), part.end());
-    }
-    return out;
-  };
-  static const Keys sizes = {"hidden_size",       "num_hidden_layers",       "num_attention_heads",
-                             "intermediate_size", "max_position_embeddings", "hidden_act"};
-  static const Keys grouped = {"num_key_value_heads", "head_dim", "rms_norm_eps", "pad_token_id"};
-  static const Keys llama = joined({sizes, rotary, grouped, {"attention_bias", "mlp_bias"}});
-  static const Keys bert = joined({sizes, {"layer_norm_eps", "type_vocab_size"}});
-  static const std::map<std::string, Keys> table = {
-      {"gpt2",
-       joined({{"n_embd", "n_layer", "n_head", "n_positions", "n_inner", "activation_function", "layer_norm_epsilon",
-                "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "pad_token_id"}})},
-      {"gpt_neox", joined({sizes,
-                           rotary,
-                           {"layer_norm_eps", "use_parallel_residual", "attention_bias", "rotary_pct",
-                            "rotary_emb_base", "partial_rotary_factor", "pad_token_id"}})},
-      {"llama", llama},
-      {"mistral", joined({sizes, rotary, grouped, {"sliding_window"}})},
-      {"qwen2",
-       joined({sizes, rotary, grouped, {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}})},
-      {"bert", bert},
-      {"roberta", joined({bert, {"pad_token_id"}})}};
-  return table.at(family);
+bool obeys(const std::string& family, const std::string& key) {
+  static const ConfigKeys common = {"model_type",          "architectures",     "vocab_size",
+                                    "tie_word_embeddings", "id2label",          "num_labels",
+                                    "problem_type",        "initializer_range", "tokenizer_class"};
+  return common.count(key) > 0 || find_family(family)->obeyed.count(key) > 0;
 }
 
 /// What decides nothing that is computed here: dropout, generation, how transformers runs, where a file came from.
 bool has_no_effect(std::string_view key) {
-  static const Keys keys = {
+  static const ConfigKeys keys = {
       // how it was trained: no dropout is ever drawn
       "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "hidden_dropout_prob",
       "attention_probs_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "summary_first_dropout",
@@ -94,22 +68,24 @@ bool is_nothing(const json& value) {
   return value.is_null() || value == false || value == 0 || value == "" || (value.is_structured() && value.empty());
 }
 
-bool is_causal(const std::string& family) { return family != "bert" && family != "roberta"; }
+bool is_causal(const std::string& family) { return find_family(family)->causal; }
 
 /// A key of only_values() that binds the family: a causal model is a decoder anyway.
 bool binds(const std::string& key, const std::string& family) {
-  return obeyed_by(family).count(key) == 0 && !(key == "is_decoder" && is_causal(family));
+  return !obeys(family, key) && !(key == "is_decoder" && is_causal(family));
 }
 
 }  // namespace
 
 void take_other_spellings(json& values, const std::filesystem::path& path) {
-  if (!values.contains("model_type") || values["model_type"] != "gpt2") {
+  if (!values.contains("model_type") || !values["model_type"].is_string()) {
     return;
   }
-  for (const auto& [other, own] :
-       {std::pair("hidden_size", "n_embd"), std::pair("num_hidden_layers", "n_layer"),
-        std::pair("num_attention_heads", "n_head"), std::pair("max_position_embeddings", "n_positions")}) {
+  const auto* family = find_family(values["model_type"].get<std::string>());
+  if (family == nullptr) {
+    return;
+  }
+  for (const auto& [other, own] : family->spellings) {
     if (!values.contains(other)) {
       continue;
     }
@@ -150,10 +126,11 @@ std::vector<std::string> notes_on_keys(const ConfigFile& config, const std::stri
   }
   const auto problem = config.text("problem_type", "");
   if (problem == "multi_label_classification" || problem == "regression") {
-    out.push_back(fmt::format(
-        "{}: problem_type = {}: transformers gives that head {}, which is not the loss cross-entropy",
-        config.path().string(), problem,
-        problem == "regression" ? "a squared error (loss = \"squared-error\")" : "a sigmoid for each class"));
+    out.push_back(
+        fmt::format("{}: problem_type = {}: transformers gives that head {}, which is not the loss cross-entropy",
+                    config.path().string(), problem,
+                    problem == "regression" ? "a squared error (loss = \"squared-error\")"
+                                            : "a sigmoid for each class (loss = \"binary-cross-entropy\")"));
   }
   if (config.has("auto_map")) {
     out.push_back(fmt::format("{}: auto_map names code of the folder's own, which is not run: this is transformers' {}",
@@ -174,13 +151,16 @@ std::vector<std::string> notes_on_keys(const ConfigFile& config, const std::stri
 }
 
 std::string use_of_key(const std::string& key, const std::string& family) {
-  if (obeyed_by(family).count(key) > 0) {
+  if (obeys(family, key)) {
     return "obeyed";
   }
   if (const auto found = only_values().find(key); found != only_values().end() && binds(key, family)) {
     return is_nothing(found->second) && !found->second.is_boolean() ? "refused" : "only " + found->second.dump();
   }
-  return has_no_effect(key) || (key == "is_decoder" && is_causal(family)) ? "no effect" : "";
+  return has_no_effect(key) || find_family(family)->without_effect.count(key) > 0 ||
+                 (key == "is_decoder" && is_causal(family))
+             ? "no effect"
+             : "";
 }
 
 }  // namespace whence::detail

@@ -42,8 +42,20 @@ bool is_ignored(const std::string& name, const FamilyNames& names) {
   if (std::any_of(kBuffers.begin(), kBuffers.end(), ends)) {
     return true;
   }
-  static constexpr std::array kHeads = {"cls.",        "lm_head.", "embed_out.", "score.",
-                                        "classifier.", "pooler.",  "qa_outputs."};
+  static constexpr std::array kHeads = {"cls.",
+                                        "lm_head.",
+                                        "embed_out.",
+                                        "score.",
+                                        "classifier.",
+                                        "pooler.",
+                                        "qa_outputs.",
+                                        "vocab_",
+                                        "pre_classifier.",
+                                        "generator_",
+                                        "discriminator_predictions.",
+                                        "head.",
+                                        "decoder.weight",
+                                        "decoder.bias"};
   const auto begins = [&](const char* begin) {
     return name.starts_with(begin) || name.starts_with(names.prefix + begin);
   };
@@ -73,9 +85,11 @@ std::map<std::string, at::Tensor> read_weights(const std::vector<fs::path>& file
   const auto& prefix = config.names.prefix;
   std::map<std::string, const DeclaredParameter*> by_stored_name;
   for (const auto& parameter : declared) {
-    auto stored = head.unqualified(parameter.name);
-    if (stored.starts_with(prefix)) {
-      by_stored_name[stored.substr(prefix.size())] = &parameter;
+    auto stored = config.names.in_files(parameter.name);
+    if (stored.starts_with(prefix)) {  // which files may lack, or its beginning
+      for (auto at = prefix.find('.'); at != prefix.npos; at = prefix.find('.', at + 1)) {
+        by_stored_name[stored.substr(at + 1)] = &parameter;
+      }
     }
     by_stored_name[std::move(stored)] = &parameter;
   }
@@ -135,6 +149,7 @@ bool has_own_head(const std::vector<fs::path>& files, const TransformerConfig& c
     };
     take(names.head + ".weight", head);
     take(names.tokens + ".weight", tokens);
+    take(names.prefix.substr(names.prefix.find('.') + 1) + names.tokens + ".weight", tokens);
     take(names.prefix + names.tokens + ".weight", tokens);
   }
   return head.defined() && tokens.defined() && !(head.sizes() == tokens.sizes() && at::equal(head, tokens));
@@ -190,7 +205,8 @@ void write_hugging_face(const fs::path& directory, const fs::path& source, const
   }
   ParameterSet stored;
   for (std::size_t i = 0; i < theta.size(); ++i) {
-    stored.add(head.unqualified(theta.names()[i]), theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
+    stored.add(config.names.in_files(theta.names()[i]),
+               theta.values()[i].detach().to(at::kCPU, at::kFloat).contiguous());
   }
   metadata["format"] = "pt";
   metadata["whence"] = "1";

@@ -90,9 +90,20 @@ at::Tensor for_query_heads(const at::Tensor& x, const at::Tensor& q) {
   return groups == 1 ? x : x.repeat_interleave(groups, 1);
 }
 
+/// Logits [R, H, T, S] of scaled queries as `how` says, before any mask.
+at::Tensor shaped_logits(const at::Tensor& logits, const AttentionLogits& how) {
+  const auto out = softcapped(logits, how.softcap);
+  if (!how.slopes.defined()) {
+    return out;
+  }
+  const auto places = how.key_places.view({-1, 1, 1, how.key_places.size(1)}).to(out.scalar_type());
+  return out + how.slopes.to(out.options().requires_grad(false)).view({1, -1, 1, 1}) * places;
+}
+
 /// [R, H, T, S] of scaled queries, -infinity where they may not look.
-at::Tensor masked_logits(const at::Tensor& scaled_q, const at::Tensor& k, const at::Tensor& allowed, bool causal) {
-  const auto logits = at::matmul(scaled_q, for_query_heads(k, scaled_q).transpose(2, 3));
+at::Tensor masked_logits(const at::Tensor& scaled_q, const at::Tensor& k, const at::Tensor& allowed, bool causal,
+                         const AttentionLogits& how) {
+  const auto logits = shaped_logits(at::matmul(scaled_q, for_query_heads(k, scaled_q).transpose(2, 3)), how);
   if (allowed.defined()) {
     return logits.masked_fill(allowed.logical_not(), -INFINITY);
   }
@@ -220,7 +231,7 @@ at::Tensor layer_norm(const ParameterSet& theta, const std::string& layer, const
 }
 
 at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
-                    Tape* tape) {
+                    Tape* tape, double offset) {
   const auto name = layer + ".weight";
   const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   const auto normalised = (wide * (wide.square().mean(-1, /*keepdim=*/true) + epsilon).rsqrt()).to(x.scalar_type());
@@ -228,31 +239,32 @@ at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const a
                        .weight = name,
                        .bias = "",
                        .input = normalised,
-                       .output = normalised * theta.at(name)});
+                       .output = normalised * (offset == 0 ? theta.at(name) : theta.at(name) + offset)});
 }
 
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
-                     bool causal, double scale) {
-  if (derivative_order < 2) {
+                     bool causal, const AttentionLogits& how) {
+  if (derivative_order < 2 && how.softcap == 0 && !how.slopes.defined()) {
     const bool shared = k.size(1) != q.size(1);
     const auto mask = allowed.defined() ? std::optional<at::Tensor>(allowed) : std::nullopt;
-    return at::scaled_dot_product_attention(q, k, v, mask, 0, causal && !allowed.defined(), scale, shared);
+    return at::scaled_dot_product_attention(q, k, v, mask, 0, causal && !allowed.defined(), how.scale, shared);
   }
-  const auto logits = masked_logits(q * scale, k, allowed, causal);
+  const auto logits = masked_logits(q * how.scale, k, allowed, causal, how);
   return at::matmul(attention_softmax(logits), for_query_heads(v, q));
 }
 
 at::Tensor attention(const ParameterSet& theta, const std::string& module, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, const at::Tensor& allowed, bool causal, double scale, Tape* tape) {
+                     const at::Tensor& v, const at::Tensor& allowed, bool causal, const AttentionLogits& how,
+                     Tape* tape) {
   if (tape != nullptr) {
     tape->attention.push_back({module, k.size(1), k.size(3)});
   }
   const auto* prefix = prefix_at(theta, module);
   if (prefix == nullptr) {
-    return attention(q, k, v, allowed, causal, scale);
+    return attention(q, k, v, allowed, causal, how);
   }
   const auto rows = q.size(0), heads = q.size(1), length = q.size(2), before = prefix->length();
-  if (tape == nullptr && derivative_order < 2) {
+  if (tape == nullptr && derivative_order < 2 && !how.slopes.defined()) {
     if (const auto whole = prefix->whole(theta); whole.keys.defined()) {
       const auto behind = [&](const at::Tensor& x, const at::Tensor& y) {
         return at::cat({x.unsqueeze(0).expand({rows, -1, -1, -1}), y}, 2);
@@ -264,18 +276,20 @@ at::Tensor attention(const ParameterSet& theta, const std::string& module, const
       if (seen.defined()) {
         seen = at::cat({at::ones({seen.size(0), 1, length, before}, seen.options()), seen}, 3);
       }
-      return attention(q, behind(whole.keys, k), behind(whole.values, v), seen, /*causal=*/false, scale);
+      return attention(q, behind(whole.keys, k), behind(whole.values, v), seen, /*causal=*/false, how);
     }
   }
-  const auto scaled_q = q * scale;
+  const auto scaled_q = q * how.scale;
   const auto groups = heads / k.size(1);
   TensorList of_prefix, brought;  // of each query head
   for (std::int64_t h = 0; h < heads; ++h) {
     const auto queries = scaled_q.select(1, h).reshape({rows * length, -1});
     of_prefix.push_back(prefix->logits(theta, h / groups, queries, tape).view({rows, length, before}));
   }
-  const auto weights =
-      attention_softmax(at::cat({at::stack(of_prefix, 1), masked_logits(scaled_q, k, allowed, causal)}, 3));
+  auto there = how;  // the prefix has the first places
+  there.key_places = how.slopes.defined() ? at::arange(before, how.key_places.options()).unsqueeze(0) : at::Tensor();
+  const auto weights = attention_softmax(
+      at::cat({shaped_logits(at::stack(of_prefix, 1), there), masked_logits(scaled_q, k, allowed, causal, how)}, 3));
   for (std::int64_t h = 0; h < heads; ++h) {
     const auto shares = weights.select(1, h).narrow(2, 0, before).reshape({rows * length, before});
     brought.push_back(prefix->brought(theta, h / groups, shares, tape).view({rows, length, -1}));
@@ -283,6 +297,8 @@ at::Tensor attention(const ParameterSet& theta, const std::string& module, const
   const auto own = at::matmul(weights.narrow(3, before, weights.size(3) - before), for_query_heads(v, q));
   return at::stack(brought, 1) + own;
 }
+
+at::Tensor softcapped(const at::Tensor& x, double c) { return c == 0 ? x : at::tanh(x / c) * c; }
 
 at::Tensor activation(std::string_view name, const at::Tensor& x) {
   if (name == "tanh") {
@@ -297,13 +313,17 @@ at::Tensor activation(std::string_view name, const at::Tensor& x) {
   if (name == "gelu-tanh") {
     return at::gelu(x, "tanh");
   }
+  if (name == "bloom-gelu") {
+    return x * 0.5 * (1 + at::tanh(0.79788456 * x * (1 + 0.044715 * x * x)));
+  }
   if (name == "silu") {
     return at::silu(x);
   }
   if (name == "quick-gelu") {
     return x * at::sigmoid(1.702 * x);
   }
-  throw InvalidArgument(unknown_name("activation", name, {"tanh", "relu", "gelu", "gelu-tanh", "silu", "quick-gelu"}));
+  throw InvalidArgument(
+      unknown_name("activation", name, {"tanh", "relu", "gelu", "gelu-tanh", "bloom-gelu", "silu", "quick-gelu"}));
 }
 
 at::Tensor pool(std::string_view name, const at::Tensor& x) {

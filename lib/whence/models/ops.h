@@ -46,19 +46,34 @@ at::Tensor scaled(const ParameterSet& theta, const std::string& weight, const st
 /// is in scope it is made of pieces: torch's own kernel, used otherwise, has a wrong third derivative.
 at::Tensor layer_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
                       Tape* tape);
-/// Each row over its root mean square, times LAYER.weight. B. Zhang and R. Sennrich, NeurIPS 2019.
+/// Each row over its root mean square, times LAYER.weight + offset. B. Zhang and R. Sennrich, NeurIPS 2019.
 at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, double epsilon,
-                    Tape* tape);
+                    Tape* tape, double offset = 0);
 
-/// softmax(q k' scale + mask) v over the last two dimensions of q [R, H, T, D] and k, v [R, G, S, D], heads sharing
-/// keys where G < H. `allowed` [R or 1, 1, T, S] is what each query may look at; undefined: everything, or, causal, the
-/// keys up to it (T = S). Softmax in float32 at least. A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+/// c tanh(x / c); x where c is 0.
+at::Tensor softcapped(const at::Tensor& x, double c);
+
+/// What is made of products of queries and keys before their softmax.
+struct AttentionLogits {
+  AttentionLogits(double scale_by) : scale(scale_by) {}  // NOLINT(google-explicit-constructor): most have no more
+  double scale = 1;
+  double softcap = 0;     ///< Of softcapped().
+  at::Tensor slopes;      ///< [H]: then the slope of the head times the key's place is added. O. Press, N. Smith and
+                          ///< M. Lewis, "Train Short, Test Long", ICLR 2022. Undefined: nothing is.
+  at::Tensor key_places;  ///< [R or 1, S], with slopes.
+};
+
+/// softmax(logits + mask) v over the last two dimensions of q [R, H, T, D] and k, v [R, G, S, D], the logits made of q
+/// k' as `how` says, heads sharing keys where G < H. `allowed` [R or 1, 1, T, S] is what each query may look at;
+/// undefined: everything, or, causal, the keys up to it (T = S). Softmax in float32 at least. A. Vaswani et al.,
+/// "Attention Is All You Need", NeurIPS 2017.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
-                     bool causal, double scale);
+                     bool causal, const AttentionLogits& how);
 /// The attention called `module`, which the tape is told of, with the prefix that theta's additions have there: one
 /// softmax over [its keys, k], of which every query sees all of the prefix's, whatever `allowed` says of k.
 at::Tensor attention(const ParameterSet& theta, const std::string& module, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, const at::Tensor& allowed, bool causal, double scale, Tape* tape);
+                     const at::Tensor& v, const at::Tensor& allowed, bool causal, const AttentionLogits& how,
+                     Tape* tape);
 
 /// How often what is computed in a scope will be differentiated: ops choose their fastest form that allows it. Two
 /// where nothing is said; a derivative beyond what was promised throws, or for layer_norm is wrong.
@@ -76,7 +91,8 @@ class DerivativeOrder {
 
 /// The words that models offer; gelu is the exact one, x Phi(x).
 inline constexpr std::string_view kActivations = "tanh|relu|gelu";
-/// Knows also gelu-tanh, its approximation by a tanh, silu (swish) and quick-gelu, x sigmoid(1.702 x).
+/// Knows also gelu-tanh, its approximation by a tanh, bloom-gelu, which rounds its constant, silu (swish) and
+/// quick-gelu, x sigmoid(1.702 x).
 at::Tensor activation(std::string_view name, const at::Tensor& x);
 
 /// 2 x 2 means ("avg") or maxima ("max") of x [B, C, H, W]; an odd last row or column is dropped: [B, C, H/2, W/2].

@@ -12,7 +12,9 @@
     "Vaswani et al. 2017")
 
 #define WHENCE_LOSSES(X)                                                                                       \
-  X(cross_entropy, "cross-entropy", "-log softmax(output)[class]", "")                                         \
+  X(cross_entropy, "cross-entropy", "-log softmax(output)[class], or of shares of the classes", "")            \
+  X(binary_cross_entropy, "binary-cross-entropy",                                                              \
+    "-log of the probability of each output's event by itself, summed; a class is its one-hot row", "")        \
   X(squared_error, "squared-error", "half the squared distance to the target; a class is its one-hot row", "") \
   X(next_token, "next-token", "-log softmax(output)[next token], summed over a text's predicted tokens", "")   \
   X(masked_token, "masked-token", "the same of the tokens that were hidden", "Devlin et al. 2019")

@@ -5,37 +5,54 @@
 #include <cmath>
 #include <numbers>
 
-#include "whence/models/detail/config_file.h"
-#include "whence/models/detail/transformer_config.h"
+#include "whence/models/detail/families.h"
 
 namespace whence::detail {
 
-Rotary read_rotary(const ConfigFile& config, std::int64_t head_width, std::int64_t context) {
-  Rotary out;
-  const auto family = config.text("model_type", "");
-  auto scaling = nlohmann::json::object();
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {  // of both, transformers takes the latter
-    if (config.has(key)) {
-      config.expect(key, config.values()[key].is_object(), "a table or null");
-      scaling = config.values()[key].empty() ? scaling : config.values()[key];
+namespace {
+
+/// What config.json says of these layers' rotary positions beside their base.
+nlohmann::json rotary_table(const ConfigFile& config, const RotaryKeys& keys) {
+  auto out = nlohmann::json::object();
+  if (config.has("rope_parameters")) {
+    const auto& table = config.values()["rope_parameters"];
+    config.expect("rope_parameters", table.is_object(), "a table or null");
+    out = keys.layers == nullptr ? table : table.contains(keys.layers) ? table[keys.layers] : out;
+    out = out.is_null() ? nlohmann::json::object() : out;
+    config.expect("rope_parameters", out.is_object(), "a table for each kind of layers");
+  }
+  if (config.has("rope_scaling") && keys.scaled) {  // of both, transformers takes this
+    const auto& table = config.values()["rope_scaling"];
+    config.expect("rope_scaling", table.is_object(), "a table or null");
+    if (keys.layers == nullptr && !table.empty()) {
+      out = table;
+    } else if (keys.layers != nullptr) {
+      out.update(table);
     }
   }
-  for (const auto& [key, value] : scaling.items()) {
+  for (const auto& [key, value] : out.items()) {
     if (value.is_object()) {
       throw DataError(fmt::format("{}: rope_parameters has a table for {} alone, expected one for all layers",
                                   config.path().string(), key));
     }
   }
-  out.base = config.number_in(scaling, "rope_theta",
-                              family == "gpt_neox" ? config.number("rotary_emb_base", config.number("rope_theta", 1e4))
-                                                   : config.number("rope_theta", 1e4));
-  const double part =
-      config.number_in(scaling, "partial_rotary_factor",
-                       family == "gpt_neox" ? config.number("rotary_pct", config.number("partial_rotary_factor", 0.25))
-                                            : config.number("partial_rotary_factor", 1));
-  if (family != "gpt_neox" && part != 1) {
-    throw DataError(
-        fmt::format("{}: partial_rotary_factor = {}, expected 1 for a {}", config.path().string(), part, family));
+  return out;
+}
+
+}  // namespace
+
+Rotary read_rotary(const ConfigFile& config, std::int64_t head_width, std::int64_t context, const RotaryKeys& keys) {
+  Rotary out;
+  const auto scaling = rotary_table(config, keys);
+  const auto otherwise =
+      keys.base_too == nullptr ? keys.base_if_absent : config.number(keys.base_too, keys.base_if_absent);
+  out.base = config.number_in(scaling, "rope_theta", config.number(keys.base, otherwise));
+  const double part = config.number_in(
+      scaling, "partial_rotary_factor",
+      keys.part == nullptr ? config.number("partial_rotary_factor", 1) : config.number(keys.part, keys.part_if_absent));
+  if (keys.part == nullptr && part != 1) {
+    throw DataError(fmt::format("{}: partial_rotary_factor = {}, expected 1 for a {}", config.path().string(), part,
+                                config.text("model_type", "")));
   }
   out.width = static_cast<std::int64_t>(static_cast<double>(head_width) * part);
   out.original_context = context;

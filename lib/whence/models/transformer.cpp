@@ -1,6 +1,6 @@
-// One transformer for every family: A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017. What GPT-2, GPT-NeoX,
-// Llama, Mistral, Qwen2, BERT and RoBERTa do differently is in the description that models/detail/transformer_config.h
-// makes of their config.json; what is computed is in models/transformer_pass.cpp. Here: such a model, from its folder.
+// One transformer for every family: A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017. What GPT-2, Llama,
+// BERT and the others do differently is in the description that models/detail/transformer_config.h makes of their
+// config.json; what is computed is in models/transformer_pass.cpp. Here: such a model, from its folder.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -140,10 +140,7 @@ class Transformer : public Model, public LanguageModel, public Described {
     const auto& text = *batch.text;
     at::Tensor out;
     if (classes_of(theta) > 0) {
-      const auto places = answer_places(seen.batch);
-      const auto& origins = seen.batch.text->tokens.origins;
-      out = pass().class_outputs(theta, x.index_select(0, places), tape,
-                                 one_row_each(origins.defined() ? origins.index_select(0, places) : places));
+      out = pass().class_outputs(theta, x, answer_places(seen.batch), seen.batch.text->tokens, tape);
     } else if (text.asked.defined()) {
       out = pass()
                 .vocabulary_outputs(theta, x.index_select(0, seen.now(text.asked)), tape, one_row_each(text.asked))

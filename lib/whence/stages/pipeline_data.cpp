@@ -8,6 +8,7 @@
 #include "whence/core/json.h"
 #include "whence/data/example_column.h"
 #include "whence/data/format.h"
+#include "whence/data/target_values.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/pipeline.h"
@@ -53,9 +54,12 @@ nlohmann::json with_keys_of(const nlohmann::json& training, nlohmann::json queri
       queries[key] = from[key];
     }
   };
-  for (const char* key : {"label", "mean", "std"}) {
-    inherit(key);
+  if (!queries.contains("label") && !queries.contains("labels")) {  // one of them names the targets
+    inherit("label");
+    inherit("labels");
   }
+  inherit("mean");
+  inherit("std");
   if (same_format(from, queries) || (has_columns(from) && has_columns(queries))) {  // labels are written alike
     inherit("drop-labels");
   }
@@ -94,7 +98,7 @@ void check_channels_said(const nlohmann::json& table, const StageDescription& be
 
 Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReading reading) const {
   const auto wanted = create<Loss>(file_.stages.at(stage).loss)->wants();
-  const bool of_tokens = wanted == TargetKind::kNextTokens || wanted == TargetKind::kMaskedTokens;
+  const bool of_tokens = are_tokens(wanted);
   if (of_tokens && language_model_ == nullptr) {
     throw InvalidArgument(fmt::format("loss = {}, but {} is no model of texts", file_.stages[stage].loss, model_spec_));
   }
@@ -119,6 +123,7 @@ Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReadi
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
   auto data = read_dataset(table, file_.path.parent_path(), reading).to(options_.dtype, options_.device);
+  check_targets(data, wanted);
   for (const auto& text : data.notes()) {
     note(text);
   }

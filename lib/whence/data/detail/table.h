@@ -39,10 +39,15 @@ struct EncodingKeys {
   }
 };
 
+inline constexpr std::string_view kLabelsHelp =
+    "columns of numbers in place of label: one an output, of a loss that takes several (shares of classes, 0 or 1 of "
+    "each event, values)";
+
 /// The keys of csv and tsv.
 struct TableKeys {
   std::string file;
   std::string label = "label";
+  std::vector<std::string> labels;
   bool header = true;
   EncodingKeys encoding;
   TextKeys texts;
@@ -50,6 +55,7 @@ struct TableKeys {
   static void fields(Self& self, Field&& field) {
     field("file", self.file, kRequiredPath, "the table");
     field("label", self.label, Takes{"a column name"}, "column of the labels, or of the values a loss asks for");
+    field("labels", self.labels, Takes{"a list of column names", "none"}, kLabelsHelp);
     field("header", self.header, Takes{"true or false"},
           "whether line 1 names the columns; otherwise they are 0, 1, …");
     EncodingKeys::fields(self.encoding, field);
@@ -76,12 +82,19 @@ TakeRow tsv_rows(std::string_view text);
 SourceExamples read_table(const nlohmann::json& table, std::string_view format, const std::filesystem::path& folder,
                           TargetKind wanted, const std::function<TakeRow(std::string_view text)>& rows_of);
 
+/// Whether a table's columns `labels` hold the targets, rather than `label`. Throws InvalidArgument where both are
+/// given, or a column is listed twice.
+bool has_value_columns(const nlohmann::json& table, std::string_view format, const std::vector<std::string>& labels);
+/// The number in the cell of a column `labels`. Throws DataError with the place where there is none.
+double target_value(std::string_view cell, const std::filesystem::path& path, std::int64_t line,
+                    const std::string& column);
+
 /// The encoding that `rows` of a table ask for. `standardize` holds where the key does not say. Adds to `notes` what
 /// was decided, in words. Throws DataError naming the line and column of a cell that does not do, with the key that
 /// makes it do.
-TableEncoding fit_encoding(const CellTable& cells, const std::vector<std::int64_t>& rows, const std::string& label,
-                           const nlohmann::json& table, const std::string& format, bool standardize,
-                           std::vector<std::string>& notes);
+TableEncoding fit_encoding(const CellTable& cells, const std::vector<std::int64_t>& rows,
+                           const std::vector<std::string>& labels, const nlohmann::json& table,
+                           const std::string& format, bool standardize, std::vector<std::string>& notes);
 
 /// `rows` of a table as inputs [rows, width] in float64. Throws as fit_encoding().
 at::Tensor encode(const TableEncoding& encoding, const CellTable& cells, const std::vector<std::int64_t>& rows,

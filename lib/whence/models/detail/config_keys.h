@@ -8,8 +8,8 @@
 
 namespace whence::detail {
 
-/// Puts the keys of a config.json under the names that its family's own files have: GPT-2 also goes by hidden_size.
-/// Throws DataError where both are there with different values.
+/// Puts the keys of a config.json under the names that its family's own files have: GPT-2 also goes by hidden_size
+/// (Family). Throws DataError where both are there with different values.
 void take_other_spellings(nlohmann::json& values, const std::filesystem::path& path);
 
 /// Throws DataError naming a key that asks for what whence does not compute.

@@ -48,8 +48,10 @@ class TransformerPass {
 
   /// The module of the layer that gives classes.
   std::string classifier() const { return head_.qualified(config_.names.classifier); }
-  /// Of rows x of the residual stream, one an example: [B, classes].
-  at::Tensor class_outputs(const ParameterSet& theta, at::Tensor x, Tape* tape, const RowMap& rows) const;
+  /// Of the residual stream x, read at one place of each example or, in mean_pooling, over all of `tokens`: [B,
+  /// classes].
+  at::Tensor class_outputs(const ParameterSet& theta, const at::Tensor& x, const at::Tensor& places,
+                           const RowMap& tokens, Tape* tape) const;
   /// Of any rows of it: [rows, vocabulary].
   at::Tensor vocabulary_outputs(const ParameterSet& theta, at::Tensor x, Tape* tape, const RowMap& rows) const;
 
@@ -59,6 +61,9 @@ class TransformerPass {
   std::string token_weight() const { return base(config_.names.tokens) + ".weight"; }
   std::string prompt() const;
   at::Tensor norm(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape) const;
+  /// x itself where the block has no norm of that name.
+  at::Tensor norm_in_block(const ParameterSet& theta, std::int64_t layer, const std::string& name, const at::Tensor& x,
+                           Tape* tape) const;
   /// A linear layer of a block; whether its output joins the residual stream.
   at::Tensor through(const ParameterSet& theta, const std::string& layer, const at::Tensor& x, Tape* tape,
                      bool joins = false) const;
@@ -66,8 +71,16 @@ class TransformerPass {
   at::Tensor embed_tokens(const ParameterSet& theta, const Prompted& seen, Tape* tape) const;
   at::Tensor embed(const ParameterSet& theta, const Prompted& seen, Tape* tape) const;
   at::Tensor attend(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, const Batch& batch,
-                    const Rotation& turn, const at::Tensor& mask, Tape* tape, Watch* watch) const;
+                    const Look& look, Tape* tape, Watch* watch) const;
+  /// Queries or keys [R T, heads * width] behind the norm called `name` in its block.
+  at::Tensor normed_heads(const ParameterSet& theta, std::int64_t layer, const std::string& name, const at::Tensor& x,
+                          Tape* tape) const;
   at::Tensor feed(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const;
+  /// The mlp of a sparse block: each token's chosen experts, each of which sees the rows of its tokens alone.
+  at::Tensor feed_experts(const ParameterSet& theta, std::int64_t layer, const at::Tensor& x, Tape* tape) const;
+  /// Of each block.
+  std::vector<Look> looks(const ParameterSet& theta, const TokenLayout& text, const TokenLayout& given,
+                          const Continuation* continuation) const;
   at::Tensor final_norm(const ParameterSet& theta, const at::Tensor& x, Tape* tape) const;
 
   const TransformerConfig& config_;
