@@ -33,4 +33,10 @@ inline double relative_error(const TensorList& a, const TensorList& b) {
   return relative_error(flatten(a), flatten(b));
 }
 
+/// Whether two lists are of the same shapes and values.
+inline bool same_bits(const TensorList& a, const TensorList& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return at::equal(x, y); });
+}
+
 }  // namespace whence::test

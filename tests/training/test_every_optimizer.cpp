@@ -52,11 +52,6 @@ void for_every_optimizer(const Body& body) {
   });
 }
 
-bool same_bits(const TensorList& a, const TensorList& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const auto& x, const auto& y) { return at::equal(x, y); });
-}
-
 /// A start where the objective overflows.
 TrainingState overflowing(const Objective& objective) {
   auto state = fresh_state(objective);

@@ -34,11 +34,6 @@ TensorList after(const Objective& objective, const std::string& spec, std::int64
   return state.theta;
 }
 
-bool same_bits(const TensorList& a, const TensorList& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const auto& x, const auto& y) { return at::equal(x, y); });
-}
-
 const std::vector<std::string> kOptimizers = {
     "sgd:learning-rate=0.05,batch-size=7,epochs=10,momentum=0.3", "adam:learning-rate=0.05,batch-size=7,epochs=10",
     "adamw:learning-rate=0.05,batch-size=7,epochs=10,decay=0.1", "lbfgs:max-iterations=12"};
