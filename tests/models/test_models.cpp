@@ -71,7 +71,7 @@ TEST_SUITE("models") {
     CHECK(resolved_spec<Model>("linear") == "linear:bias=true");
     CHECK(resolved_spec<Model>("mlp:activation=relu") == "mlp:widths=64/32,activation=relu");
     CHECK(resolved_spec<Model>("convnet") == "convnet:channels=16/32,kernel=3,activation=relu,pool=max,dense=0");
-    CHECK(resolved_spec<Loss>("cross-entropy") == "cross-entropy");
+    CHECK(resolved_spec<Loss>("cross-entropy") == "cross-entropy:smoothing=0");
   }
 
   TEST_CASE("weights have the variance of their activation, whatever else the model has") {

@@ -46,4 +46,21 @@ TEST_CASE("how a training ended is read as it was written, and a text that is no
   CHECK(whence::detail::parse_record("[1]") == json::object());
 }
 
+TEST_CASE("methods of a record have the options of today, and what is not known stays as it was") {
+  const auto settings = whence::detail::recorded_settings({{"settings",
+                                                            {{"loss", "cross-entropy"},
+                                                             {"tuning", "full:no-such-option=1"},
+                                                             {"model", {{"spec", "linear"}}},
+                                                             {"seed", 3}}}});
+  CHECK(settings == json{{"loss", "cross-entropy:smoothing=0"},
+                         {"tuning", "full:no-such-option=1"},
+                         {"model", {{"spec", "linear:bias=true"}}},
+                         {"seed", 3}});
+  CHECK(whence::detail::changed_settings(settings, {{"loss", "cross-entropy:smoothing=0.5"},
+                                                    {"tuning", "full:no-such-option=1"},
+                                                    {"model", {{"spec", "linear:bias=true"}}},
+                                                    {"seed", 3}}) ==
+        std::vector<std::string>{"loss = \"cross-entropy:smoothing=0\", now \"cross-entropy:smoothing=0.5\""});
+}
+
 TEST_SUITE_END();

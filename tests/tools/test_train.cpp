@@ -113,7 +113,8 @@ TEST_CASE("what makes a checkpoint stale: data, loss, tuning; an optimizer only 
     return told;
   };
   CHECK(says(after("proximity=0.1", "proximity=0.2"), "tuning = \"full:proximity=0.1\", now \"full:proximity=0.2\""));
-  CHECK(says(after(kDecay, "loss = \"squared-error\"\n" + kDecay), "loss = \"cross-entropy\", now \"squared-error\""));
+  CHECK(says(after(kDecay, "loss = \"squared-error\"\n" + kDecay),
+             "loss = \"cross-entropy:smoothing=0\", now \"squared-error\""));
   CHECK(says(after("file = \"pretrain.safetensors\"", "file = \"pretrain.safetensors\", limit = 150"),
              "train.limit = not given, now 150"));
   CHECK(says(after("widths=6,activation=tanh", "widths=6,activation=relu"), "model.spec = "));
@@ -178,7 +179,7 @@ TEST_CASE("unfinished training goes on only with all that it began with; --force
     folder.write("pipeline.toml", text);
   };
   after(kDecay, "weight-decay = 2e-2", "began otherwise (weight-decay = 0.01, now 0.02)");
-  after(kDecay, kDecay + "\nloss = \"squared-error\"", "loss = \"cross-entropy\", now \"squared-error\"");
+  after(kDecay, kDecay + "\nloss = \"squared-error\"", "loss = \"cross-entropy:smoothing=0\", now \"squared-error\"");
   after("proximity=0.1", "proximity=0.2", "tuning = ");
   after("max-iterations=2000", "max-iterations=2001", "optimizer = ");
   after("\"finetune.safetensors\" }", "\"finetune.safetensors\", limit = 99 }", "train.limit = not given, now 99");

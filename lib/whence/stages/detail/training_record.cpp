@@ -9,6 +9,7 @@
 #include <set>
 #include <tuple>
 
+#include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/stages/pipeline.h"
@@ -118,6 +119,26 @@ json table_in(const json& record, const char* key) {
   return record.contains(key) && record[key].is_object() ? record[key] : json::object();
 }
 
+json recorded_settings(const json& record) {
+  auto out = table_in(record, "settings");
+  const auto write_out = [](json& table, const char* key, const auto& resolved) {
+    if (table.contains(key) && table[key].is_string()) {
+      try {
+        table[key] = resolved(table[key].template get<std::string>());
+      } catch (const Error&) {  // a method that is not known any more is another one
+      }
+    }
+  };
+  if (out.contains("model") && out["model"].is_object()) {
+    write_out(out["model"], "spec", resolved_spec<Model>);
+  }
+  write_out(out, "tuning", resolved_spec<Tuning>);
+  write_out(out, "loss", resolved_spec<Loss>);
+  write_out(out, "optimizer", resolved_spec<Optimizer>);
+  write_out(out, "priming", resolved_spec<Priming>);
+  return out;
+}
+
 std::vector<std::string> changed_settings(const json& then, const json& now) {
   const auto before = then.flatten(), after = now.flatten();
   std::set<std::string> keys;
@@ -143,7 +164,7 @@ std::vector<std::string> changed_settings(const json& then, const json& now) {
 }
 
 std::vector<std::string> changed_records(const json& then, const json& now, const std::string& parent) {
-  auto out = changed_settings(table_in(then, "settings"), table_in(now, "settings"));
+  auto out = changed_settings(recorded_settings(then), table_in(now, "settings"));
   const auto run = changed_settings(table_in(then, "run"), table_in(now, "run"));
   out.insert(out.end(), run.begin(), run.end());
   const auto settled = out.size();

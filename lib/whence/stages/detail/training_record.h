@@ -51,6 +51,10 @@ timespec now_of_files();
 /// The table under a key of a training's record; an empty one where there is none.
 nlohmann::json table_in(const nlohmann::json& record, const char* key);
 
+/// The settings in a training's record. Methods are written out with their options of today: what an earlier version
+/// did not know has its default.
+nlohmann::json recorded_settings(const nlohmann::json& record);
+
 /// Where two tables of settings differ, key by key: "train.limit = 2000, now 1000".
 std::vector<std::string> changed_settings(const nlohmann::json& then, const nlohmann::json& now);
 
