@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "support/near.h"
+#include "support/some.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
@@ -147,6 +148,17 @@ const std::vector<std::vector<test::ToyStage>> kChains{
     {{"full", "squared-error"}, {"full:proximity=0.3", "cross-entropy"}},
     {{"full", "cross-entropy"}, {"head", "squared-error"}},
 };
+/// Each of them, trained once.
+const std::vector<Chain>& trained_chains() {
+  static const std::vector<Chain> chains = [] {
+    std::vector<Chain> out;
+    for (const auto& kinds : kChains) {
+      out.push_back(test::toy_chain(kinds));
+    }
+    return out;
+  }();
+  return chains;
+}
 
 }  // namespace
 
@@ -155,9 +167,8 @@ TEST_SUITE_BEGIN("curvature");
 TEST_CASE("every curvature equals its dense matrix, is symmetric, linear and counted, in float64 and float32") {
   for (const auto& method : methods<Curvature>()) {
     const auto curvature = create<Curvature>(method.name);
-    for (const auto& kinds : kChains) {
+    for (const auto& chain : trained_chains()) {
       CAPTURE(method.name);
-      const auto chain = test::toy_chain(kinds);
       for (const auto& stage : chain) {
         const auto n = count_entries(stage.theta);
         const auto dense = truth_of(method.name, stage).narrow(0, 0, n).narrow(1, 0, n);
@@ -226,21 +237,25 @@ TEST_CASE("every curvature's pass over the data stops where the program says so"
 }
 
 TEST_CASE("every curvature's mixed product equals the dense cross block, and is zero where nothing is remembered") {
+  const auto forgetful = test::toy_chain({{"full"}, {"full"}})[1];
   for (const auto& method : methods<Curvature>()) {
-    for (const auto& [type, near_dense, same] : kPrecisions) {
-      CAPTURE(method.name);
-      CAPTURE(c10::toString(type));
-      const auto curvature = create<Curvature>(method.name);
-      for (const auto& kinds : kChains) {
-        const auto stage = test::toy_chain(kinds)[1];
-        const auto n = count_entries(stage.theta), p = count_entries(stage.parent);
+    CAPTURE(method.name);
+    const auto curvature = create<Curvature>(method.name);
+    for (const auto& chain : trained_chains()) {
+      const auto& stage = chain[1];
+      const auto n = count_entries(stage.theta), p = count_entries(stage.parent);
+      const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
+      for (const auto& [type, near_dense, same] : kPrecisions) {
+        CAPTURE(c10::toString(type));
         const auto v = Random(5).normal({3, n}).to(type);
-        const auto dense = truth_of(method.name, stage).narrow(0, n, p).narrow(1, 0, n);
         const auto [objective, theta, parent] = point_of(stage, type);
         const auto mixed = curvature->mixed_product({objective.with_batch_size(5), theta, parent}, v);
         CHECK(relative_error(mixed, v.to(at::kDouble).mm(dense.t())) < near_dense);
       }
-      const auto [objective, theta, parent] = point_of(test::toy_chain({{"full"}, {"full"}})[1], type);
+    }
+    for (const auto& [type, near_dense, same] : kPrecisions) {
+      CAPTURE(c10::toString(type));
+      const auto [objective, theta, parent] = point_of(forgetful, type);
       const auto v = Random(5).normal({1, count_entries(theta)}).to(type);
       CHECK(curvature->mixed_product({objective, theta, parent}, v).abs().max().item<double>() == 0);
     }
@@ -248,8 +263,8 @@ TEST_CASE("every curvature's mixed product equals the dense cross block, and is 
 }
 
 TEST_CASE("the finite-difference mixed product agrees with double backward") {
-  for (const auto& kinds : kChains) {
-    const auto stage = test::toy_chain(kinds)[1];
+  for (const auto& chain : trained_chains()) {
+    const auto& stage = chain[1];
     const auto v = Random(6).normal({2, count_entries(stage.theta)});
     const auto exact = create<Curvature>("hessian")->mixed_product({stage.objective, stage.theta, stage.parent}, v);
     const auto differences = create<Curvature>("hessian:mixed=finite-difference")
@@ -319,8 +334,9 @@ TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through
 }
 
 TEST_CASE("the Hessian of dense layers, written out, equals double backward") {
-  for (const char* model : {"mlp:widths=5/4,activation=gelu", "mlp:widths=6/5/4", "mlp:widths=7,activation=relu",
-                            "linear", "linear:bias=false"}) {
+  const std::vector<std::string> models{"mlp:widths=5/4,activation=gelu", "linear:bias=false", "mlp:widths=6/5/4",
+                                        "mlp:widths=7,activation=relu", "linear"};
+  for (const auto& model : test::some(models, 2)) {
     for (const char* loss : {"cross-entropy", "squared-error"}) {
       CAPTURE(model);
       CAPTURE(loss);

@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
 
 #include "support/near.h"
@@ -225,7 +228,8 @@ TEST_CASE("data table: keys are checked by name, with the nearest") {
   };
   refuse(json::array(), "data: the list of tables is empty");
   refuse(json::array({1}), "data: a list of tables is for models of texts");
-  refuse(json::object(), "data: key format is missing, expected one of idx, cifar, csv, tsv, jsonl, text, safetensors");
+  refuse(json::object(),
+         fmt::format("data: key format is missing, expected one of {}", fmt::join(method_names<DataFormat>(), ", ")));
   refuse({{"images", "a"}}, "data: key format is missing");
   refuse({{"format", 3}}, "data: key format is missing");
   refuse({{"format", "idz"}}, "unknown data format \"idz\"; did you mean \"idx\"?");

@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,9 +64,24 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_pt
   return chain;
 }
 
+/// Each such chain is trained once in a run of the tests: training gives the same bits every time.
 inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
-  return toy_chain(stages, create<Model>(model), seed, width, batch_size);
+  static std::map<std::string, Chain> trained;
+  auto key = fmt::format("{} {} {} {}", model, seed, width, batch_size);
+  for (const auto& [tuning, loss, weight_decay, examples] : stages) {
+    key += fmt::format(" / {} {} {} {}", tuning, loss, weight_decay, examples);
+  }
+  auto& held = trained[key];
+  if (held.empty()) {
+    held = toy_chain(stages, create<Model>(model), seed, width, batch_size);
+  }
+  auto chain = held;
+  for (auto& stage : chain) {  // a test may change what it is given
+    stage.theta = clone(stage.theta);
+    stage.parent = clone(stage.parent);
+  }
+  return chain;
 }
 
 /// One stage as it begins, on values.

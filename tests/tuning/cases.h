@@ -27,8 +27,8 @@ inline const std::vector<TuningCase> kTuningCases = {
     {"convnet:channels=2/3,activation=tanh,pool=avg", "cross-entropy", "body.1", ""},
     {R"({"model_type": "gpt2", "vocab_size": 5, "n_positions": 4, "n_embd": 4, "n_layer": 2, "n_head": 2, "n_inner": 3})",
      "next-token", "mlp.c_proj", "wte+wpe"},
-    {R"({"model_type": "llama", "vocab_size": 5, "max_position_embeddings": 8, "hidden_size": 4, "num_hidden_layers": 2,
-         "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 3})",
+    {R"({"model_type": "llama", "vocab_size": 5, "max_position_embeddings": 8, "hidden_size": 4,
+         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 3})",
      "next-token:mean=true", "down_proj", "embed_tokens"},
 };
 
