@@ -174,6 +174,38 @@ TEST_CASE("scores of every stage equal central differences of retraining the who
   }
 }
 
+TEST_CASE("lora's scores and curvature become the full fine-tune's as its rank grows") {
+  // of rank 3 it reaches every matrix of 3 x 3: in what it folds to, and in its pseudo-inverse, it is the full one
+  const auto chain_with = [](const std::string& tuning) {
+    return test::toy_chain({{"full", "squared-error"}, {tuning, "squared-error", 0, 40}}, kNet, 31);
+  };
+  const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto full = chain_with("full");
+  const auto queries = toy_queries(full);
+  const auto scores = [&](const Chain& chain, std::size_t stage, const Dataset& of) {
+    return inverter.scores(chain, stage, of, Measurement::kLoss);
+  };
+  const auto& own = full[1].objective.data();  // each example for each other's loss: g' H^-1 g, all of the curvature
+  const auto expected = scores(full, 1, queries), forms = scores(full, 1, own);
+  std::vector<double> errors, of_forms, before;
+  for (const char* rank : {"1", "2", "3"}) {
+    const auto chain = chain_with(std::string("lora:also=bias,alpha=3,rank=") + rank);
+    errors.push_back(relative_error(scores(chain, 1, queries), expected));
+    of_forms.push_back(relative_error(scores(chain, 1, own), forms));
+    before.push_back(scores(chain, 0, queries).abs().max().item<double>());
+  }
+  MESSAGE("scores ", errors[0], ", ", errors[1], ", ", errors[2], "; forms ", of_forms[0], ", ", of_forms[1], ", ",
+          of_forms[2], "; before ", before[0], ", ", before[1], ", ", before[2]);
+  CHECK(errors[0] > errors[1]);
+  CHECK(errors[1] > 1e-3);
+  CHECK(errors[2] < 1e-6);
+  CHECK(of_forms[0] > of_forms[1]);
+  CHECK(of_forms[1] > 1e-3);
+  CHECK(of_forms[2] < 1e-6);
+  CHECK(before[0] > 1e-3);  // and it forgets the stage before, as the full one does
+  CHECK(before[2] < 1e-6);
+}
+
 TEST_CASE("on transformers of two blocks too, whose texts share rows and are padded") {
   // at points that need be no minima: h / (h^2 + damping^2) is finite everywhere
   constexpr double kDamping = 0.3;
