@@ -227,6 +227,19 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
   }
 }
 
+TEST_CASE("response segment does not go through a training that starts at numbers made of the parent's") {
+  const auto scores = [](const char* tuning, std::size_t stage) {
+    const auto chain = test::toy_chain({{"full", "squared-error"}, {tuning, "squared-error"}}, kNet, 31);
+    const Inverter inverter("gauss-newton", "direct", {.response = Response::kSegment, .time = 1});
+    return inverter.scores(chain, stage, toy_queries(chain), Measurement::kLoss);
+  };
+  CHECK_THROWS_WITH_AS(scores("lora:rank=1,dora", 0),
+                       doctest::Contains("stage stage1: its training starts at numbers made of stage stage0's"),
+                       InvalidArgument);
+  CHECK(scores("lora:rank=1,dora", 1).abs().max().item<double>() > 1e-6);
+  CHECK(scores("lora:rank=1", 0).abs().max().item<double>() > 1e-6);
+}
+
 TEST_CASE("cg from zero, a damping, and the Gauss-Newton family meet flat directions too") {
   for (const char* tuning : {"lora:rank=2,alpha=8", "hra:rank=2"}) {
     CAPTURE(tuning);

@@ -47,6 +47,9 @@ class Tuning {
   /// Whether anything the stage minimises uses the parent. Where not, nothing of the stages before can be felt at the
   /// minimum.
   virtual bool remembers_parent() const = 0;
+  /// Whether training starts, in parameters that are not the parent's own, at numbers made of the parent's: then what
+  /// is left of the start of a training that was stopped early moves with the parent too.
+  virtual bool starts_from_parent() const { return false; }
 };
 
 WHENCE_DECLARE_ROOM(Tuning)
