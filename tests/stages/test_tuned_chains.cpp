@@ -187,23 +187,35 @@ TEST_CASE("lora's scores and curvature become the full fine-tune's as its rank g
   };
   const auto& own = full[1].objective.data();  // each example for each other's loss: g' H^-1 g, all of the curvature
   const auto expected = scores(full, 1, queries), forms = scores(full, 1, own);
-  std::vector<double> errors, of_forms, before;
+  const auto chain = chain_with("lora:also=bias,alpha=3,rank=3");
+  CHECK(relative_error(scores(chain, 1, queries), expected) < 1e-6);
+  CHECK(relative_error(scores(chain, 1, own), forms) < 1e-6);
+  CHECK(scores(chain, 0, queries).abs().max().item<double>() < 1e-6);  // it forgets the stage before, as the full does
+  const auto low = chain_with("lora:also=bias,alpha=3,rank=1");
+  CHECK(relative_error(scores(low, 1, queries), expected) > 1e-2);
+  CHECK(scores(low, 0, queries).abs().max().item<double>() > 1e-3);
+  // where training starts, ranks reach more and more of the same directions: the forms grow to the full ones
+  const Inverter at_start("gauss-newton", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto started = [&](const std::string& tuning) {
+    Chain out{full[0]};
+    out.push_back(begin_stage({.name = "tuned",
+                               .model = create<Model>(kNet),
+                               .loss = create<Loss>("squared-error"),
+                               .tuning = create<Tuning>(tuning),
+                               .data = own},
+                              out, Random(9)));
+    return at_start.scores(out, 1, own, Measurement::kLoss);
+  };
+  const auto all = started("full");
+  std::vector<double> errors;
   for (const char* rank : {"1", "2", "3"}) {
-    const auto chain = chain_with(std::string("lora:also=bias,alpha=3,rank=") + rank);
-    errors.push_back(relative_error(scores(chain, 1, queries), expected));
-    of_forms.push_back(relative_error(scores(chain, 1, own), forms));
-    before.push_back(scores(chain, 0, queries).abs().max().item<double>());
+    errors.push_back(relative_error(started(std::string("lora:also=bias,alpha=3,rank=") + rank), all));
   }
-  MESSAGE("scores ", errors[0], ", ", errors[1], ", ", errors[2], "; forms ", of_forms[0], ", ", of_forms[1], ", ",
-          of_forms[2], "; before ", before[0], ", ", before[1], ", ", before[2]);
+  CAPTURE(errors[0]);
+  CAPTURE(errors[1]);
   CHECK(errors[0] > errors[1]);
   CHECK(errors[1] > 1e-3);
   CHECK(errors[2] < 1e-6);
-  CHECK(of_forms[0] > of_forms[1]);
-  CHECK(of_forms[1] > 1e-3);
-  CHECK(of_forms[2] < 1e-6);
-  CHECK(before[0] > 1e-3);  // and it forgets the stage before, as the full one does
-  CHECK(before[2] < 1e-6);
 }
 
 TEST_CASE("on transformers of two blocks too, whose texts share rows and are padded") {
