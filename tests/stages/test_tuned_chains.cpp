@@ -9,6 +9,7 @@
 #include "support/some.h"
 #include "tuning/cases.h"
 #include "whence/models/addition.h"
+#include "whence/stages/choice.h"
 
 using namespace whence;
 using test::Inverter;
@@ -235,6 +236,30 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
       CAPTURE(s);
       CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
       CHECK(truth[s].abs().max().item<double>() > 1e-4);
+    }
+  }
+}
+
+TEST_CASE("what a small gradient leaves of flat directions is no negative curvature") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}, {"hra:rank=2", "squared-error"}}, kNet, 31);
+  const auto queries = toy_queries(chain);
+  const auto truth = Inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto away = Random(8).normal({count_entries(chain[1].theta)});
+  for (const double by : {1e-7, -1e-7}) {  // the flat directions' curvature is of the one sign or of the other
+    auto moved = chain;
+    const auto step = unflatten(by * away, chain[1].theta);
+    for (std::size_t i = 0; i < step.size(); ++i) {
+      moved[1].theta[i] = chain[1].theta[i] + step[i];
+    }
+    const auto choice = choose_inverse(moved, 0, queries.size(), {});
+    CAPTURE(choice.reason);
+    CHECK(choice.curvature == "hessian");
+    CHECK(choice.options.relative_damping > 0);
+    CHECK(choice.options.relative_damping < 1e-3);
+    const Inverter chosen(choice.curvature, choice.solver, choice.options);
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      CHECK(relative_error(chosen.scores(moved, s, queries, Measurement::kLoss),
+                           truth.scores(chain, s, queries, Measurement::kLoss)) < 1e-2);
     }
   }
 }
