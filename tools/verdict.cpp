@@ -106,7 +106,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
-    told.through = stage.value("through", "");
+    told.through = is_self(run) ? "" : stage.value("through", "");  // a loss of one's own is taken at one's own end
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
     if (stage.contains("leverages")) {
