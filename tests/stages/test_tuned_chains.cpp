@@ -245,7 +245,7 @@ TEST_CASE("what a small gradient leaves of flat directions is no negative curvat
   const auto queries = toy_queries(chain);
   const auto truth = Inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
   const auto away = Random(8).normal({count_entries(chain[1].theta)});
-  for (const double by : {1e-7, -1e-7}) {  // the flat directions' curvature is of the one sign or of the other
+  for (const double by : {1e-8, -1e-8}) {  // the flat directions' curvature is of the one sign or of the other
     auto moved = chain;
     const auto step = unflatten(by * away, chain[1].theta);
     for (std::size_t i = 0; i < step.size(); ++i) {
