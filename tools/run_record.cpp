@@ -294,6 +294,11 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
     const auto& at = *stationarity[k];
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
+    for (auto later = chain.size() - 1; later > k; --later) {
+      if (!chain[later].objective.trained().select("tuning.").empty()) {
+        told["through"] = chain[later].name;
+      }
+    }
     told["relative-gradient-norm"] = at.relative_gradient_norm;
     if (!assumes_minimum) {
       continue;

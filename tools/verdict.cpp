@@ -2,8 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+
 #include "result.h"
 #include "whence/curvature/curvature.h"
+#include "whence/evaluate/statistics.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -14,6 +20,32 @@ Interval interval_of(const JsonView& json, const char* key) {
     return json.contains(key) && json[key][i].is_number() ? json[key][i].get<double>() : StageEvidenceSummary::kUnknown;
   };
   return {end(0), end(1)};
+}
+
+/// The example whose removal was predicted worst, and the correlation of the others: of the points of leave-one-out.
+std::pair<std::int64_t, double> apart_of(const JsonView& evaluation) {
+  std::map<std::int64_t, double> errors;
+  std::vector<std::tuple<std::int64_t, double, double>> points;
+  for (const auto& point : evaluation.list("points")) {
+    points.emplace_back(point["example"].get<std::int64_t>(), number_of(point, "predicted"),
+                        number_of(point, "actual"));
+    const auto& [example, predicted, actual] = points.back();
+    errors[example] = std::max(errors[example], std::abs(predicted - actual));
+  }
+  if (errors.empty()) {
+    return {-1, 0};
+  }
+  const auto worst = std::max_element(errors.begin(), errors.end(), [](const auto& a, const auto& b) {
+                       return a.second < b.second;
+                     })->first;
+  std::vector<double> predicted, actual;
+  for (const auto& [example, foretold, found] : points) {
+    if (example != worst) {
+      predicted.push_back(foretold);
+      actual.push_back(found);
+    }
+  }
+  return {worst, pearson(predicted, actual)};
 }
 
 std::string name_of(const std::string& spec) { return spec.substr(0, spec.find(':')); }
@@ -28,12 +60,15 @@ Verdict verdict_of_evaluation(const JsonView& evaluation) {
                                  .subsets = evaluation["subsets"].get<std::int64_t>(),
                                  .seconds = seconds});
   }
+  const auto [apart, without] = apart_of(evaluation);
   return judge(Agreement{.pearson = number_of(evaluation, "pearson"),
                          .interval = interval_of(evaluation, "pearson-interval-95"),
                          .slope = number_of(evaluation, "slope"),
                          .sizes = evaluation.value("predicts-removal", true),
                          .examples = evaluation["examples"].get<std::int64_t>(),
                          .available = evaluation.value("available-examples", std::int64_t{0}),
+                         .apart = apart,
+                         .without = without,
                          .seconds = seconds});
 }
 
@@ -71,6 +106,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
+    told.through = is_self(run) ? "" : stage.value("through", "");  // a loss of one's own is taken at one's own end
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
     told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);

@@ -77,6 +77,43 @@ TEST_CASE("what makes parameters, or is folded away before the queries, is compa
   }
 }
 
+TEST_CASE("what cannot be had of a tuned stage is refused before anything is solved") {
+  const test::TuningBench texts(test::kTuningCases[3]);
+  const auto refusal = [&](const std::string& tuning, const char* curvature, std::size_t stage,
+                           Normalization normalization) {
+    const std::shared_ptr<const Curvature> made = create<Curvature>(curvature);
+    const auto source =
+        create<Attributor>("influence")->prepare(texts.begin(tuning), {made, create<Solver>("cg"), {.damping = 0.1}});
+    const auto message =
+        test::message_of<InvalidArgument>([&] { source->check({stage}, Measurement::kLoss, normalization); });
+    CHECK(source->evidence()[1].products == 0);
+    return message;
+  };
+  const auto holds = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  const std::string made = "prefix:length=1,mlp=2";
+  CHECK(holds(refusal(made, "hessian", 1, Normalization::kCosine), "of tuning.prefix.embedding, which makes"));
+  CHECK(holds(refusal(made, "hessian", 1, Normalization::kRelatif), "of tuning.prefix.embedding, which makes"));
+  CHECK(holds(refusal(made, "ekfac", 1, Normalization::kNone), "stage tuned: ekfac: not everything that the stage"));
+  CHECK(
+      holds(refusal("lora:rank=1,dora", "hessian", 1, Normalization::kRelatif), "stage tuned: relatif takes lengths"));
+  CHECK(refusal("lora:rank=1,dora", "hessian", 1, Normalization::kCosine).empty());
+  CHECK(holds(refusal("lora:rank=1", "kfac:labels=data", 0, Normalization::kNone),
+              "stage tuned: empirical-fisher: the stage's parent is not used layer by layer"));
+  CHECK(refusal("lora:rank=1", "kfac:labels=data", 1, Normalization::kNone).empty());  // nothing goes on to the parent
+  CHECK(refusal("lora:rank=1", "gauss-newton", 0, Normalization::kNone).empty());
+}
+
+TEST_CASE("texts that have no room behind a prefix or prompt are refused where the stage begins") {
+  const test::TuningBench texts(test::kTuningCases[3]);  // a context of 8
+  for (const std::string name : {"prefix", "prompt"}) {
+    CAPTURE(name);
+    CHECK_THROWS_WITH_AS(texts.begin(name + ":length=8"),
+                         doctest::Contains("behind 8 of a prefix or prompt, expected at most 8 together"),
+                         InvalidArgument);
+    texts.begin(name + ":length=4");
+  }
+}
+
 TEST_CASE("logra covers matrices beside layers, and names what it does not cover") {
   const test::TuningBench bench(test::kTuningCases[0]);
   const auto queries = bench.data().take(at::arange(2));

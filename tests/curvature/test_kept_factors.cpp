@@ -107,6 +107,42 @@ TEST_CASE("kept factors are those of the data, the labels, the loss, the model, 
   check(one, theta, "kfac:labels=data", true);
 }
 
+TEST_CASE("kept factors are those of what the stages before trained and handed on") {
+  const test::Scratch folder;
+  const std::string spec = "ekfac:labels=data", kept = ",factors=" + folder.folder().string();
+  std::ptrdiff_t files = 0;
+  const auto check = [&](const std::string& before, bool fitted) {
+    CAPTURE(before);
+    Chain chain;
+    for (const auto& tuning : {std::string("full"), before, std::string("head")}) {
+      chain.push_back(begin_stage({.name = tuning,
+                                   .model = create<Model>("mlp:widths=4,activation=tanh"),
+                                   .loss = create<Loss>("squared-error"),
+                                   .tuning = create<Tuning>(tuning),
+                                   .data = test::toy_data("squared-error", 12, 3, Random(4))},
+                                  chain, Random(5)));
+      auto draws = Random(6);  // the same for all, whatever they are of
+      for (auto& value : chain.back().theta) {
+        value = value + 0.3 * draws.normal(value.sizes());
+      }
+    }
+    const auto& last = chain.back();
+    const auto x = Random(3).normal({2, count_entries(last.theta)});
+    const auto product = [&](const std::string& of) {
+      return create<Curvature>(of)->operator_at({last.objective, last.theta, last.parent})->apply(x);
+    };
+    files += fitted ? 1 : 0;
+    CHECK(relative_error(product(spec + kept), product(spec)) < Tolerance::kSameAlgebra);
+    CHECK(std::distance(std::filesystem::directory_iterator(folder.folder()), {}) == files);
+  };
+  check("lora:rank=2,alpha=2", true);  // folded into the body
+  check("lora:rank=2,alpha=2", false);
+  check("lora:rank=2,alpha=4", true);
+  check("adapter:width=2,activation=tanh", true);  // stays beside it: of the same numbers, another function
+  check("adapter:width=2,activation=tanh", false);
+  check("adapter:width=2,activation=gelu", true);
+}
+
 TEST_CASE("an interrupted fit of factors goes on behind the examples that it has seen, in batches of any size") {
   const auto stage = test::toy_chain({{"full", "cross-entropy"}}, "mlp:widths=4,activation=tanh", 1, 3, 5)[0];
   const auto x = Random(3).normal({3, count_entries(stage.theta)});

@@ -56,6 +56,13 @@ TEST_SUITE("evaluate") {
     CHECK(judge(order).level == Level::kTrusted);
     CHECK_FALSE(says(judge(order), "slope"));
     CHECK(judge(agreement(NAN, 20)).level == Level::kNot);
+    auto but_one = agreement(-0.9, 20);
+    but_one.apart = 37;
+    but_one.without = 0.998;
+    CHECK(judge(but_one).level == Level::kNot);
+    CHECK(says(judge(but_one), "over 20 examples, 0.9980 without example 37, where training ended elsewhere: "));
+    but_one.without = 0.3;
+    CHECK_FALSE(says(judge(but_one), "example 37"));
   }
 
   TEST_CASE("agreement on subsets") {
@@ -114,6 +121,12 @@ TEST_SUITE("evaluate") {
     CHECK(judge(damped).level == Level::kCare);
     damped.stages[0].damping = 0.01;
     CHECK(judge(damped).level == Level::kTrusted);
+
+    auto carried = good();
+    carried.stages[0].through = "tune";
+    CHECK(judge(carried).text ==
+          "with care: removals at fit are told as if tune kept to its minimum, and without an example it may end at "
+          "another; to check: whence evaluate p.toml --scores out");
 
     auto warned = good();
     warned.warnings = {"stage fit: it trains its own head alone"};

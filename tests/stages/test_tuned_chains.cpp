@@ -9,6 +9,7 @@
 #include "support/some.h"
 #include "tuning/cases.h"
 #include "whence/models/addition.h"
+#include "whence/stages/choice.h"
 
 using namespace whence;
 using test::Inverter;
@@ -119,7 +120,8 @@ TEST_CASE("without a regulariser a tuning has as many flat directions as what it
   for (const auto& [spec, flat] :
        std::vector<std::pair<std::string, std::int64_t>>{{"lora:rank=2", 4},
                                                          {"lora:rank=1,dora", 1},
-                                                         {"lora:rank=2,dora", 6},  // and rows made longer in two ways
+                                                         {"lora:rank=2,dora", 6},   // and rows made longer in two ways,
+                                                         {"lora:rank=3,dora", 12},  // or in all three
                                                          {"hut:rank=2", 7},
                                                          {"hira:rank=2", 4},
                                                          {"hra:rank=2", 3}}) {
@@ -138,7 +140,6 @@ TEST_CASE("flat directions of ranks above a layer's shorter side, seen in what i
   const std::vector<Wide> all{{"lora:rank=3,alpha=8", 9, 3},
                               {"lora:rank=4,alpha=8", 4 * 8 - 15, 6},
                               {"lora:rank=5,alpha=8", 5 * 8 - 15, 10 - 1},
-                              {"lora:rank=4,alpha=4,dora", 4 * 8 - 15 + 3, 6},
                               {"hira:rank=4", 4 * 8 - 15, 6},
                               {"hra:rank=2", 3, 3},
                               {"hra:rank=4", 20 - 9, 20 - 9}};
@@ -174,6 +175,50 @@ TEST_CASE("scores of every stage equal central differences of retraining the who
   }
 }
 
+TEST_CASE("lora's scores and curvature become the full fine-tune's as its rank grows") {
+  // of rank 3 it reaches every matrix of 3 x 3: in what it folds to, and in its pseudo-inverse, it is the full one
+  const auto chain_with = [](const std::string& tuning) {
+    return test::toy_chain({{"full", "squared-error"}, {tuning, "squared-error", 0, 40}}, kNet, 31);
+  };
+  const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto full = chain_with("full");
+  const auto queries = toy_queries(full);
+  const auto scores = [&](const Chain& chain, std::size_t stage, const Dataset& of) {
+    return inverter.scores(chain, stage, of, Measurement::kLoss);
+  };
+  const auto& own = full[1].objective.data();  // each example for each other's loss: g' H^-1 g, all of the curvature
+  const auto expected = scores(full, 1, queries), forms = scores(full, 1, own);
+  const auto chain = chain_with("lora:also=bias,alpha=3,rank=3");
+  CHECK(relative_error(scores(chain, 1, queries), expected) < 1e-6);
+  CHECK(relative_error(scores(chain, 1, own), forms) < 1e-6);
+  CHECK(scores(chain, 0, queries).abs().max().item<double>() < 1e-6);  // it forgets the stage before, as the full does
+  const auto low = chain_with("lora:also=bias,alpha=3,rank=1");
+  CHECK(relative_error(scores(low, 1, queries), expected) > 1e-2);
+  CHECK(scores(low, 0, queries).abs().max().item<double>() > 1e-3);
+  // where training starts, ranks reach more and more of the same directions: the forms grow to the full ones
+  const Inverter at_start("gauss-newton", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto started = [&](const std::string& tuning) {
+    Chain out{full[0]};
+    out.push_back(begin_stage({.name = "tuned",
+                               .model = create<Model>(kNet),
+                               .loss = create<Loss>("squared-error"),
+                               .tuning = create<Tuning>(tuning),
+                               .data = own},
+                              out, Random(9)));
+    return at_start.scores(out, 1, own, Measurement::kLoss);
+  };
+  const auto all = started("full");
+  std::vector<double> errors;
+  for (const char* rank : {"1", "2", "3"}) {
+    errors.push_back(relative_error(started(std::string("lora:also=bias,alpha=3,rank=") + rank), all));
+  }
+  CAPTURE(errors[0]);
+  CAPTURE(errors[1]);
+  CHECK(errors[0] > errors[1]);
+  CHECK(errors[1] > 1e-3);
+  CHECK(errors[2] < 1e-6);
+}
+
 TEST_CASE("on transformers of two blocks too, whose texts share rows and are padded") {
   // at points that need be no minima: h / (h^2 + damping^2) is finite everywhere
   constexpr double kDamping = 0.3;
@@ -193,6 +238,43 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
       CHECK(truth[s].abs().max().item<double>() > 1e-4);
     }
   }
+}
+
+TEST_CASE("what a small gradient leaves of flat directions is no negative curvature") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}, {"hra:rank=2", "squared-error"}}, kNet, 31);
+  const auto queries = toy_queries(chain);
+  const auto truth = Inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+  const auto away = Random(8).normal({count_entries(chain[1].theta)});
+  for (const double by : {1e-8, -1e-8}) {  // the flat directions' curvature is of the one sign or of the other
+    auto moved = chain;
+    const auto step = unflatten(by * away, chain[1].theta);
+    for (std::size_t i = 0; i < step.size(); ++i) {
+      moved[1].theta[i] = chain[1].theta[i] + step[i];
+    }
+    const auto choice = choose_inverse(moved, 0, queries.size(), {});
+    CAPTURE(choice.reason);
+    CHECK(choice.curvature == "hessian");
+    CHECK(choice.options.relative_damping > 0);
+    CHECK(choice.options.relative_damping < 1e-3);
+    const Inverter chosen(choice.curvature, choice.solver, choice.options);
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      CHECK(relative_error(chosen.scores(moved, s, queries, Measurement::kLoss),
+                           truth.scores(chain, s, queries, Measurement::kLoss)) < 1e-2);
+    }
+  }
+}
+
+TEST_CASE("response segment does not go through a training that starts at numbers made of the parent's") {
+  const auto scores = [](const char* tuning, std::size_t stage) {
+    const auto chain = test::toy_chain({{"full", "squared-error"}, {tuning, "squared-error"}}, kNet, 31);
+    const Inverter inverter("gauss-newton", "direct", {.response = Response::kSegment, .time = 1});
+    return inverter.scores(chain, stage, toy_queries(chain), Measurement::kLoss);
+  };
+  CHECK_THROWS_WITH_AS(scores("lora:rank=1,dora", 0),
+                       doctest::Contains("stage stage1: its training starts at numbers made of stage stage0's"),
+                       InvalidArgument);
+  CHECK(scores("lora:rank=1,dora", 1).abs().max().item<double>() > 1e-6);
+  CHECK(scores("lora:rank=1", 0).abs().max().item<double>() > 1e-6);
 }
 
 TEST_CASE("cg from zero, a damping, and the Gauss-Newton family meet flat directions too") {

@@ -130,6 +130,14 @@ TEST_CASE("the terminal says what a query got, who helped it and whether that ca
   CHECK(has(result.out, "\033[48;5;208m\033[38;5;16mharmful\033[0m"));
 }
 
+TEST_CASE("a verdict is of the stages that were solved for") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  const std::string rank = "rank pipeline.toml --queries test --dtype float64 --quiet --curvature gauss-newton ";
+  CHECK(has(last_line(folder.run(rank + "--stage finetune").out), "the curvature at finetune is an approximation"));
+  CHECK(has(last_line(folder.run(rank + "--stage pretrain").out), "the curvature at pretrain is an approximation"));
+}
+
 TEST_CASE("methods that predict no removal tell none") {
   const ToolFolder folder;
   write_regression(folder, "all");

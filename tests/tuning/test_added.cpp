@@ -1,7 +1,5 @@
 // Each tuning that adds at layers, against its formula written by hand: of linear layers, of [in, out] ones, of
 // convolutions.
-#include <torch/csrc/autograd/autograd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -198,38 +196,6 @@ TEST_CASE("a low-rank embedding changes the head that it is tied to, and hands o
   const auto batch = stage.objective.data().batch(0, 4);
   CHECK(relative_error(stage.objective.output(stage.theta, stage.parent, batch),
                        bench.model().output(expected, batch)) < test::Tolerance::kSameAlgebra);
-}
-
-TEST_CASE("lora's gradients become the full fine-tune's as its rank grows") {
-  // at B = 0 a gradient in B is the weight's times A': with A of r rows of variance 1 / (3 in), products of two of them
-  // over r / (3 in) are those of the weight's but for O(1 / sqrt(r))
-  const TuningBench bench(test::kTuningCases[0]);
-  const auto gram = [&](const std::string& spec, const std::string& ending) {
-    const auto stage = bench.fresh(spec);
-    TensorList rows;
-    for (std::int64_t i = 0; i < stage.objective.data().size(); ++i) {
-      const auto point = leaves(stage.theta);
-      const auto loss = stage.objective.example_losses(point, stage.parent, stage.objective.data().batch(i, i + 1));
-      const auto slopes = stage.objective.trained().with(gradient(loss.sum(), point));
-      for (const auto& name : slopes.names()) {
-        if (name.ends_with(ending)) {
-          rows.push_back(slopes.at(name).flatten());
-        }
-      }
-    }
-    const auto all = at::stack(rows);
-    return all.mm(all.t());
-  };
-  const auto full = gram("full", "body.0.weight");
-  std::vector<double> errors;
-  for (const std::int64_t rank : {4, 256, 16384}) {
-    const auto r = std::to_string(rank);  // s = alpha / rank = 1
-    const auto low = gram("lora:targets=body.0,rank=" + r + ",alpha=" + r, "lora_B.weight");
-    errors.push_back(relative_error(low * (15. / static_cast<double>(rank)), full));
-  }
-  CHECK(errors[1] < 0.4);
-  CHECK(errors[2] < errors[1]);
-  CHECK(errors[2] < 0.05);
 }
 
 TEST_CASE("a stage goes on from what the one before left beside the weights, but does not add it twice") {

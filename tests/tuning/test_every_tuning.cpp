@@ -284,6 +284,31 @@ TEST_CASE("a body without layers that fit is refused by name, and so is a target
                       bench.begin("ia3:feedforward=body.2"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "hut: option rank = 4, expected at most 3", bench.begin("hut:rank=4"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "hra: option rank = 3, expected an even number", bench.begin("hra:rank=3"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "lora: also = head.bias means head.bias of the stage's head, which is trained",
+                      bench.begin("lora:rank=1,also=head.bias"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "lora: unknown parameter among also \"body.9\"",
+                      bench.begin("lora:rank=1,also=body.9"));
+}
+
+TEST_CASE("ranks and widths that no layer or memory has room for are refused before anything is made") {
+  const TuningBench bench(test::kTuningCases[0]);  // layers of 4 x 5 and 3 x 4
+  for (const std::string name : {"lora", "hira", "hra"}) {
+    CAPTURE(name);
+    CHECK_MESSAGE_HOLDS(InvalidArgument, name + ": option rank = 100000, expected at most 64 at body.0, of 4 x 5",
+                        bench.begin(name + ":rank=100000"));
+    CHECK_MESSAGE_HOLDS(InvalidArgument, "expected at most 64 at body.1, of 3 x 4",
+                        bench.begin(name + ":rank=9000000000000000000,targets=body.1"));
+    bench.begin(name);  // with its default
+  }
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "lora: option rank = 65, expected at most 64 at body.1, of 3 x 4",
+                      bench.begin("lora:rank=1,ranks=body.1:65"));
+  const TuningBench wide({"mlp:widths=70,activation=tanh", "squared-error", "body.0", ""});
+  wide.begin("lora:rank=70");
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "expected at most 70 at body.0, of 70 x 5", wide.begin("lora:rank=71"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "adapter: option width = 4000000000000000000, expected at most ",
+                      bench.begin("adapter:width=4000000000000000000"));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, ", with which what is trained fills the memory of ",
+                      bench.begin("adapter:width=1000000000000"));
 }
 
 TEST_SUITE_END();

@@ -133,7 +133,11 @@ std::string duration_words(double seconds) {
 
 Verdict judge(const Agreement& a) {
   const auto& [low, high] = a.interval;
-  const auto found = fmt::format("Pearson {} over {} examples", with_interval(a.pearson, a.interval), a.examples);
+  const bool lone = a.apart >= 0 && a.examples > 3 && a.without >= 0.9 && !(a.pearson >= 0.8);
+  const auto found = fmt::format(
+      "Pearson {} over {} examples{}", with_interval(a.pearson, a.interval), a.examples,
+      lone ? fmt::format(", {} without example {}, where training ended elsewhere", correlation(a.without), a.apart)
+           : "");
   if (std::isnan(a.pearson)) {
     return make(Level::kNot, found + ": predictions or retrainings do not differ between examples");
   }
@@ -202,6 +206,13 @@ Verdict judge(const RankingEvidence& evidence) {
                                           evidence.claim == Claim::kOrder ? "orders examples and predicts no removal"
                                                                           : "predicts removals by an approximation",
                                           check));
+  }
+  for (const auto& stage : evidence.stages) {
+    if (!stage.through.empty()) {
+      return make(Level::kCare, fmt::format("removals at {} are told as if {} kept to its minimum, and without an "
+                                            "example it may end at another{}",
+                                            stage.stage, stage.through, check));
+    }
   }
   double gradient = 0, residual = 0;
   for (const auto& stage : evidence.stages) {

@@ -26,6 +26,8 @@ struct Agreement {
   bool sizes = true;        ///< Whether the method predicts sizes, so that a slope of 1 is expected.
   std::int64_t examples = 0;
   std::int64_t available = 0;  ///< Examples that could be left out.
+  std::int64_t apart = -1;     ///< The one whose removal was predicted worst, by id; -1: not known ...
+  double without = 0;          ///< ... and the Pearson correlation of the others.
   double seconds = 0;          ///< A retraining took.
 };
 /// Trusted where the whole interval is above 0.8 (and the slope within 0.8 to 1.25), not where it is below 0.5 or no
@@ -58,6 +60,8 @@ struct StageEvidenceSummary {
   double leverage = kUnknown;     ///< The largest above kLeverage that was met (attribution/leverage.h) ...
   std::int64_t leans_on = -1;     ///< ... and the example's id.
   bool stopped_early = false;     ///< Training ended by its validation, not at a minimum.
+  std::string through = {};       ///< A later stage that its scores go through and that adds to its body: such a tuning
+                                  ///< has several minima, and which it ends at may change with an example.
 };
 
 /// What a ranking rests on.

@@ -169,6 +169,12 @@ void Adjoint::check(std::size_t first) const {
   for (std::size_t k = first; k < chain_.size(); ++k) {
     const auto& stage = chain_[k];
     check_primed(stage, curvature_);
+    if (options_.response == Response::kSegment && k > first && stage.objective.tuning().starts_from_parent()) {
+      throw InvalidArgument(fmt::format(
+          "stage {}: its training starts at numbers made of stage {}'s, and response segment follows only a start at "
+          "its parameters themselves or at none of them: use --response stationary, or ask at stage {}",
+          stage.name, chain_[k - 1].name, stage.name));
+    }
     try {
       curvature_.check({stage.objective, stage.theta, stage.parent}, k > first);
     } catch (const InvalidArgument& error) {

@@ -9,6 +9,7 @@
 
 #include "whence/core/error.h"
 #include "whence/curvature/example_norms.h"
+#include "whence/models/addition.h"
 #include "whence/solvers/spectrum.h"
 #include "whence/stages/cost.h"
 
@@ -177,6 +178,9 @@ class Chooser {
         reasons_.emplace_back("a solve with the Hessian met negative curvature");
       } else if (needs_damping()) {
         take_needed_damping();
+      } else if (flat_share_ > 0) {
+        out_.options.relative_damping = rounded_up(1.5 * flat_share_);
+        reasons_.emplace_back("directions of a tuning that change nothing are damped");
       }
       return;
     }
@@ -246,7 +250,11 @@ class Chooser {
       };
       const auto spectrum =
           estimate_spectrum(*a, kProbes, std::min(steps, a->size()), Random(0).stream("negative curvature"), watch);
-      const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
+      const double flat = flat_share(k, spectrum.mean);
+      flat_share_ = std::max(flat_share_, flat);
+      const double rounding =
+          std::max(flat * std::abs(spectrum.mean),
+                   a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest)));
       const double damping = out_.options.relative_damping > 0
                                  ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
                                  : out_.options.damping;
@@ -256,6 +264,15 @@ class Chooser {
         error_ = spectrum.smallest_error;
       }
     }
+  }
+  /// Along directions of a tuning that change nothing, the curvature is 0 at a minimum; where |gradient| is not quite 0
+  /// it is at most that over the radius of the circle that they go round. What may be met of it, of the mean
+  /// eigenvalue.
+  double flat_share(std::size_t k, double mean) const {
+    constexpr double kRadius = 0.1, kMost = 1e-3;
+    const auto& at = chain_[k].objective;
+    const bool any = flat_directions(at.trained(), at.weight_decay() > 0) > 0;
+    return any && mean > 0 ? std::min(kMost, out_.stationarity[k]->gradient_norm / kRadius / mean) : 0;
   }
   double sufficient_damping() const { return rounded_up(1.5 * (error_ - smallest_)); }
   void check_asked_damping() const {
@@ -299,6 +316,7 @@ class Chooser {
   std::vector<double> passes_;
   std::optional<std::size_t> negative_stage_;
   double smallest_ = NAN, error_ = 0;
+  double flat_share_ = 0;  // of the mean eigenvalue, that directions which change nothing may have
 };
 
 }  // namespace

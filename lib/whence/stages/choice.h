@@ -39,11 +39,12 @@ struct InverseChoice {
 };
 
 /// Chooses what a request leaves open, for the solves of `queries` right-hand sides at the stages from `first` on:
-/// at a minimum without negative curvature the Hessian and no damping; elsewhere a Gauss-Newton matrix with
-/// kRelativeDamping, as ekfac where conjugate gradients would take more than minutes and the model allows. Where a
-/// stage among them is primed it is the Hessian, its only curvature, damped as much as either place asks for. What a
-/// request fixes is kept, and the rest made to go with it. Throws NumericalError, with the remedy, where a Hessian that
-/// is asked for is not positive definite with the damping that is asked for, rather than let a long solve find that.
+/// at a minimum without negative curvature the Hessian and no damping, but what covers the curvature that rounding
+/// leaves a tuning's flat directions; elsewhere a Gauss-Newton matrix with kRelativeDamping, as ekfac where conjugate
+/// gradients would take more than minutes and the model allows. Where a stage among them is primed it is the Hessian,
+/// its only curvature, damped as much as either place asks for. What a request fixes is kept, and the rest made to go
+/// with it. Throws NumericalError, with the remedy, where a Hessian that is asked for is not positive definite with the
+/// damping that is asked for, rather than let a long solve find that.
 ///
 /// Cost: three passes over each stage's data for its gradient; where the Hessian is in question, up to 40 products
 /// with it. Times are nominal (core/operation_count.h), so that the same request of the same chain is answered alike.

@@ -85,13 +85,14 @@ void check_size(std::string_view tuning, std::string_view option, std::int64_t v
 
 void check_ranks(std::string_view tuning, const std::vector<Target>& chosen,
                  const std::function<std::int64_t(const Target&)>& rank) {
+  constexpr std::int64_t kSmallRank = 64;  // which costs little anywhere, so that defaults do for small layers
   double numbers = 0;
   std::int64_t largest = 1;
   for (const auto& target : chosen) {
-    const auto r = rank(target), longer = std::max(target.outputs(), target.inputs());
-    if (r > longer) {
-      throw InvalidArgument(fmt::format("{}: option rank = {}, expected at most {}, the longer side of {}", tuning, r,
-                                        longer, target.module));
+    const auto r = rank(target), most = std::max({target.outputs(), target.inputs(), kSmallRank});
+    if (r > most) {
+      throw InvalidArgument(fmt::format("{}: option rank = {}, expected at most {} at {}, of {} x {}", tuning, r, most,
+                                        target.module, target.outputs(), target.inputs()));
     }
     numbers += static_cast<double>(r) * static_cast<double>(target.inputs() + target.outputs());
     largest = std::max(largest, r);

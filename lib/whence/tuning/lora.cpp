@@ -167,6 +167,8 @@ class Lora : public detail::AddedTuning {
   }
 
   std::string_view also() const override { return options_.also; }
+  /// The lengths of its rows.
+  bool starts_from_parent() const override { return options_.dora; }
   void check(const std::vector<detail::Target>& chosen) const override {
     for (const auto& [option, list] : {std::pair("ranks", &options_.ranks), std::pair("alphas", &options_.alphas)}) {
       for (const auto& [layer, number] : detail::numbers_of_layers(name(), option, *list)) {

@@ -28,6 +28,8 @@ class PromptTuning : public detail::BeforeTexts {
  public:
   explicit PromptTuning(PromptOptions options) : options_(std::move(options)) {}
   std::string description() const override { return options_text(options_); }
+  /// Its embeddings.
+  bool starts_from_parent() const override { return options_.start == "vocabulary"; }
 
  protected:
   std::string_view name() const override { return "prompt"; }

@@ -49,6 +49,9 @@ class Tuning {
   virtual bool remembers_parent() const = 0;
   /// The head of what merge() gave, as one plain head.
   virtual ParameterSet plain_head(const Head& head, const ParameterSet& merged) const { return head.of(merged); }
+  /// Whether training starts, in parameters that are not the parent's own, at numbers made of the parent's: then what
+  /// is left of the start of a training that was stopped early moves with the parent too.
+  virtual bool starts_from_parent() const { return false; }
 };
 
 WHENCE_DECLARE_ROOM(Tuning)

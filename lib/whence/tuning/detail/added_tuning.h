@@ -34,8 +34,9 @@ struct Target {
 /// matrix of its rank k, the least of r, out and in. With decay the two are balanced, A A' = B' B of rank k, and what
 /// is left are the rotations between them, but for those of the r - k dimensions where both are 0.
 std::int64_t flat_in_product(std::int64_t rank, std::int64_t outputs, std::int64_t inputs, bool decayed);
-/// Throws InvalidArgument where the rank at a layer is above its longer side, beyond which two factors hold more than
-/// twice what a weight in their place would, or where all factors together are more than fit in memory.
+/// Throws InvalidArgument where the rank at a layer is above its longer side (or 64, where that is shorter), beyond
+/// which two factors hold more than twice what a weight in their place would, or where all together are more than fit
+/// in memory.
 void check_ranks(std::string_view tuning, const std::vector<Target>& chosen,
                  const std::function<std::int64_t(const Target&)>& rank);
 /// Throws InvalidArgument where the numbers that an option of this value asks for, about in proportion to it, are more
