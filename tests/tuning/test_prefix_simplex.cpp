@@ -296,6 +296,14 @@ TEST_SUITE("tuning") {
     CHECK(measure(s.tuned.values()).loss == found.loss);
     const auto once = validate({.data = s.roomy.data}, objective, s.tuned.values(), s.roomy.parent.values(), 1, {});
     CHECK(std::abs(once.loss - found.loss) > 1e-6);
+    // a model of the bank is one, also where predictions are means
+    const std::shared_ptr<const Tuning> averaged =
+        create<Tuning>("prefix-simplex:vertices=3,length=2,inference=ensemble");
+    const auto of_mean = s.roomy.start(*averaged).with(s.tuned.values());
+    const Objective ensemble(model, loss, averaged, s.roomy.data, 0.1, of_mean, s.roomy.parent, 3);
+    CHECK(
+        validate({.data = s.roomy.data, .draws = 5}, ensemble, of_mean.values(), s.roomy.parent.values(), 1, {}).loss ==
+        found.loss);
   }
 
   TEST_CASE("heads may be one") {

@@ -110,7 +110,7 @@ class SimplexPrefix : public detail::PlainPrefix, public ManyModels {
     own->shares_ = draws_.of_model(number);
     return own;
   }
-  std::int64_t ensemble() const override { return draws_.ensemble(); }
+  std::int64_t ensemble() const override { return shares_.defined() ? 0 : draws_.ensemble(); }
 
   /// The parameters of the plain prefix that it is for all texts: at the simplex's middle, or at one draw.
   ParameterSet plain(const ParameterSet& theta) const {
@@ -174,7 +174,7 @@ class SimplexHead : public Addition, public ManyModels {
     own->shares_ = draws_.of_model(number);
     return own;
   }
-  std::int64_t ensemble() const override { return draws_.ensemble(); }
+  std::int64_t ensemble() const override { return shares_.defined() ? 0 : draws_.ensemble(); }
 
   static std::string vertex(std::string_view module, std::int64_t number) {
     return added_name(module, fmt::format("vertex.{}", number));

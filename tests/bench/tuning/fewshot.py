@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The data of fewshot.sh, and its tables.
 
-    fewshot.py data TEXTCLS FOLDER --set sst2|trec|ag_news --seed S --shots N --test M   train.tsv, dev.tsv and test.tsv of one seed, ../body.tsv
-    fewshot.py table WORK --arms ARM...                     a Markdown table of the runs in WORK, and WORK/results.tsv with a row each
+    fewshot.py data TEXTCLS FOLDER --set sst2|trec|ag_news --seed S --shots N --test M
+        train.tsv, dev.tsv and test.tsv of one seed in FOLDER, and body.tsv beside it
+    fewshot.py table WORK --arms ARM...
+        a Markdown table of the runs in WORK, and WORK/results.tsv with a row each
 
-Training has N examples and development N / 2, both of all classes alike; test texts are drawn from the test set as it is. AG News, of which there
-is a test set alone, is cut in two for that.
+Training has N examples and development N / 2, both of all classes alike; test texts are drawn from the test set as it
+is. AG News, of which there is a test set alone, is cut in two for that.
 """
 import argparse
 import csv
@@ -19,7 +21,8 @@ csv.field_size_limit(1 << 24)
 
 def read(path):
     with path.open(encoding="utf-8", newline="") as file:
-        return [(row["text"], row["label_name"]) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row["text"], row["label_name"]) for row in rows]
 
 
 def write(path, rows):
@@ -67,7 +70,8 @@ def runs(work, arms):
         for arm in arms:
             if not (folder / arm / "run.json").exists():
                 continue
-            lines = [json.loads(line) for line in (folder / arm / "ranking.jsonl").read_text(encoding="utf-8").splitlines()]
+            ranking = (folder / arm / "ranking.jsonl").read_text(encoding="utf-8")
+            lines = [json.loads(line) for line in ranking.splitlines()]
             told = json.loads((folder / f"{arm}.json").read_text(encoding="utf-8"))[-1]
             kept = told.get("validation", {}).get("kept-after", told["iterations"])
             out[name, int(shots), arm, int(folder.name.split("-")[1])] = (
@@ -88,14 +92,16 @@ def table(options):
         for key, (accuracy, loss, kept, iterations, seconds) in sorted(found.items()):
             print(*key, f"{accuracy:.4f}", f"{loss:.4f}", kept, iterations, f"{seconds:.1f}", sep="\t", file=file)
     settings = sorted({key[:2] for key in found})
-    print("| data, shots | arm | accuracy | loss | steps kept, of | seconds | seeds |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| data, shots | arm | accuracy | loss | steps kept, of | seconds | seeds |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name, shots in settings:
         for arm in options.arms:
             of_arm = [value for key, value in sorted(found.items()) if key[:3] == (name, shots, arm)]
             if of_arm:
                 columns = list(zip(*of_arm))
-                print(f"| {name}, {shots} | {arm} | {with_error(columns[0])} | {with_error(columns[1])} | {statistics.mean(columns[2]):.0f}, "
-                      f"{statistics.mean(columns[3]):.0f} | {statistics.mean(columns[4]):.0f} | {len(of_arm)} |")
+                kept, iterations, seconds = (statistics.mean(column) for column in columns[2:])
+                print(f"| {name}, {shots} | {arm} | {with_error(columns[0])} | {with_error(columns[1])} | "
+                      f"{kept:.0f}, {iterations:.0f} | {seconds:.0f} | {len(of_arm)} |")
     base = "simplex-stochastic"
     print(f"\nAccuracy less that of {base}, with the standard error of the difference over seeds and data together:\n")
     print("| arm | difference | runs |\n| --- | ---: | ---: |")

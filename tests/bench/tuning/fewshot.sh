@@ -2,17 +2,17 @@
 # Prefix simplices against a single prefix, LoRA and full fine-tuning on few examples, and whether stochastic validation helps: accuracy on test
 # texts of SST-2, TREC and AG News, with standard errors over seeds (fewshot.py). An arm is a tuning and how its training is validated:
 #   last        trained to the end
-#   middle      stopped early by the loss of development examples (half as many as training ones) as predictions are made
+#   middle      stopped early by the accuracy on development examples, half as many as training ones, as predictions are made
 #   stochastic  the same under 8 draws of the simplex each
 #   ensemble    the checkpoint of the arm before, its predictions the mean over 16 draws
 #   fewshot.sh WHENCE PYTHON SHARED ENCODER WORK
-# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. DATA, SHOTS, SEEDS, EPOCHS, TEST, PATIENCE and ARMS may be set; what is
-# there already in WORK is not made again. WORK/results.tsv has a row a run.
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. DATA, SHOTS, SEEDS, EPOCHS, TEST, PATIENCE, BY (accuracy or
+# loss) and ARMS may be set; what is there already in WORK is not made again. WORK/results.tsv has a row a run.
 set -euo pipefail
 whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
-sets=${DATA:-"sst2 trec ag_news"} shots=${SHOTS:-50} seeds=${SEEDS:-5} epochs=${EPOCHS:-10} test=${TEST:-200} patience=${PATIENCE:-3}
+sets=${DATA:-"sst2 trec ag_news"} shots=${SHOTS:-50} seeds=${SEEDS:-5} epochs=${EPOCHS:-8} test=${TEST:-200} patience=${PATIENCE:-2} by=${BY:-accuracy}
 ARMS=${ARMS:-"simplex-last simplex-middle simplex-stochastic simplex-ensemble prefix-middle lora-middle full-middle"}
 simplex="prefix-simplex:vertices=4,length=8,deviation=0.1"
 declare -A TUNING=([simplex]=$simplex [prefix]="prefix:length=8,deviation=0.1" [lora]="lora:rank=8,alpha=16" [full]=full)
@@ -52,6 +52,7 @@ for set in $sets; do
         [[ ! -s $out/run.json ]] || continue
         tuning=${TUNING[$method]} keys=
         every="patience = $patience
+validation-by = \"$by\"
 validation = { format = \"tsv\", file = \"dev.tsv\", text = \"text\", length = 32 }
 validation-every = $((2 * ((shot + 9) / 10)))"
         case $validated in

@@ -3,13 +3,14 @@
 
     hut.py WORK --shots N --methods METHOD... --ranks R... --texts B... --steps S
 
-Operations are counted by formula, a multiplication and an addition two of them, for each layer W [d, k] that the tuning's checkpoint names and n tokens a
-step; what the frozen model itself takes is 2 n d k forward and as much backward for the signal that goes on to the layer before.
+Operations are counted by formula, a multiplication and an addition two of them, for each layer W [d, k] that the
+tuning's checkpoint names and n tokens a step; what the frozen model itself takes is 2 n d k forward and as much
+backward for the signal that goes on to the layer before.
 
     beside that        forward                    backward
-    lora               2 n r (d + k) + 2 n d      4 n r (d + k)                    all through factors of n rows
-    hut                2 d k + 2 n d              2 n d k + 4 d k + 4 n d          the gradient of W' itself, then sums of its entries
-    hira               2 d k r + 2 d k            2 n d k + d k + 4 d k r          the same, then two products with the factors
+    lora               2 n r (d + k) + 2 n d      4 n r (d + k)              through the factors
+    hut                2 d k + 2 n d              2 n d k + 4 d k + 4 n d    of W' itself, then sums
+    hira               2 d k r + 2 d k            2 n d k + d k + 4 d k r    the same, then products
 """
 import argparse
 import json
@@ -29,9 +30,12 @@ def shapes(checkpoint):
 
 def layers(checkpoint, method):
     """[(d, k)], and the number of parameters beside the head."""
-    first, second = {"lora": (".lora_B.weight", ".lora_A.weight"), "hut": (".hut_a", ".hut_b"), "hira": (".hira_B", ".hira_A")}[method]
+    first, second = {"lora": (".lora_B.weight", ".lora_A.weight"),
+                     "hut": (".hut_a", ".hut_b"),
+                     "hira": (".hira_B", ".hira_A")}[method]
     found = shapes(checkpoint)
-    out = [(shape[0], found[name[: -len(first)] + second][1]) for name, shape in found.items() if name.endswith(first)]
+    out = [(shape[0], found[name.removesuffix(first) + second][1]) for name, shape in found.items()
+           if name.endswith(first)]
     return out, sum(math.prod(shape) for shape in found.values())
 
 
@@ -44,8 +48,10 @@ def operations(method, d, k, r, n):
 
 
 def seconds_a_step(folder, name, texts, steps):
-    told = [json.loads((folder / f"time-{name}-{texts}-{count}.json").read_text(encoding="utf-8"))[-1] for count in (1, steps + 1)]
-    return (told[1]["seconds"] - told[0]["seconds"]) / steps
+    def seconds(count):
+        return json.loads((folder / f"time-{name}-{texts}-{count}.json").read_text(encoding="utf-8"))[-1]["seconds"]
+
+    return (seconds(steps + 1) - seconds(1)) / steps
 
 
 def accuracy(folder):
@@ -64,7 +70,8 @@ options = parser.parse_args()
 
 seeds = sorted((options.work / f"ag_news-{options.shots}").glob("seed-*"))
 rows = []
-print("| tuning | parameters | accuracy |" + "".join(f" {t * TOKENS} tokens: forward | backward | seconds a step |" for t in options.texts))
+print("| tuning | parameters | accuracy |" +
+      "".join(f" {t * TOKENS} tokens: forward | backward | seconds a step |" for t in options.texts))
 print("| --- | ---: | ---: |" + " ---: | ---: | ---: |" * len(options.texts))
 for method in options.methods:
     for rank in options.ranks:
@@ -79,9 +86,13 @@ for method in options.methods:
             forward, backward = (sum(part) for part in zip(*(operations(method, d, k, rank, n) for d, k in sides)))
             seconds = seconds_a_step(seeds[0], name, texts, options.steps)
             line += f" {forward / frozen:.3f} | {backward / frozen:.3f} | {seconds:.2f} |"
-            rows.append((method, rank, parameters, n, forward, backward, frozen, f"{seconds:.3f}", f"{statistics.mean(found):.4f}", f"{error:.4f}", len(found)))
+            rows.append((method, rank, parameters, n, forward, backward, frozen, f"{seconds:.3f}",
+                         f"{statistics.mean(found):.4f}", f"{error:.4f}", len(found)))
         print(line)
-print("\nForward and backward are operations beside the frozen layers' own, in shares of their forward operations (their backward ones are as many).")
+print("\nForward and backward are operations beside the frozen layers' own, in shares of their forward ones "
+      "(their backward ones are as many).")
+COLUMNS = ("method", "rank", "parameters", "tokens", "forward", "backward", "frozen-forward", "seconds-a-step",
+           "accuracy", "error", "seeds")
 with (options.work / "results.tsv").open("w", encoding="utf-8") as file:
-    for row in [("method", "rank", "parameters", "tokens", "forward", "backward", "frozen-forward", "seconds-a-step", "accuracy", "error", "seeds"), *rows]:
+    for row in [COLUMNS, *rows]:
         print(*row, sep="\t", file=file)
