@@ -40,8 +40,8 @@ void for_each_rows(const char* name, const StatisticsOptions& options, const Cur
                    std::int64_t begin) {
   const auto layout = trained_layout(point, widest);
   if (!layout) {
-    throw InvalidArgument(fmt::format(
-        "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
+    throw InvalidArgument(fmt::format("{}: {} is no layer's weight or bias: use --curvature gauss-newton or hessian",
+                                      name, outside_layers(point, widest)));
   }
   const auto objective = fixed_examples(point, options.examples, options.seed).objective;
   const auto choice = make_rows(kind_of(options.labels, exact_rows(objective.data())), 1,
