@@ -8,7 +8,9 @@
 #include <cmath>
 
 #include "whence/core/error.h"
+#include "whence/core/rounding.h"
 #include "whence/curvature/example_norms.h"
+#include "whence/models/addition.h"
 #include "whence/solvers/spectrum.h"
 #include "whence/stages/cost.h"
 
@@ -177,6 +179,11 @@ class Chooser {
         reasons_.emplace_back("a solve with the Hessian met negative curvature");
       } else if (needs_damping()) {
         take_needed_damping();
+      } else if (const auto flat = flat_stage(); flat && exact_hessian) {
+        out_.options.relative_damping = flat_damping(chain_[*flat]);
+        reasons_.push_back(
+            fmt::format("of what stage {} trains {} directions change nothing, which the damping outweighs",
+                        chain_[*flat].name, flat_directions_of(chain_[*flat])));
       }
       return;
     }
@@ -193,6 +200,22 @@ class Chooser {
     }
     out_.options.relative_damping = kRelativeDamping;
   }
+
+  /// The first stage whose curvature is 0 along directions that change nothing: at a minimum found in numbers a little
+  /// above or below, by rounding and by what is left of the gradient.
+  std::optional<std::size_t> flat_stage() const {
+    for (auto k = first_; k < chain_.size(); ++k) {
+      if (flat_directions_of(chain_[k]) > 0) {
+        return k;
+      }
+    }
+    return {};
+  }
+  static std::int64_t flat_directions_of(const Stage& stage) {
+    return flat_directions(stage.objective.trained().with(stage.theta), stage.objective.weight_decay() > 0);
+  }
+  /// Relative: far above rounding, far below what is not flat.
+  static double flat_damping(const Stage& stage) { return std::sqrt(epsilon(stage.theta.front().scalar_type())); }
 
   /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
   bool needs_damping() const {
@@ -247,9 +270,11 @@ class Chooser {
       const auto spectrum =
           estimate_spectrum(*a, kProbes, std::min(steps, a->size()), Random(0).stream("negative curvature"), watch);
       const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
-      const double damping = out_.options.relative_damping > 0
-                                 ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
-                                 : out_.options.damping;
+      double relative = out_.options.relative_damping;
+      if (request_.damping_is_open() && flat_directions_of(stage) > 0) {
+        relative = flat_damping(stage);  // as choose_damping() will take
+      }
+      const double damping = out_.options.damping + (relative > 0 ? relative * std::abs(spectrum.mean) : 0);
       if (spectrum.smallest + damping < -rounding && !(spectrum.smallest >= smallest_)) {
         negative_stage_ = k;
         smallest_ = spectrum.smallest;

@@ -39,7 +39,8 @@ struct InverseChoice {
 };
 
 /// Chooses what a request leaves open, for the solves of `queries` right-hand sides at the stages from `first` on:
-/// at a minimum without negative curvature the Hessian and no damping; elsewhere a Gauss-Newton matrix with
+/// at a minimum without negative curvature the Hessian and no damping, or where a tuning leaves directions flat one that
+/// is just more than rounding; elsewhere a Gauss-Newton matrix with
 /// kRelativeDamping, as ekfac where conjugate gradients would take more than minutes and the model allows. Where a
 /// stage among them is primed it is the Hessian, its only curvature, damped as much as either place asks for. What a
 /// request fixes is kept, and the rest made to go with it. Throws NumericalError, with the remedy, where a Hessian that
