@@ -52,6 +52,26 @@ at::Tensor product(CurvatureFamily family, const Stage& stage, const at::Tensor&
   return out.detach();
 }
 
+/// The mean of the examples' squared gradients [P], with the penalty's second derivative, which is constant.
+at::Tensor squared_gradients(const Stage& stage) {
+  const auto n = stage.objective.data().size();
+  const auto theta = leaves(stage.theta);
+  const auto p = count_entries(theta);
+  auto out = at::zeros({p}, at::kDouble);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto loss = stage.objective.example_losses(theta, stage.parent, stage.objective.data().batch(i, i + 1));
+    out += flatten(gradient(loss.sum(), theta)).square() / static_cast<double>(n);
+  }
+  const auto slope = gradient(stage.objective.penalty(theta, stage.parent), theta, true);
+  return out + flatten(gradient(slope, theta, unflatten(at::ones({p}, at::kDouble), theta)));
+}
+
+void check_diagonal(const Stage& stage, const char* curvature) {
+  const auto expected = squared_gradients(stage);
+  const auto a = create<Curvature>(curvature)->operator_at({stage.objective, stage.theta, stage.parent});
+  CHECK(relative_error(a->apply(at::ones({1, expected.size(0)}, at::kDouble))[0], expected) < Tolerance::kDense);
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("curvature");
@@ -90,23 +110,28 @@ TEST_CASE("the diagonal at every tuning is the examples' squared gradients") {
   for_every_tuning([](const TuningBench& bench, const std::string& spec) {
     const auto stage = bench.tuned(spec);
     const bool tied = spec.find("wte") != std::string::npos || (spec.starts_with("full") && bench.ties());
-    if (tied) {
-      return;  // a table that is a head too counts use by use: test_every_curvature_on_texts.cpp
+    if (!tied) {  // a table that is a head too counts use by use: test_every_curvature_on_texts.cpp
+      check_diagonal(stage, "diagonal:labels=data");
     }
-    const auto n = stage.objective.data().size();
-    const auto theta = leaves(stage.theta);
-    auto expected = at::zeros({count_entries(theta)}, at::kDouble);
-    for (std::int64_t i = 0; i < n; ++i) {
-      const auto loss = stage.objective.example_losses(theta, stage.parent, stage.objective.data().batch(i, i + 1));
-      expected += flatten(gradient(loss.sum(), theta)).square() / static_cast<double>(n);
-    }
-    // the penalty's is constant
-    const auto p = count_entries(theta);
-    const auto slope = gradient(stage.objective.penalty(theta, stage.parent), theta, true);
-    expected += flatten(gradient(slope, theta, unflatten(at::ones({p}, at::kDouble), theta)));
-    const auto a = create<Curvature>("diagonal:labels=data")->operator_at({stage.objective, stage.theta, stage.parent});
-    CHECK(relative_error(a->apply(at::ones({1, p}, at::kDouble))[0], expected) < Tolerance::kDense);
   });
+}
+
+TEST_CASE("factors keep a prompt's diagonal, and name what makes a prefix, which is no layer's") {
+  const TuningBench bench(test::kTuningCases[3]);
+  const auto prompt = bench.tuned("prompt:length=2");
+  for (const char* curvature : {"diagonal:labels=data", "kfac:labels=data", "ekfac:labels=data"}) {
+    CAPTURE(curvature);
+    check_diagonal(prompt, curvature);
+  }
+  const auto made = bench.tuned("prefix:length=1,mlp=2");
+  for (const char* curvature : {"diagonal", "kfac", "ekfac"}) {
+    CAPTURE(curvature);
+    CHECK_THROWS_WITH_AS(
+        create<Curvature>(curvature)->operator_at({made.objective, made.theta, made.parent}),
+        doctest::Contains(
+            "tuning.prefix.embedding is no layer's weight or bias: use --curvature gauss-newton or hessian"),
+        InvalidArgument);
+  }
 }
 
 TEST_SUITE_END();

@@ -106,6 +106,27 @@ TEST_CASE("scores of every stage equal the dense recursion, flat directions left
   }
 }
 
+TEST_CASE("where nothing is said, flat directions get just the damping that keeps rounding from counting") {
+  for (const auto* spec : {"lora:rank=2,alpha=8", "hra:rank=2", "ia3"}) {
+    CAPTURE(spec);
+    const auto chain = test::toy_chain({{"full", "squared-error"}, {spec, "squared-error"}}, kNet, 31);
+    const auto queries = toy_queries(chain);
+    const auto choice = choose_inverse(chain, 0, queries.size(), {});
+    CHECK(choice.curvature == "hessian");
+    CHECK((choice.options.relative_damping > 0) == (whence::flat_directions(chain[1].objective.trained(), true) > 0));
+    CHECK(choice.options.relative_damping < 1e-7);
+    CHECK((choice.reason.find("change nothing") != std::string::npos) == (choice.options.relative_damping > 0));
+    const auto truth = test::dense_scores(chain, queries, test::pseudo_inverse(kFlat));
+    for (const char* solver : {"direct", "cg:relative-tolerance=1e-9"}) {
+      CAPTURE(solver);
+      const Inverter inverter(choice.curvature, solver, choice.options);
+      for (std::size_t s = 0; s < chain.size(); ++s) {
+        CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-4);
+      }
+    }
+  }
+}
+
 TEST_CASE("a tuning's flat directions are as many as its gauge has") {
   for (const auto& tuned : kTuned) {
     CAPTURE(tuned.spec);

@@ -68,8 +68,8 @@ class RowCurvature : public Curvature {
   detail::LayerLayout layout(const CurvaturePoint& point) const {
     const auto layout = detail::trained_layout(point);
     if (!layout) {
-      throw InvalidArgument(
-          fmt::format("{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton", name_));
+      throw InvalidArgument(fmt::format("{}: {} is no layer's weight or bias: use --curvature gauss-newton", name_,
+                                        detail::outside_layers(point)));
     }
     return *layout;
   }

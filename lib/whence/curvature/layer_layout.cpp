@@ -109,6 +109,20 @@ void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& ou
   }
 }
 
+std::string outside_layers(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
+  const auto& objective = point.objective;
+  if (objective.inner() != nullptr) {
+    return "what a primed stage trains, which goes through the model once a step";
+  }
+  const auto& names = objective.trained().names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!LayerLayout::of(objective, objective.merge(point.theta, point.parent), {names[i]}, {point.theta[i]}, widest)) {
+      return names[i];
+    }
+  }
+  return "a part of what the stage trains";
+}
+
 std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
   const auto& objective = point.objective;
   if (objective.inner() != nullptr) {

@@ -25,8 +25,8 @@ RowKind kind_of(const std::string& labels, std::int64_t rows) {
 LayerLayout layout_of(const char* name, const CurvaturePoint& point, std::optional<std::int64_t> widest) {
   const auto layout = trained_layout(point, widest);
   if (!layout) {
-    throw InvalidArgument(fmt::format(
-        "{}: not everything that the stage trains is a layer's weight or bias; use gauss-newton or hessian", name));
+    throw InvalidArgument(fmt::format("{}: {} is no layer's weight or bias: use --curvature gauss-newton or hessian",
+                                      name, outside_layers(point, widest)));
   }
   return *layout;
 }

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "whence/core/error.h"
+#include "whence/core/rounding.h"
 #include "whence/curvature/example_norms.h"
 #include "whence/models/addition.h"
 #include "whence/solvers/spectrum.h"
@@ -266,13 +267,16 @@ class Chooser {
     }
   }
   /// Along directions of a tuning that change nothing, the curvature is 0 at a minimum; where |gradient| is not quite 0
-  /// it is at most that over the radius of the circle that they go round. What may be met of it, of the mean
-  /// eigenvalue.
+  /// it is at most that over the radius of the circle that they go round, and rounding has its part. What may be met of
+  /// it, of the mean eigenvalue.
   double flat_share(std::size_t k, double mean) const {
     constexpr double kRadius = 0.1, kMost = 1e-3;
     const auto& at = chain_[k].objective;
     const bool any = flat_directions(at.trained(), at.weight_decay() > 0) > 0;
-    return any && mean > 0 ? std::min(kMost, out_.stationarity[k]->gradient_norm / kRadius / mean) : 0;
+    const double rounded = std::sqrt(epsilon(chain_[k].theta.front().scalar_type()));
+    return any && mean > 0
+               ? std::clamp(out_.stationarity[k]->gradient_norm / kRadius / mean, rounded, std::max(rounded, kMost))
+               : 0;
   }
   double sufficient_damping() const { return rounded_up(1.5 * (error_ - smallest_)); }
   void check_asked_damping() const {

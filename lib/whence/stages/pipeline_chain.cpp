@@ -17,7 +17,7 @@ namespace {
 constexpr std::int64_t kTokensPerBatch = 4096;
 /// ... and so many that the graph of a second derivative takes about this, of a large model too: enough for its
 /// matrices to be multiplied at speed.
-constexpr double kGraphBytes = 1e9, kGraphBytesOfGpu = 1.6e10;
+constexpr double kGraphBytes = 2e9, kGraphBytesOfGpu = 1.6e10;
 
 /// Bytes that a token takes in such a graph, about: what goes into and out of each matrix, six times over.
 double graph_bytes_per_token(const Objective& objective, const ParameterSet& merged, std::int64_t vocabulary) {

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The data of chain.sh: chain.py SHARED OUT writes base/ (a GPT-2 of one block without weights, and a tokenizer of the words that are there),
 pretrain.tsv, tune.tsv and queries.tsv."""
-import csv
+import collections
 import json
 import pathlib
 import random
+import re
 import sys
 
 PRETRAIN, TUNE, QUERIES, WORDS = 40, 20, 8, (4, 9)  # texts of each, and how many words they may have
@@ -12,20 +13,22 @@ PRETRAIN, TUNE, QUERIES, WORDS = 40, 20, 8, (4, 9)  # texts of each, and how man
 shared, out = map(pathlib.Path, sys.argv[1:])
 
 
-def texts(name):
-    """Short ones whose words others have too: a text of words that stand nowhere else has nothing to do with any other."""
-    with (shared / "data" / "textcls" / name).open(encoding="utf-8", newline="") as file:
-        rows = [row["text"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
-    return [text for text in rows if WORDS[0] <= len(text.split()) <= WORDS[1]]
+def sentences():
+    """Short ones of children's stories, each once."""
+    found = {}
+    with (shared / "data" / "corpus" / "tinystories_v2_head.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            for sentence in re.findall(r"[^.!?\n]+[.!?]", json.loads(line)["text"]):
+                words = re.findall(r"[\w']+|[^\w\s]", sentence.lower())
+                if WORDS[0] <= len(words) <= WORDS[1]:
+                    found[" ".join(words)] = words
+    return found
 
 
-found = texts("sst2_train.tsv")
-counts = {}
-for text in found:
-    for word in set(text.split()):
-        counts[word] = counts.get(word, 0) + 1
-found.sort(key=lambda text: -min(counts[word] for word in text.split()))
-chosen = found[: PRETRAIN + TUNE + QUERIES]
+found = sentences()
+counts = collections.Counter(word for words in found.values() for word in set(words))
+# those of the most frequent words: a text whose words stand nowhere else has nothing to do with any other
+chosen = sorted(found, key=lambda text: -min(counts[word] for word in found[text]))[: PRETRAIN + TUNE + QUERIES]
 random.Random(0).shuffle(chosen)
 vocabulary = {"<unk>": 0, "<end>": 1}
 for text in chosen:

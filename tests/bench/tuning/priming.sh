@@ -3,13 +3,13 @@
 # (CLINC150); an adapter then learns a held-out task of ten other intents from one example each. Accuracy on the task's test half, with its
 # standard error over seeds and held-out tasks (priming.py).
 #   priming.sh WHENCE PYTHON SHARED ENCODER WORK
-# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. SEEDS (3), STEPS (20) of the first stage, HELD (3) held-out tasks and
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh. SEEDS (3), STEPS (16) of the first stage, HELD (3) held-out tasks and
 # SHOTS (1) of each intent may be set; what is there already in WORK is not made again.
 set -euo pipefail
 whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
-seeds=${SEEDS:-3} steps=${STEPS:-20} held=${HELD:-3} shots=${SHOTS:-1}
+seeds=${SEEDS:-3} steps=${STEPS:-16} held=${HELD:-3} shots=${SHOTS:-1}
 inner="inner=adapter:width=16,inner-steps=2,inner-rate=0.5"
 BODIES=(
   "alone|||"

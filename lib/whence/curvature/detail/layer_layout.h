@@ -51,6 +51,8 @@ class LayerLayout {
 
 /// The layout of what the point trains, or null (see LayerLayout::of).
 std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
+/// Why that is null, for whoever asked: the first parameter outside, or that the stage is primed.
+std::string outside_layers(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
 
 }  // namespace whence::detail
