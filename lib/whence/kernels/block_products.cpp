@@ -33,7 +33,8 @@ std::vector<MatrixUse> at_places(const ParameterGradients& of, const at::Tensor&
   const auto own = of.places.defined() ? of.places : at::arange(of.height, common.options());
   const auto kept = lookup.index_select(0, own).ge(0).nonzero().squeeze(1);
   auto out = of.uses;
-  for (auto& [first, second] : out) {
+  for (auto& use : out) {
+    auto& first = use.first;
     if (first.is_picks()) {
       const auto flat = first.picks.flatten();
       const auto places = own.index_select(0, flat.clamp_min(0));
@@ -74,8 +75,9 @@ void add_products(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
 /// Rows begin .. begin + length - 1 of the gradients' height, summed over the uses: [B C, length width].
 at::Tensor form(const std::vector<MatrixUse>& uses, std::int64_t width, std::int64_t begin, std::int64_t length) {
   at::Tensor sum;
-  for (const auto& [first, second] : uses) {
-    const auto& right = second.values;  // [B, C or 1, L, width]
+  for (const auto& use : uses) {
+    const auto& first = use.first;
+    const auto& right = use.second.values;  // [B, C or 1, L, width]
     at::Tensor part;
     if (first.is_picks()) {
       const auto examples = right.size(0), outputs = right.size(1), positions = right.size(2);
@@ -144,7 +146,7 @@ at::Tensor ghost_products(const Met& met) {
 }  // namespace
 
 MatrixUse part_of(const MatrixUse& use, std::int64_t begin, std::int64_t length) {
-  return {some_examples(use.first, begin, length), some_examples(use.second, begin, length)};
+  return {some_examples(use.first, begin, length), some_examples(use.second, begin, length), use.input_first};
 }
 
 void for_each_part(const MatrixUse& rows, const MatrixUse& columns,

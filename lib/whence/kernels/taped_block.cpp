@@ -64,10 +64,10 @@ MatrixUse matrix_use(const TapeEntry& entry, const at::Tensor& inputs, at::Tenso
   const Side signal{std::move(signals), {}};
   if (entry.kind == TapeEntry::Kind::kEmbedding) {
     const Side picks{{}, inputs};
-    return entry.transposed ? MatrixUse{signal, picks} : MatrixUse{picks, signal};
+    return entry.transposed ? MatrixUse{signal, picks, false} : MatrixUse{picks, signal, true};
   }
   const Side input{inputs, {}};
-  return entry.transposed ? MatrixUse{input, signal} : MatrixUse{signal, input};
+  return entry.transposed ? MatrixUse{input, signal, true} : MatrixUse{signal, input, false};
 }
 
 /// Gradients of one use in a parameter that is no matrix of its own, [B, C, entries].
@@ -234,6 +234,7 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
       std::swap(gradients.height, gradients.width);
       for (auto& use : gradients.uses) {
         std::swap(use.first, use.second);
+        use.input_first = !use.input_first;
       }
     }
     leave_out_zeros(gradients);

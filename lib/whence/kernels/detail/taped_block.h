@@ -22,6 +22,9 @@ struct Side {
 /// One use: gradients are the sums over l of first_l second_l', [B, C, height, width].
 struct MatrixUse {
   Side first, second;
+  bool input_first = false;  ///< Which of the two is what the layer saw, the other being the signal.
+  const Side& input() const { return input_first ? first : second; }
+  const Side& signal() const { return input_first ? second : first; }
 };
 
 /// Gradients of the outputs in one parameter, of a block's examples: sums over uses.
