@@ -20,5 +20,5 @@ configure_package_config_file(cmake/whence-config.cmake.in ${PROJECT_BINARY_DIR}
   INSTALL_DESTINATION ${whence_package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/whence-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/whence-config.cmake ${PROJECT_BINARY_DIR}/whence-config-version.cmake cmake/FindLibTorch.cmake
-  cmake/FindPCRE2.cmake
+  cmake/FindPCRE2.cmake cmake/FindLibSVM.cmake
   DESTINATION ${whence_package_dir})

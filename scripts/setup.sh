@@ -98,7 +98,7 @@ setup_torch() {
 export WHENCE_UNITY=${WHENCE_UNITY-ON}  # the files of a room compiled together; OFF compiles file by file
 
 setup_packages g++ cmake ninja-build ccache libeigen3-dev libspectra-dev libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev \
-  zlib1g-dev libpng-dev libssl-dev libicu-dev libpcre2-dev python3 python3-venv "$@"
+  zlib1g-dev libpng-dev libssl-dev libicu-dev libpcre2-dev libsvm-dev python3 python3-venv "$@"
 setup_cmake
 setup_torch
 if command -v ccache >/dev/null; then
