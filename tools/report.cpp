@@ -163,8 +163,7 @@ Page page_of(const Result& result, const CommandLine& line, const fs::path& out)
   const auto command = result.run().value("command", "");
   if (command == "icl") {
     if (!result.has("icl.json")) {
-      throw InvalidArgument(
-          fmt::format("{} holds many tasks: report one of its folders", result.folder().string()));
+      throw InvalidArgument(fmt::format("{} holds many tasks: report one of its folders", result.folder().string()));
     }
     return icl_page(JsonView::read(result.file("icl.json")));
   }

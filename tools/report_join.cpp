@@ -65,9 +65,8 @@ bool same_query(const Content& a, const Content& b) {
     return true;
   }
   const auto words_a = words_of(text_of(a)), words_b = words_of(text_of(b));
-  const auto& [shorter, longer] = std::minmax(words_a, words_b, [](const std::string& x, const std::string& y) {
-    return x.size() < y.size();
-  });
+  const auto& [shorter, longer] =
+      std::minmax(words_a, words_b, [](const std::string& x, const std::string& y) { return x.size() < y.size(); });
   return shorter.size() > 1 && longer.find(shorter) != longer.npos;
 }
 
@@ -75,8 +74,8 @@ Page join(std::vector<JoinedResult> results) {
   const auto first =
       std::find_if(results.begin(), results.end(), [](const JoinedResult& at) { return !at.of_no_query; });
   if (first == results.end()) {
-    throw InvalidArgument(fmt::format("{} and {} are of no query: report each alone", results[0].name,
-                                      results[1].name));
+    throw InvalidArgument(
+        fmt::format("{} and {} are of no query: report each alone", results[0].name, results[1].name));
   }
   std::vector<std::vector<QueryCard>> kept(results.size());
   for (const auto& query : first->page.queries) {
@@ -112,12 +111,11 @@ Page join(std::vector<JoinedResult> results) {
   };
   if (kept[static_cast<std::size_t>(first - results.begin())].empty()) {
     const auto at = other();
-    throw InvalidArgument(at == results.end()
-                              ? fmt::format("{} has no query: report each result alone", first->name)
-                              : fmt::format("{} and {} are of no query in common ({} and {} of them): expected results "
-                                            "of the same query, told by its text",
-                                            first->name, at->name, first->page.queries.size(),
-                                            at->page.queries.size()));
+    throw InvalidArgument(
+        at == results.end() ? fmt::format("{} has no query: report each result alone", first->name)
+                            : fmt::format("{} and {} are of no query in common ({} and {} of them): expected results "
+                                          "of the same query, told by its text",
+                                          first->name, at->name, first->page.queries.size(), at->page.queries.size()));
   }
   Page page;
   const auto shown = kept[static_cast<std::size_t>(first - results.begin())].size();

@@ -28,8 +28,7 @@ void check_outputs(const Objective& objective, const Dataset& data) {
   }
 }
 
-void for_each_batch_of(const Objective& objective, const Dataset& data,
-                       const std::function<void(const Batch&)>& body) {
+void for_each_batch_of(const Objective& objective, const Dataset& data, const std::function<void(const Batch&)>& body) {
   const auto step = objective.batch_size();
   for (std::int64_t begin = 0; begin < data.size(); begin += step) {
     check_interruption(begin, data.size());
@@ -39,18 +38,16 @@ void for_each_batch_of(const Objective& objective, const Dataset& data,
 
 at::Tensor wide_copy(const at::Tensor& x) { return x.detach().to(at::kCPU, at::kDouble); }
 
-}  // namespace
-
-at::Tensor outputs_at(const Objective& objective, const TensorList& theta, const TensorList& parent,
+at::Tensor outputs_of(const Objective& objective, const TensorList& theta, const TensorList& parent,
                       const Dataset& data) {
-  check_outputs(objective, data);
   const at::NoGradGuard no_gradient;
   TensorList parts;
-  for_each_batch_of(objective, data, [&](const Batch& batch) {
-    parts.push_back(wide_copy(objective.output(theta, parent, batch)));
-  });
+  for_each_batch_of(objective, data,
+                    [&](const Batch& batch) { parts.push_back(wide_copy(objective.output(theta, parent, batch))); });
   return at::cat(parts);
 }
+
+}  // namespace
 
 LinearisedOutputs linearise(const Objective& objective, const TensorList& start, const TensorList& end,
                             const TensorList& parent, const Dataset& data, const Progress& progress) {
@@ -82,7 +79,7 @@ LinearisedOutputs linearise(const Objective& objective, const TensorList& start,
   LinearisedOutputs out;
   out.start = at::cat(at_start);
   out.linearised = out.start + at::cat(slopes);
-  out.end = outputs_at(objective, end, parent, data);
+  out.end = outputs_of(objective, end, parent, data);
   check_finite({out.start, out.linearised, out.end}, "an output");
   return out;
 }

@@ -13,10 +13,10 @@ namespace whence {
 
 /// Does a fine-tune behave like its kernel? The tests of S. Malladi et al., "A Kernel-Based View of Language Model
 /// Fine-Tuning", ICML 2023, section 5 (formulas.md 4), and what they take for an answer:
-inline constexpr double kKernelSolves = 0.9;     ///< The kernel regression reaches so much of the fine-tune's skill.
-inline constexpr double kLinearRecovers = 0.5;   ///< The linearisation recovers more of the fine-tune's improvement.
-inline constexpr double kFixedFeatures = 2.0;    ///< The eNTK's elements change by less of themselves, on average.
-inline constexpr std::int64_t kFewestAsked = 16; ///< Of fewer examples no skill is told apart from another.
+inline constexpr double kKernelSolves = 0.9;      ///< The kernel regression reaches so much of the fine-tune's skill.
+inline constexpr double kLinearRecovers = 0.5;    ///< The linearisation recovers more of the fine-tune's improvement.
+inline constexpr double kFixedFeatures = 2.0;     ///< The eNTK's elements change by less of themselves, on average.
+inline constexpr std::int64_t kFewestAsked = 16;  ///< Of fewer examples no skill is told apart from another.
 
 /// A model's outputs for some examples, [N, C] float64 on the CPU each.
 struct LinearisedOutputs {
@@ -24,16 +24,12 @@ struct LinearisedOutputs {
   at::Tensor linearised;  ///< f(x; theta_0) + <grad f(x; theta_0), theta - theta_0>.
   at::Tensor end;         ///< f(x; theta), where it ended.
 };
-/// Of every example of `data`, with theta_0 = `start`, theta = `end` and one `parent`. The product with the gradients is
-/// exact, to rounding in the parameters' dtype. Throws InvalidArgument where outputs are not one row an example (tokens
-/// are predicted), or the objective has an inner stage. Cost: two forward passes and two backward ones. Memory: the
-/// graph of one batch.
+/// Of every example of `data`, with theta_0 = `start`, theta = `end` and one `parent`. The product with the gradients
+/// is exact, to rounding in the parameters' dtype. Throws InvalidArgument where outputs are not one row an example
+/// (tokens are predicted), or the objective has an inner stage. Cost: two forward passes and two backward ones. Memory:
+/// the graph of one batch.
 LinearisedOutputs linearise(const Objective& objective, const TensorList& start, const TensorList& end,
                             const TensorList& parent, const Dataset& data, const Progress& progress = {});
-/// f(x; theta) alone.
-at::Tensor outputs_at(const Objective& objective, const TensorList& theta, const TensorList& parent,
-                      const Dataset& data);
-
 /// How much the elements of a Gram matrix changed: |end - start| / |start|.
 struct FeatureChange {
   double mean = 0;       ///< Over the elements: the paper's number. Those that are 0 in both are left out.

@@ -58,8 +58,9 @@ RegimeFit::RegimeFit(at::Tensor gram, at::Tensor start, const Dataset& data, con
       scale_(ridge * static_cast<double>(start_.size(0))) {
   const auto n = start_.size(0), size = start_.numel();
   if (gram_.sizes() != at::IntArrayRef({size, size}) || data.size() != n) {
-    throw InvalidArgument(fmt::format("kernel: a Gram matrix [{}] and {} examples, expected [{}, {}] of {} outputs each",
-                                      fmt::join(gram_.sizes(), ", "), data.size(), size, size, start_.size(1)));
+    throw InvalidArgument(
+        fmt::format("kernel: a Gram matrix [{}] and {} examples, expected [{}, {}] of {} outputs each",
+                    fmt::join(gram_.sizes(), ", "), data.size(), size, size, start_.size(1)));
   }
   if (!(ridge > 0) || !std::isfinite(ridge)) {
     throw InvalidArgument(fmt::format("kernel: ridge = {}, expected > 0", ridge));

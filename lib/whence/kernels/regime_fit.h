@@ -20,8 +20,8 @@ namespace whence {
 class RegimeFit {
  public:
   /// `gram` [N C, N C] float64 on the CPU: row an output of an example, column what it learns from. `start` [N, C] f_0
-  /// of the examples. `data`: their targets. Newton's method with a line search; throws NumericalError where it does not
-  /// come to rest. Cost: one factorisation of an N C matrix a step, about ten steps; one step for squared errors.
+  /// of the examples. `data`: their targets. Newton's method with a line search; throws NumericalError where it does
+  /// not come to rest. Cost: one factorisation of an N C matrix a step, about ten steps; one step for squared errors.
   /// Memory: four such matrices.
   RegimeFit(at::Tensor gram, at::Tensor start, const Dataset& data, const Loss& loss, double ridge);
 
@@ -56,9 +56,9 @@ class RegimeFit {
   at::Tensor inverse_;  // of I + W K / (N ridge) at the fit
 };
 
-/// The ridge of a grid, in steps of a half decade, under which the fit comes nearest to outputs [N, C] that the examples
-/// really have at the end: what the fine-tune's own stopping amounts to. The grid is 1e-6 to 1e2 times the mean
-/// eigenvalue of `gram` / N. Cost: a fit each, in NumericalErrors of which the others decide.
+/// The ridge of a grid, in steps of a half decade, under which the fit comes nearest to outputs [N, C] that the
+/// examples really have at the end: what the fine-tune's own stopping amounts to. The grid is 1e-6 to 1e2 times the
+/// mean eigenvalue of `gram` / N. Cost: a fit each, in NumericalErrors of which the others decide.
 double nearest_ridge(const at::Tensor& gram, const at::Tensor& start, const Dataset& data, const Loss& loss,
                      const at::Tensor& end, const Progress& progress = {});
 

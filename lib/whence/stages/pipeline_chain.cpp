@@ -64,6 +64,30 @@ void Pipeline::check_seed(std::size_t stage) const {
   }
 }
 
+TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
+  const auto& description = file_.stages.at(stage);
+  const auto fresh = untrained(stage, before);
+  const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
+  if (told.empty()) {
+    for (const auto& name : fresh.objective.trained().names()) {
+      if (!fresh.objective.parent_layout().contains(name)) {
+        throw InvalidArgument(fmt::format(
+            "stage {}: where its training began is not known: {} was not trained by whence, and {} is none of {}; give "
+            "the weights that it began with as the checkpoint of a stage before it, or train it with whence",
+            description.name, description.checkpoint.string(), name,
+            stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
+      }
+    }
+    return fresh.theta;
+  }
+  const auto run = detail::table_in(detail::parse_record(told), "run");
+  if (run.contains("seed") && run["seed"] != seed_) {
+    throw InvalidArgument(fmt::format("stage {}: its training began with seed {}, and the seed is {}: use --seed {}",
+                                      description.name, run["seed"].dump(), seed_, run["seed"].dump()));
+  }
+  return fresh.theta;
+}
+
 Chain Pipeline::load() const { return load(file_.stages.size()); }
 
 Chain Pipeline::load(std::size_t count) const {
