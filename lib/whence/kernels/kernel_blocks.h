@@ -29,8 +29,8 @@ struct KernelPlan {
   double matrix_bytes = 0;     ///< Of the kernel, rows x C x columns x C float64: where it lies is the sink's affair.
   double forward_passes = 0;   ///< Of one example.
   double backward_passes = 0;  ///< Of one example and output, without gradients of weights.
-  double seconds = 0;          ///< On a quiet machine of two cores, in float32, by counted operations: of the passes,
-                               ///< and of products as if every gradient were formed, which is the most they take.
+  double seconds = 0;          ///< On a quiet machine of two cores, in float32, by counted operations, as if every
+                               ///< example were as long as the longest.
   double peak_bytes() const { return block_bytes + scratch_bytes; }
   /// "64 x 64 examples, 2 outputs, blocks of 16: 1.2 GB beside the model, kernel 0.1 MB, 128 forward and 256 backward
   /// passes, about 3 min".

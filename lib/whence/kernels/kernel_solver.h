@@ -96,7 +96,9 @@ class KernelFit {
   /// One group, by one of ways() but kRefit.
   virtual at::Tensor without(const KernelQueries& queries, const std::vector<std::int64_t>& group, LeaveOut how) const;
   /// The fit to part of the problem, with what was chosen for all of it.
-  virtual std::unique_ptr<KernelFit> refit(KernelProblem part) const = 0;
+  /// `kept` [M] int64: the examples in it.
+  virtual std::unique_ptr<KernelFit> refit(KernelProblem part, const at::Tensor& kept) const = 0;
+  at::Tensor refit_without(const KernelQueries& queries, const std::vector<std::int64_t>& group) const;
   /// The training examples as queries.
   KernelQueries own_queries() const;
 

@@ -27,10 +27,10 @@ struct LowRankKernels {
   std::vector<LowRankKernel> ranks;
 };
 
-/// By random projections of what every wanted linear layer and convolution sees: why subspace tuning works, in Malladi
-/// et al. 2023, section 6. `point.names` are weights of linear layers or convolutions that are used as they are; others
-/// of its names are left out, and one that is none is refused. All in memory: N examples' passes at once, in blocks of
-/// `limits`, and 2 + ranks kernels.
+/// By random projections of what linear layers and convolutions see: why subspace tuning works, in Malladi et al. 2023,
+/// section 6. Of `point.names` the weights of such layers count, used as they are; others, embeddings and matrices tied
+/// to one, are left out. All in memory: blocks of `limits`, and 2 + ranks kernels. Throws InvalidArgument where no
+/// weight counts.
 ///
 /// The bound is that of Johnson and Lindenstrauss in the form of Laurent and Massart, "Adaptive Estimation of a
 /// Quadratic Functional", 2000, lemma 1: for unit vectors u, v, |<A u, A v> - <u, v>| <= 2 sqrt(x / r) + 2 x / r but
@@ -46,8 +46,8 @@ double projection_bound(double pairs, std::int64_t rank, double confidence);
 
 /// The eNTK of training in a random subspace, theta = theta_0 + P z, z of `dimensions` numbers, P normal of variance 1
 /// / dimensions: C. Li et al., "Measuring the Intrinsic Dimension of Objective Landscapes", ICLR 2018. Drawn from its
-/// exact distribution given the kernel [N, C, N, C], which is symmetric: K^(1/2) Z Z' K^(1/2) with Z [N C, dimensions].
-/// No P is made.
+/// exact distribution given the kernel [N, C, N, C], which is symmetric: L Z Z' L', L L' = K, Z [N C, dimensions]
+/// normal of that variance. No P is made.
 at::Tensor subspace_kernel(const at::Tensor& kernel, std::int64_t dimensions, const Random& random);
 
 }  // namespace whence
