@@ -93,19 +93,15 @@ KernelRun::KernelRun(const CommandLine& line)
   if (const auto at = line.text("at"); at != "start" && at != "end") {
     throw UsageError(fmt::format("--at = {}, expected start or end", at));
   }
-  // one logit of two classes is what the system of both directions is made for
-  auto solver = line.text("solver"), outputs = line.text("outputs");
+  auto solver = line.text("solver");
+  const auto outputs = line.text("outputs");
   if (solver == "auto") {
     solver = kernel_->symmetric() ? "kernel-ridge" : "asymmetric";
   }
   solver_ = create<KernelSolver>(solver);
-  if (outputs == "auto") {
-    outputs = solver.starts_with("asymmetric") ? "difference" : "all";
-  }
-  if (outputs != "all" && outputs != "difference") {
+  if (outputs != "auto" && outputs != "all" && outputs != "difference") {
     throw UsageError(fmt::format("--outputs = {}, expected auto, all or difference", outputs));
   }
-  outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   ranks_ = line.has("ranks") ? parse_ranks(line.text("ranks")) : std::vector<std::int64_t>();
   parse_parameter_filter(line.text("filter"));
   auto& options = record_.json()["options"];
@@ -133,6 +129,12 @@ void KernelRun::load() {
         "or values",
         stage().name, objective.inner() != nullptr ? "a primed stage has none" : "here tokens are predicted"));
   }
+  auto& outputs = record_.json()["options"]["outputs"];
+  if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
+    const bool both = record_.json()["options"]["solver"].get<std::string>().starts_with("asymmetric");
+    outputs = both && data.classes().size() == 2 ? "difference" : "all";
+  }
+  outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));
   names_ = filtered_parameters(objective, stage().theta, stage().parent, line_.text("filter"));
   if (!split_.empty()) {

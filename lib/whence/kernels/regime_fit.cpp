@@ -101,6 +101,7 @@ RegimeFit::RegimeFit(at::Tensor gram, at::Tensor start, const Dataset& data, con
         ridge_, left));
   }
   gradient_ = at.gradient;
+  hessian_ = at.hessian;
   inverse_ = at::linalg_inv(jacobian());
   check_finite({coefficients_, inverse_}, "the fit by the kernel");
 }
@@ -115,6 +116,13 @@ at::Tensor RegimeFit::weight_derivatives(const at::Tensor& rows) const {
   const auto n = start_.size(0), outputs = start_.size(1);
   const auto carried = at::mm(rows, inverse_).view({-1, outputs, n, outputs});
   return -(carried * gradient_).sum(3) / scale_;
+}
+
+at::Tensor RegimeFit::pull_back(const at::Tensor& rows, const at::Tensor& slopes) const {
+  const auto n = start_.size(0), outputs = start_.size(1);
+  const auto of_places = (rows.view({-1, outputs, n * outputs}) * slopes.unsqueeze(2)).sum(1);  // [M, N C]
+  const auto carried = at::mm(of_places, inverse_).view({-1, n, 1, outputs});
+  return -at::matmul(carried, hessian_).squeeze(2) / scale_;
 }
 
 at::Tensor RegimeFit::leave_one_out(const Progress& progress) const {

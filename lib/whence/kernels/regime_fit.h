@@ -36,6 +36,9 @@ class RegimeFit {
 
   /// d f / d w_j of those places, exactly: [M, C, N].
   at::Tensor weight_derivatives(const at::Tensor& rows) const;
+  /// What of <slopes, f(x)>, `slopes` [M, C], goes through the fit to f_0 of the examples: its derivative in them is
+  /// [M, N, C], beside that in f_0 of the places themselves, which is `slopes`.
+  at::Tensor pull_back(const at::Tensor& rows, const at::Tensor& slopes) const;
   /// a with example i left out (w_i = 0, N as it is), for every i: [N, N C]; row i is the fit refitted. Exact: one
   /// product with a matrix of N C where the loss is quadratic, else repeated until it is at rest. Throws NumericalError
   /// where that does not happen.
@@ -53,6 +56,7 @@ class RegimeFit {
   const Loss& loss_;
   double ridge_, scale_;  // N ridge
   at::Tensor coefficients_, gradient_;
+  at::Tensor hessian_;  // [N, C, C]
   at::Tensor inverse_;  // of I + W K / (N ridge) at the fit
 };
 
