@@ -281,6 +281,7 @@ at::Tensor KernelRun::make(const Job& job, const fs::path& work) {
   const auto c = job.plan.outputs, rows = job.rows.size(), columns = (job.columns ? *job.columns : job.rows).size();
   fs::create_directories(folder);
   if (!fs::exists(file)) {
+    fs::create_directories(folder / "blocks");
     ScoreStore store(folder / "blocks", {{"scores", at::arange(columns * c)}}, at::arange(rows * c), at::kDouble);
     const auto named = [&](ProgressEvent event) {
       event.phase = fmt::format("kernel {}, {}", job.name, event.phase);

@@ -106,6 +106,8 @@ class Pipeline {
 
  private:
   void open_model();
+  /// A stage as its training begins, its head too.
+  Stage begun(std::size_t stage, const Chain& before, const Progress& progress) const;
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;

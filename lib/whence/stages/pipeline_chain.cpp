@@ -6,6 +6,7 @@
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
+#include "whence/stages/head_start.h"
 #include "whence/stages/pipeline.h"
 
 namespace whence {
@@ -64,9 +65,22 @@ void Pipeline::check_seed(std::size_t stage) const {
   }
 }
 
+Stage Pipeline::begun(std::size_t stage, const Chain& before, const Progress& progress) const {
+  auto out = untrained(stage, before);
+  if (const auto weight_decay = parse_head_start(file_.stages.at(stage).head_start)) {
+    const ProgressScope scope(progress, {"start the head of " + out.name, 0, 0, ""});
+    try {
+      regress_head(out, *weight_decay);
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
+    }
+  }
+  return out;
+}
+
 TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
-  const auto fresh = untrained(stage, before);
+  const auto fresh = begun(stage, before, {});
   const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
   if (told.empty()) {
     for (const auto& name : fresh.objective.trained().names()) {

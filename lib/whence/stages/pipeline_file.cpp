@@ -12,6 +12,7 @@
 #include "whence/core/json.h"
 #include "whence/core/text.h"
 #include "whence/models/loss.h"
+#include "whence/stages/head_start.h"
 #include "whence/training/optimizer.h"
 #include "whence/training/priming.h"
 #include "whence/tuning/tuning.h"
@@ -195,7 +196,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
                                                  : std::to_string(number + 1));
   const Table table(json, where,
                     {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "priming", "tasks", "snapshots",
-                     "checkpoint", "rename"});
+                     "head-start", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
   if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
@@ -215,6 +216,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
         fmt::format("{}: tasks = {}, which is for a stage with the key priming", where, brief(json["tasks"])));
   }
   out.snapshots = table.count("snapshots");
+  out.head_start = table.text("head-start", "");
   out.rename = table.renaming("rename");
   out.checkpoint = (folder / table.text("checkpoint")).lexically_normal();
   if (!out.checkpoint.has_filename()) {  // run/finetune/
@@ -224,6 +226,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
     find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
     find_method<Optimizer>(out.optimizer).first->options(find_method<Optimizer>(out.optimizer).second);
+    parse_head_start(out.head_start);
     if (!out.priming.empty()) {
       check_primed(out);
     }

@@ -35,6 +35,7 @@ struct StageDescription {
   std::string priming;         ///< Of a primed stage; empty: it is none.
   std::string tasks;           ///< The column that names each example's task; empty: every table of `train` is one.
   std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
+  std::string head_start;      ///< Of head_start.h; empty: random.
   std::filesystem::path checkpoint;
   Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
 };

@@ -62,6 +62,9 @@ json Pipeline::settings(std::size_t stage) const {
            {"loss", resolved_spec<Loss>(description.loss)},
            {"weight-decay", description.weight_decay},
            {"optimizer", resolved_spec<Optimizer>(description.optimizer)}};
+  if (!description.head_start.empty()) {
+    out["head-start"] = description.head_start;
+  }
   if (!description.priming.empty()) {
     out["priming"] = resolved_spec<Priming>(description.priming);
     out["tasks"] = description.tasks;
