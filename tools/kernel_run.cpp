@@ -209,21 +209,20 @@ void KernelRun::size() {
     const auto classes = std::max<std::int64_t>(1, static_cast<std::int64_t>(data.classes().size()));
     const auto fewest = std::min(data.size(), kFewestOfAClass * classes);
     examples = std::min(data.size(), std::max(fewest, kMostOutputs / outputs));
-    for (int round = 0; round < 3; ++round) {
-      double seconds = 0;
-      jobs_ = jobs(examples);
-      for (const auto& job : jobs_) {
-        seconds += job.plan.seconds;
-      }
-      if (seconds <= kPatience || examples <= fewest) {
-        break;
-      }
-      examples =
-          std::max(fewest, static_cast<std::int64_t>(static_cast<double>(examples) * std::sqrt(kPatience / seconds)));
+    jobs_ = jobs(examples);
+    double seconds = 0;
+    for (const auto& job : jobs_) {
+      seconds += job.plan.seconds;
+    }
+    if (seconds > kPatience) {  // the most of which grows with the square
+      const auto fewer = static_cast<std::int64_t>(static_cast<double>(examples) * std::sqrt(kPatience / seconds));
+      examples = std::max(fewest, fewer);
     }
   }
   examples = std::min(examples, data.size());
-  jobs_ = jobs(examples);
+  if (jobs_.empty() || jobs_.front().rows.size() != examples) {
+    jobs_ = jobs(examples);
+  }
   examples_ = jobs_.front().rows;
   record_.json()["options"]["examples"] = examples;
   check_sizes();
@@ -442,7 +441,8 @@ JsonView KernelRun::run(const fs::path& folder) {
   if (!line_.flag("quiet")) {
     end_progress();
     const auto all = stage().objective.data().size();
-    fmt::print(stderr, "whence: {} of {} examples of {}{}: {} kernel matrices, about {}\n", examples_.size(), all,
+    fmt::print(stderr, "whence: {} examples of {}{}: {} kernel matrices, about {}\n",
+               examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
                printable(stage().name),
                examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
                jobs_.size(), duration_words(seconds));

@@ -71,9 +71,12 @@ TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is foun
     CHECK(rank["worst"].get<double>() <= rank["epsilon"].get<double>());
   }
   CHECK(json["low-rank"][1]["mean"].get<double>() < json["low-rank"][0]["mean"].get<double>());
-  const auto written = fs::last_write_time(folder / "kernel/kernel.safetensors");
+  const auto written_at = [&] {
+    return fs::last_write_time(folder / "kernel/kernel.safetensors").time_since_epoch().count();
+  };
+  const auto written = written_at();
   CHECK(folder.run(command + " --quiet --ranks 1,8").out == result.out);
-  CHECK(fs::last_write_time(folder / "kernel/kernel.safetensors") == written);
+  CHECK(written_at() == written);
 
   result = folder.run(command + " --plan");
   CHECK(result.status == 0);
@@ -162,18 +165,29 @@ TEST_CASE("kernel: a stage without its start, one class, what is too large, and 
   write_safetensors(folder / "run/finetune.safetensors", foreign);
   check_fails(folder.run(command), 1, "where its training began is not known");
   REQUIRE(folder.run("train pipeline.toml --stage finetune --force --dtype float64 --quiet").status == 0);
-  check_fails(folder.run(command + " --examples 100 --memory-limit 1"), 2, "--memory-limit");
   ParameterSet one;
   one.add("inputs", Random(1).normal({20, 4}));
   one.add("targets", at::zeros({20}, at::kLong));
-  write_safetensors(folder / "finetune.safetensors", one);
-  folder.write("one.toml", folder.pipeline("name = \"finetune\"\ntrain = { format = \"safetensors\", file = "
-                                           "\"finetune.safetensors\" }",
-                                           "name = \"finetune\"\ntrain = { format = \"safetensors\", file = "
-                                           "\"finetune.safetensors\", classes = [0, 1, 2] }"));
+  write_safetensors(folder / "one.safetensors", one);
+  const std::string file = "file = \"finetune.safetensors\" }";
+  folder.write("one.toml", folder.pipeline(file, "file = \"one.safetensors\", classes = [0, 1, 2] }"));
   fs::remove(folder / "run/finetune.safetensors");
   REQUIRE(folder.run("train one.toml --dtype float64 --quiet").status == 0);
-  check_fails(folder.run("kernel one.toml --quiet --out one"), 1, "");  // of classes that no example has, or of one
+  check_fails(folder.run("kernel one.toml --quiet --out one"), 1, "class 1");  // which no example has
+  write_safetensors(folder / "queries.safetensors", one);
+  check_fails(folder.run("kernel one.toml --quiet --out one"), 1,
+              "all 20 examples are of class 0, expected two classes or more");
+  CHECK(!fs::exists(folder / "one"));
+  folder.write_data("many.safetensors", 5000, 1);
+  folder.write("many.toml", folder.pipeline(file, "file = \"many.safetensors\" }"));
+  fs::remove(folder / "run/finetune.safetensors");
+  REQUIRE(folder.run("train many.toml --quiet").status == 0);
+  check_fails(folder.run("kernel many.toml --quiet --out many --examples 5000"), 1, "5000");  // 15000 rows to solve for
+  check_fails(folder.run("kernel many.toml --quiet --out many --examples 3000 --memory-limit 1GiB"), 1,
+              "3000 examples of 3 outputs take");
+  CHECK(folder.run("kernel many.toml --quiet --out many --plan").status == 0);
+  const auto told = folder.run("kernel many.toml --plan --json");
+  CHECK(nlohmann::json::parse(told.out)["examples"] == 341);  // 1024 rows, where nobody says
 }
 
 TEST_CASE("rank --method kernel: scores, self-influence and leave-one-outs, and what it says of itself") {
