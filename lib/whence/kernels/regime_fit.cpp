@@ -53,6 +53,7 @@ at::Tensor RegimeFit::residual(const at::Tensor& coefficients, const at::Tensor&
 RegimeFit::RegimeFit(at::Tensor gram, at::Tensor start, const Dataset& data, const Loss& loss, double ridge)
     : gram_(std::move(gram)),
       start_(std::move(start)),
+      data_(data),
       loss_(loss),
       ridge_(ridge),
       scale_(ridge * static_cast<double>(start_.size(0))) {
@@ -125,6 +126,19 @@ at::Tensor RegimeFit::pull_back(const at::Tensor& rows, const at::Tensor& slopes
   return -at::matmul(carried, hessian_).squeeze(2) / scale_;
 }
 
+at::Tensor RegimeFit::refitted_without(std::int64_t example) const {
+  const auto width = start_.size(1);
+  const auto all = at::arange(examples());
+  const auto others = all.masked_select(all.ne(example));
+  const auto rows = (others.unsqueeze(1) * width + at::arange(width)).flatten();
+  const double count = static_cast<double>(examples());
+  const RegimeFit again(gram_.index_select(0, rows).index_select(1, rows), start_.index_select(0, others),
+                        data_.take(others), loss_, ridge_ * count / (count - 1));
+  auto out = at::zeros_like(coefficients_);
+  out.index_copy_(0, others, again.coefficients());
+  return out;
+}
+
 at::Tensor RegimeFit::leave_one_out(const Progress& progress) const {
   const auto n = start_.size(0), width = start_.size(1);
   auto out = at::empty({n, n * width}, gram_.options());
@@ -153,10 +167,7 @@ at::Tensor RegimeFit::leave_one_out(const Progress& progress) const {
       coefficients = coefficients - step_back.view_as(coefficients);
     }
     if (!(left < 1e-9)) {
-      throw NumericalError(fmt::format(
-          "kernel: the fit without example {} of {} does not come to rest: a residual of {:.1e}, expected 1e-9; raise "
-          "the ridge",
-          i, n, left));
+      coefficients = refitted_without(i);
     }
     out[i].copy_(flat(coefficients));
     report(progress, {"leave out", i + 1, n, ""});

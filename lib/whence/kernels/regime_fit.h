@@ -40,8 +40,8 @@ class RegimeFit {
   /// [M, N, C], beside that in f_0 of the places themselves, which is `slopes`.
   at::Tensor pull_back(const at::Tensor& rows, const at::Tensor& slopes) const;
   /// a with example i left out (w_i = 0, N as it is), for every i: [N, N C]; row i is the fit refitted. Exact: one
-  /// product with a matrix of N C where the loss is quadratic, else repeated until it is at rest. Throws NumericalError
-  /// where that does not happen.
+  /// product with a matrix of N C where the loss is quadratic, else repeated until it is at rest, and where it does not
+  /// come to rest so a fit of the others. Throws NumericalError where that does not either.
   at::Tensor leave_one_out(const Progress& progress = {}) const;
   /// f at those places with example i left out: [N, M, C], of what leave_one_out() gave.
   at::Tensor predict_without(const at::Tensor& left_out, const at::Tensor& rows, const at::Tensor& start) const;
@@ -51,7 +51,10 @@ class RegimeFit {
   Slopes slopes(const at::Tensor& outputs) const;
   at::Tensor residual(const at::Tensor& coefficients, const at::Tensor& gradient) const;
 
+  at::Tensor refitted_without(std::int64_t example) const;
+
   at::Tensor gram_, start_;
+  Dataset data_;
   Batch batch_;
   const Loss& loss_;
   double ridge_, scale_;  // N ridge
