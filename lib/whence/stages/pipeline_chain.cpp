@@ -80,9 +80,9 @@ Stage Pipeline::begun(std::size_t stage, const Chain& before, const Progress& pr
 
 TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
-  const auto fresh = begun(stage, before, {});
   const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
   if (told.empty()) {
+    auto fresh = untrained(stage, before);
     for (const auto& name : fresh.objective.trained().names()) {
       if (!fresh.objective.parent_layout().contains(name)) {
         throw InvalidArgument(fmt::format(
@@ -92,14 +92,21 @@ TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
             stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
       }
     }
-    return fresh.theta;
+    return std::move(fresh.theta);
   }
-  const auto run = detail::table_in(detail::parse_record(told), "run");
+  const auto record = detail::parse_record(told);
+  const auto run = detail::table_in(record, "run");
   if (run.contains("seed") && run["seed"] != seed_) {
     throw InvalidArgument(fmt::format("stage {}: its training began with seed {}, and the seed is {}: use --seed {}",
                                       description.name, run["seed"].dump(), seed_, run["seed"].dump()));
   }
-  return fresh.theta;
+  const auto then = detail::table_in(record, "settings").value("head-start", "");
+  if (then != description.head_start) {
+    const auto shown = [](const std::string& spec) { return spec.empty() ? std::string("random") : spec; };
+    throw InvalidArgument(fmt::format("stage {}: its training began with head-start = \"{}\", now \"{}\"",
+                                      description.name, shown(then), shown(description.head_start)));
+  }
+  return begun(stage, before, {}).theta;
 }
 
 Chain Pipeline::load() const { return load(file_.stages.size()); }

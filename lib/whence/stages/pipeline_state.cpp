@@ -104,7 +104,7 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto record = detail::parse_record(found->second);
   auto then = detail::table_in(record, "settings"), now = detail::parse_record(json_text(settings(stage)));
   if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
-    for (const char* way : {"optimizer", "seed"}) {
+    for (const char* way : {"optimizer", "seed", "head-start"}) {
       then.erase(way);
       now.erase(way);
     }
