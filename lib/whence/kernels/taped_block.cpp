@@ -183,11 +183,10 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
     outputs_ = outputs.size(1);
     for (std::int64_t c = 0; c < outputs_ && !entries.empty(); ++c) {
       check_interruption();
-      const auto column = [&] {
+      auto found = [&] {
         const c10::AutoGradMode with_grad(true);
-        return outputs.select(1, c);
+        return pass.signals(outputs.select(1, c), c + 1 < outputs_);
       }();
-      auto found = pass.signals(column, c + 1 < outputs_);
       for (std::size_t i = 0; i < found.size(); ++i) {
         signals[i].push_back(std::move(found[i]));
       }
