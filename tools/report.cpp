@@ -186,10 +186,12 @@ Page joint_page(const std::vector<std::string>& folders, const CommandLine& line
     } else if (command == "kernel") {
       page.subtitle = fmt::format("{}, {}", folder, page.subtitle);
     } else {
-      const auto method = brief_spec<Attributor>(result.run()["options"]["method"].get<std::string>());
-      page.subtitle = fmt::format("{}, by {}; {}", folder, method, page.subtitle);
+      const auto options = result.run()["options"];
+      const auto stage = options["stage"].get<std::string>();
+      page.title = fmt::format("{}: examples of {}, by {}", folder, stage == kEveryStage ? "every stage" : stage,
+                               brief_spec<Attributor>(options["method"].get<std::string>()));
     }
-    results.push_back({folder, std::move(page), command == "kernel"});
+    results.push_back({folder, std::move(page), result.run().value("pipeline", ""), command == "kernel"});
   }
   return join(std::move(results));
 }

@@ -73,9 +73,14 @@ bool same_query(const Content& a, const Content& b) {
 Page join(std::vector<JoinedResult> results) {
   const auto first =
       std::find_if(results.begin(), results.end(), [](const JoinedResult& at) { return !at.of_no_query; });
-  if (first == results.end()) {
-    throw InvalidArgument(
-        fmt::format("{} and {} are of no query: report each alone", results[0].name, results[1].name));
+  for (const auto& result : results) {
+    const bool belongs = !result.of_no_query || std::any_of(results.begin(), results.end(), [&](const auto& other) {
+      return !other.of_no_query && other.pipeline == result.pipeline;
+    });
+    if (!belongs) {
+      throw InvalidArgument(
+          fmt::format("{} is of no query, and none of the others is of its pipeline: report it alone", result.name));
+    }
   }
   std::vector<std::vector<QueryCard>> kept(results.size());
   for (const auto& query : first->page.queries) {

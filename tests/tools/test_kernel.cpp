@@ -227,8 +227,8 @@ checkpoint = "tiny"
 [[stage]]
 name = "tune"
 train = { format = "tsv", file = "texts.tsv", text = "text", label = "label" }
-tuning = "head"
 weight-decay = 1e-1
+optimizer = "adam:epochs=5"
 checkpoint = "run/tune.safetensors"
 [queries.asked]
 data = { format = "tsv", file = "asked.tsv", text = "text", label = "label" }
@@ -245,10 +245,8 @@ data = { format = "tsv", file = "asked.tsv", text = "text", label = "label" }
   run("rank texts.toml --quiet --method grad-dot --out dot");
   run("report prompt influence dot --out page.html");
   const auto page = folder.read("page.html");
-  for (const auto& result : {std::string("influence"), std::string("dot")}) {
-    CHECK(has(page, result + ", by "));
-  }
-  CHECK(has(page, "asked are asked of every result here") == false);
+  CHECK(has(page, "influence: examples of tune, by influence"));
+  CHECK(has(page, "dot: examples of tune, by grad-dot"));
   CHECK(has(page, "of its 3 queries 2 are asked of every result here"));
   CHECK(has(page, "What the demonstrations of"));
   CHECK(has(page, "demonstration 0"));
@@ -256,6 +254,10 @@ data = { format = "tsv", file = "asked.tsv", text = "text", label = "label" }
   CHECK(!has(page, "nothing else"));  // a query that the prompt was not asked
   CHECK(has(page, "id=\"demonstration-0-0\""));
   check_fails(folder.run("report prompt influence"), 2, "--out is missing");
+  run("kernel texts.toml --quiet --filter no-embeddings --out kernel");
+  run("report prompt influence kernel --out page.html");
+  CHECK(has(folder.read("page.html"), "Is tune in the kernel regime?"));
+  check_fails(folder.run("report prompt kernel --out page.html"), 1, "none of the others is of its pipeline");
   folder.write("asked.tsv", "text\tlabel\nquite another\tup\n");
   run("rank texts.toml --quiet --out other");
   check_fails(folder.run("report prompt other --out page.html"), 1,
