@@ -378,8 +378,10 @@ Json KernelRun::judge(const Made& made) {
   const auto entk_start = kernel_->plain() && at_start() ? made.of("train") : made.of("features-start");
   const auto entk_end = kernel_->plain() && !at_start() ? made.of("train") : made.of("features-end");
   const auto change = feature_change(entk_start, entk_end);
-  out["feature-change"] = {
-      {"mean", number(change.mean)}, {"median", number(change.median)}, {"frobenius", number(change.frobenius)}};
+  out["feature-change"] = {{"relative", number(change.relative)},
+                           {"mean", number(change.mean)},
+                           {"median", number(change.median)},
+                           {"frobenius", number(change.frobenius)}};
   const auto value = [&](const char* key) {
     return out["skill"][key].is_null() ? RegimeEvidence::kUnknown : out["skill"][key].get<double>();
   };
@@ -390,7 +392,7 @@ Json KernelRun::judge(const Made& made) {
                                 .kernel = value("kernel"),
                                 .asked = asked.size(),
                                 .held_out = has_queries(),
-                                .feature_change = change.mean,
+                                .feature_change = change.relative,
                                 .classes = out["classes"].get<bool>(),
                                 .kernel_name = spec.substr(0, spec.find(':')),
                                 .examples = examples_.size(),

@@ -101,6 +101,7 @@ TEST_CASE("how much features change, and skills, by hand") {
   const auto start = at::tensor({2.0, -1.0, 0.0, 4.0}, at::kDouble).view({2, 2});
   const auto end = at::tensor({3.0, -1.0, 0.0, 1.0}, at::kDouble).view({2, 2});
   const auto change = feature_change(start, end);
+  CHECK(change.relative == doctest::Approx(4.0 / 7));
   CHECK(change.mean == doctest::Approx((0.5 + 0 + 0.75) / 3));
   CHECK(change.median == doctest::Approx(0.5));
   CHECK(change.frobenius == doctest::Approx(std::sqrt(10.0 / 21)));

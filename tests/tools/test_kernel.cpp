@@ -65,7 +65,7 @@ TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is foun
     CHECK(json["skill"][key].get<double>() >= 0);
     CHECK(json["skill"][key].get<double>() <= 1);
   }
-  CHECK(json["tests"]["fixed"]["holds"] == (json["feature-change"]["mean"].get<double>() < 2));
+  CHECK(json["tests"]["fixed"]["holds"] == (json["feature-change"]["relative"].get<double>() < 2));
   CHECK(json["tests"]["linear"]["threshold"] == 0.5);
   REQUIRE(json["low-rank"].size() == 2);
   for (const auto& rank : json["low-rank"]) {
@@ -111,6 +111,7 @@ data = { format = "safetensors", file = "queries.safetensors" }
   REQUIRE(result.status == 0);
   const auto near = folder.json("near/kernel.json");
   CHECK(near["level"] == "in");
+  CHECK(near["feature-change"]["relative"].get<double>() < 2);
   CHECK(near["share-of-move"]["linearised"].get<double>() > 0.9);
   CHECK(near["feature-change"]["frobenius"].get<double>() < 0.5);
   const ToolFolder other;  // two narrow layers, trained to a minimum far away

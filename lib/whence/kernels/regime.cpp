@@ -92,6 +92,7 @@ FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end) {
   const auto moved = (end - start).abs().flatten(), was = start.abs().flatten();
   const auto kept = moved.gt(0).logical_or(was.gt(0));
   FeatureChange out;
+  out.relative = moved.mean().item<double>() / was.mean().item<double>();
   out.frobenius = moved.norm().item<double>() / was.norm().item<double>();
   if (kept.any().item<bool>()) {
     const auto relative = moved.masked_select(kept) / was.masked_select(kept);
@@ -143,7 +144,7 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
   told += fmt::format(", its linearisation to {} (more than half of that: {})", figure(evidence.linearised),
                       yes_no(out.linear));
   if (!std::isnan(evidence.feature_change)) {
-    told += fmt::format("; its features move by {:.2g} of themselves (below {:g}: {})", evidence.feature_change,
+    told += fmt::format("; its features move by {:.2g} of their size (below {:g}: {})", evidence.feature_change,
                         kFixedFeatures, yes_no(out.fixed));
   }
   if (!std::isnan(evidence.kernel)) {

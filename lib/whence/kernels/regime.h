@@ -15,7 +15,7 @@ namespace whence {
 /// Fine-Tuning", ICML 2023, section 5 (formulas.md 4), and what they take for an answer:
 inline constexpr double kKernelSolves = 0.9;      ///< The kernel regression reaches so much of the fine-tune's skill.
 inline constexpr double kLinearRecovers = 0.5;    ///< The linearisation recovers more of the fine-tune's improvement.
-inline constexpr double kFixedFeatures = 2.0;     ///< The eNTK's elements change by less of themselves, on average.
+inline constexpr double kFixedFeatures = 2.0;     ///< The eNTK's elements change by less of their size, on average.
 inline constexpr std::int64_t kFewestAsked = 16;  ///< Of fewer examples no skill is told apart from another.
 
 /// A model's outputs for some examples, [N, C] float64 on the CPU each.
@@ -30,13 +30,15 @@ struct LinearisedOutputs {
 /// the graph of one batch.
 LinearisedOutputs linearise(const Objective& objective, const TensorList& start, const TensorList& end,
                             const TensorList& parent, const Dataset& data, const Progress& progress = {});
-/// How much the elements of a Gram matrix changed: |end - start| / |start|.
+/// How much the elements of a Gram matrix changed.
 struct FeatureChange {
-  double mean = 0;       ///< Over the elements: the paper's number. Those that are 0 in both are left out.
+  double relative = 0;   ///< mean |end - start| / mean |start|: what the verdict looks at.
+  double mean = 0;       ///< The mean of |end - start| / |start| over the elements that are not 0 in both, which is the
+                         ///< paper's number for one output. Of several outputs many elements are near 0, and decide it.
   double median = 0;     ///< Of the same.
   double frobenius = 0;  ///< |end - start| / |start| of the matrices.
 };
-/// Two Gram matrices of one shape, float64. Infinite where an element was 0 and is no more.
+/// Two Gram matrices of one shape, float64. The mean is infinite where an element was 0 and is no more.
 FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end);
 
 /// How well outputs [N, C] tell the targets of `data`: the share of classes that they put first, or of values 1 -
@@ -55,7 +57,7 @@ struct RegimeEvidence {
   double kernel = kUnknown;                    ///< of regression with its kernel, fitted on the stage's examples,
   std::int64_t asked = 0;                      ///< on so many examples ...
   bool held_out = false;                       ///< ... that the stage did not train on.
-  double feature_change = kUnknown;            ///< FeatureChange::mean.
+  double feature_change = kUnknown;            ///< FeatureChange::relative.
   bool classes = true;                         ///< Whether skills are shares of right classes.
   std::string kernel_name = "entk";
   std::int64_t examples = 0, of_examples = 0;  ///< How many of the stage's examples the kernel was made of.

@@ -147,7 +147,7 @@ def main():
                             found = json.loads((out / "kernel.json").read_text())
                             skill, tests = found["skill"], found["tests"]
                             row = list(case) + [kernel, skill["before"], skill["after"], skill["linearised"], skill["kernel"], skill["kernel-otherwise"],
-                                                skill["leave-one-out"], found["feature-change"]["mean"], found["share-of-move"]["linearised"],
+                                                skill["leave-one-out"], found["feature-change"]["relative"], found["share-of-move"]["linearised"],
                                                 tests["solves"]["holds"], tests["linear"]["holds"], tests["fixed"]["holds"], found["level"],
                                                 trained, took, found["peak-bytes"]]
                             line = "\t".join(f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value) for value in row)
