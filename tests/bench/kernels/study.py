@@ -55,8 +55,10 @@ def sample(args, task, seed, shots, folder):
     taken = set(chosen)
     others = [row for row in (held if test is None else rows_of(args.data / test)) if row[0] in words and row[1].strip() and row not in taken]
     draws.shuffle(others)
+    by_class = [[row for row in others if row[0] == name] for name in words]
+    asked = [members[turn] for turn in range(args.queries) for members in by_class if turn < len(members)]  # evenly, while they last
     write_rows(folder / "train.tsv", chosen)
-    write_rows(folder / "queries.tsv", others[:args.queries])
+    write_rows(folder / "queries.tsv", asked[:args.queries])
 
 
 def pipeline(args, task, model, form, optimizer):
