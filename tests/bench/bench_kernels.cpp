@@ -1,14 +1,16 @@
-// What the eNTK of a language model costs: whence_bench_kernels DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL].
-// Texts of random tokens, half to all of LENGTH long, are asked for one of OUTPUTS words; gradients are those of the
-// whole model (or of what FILTER keeps), float32. Beside it one backward pass with the weights' gradients an example
-// and output, as somebody would make who forms them: timed for some examples, told for all. JSON, with the peak of
-// memory and what was planned.
+// What the eNTK of a language model costs: whence_bench_kernels DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL]
+// [THREADS]. Texts of random tokens, half to all of LENGTH long, are asked for one of OUTPUTS words; gradients are
+// those of the whole model (or of what FILTER keeps), float32. Beside it one backward pass with the weights' gradients
+// an example and output, as somebody would make who forms them: timed for some examples, told for all. Seconds are the
+// processor's, so that with one thread what else the machine does counts little. JSON, with the peak of memory and what
+// was planned.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
+#include <functional>
 #include <string>
 
 #include "whence/core/memory.h"
@@ -47,20 +49,20 @@ Dataset asked_texts(std::int64_t count, std::int64_t length, std::int64_t output
 }
 
 double seconds_of(const std::function<void()>& body) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = std::clock();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 5) {
-    fmt::print(stderr, "usage: {} DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL]\n", argv[0]);
+    fmt::print(stderr, "usage: {} DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL] [THREADS]\n", argv[0]);
     return 2;
   }
   keep_freed_memory();  // as the tool does
-  set_threads(0);
+  set_threads(argc > 8 ? std::stoll(argv[8]) : 0);
   const std::int64_t examples = std::stoll(argv[2]), outputs = std::stoll(argv[4]);
   const std::shared_ptr<const Model> model = create<Model>(fmt::format("transformer:directory={}", argv[1]));
   const auto* language = dynamic_cast<const LanguageModel*>(model.get());

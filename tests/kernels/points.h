@@ -36,8 +36,16 @@ inline Dataset word_texts(std::int64_t vocabulary = 5) {
 class KernelCase {
  public:
   explicit KernelCase(const TuningCase& on) : on_(on), bench_(on) {
-    model_ = on.texts() ? std::shared_ptr<const Model>(create<Model>("transformer:directory=" + bench_.folder()))
-                        : std::shared_ptr<const Model>(create<Model>(on.model));
+    if (on.texts()) {
+      auto config = on.model;  // with room before its texts
+      for (const std::string room : {"n_positions", "max_position_embeddings"}) {
+        if (const auto at = config.find(room); at != config.npos) {
+          config.replace(at, room.size() + 4, room + "\": 9");
+        }
+      }
+      folder_.put("config.json", config);
+    }
+    model_ = create<Model>(on.texts() ? "transformer:directory=" + folder_.folder().string() : on.model);
     loss_ = create<Loss>(on.texts() ? "cross-entropy" : on.loss);
     data_ = on.texts() ? word_texts() : bench_.data();
   }
@@ -67,6 +75,7 @@ class KernelCase {
  private:
   TuningCase on_;
   TuningBench bench_;
+  Scratch folder_;
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const Loss> loss_;
   Dataset data_;

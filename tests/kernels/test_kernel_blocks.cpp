@@ -11,7 +11,7 @@ namespace {
 /// A store of a training kernel's cells.
 std::unique_ptr<ScoreStore> store_in(const std::filesystem::path& folder, const KernelPlan& plan) {
   const auto cells = at::arange(plan.rows * plan.outputs, at::kLong);
-  return std::make_unique<ScoreStore>(folder, std::vector<ScoreLayout>{{"train", cells}}, cells, at::kDouble);
+  return std::make_unique<ScoreStore>(folder, std::vector<ScoreLayout>{{"scores", cells}}, cells, at::kDouble);
 }
 
 /// Passes blocks on and counts them; throws instead of the one after `most`.
@@ -43,7 +43,7 @@ TEST_CASE("a run that was interrupted goes on with the blocks that are missing, 
   const auto stage = toy_stage("mlp:widths=4,activation=tanh", 0);
   const auto point = point_of(stage);
   const auto& data = stage.objective.data();
-  for (const auto& name : {"entk", "a-signgd"}) {
+  for (const std::string name : {"entk", "a-signgd"}) {
     CAPTURE(name);
     const auto kernel = create<TangentKernel>(name);
     const auto plan = plan_kernel(*kernel, point, data, nullptr, {.block = 5});
@@ -55,12 +55,12 @@ TEST_CASE("a run that was interrupted goes on with the blocks that are missing, 
     int before = 0;
     {
       const auto store = store_in(folder.folder(), plan);
-      CountingSink sink(store->sink("train"), 4);
+      CountingSink sink(store->sink("scores"), 4);
       CHECK_THROWS_AS(make_kernel(*kernel, point, data, nullptr, plan, sink), Interrupted);
       before = sink.blocks;
     }
     const auto store = store_in(folder.folder(), plan);
-    CountingSink sink(store->sink("train"), 100);
+    CountingSink sink(store->sink("scores"), 100);
     make_kernel(*kernel, point, data, nullptr, plan, sink);
     CHECK(before == 4);
     // nine cells of three by three blocks; a block whose mirror image is missing is made again

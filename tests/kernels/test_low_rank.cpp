@@ -90,12 +90,12 @@ TEST_CASE("a LoRA stage as it begins has the kernel of its own A") {
 }
 
 TEST_CASE("deviations stay under the bound, and shrink with the rank's root around the whole kernel") {
-  const KernelCase bench(kTuningCases[1]);
+  const KernelCase bench(kTuningCases[0]);
   const auto point = point_of(bench.moved("full"));
   const auto& data = point.objective.data();
   at::Tensor sum;
   double small = 0, large = 0;
-  constexpr int kDraws = 60;
+  constexpr int kDraws = 24;
   for (int draw = 0; draw < kDraws; ++draw) {
     const auto found = low_rank_kernels(point, data, {4, 64}, Random(static_cast<std::uint64_t>(draw)));
     for (const auto& rank : found.ranks) {
@@ -108,7 +108,7 @@ TEST_CASE("deviations stay under the bound, and shrink with the rank's root arou
     large += found.ranks[1].mean;
     sum = sum.defined() ? sum + found.ranks[0].kernel : found.ranks[0].kernel;
     if (draw + 1 == kDraws) {
-      // a mean of 60 draws is off by an eighth of what one draw is off by
+      // a mean of 24 draws is off by a fifth of what one draw is off by
       CHECK(relative_error(sum / kDraws, found.whole) < 0.5 * small / kDraws);
     }
   }

@@ -43,6 +43,9 @@ struct Machine {
 Machine train_machine(const at::Tensor& kernel, const at::Tensor& targets, bool regression,
                       const SupportVectorOptions& options) {
   const auto n = kernel.size(0), stride = n + 2;
+  if (!regression && targets.min().equal(targets.max())) {  // a class that no example is of, or all are
+    return {at::zeros({n}, at::kDouble), targets[0].item<double>(), 0};
+  }
   const auto matrix = kernel.contiguous(), values = targets.contiguous();
   std::vector<svm_node> nodes(static_cast<std::size_t>(n * stride));
   std::vector<svm_node*> rows;

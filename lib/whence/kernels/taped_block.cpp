@@ -169,13 +169,11 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
   std::vector<TapeEntry> entries;
   std::vector<TensorList> signals;  // [entry][output]
   {
+    const c10::AutoGradMode with_grad(true);
     const TapedPass pass(point.objective.model(), merged, batch, is_part);
     entries = pass.entries();
     signals.resize(entries.size());
-    const auto outputs = [&] {
-      const c10::AutoGradMode with_grad(true);
-      return point.outputs(pass.output(), batch);
-    }();
+    const auto outputs = point.outputs(pass.output(), batch);
     if (outputs.dim() != 2 || outputs.size(0) != examples_) {
       throw InvalidArgument("kernel: outputs of a shape other than [examples, outputs]");
     }
@@ -183,10 +181,7 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
     outputs_ = outputs.size(1);
     for (std::int64_t c = 0; c < outputs_ && !entries.empty(); ++c) {
       check_interruption();
-      auto found = [&] {
-        const c10::AutoGradMode with_grad(true);
-        return pass.signals(outputs.select(1, c), c + 1 < outputs_);
-      }();
+      auto found = pass.signals(outputs.select(1, c), c + 1 < outputs_);
       for (std::size_t i = 0; i < found.size(); ++i) {
         signals[i].push_back(std::move(found[i]));
       }
