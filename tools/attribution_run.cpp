@@ -15,6 +15,7 @@
 #include "score_tables.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
+#include "whence/attribution/started.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/printable.h"
@@ -219,6 +220,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
     }
     record_.phase("attribute", "solve and score");
     score();
+    tell_tests();
   };
   try {
     attempt();
@@ -230,6 +232,17 @@ void AttributionRun::solve(const std::function<void()>& score) {
     out_->abandon();
     set_choice(choose_inverse(chain_, stages_.front(), solved_for(), asked_, terminal_progress(line_.flag("quiet"))));
     attempt();
+  }
+}
+
+void AttributionRun::tell_tests() {
+  if (auto* tested = dynamic_cast<TestedSource*>(source_.get()); tested != nullptr && !self()) {
+    for (const auto& text : tested->warnings(stages_)) {
+      record_.warning(text);
+    }
+    for (const auto& text : tested->notes(stages_)) {
+      record_.doubt(text);
+    }
   }
 }
 
@@ -393,6 +406,18 @@ void AttributionRun::load() {
   if (every_stage() && !chain_.front().parent.empty() && !line_.flag("quiet")) {
     note(fmt::format("stage {} tunes the model as its folder has it: nothing is scored for what that was trained on",
                      chain_.front().name));
+  }
+  if (const auto* started = dynamic_cast<const StartedAttributor*>(attributor_.get())) {
+    std::map<std::string, StageStart> starts;
+    for (const auto k : self() ? stages_ : std::vector{chain_.size() - 1}) {  // whose kernels are made
+      auto& start = starts[chain_[k].name];
+      try {
+        start.theta = pipeline_.start(k, Chain(chain_.begin(), chain_.begin() + static_cast<std::ptrdiff_t>(k)));
+      } catch (const InvalidArgument& error) {
+        start.unknown = error.what();
+      }
+    }
+    attributor_ = started->with_starts(std::move(starts));
   }
   if (!self()) {
     const auto limit = line_.get<std::int64_t>("limit-queries");

@@ -86,6 +86,8 @@ class AttributionRun {
   Dataset wrong_queries(std::int64_t limit) const;
   void score_self();
   SelfInfluenceTask self_task(std::size_t stage) const;
+  /// What a method that tests its own assumptions found.
+  void tell_tests();
   /// By what tell_choice() measured.
   bool near_minimum(std::size_t stage) const;
   /// Right-hand sides, for what solves will cost.

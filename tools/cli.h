@@ -101,6 +101,7 @@ int rank(const std::vector<std::string>& arguments);
 int score(const std::vector<std::string>& arguments);
 int evaluate(const std::vector<std::string>& arguments);
 int icl(const std::vector<std::string>& arguments);
+int kernel(const std::vector<std::string>& arguments);
 int report(const std::vector<std::string>& arguments);
 int merge(const std::vector<std::string>& arguments);
 int inspect(const std::vector<std::string>& arguments);

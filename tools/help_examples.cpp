@@ -8,7 +8,7 @@ namespace {
 
 using Examples = std::array<HelpExample, 2>;
 
-constexpr std::array<std::pair<std::string_view, Examples>, 10> kExamples{{
+constexpr std::array<std::pair<std::string_view, Examples>, 11> kExamples{{
     {"init",
      {{{"whence init census.csv", "writes census.toml: a model for the table, trained by `whence train census.toml`"},
        {"whence init smollm2-135m train.tsv test.tsv --out sst2.toml",
@@ -26,13 +26,16 @@ constexpr std::array<std::pair<std::string_view, Examples>, 10> kExamples{{
      {{{"whence icl --model smollm2-135m --task task.json", "which demonstrations help, and which hurt?"},
        {"whence icl --model smollm2-135m --task task.json --out prompt && whence report prompt",
         "kept, and as a page"}}}},
+    {"kernel",
+     {{{"whence kernel pipeline.toml --stage finetune --out kernel", "the eNTK, the tests of the regime, a verdict"},
+       {"whence kernel pipeline.toml --stage finetune --kernel a-signgd --out adam", "of a fine-tune by Adam"}}}},
     {"evaluate",
      {{{"whence evaluate pipeline.toml --stage finetune --scores result", "leaves 20 examples out and trains again"},
        {"whence evaluate pipeline.toml --stage finetune --scores result --against lds --subsets 30",
         "trains on 30 random halves"}}}},
     {"report",
      {{{"whence report result", "writes result/report.html"},
-       {"whence report result --out page.html", "the same page elsewhere"}}}},
+       {"whence report prompt finetune pretrain --out page.html", "one page of several results of the same queries"}}}},
     {"merge",
      {{{"whence merge pipeline.toml --stage tune --out tuned", "an adapter folded into its base, for transformers"},
        {"whence merge tables.toml --stage finetune --out tuned.safetensors", "of a built-in model"}}}},

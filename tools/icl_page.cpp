@@ -124,4 +124,27 @@ Page icl_page(const JsonView& json) {
   return page;
 }
 
+std::vector<QueryCard> icl_cards(const JsonView& json) {
+  const auto demonstrations = json["demonstrations"].list();
+  std::vector<QueryCard> out;
+  for (const auto& query : json["queries"].list()) {
+    const auto asked = question_of(query);
+    QueryCard card{.id = asked.number, .facts = asked.facts, .content = {.text = asked.text}};
+    ExampleLists lists{.source = "demonstrations of the prompt"};
+    for (const auto& [found, list] : {std::pair(&asked.helpful, &lists.helpful), {&asked.harmful, &lists.harmful}}) {
+      for (const auto& [number, score] : *found) {
+        const auto& shown = demonstrations.at(static_cast<std::size_t>(number));
+        list->push_back({.id = number,
+                         .origin = fmt::format("demonstration {}", number),
+                         .label = shown["output"].get<std::string>(),
+                         .score = score,
+                         .content = {.text = shown["input"].get<std::string>()}});
+      }
+    }
+    card.stages.push_back(std::move(lists));
+    out.push_back(std::move(card));
+  }
+  return out;
+}
+
 }  // namespace whence::cli

@@ -29,5 +29,7 @@ struct IclResult {
 nlohmann::ordered_json icl_json(const IclResult& result, bool each_layer);
 /// For `whence report`: the prompt, shaded, and each query.
 Page icl_page(const JsonView& json);
+/// The same queries, each with its most helpful and most harmful demonstrations as examples.
+std::vector<QueryCard> icl_cards(const JsonView& json);
 
 }  // namespace whence::cli

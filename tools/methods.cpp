@@ -11,6 +11,8 @@
 #include "whence/data/format.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/state_kernel.h"
+#include "whence/kernels/kernel_solver.h"
+#include "whence/kernels/tangent_kernel.h"
 
 namespace whence::cli {
 namespace {
@@ -46,6 +48,8 @@ constexpr std::array kRooms{
     Room{"curvature", "--curvature SPEC", &list<Curvature>},
     Room{"solvers", "--solver SPEC", &list<Solver>},
     Room{"attribution", "--method SPEC", &list<Attributor>},
+    Room{"kernels", "whence kernel --kernel SPEC", &list<TangentKernel>},
+    Room{"kernel-solvers", "whence kernel --solver SPEC", &list<KernelSolver>},
     Room{"icl", "whence icl --method SPEC", &list<IclMethod>},
     Room{"icl-kernels", "whence icl --kernel SPEC", &list<StateKernel>},
 };

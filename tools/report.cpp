@@ -5,7 +5,9 @@
 
 #include "cli.h"
 #include "icl_result.h"
+#include "kernel_result.h"
 #include "report_cards.h"
+#include "report_join.h"
 #include "result.h"
 #include "run_record.h"
 #include "say.h"
@@ -107,40 +109,10 @@ EvaluationSection lds_section(const JsonView& result) {
                                    result["fraction"].get<double>())}}};
 }
 
-}  // namespace
-
-int report(const std::vector<std::string>& arguments) {
-  CommandLine line("report", "DIR [--out FILE.html]",
-                   "Makes one self-contained HTML page of what whence rank and evaluate, or whence icl, left in DIR.");
-  line.positional("DIR", "the result directory");
-  line.add()("out", po::value<std::string>(), "the page; default: DIR/report.html");
-  if (!line.parse(arguments)) {
-    return kDone;
-  }
-  const fs::path folder = line.text("DIR");
-  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
-  const auto lock =
-      line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
-  std::optional<ResultWriter> writer;
-  if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
-    writer.emplace(folder, std::vector<std::string>{"report.html"});
-  }
-  const Result result(folder);
+/// What a page shows of a ranking or of --self. Warns of what has changed since.
+Page scored_page(const Result& result, const CommandLine& line, const fs::path& out) {
   const auto& run = result.run();
-  const auto finish = [&](const Page& page) {
-    write_text(writer ? writer->place("report.html") : out, render_page(page));
-    if (writer) {
-      writer->publish(result.key(), run.json());
-    }
-    say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
-    return kDone;
-  };
-  if (run.value("command", "") == "icl") {
-    if (!result.has("icl.json")) {
-      throw InvalidArgument(fmt::format("{} holds many tasks: report one of its folders", folder.string()));
-    }
-    return finish(icl_page(JsonView::read(result.file("icl.json"))));
-  }
+  const auto& folder = result.folder();
   check_scored(result);
   if (!result.has("ranking.jsonl")) {
     throw DataError(
@@ -183,7 +155,86 @@ int report(const std::vector<std::string>& arguments) {
   }
   page.evidence = evidence(run);
   page.warnings = run["warnings"].get<std::vector<std::string>>();
-  return finish(page);
+  return page;
+}
+
+/// What a page shows of any result.
+Page page_of(const Result& result, const CommandLine& line, const fs::path& out) {
+  const auto command = result.run().value("command", "");
+  if (command == "icl") {
+    if (!result.has("icl.json")) {
+      throw InvalidArgument(fmt::format("{} holds many tasks: report one of its folders", result.folder().string()));
+    }
+    return icl_page(JsonView::read(result.file("icl.json")));
+  }
+  if (command == "kernel") {
+    return kernel_page(JsonView::read(result.file("kernel.json")));
+  }
+  return scored_page(result, line, out);
+}
+
+/// One page of several results, for which of their queries are the same.
+Page joint_page(const std::vector<std::string>& folders, const CommandLine& line, const fs::path& out) {
+  std::vector<JoinedResult> results;
+  for (const auto& folder : folders) {
+    const Result result(folder);
+    auto page = page_of(result, line, out);
+    const auto command = result.run().value("command", "");
+    if (command == "icl") {
+      page.queries = icl_cards(JsonView::read(result.file("icl.json")));
+      page.words = {"log-probability", 1, "helpful", "harmful"};
+    } else if (command == "kernel") {
+      page.subtitle = fmt::format("{}, {}", folder, page.subtitle);
+    } else {
+      const auto options = result.run()["options"];
+      const auto stage = options["stage"].get<std::string>();
+      page.title = fmt::format("{}: examples of {}, by {}", folder, stage == kEveryStage ? "every stage" : stage,
+                               brief_spec<Attributor>(options["method"].get<std::string>()));
+    }
+    results.push_back({folder, std::move(page), result.run().value("pipeline", ""), command == "kernel"});
+  }
+  return join(std::move(results));
+}
+
+}  // namespace
+
+int report(const std::vector<std::string>& arguments) {
+  CommandLine line("report", "DIR [DIR …] [--out FILE.html]",
+                   "Makes one self-contained HTML page of what whence rank and evaluate, icl or kernel left in DIR; of "
+                   "several results one page, where they are of the same queries: what a prompt's demonstrations, a "
+                   "fine-tune's examples and a pretraining's texts did to one answer.");
+  line.positionals("DIR", "a result directory, or several");
+  line.add()("out", po::value<std::string>(), "the page; default: DIR/report.html; of several results it is needed");
+  if (!line.parse(arguments)) {
+    return kDone;
+  }
+  const auto folders = line.get<std::vector<std::string>>("DIR");
+  const fs::path folder = folders.front();
+  if (folders.size() > 1 && !line.has("out")) {
+    throw UsageError("--out is missing: where one page of several results is to lie: --out page.html");
+  }
+  const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
+  const auto lock =
+      line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
+  const auto tell = [&] {
+    say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
+    return kDone;
+  };
+  if (folders.size() > 1) {
+    write_text(out, render_page(joint_page(folders, line, out)));
+    return tell();
+  }
+  std::optional<ResultWriter> writer;
+  if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
+    writer.emplace(folder, std::vector<std::string>{"report.html"});
+  }
+  const Result result(folder);
+  const auto page = page_of(result, line, out);
+  write_text(writer ? writer->place("report.html") : out, render_page(page));
+  if (writer) {
+    writer->publish(result.key(), result.run().json());
+  }
+  return tell();
 }
 
 }  // namespace whence::cli

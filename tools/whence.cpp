@@ -43,6 +43,7 @@ constexpr std::array kCommands{
     Command{"rank", &rank, Work::kScores, "score, then show and save the strongest examples per query"},
     Command{"score", &score, Work::kScores, "the whole score matrix, for batches; resumable"},
     Command{"icl", &icl, Work::kComputes, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
+    Command{"kernel", &kernel, Work::kComputes, "does this fine-tune behave like its kernel?"},
     Command{"evaluate", &evaluate, Work::kComputes, "do the scores predict what retraining does?"},
     Command{"report", &cli::report, Work::kReads, "one self-contained HTML page of a result directory"},
     Command{"merge", &cli::merge, Work::kComputes, "the model after a stage as plain weights"},

@@ -109,6 +109,37 @@ TEST_SUITE("report") {
     }
   }
 
+  TEST_CASE("several results of the same queries: each with its verdict, a query once, every text escaped") {
+    auto first = full_page(), second = full_page();
+    first.title = "Examples";
+    second.title = "Demonstrations";
+    second.verdict = {"verdict", "with care: nobody looked", Fact::State::kWarning};
+    second.queries[0].facts = {{"predicts", "9 (p 0.93)"}, {"predicts", "7"}};
+    second.prompt = PromptCard{.parts = {{0, "a demonstration", "yes", 1}}, .questions = {}, .drop = {0}};
+    second.prompt->anchor = "1-";
+    Page regime;  // of no query
+    regime.title = "In the regime?";
+    Page page;
+    page.joined = {first, second, regime};
+    const auto html = render_page(page);
+    CHECK(markup_fault(html) == "");
+    CHECK(count(html, "id=\"query-12\"") == 1);
+    CHECK(count(html, "id=\"query-13\"") == 1);
+    CHECK(count(html, "some text") == 1);
+    CHECK(count(html, "can be trusted: every solve within 1e-6") == 1);
+    CHECK(count(html, "with care: nobody looked") == 1);
+    CHECK(count(html, "In the regime?") == 1);
+    CHECK(count(html, ">9 (p 0.93)<") == 1);  // what both say is told once
+    CHECK(count(html, "class=\"of-result\"") == 4);
+    CHECK(count(html, "id=\"demonstration-1-0\"") == 1);
+    CHECK(count(html, "href=\"#demonstration-1-0\"") == 1);
+    const std::string evil = "<b>&\"'</b>";
+    Page joined;
+    joined.joined = {page_of(evil), page_of(evil)};
+    CHECK(markup_fault(render_page(joined)) == "");
+    CHECK(count(render_page(joined), "<b>") == 0);
+  }
+
   TEST_CASE("a prompt is shown once, shaded, with what to drop and what was asked") {
     Page page;
     page.prompt = PromptCard{};

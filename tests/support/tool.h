@@ -97,7 +97,8 @@ data = { format = "safetensors", file = "queries.safetensors" }
   static std::string on_device(const std::string& arguments) {
     const auto* device = std::getenv("WHENCE_TEST_DEVICE");
     const auto command = arguments.substr(0, arguments.find(' '));
-    const bool computes = std::set<std::string>{"train", "rank", "score", "evaluate", "icl"}.contains(command);
+    const bool computes =
+        std::set<std::string>{"train", "rank", "score", "evaluate", "icl", "kernel"}.contains(command);
     const bool chosen = device == nullptr || !computes || arguments.find("--device") != arguments.npos;
     return chosen ? arguments : arguments + " --device " + device;
   }

@@ -167,7 +167,8 @@ TEST_CASE("usage errors exit 2 with one line and the nearest known word") {
   check_fails(folder.run("rank pipeline.toml --stage pretrain --queries test --top 0"), 2, "--top = 0, expected >= 1");
   check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores x --against retrain"), 2,
               "did you mean \"retraining\"?");
-  for (const char* command : {"", "train", "rank", "score", "evaluate", "report", "merge", "inspect", "methods"}) {
+  for (const char* command :
+       {"", "train", "rank", "score", "kernel", "evaluate", "report", "merge", "inspect", "methods"}) {
     const auto result = folder.run(std::string(command) + " --help");
     CHECK(result.status == 0);
     CHECK(result.out.find("Usage: whence") != std::string::npos);

@@ -11,6 +11,8 @@
   X(tracin, "tracin", "dot products of the gradients, summed over the snapshots of training", "Pruthi et al. 2020") \
   X(trak, "trak", "random features of the margin's gradients, and their covariance's inverse", "Park et al. 2023")  \
   X(logra, "logra", "gradients projected layer by layer, and their covariance's inverse", "Choe et al. 2024")       \
+  X(kernel, "kernel", "the fine-tune's kernel regression: its derivatives or exact leave-one-outs",                 \
+    "Malladi et al. 2023")                                                                                          \
   X(rep_sim, "rep-sim", "similarity of what the last layer sees, without gradients", "Hanawa et al. 2021")          \
   X(random, "random", "standard normal numbers: the baseline of knowing nothing", "")
 

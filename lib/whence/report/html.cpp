@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/report/detail/markup.h"
 #include "whence/report/detail/style.h"
 
@@ -52,16 +54,35 @@ std::string evidence(const Page& page) {
 }
 
 /// Links to the queries, where there are several.
-std::string index(const Page& page) {
-  if (page.queries.size() < 2) {
+std::string index(const std::vector<QueryCard>& queries) {
+  if (queries.size() < 2) {
     return "";
   }
   std::string links;
-  for (const auto& card : page.queries) {
+  for (const auto& card : queries) {
     const auto picture = card.content.image.empty() ? "" : image(card.content.image, "", "");
     links += element("a", fmt::format("href=\"#query-{}\"", card.id), picture + fmt::format("{}", card.id));
   }
   return element("nav", "aria-label=\"Queries\"", links);
+}
+
+/// Several results: how far each can be trusted, then the queries with what each says of them, then the prompts.
+std::string joined(const std::vector<Page>& results) {
+  std::string out, prompts;
+  std::size_t queries = 0;
+  for (const auto& result : results) {
+    out += element("section", "class=\"card result\"",
+                   element("h2", "", escape(result.title)) + element("p", "class=\"origin\"", escape(result.subtitle)) +
+                       verdict(result) + evidence(result));
+    queries = std::max(queries, result.queries.size());
+    prompts += result.prompt ? prompt_section(*result.prompt) : "";
+  }
+  const auto asked = std::find_if(results.begin(), results.end(), [](const Page& at) { return !at.queries.empty(); });
+  out += asked == results.end() ? "" : index(asked->queries);
+  for (std::size_t query = 0; query < queries; ++query) {
+    out += joint_card(results, query);
+  }
+  return out + prompts;
 }
 
 }  // namespace
@@ -70,11 +91,12 @@ std::string render_page(const Page& page) {
   auto body = element("header", "", element("h1", "", escape(page.title)) + element("p", "", escape(page.subtitle)));
   body += verdict(page) + evidence(page);
   if (!page.queries.empty()) {
-    body += index(page) + query_legend(page.words);
+    body += index(page.queries) + query_legend(page.words);
     for (const auto& card : page.queries) {
       body += query_card(card, page.words);
     }
   }
+  body += joined(page.joined);
   body += suspect_section(page.suspects, page.words);
   if (page.prompt) {
     body += prompt_section(*page.prompt);

@@ -79,6 +79,8 @@ struct PromptCard {
   std::vector<PromptPart> parts = {};
   std::vector<PromptQuestion> questions = {};
   std::vector<std::int64_t> drop = {};  ///< Which to take out, the most suspect first.
+  std::string title = "The prompt";
+  std::string anchor = {};  ///< Begins the ids of its demonstrations, where the page has other prompts.
 };
 
 /// How scores compare with the truth.
@@ -107,6 +109,9 @@ struct Page {
   std::vector<QueryCard> queries = {};
   std::vector<ExampleLists> suspects = {};  ///< Of no query: the `helpful` of each list, the strongest first.
   std::optional<PromptCard> prompt = {};
+  /// Several results of the same queries: queries[i] of each is the same one. Of these pages title, subtitle, verdict,
+  /// evidence, words, queries and prompt are shown, queries once, each with what every result says of it.
+  std::vector<Page> joined = {};
   std::string footer =
       "Made by whence. Scores are derivatives of the measurement with respect to an example's weight, times the number "
       "of examples.";

@@ -8,9 +8,13 @@
 namespace whence::detail {
 namespace {
 
-std::string link(std::int64_t number, std::string_view classes, const std::string& text, const std::string& title) {
-  return fmt::format("<a class=\"{}\" href=\"#demonstration-{}\" title=\"{}\">{}</a>", classes, number, escape(title),
-                     text);
+/// Where a demonstration stands: an id on the page.
+std::string place(const std::string& anchor, std::int64_t number) {
+  return fmt::format("demonstration-{}{}", escape(anchor), number);
+}
+
+std::string link(const std::string& to, std::string_view classes, const std::string& text, const std::string& title) {
+  return fmt::format("<a class=\"{}\" href=\"#{}\" title=\"{}\">{}</a>", classes, to, escape(title), text);
 }
 
 /// Each query's score of one demonstration, as a square of its side's colour.
@@ -24,7 +28,7 @@ std::string by_query(const PromptPart& part, double largest) {
   return element("span", "class=\"squares\" aria-label=\"by query\"", out);
 }
 
-std::string demonstration(const PromptPart& part, double largest, double largest_by_query) {
+std::string demonstration(const PromptPart& part, const std::string& anchor, double largest, double largest_by_query) {
   auto answer = escape(part.answer);
   if (part.drop) {
     answer +=
@@ -45,24 +49,26 @@ std::string demonstration(const PromptPart& part, double largest, double largest
   const double score = part.score.value_or(0);
   return element(
       "li",
-      fmt::format("class=\"demonstration {}{}\" id=\"demonstration-{}\" style=\"--share:{:.0f}%\"", side_class(score),
-                  part.drop ? " dropped" : "", part.number, kDarkestShade * std::abs(score) / largest),
+      fmt::format("class=\"demonstration {}{}\" id=\"{}\" style=\"--share:{:.0f}%\"", side_class(score),
+                  part.drop ? " dropped" : "", place(anchor, part.number), kDarkestShade * std::abs(score) / largest),
       folded_text(part.text) + element("div", "class=\"label\"", answer) + element("div", "class=\"origin\"", notes));
 }
 
-std::string chips(const char* word, const std::vector<std::pair<std::int64_t, double>>& list) {
+std::string chips(const char* word, const std::string& anchor,
+                  const std::vector<std::pair<std::int64_t, double>>& list) {
   std::string out;
   for (const auto& [demonstration, score] : list) {
-    out += link(demonstration, fmt::format("chip {}", side_class(score)),
+    out += link(place(anchor, demonstration), fmt::format("chip {}", side_class(score)),
                 fmt::format("{} <small>{}</small>", demonstration, number(score, true)), word);
   }
   return out.empty() ? "" : element("div", "class=\"chips\"", fmt::format("<span>{}</span>", word) + out);
 }
 
-std::string question(const PromptQuestion& asked) {
+std::string question(const PromptQuestion& asked, const std::string& anchor) {
   return element("li", fmt::format("class=\"card question\" id=\"query-{}\"", asked.number),
                  element("h3", "", fmt::format("Query {}", asked.number)) + folded_text(asked.text) +
-                     facts(asked.facts) + chips("most helpful", asked.helpful) + chips("most harmful", asked.harmful));
+                     facts(asked.facts) + chips("most helpful", anchor, asked.helpful) +
+                     chips("most harmful", anchor, asked.harmful));
 }
 
 }  // namespace
@@ -77,13 +83,13 @@ std::string prompt_section(const PromptCard& card) {
     }
   }
   for (const auto number : card.drop) {
-    dropped += link(number, "chip bad", std::to_string(number), "drop");
+    dropped += link(place(card.anchor, number), "chip bad", std::to_string(number), "drop");
   }
   std::string out;
   if (!dropped.empty()) {
     out += element("p", "class=\"chips\"", "<span>Drop these:</span>" + dropped);
   }
-  out += element("h2", "", "The prompt");
+  out += element("h2", "", escape(card.title));
   if (largest > 1e-300) {
     out += element(
         "ul", "class=\"legend\"",
@@ -93,12 +99,12 @@ std::string prompt_section(const PromptCard& card) {
   }
   std::string items;
   for (const auto& part : card.parts) {
-    items += demonstration(part, largest, largest_by_query);
+    items += demonstration(part, card.anchor, largest, largest_by_query);
   }
   out += element("ol", "class=\"prompt\"", items);
   std::string questions;
   for (const auto& asked : card.questions) {
-    questions += question(asked);
+    questions += question(asked, card.anchor);
   }
   return out + (questions.empty()
                     ? ""

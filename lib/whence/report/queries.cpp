@@ -63,22 +63,58 @@ std::string stage_head(const ExampleLists& lists, std::size_t place) {
 
 }  // namespace
 
-std::string query_card(const QueryCard& card, const ScoreWords& words) {
-  auto subject = element("h2", "", fmt::format("Query {}", card.id));
-  subject += content(card.content, fmt::format("Query {}", card.id), words.outcome);
-  subject += facts(card.facts);
-  subject += card.origin.empty() ? "" : element("div", "class=\"origin\"", escape(card.origin));
-  const double largest = largest_of(card.stages);
-  std::string stages;
-  for (std::size_t s = 0; s < card.stages.size(); ++s) {
-    const auto& lists = card.stages[s];
-    stages += element("div", "class=\"lists\"",
-                      stage_head(lists, s) + side(lists.helpful, words.helpful, words, 1, largest) +
-                          side(lists.harmful, words.harmful, words, -1, largest));
+namespace {
+
+std::string subject(const QueryCard& card, const std::vector<Fact>& told, double outcome) {
+  auto out = element("h2", "", fmt::format("Query {}", card.id));
+  out += content(card.content, fmt::format("Query {}", card.id), outcome);
+  out += facts(told);
+  out += card.origin.empty() ? "" : element("div", "class=\"origin\"", escape(card.origin));
+  return element("div", "class=\"subject\"", out);
+}
+
+/// The lists of all stages, side by side, on one scale.
+std::string stage_lists(const std::vector<ExampleLists>& stages, const ScoreWords& words) {
+  const double largest = largest_of(stages);
+  std::string out;
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    const auto& lists = stages[s];
+    out += element("div", "class=\"lists\"",
+                   stage_head(lists, s) + side(lists.helpful, words.helpful, words, 1, largest) +
+                       side(lists.harmful, words.harmful, words, -1, largest));
   }
+  return element("div", stages.size() > 1 ? "class=\"stages\"" : "", out);
+}
+
+}  // namespace
+
+std::string query_card(const QueryCard& card, const ScoreWords& words) {
   return element("article", fmt::format("class=\"query card\" id=\"query-{}\"", card.id),
-                 element("div", "class=\"subject\"", subject) +
-                     element("div", card.stages.size() > 1 ? "class=\"stages\"" : "", stages));
+                 subject(card, card.facts, words.outcome) + stage_lists(card.stages, words));
+}
+
+std::string joint_card(const std::vector<Page>& results, std::size_t query) {
+  const QueryCard* first = nullptr;
+  std::vector<Fact> told;
+  std::string lists;
+  for (const auto& result : results) {
+    if (query >= result.queries.size()) {
+      continue;  // a result of no query: its verdict stands above
+    }
+    const auto& card = result.queries[query];
+    first = first == nullptr ? &card : first;
+    for (const auto& fact : card.facts) {
+      const bool known = std::any_of(told.begin(), told.end(), [&](const Fact& other) {
+        return other.name == fact.name && other.value == fact.value;
+      });
+      if (!known) {  // their models may differ
+        told.push_back({fact.name, fact.value, fact.state, fact.note.empty() ? result.title : fact.note});
+      }
+    }
+    lists += element("h3", "class=\"of-result\"", escape(result.title)) + stage_lists(card.stages, result.words);
+  }
+  return element("article", fmt::format("class=\"query card\" id=\"query-{}\"", first->id),
+                 subject(*first, told, 1) + element("div", "", lists));
 }
 
 std::string suspect_section(const std::vector<ExampleLists>& stages, const ScoreWords& words) {

@@ -86,6 +86,11 @@ class Pipeline {
   /// A stage as it would start on the stages before.
   Stage untrained(std::size_t stage, const Chain& before) const;
 
+  /// Where the training of a stage that has a checkpoint began, on the loaded stages before it: theta then. Throws
+  /// InvalidArgument where nothing says that: weights from elsewhere that are not all the parent's at first, or another
+  /// seed than the one that drew what is new.
+  TensorList start(std::size_t stage, const Chain& before) const;
+
   /// The stage is to be trained over: what its checkpoint says, which classes it has and how it reads tables, no longer
   /// counts for its data.
   void disregard_checkpoint(std::size_t stage) const;
@@ -104,6 +109,8 @@ class Pipeline {
 
  private:
   void open_model();
+  /// A stage as its training begins, its head too.
+  Stage begun(std::size_t stage, const Chain& before, const Progress& progress) const;
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;

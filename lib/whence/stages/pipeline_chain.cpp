@@ -6,6 +6,7 @@
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/training_record.h"
 #include "whence/stages/detail/trajectory.h"
+#include "whence/stages/head_start.h"
 #include "whence/stages/pipeline.h"
 #include "whence/training/validation.h"
 
@@ -104,6 +105,50 @@ void Pipeline::check_seed(std::size_t stage) const {
                     "and the seed is {}: use --seed {}",
                     description.name, run["seed"].dump(), seed_, run["seed"].dump()));
   }
+}
+
+Stage Pipeline::begun(std::size_t stage, const Chain& before, const Progress& progress) const {
+  auto out = untrained(stage, before);
+  if (const auto weight_decay = parse_head_start(file_.stages.at(stage).head_start)) {
+    const ProgressScope scope(progress, {"start the head of " + out.name, 0, 0, ""});
+    try {
+      regress_head(out, *weight_decay);
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
+    }
+  }
+  return out;
+}
+
+TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
+  const auto& description = file_.stages.at(stage);
+  const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
+  if (told.empty()) {
+    auto fresh = untrained(stage, before);
+    for (const auto& name : fresh.objective.trained().names()) {
+      if (!fresh.objective.parent_layout().contains(name)) {
+        throw InvalidArgument(fmt::format(
+            "stage {}: where its training began is not known: {} was not trained by whence, and {} is none of {}; give "
+            "the weights that it began with as the checkpoint of a stage before it, or train it with whence",
+            description.name, description.checkpoint.string(), name,
+            stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
+      }
+    }
+    return std::move(fresh.theta);
+  }
+  const auto record = detail::parse_record(told);
+  const auto run = detail::table_in(record, "run");
+  if (run.contains("seed") && run["seed"] != seed_) {
+    throw InvalidArgument(fmt::format("stage {}: its training began with seed {}, and the seed is {}: use --seed {}",
+                                      description.name, run["seed"].dump(), seed_, run["seed"].dump()));
+  }
+  const auto then = detail::table_in(record, "settings").value("head-start", "");
+  if (then != description.head_start) {
+    const auto shown = [](const std::string& spec) { return spec.empty() ? std::string("random") : spec; };
+    throw InvalidArgument(fmt::format("stage {}: its training began with head-start = \"{}\", now \"{}\"",
+                                      description.name, shown(then), shown(description.head_start)));
+  }
+  return begun(stage, before, {}).theta;
 }
 
 Chain Pipeline::load() const { return load(file_.stages.size()); }

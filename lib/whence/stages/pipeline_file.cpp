@@ -12,6 +12,7 @@
 #include "whence/core/json.h"
 #include "whence/core/text.h"
 #include "whence/models/loss.h"
+#include "whence/stages/head_start.h"
 #include "whence/training/optimizer.h"
 #include "whence/training/priming.h"
 #include "whence/tuning/tuning.h"
@@ -226,7 +227,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   const Table table(
       json, where,
       {"name", "train", "tuning", "loss", "weight-decay", "optimizer", "priming", "tasks", "validation", "patience",
-       "validation-every", "validation-draws", "validation-by", "snapshots", "checkpoint", "rename"});
+       "validation-every", "validation-draws", "validation-by", "snapshots", "head-start", "checkpoint", "rename"});
   StageDescription out;
   out.name = table.text("name");
   if (out.name == kEveryStage || out.name.find_first_of("/ \t\n") != out.name.npos) {
@@ -247,6 +248,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   }
   read_validation(json, table, out);
   out.snapshots = table.count("snapshots");
+  out.head_start = table.text("head-start", "");
   out.rename = table.renaming("rename");
   out.checkpoint = (folder / table.text("checkpoint")).lexically_normal();
   if (!out.checkpoint.has_filename()) {  // run/finetune/
@@ -256,6 +258,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
     find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
     find_method<Optimizer>(out.optimizer).first->options(find_method<Optimizer>(out.optimizer).second);
+    parse_head_start(out.head_start);
     if (!out.priming.empty()) {
       check_primed(out);
     }

@@ -38,6 +38,7 @@ struct StageDescription {
   std::int64_t patience = 5, validation_every = 0, validation_draws = 0;  ///< As of training/validation.h.
   std::string validation_by = "loss";                                     ///< Or "accuracy".
   std::int64_t snapshots = 0;  ///< Segments of training at whose ends a snapshot is kept.
+  std::string head_start;      ///< Of head_start.h; empty: random.
   std::filesystem::path checkpoint;
   Renaming rename;  ///< What the checkpoint calls its tensors or layers, and their names here.
 };

@@ -63,6 +63,9 @@ json Pipeline::settings(std::size_t stage) const {
            {"loss", resolved_spec<Loss>(description.loss)},
            {"weight-decay", description.weight_decay},
            {"optimizer", resolved_spec<Optimizer>(description.optimizer)}};
+  if (!description.head_start.empty()) {
+    out["head-start"] = description.head_start;
+  }
   if (!description.priming.empty()) {
     out["priming"] = resolved_spec<Priming>(description.priming);
     out["tasks"] = description.tasks;
@@ -114,7 +117,7 @@ std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto record = detail::parse_record(found->second);
   auto then = detail::recorded_settings(record), now = detail::parse_record(json_text(settings(stage)));
   if (record.contains("converged") && record["converged"] == true) {  // whichever way it came to the minimum
-    for (const char* way : {"optimizer", "seed"}) {
+    for (const char* way : {"optimizer", "seed", "head-start"}) {
       then.erase(way);
       now.erase(way);
     }

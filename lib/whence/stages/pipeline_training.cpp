@@ -119,7 +119,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   validation_.erase(validation_.lower_bound(stage), validation_.end());  // likewise
   const auto since = detail::now_of_files();
-  const auto fresh = untrained(stage, load(stage));
+  const auto fresh = begun(stage, load(stage), progress);
   check_checkpoint_form(stage, fresh);
   const auto& data = fresh.objective.data();
   auto record = this->record(stage, data, {});  // now: files may change while training goes on

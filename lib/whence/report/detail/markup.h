@@ -35,6 +35,8 @@ std::string folded_text(const std::string& text);
 /// A query with its examples.
 std::string query_card(const QueryCard& card, const ScoreWords& words);
 std::string query_legend(const ScoreWords& words);
+/// Query number `query` of several results, which is shown once, with the lists of each on a scale of their own.
+std::string joint_card(const std::vector<Page>& results, std::size_t query);
 /// Lists of examples that stand for themselves, on one scale.
 std::string suspect_section(const std::vector<ExampleLists>& stages, const ScoreWords& words);
 

@@ -1,0 +1,476 @@
+#include "kernel_run.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "memory_limit.h"
+#include "result.h"
+#include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/core/memory.h"
+#include "whence/core/printable.h"
+#include "whence/data/safetensors.h"
+#include "whence/evaluate/verdict.h"
+#include "whence/kernels/low_rank.h"
+#include "whence/kernels/parameter_filter.h"
+#include "whence/kernels/regime.h"
+#include "whence/store/score_store.h"
+
+namespace whence::cli {
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+namespace {
+
+constexpr double kPatience = 120;             // seconds that a person waits for what was not asked for in numbers
+constexpr std::int64_t kMostOutputs = 1024;   // N C, the same
+constexpr std::int64_t kFewestOfAClass = 16;  // examples that no patience takes away
+constexpr std::size_t kMostMoves = 400;       // points of the plot
+
+const std::vector<std::string> kFiles{"kernel.safetensors", "kernel.json"};
+
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json test(const std::optional<bool>& holds, double value, double threshold) {
+  return {{"holds", holds ? Json(*holds) : Json(nullptr)}, {"value", number(value)}, {"threshold", threshold}};
+}
+
+std::vector<std::int64_t> parse_ranks(const std::string& text) {
+  std::vector<std::int64_t> out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const auto end = std::min(text.find(',', begin), text.size());
+    std::int64_t rank = 0;
+    if (!detail::read_option(text.substr(begin, end - begin), rank) || rank < 1) {
+      throw UsageError(fmt::format("--ranks = {}, expected whole numbers from 1 on: 1,4,16", text));
+    }
+    out.push_back(rank);
+    begin = end + 1;
+  }
+  return out;
+}
+
+std::size_t stage_of(const CommandLine& line, const Pipeline& pipeline) {
+  return line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
+}
+
+/// --queries, or the only split there is, for the last stage; empty where there is none.
+std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::size_t stage) {
+  const bool last = stage + 1 == pipeline.stages().size();
+  if (line.has("queries")) {
+    if (!last) {
+      throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
+                                        pipeline.stages()[stage].name, pipeline.stages().back().name));
+    }
+    return line.text("queries");
+  }
+  const auto names = pipeline.query_splits();
+  return last && names.size() == 1 ? names.front() : "";
+}
+
+}  // namespace
+
+struct KernelRun::Made {
+  std::map<std::string, at::Tensor> matrices;
+  at::Tensor of(const std::string& name) const {
+    const auto found = matrices.find(name);
+    return found == matrices.end() ? at::Tensor() : found->second;
+  }
+};
+
+KernelRun::KernelRun(const CommandLine& line)
+    : line_(line),
+      pipeline_(line.required("PIPELINE"), line.run_options()),
+      index_(stage_of(line, pipeline_)),
+      split_(split_of(line, pipeline_, index_)),
+      kernel_(create<TangentKernel>(line.text("kernel"))),
+      entk_(create<TangentKernel>("entk")),
+      record_(line, pipeline_),
+      progress_(terminal_progress(line.flag("quiet"))) {
+  if (const auto at = line.text("at"); at != "start" && at != "end") {
+    throw UsageError(fmt::format("--at = {}, expected start or end", at));
+  }
+  auto solver = line.text("solver");
+  const auto outputs = line.text("outputs");
+  if (solver == "auto") {
+    solver = kernel_->symmetric() ? "kernel-ridge" : "asymmetric";
+  }
+  solver_ = create<KernelSolver>(solver);
+  if (outputs != "auto" && outputs != "all" && outputs != "difference") {
+    throw UsageError(fmt::format("--outputs = {}, expected auto, all or difference", outputs));
+  }
+  ranks_ = line.has("ranks") ? parse_ranks(line.text("ranks")) : std::vector<std::int64_t>();
+  parse_parameter_filter(line.text("filter"));
+  auto& options = record_.json()["options"];
+  options["stage"] = pipeline_.stages()[index_].name;
+  options["queries"] = split_;
+  options["limit-queries"] = line.whole("limit-queries", 0);
+  options["kernel"] = resolved_spec<TangentKernel>(line.text("kernel"));
+  options["at"] = line.text("at");
+  options["filter"] = line.text("filter");
+  options["outputs"] = outputs;
+  options["solver"] = resolved_spec<KernelSolver>(solver);
+  options["from-start"] = line.flag("from-start");
+  options["ranks"] = ranks_;
+}
+
+void KernelRun::load() {
+  record_.warn_of_changes(pipeline_);
+  chain_ = pipeline_.load(index_ + 1);
+  const auto& objective = stage().objective;
+  const auto& data = objective.data();
+  if (objective.inner() != nullptr || data.target_kind() == TargetKind::kNextTokens ||
+      data.target_kind() == TargetKind::kMaskedTokens) {
+    throw InvalidArgument(fmt::format(
+        "stage {}: a kernel is of outputs of an example, and {}, expected classes (a head, or label-words in the data) "
+        "or values",
+        stage().name, objective.inner() != nullptr ? "a primed stage has none" : "here tokens are predicted"));
+  }
+  auto& outputs = record_.json()["options"]["outputs"];
+  if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
+    const bool both = record_.json()["options"]["solver"].get<std::string>().starts_with("asymmetric");
+    outputs = both && data.classes().size() == 2 ? "difference" : "all";
+  }
+  outputs_ = outputs == "all" ? model_outputs() : logit_difference();
+  start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));
+  names_ = filtered_parameters(objective, stage().theta, stage().parent, line_.text("filter"));
+  if (!split_.empty()) {
+    const auto all = pipeline_.queries(split_, line_.whole("limit-queries", 0));
+    queries_ = all;
+    if (data.target_kind() == TargetKind::kClasses) {
+      check_classes_seen(data.targets().to(at::kCPU), all.targets().to(at::kCPU), data.classes());
+    }
+  }
+  record_.add_inputs(pipeline_, queries_.value_or(Dataset()));
+}
+
+KernelPoint KernelRun::point(const TensorList& theta) const {
+  return {stage().objective, theta, stage().parent, names_, outputs_};
+}
+
+at::Tensor KernelRun::rows_of(std::int64_t examples) const {
+  const auto& data = stage().objective.data();
+  if (examples >= data.size()) {
+    return at::arange(data.size());
+  }
+  if (data.target_kind() != TargetKind::kClasses) {
+    return at::arange(examples);
+  }
+  const auto targets = data.targets().to(at::kCPU).contiguous();
+  const auto* label = targets.const_data_ptr<std::int64_t>();
+  std::vector<std::vector<std::int64_t>> of_class(data.classes().size());
+  for (std::int64_t row = 0; row < data.size(); ++row) {
+    of_class[static_cast<std::size_t>(label[row])].push_back(row);
+  }
+  std::vector<std::int64_t> rows;
+  for (std::size_t turn = 0; static_cast<std::int64_t>(rows.size()) < examples; ++turn) {
+    for (const auto& members : of_class) {
+      if (turn < members.size() && static_cast<std::int64_t>(rows.size()) < examples) {
+        rows.push_back(members[turn]);
+      }
+    }
+  }
+  std::sort(rows.begin(), rows.end());
+  return at::tensor(rows, at::kLong);
+}
+
+std::vector<KernelRun::Job> KernelRun::jobs(std::int64_t examples) const {
+  const auto data = stage().objective.data().take(rows_of(examples));
+  const auto here = point(at_start() ? start_ : stage().theta);
+  std::vector<Job> out{{"train", kernel_, here, data, {}}};
+  if (has_queries()) {
+    out.push_back({"queries", kernel_, here, *queries_, data});
+    if (!kernel_->symmetric()) {
+      out.push_back({"flipped", kernel_, here, data, *queries_});
+    }
+  }
+  if (!kernel_->plain() || !at_start()) {
+    out.push_back({"features-start", entk_, point(start_), data, {}});
+  }
+  if (!kernel_->plain() || at_start()) {
+    out.push_back({"features-end", entk_, point(stage().theta), data, {}});
+  }
+  const KernelLimits limits{.bytes = keepable_bytes(KernelLimits{}.bytes)};
+  for (auto& job : out) {
+    job.plan = plan_kernel(*job.kernel, job.point, job.rows, job.columns ? &*job.columns : nullptr, limits);
+  }
+  return out;
+}
+
+void KernelRun::size() {
+  const auto& data = stage().objective.data();
+  const auto outputs = outputs_at(point(start_), data.take(at::arange(1))).size(1);
+  auto examples = line_.whole("examples", 0);
+  const bool asked = examples > 0;
+  if (!asked) {
+    const auto classes = std::max<std::int64_t>(1, static_cast<std::int64_t>(data.classes().size()));
+    const auto fewest = std::min(data.size(), kFewestOfAClass * classes);
+    examples = std::min(data.size(), std::max(fewest, kMostOutputs / outputs));
+    jobs_ = jobs(examples);
+    double seconds = 0;
+    for (const auto& job : jobs_) {
+      seconds += job.plan.seconds;
+    }
+    if (seconds > kPatience) {  // the most of which grows with the square
+      const auto fewer = static_cast<std::int64_t>(static_cast<double>(examples) * std::sqrt(kPatience / seconds));
+      examples = std::max(fewest, fewer);
+    }
+  }
+  examples = std::min(examples, data.size());
+  if (jobs_.empty() || jobs_.front().rows.size() != examples) {
+    jobs_ = jobs(examples);
+  }
+  examples_ = jobs_.front().rows;
+  record_.json()["options"]["examples"] = examples;
+  check_sizes();
+}
+
+void KernelRun::check_sizes() const {
+  const auto name = record_.view()["options"]["solver"].get<std::string>();
+  const auto n = examples_.size(), c = jobs_.front().plan.outputs;
+  if (examples_.target_kind() == TargetKind::kClasses) {
+    const auto labels = examples_.targets().to(at::kCPU);
+    if (labels.min().item<std::int64_t>() == labels.max().item<std::int64_t>()) {
+      throw InvalidArgument(fmt::format("stage {}: all {} examples are of class {}, expected two classes or more",
+                                        stage().name, n,
+                                        examples_.classes()[static_cast<std::size_t>(labels[0].item<std::int64_t>())]));
+    }
+  } else if (solver_->classifies()) {
+    throw InvalidArgument(fmt::format("stage {}: the targets are values, and {} tells classes apart: use kernel-ridge",
+                                      stage().name, name));
+  }
+  check_solvable(*solver_, name.substr(0, name.find(':')), n, c);
+  double matrices = 0, passes = 0;
+  for (const auto& job : jobs_) {
+    matrices += job.plan.matrix_bytes;
+    passes = std::max(passes, job.plan.peak_bytes());
+  }
+  const double needed = matrices + std::max(passes, solver_->bytes(n, c)), left = memory_limit() - resident_bytes();
+  if (needed > left) {
+    throw InvalidArgument(fmt::format("{} examples of {} outputs take {}, and --memory-limit leaves {}: --examples {}",
+                                      n, c, readable_bytes(needed), readable_bytes(std::max(0.0, left)),
+                                      std::max<std::int64_t>(2, n / 2)));
+  }
+}
+
+Json KernelRun::plan() {
+  load();
+  size();
+  Json out{{"examples", examples_.size()}, {"of-examples", stage().objective.data().size()}};
+  double seconds = 0, bytes = 0, matrices = 0;
+  for (const auto& job : jobs_) {
+    out["kernels"].push_back({{"name", job.name}, {"text", job.plan.text()}, {"seconds", job.plan.seconds}});
+    seconds += job.plan.seconds;
+    matrices += job.plan.matrix_bytes;
+    bytes = std::max(bytes, job.plan.peak_bytes());
+  }
+  out["seconds"] = seconds;
+  out["peak-bytes"] =
+      resident_bytes() + matrices + std::max(bytes, solver_->bytes(examples_.size(), jobs_.front().plan.outputs));
+  out["disk-bytes"] = 2 * matrices;
+  return out;
+}
+
+at::Tensor KernelRun::make(const Job& job, const fs::path& work) {
+  const auto folder = work / job.name;
+  const auto file = folder / "made.safetensors";
+  const auto c = job.plan.outputs, rows = job.rows.size(), columns = (job.columns ? *job.columns : job.rows).size();
+  fs::create_directories(folder);
+  if (!fs::exists(file)) {
+    fs::create_directories(folder / "blocks");
+    ScoreStore store(folder / "blocks", {{"scores", at::arange(columns * c)}}, at::arange(rows * c), at::kDouble);
+    const auto named = [&](ProgressEvent event) {
+      event.phase = fmt::format("kernel {}, {}", job.name, event.phase);
+      report(progress_, event);
+    };
+    make_kernel(*job.kernel, job.point, job.rows, job.columns ? &*job.columns : nullptr, job.plan, store.sink("scores"),
+                named);
+    store.write(file, record_.key());
+  }
+  return read_scores(file).stages.at(0).scores.clone().view({rows, c, columns, c});
+}
+
+void KernelRun::regress(const Made& made, Json& out) const {
+  const auto& data = examples_;
+  const bool classes = data.target_kind() == TargetKind::kClasses;
+  const auto here = point(at_start() ? start_ : stage().theta);
+  const auto start = outputs_at(here, data);
+  KernelProblem problem;
+  problem.kernel = made.of("train");
+  if (classes) {
+    problem.labels = data.targets().to(at::kCPU);
+    problem.classes = static_cast<std::int64_t>(data.classes().size());
+  } else {
+    problem.targets = data.targets().to(at::kCPU, at::kDouble).view(start.sizes());
+  }
+  const auto told = [&](const at::Tensor& outputs, const Dataset& of) {
+    return classes ? predicted_classes(outputs).eq(of.targets().to(at::kCPU)).to(at::kDouble).mean().item<double>()
+                   : skill(outputs, of);
+  };
+  for (const bool from_start : {line_.flag("from-start"), !line_.flag("from-start")}) {
+    const bool first = from_start == line_.flag("from-start");
+    problem.start = from_start ? start : at::Tensor();
+    const auto fit = solver_->fit(problem);
+    if (has_queries()) {
+      const KernelQueries asked{made.of("queries"), made.of("flipped"),
+                                from_start ? outputs_at(here, *queries_) : at::Tensor()};
+      out["skill"][first ? "kernel" : "kernel-otherwise"] = number(told(fit->outputs(asked), *queries_));
+    }
+    if (first) {
+      out["solver-notes"] = fit->notes();
+      if (fit->ways().front() == LeaveOut::kClosed) {
+        out["skill"]["leave-one-out"] = number(told(fit->foretold(), data));
+      }
+    }
+  }
+}
+
+void KernelRun::low_rank(Json& out) const {
+  if (ranks_.empty()) {
+    return;
+  }
+  const auto found = low_rank_kernels(point(at_start() ? start_ : stage().theta), examples_, ranks_,
+                                      Random(pipeline_.seed()).stream("low rank"), 0.95,
+                                      {.bytes = keepable_bytes(KernelLimits{}.bytes)}, progress_);
+  for (const auto& rank : found.ranks) {
+    out["low-rank"].push_back({{"rank", rank.rank},
+                               {"mean", number(rank.mean)},
+                               {"worst", number(rank.worst)},
+                               {"epsilon", number(rank.epsilon)}});
+  }
+}
+
+Json KernelRun::judge(const Made& made) {
+  const auto& asked = has_queries() ? *queries_ : examples_;
+  const auto& data = stage().objective.data();
+  const auto outputs = linearise(stage().objective, start_, stage().theta, stage().parent, asked, progress_);
+  Json out{{"verdict", ""},
+           {"level", ""},
+           {"tests", Json::object()},
+           {"stage", stage().name},
+           {"kernel", record_.json()["options"]["kernel"]},
+           {"at", line_.text("at")},
+           {"filter", line_.text("filter")},
+           {"parameters", names_},
+           {"solver", record_.json()["options"]["solver"]},
+           {"from-start", line_.flag("from-start")},
+           {"outputs", jobs_.front().plan.outputs},
+           {"classes", data.target_kind() == TargetKind::kClasses},
+           {"of-examples", data.size()},
+           {"asked", asked.size()},
+           {"held-out", has_queries()},
+           {"skill",
+            {{"before", number(skill(outputs.start, asked))},
+             {"after", number(skill(outputs.end, asked))},
+             {"linearised", number(skill(outputs.linearised, asked))},
+             {"kernel", nullptr},
+             {"kernel-otherwise", nullptr},
+             {"leave-one-out", nullptr}}},
+           {"share-of-move", {{"linearised", number(share_of_move(outputs.start, outputs.linearised, outputs.end))}}},
+           {"feature-change", nullptr},
+           {"solver-notes", Json::array()},
+           {"low-rank", Json::array()}};
+  regress(made, out);
+  low_rank(out);
+  const auto entk_start = kernel_->plain() && at_start() ? made.of("train") : made.of("features-start");
+  const auto entk_end = kernel_->plain() && !at_start() ? made.of("train") : made.of("features-end");
+  const auto change = feature_change(entk_start, entk_end);
+  out["feature-change"] = {{"relative", number(change.relative)},
+                           {"mean", number(change.mean)},
+                           {"median", number(change.median)},
+                           {"frobenius", number(change.frobenius)}};
+  const auto value = [&](const char* key) {
+    return out["skill"][key].is_null() ? RegimeEvidence::kUnknown : out["skill"][key].get<double>();
+  };
+  const auto spec = out["kernel"].get<std::string>();
+  const RegimeEvidence evidence{.before = value("before"),
+                                .after = value("after"),
+                                .linearised = value("linearised"),
+                                .kernel = value("kernel"),
+                                .asked = asked.size(),
+                                .held_out = has_queries(),
+                                .feature_change = change.relative,
+                                .classes = out["classes"].get<bool>(),
+                                .kernel_name = spec.substr(0, spec.find(':')),
+                                .examples = examples_.size(),
+                                .of_examples = data.size()};
+  const auto verdict = judge_regime(evidence);
+  using Level = RegimeVerdict::Level;
+  out["verdict"] = verdict.text;
+  out["level"] = verdict.level == Level::kIn       ? "in"
+                 : verdict.level == Level::kPartly ? "partly"
+                 : verdict.level == Level::kOut    ? "out"
+                                                   : "too few";
+  const double improved = evidence.after - evidence.before;
+  out["tests"] = {{"solves", test(verdict.solves, evidence.kernel / evidence.after, kKernelSolves)},
+                  {"linear", test(verdict.linear, (evidence.linearised - evidence.before) / improved, kLinearRecovers)},
+                  {"fixed", test(verdict.fixed, evidence.feature_change, kFixedFeatures)}};
+  const auto ids = [](const Dataset& of) {
+    const auto held = of.ids().contiguous();
+    return std::vector<std::int64_t>(held.const_data_ptr<std::int64_t>(),
+                                     held.const_data_ptr<std::int64_t>() + held.numel());
+  };
+  out["examples"] = ids(examples_);
+  out["queries"] = has_queries() ? Json(ids(*queries_)) : Json(nullptr);
+  const auto x = (outputs.linearised - outputs.start).flatten(), y = (outputs.end - outputs.start).flatten();
+  const auto step = std::max<std::int64_t>(1, x.numel() / static_cast<std::int64_t>(kMostMoves));
+  out["moves"] = Json::array();
+  for (std::int64_t i = 0; i < x.numel(); i += step) {
+    out["moves"].push_back({x[i].item<double>(), y[i].item<double>()});
+  }
+  return out;
+}
+
+JsonView KernelRun::run(const fs::path& folder) {
+  ResultWriter out(folder, kFiles);
+  record_.phase("load");
+  load();
+  check_spares_inputs(record_.view(), folder, kFiles);
+  record_.phase("plan");
+  size();
+  const auto key = record_.key();
+  if (const auto* finished = out.finished(key, kFiles)) {
+    record_.repeat(finished->run());
+    return JsonView::read(finished->file("kernel.json"));
+  }
+  double seconds = 0;
+  for (const auto& job : jobs_) {
+    seconds += job.plan.seconds;
+  }
+  if (!line_.flag("quiet")) {
+    end_progress();
+    const auto all = stage().objective.data().size();
+    fmt::print(stderr, "whence: {} examples of {}{}: {} kernel matrices, about {}\n",
+               examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
+               printable(stage().name),
+               examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
+               jobs_.size(), duration_words(seconds));
+  }
+  record_.phase("kernels", "make kernels");
+  const auto work = out.begin(key, record_.json());
+  Made made;
+  for (const auto& job : jobs_) {
+    made.matrices[job.name] = make(job, work);
+  }
+  record_.phase("judge", "test the regime");
+  auto json = judge(made);
+  record_.phase("");
+  json["seconds"] = record_.json()["seconds"];
+  json["peak-bytes"] = peak_bytes();
+  json["warnings"] = record_.json()["warnings"];
+  ParameterSet tensors;
+  tensors.add("train", made.of("train"));
+  if (has_queries()) {
+    tensors.add("queries", made.of("queries"));
+  }
+  write_safetensors(out.place("kernel.safetensors"), tensors, {{"key", key}});
+  write_text(out.place("kernel.json"), json_text(json, 1) + "\n");
+  record_.json()["verdict"] = json["verdict"];
+  out.publish(key, record_.json());
+  return {json, "kernel.json"};
+}
+
+}  // namespace whence::cli
