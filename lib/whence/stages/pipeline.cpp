@@ -6,6 +6,7 @@
 
 #include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/text_model.h"
 #include "whence/text/tokenizer.h"
 
@@ -43,9 +44,11 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options)
     open_model();
     for (auto& stage : file_.stages) {
       check_keys(stage);
-      if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
-        throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
-                                          stage.checkpoint.string()));
+      const bool exported = dynamic_cast<const ExportedModel*>(model_.get()) != nullptr;
+      if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr &&
+          !(exported && is_exported(stage.checkpoint))) {
+        throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file{}", stage.name,
+                                          stage.checkpoint.string(), exported ? " or an exported model (.pt2)" : ""));
       }
       if (is_adapter(stage.checkpoint)) {
         take_tuning(stage);
@@ -61,6 +64,11 @@ void Pipeline::open_model() {
   if (!told.spec.empty()) {
     model_spec_ = told.spec;
     model_ = create<Model>(model_spec_);
+    if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
+      for (const auto& text : exported->notes()) {
+        note(text);
+      }
+    }
   } else {
     const std::string shown =  // paths may be any bytes, what is written is UTF-8
         nlohmann::json::parse(json_text(nlohmann::json(told.folder.string())));
@@ -100,6 +108,9 @@ void Pipeline::note(const std::string& text) const {
 }
 
 std::vector<fs::path> Pipeline::model_files() const {
+  if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
+    return {exported->file()};
+  }
   return language_model_ == nullptr ? std::vector<fs::path>()
                                     : text_model_files(language_model_->directory(), tokenizer_);
 }
