@@ -20,7 +20,7 @@ void for_every_pair(const Body& body) {
       CAPTURE(method.name);
       const auto model = create<Model>(spec);
       const auto loss = create<Loss>(method.name);
-      if (loss->wants() != TargetKind::kClasses && loss->wants() != TargetKind::kValues) {
+      if (!loss->is_of_output() || (loss->wants() != TargetKind::kClasses && loss->wants() != TargetKind::kValues)) {
         continue;
       }
       body(*model, *loss, made_parameters(*model), made_batch(*loss));

@@ -11,6 +11,7 @@
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
 #include "whence/models/addition.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -320,6 +321,11 @@ at::Tensor per_sample_products(const Model& model, const PerExample& values, con
 
 at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
                               const Batch& batch, const Directions& directions) {
+  if (dynamic_cast<const ExportedModel*>(&model) != nullptr) {
+    throw InvalidArgument(
+        "scores of tokens are for a model in Hugging Face layout: which rows of an exported one are tokens is not "
+        "known");
+  }
   const auto wanted = checked(directions, theta);
   const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;

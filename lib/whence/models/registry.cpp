@@ -16,7 +16,8 @@
   X(cross_entropy, "cross-entropy", "-log softmax(output)[class]", "")                                         \
   X(squared_error, "squared-error", "half the squared distance to the target; a class is its one-hot row", "") \
   X(next_token, "next-token", "-log softmax(output)[next token], summed over a text's predicted tokens", "")   \
-  X(masked_token, "masked-token", "the same of the tokens that were hidden", "Devlin et al. 2019")
+  X(masked_token, "masked-token", "the same of the tokens that were hidden", "Devlin et al. 2019")             \
+  X(exported_loss, "exported", "what an exported model gives, which makes its loss of all its inputs", "")
 
 namespace whence {
 

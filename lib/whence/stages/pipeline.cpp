@@ -68,6 +68,9 @@ void Pipeline::open_model() {
       for (const auto& text : exported->notes()) {
         note(text);
       }
+      if (model_->takes_texts()) {
+        return open_texts(exported->vocabulary(), exported->context());
+      }
     }
   } else {
     const std::string shown =  // paths may be any bytes, what is written is UTF-8
@@ -86,8 +89,13 @@ void Pipeline::open_model() {
   for (const auto& text : language_model_->notes()) {
     note(text);
   }
-  reading_ = TextReading{nullptr, language_model_->vocabulary(), language_model_->context()};
-  const auto own = language_model_->directory() / "tokenizer.json";
+  open_texts(language_model_->vocabulary(), language_model_->context());
+}
+
+void Pipeline::open_texts(std::int64_t vocabulary, std::int64_t context) {
+  const auto& told = file_.model;
+  reading_ = TextReading{nullptr, vocabulary, context};
+  const auto own = language_model_ == nullptr ? fs::path() : language_model_->directory() / "tokenizer.json";
   const auto& tokenizer = told.tokenizer.empty() ? own : told.tokenizer;
   if (!told.tokenizer.empty() || fs::exists(own)) {
     reading_->tokenizer = std::make_shared<const Tokenizer>(tokenizer);
@@ -109,7 +117,11 @@ void Pipeline::note(const std::string& text) const {
 
 std::vector<fs::path> Pipeline::model_files() const {
   if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
-    return {exported->file()};
+    std::vector<fs::path> files{exported->file()};
+    if (!tokenizer_.empty()) {
+      files.push_back(tokenizer_);
+    }
+    return files;
   }
   return language_model_ == nullptr ? std::vector<fs::path>()
                                     : text_model_files(language_model_->directory(), tokenizer_);

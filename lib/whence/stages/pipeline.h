@@ -101,6 +101,7 @@ class Pipeline {
 
  private:
   void open_model();
+  void open_texts(std::int64_t vocabulary, std::int64_t context);
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;

@@ -74,6 +74,8 @@ class Exported : public Model, public ExportedModel, public Described {
   const std::vector<std::string>& notes() const override { return notes_; }
   const std::vector<std::string>& arguments() const override { return arguments_; }
   const std::vector<std::string>& class_names() const override { return classes_; }
+  std::int64_t vocabulary() const override { return vocabulary_; }
+  std::int64_t context() const override { return signature_.takes_tokens() ? signature_.context() : 0; }
   bool takes_texts() const override { return signature_.takes_tokens(); }
   bool records_layers() const override { return !no_layers_; }
 
@@ -104,6 +106,7 @@ class Exported : public Model, public ExportedModel, public Described {
   at::ScalarType dtype_ = at::kFloat;
   std::size_t chosen_ = 0;  ///< Of the outputs.
   bool no_layers_ = false;
+  std::int64_t vocabulary_ = 0;
   std::vector<std::string> notes_, arguments_, classes_;
   mutable std::mutex mutex_;
   mutable std::map<std::pair<at::ScalarType, std::string>, std::vector<c10::IValue>> fixed_;
@@ -175,6 +178,13 @@ void Exported::load(detail::ExportArchive archive) {
   }
   layers_ = detail::ProgramLayers::of(*program_, parameter_of_input_, theta_);
   classes_ = detail::stored_classes(archive);
+  for (const auto& [node, layer] : layers_.layers) {  // the table that the tokens are looked up in
+    const auto from = static_cast<std::size_t>(std::max(0, node->inputs[static_cast<std::size_t>(layer.input)].slot()));
+    if (layer.form == detail::ProgramLayer::Form::kEmbedding && from < signature_.inputs.size() &&
+        signature_.inputs[from].name == "input_ids") {
+      vocabulary_ = theta_.at(layer.weight).size(0);
+    }
+  }
   const auto check = detail::self_check(
       archive, signature_, dtype_,
       {[&](const std::vector<at::Tensor>& arguments) { return run(theta_, arguments, setting_of(theta_), nullptr); },

@@ -17,6 +17,10 @@ class ExportedModel {
   virtual const std::vector<std::string>& notes() const = 0;
   /// The arguments that an example needs, by forward's names; one alone is an example's input.
   virtual const std::vector<std::string>& arguments() const = 0;
+  /// Of a program that takes texts' input_ids: tokens are 0 .. vocabulary() - 1, at most context() of them; 0 of any
+  /// other.
+  virtual std::int64_t vocabulary() const = 0;
+  virtual std::int64_t context() const = 0;
   /// The class of each output, where the file says; else empty.
   virtual const std::vector<std::string>& class_names() const = 0;
   /// The parameters that a file (.pt2) holds: this model's, or another export of it. Throws DataError where it is none,

@@ -39,6 +39,15 @@ OpenShape read_shape(const JsonView& meta, bool as_seen) {
   return out;
 }
 
+/// s77 of Symbol('s77', positive=True, integer=True); an expression as it is.
+std::string symbol_of(const std::string& expression) {
+  constexpr std::string_view kBegin = "Symbol('";
+  const auto end = expression.find('\'', kBegin.size());
+  return expression.starts_with(kBegin) && end != expression.npos
+             ? expression.substr(kBegin.size(), end - kBegin.size())
+             : expression;
+}
+
 /// The names of a tree's leaves: keys of dictionaries and of outputs with fields, joined by dots.
 void add_leaves(const nlohmann::json& tree, const std::string& name, std::vector<std::string>& out, int depth = 0) {
   constexpr int kDeepest = 64;
@@ -78,9 +87,13 @@ std::vector<std::string> leaf_names(const JsonView& program) {
 }
 
 /// Texts' tokens, one a row, and what goes with them: [B, L].
-at::Tensor of_texts(const Batch& batch, const std::string& name, const std::string& where) {
+at::Tensor of_texts(const Batch& batch, const ProgramInput& input, const std::string& where) {
   const auto& text = *batch.text;
-  const auto places = text.tokens.places;
+  const auto& name = input.name;
+  auto places = text.tokens.places;
+  if (input.shape.size() > 1 && input.shape[1] && *input.shape[1] > places.size(1)) {
+    places = at::constant_pad_nd(places, {0, *input.shape[1] - places.size(1)}, -1);
+  }
   const auto real = places.ge(0);
   const auto by_place = [&](const at::Tensor& x) {
     return x.flatten().index_select(0, places.clamp_min(0).flatten()).view(places.sizes()) * real.to(at::kLong);
@@ -204,7 +217,7 @@ ProgramSignature ProgramSignature::read(const ExportArchive& archive) {
         input.shape = read_shape(meta, /*as_seen=*/false);
         input.sample = read_shape(meta, /*as_seen=*/true);
         for (const auto& size : meta["sizes"].list()) {
-          input.symbols.push_back(size.contains("as_expr") ? size["as_expr"].value("expr_str", "") : "");
+          input.symbols.push_back(size.contains("as_expr") ? symbol_of(size["as_expr"].value("expr_str", "")) : "");
         }
         input.dtype = dtype_of_export(meta["dtype"].get<std::int64_t>(), archive.where);
       } else if (argument.contains("as_sym_int") || argument.contains("as_sym_float")) {
@@ -215,6 +228,13 @@ ProgramSignature ProgramSignature::read(const ExportArchive& archive) {
       spec.refuse("a parameter, a buffer, a constant or an argument");
     }
     out.inputs.push_back(std::move(input));
+  }
+  if (archive.program.contains("range_constraints")) {
+    for (const auto& [symbol, range] : archive.program["range_constraints"].items()) {
+      if (range.contains("max_val") && !range["max_val"].is_null()) {
+        out.most[symbol] = range["max_val"].get<std::int64_t>();
+      }
+    }
   }
   const auto names = leaf_names(archive.program);
   const auto outputs = graph["outputs"].list();
@@ -264,6 +284,17 @@ bool ProgramSignature::takes_tokens() const {
   return std::any_of(inputs.begin(), inputs.end(), [](const ProgramInput& input) {
     return input.kind == ProgramInput::Kind::kUser && input.name == "input_ids";
   });
+}
+
+std::int64_t ProgramSignature::context() const {
+  constexpr std::int64_t kAny = 1 << 20;
+  for (const auto& input : inputs) {
+    if (input.kind == ProgramInput::Kind::kUser && input.name == "input_ids" && input.shape.size() > 1) {
+      const auto found = most.find(input.symbols[1]);
+      return input.shape[1] ? *input.shape[1] : found == most.end() ? kAny : std::min(kAny, found->second);
+    }
+  }
+  return 0;
 }
 
 bool ProgramSignature::one_at_a_time() const {
@@ -319,7 +350,7 @@ std::vector<at::Tensor> ProgramSignature::arguments_of(const Batch& batch, const
     }
     at::Tensor x;
     if (batch.text) {
-      x = of_texts(batch, input.name, where);
+      x = of_texts(batch, input, where);
     } else if (alone) {
       x = batch.inputs;
     } else {

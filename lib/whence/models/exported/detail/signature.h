@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,12 +37,15 @@ struct ProgramSignature {
   std::vector<ProgramInput> inputs;       ///< In the graph's order.
   std::vector<std::string> output_names;  ///< By the keys of what forward returns; of one alone "".
   std::vector<OpenShape> output_shapes;
+  std::map<std::string, std::int64_t> most;  ///< Of open sizes, by what the program calls them.
 
   /// Throws DataError for what forward may not do: change buffers, take numbers, or run for one size of batch only.
   static ProgramSignature read(const ExportArchive& archive);
 
   std::vector<std::string> arguments() const;
   bool takes_tokens() const;
+  /// The most tokens that it takes: a fixed length, or the range that the export was given.
+  std::int64_t context() const;
   /// Whether it was exported for one example, as it stays.
   bool one_at_a_time() const;
   /// Throws InvalidArgument where no output has that key, or one is to be chosen.
