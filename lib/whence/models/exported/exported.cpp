@@ -12,6 +12,8 @@
 
 #include "whence/core/described.h"
 #include "whence/core/error.h"
+#include "whence/core/printable.h"
+#include "whence/core/progress.h"
 #include "whence/models/exported/detail/archive.h"
 #include "whence/models/exported/detail/layers.h"
 #include "whence/models/exported/detail/operators.h"
@@ -63,9 +65,13 @@ class Exported : public Model, public ExportedModel, public Described {
     } catch (const Error&) {
       throw;
     } catch (const c10::Error& error) {
-      throw DataError(fmt::format("{}: {}", file_.string(), error.what_without_backtrace()));
+      throw DataError(fmt::format("{}: {}", file_.string(), printable(error.what_without_backtrace())));
     } catch (const std::bad_alloc&) {
       throw DataError(fmt::format("{}: it asks for more memory than there is", file_.string()));
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw DataError(fmt::format("{}: it is damaged: {}", file_.string(), printable(error.what())));
     }
   }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -16,9 +17,19 @@ namespace {
 
 using Values = std::vector<c10::IValue>;
 
+[[noreturn]] void throw_size() { throw InvalidArgument("a size that is too large, or divided by 0"); }
+
+std::int64_t checked_whole(double x) {
+  constexpr double kMost = 9e18;
+  if (!(std::abs(x) < kMost)) {
+    throw_size();
+  }
+  return static_cast<std::int64_t>(x);
+}
+
 std::int64_t floor_divide(std::int64_t a, std::int64_t b) {
-  if (b == 0) {
-    throw InvalidArgument("a size divided by 0");
+  if (b == 0 || (b == -1 && a == std::numeric_limits<std::int64_t>::min())) {
+    throw_size();
   }
   const auto quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
@@ -34,6 +45,27 @@ c10::IValue of_two(const Values& x, const F& f) {
   return f(a.toScalar().toLong(), b.toScalar().toLong());
 }
 
+enum class Sum { kAdd, kSubtract, kMultiply };
+
+/// Their sum, difference or product.
+template <Sum sum>
+c10::IValue arithmetic(const Values& x) {
+  const auto &a = x.at(0), &b = x.at(1);
+  if (a.isDouble() || b.isDouble()) {
+    const auto c = a.toScalar().toDouble(), d = b.toScalar().toDouble();
+    return sum == Sum::kAdd ? c + d : sum == Sum::kSubtract ? c - d : c * d;
+  }
+  const auto c = a.toScalar().toLong(), d = b.toScalar().toLong();
+  std::int64_t out = 0;
+  const bool over = sum == Sum::kAdd        ? __builtin_add_overflow(c, d, &out)
+                    : sum == Sum::kSubtract ? __builtin_sub_overflow(c, d, &out)
+                                            : __builtin_mul_overflow(c, d, &out);
+  if (over) {
+    throw_size();
+  }
+  return out;
+}
+
 c10::IValue power(const Values& x) {
   const auto &a = x.at(0), &b = x.at(1);
   if (a.isDouble() || b.isDouble() || b.toScalar().toLong() < 0) {
@@ -42,7 +74,7 @@ c10::IValue power(const Values& x) {
   std::int64_t out = 1;
   for (std::int64_t i = 0; i < std::min<std::int64_t>(b.toScalar().toLong(), 64); ++i) {
     if (__builtin_mul_overflow(out, a.toScalar().toLong(), &out)) {
-      throw InvalidArgument("a size that is too large");
+      throw_size();
     }
   }
   return out;
@@ -55,9 +87,9 @@ bool truth(const c10::IValue& x) { return x.toScalar().toBool(); }
 std::function<c10::IValue(const Values&)> size_arithmetic(const std::string& target) {
   using Function = std::function<c10::IValue(const Values&)>;
   static const std::map<std::string, Function> known = {
-      {"_operator.add", [](const Values& x) { return of_two(x, [](auto a, auto b) { return c10::IValue(a + b); }); }},
-      {"_operator.sub", [](const Values& x) { return of_two(x, [](auto a, auto b) { return c10::IValue(a - b); }); }},
-      {"_operator.mul", [](const Values& x) { return of_two(x, [](auto a, auto b) { return c10::IValue(a * b); }); }},
+      {"_operator.add", arithmetic<Sum::kAdd>},
+      {"_operator.sub", arithmetic<Sum::kSubtract>},
+      {"_operator.mul", arithmetic<Sum::kMultiply>},
       {"_operator.floordiv",
        [](const Values& x) -> c10::IValue {
          if (x.at(0).isDouble() || x.at(1).isDouble()) {
@@ -76,7 +108,8 @@ std::function<c10::IValue(const Values&)> size_arithmetic(const std::string& tar
       {"torch.sym_sqrt", [](const Values& x) -> c10::IValue { return std::sqrt(x.at(0).toScalar().toDouble()); }},
       {"_operator.neg",
        [](const Values& x) -> c10::IValue {
-         return x.at(0).isDouble() ? c10::IValue(-x[0].toDouble()) : c10::IValue(-x[0].toScalar().toLong());
+         return x.at(0).isDouble() ? c10::IValue(-x[0].toDouble())
+                                   : arithmetic<Sum::kSubtract>({std::int64_t{0}, x[0].toScalar().toLong()});
        }},
       {"_operator.pos", [](const Values& x) { return x.at(0); }},
       {"_operator.eq", [](const Values& x) { return of_two(x, [](auto a, auto b) { return c10::IValue(a == b); }); }},
@@ -93,11 +126,9 @@ std::function<c10::IValue(const Values&)> size_arithmetic(const std::string& tar
       {"torch.sym_min",
        [](const Values& x) { return of_two(x, [](auto a, auto b) { return c10::IValue(std::min(a, b)); }); }},
       {"torch.sym_ite", [](const Values& x) { return truth(x.at(0)) ? x.at(1) : x.at(2); }},
-      {"torch.sym_int",
-       [](const Values& x) -> c10::IValue { return static_cast<std::int64_t>(x.at(0).toScalar().toDouble()); }},
+      {"torch.sym_int", [](const Values& x) -> c10::IValue { return checked_whole(x.at(0).toScalar().toDouble()); }},
       {"torch.sym_float", [](const Values& x) -> c10::IValue { return x.at(0).toScalar().toDouble(); }},
-      {"math.trunc",
-       [](const Values& x) -> c10::IValue { return static_cast<std::int64_t>(x.at(0).toScalar().toDouble()); }},
+      {"math.trunc", [](const Values& x) -> c10::IValue { return checked_whole(x.at(0).toScalar().toDouble()); }},
   };
   const auto found = known.find(target);
   return found == known.end() ? Function() : found->second;

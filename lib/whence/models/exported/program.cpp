@@ -362,6 +362,8 @@ void Program::find_writes() {
       for (const auto reader : readers[of]) {
         nodes_[reader].input_written = true;
       }
+      makers[of].clear();  // which are all marked
+      readers[of].clear();
     }
     for (const auto& input : node.inputs) {
       for (const auto slot : input.reads()) {

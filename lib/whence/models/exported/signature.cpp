@@ -26,6 +26,8 @@ std::string shape_text(const OpenShape& shape) {
 /// The sizes of a tensor's description: those that are fixed, or as the export saw them.
 OpenShape read_shape(const JsonView& meta, bool as_seen) {
   OpenShape out;
+  constexpr std::int64_t kMost = std::int64_t{1} << 48;
+  std::int64_t entries = 1;
   for (const auto& size : meta["sizes"].list()) {
     if (size.contains("as_int")) {
       out.emplace_back(size["as_int"].get<std::int64_t>());
@@ -34,6 +36,10 @@ OpenShape read_shape(const JsonView& meta, bool as_seen) {
       out.emplace_back(symbol["hint"]["as_int"].get<std::int64_t>());
     } else {
       out.emplace_back(std::nullopt);
+    }
+    if (out.back().value_or(1) < 0 || __builtin_mul_overflow(entries, out.back().value_or(1), &entries) ||
+        entries > kMost) {
+      meta.refuse("sizes >= 0 of a tensor that memory can hold");
     }
   }
   return out;
