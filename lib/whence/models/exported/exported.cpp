@@ -206,7 +206,7 @@ void Exported::load(detail::ExportArchive archive) {
   if (no_layers_) {
     notes_.push_back(fmt::format(
         "{}: it does not run for one example at a time ({}): gradients of examples come from double backward, and "
-        "what is made of layers (ekfac, logra, trak, tunings that add to layers) is not to be had",
+        "what is made of layers (ekfac, logra, tunings that add to layers) is not to be had",
         archive.where, check.why_no_layers));
   }
   double copied = 0;
