@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "support/stored_zip.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/core/printable.h"
@@ -152,6 +153,25 @@ void fuzz_scores(std::string_view bytes) {
   guarded([&] { read_scores(folder() / "result"); });
 }
 
+/// A program, of which `bytes` are the graph, and weights that fit it; or the file as a whole.
+void fuzz_exported(std::string_view bytes) {
+  const std::string tensor =
+      R"("use_pickle":false,"is_param":true,"tensor_meta":{"dtype":7,"layout":7,"storage_offset":{"as_int":0},)"
+      R"("requires_grad":true,)";
+  const auto config =
+      R"({"config":{"fc.weight":{"path_name":"w",)" + tensor +
+      R"("sizes":[{"as_int":2},{"as_int":3}],"strides":[{"as_int":3},{"as_int":1}]}},"fc.bias":{"path_name":"b",)" +
+      tensor + R"("sizes":[{"as_int":2}],"strides":[{"as_int":1}]}}}})";
+  const auto path =
+      put("file.pt2", bytes.starts_with("PK") ? std::string(bytes)
+                                              : stored_zip({{"m/archive_format", "pt2"},
+                                                            {"m/models/model.json", std::string(bytes)},
+                                                            {"m/data/weights/model_weights_config.json", config},
+                                                            {"m/data/weights/w", std::string(24, '\x3f')},
+                                                            {"m/data/weights/b", std::string(8, '\x3e')}}));
+  guarded([&] { create<Model>("exported:file=" + path.string()); });
+}
+
 constexpr std::array kReaders{FuzzedReader{"safetensors", fuzz_safetensors},
                               FuzzedReader{"json", fuzz_json},
                               FuzzedReader{"gzip", fuzz_gzip},
@@ -167,7 +187,8 @@ constexpr std::array kReaders{FuzzedReader{"safetensors", fuzz_safetensors},
                               FuzzedReader{"pipeline", fuzz_pipeline},
                               FuzzedReader{"tasks", fuzz_tasks},
                               FuzzedReader{"ranking", fuzz_ranking},
-                              FuzzedReader{"scores", fuzz_scores}};
+                              FuzzedReader{"scores", fuzz_scores},
+                              FuzzedReader{"exported", fuzz_exported}};
 
 }  // namespace
 

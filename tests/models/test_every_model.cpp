@@ -20,7 +20,7 @@ void for_every_pair(const Body& body) {
       CAPTURE(method.name);
       const auto model = create<Model>(spec);
       const auto loss = create<Loss>(method.name);
-      if (are_tokens(loss->wants())) {
+      if (!loss->is_of_output() || are_tokens(loss->wants())) {
         continue;
       }
       body(*model, *loss, made_parameters(*model), made_batch(*loss));

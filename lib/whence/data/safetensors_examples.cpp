@@ -12,7 +12,8 @@ namespace fs = std::filesystem;
 namespace {
 
 struct SafetensorsKeys {
-  std::string file;
+  std::string file, targets = "targets";
+  std::vector<std::string> arguments;
   detail::ChannelKeys channels;
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
@@ -20,6 +21,11 @@ struct SafetensorsKeys {
           "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] and [N, k] values; or "
           "of "
           "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
+    field("arguments", self.arguments, detail::Takes{"a list of tensors", "inputs"},
+          "of a model that takes several inputs: the tensors [N, ...] that are an example's, in its order; an exported "
+          "model says so itself");
+    field("targets", self.targets, detail::Takes{"a tensor's name, or none"},
+          "the targets; none: the model makes its loss of its inputs, as one with loss = \"exported\" does");
     detail::ChannelKeys::fields(self.channels, field);
   }
 };
@@ -30,6 +36,31 @@ at::Tensor named_tensor(const ParameterSet& tensors, std::string_view name, cons
         fmt::format("{}: no tensor \"{}\", it holds: {}", path.string(), name, fmt::join(tensors.names(), ", ")));
   }
   return tensors.at(name);
+}
+
+/// Several inputs, laid end to end: [N, entries of all].
+at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::string>& names, const fs::path& path) {
+  std::vector<at::Tensor> parts;
+  for (const auto& name : names) {
+    const auto part = named_tensor(tensors, name, path);
+    if (part.dim() < 1 || (!parts.empty() && part.size(0) != parts.front().size(0))) {
+      throw DataError(fmt::format("{}: {} [{}], expected [N, ...] with the N of {}", path.string(), name,
+                                  fmt::join(part.sizes(), ", "), names.front()));
+    }
+    constexpr std::int64_t kExact = 1 << 24;  // whole numbers that float32 holds
+    if (!part.is_floating_point() && part.numel() > 0 && part.abs().max().item<std::int64_t>() > kExact) {
+      throw DataError(fmt::format("{}: {} holds whole numbers beyond {}", path.string(), name, kExact));
+    }
+    parts.push_back(part.reshape({part.size(0), -1}));
+  }
+  auto type = parts.front().scalar_type();
+  for (const auto& part : parts) {
+    type = at::promote_types(type, part.scalar_type());
+  }
+  for (auto& part : parts) {
+    part = part.to(type);
+  }
+  return at::cat(parts, 1);
 }
 
 /// Padded tokens [N, T] end to end.
@@ -71,20 +102,27 @@ class SafetensorsFormat : public DataFormat {
   bool may_hold_tokens() const override { return true; }
 
   SourceExamples read(const nlohmann::json& table, const fs::path& folder, TargetKind) const override {
-    const auto path = folder / detail::read_keys<SafetensorsKeys>(table, "safetensors").file;
+    const auto keys = detail::read_keys<SafetensorsKeys>(table, "safetensors");
+    const auto path = folder / keys.file;
     const auto tensors = read_safetensors(path);
     SourceExamples source;
     source.files = {path};
     source.inputs_from = source.targets_from = path.string();
     if (tensors.contains("tokens")) {
       source.tokens = read_tokens(tensors, path);
+    } else if (!keys.arguments.empty()) {
+      source.inputs = read_arguments(tensors, keys.arguments, path);
     } else {
       source.inputs = named_tensor(tensors, "inputs", path);
     }
-    if (source.tokens.tokens.defined() && !tensors.contains("targets")) {
+    if (source.tokens.tokens.defined() && !tensors.contains(keys.targets)) {
       return source;
     }
-    const auto targets = named_tensor(tensors, "targets", path);
+    if (keys.targets == "none") {
+      source.values = at::zeros({source.inputs.size(0), 1}, at::kFloat);
+      return source;
+    }
+    const auto targets = named_tensor(tensors, keys.targets, path);
     const bool values = targets.is_floating_point() || targets.dim() == 2;
     if ((source.inputs.defined() && source.inputs.dim() < 1) || targets.dim() < 1 || targets.dim() > 2) {
       throw DataError(

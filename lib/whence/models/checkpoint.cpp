@@ -12,6 +12,7 @@
 #include "whence/data/sealed_safetensors.h"
 #include "whence/models/detail/hugging_face.h"
 #include "whence/models/detail/model_folder.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/language_model.h"
 
 namespace whence {
@@ -64,6 +65,8 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
 
 bool is_adapter(const fs::path& checkpoint) { return fs::is_directory(checkpoint) && detail::is_adapter(checkpoint); }
 
+bool is_exported(const fs::path& checkpoint) { return checkpoint.extension() == ".pt2"; }
+
 std::vector<fs::path> checkpoint_files(const fs::path& checkpoint) {
   if (!fs::is_directory(checkpoint)) {
     return fs::exists(checkpoint) ? std::vector{checkpoint} : std::vector<fs::path>{};
@@ -89,13 +92,16 @@ bool is_whence_checkpoint(const fs::path& checkpoint) {
   if (fs::is_directory(checkpoint) && !is_adapter(checkpoint)) {
     return detail::is_by_whence(checkpoint);
   }
+  if (is_exported(checkpoint)) {
+    return false;
+  }
   const auto file = file_of(checkpoint);
   return fs::exists(file) && read_safetensors_metadata(file).count("tuning") > 0;
 }
 
 std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& key) {
   const auto file = file_of(checkpoint);
-  if (!fs::is_regular_file(file)) {
+  if (!fs::is_regular_file(file) || is_exported(file)) {
     return "";
   }
   const auto metadata = read_safetensors_metadata(file);
@@ -151,6 +157,13 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
   HeadClasses out;
   out.from = checkpoint.string();
   out.sorted = is_whence_checkpoint(checkpoint);
+  if (is_exported(checkpoint)) {
+    if (const auto* exported = dynamic_cast<const ExportedModel*>(&model)) {
+      out.names = exported->class_names();
+      out.outputs = static_cast<std::int64_t>(out.names.size());
+    }
+    return out;
+  }
   if (fs::is_directory(checkpoint) && !adapter) {
     if (language != nullptr) {
       out.names = language->class_names(checkpoint);
@@ -184,6 +197,10 @@ NamedTensors read_checkpoint(const fs::path& checkpoint, const Model& model, con
   const auto* language = dynamic_cast<const LanguageModel*>(&model);
   if (language != nullptr && fs::is_directory(checkpoint)) {
     return {language->read_directory(checkpoint, expected), {}};
+  }
+  if (const auto* exported = dynamic_cast<const ExportedModel*>(&model);
+      exported != nullptr && is_exported(checkpoint)) {
+    return {fit_checkpoint(expected, exported->read_parameters(checkpoint), where), {}};
   }
   auto found = read_intact_weights(checkpoint);
   std::string note;

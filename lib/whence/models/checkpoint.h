@@ -18,6 +18,9 @@ ParameterSet fit_checkpoint(const ParameterSet& expected, const ParameterSet& fo
 /// Whether a checkpoint is a folder that holds an adapter and no model: tuning/peft.h reads it.
 bool is_adapter(const std::filesystem::path& checkpoint);
 
+/// Whether a checkpoint is a program that holds its weights, by its name (.pt2).
+bool is_exported(const std::filesystem::path& checkpoint);
+
 /// The files of a checkpoint that are there: itself, or the weights in a Hugging Face directory, or those of an
 /// adapter. Throws DataError where a directory holds weights in a format that is not read.
 std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path& checkpoint);
@@ -32,7 +35,8 @@ std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const s
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);
 
 /// Reads `expected`, parameters of the model, from a safetensors file, whose names may be another program's (naming.h),
-/// or, of a model of texts, from a Hugging Face directory, which may hold more of it. Throws DataError where whence
+/// or, of a model of texts, from a Hugging Face directory, which may hold more of it, or, of an exported one, from a
+/// .pt2 file. Throws DataError where whence
 /// wrote the file and its bytes are others now (sealed_safetensors.h); cost: SHA-256 of such a file.
 NamedTensors read_checkpoint(const std::filesystem::path& checkpoint, const Model& model, const ParameterSet& expected,
                              const Renaming& rename, const std::string& where);

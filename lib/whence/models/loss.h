@@ -22,6 +22,8 @@ class Loss {
   /// product has that Hessian for its mean. Drawn by `noise` [rows, noise_width(C)], uniform on (0, 1).
   virtual at::Tensor sampled_gradient(const at::Tensor& output, const Batch& batch, const at::Tensor& noise) const = 0;
   virtual std::int64_t noise_width(std::int64_t outputs) const = 0;
+  /// Whether it is made of an output here, and so has the three above. Else they throw InvalidArgument.
+  virtual bool is_of_output() const { return true; }
 };
 
 WHENCE_DECLARE_ROOM(Loss)

@@ -26,6 +26,8 @@ class Model {
   /// batch's inputs (DerivativeOrder), in the dtype of theta, of bfloat16 in float32. With a tape, records every layer
   /// that has weights, with outputs that autograd tracks even where theta is not tracked.
   virtual at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape = nullptr) const = 0;
+  /// Whether output() records its layers. One that cannot is differentiated as a whole, and ignores a tape.
+  virtual bool records_layers() const { return true; }
 };
 
 WHENCE_DECLARE_ROOM(Model)

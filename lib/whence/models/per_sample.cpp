@@ -11,6 +11,7 @@
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
 #include "whence/models/addition.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/ops.h"
 
 namespace whence {
@@ -252,11 +253,58 @@ at::Tensor squared_bias_norms(const std::vector<const LayerUse*>& uses) {
   return squared_row_norms(sum);
 }
 
+/// <V_k, grad value_b> of a model that records no layers: the derivative of <V_k, grad sum_b u_b value_b> in u. Cost: a
+/// gradient, and one of it for each direction.
+at::Tensor products_by_double_backward(const Model& model, const PerExample& values, const ParameterSet& theta,
+                                       const Batch& batch, const Directions& directions) {
+  const c10::AutoGradMode with_grad(true);
+  const auto free = theta.with(leaves(theta.values()));
+  const auto of_examples = values(model.output(free, batch), batch);
+  const auto u = at::ones_like(of_examples).requires_grad_(true);
+  TensorList wanted;
+  for (const auto& name : directions.names()) {
+    wanted.push_back(free.at(name));
+  }
+  const auto gradients = gradient((u * of_examples).sum(), wanted, /*create_graph=*/true);
+  TensorList rows;
+  const auto count = directions.values().front().size(0);
+  for (std::int64_t k = 0; k < count; ++k) {
+    auto sum = at::zeros({}, of_examples.options());
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      sum = sum + (gradients[i] * directions.values()[i][k].to(gradients[i].scalar_type())).sum();
+    }
+    rows.push_back(gradient(sum, {u}, false, /*retain_graph=*/k + 1 < count).front());
+  }
+  return at::stack(rows).to(directions.values().front().scalar_type());
+}
+
+/// |grad value_b|^2 of such a model: a pass for each example.
+at::Tensor squared_norms_one_by_one(const Model& model, const PerExample& values, const ParameterSet& theta,
+                                    const Batch& batch, const std::vector<std::string>& names) {
+  const c10::AutoGradMode with_grad(true);
+  const auto free = theta.with(leaves(theta.values()));
+  TensorList wanted;
+  for (const auto& name : names) {
+    wanted.push_back(free.at(name));
+  }
+  const auto of_examples = values(model.output(free, batch), batch);
+  auto out = at::zeros({batch.size()}, theta.values().front().options().dtype(at::kDouble));
+  for (std::int64_t b = 0; b < batch.size(); ++b) {
+    for (const auto& part : gradient(of_examples[b], wanted, false, /*retain_graph=*/b + 1 < batch.size())) {
+      out[b].add_(part.square().sum(at::kDouble));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 at::Tensor per_sample_products(const Model& model, const PerExample& values, const ParameterSet& theta,
                                const Batch& batch, const Directions& directions) {
   const auto wanted = checked(directions, theta);
+  if (!model.records_layers()) {
+    return products_by_double_backward(model, values, theta, batch, wanted);
+  }
   const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
   auto scores = at::zeros({wanted.values().front().size(0), batch.size()}, wanted.values().front().options());
@@ -273,6 +321,11 @@ at::Tensor per_sample_products(const Model& model, const PerExample& values, con
 
 at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
                               const Batch& batch, const Directions& directions) {
+  if (dynamic_cast<const ExportedModel*>(&model) != nullptr) {
+    throw InvalidArgument(
+        "scores of tokens are for a model in Hugging Face layout: which rows of an exported one are tokens is not "
+        "known");
+  }
   const auto wanted = checked(directions, theta);
   const auto layers = layer_uses(model, values, theta, batch, wanted.names(), kWhat);
   const c10::NoGradGuard no_grad;
@@ -298,6 +351,9 @@ at::Tensor per_token_products(const Model& model, const PerExample& values, cons
 
 at::Tensor per_sample_squared_norms(const Model& model, const PerExample& values, const ParameterSet& theta,
                                     const Batch& batch, const std::vector<std::string>& names) {
+  if (!model.records_layers()) {
+    return squared_norms_one_by_one(model, values, theta, batch, names);
+  }
   const auto layers = layer_uses(model, values, theta, batch, names, kWhat);
   const c10::NoGradGuard no_grad;
   auto total = at::zeros({batch.size()}, theta.values().front().options().dtype(at::kDouble));

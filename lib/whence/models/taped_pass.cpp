@@ -15,6 +15,11 @@ namespace whence {
 
 TapedPass::TapedPass(const Model& model, const ParameterSet& theta, const Batch& batch,
                      const std::function<bool(const TapeEntry&)>& wanted) {
+  if (!model.records_layers()) {
+    throw InvalidArgument(
+        "the model does not run for one example at a time, so its layers are not recorded: expected a method that "
+        "needs no layers, as influence with curvature hessian and solver cg or lissa, or grad-dot");
+  }
   const c10::AutoGradMode with_grad(true);
   const DerivativeOrder first(1);
   Tape tape{.wanted = wanted};

@@ -95,6 +95,13 @@ class Chooser {
     if (primed != chain_.end()) {
       take("hessian", fmt::format("stage {} is primed, whose objective has no other curvature", primed->name));
       look_for_negative_curvature("hessian");
+    } else if (const auto whole =
+                   std::find_if(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                                [](const Stage& stage) { return !stage.objective.loss().is_of_output(); });
+               whole != chain_.end() && solver_->family() != CurvatureFamily::kEmpiricalFisher) {
+      take("hessian",
+           fmt::format("stage {} has its loss from the model, and no output for a Gauss-Newton", whole->name));
+      look_for_negative_curvature("hessian");
     } else if (solver_->family() == CurvatureFamily::kEmpiricalFisher) {
       take("empirical-fisher", fmt::format("it is what solver {} approximates", solver_name()));
     } else if (solver_->family() || solver_->needs().rows) {

@@ -6,6 +6,7 @@
 
 #include "whence/core/json.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/text_model.h"
 #include "whence/text/tokenizer.h"
 
@@ -46,9 +47,11 @@ Pipeline::Pipeline(const fs::path& path, const RunOptions& options)
     open_model();
     for (auto& stage : file_.stages) {
       check_keys(stage);
-      if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr) {
-        throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file", stage.name,
-                                          stage.checkpoint.string()));
+      const bool exported = dynamic_cast<const ExportedModel*>(model_.get()) != nullptr;
+      if (stage.checkpoint.extension() != ".safetensors" && language_model_ == nullptr &&
+          !(exported && is_exported(stage.checkpoint))) {
+        throw InvalidArgument(fmt::format("stage {}: checkpoint = {}, expected a .safetensors file{}", stage.name,
+                                          stage.checkpoint.string(), exported ? " or an exported model (.pt2)" : ""));
       }
       if (is_adapter(stage.checkpoint)) {
         take_tuning(stage);
@@ -64,6 +67,14 @@ void Pipeline::open_model() {
   if (!told.spec.empty()) {
     model_spec_ = told.spec;
     model_ = create<Model>(model_spec_);
+    if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
+      for (const auto& text : exported->notes()) {
+        note(text);
+      }
+      if (model_->takes_texts()) {
+        return open_texts(exported->vocabulary(), exported->context());
+      }
+    }
   } else {
     const std::string shown =  // paths may be any bytes, what is written is UTF-8
         nlohmann::json::parse(json_text(nlohmann::json(told.folder.string())));
@@ -81,8 +92,13 @@ void Pipeline::open_model() {
   for (const auto& text : language_model_->notes()) {
     note(text);
   }
-  reading_ = TextReading{nullptr, language_model_->vocabulary(), language_model_->context()};
-  const auto own = language_model_->directory() / "tokenizer.json";
+  open_texts(language_model_->vocabulary(), language_model_->context());
+}
+
+void Pipeline::open_texts(std::int64_t vocabulary, std::int64_t context) {
+  const auto& told = file_.model;
+  reading_ = TextReading{nullptr, vocabulary, context};
+  const auto own = language_model_ == nullptr ? fs::path() : language_model_->directory() / "tokenizer.json";
   const auto& tokenizer = told.tokenizer.empty() ? own : told.tokenizer;
   if (!told.tokenizer.empty() || fs::exists(own)) {
     reading_->tokenizer = std::make_shared<const Tokenizer>(tokenizer);
@@ -103,6 +119,13 @@ void Pipeline::note(const std::string& text) const {
 }
 
 std::vector<fs::path> Pipeline::model_files() const {
+  if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
+    std::vector<fs::path> files{exported->file()};
+    if (!tokenizer_.empty()) {
+      files.push_back(tokenizer_);
+    }
+    return files;
+  }
   return language_model_ == nullptr ? std::vector<fs::path>()
                                     : text_model_files(language_model_->directory(), tokenizer_);
 }

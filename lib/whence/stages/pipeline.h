@@ -111,6 +111,7 @@ class Pipeline {
   void open_model();
   /// A stage as its training begins, its head too.
   Stage begun(std::size_t stage, const Chain& before, const Progress& progress) const;
+  void open_texts(std::int64_t vocabulary, std::int64_t context);
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
   nlohmann::json unfinished_settings(std::size_t stage, std::int64_t examples) const;

@@ -11,6 +11,7 @@
 #include "whence/data/target_values.h"
 #include "whence/data/training_checks.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/stages/pipeline.h"
 
 namespace whence {
@@ -94,21 +95,49 @@ void check_channels_said(const nlohmann::json& table, const StageDescription& be
   }
 }
 
+/// A table for an exported model that takes several inputs, or makes its loss itself, with what that says of its
+/// tensors.
+nlohmann::json with_arguments(const ExportedModel& model, const std::string& loss, nlohmann::json table) {
+  if (table.is_array()) {
+    for (auto& part : table) {
+      part = with_arguments(model, loss, std::move(part));
+    }
+    return table;
+  }
+  const bool inside = find_method<Loss>(loss).first->name == "exported";
+  if ((model.arguments().size() < 2 && !inside) || !takes(table, "arguments")) {
+    return table;
+  }
+  if (!table.contains("arguments")) {
+    table["arguments"] = model.arguments();
+  }
+  if (inside && !table.contains("targets")) {
+    table["targets"] = "none";
+  }
+  return table;
+}
+
 }  // namespace
 
-Dataset Pipeline::read(const nlohmann::json& table, std::size_t stage, DataReading reading) const {
+Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReading reading) const {
+  const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
+  const auto table = exported == nullptr ? given : with_arguments(*exported, file_.stages.at(stage).loss, given);
   const auto wanted = create<Loss>(file_.stages.at(stage).loss)->wants();
   const bool of_tokens = are_tokens(wanted);
-  if (of_tokens && language_model_ == nullptr) {
+  if (of_tokens && !reading_) {
     throw InvalidArgument(fmt::format("loss = {}, but {} is no model of texts", file_.stages[stage].loss, model_spec_));
   }
-  if (of_tokens && (wanted == TargetKind::kNextTokens) != language_model_->causal()) {
+  if (of_tokens && language_model_ != nullptr && (wanted == TargetKind::kNextTokens) != language_model_->causal()) {
     throw InvalidArgument(fmt::format("loss = {}, but the model in {} {}", file_.stages[stage].loss,
                                       language_model_->directory().string(),
                                       language_model_->causal() ? "predicts next tokens: use next-token"
                                                                 : "sees the tokens after each: use masked-token"));
   }
   if (const auto format = format_of(table); reading_ && !reading_->tokenizer && format && !format->may_hold_tokens()) {
+    if (language_model_ == nullptr) {
+      throw InvalidArgument(
+          "texts for an exported model: tokenizer = \"FOLDER\" in [model] names the one to read them by");
+    }
     for (const char* name : {"tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
                              "tekken.json", "tokenizer_config.json"}) {
       if (const auto folder = language_model_->directory(); fs::exists(folder / name)) {
@@ -218,8 +247,9 @@ Dataset Pipeline::read_unseen(const nlohmann::json& said, std::size_t stage, con
     table = with_keys_of(description.train, said);
     DataReading reading;
     reading.known_classes = trained_on.classes();
-    if (const auto& checkpoint = description.checkpoint;
-        fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
+    if (const auto& checkpoint = description.checkpoint; (fs::is_directory(checkpoint) || is_exported(checkpoint)) &&
+                                                         !is_whence_checkpoint(checkpoint) &&
+                                                         trained_on.head_outputs() > 0) {
       const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
       if (!head.names.empty() && head.names == trained_on.classes()) {
         reading.head = head;

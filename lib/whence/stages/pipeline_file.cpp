@@ -268,15 +268,29 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   return out;
 }
 
+/// A path may be any bytes, what is written is UTF-8.
+std::string utf8(const std::string& path) { return nlohmann::json::parse(json_text(nlohmann::json(path))); }
+
 ModelDescription read_model(const nlohmann::json& json, const fs::path& folder) {
-  const Table table(json, "[model]", {"spec", "checkpoint", "tokenizer", "adapter"});
-  if (json.contains("spec") == json.contains("checkpoint")) {
-    throw InvalidArgument("[model]: expected one of the keys \"spec\" and \"checkpoint\"");
+  const Table table(json, "[model]", {"spec", "checkpoint", "exported", "head", "output", "tokenizer", "adapter"});
+  const std::vector<bool> said{json.contains("spec"), json.contains("checkpoint"), json.contains("exported")};
+  if (std::count(said.begin(), said.end(), true) != 1) {
+    throw InvalidArgument("[model]: expected one of the keys \"spec\", \"checkpoint\" and \"exported\"");
+  }
+  for (const char* key : {"head", "output"}) {
+    if (json.contains(key) && !json.contains("exported")) {
+      throw InvalidArgument(fmt::format("[model]: {} = {}, which is for an exported model", key, brief(json[key])));
+    }
   }
   ModelDescription out;
   out.table = json;
   if (json.contains("spec")) {
     out.spec = table.text("spec");
+  } else if (json.contains("exported")) {
+    out.spec = "exported:file=" + utf8((folder / table.text("exported")).string());
+    for (const std::string key : {"head", "output"}) {
+      out.spec += json.contains(key) ? fmt::format(",{}={}", key, table.text(key)) : "";
+    }
   } else {
     out.folder = folder / table.text("checkpoint");
     const auto adapter = table.text("adapter", "refuse");

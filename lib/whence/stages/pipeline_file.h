@@ -13,7 +13,7 @@ namespace whence {
 
 /// What a pipeline file says of its model: one of spec and folder.
 struct ModelDescription {
-  std::string spec;                 ///< Of a built-in model.
+  std::string spec;                 ///< Of a built-in model, or one that was exported.
   std::filesystem::path folder;     ///< In Hugging Face layout.
   bool ignore_adapter = false;      ///< One that lies beside the folder's weights; otherwise it is an error.
   std::filesystem::path tokenizer;  ///< Empty: the folder's own, where it has one.

@@ -53,7 +53,7 @@ std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
 json Pipeline::settings(std::size_t stage) const {
   const auto& description = file_.stages.at(stage);
   auto model = file_.model.table;
-  if (!file_.model.spec.empty()) {
+  if (model.contains("spec")) {
     model["spec"] = resolved_spec<Model>(file_.model.spec);
   }
   json out{{"seed", file_.seed},

@@ -67,6 +67,13 @@ void Pipeline::check_checkpoint_form(std::size_t stage, const Stage& untrained) 
   if (description.checkpoint.extension() == ".safetensors") {
     return;
   }
+  if (is_exported(description.checkpoint)) {
+    throw InvalidArgument(
+        fmt::format("{}: stage {}: checkpoint = {} is an exported model, which training does not write: write "
+                    "checkpoint = \"{}.safetensors\"",
+                    file_.path.string(), description.name, description.checkpoint.string(),
+                    description.checkpoint.stem().string()));
+  }
   if (has_peft_type(description.tuning)) {
     as_adapter(stage, untrained, untrained.theta);
   } else if (untrained.objective.merge(untrained.theta, untrained.parent).additions()) {

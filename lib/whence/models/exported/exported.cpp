@@ -1,0 +1,376 @@
+// A model that torch.export.save wrote. J. Ansel et al., "PyTorch 2", ASPLOS 2024, of the capture.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "whence/core/described.h"
+#include "whence/core/error.h"
+#include "whence/core/printable.h"
+#include "whence/core/progress.h"
+#include "whence/models/exported/detail/archive.h"
+#include "whence/models/exported/detail/layers.h"
+#include "whence/models/exported/detail/operators.h"
+#include "whence/models/exported/detail/self_check.h"
+#include "whence/models/exported/detail/signature.h"
+#include "whence/models/exported/exported_model.h"
+#include "whence/models/model.h"
+#include "whence/models/ops.h"
+
+namespace whence {
+namespace {
+namespace fs = std::filesystem;
+using detail::ProgramInput;
+
+struct ExportedOptions {
+  std::string file;
+  std::string head;
+  std::string output;
+
+  template <class Self, class Field>
+  static void fields(Self& self, Field&& field) {
+    field("file", self.file, AnyText{}, "a program that torch.export.save wrote (.pt2)");
+    field("head", self.head, AnyText{},
+          "the module that belongs to one stage, by its name: fc; empty: all is handed on");
+    field("output", self.output, AnyText{},
+          "which of several outputs counts, by its key; empty: the only one, or logits");
+  }
+};
+
+/// [rows, C] of what the program gave for a batch, [B, …] or, where tokens are predicted, [B, T, C].
+at::Tensor as_rows(const at::Tensor& output, const Batch& batch) {
+  if (batch.predicts_tokens()) {
+    const auto& text = *batch.text;
+    const auto example = text.examples.flatten().index_select(0, text.predicted);
+    const auto position = text.positions.flatten().index_select(0, text.predicted);
+    return output.index({example, position});
+  }
+  return output.dim() == 1 ? output.unsqueeze(1) : output.flatten(1);
+}
+
+class Exported : public Model, public ExportedModel, public Described {
+ public:
+  explicit Exported(ExportedOptions options) : options_(std::move(options)), file_(options_.file) {
+    if (options_.file.empty()) {
+      throw InvalidArgument("exported: option file is missing: the .pt2 file that torch.export.save wrote");
+    }
+    try {
+      load(detail::ExportArchive::read(file_));
+    } catch (const Error&) {
+      throw;
+    } catch (const c10::Error& error) {
+      throw DataError(fmt::format("{}: {}", file_.string(), printable(error.what_without_backtrace())));
+    } catch (const std::bad_alloc&) {
+      throw DataError(fmt::format("{}: it asks for more memory than there is", file_.string()));
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw DataError(fmt::format("{}: it is damaged: {}", file_.string(), printable(error.what())));
+    }
+  }
+
+  std::string description() const override { return options_text(options_); }
+  const fs::path& file() const override { return file_; }
+  const std::vector<std::string>& notes() const override { return notes_; }
+  const std::vector<std::string>& arguments() const override { return arguments_; }
+  const std::vector<std::string>& class_names() const override { return classes_; }
+  std::int64_t vocabulary() const override { return vocabulary_; }
+  std::int64_t context() const override { return signature_.takes_tokens() ? signature_.context() : 0; }
+  bool takes_texts() const override { return signature_.takes_tokens(); }
+  bool records_layers() const override { return !no_layers_; }
+
+  ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override;
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override;
+  ParameterSet read_parameters(const fs::path& file) const override;
+
+ private:
+  void load(detail::ExportArchive archive);
+  ParameterSet parameters_of(const detail::ExportArchive& archive) const;
+  std::string name_here(const std::string& name) const;
+  std::vector<at::Tensor> arguments_of(const Batch& batch, const detail::Setting& setting) const;
+  const std::vector<c10::IValue>& fixed_inputs(const detail::Setting& setting) const;
+  at::Tensor run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments, const detail::Setting& setting,
+                 detail::NodeRunner* runner) const;
+  at::Tensor run_one_by_one(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                            const detail::Setting& setting, Tape* tape) const;
+  detail::Setting setting_of(const ParameterSet& theta) const;
+
+  ExportedOptions options_;
+  fs::path file_;
+  detail::ProgramSignature signature_;
+  std::unique_ptr<const detail::Program> program_;
+  std::vector<std::string> parameter_of_input_;
+  detail::ProgramLayers layers_;
+  ParameterSet theta_;  ///< As the file has it.
+  std::map<std::string, at::Tensor> buffers_;
+  at::ScalarType dtype_ = at::kFloat;
+  std::size_t chosen_ = 0;  ///< Of the outputs.
+  bool no_layers_ = false;
+  std::int64_t vocabulary_ = 0;
+  std::vector<std::string> notes_, arguments_, classes_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::pair<at::ScalarType, std::string>, std::vector<c10::IValue>> fixed_;
+};
+
+std::string Exported::name_here(const std::string& name) const {
+  return !options_.head.empty() && name.starts_with(options_.head + ".") ? head().qualified(name) : name;
+}
+
+/// Trained parameters in the program's order, those of one tensor once, under the first name.
+ParameterSet Exported::parameters_of(const detail::ExportArchive& archive) const {
+  ParameterSet out;
+  std::set<std::string> places;
+  for (const auto& input : signature_.inputs) {
+    if (input.kind == ProgramInput::Kind::kParameter) {
+      const auto& stored = archive.weights.at(input.name);
+      if (stored.trained && places.insert(stored.place).second) {
+        out.add(name_here(input.name), stored.value);
+      }
+    }
+  }
+  return out;
+}
+
+void Exported::load(detail::ExportArchive archive) {
+  notes_ = archive.notes;
+  signature_ = detail::ProgramSignature::read(archive);
+  program_ = std::make_unique<const detail::Program>(archive.program["graph_module"]["graph"], archive.where);
+  detail::check_pure(*program_, signature_, archive.where);
+  chosen_ = signature_.chosen_output(options_.output, archive.where);
+  arguments_ = signature_.arguments();
+  theta_ = parameters_of(archive);
+  if (theta_.empty()) {
+    throw DataError(
+        fmt::format("{}: every parameter is frozen or there is none: for p in model.parameters(): "
+                    "p.requires_grad_(True) before the export",
+                    archive.where));
+  }
+  if (!options_.head.empty() && head().of(theta_).empty()) {
+    std::vector<std::string> modules;
+    for (const auto& name : theta_.names()) {
+      modules.push_back(name.substr(0, name.rfind('.')));
+    }
+    throw InvalidArgument(
+        fmt::format("exported: option head: {}: {}", archive.where, unknown_name("module", options_.head, modules)));
+  }
+  std::map<std::string, std::string> name_of_place;  // of tied weights the first
+  for (const auto& input : signature_.inputs) {
+    std::string parameter;
+    if (input.kind == ProgramInput::Kind::kParameter) {
+      const auto& stored = archive.weights.at(input.name);
+      if (stored.trained) {
+        parameter = name_of_place.emplace(stored.place, name_here(input.name)).first->second;
+      } else {
+        buffers_[input.name] = stored.value;
+      }
+    } else if (input.kind == ProgramInput::Kind::kBuffer || input.kind == ProgramInput::Kind::kConstant) {
+      const auto weight = archive.weights.find(input.name);
+      buffers_[input.name] =
+          weight != archive.weights.end() ? weight->second.value : archive.constants.at(input.name).value;
+    }
+    parameter_of_input_.push_back(parameter);
+  }
+  for (const auto& value : theta_.values()) {
+    if (at::isFloatingType(value.scalar_type())) {
+      dtype_ = value.scalar_type();
+      break;
+    }
+  }
+  layers_ = detail::ProgramLayers::of(*program_, parameter_of_input_, theta_);
+  classes_ = detail::stored_classes(archive);
+  for (const auto& [node, layer] : layers_.layers) {  // the table that the tokens are looked up in
+    const auto from = static_cast<std::size_t>(std::max(0, node->inputs[static_cast<std::size_t>(layer.input)].slot()));
+    if (layer.form == detail::ProgramLayer::Form::kEmbedding && from < signature_.inputs.size() &&
+        signature_.inputs[from].name == "input_ids") {
+      vocabulary_ = theta_.at(layer.weight).size(0);
+    }
+  }
+  const auto check = detail::self_check(
+      archive, signature_, dtype_,
+      {[&](const std::vector<at::Tensor>& arguments) { return run(theta_, arguments, setting_of(theta_), nullptr); },
+       [&](const std::vector<at::Tensor>& arguments) {
+         return run_one_by_one(theta_, arguments, setting_of(theta_), nullptr);
+       },
+       [&](const std::vector<at::Tensor>& arguments) {
+         const auto free = theta_.with(leaves(theta_.values()));
+         return gradient(run(free, arguments, setting_of(theta_), nullptr).square().sum(), free.values());
+       }});
+  no_layers_ = !check.why_no_layers.empty();
+  notes_.insert(notes_.end(), check.notes.begin(), check.notes.end());
+  if (no_layers_) {
+    notes_.push_back(fmt::format(
+        "{}: it does not run for one example at a time ({}): gradients of examples come from double backward, and "
+        "what is made of layers (ekfac, logra, tunings that add to layers) is not to be had",
+        archive.where, check.why_no_layers));
+  }
+  double copied = 0;
+  for (const auto& name : layers_.others) {
+    copied += static_cast<double>(theta_.at(name).numel());
+  }
+  if (copied > 0 && !no_layers_) {
+    const auto share = 100 * copied / static_cast<double>(theta_.entries());
+    notes_.push_back(
+        fmt::format("{}: {:.1f} % of the parameters' entries are in layers, {:.1f} % are taken by a copy "
+                    "an example ({}{})",
+                    archive.where, 100 - share, share,
+                    fmt::join(layers_.others.begin(),
+                              layers_.others.begin() + std::min<std::ptrdiff_t>(3, std::ssize(layers_.others)), ", "),
+                    layers_.others.size() > 3 ? ", …" : ""));
+  }
+}
+
+ParameterSet Exported::initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const {
+  signature_.check_input(input_shape, file_.string());
+  auto theta = theta_.to(at::kDouble, at::kCPU);
+  const auto width = signature_.width(chosen_);
+  if (outputs <= 0 || !width || *width == outputs) {
+    return theta;
+  }
+  if (options_.head.empty()) {
+    throw InvalidArgument(fmt::format(
+        "{}: a model of {} outputs, and the examples have {}: name the module that makes them, head = \"fc\" "
+        "in [model], and a new one is drawn",
+        file_.string(), *width, outputs));
+  }
+  ParameterSet out;
+  for (std::size_t i = 0; i < theta.size(); ++i) {
+    const auto& name = theta.names()[i];
+    auto value = theta.values()[i];
+    if (head().holds(name) && value.dim() > 0 && value.size(0) == *width) {
+      auto sizes = value.sizes().vec();
+      sizes[0] = outputs;
+      const auto fan = static_cast<double>(outputs + value.numel() / *width);
+      value = value.dim() == 1 ? at::zeros(sizes, at::kDouble) : random.stream(name).normal(sizes) * std::sqrt(2 / fan);
+    }
+    out.add(name, value);
+  }
+  return out;
+}
+
+detail::Setting Exported::setting_of(const ParameterSet& theta) const {
+  const auto& like = theta.values().front();
+  const auto wanted = like.scalar_type();
+  if (at::promote_types(wanted, dtype_) != wanted) {
+    throw InvalidArgument(fmt::format(
+        "{}: exported in {}, whose casts and constants do not fit {}: export the model in that, or use "
+        "--dtype {}",
+        file_.string(), c10::toString(dtype_), c10::toString(wanted), dtype_ == at::kDouble ? "float64" : "float32"));
+  }
+  return {dtype_, wanted, like.device()};
+}
+
+const std::vector<c10::IValue>& Exported::fixed_inputs(const detail::Setting& setting) const {
+  const std::lock_guard lock(mutex_);
+  auto& out = fixed_[{setting.wanted, setting.device.str()}];
+  if (out.empty()) {
+    for (const auto& input : signature_.inputs) {
+      const auto found = buffers_.find(input.name);
+      out.emplace_back(found == buffers_.end() ? c10::IValue() : c10::IValue(setting.tensor(found->second)));
+    }
+  }
+  return out;
+}
+
+at::Tensor Exported::run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                         const detail::Setting& setting, detail::NodeRunner* runner) const {
+  auto inputs = fixed_inputs(setting);
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!parameter_of_input_[i].empty()) {
+      inputs[i] = theta.at(parameter_of_input_[i]);
+    } else if (signature_.inputs[i].kind == ProgramInput::Kind::kUser) {
+      const auto& argument = arguments.at(next++);
+      const bool written = program_->written_inputs().count(static_cast<int>(i)) > 0;
+      inputs[i] = written ? argument.clone() : argument;
+    }
+  }
+  const auto outputs = program_->run(std::move(inputs), {setting, runner});
+  if (chosen_ >= outputs.size() || !outputs[chosen_].isTensor()) {
+    throw DataError(fmt::format("{}: output {} is no tensor", file_.string(), chosen_));
+  }
+  return outputs[chosen_].toTensor();
+}
+
+at::Tensor Exported::run_one_by_one(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                                    const detail::Setting& setting, Tape* tape) const {
+  const detail::OneByOne examples(arguments.front().size(0));
+  std::vector<at::Tensor> seen;
+  for (const auto& argument : arguments) {
+    seen.push_back(examples.seen(argument.unsqueeze(1)));
+  }
+  auto given = theta;
+  if (tape != nullptr) {
+    TensorList values;
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+      const auto& name = theta.names()[i];
+      const bool copied = std::binary_search(layers_.others.begin(), layers_.others.end(), name);
+      values.push_back(copied ? detail::record_copies(name, theta.values()[i], examples, *tape) : theta.values()[i]);
+    }
+    given = theta.with(std::move(values)).with_additions(theta.additions());
+  }
+  detail::LayerRunner runner(layers_, theta, &examples, tape);
+  const auto out = run(given, seen, setting, &runner);
+  return examples.of_all(out).squeeze(1);
+}
+
+std::vector<at::Tensor> Exported::arguments_of(const Batch& batch, const detail::Setting& setting) const {
+  return signature_.arguments_of(batch, setting, file_.string());
+}
+
+at::Tensor Exported::output(const ParameterSet& theta, const Batch& batch, Tape* tape) const {
+  const auto setting = setting_of(theta);
+  const auto arguments = arguments_of(batch, setting);
+  at::Tensor out;
+  if (signature_.one_at_a_time() || (tape != nullptr && !no_layers_)) {
+    out = run_one_by_one(theta, arguments, setting, tape);
+  } else {
+    if (theta.additions() && no_layers_) {
+      throw InvalidArgument(
+          fmt::format("{}: a tuning that adds to layers needs a program that runs one example at a "
+                      "time: use full or head",
+                      file_.string()));
+    }
+    detail::LayerRunner runner(layers_, theta, nullptr, nullptr);
+    out = run(theta, arguments, setting, theta.additions() ? &runner : nullptr);
+  }
+  if (out.dim() == 0 || out.size(0) != batch.size()) {
+    throw InvalidArgument(fmt::format("{}: an output [{}] for {} examples, expected [examples, …]", file_.string(),
+                                      fmt::join(out.sizes(), ", "), batch.size()));
+  }
+  out = as_rows(out, batch);
+  return out.scalar_type() == at::kBFloat16 || out.scalar_type() == at::kHalf ? out.to(at::kFloat) : out;
+}
+
+ParameterSet Exported::read_parameters(const fs::path& file) const {
+  const auto archive = detail::ExportArchive::read(file);
+  ParameterSet out;
+  for (const auto& input : signature_.inputs) {
+    const auto found = archive.weights.find(input.name);
+    if (found == archive.weights.end()) {
+      continue;
+    }
+    const auto name = name_here(input.name);
+    if (theta_.contains(name)) {
+      out.add(name, found->second.value);
+    } else if (const auto own = buffers_.find(input.name);
+               own != buffers_.end() && !at::equal(own->second, found->second.value.to(own->second.scalar_type()))) {
+      throw DataError(fmt::format(
+          "{}: {} is another than in {}, whose program would be run with its own: a chain's stages share their "
+          "buffers, so keep batch norms in eval mode while the later stage is trained",
+          file.string(), input.name, file_.string()));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+WHENCE_METHOD(Model, exported, Exported, ExportedOptions)
+
+}  // namespace whence

@@ -1,0 +1,31 @@
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "whence/core/parameters.h"
+
+namespace whence {
+
+/// What a model that is an exported program says of itself besides computing. Its parameters have the names of its
+/// state dict, those of the head that was named behind `head.`.
+class ExportedModel {
+ public:
+  virtual ~ExportedModel() = default;
+  virtual const std::filesystem::path& file() const = 0;
+  /// A line for each thing that was assumed, and that the file's owner should know.
+  virtual const std::vector<std::string>& notes() const = 0;
+  /// The arguments that an example needs, by forward's names; one alone is an example's input.
+  virtual const std::vector<std::string>& arguments() const = 0;
+  /// Of a program that takes texts' input_ids: tokens are 0 .. vocabulary() - 1, at most context() of them; 0 of any
+  /// other.
+  virtual std::int64_t vocabulary() const = 0;
+  virtual std::int64_t context() const = 0;
+  /// The class of each output, where the file says; else empty.
+  virtual const std::vector<std::string>& class_names() const = 0;
+  /// The parameters that a file (.pt2) holds: this model's, or another export of it. Throws DataError where it is none,
+  /// or its buffers are others, which this model's program would not use.
+  virtual ParameterSet read_parameters(const std::filesystem::path& file) const = 0;
+};
+
+}  // namespace whence

@@ -1,0 +1,92 @@
+// Operators that are called otherwise than the exported program says, with the same values.
+#include <ATen/ATen.h>
+
+#include <map>
+
+#include "whence/core/error.h"
+#include "whence/models/exported/detail/operators.h"
+#include "whence/models/ops.h"
+
+namespace whence::detail {
+namespace {
+using torch::jit::Stack;
+
+/// A view where the strides allow it: those of the exported run may have been others, of another attention say.
+void as_reshape(Stack& stack) {
+  const auto shape = torch::jit::pop(stack).toIntVector();
+  const auto x = torch::jit::pop(stack).toTensor();
+  stack.emplace_back(x.reshape(shape));
+}
+
+/// Rows of the table, of which the padding's gets no gradient in either mode: forward mode knows of no padding index.
+void embedding_without_padding(Stack& stack) {
+  torch::jit::drop(stack, 2);  // scale_grad_by_freq, sparse: of the gradient's form
+  const auto padding = torch::jit::pop(stack).toInt();
+  const auto ids = torch::jit::pop(stack).toTensor();
+  const auto table = torch::jit::pop(stack).toTensor();
+  auto out = at::embedding(table, ids);
+  if (padding >= 0) {
+    out = at::where(ids.eq(padding).unsqueeze(-1), out.detach(), out);
+  }
+  stack.emplace_back(out);
+}
+
+/// Torch's own has no second derivative.
+void hardsigmoid_by_clamp(Stack& stack) {
+  const auto x = torch::jit::pop(stack).toTensor();
+  stack.emplace_back(at::clamp(x + 3, 0, 6) / 6);
+}
+
+/// Torch's own has a wrong third derivative.
+void layer_norm_in_pieces(Stack& stack) {
+  torch::jit::drop(stack, 1);  // cudnn_enable
+  const auto epsilon = torch::jit::pop(stack).toDouble();
+  const auto bias = torch::jit::pop(stack).toOptional<at::Tensor>();
+  const auto weight = torch::jit::pop(stack).toOptional<at::Tensor>();
+  const auto shape = torch::jit::pop(stack).toIntVector();
+  const auto x = torch::jit::pop(stack).toTensor();
+  if (DerivativeOrder::current() <= 2) {
+    stack.emplace_back(at::layer_norm(x, shape, weight, bias, epsilon));
+    return;
+  }
+  std::vector<std::int64_t> over;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    over.push_back(-1 - static_cast<std::int64_t>(i));
+  }
+  const auto centred = x - x.mean(over, /*keepdim=*/true);
+  auto out = centred * (centred.square().mean(over, /*keepdim=*/true) + epsilon).rsqrt();
+  out = weight ? out * *weight : out;
+  stack.emplace_back(bias ? out + *bias : out);
+}
+
+/// By products of matrices and a softmax: the fused kernels have first derivatives in reverse mode alone.
+void attention_by_products(Stack& stack) {
+  const bool shared = torch::jit::pop(stack).toBool();
+  const auto scale = torch::jit::pop(stack).toOptional<double>();
+  const bool causal = torch::jit::pop(stack).toBool();
+  torch::jit::drop(stack, 1);  // dropout, which is 0
+  const auto mask = torch::jit::pop(stack).toOptional<at::Tensor>();
+  const auto v = torch::jit::pop(stack).toTensor();
+  const auto k = torch::jit::pop(stack).toTensor();
+  const auto q = torch::jit::pop(stack).toTensor();
+  stack.emplace_back(
+      std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask, 0, causal, std::nullopt, scale, shared)));
+}
+
+}  // namespace
+
+OperatorCall rewritten(const c10::OperatorHandle& handle) {
+  static const std::map<std::string, void (*)(Stack&)> known = {
+      {"aten::view.", as_reshape},
+      {"aten::_unsafe_view.", as_reshape},
+      {"aten::embedding.", embedding_without_padding},
+      {"aten::hardsigmoid.", hardsigmoid_by_clamp},
+      {"aten::layer_norm.", layer_norm_in_pieces},
+      {"aten::scaled_dot_product_attention.", attention_by_products},
+  };
+  const auto& name = handle.operator_name();
+  const auto found = known.find(name.name + "." + name.overload_name);
+  return found == known.end() ? OperatorCall() : OperatorCall(found->second);
+}
+
+}  // namespace whence::detail

@@ -1,0 +1,323 @@
+"""Makes the exported models that tests/models/test_exported.cpp reads, and what PyTorch computes of them in float64.
+
+    python make_fixtures.py        # torch 2.13; needs nothing else
+
+NAME.pt2 is what python/whence_export.py or torch.export.save writes, repacked without the stack traces that make most
+of it. NAME.safetensors holds, for the loss sum_b l_b, l_b = sum(w * output_b + output_b^2 / 2): inputs, output,
+weights w, a direction v, and gradient, Hessian product H v, products <v, grad l_b> and squared norms |grad l_b|^2.
+"""
+
+import json
+import pathlib
+import struct
+import sys
+import zipfile
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[2] / "python"))
+import whence_export  # noqa: E402
+
+
+class Convnet(nn.Module):
+    """Batch norm in eval mode, an in-place activation behind it, stride, dilation, groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(2, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.b = nn.Conv2d(4, 4, 3, stride=2, padding=2, dilation=2)
+        self.depth = nn.Conv2d(4, 4, 3, groups=4, padding=1)
+        self.fc = nn.Linear(4 * 3 * 3, 3)
+        self.bn.running_mean.normal_()
+        self.bn.running_var.uniform_(0.5, 2)
+        self.bn.weight.data.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = F.elu_(self.bn(self.a(x)))
+        return self.fc(torch.tanh(self.depth(torch.tanh(self.b(x)))).flatten(1))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 3, 3, padding=1, bias=False)
+        self.one = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(3, 3)
+        self.two = nn.Conv2d(3, 3, 1)
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = F.silu(self.stem(x))
+        x = x + self.two(F.gelu(self.norm(self.one(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        b, t, w = x.shape
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(self.ln_1(x)).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, w)
+        x = x + self.out(y)
+        return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
+
+
+class Gpt(nn.Module):
+    """Tied embeddings, a padding index, attention, rotary-like numbers made under no_grad, any length."""
+
+    def __init__(self, vocabulary=7, width=6, context=8):
+        super().__init__()
+        self.wte = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.wpe = nn.Embedding(context, width)
+        self.block = Block(width, 2)
+        self.ln_f = nn.LayerNorm(width)
+        self.lm_head = nn.Linear(width, vocabulary, bias=False)
+        self.lm_head.weight = self.wte.weight
+        self.scale = nn.Parameter(torch.rand(width))
+
+    def forward(self, input_ids):
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.wte(input_ids) + self.wpe(places)
+        with torch.no_grad():
+            gate = torch.cos(x * 0.5)
+        x = self.block(x * gate)
+        return {"logits": self.lm_head(self.ln_f(x) * self.scale), "hidden": x}
+
+
+class Lstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, batch_first=True)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.rnn(x)[0][:, -1])
+
+
+class Two(nn.Module):
+    """Several inputs, a literal, an in-place write into a fresh tensor and into an input, frozen weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(2, 4)
+        self.frozen = nn.Linear(4, 4)
+        for p in self.frozen.parameters():
+            p.requires_grad_(False)
+        self.token = nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, x, y):
+        x.mul_(0.5)
+        z = torch.zeros(x.shape[0], 8, dtype=x.dtype)
+        z[:, :4] = torch.tanh(self.left(x))
+        z[:, 4:] = self.frozen(torch.sigmoid(self.right(y))) * self.token
+        return z * torch.tensor(2.0)
+
+
+class Conv1(nn.Module):
+    """A line of numbers, attention of torch's own, time first."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(2, 4, 3, padding=1)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = torch.tanh(self.conv(x)).permute(2, 0, 1)
+        return self.fc(self.attention(y, y, y, need_weights=False)[0].mean(0))
+
+
+class LossInside(nn.Module):
+    """Each example's loss, made of its label."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def forward(self, x, label):
+        return F.cross_entropy(self.net(x), label, reduction="none", label_smoothing=0.1)
+
+
+class MeanFree(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(x - x.mean(0))
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(x + torch.randn_like(x))
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Rounded(nn.Module):
+    """A backward of its own, which an export loses."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(Straight.apply(3 * self.a(x)))
+
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen.add_(1)
+        return self.fc(x)
+
+
+def without_traces(node):
+    keep = {"nn_module_stack"}
+    node["metadata"] = {k: v for k, v in node["metadata"].items() if k in keep}
+    for argument in node["inputs"]:
+        graph = argument["arg"].get("as_graph")
+        for inner in graph["graph"]["nodes"] if graph else []:
+            without_traces(inner)
+
+
+def repack(path):
+    """Without stack traces, descriptions of what lies between and the pickled sample, by another zip writer."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            if "/sample_inputs/" in name:
+                continue
+            if "/models/" in name:
+                program = json.loads(data)
+                for node in program["graph_module"]["graph"]["nodes"]:
+                    without_traces(node)
+                graph = program["graph_module"]["graph"]
+                ends = {end["as_tensor"]["name"] for end in graph["inputs"] + graph["outputs"] if "as_tensor" in end}
+                if len(graph["nodes"]) > 5:
+                    graph["tensor_values"] = {k: v for k, v in graph["tensor_values"].items() if k in ends}
+                program["graph_module"]["module_call_graph"] = program["graph_module"]["module_call_graph"][:1]
+                data = json.dumps(program, separators=(",", ":")).encode()
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+
+def write_safetensors(path, tensors):
+    names = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        raw = bytes(tensor.detach().contiguous().flatten().view(torch.uint8).tolist()) if tensor.numel() else b""
+        header[name] = {
+            "dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]
+        }
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def truth(model, inputs, output=None):
+    """What PyTorch computes of `model` in float64."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    model = model.double().eval()
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    theta = [p for p in model.parameters() if p.requires_grad]
+    with sdpa_kernel(SDPBackend.MATH):
+        def run(part):
+            result = model(**{k: v.clone() for k, v in part.items()})
+            return result if isinstance(result, torch.Tensor) else result[output]
+
+        out = run(inputs)
+        w = torch.randn_like(out)
+        v = [torch.randn_like(p) for p in theta]
+        losses = (w * out + out.square() / 2).flatten(1).sum(1) if out.dim() > 1 else w * out + out.square() / 2
+        gradient = torch.autograd.grad(losses.sum(), theta, create_graph=True)
+        dot = sum((g * d).sum() for g, d in zip(gradient, v))
+        product = torch.autograd.grad(dot, theta, retain_graph=True, allow_unused=True)
+        rows = [torch.autograd.grad(l, theta, retain_graph=True) for l in losses]
+    found = {f"inputs.{k}": x for k, x in inputs.items()}
+    found |= {"output": out, "w": w}
+    found["products"] = torch.stack([sum((g * d).sum() for g, d in zip(row, v)) for row in rows])
+    found["norms"] = torch.stack([sum(g.square().sum() for g in row) for row in rows])
+    for name, g, d, h in zip(names, gradient, v, product):
+        found |= {f"gradient.{name}": g, f"v.{name}": d, f"hessian.{name}": torch.zeros_like(d) if h is None else h}
+    return found
+
+
+def save_plain(model, inputs, path, sizes=None, decompose=False):
+    program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=sizes, strict=False)
+    torch.export.save(program.run_decompositions() if decompose else program, path)
+
+
+def main():
+    torch.manual_seed(1)
+    good = {
+        "mlp": (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), {"input": torch.randn(4, 4)}),
+        "convnet": (Convnet(), {"x": torch.randn(4, 2, 6, 6)}),
+        "residual": (Residual(), {"x": torch.randn(3, 1, 5, 5)}),
+        "gpt": (Gpt(), {"input_ids": torch.tensor([[1, 0, 2, 2, 6], [3, 4, 4, 5, 0], [6, 6, 1, 0, 0]])}),
+        "lstm": (Lstm(), {"x": torch.randn(3, 4, 3)}),
+        "two": (Two(), {"x": torch.randn(3, 3), "y": torch.randn(3, 2)}),
+        "conv1": (Conv1(), {"x": torch.randn(3, 2, 5)}),
+        "loss-inside": (LossInside(), {"x": torch.randn(4, 3), "label": torch.tensor([0, 2, 1, 1])}),
+    }
+    batch = torch.export.Dim("B", min=2)
+    for name, (model, inputs) in good.items():
+        path = HERE / f"{name}.pt2"
+        whence_export.save(model, {k: v.clone() for k, v in inputs.items()}, path)
+        repack(path)
+        write_safetensors(HERE / f"{name}.safetensors", truth(model, inputs, "logits"))
+    # a longer text than the exported one, and one example at a time
+    model, inputs = good["mlp"]
+    x = inputs["input"].float()
+    model.float()
+    save_plain(model, {"input": x[:1]}, HERE / "one.pt2")
+    repack(HERE / "one.pt2")
+    # what is refused or warned of
+    x = torch.randn(3, 3)
+    for name, model, sizes, decompose in [
+        ("training", nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), {"input": {0: batch}}, False),
+        ("dropout", nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), {"input": {0: batch}}, False),
+        ("mean-free", MeanFree(), {"x": {0: batch}}, False),
+        ("noisy", Noisy(), {"x": {0: batch}}, False),
+        ("watched", Watched(), {"x": {0: batch}}, False),
+        ("fixed", nn.Sequential(nn.Linear(3, 4)), None, False),
+        ("decomposed", nn.Sequential(nn.Linear(3, 4)), {"input": {0: batch}}, True),
+    ]:
+        name_of_input = "x" if sizes and "x" in sizes else "input"
+        save_plain(model.train(), {name_of_input: x}, HERE / f"{name}.pt2", sizes, decompose)
+        repack(HERE / f"{name}.pt2")
+    whence_export.save(Rounded(), {"x": x}, HERE / "rounded.pt2")
+    repack(HERE / "rounded.pt2")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+#include <torch/csrc/autograd/autograd.h>
+
+#include "models/made.h"
+#include "support/near.h"
+#include "support/scratch.h"
+#include "support/stored_zip.h"
+#include "whence/core/error.h"
+#include "whence/core/json.h"
+#include "whence/data/safetensors.h"
+#include "whence/models/exported/detail/zip.h"
+#include "whence/models/exported/exported_model.h"
+#include "whence/models/per_sample.h"
+
+using namespace whence;
+using namespace whence::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path kFolder = fs::path(WHENCE_TESTS) / "models/exported";
+
+std::unique_ptr<Model> open(const std::string& name, const std::string& more = "") {
+  return create<Model>("exported:file=" + (kFolder / (name + ".pt2")).string() + more);
+}
+
+std::string refusal(const std::string& name, const std::string& more = "") {
+  try {
+    open(name, more);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// A fixture, and what PyTorch computed of it (make_fixtures.py): float64.
+struct Fixture {
+  std::unique_ptr<Model> model;
+  ParameterSet theta, told;
+  Batch batch;
+
+  explicit Fixture(const std::string& name)
+      : model(open(name)), told(read_safetensors(kFolder / (name + ".safetensors"))) {
+    Random random(1);
+    theta = model->initial({}, 0, random);
+    TensorList arguments;
+    const auto& names = dynamic_cast<const ExportedModel&>(*model).arguments();
+    for (const auto& argument : names) {
+      const auto& x = told.at("inputs." + argument);
+      arguments.push_back(names.size() == 1 ? x : x.to(at::kDouble).reshape({x.size(0), -1}));
+    }
+    batch.inputs = at::cat(arguments, arguments.size() == 1 ? 0 : 1);
+    batch.ids = batch.rows = at::arange(batch.inputs.size(0), at::kLong);
+  }
+  /// l_b = sum(w * output_b + output_b^2 / 2)
+  PerExample loss() const {
+    return [w = told.at("w")](const at::Tensor& output, const Batch& part) {
+      const auto weights = w.reshape({w.size(0), -1}).index_select(0, part.rows);
+      return (weights * output + output.square() / 2).sum(1);
+    };
+  }
+  TensorList expected(const std::string& kind) const {
+    TensorList out;
+    for (const auto& name : theta.names()) {
+      out.push_back(told.at(kind + "." + name));
+    }
+    return out;
+  }
+};
+
+const std::vector<std::string> kModels = {"mlp", "convnet", "residual", "gpt", "lstm", "two", "conv1", "loss-inside"};
+constexpr double kSame = 1e-10;
+
+}  // namespace
+
+TEST_SUITE("models") {
+  TEST_CASE("exported models: output, gradient and Hessian product are PyTorch's") {
+    for (const auto& name : kModels) {
+      CAPTURE(name);
+      const Fixture f(name);
+      const auto out = f.model->output(f.theta, f.batch);
+      CHECK(relative_error(out, f.told.at("output").reshape(out.sizes())) < kSame);
+      const auto free = leaves(f.theta.values());
+      const auto losses = f.loss()(f.model->output(f.theta.with(free), f.batch), f.batch);
+      const auto first = gradient(losses.sum(), free, /*create_graph=*/true);
+      CHECK(relative_error(detach(first), f.expected("gradient")) < kSame);
+      const auto v = f.expected("v");
+      auto dot = at::zeros({}, at::kDouble);
+      for (std::size_t i = 0; i < v.size(); ++i) {
+        dot = dot + (first[i] * v[i]).sum();
+      }
+      CHECK(relative_error(gradient(dot, free), f.expected("hessian")) < kSame);
+      CHECK_FALSE(out.requires_grad());
+    }
+  }
+
+  TEST_CASE("exported models: gradients of examples, by layers, by copies or by double backward") {
+    for (const auto& name : kModels) {
+      CAPTURE(name);
+      const Fixture f(name);
+      CHECK(f.model->records_layers() == (name != "lstm"));
+      Directions directions;
+      const auto v = f.expected("v");
+      for (std::size_t i = 0; i < v.size(); ++i) {
+        directions.add(f.theta.names()[i], v[i].unsqueeze(0));
+      }
+      const auto products = per_sample_products(*f.model, f.loss(), f.theta, f.batch, directions);
+      CHECK(relative_error(products[0], f.told.at("products")) < kSame);
+      const auto norms = per_sample_squared_norms(*f.model, f.loss(), f.theta, f.batch, f.theta.names());
+      CHECK(relative_error(norms, f.told.at("norms")) < kSame);
+    }
+  }
+
+  TEST_CASE("exported models: any batch, an exported batch of one, and float32") {
+    const Fixture f("mlp");
+    const auto one = open("one");
+    const auto whole = f.model->output(f.theta, f.batch);
+    const auto part = slice(Batch{f.batch.inputs, f.batch.ids, f.batch.ids, f.batch.ids}, 1, 2);
+    CHECK(relative_error(f.model->output(f.theta, part), whole.narrow(0, 1, 2)) < kSame);
+    CHECK(relative_error(one->output(f.theta, f.batch), whole) < kSame);
+    const auto narrow = f.theta.to(at::kFloat, at::kCPU);
+    const auto out = f.model->output(narrow, f.batch);
+    CHECK(out.element_size() == 4);
+    CHECK(relative_error(out.to(at::kDouble), whole) < 1e-6);
+    CHECK_THROWS_WITH_AS(f.model->output(f.theta.to(at::kBFloat16, at::kCPU), f.batch),
+                         doctest::Contains("exported in Float"), InvalidArgument);
+  }
+
+  TEST_CASE("exported models: parameters of the state dict, ties once, frozen ones not, the head behind head.") {
+    const auto names = [](const std::string& file, const std::string& more = "") {
+      Random random(1);
+      return open(file, more)->initial({}, 0, random).names();
+    };
+    const auto gpt = names("gpt");
+    CHECK(std::count(gpt.begin(), gpt.end(), "wte.weight") == 1);
+    CHECK(std::count(gpt.begin(), gpt.end(), "lm_head.weight") == 0);
+    const auto two = names("two");
+    CHECK(two == std::vector<std::string>{"token", "left.weight", "left.bias", "right.weight", "right.bias"});
+    const auto headed = names("convnet", ",head=fc");
+    CHECK(headed.back() == "head.fc.bias");
+    CHECK_THROWS_WITH_AS(names("convnet", ",head=fcc"), doctest::Contains("did you mean \"fc\""), InvalidArgument);
+    const auto convnet = open("convnet", ",head=fc");
+    Random random(1);
+    const auto fresh = convnet->initial({2, 6, 6}, 5, random);
+    CHECK(fresh.at("head.fc.weight").size(0) == 5);
+    CHECK_THROWS_WITH_AS(open("convnet")->initial({2, 6, 6}, 5, random), doctest::Contains("head = \"fc\""),
+                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(open("convnet")->initial({3, 6, 6}, 3, random), doctest::Contains("[any, 2, 6, 6]"),
+                         InvalidArgument);
+  }
+
+  TEST_CASE("exported models: what is no pure function is refused with what mends it") {
+    for (const auto& [name, why] :
+         std::vector<std::pair<std::string, std::string>>{{"training", "model.eval()"},
+                                                          {"dropout", "is in training mode: call model.eval()"},
+                                                          {"mean-free", "examples see each other"},
+                                                          {"noisy", "draws random numbers"},
+                                                          {"watched", "model.eval()"},
+                                                          {"fixed", "the batch is fixed"}}) {
+      CAPTURE(name);
+      const auto text = refusal(name);
+      CHECK(text.find(why) != text.npos);
+      CHECK(text.find('\n') == text.npos);
+    }
+    const auto notes = [](const std::string& name) {
+      const auto model = open(name);
+      const auto& list = dynamic_cast<const ExportedModel&>(*model).notes();
+      return list.empty() ? std::string() : list.front();
+    };
+    CHECK(notes("decomposed").find("run_decompositions()") != std::string::npos);
+    CHECK(notes("rounded").find("a backward of its own") != std::string::npos);
+    CHECK(notes("mlp").empty());
+    CHECK(notes("convnet").find("depth.bias, depth.weight") != std::string::npos);
+    CHECK(notes("lstm").find("one example at a time") != std::string::npos);
+  }
+
+  TEST_CASE("exported models: the loss that a model makes itself is an example's loss, without a Gauss-Newton") {
+    const Fixture f("loss-inside");
+    const auto loss = create<Loss>("exported");
+    const auto out = f.model->output(f.theta, f.batch);
+    CHECK(relative_error(loss->per_example(out, f.batch), f.told.at("output")) < kSame);
+    CHECK_THROWS_WITH_AS(loss->hessian_root(out, f.batch), doctest::Contains("--curvature hessian"), InvalidArgument);
+    const Fixture mlp("mlp");
+    CHECK_THROWS_WITH_AS(loss->per_example(mlp.model->output(mlp.theta, mlp.batch), mlp.batch),
+                         doctest::Contains("one number an example"), InvalidArgument);
+  }
+
+  TEST_CASE("exported models: hostile files are refused in one line, and none is run") {
+    const whence::detail::Zip zip(kFolder / "mlp.pt2");
+    std::vector<std::pair<std::string, std::string>> members;
+    for (const auto& name : zip.names()) {
+      members.emplace_back("m/" + name, zip.text(name));
+    }
+    const Scratch scratch;
+    const auto refused = [&](const std::string& bytes) -> std::string {
+      const auto path = scratch.put("hostile.pt2", bytes);
+      try {
+        create<Model>("exported:file=" + path.string());
+      } catch (const Error& error) {
+        const std::string text = error.what();
+        CHECK(text.find('\n') == text.npos);
+        return text;
+      }
+      return "";
+    };
+    CHECK(refused(stored_zip(members)).empty());
+    /// The file with one member changed.
+    const auto with = [&](const std::string& name, auto&& change) {
+      auto changed = members;
+      for (auto& [member, data] : changed) {
+        if (member == "m/" + name) {
+          change(data);
+        }
+      }
+      return refused(stored_zip(changed));
+    };
+    /// The program or the weights' table with a text in it replaced.
+    const auto replaced = [&](const std::string& name, const std::string& from, const std::string& to) {
+      return with(name, [&](std::string& data) {
+        const auto place = data.find(from);
+        REQUIRE(place != data.npos);
+        data.replace(place, from.size(), to);
+      });
+    };
+    const std::string program = "models/model.json", weights = "data/weights/model_weights_config.json";
+    const std::string node = "torch.ops.aten.tanh.default";
+    for (const auto& [op, why] : std::vector<std::pair<std::string, std::string>>{
+             {"torch.ops.aten.from_file.default", "that are not run"},
+             {"torch.ops.aten.set_.source_Tensor", "that are not run"},
+             {"torch.ops.aten._index_put_impl_.default", "that are not run"},
+             {"torch.ops.mine.twice.default", "torch.ops.mine.twice.default (tanh in 1)"},
+             {"torch.ops.higher_order.while_loop", "that are not run"},
+             {"os.system", "that are not run"},
+             {"torch.ops.aten.bernoulli.default", "draws random numbers"},
+             {"torch.ops.aten.mm.default", "without its argument mat2"}}) {
+      CAPTURE(op);
+      CHECK(replaced(program, node, op).find(why) != std::string::npos);
+    }
+    for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+             {"\"as_int\": 5", "\"as_int\": 5000000000"},
+             {"\"as_int\": 5", "\"as_int\": -5"},
+             {"\"as_int\": 5", "\"as_expr\": 5"},
+             {"\"use_pickle\": false", "\"use_pickle\": true"},
+             {"\"path_name\": \"weight_0\"", "\"path_name\": \"../../etc/passwd\""},
+             {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 9223372036854775807}"},
+             {"\"dtype\": 7", "\"dtype\": 77"},
+             {"\"layout\": 7", "\"layout\": 1"}}) {
+      CAPTURE(to);
+      CHECK_FALSE(replaced(weights, from, to).empty());
+    }
+    CHECK(replaced(program, "\"major\":8", "\"major\":9").find("schema version 9") != std::string::npos);
+    CHECK_FALSE(with(program, [](std::string& data) { data.resize(data.size() / 2); }).empty());
+    CHECK_FALSE(with(program, [](std::string& data) { data = std::string(4000, '['); }).empty());
+    CHECK(with("archive_format", [](std::string& data) { data = "pt3"; }).find("expected pt2") != std::string::npos);
+    auto pickled = members;
+    pickled.emplace_back("m/data/weights/model.pt", "");
+    CHECK(refused(stored_zip(pickled)).find("as a pickle") != std::string::npos);
+    pickled.back().first = "m/" + program;
+    CHECK(refused(stored_zip(pickled)).find("there twice") != std::string::npos);
+    CHECK(refused(stored_zip({{"m/data.pkl", ""}})).find("torch.save") != std::string::npos);
+    CHECK(refused(stored_zip({{"m/serialized_exported_program.json", ""}})).find("before 2.8") != std::string::npos);
+    const auto whole = stored_zip(members);
+    for (std::size_t size = 0; size < whole.size(); size += 97) {
+      CHECK_FALSE(refused(whole.substr(0, size)).empty());
+    }
+    auto packed = whole;
+    packed[8] = 8;  // deflated, says the first member; the directory counts
+    packed[packed.find("PK\x01\x02") + 10] = 8;
+    CHECK(refused(packed).find("compressed") != std::string::npos);
+    Random random(3);
+    for (int i = 0; i < 200; ++i) {  // a flipped byte is no fault, and almost always found
+      auto flipped = whole;
+      const auto place = random.stream(std::to_string(i)).uniform({1}, 0, static_cast<double>(whole.size()));
+      flipped[static_cast<std::size_t>(place.item<double>())] ^= 0x10;
+      CHECK_NOTHROW(refused(flipped));
+    }
+  }
+}
