@@ -9,7 +9,9 @@
   X(mlp, "mlp", "dense layers over the flattened input", "Rumelhart, Hinton and Williams 1986")                 \
   X(convnet, "convnet", "blocks of convolution, activation and 2 x 2 pooling over images", "LeCun et al. 1998") \
   X(transformer, "transformer", "a transformer over tokens, as a Hugging Face directory describes it",          \
-    "Vaswani et al. 2017")
+    "Vaswani et al. 2017")                                                                                      \
+  X(vit, "vit", "a transformer over patches of images, as a Hugging Face directory describes it",               \
+    "Dosovitskiy et al. 2021")
 
 #define WHENCE_LOSSES(X)                                                                                       \
   X(cross_entropy, "cross-entropy", "-log softmax(output)[class], or of shares of the classes", "")            \
