@@ -92,13 +92,20 @@ TEST_SUITE("models") {
 
   TEST_CASE("vit: the derivative check, to the second order and mixed") {
     const VitCase c("vit");
+    Random random(3);
+    const auto directions = directions_of(random.normal({5, c.theta.entries()}), c.theta);
     const auto errors = check_derivatives(
-        [&](const TensorList& x, const TensorList& inputs) {
-          auto moved = c.batch;
-          moved.inputs = inputs[0];
-          return c.losses(c.theta.with(x), moved).mean();
+        [&](const TensorList& steps, const TensorList& pixels) {
+          TensorList values;
+          for (std::size_t i = 0; i < c.theta.size(); ++i) {
+            values.push_back(c.theta.values()[i] +
+                             at::tensordot(steps[0] * 0.05, directions.at(c.theta.names()[i]), {0}, {0}));
+          }
+          auto moved = c.one(0);
+          moved.inputs = pixels[0];
+          return c.losses(c.theta.with(values), moved).sum();
         },
-        c.theta.values(), {c.batch.inputs});
+        {at::zeros({5}, at::kDouble)}, {c.one(0).inputs});
     CHECK(errors.gradient < Tolerance::kDifferences);
     CHECK(errors.hessian_product < Tolerance::kDifferences);
     CHECK(errors.mixed_product < Tolerance::kDifferences);
