@@ -299,8 +299,8 @@ TEST_SUITE("models") {
   }
 
   TEST_CASE("what is written is read again, and starts without weights are drawn") {
-    for (const std::string name :
-         {"gpt2", "llama-gqa-tied", "bert-masked", "roberta-classification", "gpt2-classification"}) {
+    for (const std::string name : {"gpt2", "llama-gqa-tied", "bert-masked", "roberta-classification",
+                                   "gpt2-classification", "modernbert-masked", "qwen3-moe"}) {
       CAPTURE(name);
       const LanguageCase c(name);
       const Scratch scratch;
