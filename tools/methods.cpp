@@ -58,7 +58,7 @@ void print(const Room& room, const nlohmann::ordered_json& methods) {
   say("{}  ({})\n", room.name, room.flag);
   for (const auto& method : methods) {
     const auto source = method["source"].get<std::string>();
-    say("  {:<18}{}{}\n", method["name"].get<std::string>(), method["summary"].get<std::string>(),
+    say("  {:<22}{}{}\n", method["name"].get<std::string>(), method["summary"].get<std::string>(),
         source.empty() ? "" : fmt::format("  [{}]", source));
     for (const auto& option : method["options"]) {
       say("    {:<24}{}; {}; default {}\n", option["name"].get<std::string>(), option["help"].get<std::string>(),

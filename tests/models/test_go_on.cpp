@@ -10,8 +10,22 @@ using namespace whence::test;
 
 namespace {
 
-const std::vector<std::string> kCausal = {"gpt2",  "gpt-neox", "gpt-neox-sequential", "llama",
-                                          "qwen2", "mistral",  "llama-gqa-tied",      "llama-rope-llama3"};
+const std::vector<std::string> kCausal = {"gpt2",
+                                          "gpt-neox",
+                                          "gpt-neox-sequential",
+                                          "llama",
+                                          "qwen2",
+                                          "mistral",
+                                          "llama-gqa-tied",
+                                          "llama-rope-llama3",
+                                          "opt",
+                                          "bloom",
+                                          "qwen3",
+                                          "olmo2",
+                                          "phi3",
+                                          "gemma2",
+                                          "gemma3",
+                                          "mixtral"};
 
 at::Tensor places(std::initializer_list<std::int64_t> values) { return at::tensor(values, at::kLong); }
 

@@ -102,8 +102,20 @@ TEST_SUITE("tuning") {
     const auto all = attention(q, joined(cache.keys[0], k), joined(cache.values[0], v), {}, false, 0.7);
     CHECK(relative_error(attention(theta, site.module, q, k, v, {}, false, 0.7, nullptr), all) <
           Tolerance::kSameAlgebra);
+    AttentionLogits own(0.7);  // places behind the prefix's, and a cap
+    own.softcap = 1.5;
+    own.slopes = at::tensor({0.5, 0.25}, at::kDouble);
+    auto of_all = own;
+    of_all.key_places = at::arange(7, at::kLong).unsqueeze(0);
+    own.key_places = of_all.key_places.narrow(1, 3, 4);
+    const auto sloped = attention(q, joined(cache.keys[0], k), joined(cache.values[0], v), seen, false, of_all);
+    CHECK(relative_error(sloped, expected) > 1e-3);
+    CHECK(relative_error(attention(theta, site.module, q, k, v, mask, false, own, nullptr), sloped) <
+          Tolerance::kSameAlgebra);
     const DerivativeOrder first(1);
     CHECK(relative_error(attention(theta, site.module, q, k, v, mask, false, 0.7, nullptr), expected) <
+          Tolerance::kSameAlgebra);
+    CHECK(relative_error(attention(theta, site.module, q, k, v, mask, false, own, nullptr), sloped) <
           Tolerance::kSameAlgebra);
   }
 

@@ -86,8 +86,11 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
     if (measurement == Measurement::kLogProbability && loss.wants() == TargetKind::kClasses) {  // its mean over shares
       return (batch.targets.to(output.scalar_type()) * output.log_softmax(1)).sum(1);
     }
+    const char* else_use = loss.wants() == TargetKind::kClasses ? " or log-probability"
+                           : output.size(1) == 1                ? " or logit"
+                                                                : "";
     throw InvalidArgument(fmt::format("measurement = {}, but the queries' targets are values, not classes: use loss{}",
-                                      to_string(measurement), output.size(1) == 1 ? " or logit" : ""));
+                                      to_string(measurement), else_use));
   }
   const auto target = batch.targets.unsqueeze(1);
   const auto chosen = output.gather(1, target).squeeze(1);

@@ -19,8 +19,7 @@ struct SafetensorsKeys {
   static void fields(Self& self, Field&& field) {
     field("file", self.file, detail::kRequiredPath,
           "holds `inputs` [N, ...] and `targets`: integers [N] are classes, floating numbers [N] and [N, k] values; or "
-          "of "
-          "texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
+          "of texts `tokens` [N, T], `lengths` [N] where padded, and `targets` or `predicted` [N, T] (-1: none)");
     field("arguments", self.arguments, detail::Takes{"a list of tensors", "inputs"},
           "of a model that takes several inputs: the tensors [N, ...] that are an example's, in its order; an exported "
           "model says so itself");

@@ -22,8 +22,30 @@ bool obeys(const std::string& family, const std::string& key) {
   return common.count(key) > 0 || find_family(family)->obeyed.count(key) > 0;
 }
 
-/// What decides nothing that is computed here: dropout, generation, how transformers runs, where a file came from.
-bool has_no_effect(std::string_view key) {
+/// Keys that change what transformers computes in a way that is not done here, each with the one value that is.
+const std::map<std::string, json>& only_values() {
+  static const std::map<std::string, json> table = {
+      {"add_cross_attention", false},   {"is_encoder_decoder", false},    {"is_decoder", false},
+      {"partial_rotary_factor", 1},     {"per_layer_config", nullptr},    {"position_embedding_type", "absolute"},
+      {"pruned_heads", json::object()}, {"quantization_config", nullptr}, {"compression_config", nullptr}};
+  return table;
+}
+
+/// A value that asks for nothing.
+bool is_nothing(const json& value) {
+  return value.is_null() || value == false || value == 0 || value == "" || (value.is_structured() && value.empty());
+}
+
+bool is_causal(const std::string& family) { return find_family(family)->causal; }
+
+/// A key of only_values() that binds the family: a causal model is a decoder anyway.
+bool binds(const std::string& key, const std::string& family) {
+  return !obeys(family, key) && !(key == "is_decoder" && is_causal(family));
+}
+
+}  // namespace
+
+bool decides_nothing(std::string_view key) {
   static const ConfigKeys keys = {
       // how it was trained: no dropout is ever drawn
       "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "hidden_dropout_prob",
@@ -53,29 +75,6 @@ bool has_no_effect(std::string_view key) {
       "unsloth_fixed", "transformers.js_config", "language", "license", "_num_labels", "whence"};
   return keys.count(key) > 0;
 }
-
-/// Keys that change what transformers computes in a way that is not done here, each with the one value that is.
-const std::map<std::string, json>& only_values() {
-  static const std::map<std::string, json> table = {
-      {"add_cross_attention", false},   {"is_encoder_decoder", false},    {"is_decoder", false},
-      {"partial_rotary_factor", 1},     {"per_layer_config", nullptr},    {"position_embedding_type", "absolute"},
-      {"pruned_heads", json::object()}, {"quantization_config", nullptr}, {"compression_config", nullptr}};
-  return table;
-}
-
-/// A value that asks for nothing.
-bool is_nothing(const json& value) {
-  return value.is_null() || value == false || value == 0 || value == "" || (value.is_structured() && value.empty());
-}
-
-bool is_causal(const std::string& family) { return find_family(family)->causal; }
-
-/// A key of only_values() that binds the family: a causal model is a decoder anyway.
-bool binds(const std::string& key, const std::string& family) {
-  return !obeys(family, key) && !(key == "is_decoder" && is_causal(family));
-}
-
-}  // namespace
 
 void take_other_spellings(json& values, const std::filesystem::path& path) {
   if (!values.contains("model_type") || !values["model_type"].is_string()) {
@@ -157,7 +156,7 @@ std::string use_of_key(const std::string& key, const std::string& family) {
   if (const auto found = only_values().find(key); found != only_values().end() && binds(key, family)) {
     return is_nothing(found->second) && !found->second.is_boolean() ? "refused" : "only " + found->second.dump();
   }
-  return has_no_effect(key) || find_family(family)->without_effect.count(key) > 0 ||
+  return decides_nothing(key) || find_family(family)->without_effect.count(key) > 0 ||
                  (key == "is_decoder" && is_causal(family))
              ? "no effect"
              : "";

@@ -96,7 +96,7 @@ at::Tensor shaped_logits(const at::Tensor& logits, const AttentionLogits& how) {
   if (!how.slopes.defined()) {
     return out;
   }
-  const auto places = how.key_places.view({-1, 1, 1, how.key_places.size(1)}).to(out.scalar_type());
+  const auto places = how.key_places.unsqueeze(1).unsqueeze(1).to(out.scalar_type());
   return out + how.slopes.to(out.options().requires_grad(false)).view({1, -1, 1, 1}) * places;
 }
 

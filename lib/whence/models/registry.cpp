@@ -10,6 +10,8 @@
   X(convnet, "convnet", "blocks of convolution, activation and 2 x 2 pooling over images", "LeCun et al. 1998") \
   X(transformer, "transformer", "a transformer over tokens, as a Hugging Face directory describes it",          \
     "Vaswani et al. 2017")                                                                                      \
+  X(vit, "vit", "a transformer over patches of images, as a Hugging Face directory describes it",               \
+    "Dosovitskiy et al. 2021")                                                                                  \
   X(exported, "exported", "any model that torch.export.save wrote", "Ansel et al. 2024")
 
 #define WHENCE_LOSSES(X)                                                                                       \

@@ -54,7 +54,8 @@ std::vector<DeclaredParameter> declared_parameters(const TransformerConfig& c, s
   };
   weight(n.base(n.tokens), c.vocabulary, c.embedding_width);
   if (!n.positions.empty()) {
-    weight(n.base(n.positions), c.context + c.position_offset, c.width);
+    const auto width = n.embedding_norm.empty() ? c.width : c.embedding_width;  // added before or behind into_width
+    weight(n.base(n.positions), c.context + c.position_offset, width);
   }
   if (!n.types.empty()) {
     weight(n.base(n.types), c.type_count, c.embedding_width);

@@ -200,7 +200,7 @@ at::Tensor TransformerPass::feed_experts(const ParameterSet& theta, std::int64_t
       tape->rows = some_rows(tokens, rows);
     }
     const auto seen = x.index_select(0, rows);
-    const auto layer_of = [&](const std::string& name) { return base(n.in_expert(layer, e, name)); };
+    const auto layer_of = [&](const std::string& name) { return n.in_expert(layer, e, name); };
     const auto inner = activation(config_.activation, through(theta, layer_of(n.expert_gate), seen, tape)) *
                        through(theta, layer_of(n.expert_in), seen, tape);
     const auto share = (shares * is_chosen).sum(1, /*keepdim=*/true).index_select(0, rows);

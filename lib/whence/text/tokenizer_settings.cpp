@@ -44,18 +44,19 @@ std::optional<std::int32_t> id_in(const std::string& text) {
 
 /// transformers' class for the folder, without "Fast"; empty where its tokenizer.json stands alone.
 std::string class_of(const json& settings, const json& config) {
-  static const std::map<std::string, std::string> of_family = {{"bert", "BertTokenizer"},
-                                                               {"roberta", "RobertaTokenizer"},
-                                                               {"gpt2", "GPT2Tokenizer"},
-                                                               {"gpt_neox", "GPTNeoXTokenizer"},
-                                                               {"qwen2", "Qwen2Tokenizer"}};
+  static const std::map<std::string, std::string> of_family = {
+      {"bert", "BertTokenizer"},        {"roberta", "RobertaTokenizer"}, {"gpt2", "GPT2Tokenizer"},
+      {"gpt_neox", "GPTNeoXTokenizer"}, {"qwen2", "Qwen2Tokenizer"},     {"distilbert", "BertTokenizer"},
+      {"electra", "BertTokenizer"},     {"opt", "GPT2Tokenizer"},        {"qwen3", "Qwen2Tokenizer"},
+      {"qwen3_moe", "Qwen2Tokenizer"}};
   auto name = text_in(settings, "tokenizer_class");
   name = name.empty() ? text_in(config, "tokenizer_class") : name;
   if (name.empty()) {
     const auto found = of_family.find(text_in(config, "model_type"));
     name = found == of_family.end() ? "" : found->second;
   }
-  return name.ends_with("Fast") ? name.substr(0, name.size() - 4) : name;
+  name = name.ends_with("Fast") ? name.substr(0, name.size() - 4) : name;
+  return name == "DistilBertTokenizer" || name == "ElectraTokenizer" ? "BertTokenizer" : name;
 }
 
 class Settings {

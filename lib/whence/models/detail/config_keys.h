@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/models/detail/config_file.h"
@@ -18,6 +19,10 @@ void check_config_keys(const ConfigFile& config, const std::string& family);
 /// A line for each thing that may matter and is not followed: keys that transformers does not read for the family
 /// either, code of the folder's own.
 std::vector<std::string> notes_on_keys(const ConfigFile& config, const std::string& family);
+
+/// Whether a key decides nothing that is computed here, in any family: dropout, generation, how transformers runs,
+/// where a file came from.
+bool decides_nothing(std::string_view key);
 
 /// What becomes of a key of config.json: "obeyed", "no effect", the only value that is taken, or empty for a key that
 /// transformers does not read either. The table of docs/models.md.
