@@ -186,6 +186,12 @@ class KernelSource : public TestedSource {
                                options_.at == "end" ? "" : ", since the start is not known: " + unknown_start())};
   }
 
+  /// Of the solves at the stages before.
+  std::vector<StageEvidence> evidence() override {
+    auto out = adjoint_ ? adjoint_->evidence() : std::vector<StageEvidence>();
+    out.resize(adjoint_ ? chain_.size() : 0);
+    return out;
+  }
   std::vector<std::string> parameters(std::size_t stage) const override { return products_->parameters(stage); }
   MethodCost cost(std::size_t stage, std::int64_t query_block) const override {
     const auto& data = last().objective.data();

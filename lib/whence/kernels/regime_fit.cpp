@@ -169,6 +169,7 @@ at::Tensor RegimeFit::leave_one_out(const Progress& progress) const {
     if (!(left < 1e-9)) {
       coefficients = refitted_without(i);
     }
+    coefficients[i].zero_();  // to rounding it is
     out[i].copy_(flat(coefficients));
     report(progress, {"leave out", i + 1, n, ""});
   }
