@@ -98,10 +98,11 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("whence_export: every parameter is frozen: requires_grad_(True) for those that were trained")
+    untouched = {name: value.clone() for name, value in inputs.items()}  # a forward may write into what it is given
     with _evaluating(model):
         program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=sizes, strict=False)
-        sample = {name: value[:SAMPLE] for name, value in inputs.items()}
-        result = _chosen(model(**sample), output)
+        sample = {name: value[:SAMPLE].clone() for name, value in untouched.items()}
+        result = _chosen(model(**{name: value.clone() for name, value in sample.items()}), output)
         gradients = torch.autograd.grad(result.square().sum(), trained, allow_unused=True)
         norm = sum(g.double().square().sum().item() for g in gradients if g is not None) ** 0.5
     note = {

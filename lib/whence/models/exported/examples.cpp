@@ -1,6 +1,7 @@
 #include "whence/models/exported/detail/examples.h"
 
 #include <ATen/ATen.h>
+#include <ATen/functorch/BatchedFallback.h>
 #include <ATen/functorch/BatchedTensorImpl.h>
 #include <ATen/functorch/DynamicLayer.h>
 #include <ATen/functorch/LegacyVmapTransforms.h>
@@ -11,7 +12,9 @@ namespace functorch = at::functorch;
 OneByOne::OneByOne(std::int64_t examples)
     : examples_(examples),
       level_(functorch::initAndPushDynamicLayer(functorch::TransformType::Vmap, c10::SymInt(examples),
-                                                functorch::RandomnessType::Error)) {}
+                                                functorch::RandomnessType::Error)) {
+  functorch::setVmapFallbackWarningEnabled(false);  // an operator that runs example by example is only slower
+}
 
 OneByOne::~OneByOne() { functorch::popDynamicLayerAndDeleteMetadata(); }
 

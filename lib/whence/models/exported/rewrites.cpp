@@ -31,6 +31,12 @@ void embedding_without_padding(Stack& stack) {
   stack.emplace_back(out);
 }
 
+/// A literal is detached in place, which a view of all examples' is not.
+void detach_apart(Stack& stack) {
+  const auto x = torch::jit::pop(stack).toTensor();
+  stack.emplace_back(x.detach());
+}
+
 /// Torch's own has no second derivative.
 void hardsigmoid_by_clamp(Stack& stack) {
   const auto x = torch::jit::pop(stack).toTensor();
@@ -80,6 +86,7 @@ OperatorCall rewritten(const c10::OperatorHandle& handle) {
       {"aten::view.", as_reshape},
       {"aten::_unsafe_view.", as_reshape},
       {"aten::embedding.", embedding_without_padding},
+      {"aten::detach_.", detach_apart},
       {"aten::hardsigmoid.", hardsigmoid_by_clamp},
       {"aten::layer_norm.", layer_norm_in_pieces},
       {"aten::scaled_dot_product_attention.", attention_by_products},
