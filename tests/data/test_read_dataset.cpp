@@ -40,7 +40,7 @@ Dataset read_values(const at::Tensor& targets) {
   return read_dataset({{"format", "safetensors"}, {"file", "d"}}, scratch.folder(), TargetKind::kValues);
 }
 
-at::Tensor longs(std::initializer_list<std::int64_t> values) {
+at::Tensor integers(std::initializer_list<std::int64_t> values) {
   return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong);
 }
 
@@ -49,18 +49,18 @@ TEST_SUITE_BEGIN("data");
 TEST_CASE("classes: without a list, the distinct labels by value") {
   const auto data = read(json::object());
   CHECK(data.classes() == std::vector<std::string>{"3", "5", "6", "9"});
-  CHECK(at::equal(data.targets(), longs({1, 2, 0, 1, 3, 2, 0})));
-  const auto grey = read(json::object(), {}, longs({240, 80, 160, 80, 80, 160, 240}));
+  CHECK(at::equal(data.targets(), integers({1, 2, 0, 1, 3, 2, 0})));
+  const auto grey = read(json::object(), {}, integers({240, 80, 160, 80, 80, 160, 240}));
   CHECK(grey.classes() == std::vector<std::string>{"80", "160", "240"});
 }
 
 TEST_CASE("classes: a list keeps and numbers in its order, limit comes after, ids stay") {
   const auto data = read({{"classes", {6, 5}}, {"limit", 3}});
   CHECK(data.classes() == std::vector<std::string>{"6", "5"});
-  CHECK(at::equal(data.targets(), longs({1, 0, 1})));
-  CHECK(at::equal(data.ids(), longs({0, 1, 3})));
+  CHECK(at::equal(data.targets(), integers({1, 0, 1})));
+  CHECK(at::equal(data.ids(), integers({0, 1, 3})));
   CHECK(at::equal(data.batch(0, 3).inputs.flatten(), data.batch(0, 3).ids.to(at::kDouble)));
-  CHECK(at::equal(read({{"limit", 2}}).ids(), longs({0, 1})));
+  CHECK(at::equal(read({{"limit", 2}}).ids(), integers({0, 1})));
   CHECK(read({{"limit", 100}}).size() == 7);
   for (const auto& rows : {std::vector<int>{5, 1}, {0, 1}, {1, 0}, {6, 2, 0}}) {  // in their order, inputs too
     const auto picked = read({{"rows", rows}});
@@ -71,11 +71,11 @@ TEST_CASE("classes: a list keeps and numbers in its order, limit comes after, id
 
 TEST_CASE("classes: known ones fix the numbering, and a list only filters") {
   const std::vector<std::string> known{"9", "3", "5", "6"};
-  CHECK(at::equal(read(json::object(), known).targets(), longs({2, 3, 1, 2, 0, 3, 1})));
+  CHECK(at::equal(read(json::object(), known).targets(), integers({2, 3, 1, 2, 0, 3, 1})));
   const auto filtered = read({{"classes", {3, 9}}}, known);
   CHECK(filtered.classes() == known);
-  CHECK(at::equal(filtered.targets(), longs({1, 0, 1})));
-  CHECK(at::equal(filtered.ids(), longs({2, 4, 6})));
+  CHECK(at::equal(filtered.targets(), integers({1, 0, 1})));
+  CHECK(at::equal(filtered.ids(), integers({2, 4, 6})));
   CHECK_MESSAGE_HOLDS(DataError, "d.safetensors: example 2 has label 3, expected one of 5, 6",
                       read(json::object(), {"5", "6"}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "safetensors: key classes: unknown class \"3\"",
@@ -92,28 +92,28 @@ TEST_CASE("classes: what is refused") {
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = 0, expected >= 1", read({{"limit", 0}}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = \"7\", expected >= 1", read({{"limit", "7"}}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "key limit = 18446744073709551615", read({{"limit", UINT64_MAX}}));
-  const auto negative = longs({5, 6, 5, -2, 6, 5, 6});
+  const auto negative = integers({5, 6, 5, -2, 6, 5, 6});
   CHECK_MESSAGE_HOLDS(DataError, "example 3: label -2, expected >= 0; drop-labels = [-2]",
                       read(json::object(), {}, negative));
-  CHECK(at::equal(read({{"classes", {5}}}, {}, negative).ids(), longs({0, 2, 5})));
-  CHECK(at::equal(read({{"classes", {-2, 5, 6}}}, {}, negative).targets(), longs({1, 2, 1, 0, 2, 1, 2})));
-  CHECK(read(json::object(), {}, longs({0, 0, 0, 0, 0, 0, 4000000000000})).outputs() == 2);
+  CHECK(at::equal(read({{"classes", {5}}}, {}, negative).ids(), integers({0, 2, 5})));
+  CHECK(at::equal(read({{"classes", {-2, 5, 6}}}, {}, negative).targets(), integers({1, 2, 1, 0, 2, 1, 2})));
+  CHECK(read(json::object(), {}, integers({0, 0, 0, 0, 0, 0, 4000000000000})).outputs() == 2);
 }
 
 TEST_CASE("classes: labels that are to be left out") {
   const auto data = read({{"drop-labels", {3, 9}}});
   CHECK(data.classes() == std::vector<std::string>{"5", "6"});
-  CHECK(at::equal(data.ids(), longs({0, 1, 3, 5})));
-  const auto negative = longs({1, 0, -1, 0, -1, 1, 1});
-  CHECK(at::equal(read({{"drop-labels", {-1}}, {"skip", 1}}, {}, negative).ids(), longs({1, 3, 5, 6})));
-  CHECK(at::equal(read({{"drop-labels", {-1}}}, {"1", "0"}, negative).targets(), longs({0, 1, 1, 0, 0})));
+  CHECK(at::equal(data.ids(), integers({0, 1, 3, 5})));
+  const auto negative = integers({1, 0, -1, 0, -1, 1, 1});
+  CHECK(at::equal(read({{"drop-labels", {-1}}, {"skip", 1}}, {}, negative).ids(), integers({1, 3, 5, 6})));
+  CHECK(at::equal(read({{"drop-labels", {-1}}}, {"1", "0"}, negative).targets(), integers({0, 1, 1, 0, 0})));
 }
 
 TEST_CASE("classes: integers are numbers where a loss compares numbers, unless they are listed") {
   const Scratch scratch;
   ParameterSet tensors;
   tensors.add("inputs", at::arange(3, at::kFloat).unsqueeze(1));
-  tensors.add("targets", longs({1, 7, 3}));
+  tensors.add("targets", integers({1, 7, 3}));
   write_safetensors(scratch / "d.safetensors", tensors);
   json table{{"format", "safetensors"}, {"file", "d.safetensors"}};
   const auto numbers = read_dataset(table, scratch.folder(), TargetKind::kValues);
@@ -139,18 +139,18 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
   };
   const HeadClasses ten{10, {}, false, "mlp.safetensors"};
   CHECK(with(ten, {3, 8}).outputs() == 10);
-  CHECK(at::equal(with(ten, {3, 8}).targets(), longs({3, 8})));
-  CHECK(at::equal(with(ten, {3, 8, 5}, {{"classes", {8, 3}}}).targets(), longs({3, 8})));  // a list that filters
+  CHECK(at::equal(with(ten, {3, 8}).targets(), integers({3, 8})));
+  CHECK(at::equal(with(ten, {3, 8, 5}, {{"classes", {8, 3}}}).targets(), integers({3, 8})));  // a list that filters
   const HeadClasses three{3, {}, false, "mlp.safetensors"};
-  CHECK(at::equal(with(three, {0, 1, 2}, {{"classes", {2, 1, 0}}}).targets(), longs({2, 1, 0})));
-  CHECK(at::equal(with(three, {1, 2, 3}).targets(), longs({0, 1, 2})));
-  CHECK(at::equal(with(three, {80, 240, 160}).targets(), longs({0, 2, 1})));
-  CHECK(at::equal(with(three, {80, 240, 160}, {{"classes", {240, 160, 80}}}).targets(), longs({2, 0, 1})));
+  CHECK(at::equal(with(three, {0, 1, 2}, {{"classes", {2, 1, 0}}}).targets(), integers({2, 1, 0})));
+  CHECK(at::equal(with(three, {1, 2, 3}).targets(), integers({0, 1, 2})));
+  CHECK(at::equal(with(three, {80, 240, 160}).targets(), integers({0, 2, 1})));
+  CHECK(at::equal(with(three, {80, 240, 160}, {{"classes", {240, 160, 80}}}).targets(), integers({2, 0, 1})));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "mlp.safetensors has 3 outputs and does not say which class each is",
                       with(three, {80, 240}));
   const HeadClasses named{3, {"7", "5", "6"}, false, "run/a.safetensors"};
-  CHECK(at::equal(with(named, {5, 6, 7, 5}).targets(), longs({1, 2, 0, 1})));
-  CHECK(at::equal(with(named, {0, 2}).targets(), longs({0, 2})));
+  CHECK(at::equal(with(named, {5, 6, 7, 5}).targets(), integers({1, 2, 0, 1})));
+  CHECK(at::equal(with(named, {0, 2}).targets(), integers({0, 2})));
   CHECK_MESSAGE_HOLDS(DataError, "has label 9, expected one of 7, 5, 6", with(named, {5, 9}));
 
   const auto words = [](const HeadClasses& head, json keys = json::object()) {
@@ -164,9 +164,9 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
   };
   CHECK_MESSAGE_HOLDS(InvalidArgument, "in the order of the outputs: classes = [\"bad\", \"good\"]",
                       words({2, {}, false, "mlp.safetensors"}));
-  CHECK(at::equal(words({2, {}, false, ""}, {{"classes", {"good", "bad"}}}), longs({0, 1})));
-  CHECK(at::equal(words({2, {"good", "bad"}, false, ""}), longs({0, 1})));
-  CHECK(at::equal(words({2, {}, true, ""}), longs({1, 0})));  // as whence numbered them before it wrote them down
+  CHECK(at::equal(words({2, {}, false, ""}, {{"classes", {"good", "bad"}}}), integers({0, 1})));
+  CHECK(at::equal(words({2, {"good", "bad"}, false, ""}), integers({0, 1})));
+  CHECK(at::equal(words({2, {}, true, ""}), integers({1, 0})));  // as whence numbered them before it wrote them down
 }
 
 TEST_CASE("safetensors examples: floating targets are values, with one or more an example") {

@@ -127,4 +127,11 @@ inline ToolResult less_warnings(ToolResult result) {
   return result;
 }
 
+inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+inline std::string last_line(std::string text) {
+  text.erase(text.find_last_not_of('\n') + 1);
+  return text.substr(text.rfind('\n') + 1);
+}
+
 }  // namespace whence::test

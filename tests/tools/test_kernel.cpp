@@ -10,20 +10,15 @@
 
 using namespace whence;
 using test::check_fails;
+using test::has;
+using test::last_line;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
 namespace {
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::string last_line(std::string text) {
-  text.erase(text.find_last_not_of('\n') + 1);
-  return text.substr(text.rfind('\n') + 1);
-}
-
 /// The fine-tune of the folder's pipeline, trained in float64, with twenty queries.
-void train(const ToolFolder& folder, const std::string& pipeline = "") {
+void train_finetune(const ToolFolder& folder, const std::string& pipeline = "") {
   folder.write_data("queries.safetensors", 20, 2);
   if (!pipeline.empty()) {
     folder.write("pipeline.toml", pipeline);
@@ -39,7 +34,7 @@ TEST_SUITE_BEGIN("tools");
 
 TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is found again") {
   const ToolFolder folder;
-  train(folder);
+  train_finetune(folder);
   const std::string command = "kernel pipeline.toml --stage finetune --dtype float64 --out kernel --examples 30";
   auto result = folder.run(command + " --quiet --ranks 1,8");
   CAPTURE(result.err);
@@ -94,7 +89,7 @@ TEST_CASE("kernel: a fine-tune that hardly moves is in the regime, one far from 
   const ToolFolder folder;
   folder.write_data("finetune.safetensors", 60, 1);
   // a wide layer that is held near its start: nearly linear in what it trains
-  train(folder, R"(seed = 3
+  train_finetune(folder, R"(seed = 3
 [model]
 spec = "mlp:widths=128,activation=tanh"
 [[stage]]
@@ -115,8 +110,8 @@ data = { format = "safetensors", file = "queries.safetensors" }
   CHECK(near["share-of-move"]["linearised"].get<double>() > 0.9);
   CHECK(near["feature-change"]["frobenius"].get<double>() < 0.5);
   const ToolFolder other;  // two narrow layers, trained to a minimum far away
-  train(other, other.pipeline("tuning = \"full:proximity=0.1\"\nweight-decay = 1e-2",
-                              "tuning = \"full\"\nweight-decay = 1e-5"));
+  train_finetune(other, other.pipeline("tuning = \"full:proximity=0.1\"\nweight-decay = 1e-2",
+                                       "tuning = \"full\"\nweight-decay = 1e-5"));
   result = other.run("kernel pipeline.toml --quiet --dtype float64 --out far --examples 40");
   CAPTURE(result.out);
   REQUIRE(result.status == 0);
@@ -128,7 +123,7 @@ data = { format = "safetensors", file = "queries.safetensors" }
 
 TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an interruption") {
   const ToolFolder folder;
-  train(folder);
+  train_finetune(folder);
   const std::string command = "kernel pipeline.toml --dtype float64 --quiet --examples 18 --limit-queries 5 ";
   for (const char* flags :
        {"--kernel signgd", "--kernel a-signgd", "--at end", "--filter biases", "--solver least-squares --from-start",
@@ -155,7 +150,7 @@ TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an inte
 
 TEST_CASE("kernel: a stage without its start, one class, what is too large, and tokens") {
   const ToolFolder folder;
-  train(folder);
+  train_finetune(folder);
   const std::string command = "kernel pipeline.toml --quiet --out out";
   check_fails(folder.run(command + " --seed 4"), 1, "its training began with seed 3, and the seed is 4: use --seed 3");
   // the same weights from elsewhere: nothing says what the head began with
@@ -193,7 +188,7 @@ TEST_CASE("kernel: a stage without its start, one class, what is too large, and 
 
 TEST_CASE("rank --method kernel: scores, self-influence and leave-one-outs, and what it says of itself") {
   const ToolFolder folder;
-  train(folder);
+  train_finetune(folder);
   const std::string command = "rank pipeline.toml --stage finetune --dtype float64 --quiet --limit-queries 3 ";
   auto result = folder.run(command + "--method kernel --out scores");
   CAPTURE(result.err);

@@ -8,6 +8,8 @@
 
 using namespace whence;
 using test::check_fails;
+using test::has;
+using test::last_line;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
@@ -47,13 +49,6 @@ std::string rank_command(const std::string& name, const std::string& rest) {
       "rank {0}.toml --stage fit --queries test --top 2 --dtype float64 --quiet --curvature hessian "
       "--solver direct --damping 0 {1}",
       name, rest);
-}
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::string last_line(std::string text) {
-  text.erase(text.find_last_not_of('\n') + 1);
-  return text.substr(text.rfind('\n') + 1);
 }
 
 }  // namespace

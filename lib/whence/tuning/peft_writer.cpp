@@ -22,7 +22,7 @@ using nlohmann::json;
 
 constexpr const char* kInBase = "base_model.model.";
 
-const std::map<std::string, std::string, std::less<>>& types() {
+const std::map<std::string, std::string, std::less<>>& written_types() {
   static const std::map<std::string, std::string, std::less<>> table = {{"lora", "LORA"},
                                                                         {"ia3", "IA3"},
                                                                         {"hira", "HIRA"},
@@ -62,7 +62,7 @@ class Writer {
     for (const auto& option : method->options(text)) {
       options_[option.name] = option.value;
     }
-    type_ = types().at(method->name);
+    type_ = written_types().at(method->name);
   }
 
   PeftAdapter run() && {
@@ -321,7 +321,9 @@ class Writer {
 
 }  // namespace
 
-bool has_peft_type(const std::string& tuning) { return types().count(find_method<Tuning>(tuning).first->name) > 0; }
+bool has_peft_type(const std::string& tuning) {
+  return written_types().count(find_method<Tuning>(tuning).first->name) > 0;
+}
 
 PeftAdapter to_peft(const std::string& tuning, const Model& model, const ParameterSet& trained,
                     const ParameterSet& parent, const fs::path& base) {
