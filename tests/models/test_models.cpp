@@ -156,9 +156,10 @@ TEST_SUITE("models") {
     CHECK_THROWS_WITH_AS(create<Model>("convnet:kernel=4"), "convnet: option kernel = 4, expected an odd number",
                          InvalidArgument);
     CHECK_THROWS_WITH_AS(create<Model>("mlp:widths=4/0"), "mlp: option widths = 4/0, expected >= 1", InvalidArgument);
-    CHECK_THROWS_WITH_AS(create<Model>("mpl"),
-                         "unknown model \"mpl\"; did you mean \"mlp\"? known: linear, mlp, convnet, transformer",
-                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(
+        create<Model>("mpl"),
+        doctest::Contains("unknown model \"mpl\"; did you mean \"mlp\"? known: linear, mlp, convnet, "),
+        InvalidArgument);
 
     const auto mlp = create<Model>("mlp:widths=4");
     const auto theta = mlp->initial({10}, 3, random);

@@ -96,7 +96,8 @@ TEST_CASE("what is wrong with a pipeline file is said in one line, with where it
   CHECK_MESSAGE_HOLDS(DataError, "p.toml: line 2: ", read(scratch, "seed = 1\nseed = 2\n"));
   CHECK_MESSAGE_HOLDS(DataError, "p.toml: line 1: 2020-01-01 is a date or time", read(scratch, "seed = 2020-01-01\n"));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "p.toml: the pipeline: the key \"model\" is missing", read(scratch, stage("a")));
-  CHECK_MESSAGE_HOLDS(InvalidArgument, "p.toml: [model]: expected one of the keys \"spec\" and \"checkpoint\"",
+  CHECK_MESSAGE_HOLDS(InvalidArgument,
+                      "p.toml: [model]: expected one of the keys \"spec\", \"checkpoint\" and \"exported\"",
                       read(scratch, "[model]\n" + stage("a")));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "[model]: adapter = \"merge\", expected refuse or ignore",
                       read(scratch, "[model]\ncheckpoint = \"x\"\nadapter = \"merge\"\n" + stage("a")));

@@ -19,7 +19,10 @@ bool obeys(const std::string& family, const std::string& key) {
   static const ConfigKeys common = {"model_type",          "architectures",     "vocab_size",
                                     "tie_word_embeddings", "id2label",          "num_labels",
                                     "problem_type",        "initializer_range", "tokenizer_class"};
-  return common.count(key) > 0 || find_family(family)->obeyed.count(key) > 0;
+  const auto* known = find_family(family);
+  return common.count(key) > 0 || known->obeyed.count(key) > 0 ||
+         std::any_of(known->spellings.begin(), known->spellings.end(),
+                     [&](const auto& spelling) { return spelling.first == key; });
 }
 
 /// Keys that change what transformers computes in a way that is not done here, each with the one value that is.
