@@ -404,6 +404,9 @@ void Program::find_last_uses() {
 }
 
 std::vector<c10::IValue> Program::run(std::vector<c10::IValue> inputs, const ProgramRun& run) const {
+  if (std::ssize(inputs) != inputs_) {
+    throw DataError(fmt::format("{}: a graph of {} inputs is given {}", where_, inputs_, inputs.size()));
+  }
   auto slots = std::move(inputs);
   slots.resize(static_cast<std::size_t>(slots_));
   torch::jit::Stack stack;
