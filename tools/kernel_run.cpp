@@ -53,7 +53,7 @@ std::vector<std::int64_t> parse_ranks(const std::string& text) {
   return out;
 }
 
-std::size_t stage_of(const CommandLine& line, const Pipeline& pipeline) {
+std::size_t stage_index_of(const CommandLine& line, const Pipeline& pipeline) {
   return line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
 }
 
@@ -84,7 +84,7 @@ struct KernelRun::Made {
 KernelRun::KernelRun(const CommandLine& line)
     : line_(line),
       pipeline_(line.required("PIPELINE"), line.run_options()),
-      index_(stage_of(line, pipeline_)),
+      index_(stage_index_of(line, pipeline_)),
       split_(split_of(line, pipeline_, index_)),
       kernel_(create<TangentKernel>(line.text("kernel"))),
       entk_(create<TangentKernel>("entk")),
@@ -237,6 +237,9 @@ void KernelRun::check_sizes() const {
       throw InvalidArgument(fmt::format("stage {}: all {} examples are of class {}, expected two classes or more",
                                         stage().name, n,
                                         examples_.classes()[static_cast<std::size_t>(labels[0].item<std::int64_t>())]));
+    }
+    if (has_queries()) {  // fewer examples than the stage has may be of fewer classes
+      check_classes_seen(labels, queries_->targets().to(at::kCPU), examples_.classes());
     }
   } else if (solver_->classifies()) {
     throw InvalidArgument(fmt::format("stage {}: the targets are values, and {} tells classes apart: use kernel-ridge",
