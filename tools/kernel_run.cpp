@@ -53,7 +53,7 @@ std::vector<std::int64_t> parse_ranks(const std::string& text) {
   return out;
 }
 
-std::size_t stage_index_of(const CommandLine& line, const Pipeline& pipeline) {
+std::size_t stage_of(const CommandLine& line, const Pipeline& pipeline) {
   return line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
 }
 
@@ -84,7 +84,7 @@ struct KernelRun::Made {
 KernelRun::KernelRun(const CommandLine& line)
     : line_(line),
       pipeline_(line.required("PIPELINE"), line.run_options()),
-      index_(stage_index_of(line, pipeline_)),
+      index_(stage_of(line, pipeline_)),
       split_(split_of(line, pipeline_, index_)),
       kernel_(create<TangentKernel>(line.text("kernel"))),
       entk_(create<TangentKernel>("entk")),

@@ -15,9 +15,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-std::string end_line(std::string text) {
+std::string last_line(std::string text) {
   text.erase(text.find_last_not_of('\n') + 1);
   return text.substr(text.rfind('\n') + 1);
 }
@@ -46,7 +46,7 @@ TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is foun
   REQUIRE(result.status == 0);
   CHECK(result.out.starts_with("entk kernel at the start of finetune, 30 of 100 examples, 20 queries, 3 outputs\n"));
   const auto json = folder.json("kernel/kernel.json");
-  CHECK(end_line(result.out) == json["verdict"].get<std::string>());
+  CHECK(last_line(result.out) == json["verdict"].get<std::string>());
   CHECK(folder.json("kernel/run.json")["verdict"] == json["verdict"]);
   const auto kernels = read_safetensors(folder / "kernel/kernel.safetensors");
   const auto train_kernel = kernels.at("train"), queries = kernels.at("queries");
@@ -81,12 +81,12 @@ TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is foun
 
   result = folder.run(command + " --plan");
   CHECK(result.status == 0);
-  CHECK(says(result.out, "features-end"));
-  CHECK(says(result.out, "time "));
+  CHECK(has(result.out, "features-end"));
+  CHECK(has(result.out, "time "));
   REQUIRE(folder.run("report kernel").status == 0);
   const auto page = folder.read("kernel/report.html");
-  CHECK(says(page, "Is finetune in the kernel regime?"));
-  CHECK(says(page, "linearised"));
+  CHECK(has(page, "Is finetune in the kernel regime?"));
+  CHECK(has(page, "linearised"));
   CHECK(folder.run("inspect kernel").status == 0);
 }
 
@@ -247,18 +247,18 @@ data = { format = "tsv", file = "asked.tsv", text = "text", label = "label" }
   run("rank texts.toml --quiet --method grad-dot --out dot");
   run("report prompt influence dot --out page.html");
   const auto page = folder.read("page.html");
-  CHECK(says(page, "influence: examples of tune, by influence"));
-  CHECK(says(page, "dot: examples of tune, by grad-dot"));
-  CHECK(says(page, "of its 3 queries 2 are asked of every result here"));
-  CHECK(says(page, "What the demonstrations of"));
-  CHECK(says(page, "demonstration 0"));
-  CHECK(says(page, folder.json("influence/run.json")["verdict"].get<std::string>().substr(0, 12)));
-  CHECK(!says(page, "nothing else"));  // a query that the prompt was not asked
-  CHECK(says(page, "id=\"demonstration-0-0\""));
+  CHECK(has(page, "influence: examples of tune, by influence"));
+  CHECK(has(page, "dot: examples of tune, by grad-dot"));
+  CHECK(has(page, "of its 3 queries 2 are asked of every result here"));
+  CHECK(has(page, "What the demonstrations of"));
+  CHECK(has(page, "demonstration 0"));
+  CHECK(has(page, folder.json("influence/run.json")["verdict"].get<std::string>().substr(0, 12)));
+  CHECK(!has(page, "nothing else"));  // a query that the prompt was not asked
+  CHECK(has(page, "id=\"demonstration-0-0\""));
   check_fails(folder.run("report prompt influence"), 2, "--out is missing");
   run("kernel texts.toml --quiet --filter no-embeddings --out kernel");
   run("report prompt influence kernel --out page.html");
-  CHECK(says(folder.read("page.html"), "Is tune in the kernel regime?"));
+  CHECK(has(folder.read("page.html"), "Is tune in the kernel regime?"));
   check_fails(folder.run("report prompt kernel --out page.html"), 1, "none of the others is of its pipeline");
   folder.write("asked.tsv", "text\tlabel\nquite another\tup\n");
   run("rank texts.toml --quiet --out other");
