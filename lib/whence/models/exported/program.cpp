@@ -17,7 +17,7 @@
 namespace whence::detail {
 namespace {
 
-constexpr int kDeepest = 16;  // graphs within each other
+constexpr int kDeepestGraph = 16;  // graphs within each other
 
 /// "linear in layers.0.mlp": the node and the innermost module that it belongs to.
 std::string place_of(const JsonView& json) {
@@ -174,8 +174,8 @@ Program::Program(const JsonView& graph, const std::string& where) {
 }
 
 Program::Program(const JsonView& graph, const std::string& where, Unknown& unknown, int depth) : where_(where) {
-  if (depth > kDeepest) {
-    throw DataError(fmt::format("{}: more than {} graphs within each other", where, kDeepest));
+  if (depth > kDeepestGraph) {
+    throw DataError(fmt::format("{}: more than {} graphs within each other", where, kDeepestGraph));
   }
   SlotNames names;
   for (const auto& input : graph["inputs"].list()) {
