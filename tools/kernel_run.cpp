@@ -238,6 +238,9 @@ void KernelRun::check_sizes() const {
                                         stage().name, n,
                                         examples_.classes()[static_cast<std::size_t>(labels[0].item<std::int64_t>())]));
     }
+    if (has_queries()) {  // fewer examples than the stage has may be of fewer classes
+      check_classes_seen(labels, queries_->targets().to(at::kCPU), examples_.classes());
+    }
   } else if (solver_->classifies()) {
     throw InvalidArgument(fmt::format("stage {}: the targets are values, and {} tells classes apart: use kernel-ridge",
                                       stage().name, name));

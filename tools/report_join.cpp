@@ -39,6 +39,9 @@ bool equal(const Content& a, const Content& b) {
   if (!text_a.empty() || !text_b.empty()) {
     return words_of(text_a) == words_of(text_b);
   }
+  if (a.image.empty() && a.cells.empty()) {
+    return false;  // nothing is shown of it, by which it could be told
+  }
   return a.image == b.image &&
          std::equal(a.cells.begin(), a.cells.end(), b.cells.begin(), b.cells.end(),
                     [](const Cell& x, const Cell& y) { return x.name == y.name && x.value == y.value; });

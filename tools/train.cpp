@@ -36,7 +36,7 @@ Plan plan_for(const Pipeline& pipeline, std::size_t stage, bool force, bool name
 /// Whoever names a model's folder may think that it holds the model: said with --quiet too.
 void warn_of_random_start(const Pipeline& pipeline) {
   const auto files = pipeline.model_files();  // none for a built-in model, which always starts so
-  if (!files.empty() && files.front().extension() != ".safetensors") {
+  if (!files.empty() && files.front().extension() != ".safetensors" && !is_exported(files.front())) {
     warn(fmt::format("{}: no weights there, so stage {} starts at random", files.front().parent_path().string(),
                      pipeline.stages().front().name));
   }

@@ -79,7 +79,29 @@ std::uint64_t multiply_add(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
   return __builtin_mul_overflow(a, b, &out) || __builtin_add_overflow(out, c, &out) ? ~std::uint64_t{0} : out;
 }
 
-StoredTensor read_tensor(const Zip& zip, const std::string& folder, const std::string& name, const JsonView& entry) {
+/// What was read of the file already: many names may be of one member, and cost no more than one then.
+struct ReadSoFar {
+  std::map<std::pair<std::string, at::ScalarType>, at::Tensor> storages;  // of members
+  std::map<std::string, at::Tensor> values;                               // by StoredTensor::place
+  std::uint64_t bytes = 0;                                                // of the values
+};
+
+/// The member's bytes as numbers, whatever is behind the last whole one left out.
+at::Tensor storage_of(const Zip& zip, const std::string& member, at::ScalarType dtype, ReadSoFar& read) {
+  auto& out = read.storages[{member, dtype}];
+  if (!out.defined()) {
+    const auto bytes = zip.bytes(member);
+    const auto count = bytes.size() / c10::elementSize(dtype);
+    out = at::empty({static_cast<std::int64_t>(count)}, dtype);
+    if (count > 0) {
+      std::memcpy(out.data_ptr(), bytes.data(), count * c10::elementSize(dtype));
+    }
+  }
+  return out;
+}
+
+StoredTensor read_tensor(const Zip& zip, const std::string& folder, const std::string& name, const JsonView& entry,
+                         ReadSoFar& read) {
   const auto what = fmt::format("{}: tensor {}", zip.where(), printable(name));
   const auto member = folder + entry["path_name"].get<std::string>();
   if (entry.value("use_pickle", false) || !entry.contains("tensor_meta") || entry["tensor_meta"].is_null()) {
@@ -106,8 +128,8 @@ StoredTensor read_tensor(const Zip& zip, const std::string& folder, const std::s
     throw DataError(fmt::format("{} has {} sizes and {} strides", what, sizes.size(), strides.size()));
   }
   const auto offset = fixed_size(meta["storage_offset"]);
-  const auto bytes = zip.bytes(member);
-  const auto element = c10::elementSize(dtype);
+  const auto storage = storage_of(zip, member, dtype, read);
+  const auto held = static_cast<std::uint64_t>(storage.numel()), element = c10::elementSize(dtype);
   std::uint64_t entries = 1, reach = static_cast<std::uint64_t>(offset) + 1;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     entries = multiply_add(entries, static_cast<std::uint64_t>(sizes[i]), 0);
@@ -116,21 +138,24 @@ StoredTensor read_tensor(const Zip& zip, const std::string& folder, const std::s
                 : multiply_add(static_cast<std::uint64_t>(sizes[i] - 1), static_cast<std::uint64_t>(strides[i]), reach);
   }
   constexpr std::uint64_t kRepeated = 1 << 24;  // bytes that a small storage may be seen as
-  if (entries > 0 && (reach > bytes.size() / element || entries > std::max(zip.size(), kRepeated) / element)) {
+  if (entries > 0 && (reach > held || entries > std::max(zip.size(), kRepeated) / element)) {
     throw DataError(fmt::format("{}: [{}] of {} from {}, which does not fit its {} bytes", what, fmt::join(sizes, ", "),
-                                c10::toString(dtype), offset, bytes.size()));
+                                c10::toString(dtype), offset, held * element));
   }
   StoredTensor out;
   out.place = fmt::format("{} {} [{}] [{}] {}", member, offset, fmt::join(sizes, ","), fmt::join(strides, ","),
                           c10::toString(dtype));
-  if (entries == 0) {
-    out.value = at::empty(sizes, dtype);
-  } else {
-    const auto count = static_cast<std::int64_t>(bytes.size() / element);
-    auto storage = at::empty({count}, dtype);
-    std::memcpy(storage.data_ptr(), bytes.data(), static_cast<std::size_t>(count) * element);
-    out.value = storage.as_strided(sizes, strides, offset).contiguous();
+  auto& value = read.values[out.place];
+  if (!value.defined()) {
+    constexpr std::uint64_t kMostTimes = 2;  // views of one storage may overlap
+    read.bytes += entries * element;
+    if (read.bytes > kMostTimes * std::max(zip.size(), kRepeated)) {
+      throw DataError(fmt::format("{}: tensors of more than {} times its {} bytes in all, {} among them", zip.where(),
+                                  kMostTimes, zip.size(), printable(name)));
+    }
+    value = entries == 0 ? at::empty(sizes, dtype) : storage.as_strided(sizes, strides, offset).contiguous();
   }
+  out.value = value;
   out.is_parameter = entry.value("is_param", false);
   out.trained = out.is_parameter && meta.value("requires_grad", false);
   return out;
@@ -141,10 +166,11 @@ std::map<std::string, StoredTensor> read_tensors(const Zip& zip, const std::stri
   if (!zip.contains(config)) {
     return out;
   }
+  ReadSoFar read;
   const JsonView view(parse_json<JsonView::Value>(zip.text(config), zip.where() + ": " + config),
                       zip.where() + ": " + config);
   for (const auto& [name, entry] : view["config"].items()) {
-    out.emplace(name, read_tensor(zip, folder, name, entry));
+    out.emplace(name, read_tensor(zip, folder, name, entry, read));
   }
   return out;
 }

@@ -71,10 +71,11 @@ RowMap row_map(std::int64_t examples, std::int64_t rows, const at::Tensor& like)
   return {at::floor_divide(all, rows / examples), all.view({examples, rows / examples}), {}, /*plain=*/true};
 }
 
-std::vector<std::int64_t> both(const c10::IValue& value, std::int64_t first) {
+/// Of both sides of an image, that of a line being `first` high; one number is of both.
+std::vector<std::int64_t> both(const c10::IValue& value, bool line, std::int64_t first) {
   auto out = value.toIntVector();
   if (out.size() == 1) {
-    out.insert(out.begin(), first);
+    out.insert(out.begin(), line ? first : out.front());
   }
   return out;
 }
@@ -91,7 +92,6 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
   }
   ProgramLayers out;
   std::set<std::string> others;
-  std::map<const Node*, std::set<int>> places;  // arguments of each layer that are its parameters
   for (const auto& node : program.nodes()) {
     const auto source_at = [&](int place) -> const Source* {
       const auto found = place < 0 ? sources.end() : sources.find(node.inputs[static_cast<std::size_t>(place)].slot());
@@ -113,7 +113,6 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
       layer->weight = weight->name;
       layer->bias = bias == nullptr ? "" : bias->name;
       layer->transposed = layer->transposed != weight->flipped;
-      places[&node] = {layer->weight_place, layer->bias_place};
       out.layers.emplace(&node, *layer);
       continue;
     }
@@ -203,8 +202,8 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
                                         const at::Tensor& x) {
   const auto value = [&](const char* name) { return stack[static_cast<std::size_t>(node.argument(name))]; };
   const bool line = node.operation() == "conv1d";
-  const auto stride = both(value("stride"), 1), padding = both(value("padding"), 0),
-             dilation = both(value("dilation"), 1);
+  const auto stride = both(value("stride"), line, 1), padding = both(value("padding"), line, 0),
+             dilation = both(value("dilation"), line, 1);
   const auto square = [](const std::vector<std::int64_t>& both_sides) { return both_sides[0] == both_sides[1]; };
   // [examples, images an example, channels, height, width]
   const bool single = x.dim() - (examples_ == nullptr ? 0 : 1) == (line ? 2 : 3);
@@ -244,7 +243,6 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
     return back(y);
   }
   y = y.requires_grad() ? y : y.detach().requires_grad_(true);
-  const at::Tensor kept = y;
   if (dilated || each != 1) {  // what each place of it saw, as one column of an image of 1 x 1 filters
     const c10::NoGradGuard no_gradient;
     const auto seen = at::im2col(flat.detach(), weight.sizes().slice(2), dilation, padding, stride);

@@ -157,14 +157,37 @@ bool is_allowed(const std::string& name) {
                                               "_local_scalar_dense",
                                               "_upsample_bilinear2d_aa",
                                               "_upsample_bicubic2d_aa"};
-  static const std::set<std::string> refused = {
-      "from_file",       "record_stream", "set_",           "set_data", "resize_", "resize_as_", "pin_memory",
-      "retain_grad",     "backward",      "requires_grad_", "rename",   "rename_", "output_nr",  "quantized_lstm",
-      "quantized_gru",   "to_mkldnn",     "data",           "set",      "resize",  "resize_as",  "resize_as_sparse_",
-      "resize_as_sparse"};
-  return name.empty() || name.front() == '_' ? inner.count(name) > 0
-                                             : refused.count(name) == 0 && !name.starts_with("unsafe_") &&
-                                                   !name.starts_with("sspaddmm") && !name.starts_with("quantize");
+  // and so may these: what a backward pass is made of, sparse indices, what is made for one library
+  static constexpr std::string_view kTrusting[] = {"unsafe_", "sspaddmm", "quantize", "sparse_", "mkldnn_",
+                                                   "cudnn_",  "miopen_",  "mps_",     "fbgemm_", "batch_norm_"};
+  static const std::set<std::string> refused = {"from_file",
+                                                "record_stream",
+                                                "set_",
+                                                "set_data",
+                                                "resize_",
+                                                "resize_as_",
+                                                "pin_memory",
+                                                "retain_grad",
+                                                "backward",
+                                                "requires_grad_",
+                                                "rename",
+                                                "rename_",
+                                                "output_nr",
+                                                "segment_reduce",
+                                                "to_mkldnn",
+                                                "data",
+                                                "set",
+                                                "resize",
+                                                "resize_as",
+                                                "resize_as_sparse_",
+                                                "resize_as_sparse",
+                                                "native_batch_norm"};
+  if (name.empty() || name.front() == '_') {
+    return inner.count(name) > 0;
+  }
+  return refused.count(name) == 0 && name.find("_backward") == name.npos &&
+         std::none_of(std::begin(kTrusting), std::end(kTrusting),
+                      [&](std::string_view prefix) { return name.starts_with(prefix); });
 }
 
 std::string impurity(const Node& node) {

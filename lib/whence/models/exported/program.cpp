@@ -17,7 +17,7 @@
 namespace whence::detail {
 namespace {
 
-constexpr int kDeepest = 16;  // graphs within each other
+constexpr int kDeepestGraph = 16;  // graphs within each other
 
 /// "linear in layers.0.mlp": the node and the innermost module that it belongs to.
 std::string place_of(const JsonView& json) {
@@ -174,8 +174,8 @@ Program::Program(const JsonView& graph, const std::string& where) {
 }
 
 Program::Program(const JsonView& graph, const std::string& where, Unknown& unknown, int depth) : where_(where) {
-  if (depth > kDeepest) {
-    throw DataError(fmt::format("{}: more than {} graphs within each other", where, kDeepest));
+  if (depth > kDeepestGraph) {
+    throw DataError(fmt::format("{}: more than {} graphs within each other", where, kDeepestGraph));
   }
   SlotNames names;
   for (const auto& input : graph["inputs"].list()) {
@@ -404,6 +404,9 @@ void Program::find_last_uses() {
 }
 
 std::vector<c10::IValue> Program::run(std::vector<c10::IValue> inputs, const ProgramRun& run) const {
+  if (std::ssize(inputs) != inputs_) {
+    throw DataError(fmt::format("{}: a graph of {} inputs is given {}", where_, inputs_, inputs.size()));
+  }
   auto slots = std::move(inputs);
   slots.resize(static_cast<std::size_t>(slots_));
   torch::jit::Stack stack;

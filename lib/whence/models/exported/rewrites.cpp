@@ -1,5 +1,6 @@
 // Operators that are called otherwise than the exported program says, with the same values.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <map>
 
@@ -79,6 +80,42 @@ void attention_by_products(Stack& stack) {
       std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask, 0, causal, std::nullopt, scale, shared)));
 }
 
+/// As torch.nn.functional checks it: torch's own reads as many means as there are channels, whatever it is given.
+void batch_norm_checked(Stack& stack) {
+  const auto epsilon = torch::jit::pop(stack).toDouble(), momentum = torch::jit::pop(stack).toDouble();
+  const auto variance = torch::jit::pop(stack).toTensor(), mean = torch::jit::pop(stack).toTensor();
+  const auto bias = torch::jit::pop(stack).toOptional<at::Tensor>();
+  const auto weight = torch::jit::pop(stack).toOptional<at::Tensor>();
+  const auto x = torch::jit::pop(stack).toTensor();
+  stack.emplace_back(at::batch_norm(x, weight, bias, mean, variance, false, momentum, epsilon, false));
+  stack.emplace_back(at::empty({0}, x.options()));  // what training mode keeps
+  stack.emplace_back(at::empty({0}, x.options()));
+}
+
+/// v, g and the dimension that g has a length for each entry of, -1: one of all; torch's own reads so many.
+struct WeightNorm {
+  at::Tensor v, g;
+  std::int64_t dim;
+};
+WeightNorm pop_weight_norm(Stack& stack) {
+  const auto dim = torch::jit::pop(stack).toInt();
+  const auto g = torch::jit::pop(stack).toTensor(), v = torch::jit::pop(stack).toTensor();
+  if (dim >= 0 && dim < v.dim() && g.numel() != v.size(dim)) {
+    throw InvalidArgument(fmt::format("a weight norm of {} lengths for {}, expected as many", g.numel(), v.size(dim)));
+  }
+  return {v, g, dim};
+}
+void weight_norm_checked(Stack& stack) {
+  const auto [v, g, dim] = pop_weight_norm(stack);
+  stack.emplace_back(at::_weight_norm(v, g, dim));
+}
+void weight_norm_interface_checked(Stack& stack) {
+  const auto [v, g, dim] = pop_weight_norm(stack);
+  auto [weight, norms] = at::_weight_norm_interface(v, g, dim);
+  stack.emplace_back(std::move(weight));
+  stack.emplace_back(std::move(norms));
+}
+
 }  // namespace
 
 OperatorCall rewritten(const c10::OperatorHandle& handle) {
@@ -90,6 +127,9 @@ OperatorCall rewritten(const c10::OperatorHandle& handle) {
       {"aten::hardsigmoid.", hardsigmoid_by_clamp},
       {"aten::layer_norm.", layer_norm_in_pieces},
       {"aten::scaled_dot_product_attention.", attention_by_products},
+      {"aten::_native_batch_norm_legit_no_training.", batch_norm_checked},
+      {"aten::_weight_norm.", weight_norm_checked},
+      {"aten::_weight_norm_interface.", weight_norm_interface_checked},
   };
   const auto& name = handle.operator_name();
   const auto found = known.find(name.name + "." + name.overload_name);

@@ -74,13 +74,19 @@ at::Tensor made_up(const ProgramInput& input, std::uint64_t seed) {
                                                       : random.uniform(sizes, 0, 2).floor().to(at::kLong);
 }
 
-/// |a - b| over |a|, largest entries.
+/// |a - b| over |a|, largest entries; infinite where one is not finite and the other another.
 double difference(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) {
     return INFINITY;
   }
+  if (a.numel() == 0) {
+    return 0;
+  }
   const auto x = a.to(at::kDouble), y = b.to(at::kDouble);
-  return a.numel() == 0 ? 0 : (x - y).abs().max().item<double>() / std::max(1e-30, x.abs().max().item<double>());
+  const auto same = x.eq(y).logical_or(x.isnan().logical_and(y.isnan()));
+  const auto largest = [](const at::Tensor& values) { return values.abs().max().item<double>(); };
+  const double off = largest((x - y).masked_fill(same, 0));
+  return std::isfinite(off) ? off / std::max(1e-30, largest(x.masked_fill(x.isfinite().logical_not(), 0))) : INFINITY;
 }
 
 std::string short_reason(const Error& error, const std::string& where) {

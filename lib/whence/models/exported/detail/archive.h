@@ -12,7 +12,7 @@ namespace whence::detail {
 
 /// A tensor of an exported program, as its file stores it.
 struct StoredTensor {
-  at::Tensor value;  ///< Of its own, on the CPU.
+  at::Tensor value;  ///< On the CPU; names of one place, or of one storage, may share it.
   bool is_parameter = false;
   bool trained = false;  ///< requires_grad where it was exported.
   std::string place;     ///< Equal for two names of one tensor: tied weights.

@@ -14,7 +14,7 @@ bool is_allowed(const std::string& name);
 
 using OperatorCall = std::function<void(torch::jit::Stack&)>;
 /// What is called in place of an operator whose own derivatives are wrong, or not there, to the order that is wanted,
-/// or that asks for a layout which only the exported run had. Null: itself.
+/// that asks for a layout which only the exported run had, or that takes sizes on trust. Null: itself.
 OperatorCall rewritten(const c10::OperatorHandle& handle);
 
 /// Arithmetic of sizes: "_operator.add" and the like. Null: none of that name.

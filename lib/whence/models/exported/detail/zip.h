@@ -15,7 +15,7 @@ namespace whence::detail {
 class Zip {
  public:
   /// Throws DataError for a file that is no zip, a member that is compressed, encrypted, there twice or not within the
-  /// file, and members that share bytes.
+  /// file, and members of more bytes in all than the file has.
   explicit Zip(const std::filesystem::path& path);
 
   /// Names are those below the root.
