@@ -93,7 +93,8 @@ TEST_CASE("what cannot be had of a tuned stage is refused before anything is sol
   const std::string made = "prefix:length=1,mlp=2";
   CHECK(holds(refusal(made, "hessian", 1, Normalization::kCosine), "of tuning.prefix.embedding, which makes"));
   CHECK(holds(refusal(made, "hessian", 1, Normalization::kRelatif), "of tuning.prefix.embedding, which makes"));
-  CHECK(holds(refusal(made, "ekfac", 1, Normalization::kNone), "stage tuned: ekfac: not everything that the stage"));
+  CHECK(holds(refusal(made, "ekfac", 1, Normalization::kNone),
+              "stage tuned: ekfac: tuning.prefix.embedding is no layer's weight or bias"));
   CHECK(
       holds(refusal("lora:rank=1,dora", "hessian", 1, Normalization::kRelatif), "stage tuned: relatif takes lengths"));
   CHECK(refusal("lora:rank=1,dora", "hessian", 1, Normalization::kCosine).empty());
