@@ -32,15 +32,19 @@ double graph_bytes_per_token(const Objective& objective, const ParameterSet& mer
   return 6.0 * static_cast<double>(entries) * static_cast<double>(merged.values().front().element_size());
 }
 
-std::int64_t batch_size_for(const Stage& stage, const LanguageModel* texts, const RunOptions& options) {
-  if (texts == nullptr) {
+std::int64_t batch_size_for(const Stage& stage, const LanguageModel* model, const RunOptions& options) {
+  const auto& data = stage.objective.data();
+  if (!data.is_text()) {
     return options.batch_size;
   }
-  const auto merged = stage.objective.merge(stage.theta, stage.parent);
-  const double most = (options.device.is_cpu() ? kGraphBytes : kGraphBytesOfGpu) /
-                      graph_bytes_per_token(stage.objective, merged, texts->vocabulary());
-  const auto tokens = std::min(kTokensPerBatch, static_cast<std::int64_t>(most));
-  return std::clamp<std::int64_t>(tokens / stage.objective.data().longest(), 1, options.batch_size);
+  auto tokens = kTokensPerBatch;
+  if (model != nullptr) {
+    const auto merged = stage.objective.merge(stage.theta, stage.parent);
+    const double most = (options.device.is_cpu() ? kGraphBytes : kGraphBytesOfGpu) /
+                        graph_bytes_per_token(stage.objective, merged, model->vocabulary());
+    tokens = std::min(tokens, static_cast<std::int64_t>(most));
+  }
+  return std::clamp<std::int64_t>(tokens / data.longest(), 1, options.batch_size);
 }
 
 }  // namespace
