@@ -80,6 +80,9 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
          .tasks = tasks(stage),
          .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
         before, Random(seed_).stream("stage " + description.name));
+    if (const auto* validation = validation_data(stage)) {
+      check_room(out, *validation);
+    }
     out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
     return out;
   } catch (const InvalidArgument& error) {
