@@ -12,6 +12,7 @@
 #include "whence/core/parallel.h"
 #include "whence/data/coarse_inputs.h"
 #include "whence/data/training_checks.h"
+#include "whence/models/addition.h"
 #include "whence/models/checkpoint.h"
 #include "whence/store/result_folder.h"
 #include "whence/version.h"
@@ -295,7 +296,7 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
     for (auto later = chain.size() - 1; later > k; --later) {
-      if (!chain[later].objective.trained().select("tuning.").empty()) {
+      if (!chain[later].objective.trained().select(kAddedPrefix).empty()) {
         told["through"] = chain[later].name;
       }
     }

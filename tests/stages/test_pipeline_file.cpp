@@ -61,6 +61,17 @@ TEST_CASE("a pipeline file is read without looking at anything that it names") {
   CHECK(file.queries == std::map<std::string, nlohmann::json>{{"test", {{"file", "y"}}}});
 }
 
+TEST_CASE("a head that starts at random is one of which nothing is said") {
+  const Scratch scratch;
+  const auto start = [&](const std::string& word) {
+    const auto text = stage("a", "head-start = \"" + word + "\"\n");
+    return read(scratch, "[model]\nspec = \"linear\"\n" + text).stages[0].head_start;
+  };
+  CHECK(start("random").empty());
+  CHECK(start("regression") == "regression");
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "stage a: head-start = \"luck\", expected random or regression", start("luck"));
+}
+
 TEST_CASE("a stage says what its training is validated by, and how") {
   const Scratch scratch;
   const auto of = [&](const std::string& keys) {

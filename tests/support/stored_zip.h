@@ -1,6 +1,7 @@
 #pragma once
 #include <zlib.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,10 +11,10 @@ namespace whence::test {
 
 /// A zip file of these members, stored as PyTorch stores them.
 inline std::string stored_zip(const std::vector<std::pair<std::string, std::string>>& members) {
-  const auto number = [](std::uint64_t value, int width) {
+  const auto number = [](std::uint64_t value, int width) {  // the lowest byte first
     std::string out;
-    for (int i = 0; i < width; ++i) {
-      out.push_back(static_cast<char>(value >> (8 * i) & 0xff));
+    for (int i = 0; i < width; ++i, value >>= 8) {
+      out.push_back(static_cast<char>(value & 0xff));
     }
     return out;
   };

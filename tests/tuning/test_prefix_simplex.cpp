@@ -3,6 +3,7 @@
 #include "whence/core/error.h"
 #include "whence/models/ops.h"
 #include "whence/models/per_sample.h"
+#include "whence/stages/stage.h"
 #include "whence/training/validation.h"
 
 using namespace whence;
@@ -259,6 +260,27 @@ TEST_SUITE("tuning") {
       constexpr double kStep = 1e-5;
       CHECK(relative_error(products[0], (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep)) < Tolerance::kDifferences);
     }
+  }
+
+  TEST_CASE("an ensemble that has no mean prediction for the loss's targets is refused where the stage begins") {
+    const Simplex s(kRoomyTransformers[0]);
+    const std::shared_ptr<const Model> model =
+        create<Model>("transformer:directory=" + s.roomy.folder.folder().string());
+    const auto begin = [&](const char* loss, const std::string& inference) {
+      return begin_stage({.name = "tuned",
+                          .model = model,
+                          .loss = create<Loss>(loss),
+                          .tuning = create<Tuning>("prefix-simplex:vertices=3,length=2,inference=" + inference),
+                          .data = s.roomy.data,
+                          .starts_trained = true},
+                         {}, Random(1));
+    };
+    begin("cross-entropy", "ensemble");
+    begin("binary-cross-entropy", "midpoint");
+    CHECK_THROWS_WITH_AS(begin("binary-cross-entropy", "ensemble"),
+                         doctest::Contains("stage tuned: its tuning predicts with an ensemble, expected "
+                                           "inference=midpoint where a loss of events compares with classes"),
+                         InvalidArgument);
   }
 
   TEST_CASE("an ensemble of equal vertices is the middle") {

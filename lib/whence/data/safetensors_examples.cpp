@@ -47,7 +47,7 @@ at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::st
                                   fmt::join(part.sizes(), ", "), names.front()));
     }
     constexpr std::int64_t kExact = 1 << 24;  // whole numbers that float32 holds
-    if (!part.is_floating_point() && part.numel() > 0 && part.abs().max().item<std::int64_t>() > kExact) {
+    if (!part.is_floating_point() && part.numel() > 0 && part.to(at::kLong).abs().max().item<std::int64_t>() > kExact) {
       throw DataError(fmt::format("{}: {} holds whole numbers beyond {}", path.string(), name, kExact));
     }
     parts.push_back(part.reshape({part.size(0), -1}));

@@ -28,18 +28,21 @@ std::vector<ParameterSet> drawn_models(const ParameterSet& theta, std::int64_t d
   return out;
 }
 
-std::vector<ParameterSet> predicting_models(const ParameterSet& theta, const Batch& batch) {
-  if (!batch.sampled && theta.additions()) {
-    for (const auto& [module, here] : *theta.additions()) {
-      for (const auto& addition : here) {
-        const auto* many = dynamic_cast<const ManyModels*>(addition.get());
-        if (many != nullptr && many->ensemble() > 0) {
-          return drawn_models(theta, many->ensemble());
-        }
+std::int64_t ensemble_of(const ParameterSet& theta) {
+  for (const auto& [module, here] : theta.additions() ? *theta.additions() : Additions{}) {
+    for (const auto& addition : here) {
+      const auto* many = dynamic_cast<const ManyModels*>(addition.get());
+      if (many != nullptr && many->ensemble() > 0) {
+        return many->ensemble();
       }
     }
   }
-  return {theta};
+  return 0;
+}
+
+std::vector<ParameterSet> predicting_models(const ParameterSet& theta, const Batch& batch) {
+  const auto draws = batch.sampled ? 0 : ensemble_of(theta);
+  return draws > 0 ? drawn_models(theta, draws) : std::vector<ParameterSet>{theta};
 }
 
 at::Tensor mean_prediction(const std::vector<at::Tensor>& outputs, const Batch& batch) {

@@ -19,6 +19,9 @@ class ManyModels {
 /// Theta with the additions of the first `draws` draws, one each. Throws InvalidArgument where nothing in it is drawn.
 std::vector<ParameterSet> drawn_models(const ParameterSet& theta, std::int64_t draws);
 
+/// Draws whose mean prediction counts with theta; 0 where predictions are those of one model.
+std::int64_t ensemble_of(const ParameterSet& theta);
+
 /// The models whose mean predicts a batch: theta alone, or the draws of its ensemble where the batch is not sampled.
 std::vector<ParameterSet> predicting_models(const ParameterSet& theta, const Batch& batch);
 

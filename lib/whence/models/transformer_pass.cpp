@@ -70,15 +70,19 @@ void TransformerPass::check_length(std::int64_t tokens, std::int64_t of_tuning) 
 
 at::Tensor TransformerPass::embed_tokens(const ParameterSet& theta, const Prompted& seen, Tape* tape) const {
   const auto& batch = seen.batch;
+  const auto of_tokens = [&](const at::Tensor& ids) {
+    const auto x = embedding(theta, token_weight(), ids, tape);
+    return config_.embedding_scale == 1 ? x : x * config_.embedding_scale;
+  };
   if (!seen.places.defined()) {
-    return embedding(theta, token_weight(), batch.inputs.flatten(), tape);
+    return of_tokens(batch.inputs.flatten());
   }
   const auto tokens = seen.prompts.places.size(1);
   const auto given = batch.inputs.flatten().index_select(0, seen.places).clamp_min(0);
   if (tape != nullptr) {
     tape->rows = seen.texts;
   }
-  const auto x = embedding(theta, token_weight(), given, tape);
+  const auto x = of_tokens(given);
   if (tape != nullptr) {
     tape->rows = seen.prompts;
   }
@@ -98,7 +102,6 @@ at::Tensor TransformerPass::embed(const ParameterSet& theta, const Prompted& see
   // OPT widens what its tokens are before places are added, ELECTRA the whole
   const bool projects = !n.into_width.empty(), projects_all = projects && !n.embedding_norm.empty();
   auto x = embed_tokens(theta, seen, tape);
-  x = config_.embedding_scale == 1 ? x : x * config_.embedding_scale;
   x = projects && !projects_all ? linear(theta, base(n.into_width), x, tape) : x;
   if (!n.positions.empty()) {
     const auto positions = text.positions.flatten() + config_.position_offset;

@@ -32,15 +32,19 @@ double graph_bytes_per_token(const Objective& objective, const ParameterSet& mer
   return 6.0 * static_cast<double>(entries) * static_cast<double>(merged.values().front().element_size());
 }
 
-std::int64_t batch_size_for(const Stage& stage, const LanguageModel* texts, const RunOptions& options) {
-  if (texts == nullptr) {
+std::int64_t batch_size_for(const Stage& stage, const LanguageModel* model, const RunOptions& options) {
+  const auto& data = stage.objective.data();
+  if (!data.is_text()) {
     return options.batch_size;
   }
-  const auto merged = stage.objective.merge(stage.theta, stage.parent);
-  const double most = (options.device.is_cpu() ? kGraphBytes : kGraphBytesOfGpu) /
-                      graph_bytes_per_token(stage.objective, merged, texts->vocabulary());
-  const auto tokens = std::min(kTokensPerBatch, static_cast<std::int64_t>(most));
-  return std::clamp<std::int64_t>(tokens / stage.objective.data().longest(), 1, options.batch_size);
+  auto tokens = kTokensPerBatch;
+  if (model != nullptr) {
+    const auto merged = stage.objective.merge(stage.theta, stage.parent);
+    const double most = (options.device.is_cpu() ? kGraphBytes : kGraphBytesOfGpu) /
+                        graph_bytes_per_token(stage.objective, merged, model->vocabulary());
+    tokens = std::min(tokens, static_cast<std::int64_t>(most));
+  }
+  return std::clamp<std::int64_t>(tokens / data.longest(), 1, options.batch_size);
 }
 
 }  // namespace
@@ -76,6 +80,9 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
          .tasks = tasks(stage),
          .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
         before, Random(seed_).stream("stage " + description.name));
+    if (const auto* validation = validation_data(stage)) {
+      check_room(out, *validation);
+    }
     out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
     return out;
   } catch (const InvalidArgument& error) {

@@ -258,7 +258,9 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
     find_method<Tuning>(out.tuning).first->options(find_method<Tuning>(out.tuning).second);
     find_method<Loss>(out.loss).first->options(find_method<Loss>(out.loss).second);
     find_method<Optimizer>(out.optimizer).first->options(find_method<Optimizer>(out.optimizer).second);
-    parse_head_start(out.head_start);
+    if (!parse_head_start(out.head_start)) {
+      out.head_start.clear();
+    }
     if (!out.priming.empty()) {
       check_primed(out);
     }

@@ -7,6 +7,7 @@
 #include "whence/core/described.h"
 #include "whence/core/error.h"
 #include "whence/models/addition.h"
+#include "whence/models/ensemble.h"
 #include "whence/models/language_model.h"
 
 namespace whence {
@@ -70,6 +71,20 @@ InnerStage inner_stage(const StageParts& parts, const ParameterSet& body, const 
           split_tasks(parts.tasks, priming.support(), random.stream("support"))};
 }
 
+/// Throws InvalidArgument where mean_prediction() would not be what the loss compares with: it is told classes from
+/// values by the targets alone.
+void check_ensemble(const Stage& stage) {
+  const auto& objective = stage.objective;
+  const auto wants = objective.loss().wants();
+  const bool classes = objective.data().target_kind() == TargetKind::kClasses;
+  if (ensemble_of(objective.trained()) > 0 &&
+      ((wants == TargetKind::kProbabilities && classes) || (wants == TargetKind::kClasses && !classes))) {
+    throw InvalidArgument(
+        fmt::format("stage {}: its tuning predicts with an ensemble, expected inference=midpoint where a loss of {}",
+                    stage.name, classes ? "events compares with classes" : "classes compares with shares of them"));
+  }
+}
+
 }  // namespace
 
 Stage begin_stage(StageParts parts, const Chain& before, Random random) {
@@ -112,6 +127,7 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random) {
   // shared, not copied: nothing writes into parameters, optimizers put new ones in their place
   Stage out{std::move(parts.name), std::move(objective), std::move(parts.optimizer), trained.values(), parent.values()};
   check_room(out, out.objective.data());
+  check_ensemble(out);
   return out;
 }
 

@@ -58,7 +58,7 @@ struct StageParts {
 /// dtype and device of its data. `random` draws those that are new: a first stage's all, a later one's head; of a
 /// primed stage also where its inner loop starts and which of a task's examples that sees. Throws InvalidArgument,
 /// naming the stage, where a part is missing or the model, the data, the tuning and what the stage before hands on do
-/// not fit together, check_room() included.
+/// not fit together, check_room() included, or the tuning's ensemble has no mean prediction for the loss's targets.
 Stage begin_stage(StageParts parts, const Chain& before, Random random);
 
 /// Throws InvalidArgument, naming the stage, where the longest of the texts has no room in the model's context behind

@@ -230,7 +230,7 @@ double alpha_of(const PeftFolder& folder, const std::string& module, std::int64_
 bool is_stabilised(const PeftFolder& folder) { return folder.type == "LORA" && value_or(folder, "use_rslora", false); }
 
 /// Modules that are a classifier's, which is the stage's head and trained anyway.
-const std::vector<std::string> kHeads = {"classifier", "score", "bert.pooler"};
+const std::vector<std::string> kHeads = {"classifier", "pre_classifier", "score", "bert.pooler"};
 
 /// Parameters of the base that were trained whole: biases, and those of modules_to_save, but for a head's.
 std::string also_of(const PeftFolder& folder) {

@@ -68,7 +68,7 @@ struct TransformerConfig {
   FamilyNames names;
   std::int64_t vocabulary = 0, context = 0, width = 0, layers = 0, heads = 0, key_heads = 0, head_width = 0, inner = 0;
   std::int64_t embedding_width = 0;  ///< Of tokens; into_width leads on to `width` where that is another.
-  double embedding_scale = 1;
+  double embedding_scale = 1;        ///< Times the embeddings of tokens, not those of a prompt.
   std::string activation;
   bool causal = true;
   bool rms = false;         ///< RMS norm in place of layer norm.
