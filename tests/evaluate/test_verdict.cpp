@@ -60,7 +60,7 @@ TEST_SUITE("evaluate") {
     but_one.apart = 37;
     but_one.without = 0.998;
     CHECK(judge(but_one).level == Level::kNot);
-    CHECK(says(judge(but_one), "over 20 examples, 0.9980 without example 37, where training ended elsewhere: "));
+    CHECK(says(judge(but_one), "over 20 examples, 0.9980 without example 37, whose removal stands apart: "));
     but_one.without = 0.3;
     CHECK_FALSE(says(judge(but_one), "example 37"));
   }

@@ -136,8 +136,7 @@ Verdict judge(const Agreement& a) {
   const bool lone = a.apart >= 0 && a.examples > 3 && a.without >= 0.9 && !(a.pearson >= 0.8);
   const auto found = fmt::format(
       "Pearson {} over {} examples{}", with_interval(a.pearson, a.interval), a.examples,
-      lone ? fmt::format(", {} without example {}, where training ended elsewhere", correlation(a.without), a.apart)
-           : "");
+      lone ? fmt::format(", {} without example {}, whose removal stands apart", correlation(a.without), a.apart) : "");
   if (std::isnan(a.pearson)) {
     return make(Level::kNot, found + ": predictions or retrainings do not differ between examples");
   }

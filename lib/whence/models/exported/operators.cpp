@@ -157,9 +157,11 @@ bool is_allowed(const std::string& name) {
                                               "_local_scalar_dense",
                                               "_upsample_bilinear2d_aa",
                                               "_upsample_bicubic2d_aa"};
-  // and so may these: what a backward pass is made of, sparse indices, what is made for one library
-  static constexpr std::string_view kTrusting[] = {"unsafe_", "sspaddmm", "quantize", "sparse_", "mkldnn_",
-                                                   "cudnn_",  "miopen_",  "mps_",     "fbgemm_", "batch_norm_"};
+  // and so may these: what a backward pass is made of, sparse indices, what is made for one library,
+  // targets of a ctc loss; and what is empty holds what memory held before
+  static constexpr std::string_view kTrusting[] = {"ctc_loss", "empty",   "new_empty",  "unsafe_", "sspaddmm",
+                                                   "quantize", "sparse_", "mkldnn_",    "cudnn_",  "miopen_",
+                                                   "mps_",     "fbgemm_", "batch_norm_"};
   static const std::set<std::string> refused = {"from_file",
                                                 "record_stream",
                                                 "set_",
