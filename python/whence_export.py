@@ -78,7 +78,8 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
     dynamic    further sizes that may differ, {"input_ids": {1: torch.export.Dim("T", min=2, max=512)}}; the length of
                input_ids and attention_mask is free by itself.
     classes    the name of each output, in order.
-    mean, std  what was subtracted from each channel of the inputs, and what they were divided by, before the model.
+    mean, std  what was subtracted from each channel of the inputs, and what they were divided by, before the model: kept
+               for the record; the pipeline's data tables say them.
     output     which of several outputs counts, by its key.
     """
     inputs = _named(model, examples)
@@ -98,7 +99,9 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("whence_export: every parameter is frozen: requires_grad_(True) for those that were trained")
-    untouched = {name: value.clone() for name, value in inputs.items()}  # a forward may write into what it is given
+    # a forward may write into what it is given, and the file holds all of the storage that a view is part of
+    inputs = {name: value.clone() for name, value in inputs.items()}
+    untouched = {name: value.clone() for name, value in inputs.items()}
     with _evaluating(model):
         program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=sizes, strict=False)
         sample = {name: value[:SAMPLE].clone() for name, value in untouched.items()}
