@@ -86,9 +86,7 @@ void add_own_head(const Model& model, const ParameterSet& expected, Tensors& fou
 /// A layer of the base that the folder's settings name has nothing in it: PEFT would put a fresh one there.
 void check_no_target_is_missing(const PeftFolder& folder, const ParameterSet& parent) {
   constexpr std::string_view kWeight = ".weight";
-  const auto given = [&](const char* key) {
-    return folder.config.contains(key) && !folder.config[key].is_null();
-  };
+  const auto given = [&](const char* key) { return folder.config.contains(key) && !folder.config[key].is_null(); };
   if (folder.is_prompt() || given("layers_to_transform")) {
     return;
   }
