@@ -20,27 +20,7 @@ declare -A RATE=([simplex]=1e-2 [prefix]=1e-2 [lora]=2e-3 [full]=1e-4)
 mkdir -p "$work"
 cd "$work"
 
-# pipeline TUNING RATE CHECKPOINT KEYS: the file of one arm
-pipeline() {
-  cat <<TOML
-[model]
-checkpoint = "$encoder"
-[[stage]]
-name = "body"
-train = { format = "tsv", file = "../body.tsv", text = "text", length = 32 }
-optimizer = "adam:learning-rate=1e-30,max-iterations=1"
-checkpoint = "../body.safetensors"
-[[stage]]
-name = "fit"
-train = { format = "tsv", file = "train.tsv", text = "text", length = 32 }
-tuning = "$1"
-optimizer = "adam:learning-rate=$2,batch-size=10,epochs=$epochs"
-checkpoint = "$3.safetensors"
-$4
-[queries.test]
-data = { format = "tsv", file = "test.tsv", text = "text", length = 32 }
-TOML
-}
+source "$here/encoder_pipeline.sh"
 
 for set in $sets; do
   for shot in $shots; do
@@ -64,7 +44,7 @@ validation-draws = 8" ;;
 validation-draws = 8"
             ;;
         esac
-        pipeline "$tuning" "${RATE[$method]}" "$checkpoint" "$keys" >"$folder/$arm.toml"
+        pipeline "$tuning" "learning-rate=${RATE[$method]},batch-size=10,epochs=$epochs" "$checkpoint" "$keys" >"$folder/$arm.toml"
         if [[ $validated != ensemble ]]; then
           "$whence" train "$folder/$arm.toml" --seed "$seed" --quiet --json >"$folder/$arm.json" 2>>"$folder/log"
         else

@@ -14,26 +14,7 @@ declare -A RATE=([lora]=2e-3 [hut]=1e-2 [hira]=1e-2)
 mkdir -p "$work"
 cd "$work"
 
-# pipeline TUNING OPTIMIZER CHECKPOINT: the file of one run
-pipeline() {
-  cat <<TOML
-[model]
-checkpoint = "$encoder"
-[[stage]]
-name = "body"
-train = { format = "tsv", file = "../body.tsv", text = "text", length = 32 }
-optimizer = "adam:learning-rate=1e-30,max-iterations=1"
-checkpoint = "../body.safetensors"
-[[stage]]
-name = "fit"
-train = { format = "tsv", file = "train.tsv", text = "text", length = 32 }
-tuning = "$1"
-optimizer = "adam:$2"
-checkpoint = "$3.safetensors"
-[queries.test]
-data = { format = "tsv", file = "test.tsv", text = "text", length = 32 }
-TOML
-}
+source "$here/encoder_pipeline.sh"
 
 for ((seed = 0; seed < seeds; ++seed)); do
   folder=ag_news-$shots/seed-$seed
