@@ -32,6 +32,8 @@ std::string activation_of(const ConfigFile& config, const char* key, const std::
 std::int64_t blocks_of(const ConfigFile& config, const char* key);
 /// Not a token where null or negative; `otherwise` where absent.
 std::int64_t pad_token_of(const ConfigFile& config, std::int64_t otherwise);
+/// What a llama's tensors are called, and those of its kin but for a few.
+FamilyNames llama_names();
 /// The keys that most families share: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size.
 void read_sizes(const ConfigFile& config, TransformerConfig& out);
 /// num_key_value_heads: null is one for each head; what transformers takes where the key is absent is another thing.

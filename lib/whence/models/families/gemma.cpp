@@ -9,23 +9,10 @@ namespace {
 
 TransformerConfig read_gemma(const ConfigFile& config) {
   TransformerConfig out;
-  out.names = {.prefix = "model.",
-               .tokens = "embed_tokens",
-               .block = "layers.{}.",
-               .attention_norm = "input_layernorm",
-               .mlp_norm = "pre_feedforward_layernorm",
-               .final_norm = "norm",
-               .attention_post_norm = "post_attention_layernorm",
-               .mlp_post_norm = "post_feedforward_layernorm",
-               .query = "self_attn.q_proj",
-               .key = "self_attn.k_proj",
-               .value = "self_attn.v_proj",
-               .attention_out = "self_attn.o_proj",
-               .mlp_in = "mlp.up_proj",
-               .mlp_gate = "mlp.gate_proj",
-               .mlp_out = "mlp.down_proj",
-               .head = "lm_head",
-               .classifier = "score"};
+  out.names = llama_names();
+  out.names.mlp_norm = "pre_feedforward_layernorm";
+  out.names.attention_post_norm = "post_attention_layernorm";
+  out.names.mlp_post_norm = "post_feedforward_layernorm";
   read_sizes(config, out);
   constexpr std::int64_t kHeadWidth = 256, kKeyHeads = 4;
   out.key_heads = key_heads_of(config, out.heads, kKeyHeads);

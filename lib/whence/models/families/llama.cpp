@@ -51,21 +51,7 @@ struct LlamaDefaults {
 
 TransformerConfig read_like_llama(const ConfigFile& config, const LlamaDefaults& defaults) {
   TransformerConfig out;
-  out.names = {.prefix = "model.",
-               .tokens = "embed_tokens",
-               .block = "layers.{}.",
-               .attention_norm = "input_layernorm",
-               .mlp_norm = "post_attention_layernorm",
-               .final_norm = "norm",
-               .query = "self_attn.q_proj",
-               .key = "self_attn.k_proj",
-               .value = "self_attn.v_proj",
-               .attention_out = "self_attn.o_proj",
-               .mlp_in = "mlp.up_proj",
-               .mlp_gate = "mlp.gate_proj",
-               .mlp_out = "mlp.down_proj",
-               .head = "lm_head",
-               .classifier = "score"};
+  out.names = llama_names();
   const auto family = config.text("model_type", "");
   read_sizes(config, out);
   out.key_heads = key_heads_of(config, out.heads, defaults.key_heads > 0 ? defaults.key_heads : out.heads);
@@ -101,6 +87,24 @@ void read_experts(const ConfigFile& config, TransformerConfig& out) {
 }
 
 }  // namespace
+
+FamilyNames llama_names() {
+  return {.prefix = "model.",
+          .tokens = "embed_tokens",
+          .block = "layers.{}.",
+          .attention_norm = "input_layernorm",
+          .mlp_norm = "post_attention_layernorm",
+          .final_norm = "norm",
+          .query = "self_attn.q_proj",
+          .key = "self_attn.k_proj",
+          .value = "self_attn.v_proj",
+          .attention_out = "self_attn.o_proj",
+          .mlp_in = "mlp.up_proj",
+          .mlp_gate = "mlp.gate_proj",
+          .mlp_out = "mlp.down_proj",
+          .head = "lm_head",
+          .classifier = "score"};
+}
 
 TransformerConfig read_llama(const ConfigFile& config) {
   const auto family = config.text("model_type", "");
