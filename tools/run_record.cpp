@@ -340,7 +340,7 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     }
     auto list = nlohmann::ordered_json::array();
     std::int64_t unconverged = 0, approximate = 0;
-    double worst = -1, smallest = NAN, largest = NAN;
+    double worst = -1, growth = -1, smallest = NAN, largest = NAN;
     const auto& told_of = summaries.front().residual_of;  // of the exact matrix, where any was measured of it
     for (const auto& summary : summaries) {
       nlohmann::ordered_json solve{{"termination", to_string(summary.termination)},
@@ -349,6 +349,10 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
                                    {"residual-of", summary.residual_of},
                                    {"products", summary.products},
                                    {"seconds", summary.seconds}};
+      if (summary.energy_growth >= 0) {
+        solve["energy-growth"] = summary.energy_growth;
+        growth = std::max(growth, summary.energy_growth);
+      }
       if (!std::isnan(summary.smallest_ritz)) {
         solve["smallest-ritz-value"] = summary.smallest_ritz;
         solve["largest-ritz-value"] = summary.largest_ritz;
@@ -367,6 +371,9 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     auto& told = json_["stages"][stage];
     told["largest-relative-residual"] = worst;
     told["residual-of"] = told_of;
+    if (growth >= 0) {
+      told["largest-energy-growth"] = growth;
+    }
     told["unconverged-solves"] = unconverged;
     told["approximate-solves"] = approximate;
     if (!std::isnan(smallest)) {

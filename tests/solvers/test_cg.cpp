@@ -1,6 +1,8 @@
 // What is particular to block conjugate gradients.
 #include "matrices.h"
+#include "whence/evaluate/statistics.h"
 #include "whence/solvers/detail/blocks.h"
+#include "whence/stages/choice.h"
 
 using namespace whence;
 using test::geometric;
@@ -23,6 +25,54 @@ TEST_CASE("cg that has converged stays converged: 5 unknowns, 2000 iterations, r
     CHECK(summary.relative_residual < 1e-10);
   }
   CHECK(relative_error(x, at::linalg_solve(matrix, b.t()).t()) < 1e-10);
+}
+
+TEST_CASE("at the tolerance of rankings, cg ranks by an ill-conditioned curvature as its inverse does") {
+  const int count = 420;  // more than auto factors
+  for (const double condition : {1e2, 1e5, 1e7}) {
+    CAPTURE(condition);
+    // Gradients whose covariance is the curvature, as those of examples are: each direction has its part in a score.
+    const auto curvature = with_eigenvalues(geometric(1, 1 / condition, count));
+    const auto root = with_eigenvalues(geometric(1, 1 / std::sqrt(condition), count));
+    const auto examples = Random(2).normal({600, count}).mm(root), queries = Random(3).normal({6, count}).mm(root);
+    const auto exact = inverse_of(curvature, queries).mm(examples.t());
+    at::Tensor x;
+    const auto summaries =
+        solve(fmt::format("auto:relative-tolerance={:g}", kRankingTolerance), curvature, {}, queries, x);
+    const auto scores = x.mm(examples.t());
+    for (std::int64_t q = 0; q < queries.size(0); ++q) {
+      const auto& summary = summaries[static_cast<std::size_t>(q)];
+      CAPTURE(summary.message);
+      CHECK(summary.termination == Termination::kConverged);
+      CHECK(summary.relative_residual <= kRankingTolerance);
+      CHECK(summary.energy_growth <= kRankingTolerance);
+      CHECK(summary.energy_growth > 0);
+      const auto numbers = [&](const at::Tensor& row) {
+        return std::vector<double>(row.const_data_ptr<double>(), row.const_data_ptr<double>() + row.numel());
+      };
+      CHECK(spearman(numbers(scores[q]), numbers(exact[q])) > 0.99);
+      const double missing =
+          1 - (queries[q].dot(x[q]) / queries[q].dot(inverse_of(curvature, queries)[q])).item<double>();
+      CHECK(missing < 2 * kRankingTolerance);
+    }
+  }
+}
+
+TEST_CASE("a small residual is not enough for cg where it leaves out half of the answer's energy") {
+  const auto matrix = at::diag(at::tensor({1.0, 1e-4}, at::kDouble));
+  const auto b = at::tensor({1.0, 9e-3}, at::kDouble).unsqueeze(0);  // x = (1, 90): energies 1 and .81
+  at::Tensor x;
+  const auto cut = solve("cg:relative-tolerance=0.01,max-iterations=1", matrix, {}, b, x).front();
+  CAPTURE(cut.message);
+  CHECK(cut.termination == Termination::kIterationLimit);
+  CHECK(cut.relative_residual < 0.01);
+  CHECK(cut.energy_growth == 1);
+  CHECK(cut.message.find("the residual is small, but the last quarter of the iterations added") != std::string::npos);
+  const auto whole = solve("cg:relative-tolerance=0.01", matrix, {}, b, x).front();
+  CHECK(whole.termination == Termination::kConverged);
+  CHECK(whole.iterations == 2);
+  CHECK(relative_error(x, at::tensor({1.0, 90.0}, at::kDouble).unsqueeze(0)) < 1e-9);
+  CHECK(whole.energy_growth == doctest::Approx(0.81 / 1.81).epsilon(1e-3));
 }
 
 TEST_CASE("cg spends at most max-iterations and says that it stopped") {

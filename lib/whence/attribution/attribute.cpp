@@ -14,7 +14,7 @@
 namespace whence {
 namespace {
 
-constexpr std::int64_t kSummaryNumbers = 7;
+constexpr std::int64_t kSummaryNumbers = 8;
 
 /// What a row of a table of summaries holds.
 template <class Summary, class Field>
@@ -22,6 +22,7 @@ void for_each_number(Summary& summary, Field&& field) {
   field(summary.termination);
   field(summary.iterations);
   field(summary.relative_residual);
+  field(summary.energy_growth);
   field(summary.seconds);
   field(summary.products);
   field(summary.smallest_ritz);
@@ -74,7 +75,7 @@ ParameterSet pack(const Solved& solved, const std::vector<std::size_t>& stages) 
   return out;
 }
 
-/// Nothing where vectors of a stage are missing, as in what another version kept.
+/// Nothing where vectors of a stage or numbers of their solves are missing, as in what another version kept.
 std::optional<Solved> unpack(const ParameterSet& kept, const std::vector<std::size_t>& stages, std::size_t count) {
   std::vector<QueryDirections> out(count);
   for (const auto k : stages) {
@@ -98,6 +99,9 @@ std::optional<Solved> unpack(const ParameterSet& kept, const std::vector<std::si
     const auto bytes = kept.at(fmt::format("texts.{}", k)).contiguous();
     std::istringstream texts(
         std::string(bytes.const_data_ptr<std::uint8_t>(), bytes.const_data_ptr<std::uint8_t>() + bytes.numel()));
+    if (table.size(1) != kSummaryNumbers) {
+      return std::nullopt;
+    }
     const auto* place = table.const_data_ptr<double>();
     for (std::int64_t i = 0; i < table.size(0); ++i) {
       SolverSummary summary;

@@ -4,10 +4,18 @@
 // the method of block conjugate gradients", ETNA 12 (2001), without the directions that depend on others. A right-hand
 // side leaves the block when it is done and its answer stays as it is.
 //
+// A residual says little where A is ill-conditioned: what it leaves out of A^-1 b may be most of it. The energy b'x
+// grows towards b'A^-1 b, and what is missing is the square of the error's energy norm (M. Hestenes and E. Stiefel,
+// "Methods of conjugate gradients for solving linear systems", 1952, theorem 6:1). What a number of last iterations
+// added estimates what was missing before them, from below (Z. Strakos and P. Tichy, "On error estimation in the
+// conjugate gradient method", ETNA 13 (2002)); that number grows with the iterations, as in G. Meurant, J. Papez and P.
+// Tichy, "Accurate error estimation in CG", Numerical Algorithms 88 (2021), so that however slow the growth, it is
+// seen.
+//
 // An iteration, with vectors in columns, the preconditioner M, and residuals B - A X = V S:
 //   P <- orth(M V - P beta),  beta = (P'Q)^-1 Q' M V
 //   Q = A P
-//   X <- X + P alpha S,       alpha = (P'Q)^-1 P' V
+//   X <- X + P alpha S,       alpha = (P'Q)^-1 P' V,   which adds diag(S' V'P alpha S) to the energies
 //   V S <- (V - Q alpha) S,   factored anew
 // Blocks hold vectors in rows: block_dots(P, Q) is P'Q, and combine(alpha, P) is P alpha.
 #include <ATen/ATen.h>
@@ -39,7 +47,8 @@ struct CgOptions {
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
     field("max-iterations", self.max_iterations, kAtLeastOne, "most products to spend on a right-hand side");
-    field("relative-tolerance", self.relative_tolerance, kUnitInterval, "stop when |b - A x| <= this * |b|");
+    field("relative-tolerance", self.relative_tolerance, kUnitInterval,
+          "stop when |b - A x| <= this * |b|, and the last quarter of the iterations added <= this * b'x to b'x");
     field("residual-period", self.residual_period, kAtLeastOne,
           "iterations between true residuals b - A x, against drift");
     detail::PreconditionerOptions::fields(self.preconditioning, field);
@@ -57,6 +66,7 @@ class BlockCg {
         summaries_(static_cast<std::size_t>(b.size(0))),
         b_norms_(row_norms(b)),
         checks_(summaries_.size()),
+        energies_(summaries_.size()),
         tolerance_(dependence(b.scalar_type())) {
     for (std::int64_t k = 0; k < b.size(0); ++k) {
       active_.push_back(k);
@@ -86,7 +96,9 @@ class BlockCg {
   double square(std::size_t i) const { return squares_.const_data_ptr<double>()[i]; }
   double b_norm(std::int64_t k) const { return b_norms_.const_data_ptr<double>()[k]; }
   bool converged(std::size_t i) const {
-    return std::sqrt(square(i)) <= options_.relative_tolerance * b_norm(active_[i]);
+    const double residual = std::sqrt(square(i)), norm = b_norm(active_[i]);
+    return residual <= options_.relative_tolerance * norm &&
+           (residual <= kFloor * tolerance_ * norm || energy(i).growth() <= options_.relative_tolerance);
   }
   SolverSummary& summary(std::size_t i) { return summaries_[static_cast<std::size_t>(active_[i])]; }
   /// "3 of 8 solved, largest residual 1.2e-04".
@@ -137,8 +149,13 @@ class BlockCg {
     }
     inverse_pq_ =
         ritz.eigenvectors() * ritz.eigenvalues().cwiseInverse().asDiagonal() * ritz.eigenvectors().transpose();
-    const SmallMatrix alpha = inverse_pq_ * block_dots(directions_, basis_);
+    const SmallMatrix pv = block_dots(directions_, basis_);
+    const SmallMatrix alpha = inverse_pq_ * pv;
     x_.index_add_(0, active(), combine(alpha * factors_, directions_));
+    const Eigen::VectorXd gains = (pv * factors_).cwiseProduct(alpha * factors_).colwise().sum();
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      energies_[static_cast<std::size_t>(active_[i])].grow(gains[static_cast<Eigen::Index>(i)]);
+    }
     const auto residuals = detail::factor_rows(basis_ - combine(alpha, products_), tolerance_);
     basis_ = residuals.basis;
     factors_ = residuals.factors * factors_;
@@ -215,7 +232,7 @@ class BlockCg {
     // in units of |b|: what is left of a residual below the rounding of b - A x is no direction
     const auto norms = b_norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
     const auto scaled = residuals.index_select(0, index.to(b_.device())) / norms.to(b_.options());
-    auto [basis, factors] = detail::factor_rows(scaled, 0, 0.1 * tolerance_);
+    auto [basis, factors] = detail::factor_rows(scaled, 0, kFloor * tolerance_);
     basis_ = basis;
     factors_ = factors * detail::to_matrix(norms).col(0).asDiagonal();
   }
@@ -225,6 +242,12 @@ class BlockCg {
     summary(i).termination = termination;
     summary(i).message = message;
     summary(i).relative_residual = norm > 0 ? std::sqrt(square(i)) / norm : 0;
+    summary(i).energy_growth = energy(i).growth();
+    if (termination == Termination::kIterationLimit && summary(i).relative_residual <= options_.relative_tolerance) {
+      summary(i).message +=
+          fmt::format("; the residual is small, but the last quarter of the iterations added {:.1e} of b'x",
+                      summary(i).energy_growth);
+    }
   }
   /// With b - A x: the recurrence may be anything where it did not end.
   void finish_all(Termination termination, const std::string& message) {
@@ -246,6 +269,24 @@ class BlockCg {
     double least = INFINITY;  ///< Its least square.
   };
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
+  /// Times tolerance_ and |b|: a residual that holds no direction.
+  static constexpr double kFloor = 0.1;
+
+  /// b'x of one right-hand side.
+  class Energy {
+   public:
+    void grow(double gain) { sums_.push_back(sums_.back() + gain); }
+    /// The share that the last quarter of the iterations added, the last one at least.
+    double growth() const {
+      const auto k = sums_.size() - 1, delay = (k + 3) / 4;
+      const double now = sums_.back();
+      return now > 0 ? (now - sums_[k - delay]) / now : 0;
+    }
+
+   private:
+    std::vector<double> sums_{0};
+  };
+  const Energy& energy(std::size_t i) const { return energies_[static_cast<std::size_t>(active_[i])]; }
   std::string rounding_text() const {
     return "the residual no longer falls: rounding, or a system too ill-conditioned; " + rounding_remedy(*system_.a);
   }
@@ -257,6 +298,7 @@ class BlockCg {
   std::vector<SolverSummary> summaries_;
   at::Tensor b_norms_;
   std::vector<Checks> checks_;
+  std::vector<Energy> energies_;
   double tolerance_;                  // where rounding hides a direction
   std::vector<std::int64_t> active_;  // rows of b
   at::Tensor basis_;                  // V, orthonormal: at most as many rows as are active

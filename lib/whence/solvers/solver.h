@@ -29,10 +29,13 @@ struct SolverSummary {
   std::int64_t iterations = 0;
   double relative_residual = -1;  ///< |b - A x| / |b|, recomputed at the end; -1 where not measured. What
                                   ///< `termination` goes by.
-  double seconds = -1;            ///< Wall time of the block that the right-hand side was part of.
-  double products = -1;           ///< Spent on the block, divided by its right-hand sides; -1 where not counted.
-  double smallest_ritz = NAN;     ///< Rayleigh quotients that the solve met of the system it solved, damping included:
-  double largest_ritz = NAN;      ///< bounds from within of its spectrum. NaN where the solver sees none.
+  double energy_growth = -1;   ///< Share of b'x that the last quarter of cg's iterations added: about what is missing
+                               ///< of b' A^-1 b, the square of the relative error in the norm of A. `termination` goes
+                               ///< by it too; -1 where not measured.
+  double seconds = -1;         ///< Wall time of the block that the right-hand side was part of.
+  double products = -1;        ///< Spent on the block, divided by its right-hand sides; -1 where not counted.
+  double smallest_ritz = NAN;  ///< Rayleigh quotients that the solve met of the system it solved, damping included:
+  double largest_ritz = NAN;   ///< bounds from within of its spectrum. NaN where the solver sees none.
   std::string message = "solve was not called";
   std::string residual_of = {};  ///< Whose A the residual is of: "hessian", "gauss-newton", "ekfac's own factors";
                                  ///< empty: the operator's that the solver was given, which Adjoint then names.

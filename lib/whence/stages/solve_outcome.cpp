@@ -69,6 +69,7 @@ void add_summaries(std::vector<SolverSummary>& total, const std::vector<SolverSu
     }
     sum.iterations += part[k].iterations;
     sum.relative_residual = std::max(sum.relative_residual, part[k].relative_residual);
+    sum.energy_growth = std::max(sum.energy_growth, part[k].energy_growth);
     sum.seconds += part[k].seconds;
     sum.products += part[k].products;
     sum.smallest_ritz = std::fmin(sum.smallest_ritz, part[k].smallest_ritz);
