@@ -105,6 +105,8 @@ void RunRecord::add_inputs(const Pipeline& pipeline, const Dataset& queries) {
     files.insert(files.end(), snapshots.begin(), snapshots.end());
     const auto& data = pipeline.training_data(k).files();
     files.insert(files.end(), data.begin(), data.end());
+    const auto from = pipeline.trained_from(k);  // what ended its training too
+    files.insert(files.end(), from.begin(), from.end());
   }
   files.insert(files.end(), queries.files().begin(), queries.files().end());
   add_inputs(files);

@@ -17,6 +17,34 @@ TEST_CASE("training waits beside its checkpoint, of a folder too") {
   CHECK(unfinished_path("run/./fit//") == "run/fit.unfinished");
 }
 
+TEST_CASE("training is saved within seconds, and saving takes its share of the time at most") {
+  using whence::detail::SavePace;
+  for (const double save : {1e-3, 0.5, 20.0}) {
+    for (const double iteration : {1e-3, 0.7, 30.0}) {
+      CAPTURE(save);
+      CAPTURE(iteration);
+      SavePace pace;
+      double now = 0, saving = 0, last = 0, longest = 0;
+      int saves = 0;
+      while (now < 5000) {
+        now += iteration;
+        if (pace.is_due(now)) {
+          CHECK((saves > 0 || now < SavePace::kFirst + iteration));
+          longest = std::max(longest, now - last);
+          saving += save;
+          pace.saved(now, now + save);
+          now += save;
+          last = now;
+          ++saves;
+        }
+      }
+      CHECK(saves > 3);
+      CHECK(saving - save <= SavePace::kShare * now);  // whatever one costs, there is a first
+      CHECK(longest <= std::max(SavePace::kFirst, save / SavePace::kShare) + iteration + 1e-9);
+    }
+  }
+}
+
 TEST_CASE("unfinished training is read to the bit, and only by one that began alike with these parameters") {
   const test::Scratch scratch;
   const auto path = scratch / "fit.unfinished";

@@ -300,6 +300,17 @@ TEST_CASE("a validation stops training early, and everything that reads the chec
   CHECK(ranked.status == 0);
   CHECK(folder.json("out/run.json")["stages"]["finetune"]["validation"]["kept-after"] == kept);
   CHECK(says(folder.json("out/run.json")["warnings"].dump(), "its validation stopped training early"));
+  CHECK(folder.json("out/run.json")["inputs"].contains((folder / "unseen.safetensors").string()));
+  // what loads alone reads no validation, and finds how far from a minimum training ended
+  fs::rename(folder / "unseen.safetensors", folder / "away.safetensors");
+  const auto loaded = Pipeline(folder / "pipeline.toml", wide).load();
+  fs::rename(folder / "away.safetensors", folder / "unseen.safetensors");
+  for (const auto& ended : loaded) {
+    REQUIRE(ended.measured);
+    CHECK(ended.measured->of == stationarity_key(ended));
+    CHECK(ended.measured->value.gradient_norm ==
+          stationarity(ended.objective, ended.theta, ended.parent).gradient_norm);
+  }
   // what has changed, and what is no pipeline
   folder.write_data("unseen.safetensors", 40, 10);
   CHECK(says(folder.run("train pipeline.toml --dtype float64").err, "unseen.safetensors has changed"));

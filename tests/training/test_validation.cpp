@@ -47,7 +47,8 @@ TEST_SUITE("training") {
       const std::int64_t turn = spec.starts_with("lbfgs") ? 2 : 6;
       const auto objective = made_objective("linear", "squared-error");
       const auto there = after(objective, spec, turn);
-      Validation validation{.data = given_by(objective, there), .patience = 3, .every = 1};
+      const auto data = given_by(objective, there);
+      Validation validation{.data = [&] { return data; }, .patience = 3, .every = 1};
       auto state = fresh_state(objective);
       const auto summary =
           stopping_early(create<Optimizer>(spec), validation)->minimise(objective, {}, state, Random(1), {});
@@ -62,7 +63,7 @@ TEST_SUITE("training") {
       CHECK(summary.gradient_norm == std::sqrt(exact_dot(g, g)));
       // what was measured, by hand
       REQUIRE(summary.validation.size() == static_cast<std::size_t>(turn) + 3);
-      const auto batch = validation.data.batch(0, 24);
+      const auto batch = data.batch(0, 24);
       for (const auto& measured : summary.validation) {
         const auto theta = after(objective, spec, measured.iteration);
         const auto off = at::addmm(theta[1], batch.inputs, theta[0].t()) - batch.targets;
@@ -85,7 +86,8 @@ TEST_SUITE("training") {
     for (const auto& spec : kOptimizers) {
       CAPTURE(spec);
       const auto objective = made_objective("linear", "squared-error").with_batch_size(5);
-      const Validation validation{.data = given_by(objective, after(objective, spec, 4)), .patience = 2, .every = 2};
+      const auto data = given_by(objective, after(objective, spec, 4));
+      const Validation validation{.data = [&] { return data; }, .patience = 2, .every = 2};
       const auto optimizer = stopping_early(create<Optimizer>(spec), validation);
       auto whole = fresh_state(objective);
       std::int64_t events = 0;
@@ -120,7 +122,7 @@ TEST_SUITE("training") {
 
   TEST_CASE("without a number of iterations it measures after each epoch, and at the end") {
     const auto objective = made_objective("linear", "squared-error");
-    const Validation validation{.data = objective.data(), .patience = 0};
+    const Validation validation{.data = [&] { return objective.data(); }, .patience = 0};
     auto state = fresh_state(objective);
     const auto summary = stopping_early(create<Optimizer>("adam:batch-size=7,max-iterations=10"), validation)
                              ->minimise(objective, {}, state, Random(1), {});
@@ -138,7 +140,7 @@ TEST_SUITE("training") {
     const auto theta = objective.trained().values();
     const auto batch = objective.data().batch(0, 24);
     const auto output = at::addmm(theta[1], batch.inputs, theta[0].t());
-    const auto found = validate({.data = objective.data(), .by_accuracy = true}, objective, theta, {}, 7, {});
+    const auto found = validate({.by_accuracy = true}, objective.data(), objective, theta, {}, 7, {});
     CHECK(found.iteration == 7);
     CHECK(found.accuracy ==
           doctest::Approx(output.argmax(1).eq(batch.targets).to(at::kDouble).mean().item<double>()).epsilon(1e-12));
@@ -152,14 +154,28 @@ TEST_SUITE("training") {
   TEST_CASE("what cannot be measured is refused in a line") {
     const auto objective = made_objective("linear", "squared-error");
     const auto theta = objective.trained().values();
-    CHECK_THROWS_WITH_AS(validate({.data = objective.data(), .draws = 3}, objective, theta, {}, 1, {}),
+    CHECK_THROWS_WITH_AS(validate({.draws = 3}, objective.data(), objective, theta, {}, 1, {}),
                          "validation with 3 draws: its tuning draws no models: expected prefix-simplex",
                          InvalidArgument);
-    CHECK_THROWS_WITH_AS(validate({.data = objective.data(), .by_accuracy = true}, objective, theta, {}, 1, {}),
+    CHECK_THROWS_WITH_AS(validate({.by_accuracy = true}, objective.data(), objective, theta, {}, 1, {}),
                          doctest::Contains("expected a validation by loss"), InvalidArgument);
+    // by training before its first iteration, and what reads the examples is called by training alone
+    int reads = 0;
+    const auto optimizer = stopping_early(create<Optimizer>("adam"), {.data =
+                                                                          [&] {
+                                                                            ++reads;
+                                                                            return objective.data();
+                                                                          },
+                                                                      .by_accuracy = true});
+    CHECK(reads == 0);
+    auto state = fresh_state(objective);
+    CHECK_THROWS_WITH_AS(optimizer->minimise(objective, {}, state, Random(1), {}),
+                         doctest::Contains("expected a validation by loss"), InvalidArgument);
+    CHECK(reads == 1);
+    CHECK(state.iteration == 0);
     auto far = clone(theta);
     far[0].fill_(1e200);
-    CHECK_THROWS_WITH_AS(validate({.data = objective.data()}, objective, far, {}, 5, {}),
+    CHECK_THROWS_WITH_AS(validate({}, objective.data(), objective, far, {}, 5, {}),
                          "validation after iteration 5: the loss is inf over 24 examples", NumericalError);
   }
 }

@@ -303,7 +303,7 @@ TEST_SUITE("tuning") {
     const std::shared_ptr<const Tuning> tuning = create<Tuning>("prefix-simplex:vertices=3,length=2");
     const Objective objective(model, loss, tuning, s.roomy.data, 0.1, s.tuned, s.roomy.parent, 3);
     const auto measure = [&](const TensorList& theta) {
-      return validate({.data = s.roomy.data, .draws = 5}, objective, theta, s.roomy.parent.values(), 1, {});
+      return validate({.draws = 5}, s.roomy.data, objective, theta, s.roomy.parent.values(), 1, {});
     };
     const auto found = measure(s.tuned.values());
     double mean = 0, right = 0;
@@ -316,16 +316,15 @@ TEST_SUITE("tuning") {
     CHECK(found.loss == doctest::Approx(mean).epsilon(1e-12));
     CHECK(found.accuracy == doctest::Approx(right).epsilon(1e-12));
     CHECK(measure(s.tuned.values()).loss == found.loss);
-    const auto once = validate({.data = s.roomy.data}, objective, s.tuned.values(), s.roomy.parent.values(), 1, {});
+    const auto once = validate({}, s.roomy.data, objective, s.tuned.values(), s.roomy.parent.values(), 1, {});
     CHECK(std::abs(once.loss - found.loss) > 1e-6);
     // a model of the bank is one, also where predictions are means
     const std::shared_ptr<const Tuning> averaged =
         create<Tuning>("prefix-simplex:vertices=3,length=2,inference=ensemble");
     const auto of_mean = s.roomy.start(*averaged).with(s.tuned.values());
     const Objective ensemble(model, loss, averaged, s.roomy.data, 0.1, of_mean, s.roomy.parent, 3);
-    CHECK(
-        validate({.data = s.roomy.data, .draws = 5}, ensemble, of_mean.values(), s.roomy.parent.values(), 1, {}).loss ==
-        found.loss);
+    CHECK(validate({.draws = 5}, s.roomy.data, ensemble, of_mean.values(), s.roomy.parent.values(), 1, {}).loss ==
+          found.loss);
   }
 
   TEST_CASE("heads may be one") {

@@ -11,6 +11,7 @@
 #include "whence/models/language_model.h"
 #include "whence/stages/pipeline_file.h"
 #include "whence/stages/stage.h"
+#include "whence/training/validation.h"
 #include "whence/tuning/peft.h"
 
 namespace whence {
@@ -28,6 +29,7 @@ struct RunOptions {
 struct StageTraining {
   TrainingSummary summary;
   Stationarity stationarity;
+  std::string stationarity_of = {};  ///< The stationarity_key() of what it was measured of.
   std::int64_t examples = 0, parameters = 0;
 };
 
@@ -56,6 +58,10 @@ class Pipeline {
   /// What was assumed about files from elsewhere and their owner should know, a line each, as it has come up so far.
   const std::vector<std::string>& notes() const { return notes_; }
 
+  /// The files that a stage's checkpoint says it was trained with, validation among them, as far as they are there;
+  /// none where it does not say. Reads none of them.
+  std::vector<std::filesystem::path> trained_from(std::size_t stage) const;
+
   /// Whether a stage's result is there.
   bool is_trained(std::size_t stage) const;
   /// How its training ended, as the checkpoint says; nothing where it does not.
@@ -68,7 +74,7 @@ class Pipeline {
   /// The training data of a stage. Read once.
   const Dataset& training_data(std::size_t stage) const;
   /// What a stage's training is validated by, its targets numbered as the stage numbers its classes; null where it is
-  /// not. Read once.
+  /// not. Read once, and by what trains alone: load() does without.
   const Dataset* validation_data(std::size_t stage) const;
   /// The examples of [queries.SPLIT], with targets numbered as the last stage numbers its classes; the first `limit`
   /// where > 0.
@@ -81,7 +87,8 @@ class Pipeline {
   /// The first `count` stages of it.
   Chain load(std::size_t count) const;
 
-  /// The first `count` stages as they would start training, each on the start of the one before: whether they fit.
+  /// The first `count` stages as they would start training, each on the start of the one before: whether they fit,
+  /// their validations too.
   Chain untrained(std::size_t count) const;
   /// A stage as it would start on the stages before.
   Stage untrained(std::size_t stage, const Chain& before) const;
@@ -125,6 +132,8 @@ class Pipeline {
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
   std::vector<std::string> tasks(std::size_t stage) const;
   void check_seed(std::size_t stage) const;
+  Validation validation(std::size_t stage) const;
+  void check_validation(std::size_t stage, const Stage& untrained) const;
   std::shared_ptr<const Optimizer> optimizer(std::size_t stage) const;
 
   PipelineFile file_;

@@ -8,7 +8,6 @@
 #include "whence/stages/detail/trajectory.h"
 #include "whence/stages/head_start.h"
 #include "whence/stages/pipeline.h"
-#include "whence/training/validation.h"
 
 namespace whence {
 namespace {
@@ -53,14 +52,32 @@ std::int64_t batch_size_for(const Stage& stage, const LanguageModel* model, cons
 std::shared_ptr<const Optimizer> Pipeline::optimizer(std::size_t stage) const {
   const auto& description = file_.stages.at(stage);
   auto plain = create<Optimizer>(description.optimizer);
-  const auto* validation = validation_data(stage);
-  return validation == nullptr
-             ? std::move(plain)
-             : stopping_early(std::move(plain), {.data = *validation,
-                                                 .patience = description.patience,
-                                                 .every = description.validation_every,
-                                                 .draws = description.validation_draws,
-                                                 .by_accuracy = description.validation_by == "accuracy"});
+  return description.validation.is_null() ? std::move(plain) : stopping_early(std::move(plain), validation(stage));
+}
+
+/// A stage's validation, which reads its data when it is asked for them: by a pipeline of its own, since the stage may
+/// outlive this one.
+Validation Pipeline::validation(std::size_t stage) const {
+  const auto& description = file_.stages.at(stage);
+  return {.data = [own = std::make_shared<const Pipeline>(*this), stage] { return *own->validation_data(stage); },
+          .patience = description.patience,
+          .every = description.validation_every,
+          .draws = description.validation_draws,
+          .by_accuracy = description.validation_by == "accuracy"};
+}
+
+/// Throws InvalidArgument, before hours of training, where its validation does not go with a stage.
+void Pipeline::check_validation(std::size_t stage, const Stage& untrained) const {
+  const auto* data = validation_data(stage);
+  if (data == nullptr) {
+    return;
+  }
+  try {
+    check_room(untrained, *data);
+    whence::check_validation(validation(stage), *data, untrained.objective, untrained.theta, untrained.parent);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), untrained.name, error.what()));
+  }
 }
 
 Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
@@ -80,9 +97,6 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
          .tasks = tasks(stage),
          .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
         before, Random(seed_).stream("stage " + description.name));
-    if (const auto* validation = validation_data(stage)) {
-      check_room(out, *validation);
-    }
     out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
     return out;
   } catch (const InvalidArgument& error) {
@@ -94,6 +108,7 @@ Chain Pipeline::untrained(std::size_t count) const {
   Chain chain;
   for (std::size_t i = 0; i < count; ++i) {
     chain.push_back(untrained(i, chain));
+    check_validation(i, chain.back());
   }
   return chain;
 }
@@ -185,6 +200,9 @@ Chain Pipeline::load(std::size_t count) const {
                                                     resolved_spec<Model>(model_spec_)));
     }
     const auto remedy = fmt::format("run whence train {} --stage {} --force", file_.path.string(), description.name);
+    if (const auto told = training(i); told && !told->stationarity_of.empty()) {
+      stage.measured = {told->stationarity_of, told->stationarity};
+    }
     stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
     chain.push_back(std::move(stage));
   }

@@ -50,6 +50,22 @@ std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
   return detail::read_training(found->second, checkpoint.string() + ": metadata: " + detail::kTraining);
 }
 
+std::vector<fs::path> Pipeline::trained_from(std::size_t stage) const {
+  const auto metadata = metadata_of(file_.stages.at(stage).checkpoint);
+  const auto found = metadata.find(detail::kTrainedFrom);
+  std::vector<fs::path> out;
+  if (found != metadata.end()) {
+    const auto files = detail::table_in(detail::parse_record(found->second), "files");
+    for (const auto& [name, digest] : files.items()) {
+      const auto file = (file_.path.parent_path() / name).lexically_normal();
+      if (fs::exists(file)) {
+        out.push_back(file);
+      }
+    }
+  }
+  return out;
+}
+
 json Pipeline::settings(std::size_t stage) const {
   const auto& description = file_.stages.at(stage);
   auto model = file_.model.table;

@@ -126,8 +126,10 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   validation_.erase(validation_.lower_bound(stage), validation_.end());  // likewise
   const auto since = detail::now_of_files();
+  validation_data(stage);  // before its optimizer is made, which then has them
   const auto fresh = begun(stage, load(stage), progress);
   check_checkpoint_form(stage, fresh);
+  check_validation(stage, fresh);
   const auto& data = fresh.objective.data();
   auto record = this->record(stage, data, {});  // now: files may change while training goes on
   const auto unfinished = unfinished_path(description.checkpoint);
@@ -149,8 +151,10 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
   }
-  auto saved = std::chrono::steady_clock::now();
-  constexpr std::chrono::seconds kSavePeriod(60);
+  const auto seconds = [begin = std::chrono::steady_clock::now()] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  detail::SavePace pace;
   const auto watch = [&](ProgressEvent event) {
     event.phase += " " + description.name;
     snapshots->after_iteration(state);
@@ -160,9 +164,9 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
       detail::write_unfinished(unfinished, state, record);
       throw;
     }
-    if (std::chrono::steady_clock::now() - saved > kSavePeriod) {
+    if (const double now = seconds(); pace.is_due(now)) {
       detail::write_unfinished(unfinished, state, record);
-      saved = std::chrono::steady_clock::now();
+      pace.saved(now, seconds());
     }
   };
   StageTraining out;
@@ -190,6 +194,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
       auto ended = fresh;
       ended.theta = state.theta;
       out.stationarity = stationarity(ended);
+      out.stationarity_of = stationarity_key(ended);
     }
     metadata[detail::kTraining] = detail::training_text(out);
     write_checkpoint(stage, fresh, state.theta, metadata);

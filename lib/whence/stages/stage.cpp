@@ -5,10 +5,12 @@
 #include <fmt/ranges.h>
 
 #include "whence/core/described.h"
+#include "whence/core/digest.h"
 #include "whence/core/error.h"
 #include "whence/models/addition.h"
 #include "whence/models/ensemble.h"
 #include "whence/models/language_model.h"
+#include "whence/training/objective_digest.h"
 
 namespace whence {
 namespace {
@@ -159,7 +161,22 @@ TrainingSummary train(Stage& stage, const Random& random, const Progress& progre
   return summary;
 }
 
+std::string stationarity_key(const Stage& stage) {
+  Digest digest;
+  digest.add(objective_digest(stage.objective));
+  for (const auto* values : {&stage.theta, &stage.parent}) {
+    digest.add(std::to_string(values->size()));
+    for (const auto& value : *values) {
+      digest.add(value);
+    }
+  }
+  return digest.text();
+}
+
 Stationarity stationarity(const Stage& stage) {
+  if (stage.measured && stage.measured->of == stationarity_key(stage)) {
+    return stage.measured->value;
+  }
   try {
     return stationarity(stage.objective, stage.theta, stage.parent);
   } catch (const NumericalError& error) {

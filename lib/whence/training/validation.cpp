@@ -25,6 +25,18 @@ bool better(const ValidationResult& a, const ValidationResult& b, bool by_accura
   return by_accuracy && a.accuracy != b.accuracy ? a.accuracy > b.accuracy : a.loss < b.loss;
 }
 
+/// The models whose mean is measured.
+std::vector<ParameterSet> models_of(const Validation& validation, const ParameterSet& merged) {
+  if (validation.draws == 0) {
+    return {merged};
+  }
+  try {
+    return drawn_models(merged, validation.draws);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("validation with {} draws: {}", validation.draws, error.what()));
+  }
+}
+
 class StoppingEarly : public Optimizer {
  public:
   StoppingEarly(std::shared_ptr<const Optimizer> optimizer, Validation validation)
@@ -33,6 +45,8 @@ class StoppingEarly : public Optimizer {
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                            const Random& random, const Progress& progress) const override {
     struct Ended {};
+    const auto data = validation_.data();
+    check_validation(validation_, data, objective, state.theta, parent);
     const c10::AutoGradMode with_grad(true);
     const auto start = std::chrono::steady_clock::now();
     const auto every = validation_.every > 0 ? validation_.every : optimizer_->iterations_an_epoch(objective.terms());
@@ -41,7 +55,7 @@ class StoppingEarly : public Optimizer {
       const auto i = state.iteration;
       const bool done = !state.validation.empty() && state.validation.back().iteration == i;
       if (!done && (at_end || (i > 0 && i % every == 0))) {
-        look(objective, parent, state, [&](const ProgressEvent& event) {
+        look(data, objective, parent, state, [&](const ProgressEvent& event) {
           report(progress,
                  {last.phase, last.done, last.total, fmt::format("validation, {} of {}", event.done, event.total)});
         });
@@ -113,10 +127,10 @@ class StoppingEarly : public Optimizer {
     return static_cast<std::int64_t>(since) >= validation_.patience;
   }
 
-  void look(const Objective& objective, const TensorList& parent, TrainingState& state,
+  void look(const Dataset& data, const Objective& objective, const TensorList& parent, TrainingState& state,
             const Progress& progress) const {
     auto results = state.validation;
-    results.push_back(validate(validation_, objective, state.theta, parent, state.iteration, progress));
+    results.push_back(validate(validation_, data, objective, state.theta, parent, state.iteration, progress));
     if (best_of(results, validation_.by_accuracy) + 1 == results.size()) {
       state.best = detach(state.theta);
     }
@@ -129,27 +143,26 @@ class StoppingEarly : public Optimizer {
 
 }  // namespace
 
-ValidationResult validate(const Validation& validation, const Objective& objective, const TensorList& theta,
-                          const TensorList& parent, std::int64_t iteration, const Progress& progress) {
-  const at::NoGradGuard no_gradient;
-  const DerivativeOrder first(1);
-  const auto& like = theta.front();
-  const auto data = validation.data.dtype() == like.scalar_type() && validation.data.device() == like.device()
-                        ? validation.data
-                        : validation.data.to(like.scalar_type(), like.device());
-  const bool classes = data.target_kind() == TargetKind::kClasses;
-  if (validation.by_accuracy && !classes) {
+void check_validation(const Validation& validation, const Dataset& data, const Objective& objective,
+                      const TensorList& theta, const TensorList& parent) {
+  if (validation.by_accuracy && data.target_kind() != TargetKind::kClasses) {
     throw InvalidArgument("validation by accuracy: its examples are of no classes, expected a validation by loss");
   }
-  const auto merged = objective.merge(theta, parent);
-  auto models = std::vector<ParameterSet>{merged};
-  if (validation.draws > 0) {
-    try {
-      models = drawn_models(merged, validation.draws);
-    } catch (const InvalidArgument& error) {
-      throw InvalidArgument(fmt::format("validation with {} draws: {}", validation.draws, error.what()));
-    }
-  }
+  models_of(validation, objective.merge(theta, parent));
+}
+
+ValidationResult validate(const Validation& validation, const Dataset& given, const Objective& objective,
+                          const TensorList& theta, const TensorList& parent, std::int64_t iteration,
+                          const Progress& progress) {
+  const at::NoGradGuard no_gradient;
+  const DerivativeOrder first(1);
+  check_validation(validation, given, objective, theta, parent);
+  const auto& like = theta.front();
+  const auto data = given.dtype() == like.scalar_type() && given.device() == like.device()
+                        ? given
+                        : given.to(like.scalar_type(), like.device());
+  const bool classes = data.target_kind() == TargetKind::kClasses;
+  const auto models = models_of(validation, objective.merge(theta, parent));
   const auto total = data.size() * static_cast<std::int64_t>(models.size());
   double loss = 0, right = 0;
   std::int64_t done = 0;

@@ -50,7 +50,8 @@ std::string training_text(const StageTraining& training) {
            {"objective", at.objective},
            {"gradient-norm", at.gradient_norm},
            {"data-gradient-norm", at.data_gradient_norm},
-           {"relative-gradient-norm", at.relative_gradient_norm}};
+           {"relative-gradient-norm", at.relative_gradient_norm},
+           {"gradient-of", training.stationarity_of}};
   if (const auto& summary = training.summary; !summary.validation.empty()) {
     out[kValidation] = validation_json(summary.validation);
     out["kept"] = summary.kept;
@@ -66,6 +67,7 @@ StageTraining read_training(const std::string& text, const std::string& where) {
   out.summary.iterations = told.value("iterations", std::int64_t{0});
   out.stationarity = {told.value("objective", 0.0), told.value("gradient-norm", 0.0),
                       told.value("data-gradient-norm", 0.0), told.value("relative-gradient-norm", 0.0)};
+  out.stationarity_of = told.value("gradient-of", "");
   out.examples = told.value("examples", std::int64_t{0});
   out.parameters = told.value("parameters", std::int64_t{0});
   if (told.contains(kValidation)) {
