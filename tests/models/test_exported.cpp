@@ -155,7 +155,7 @@ TEST_SUITE("models") {
         fmt::print("| {} | {} | {:.0e} | {:.0e} | {:.0e} | {:.0e} | {:.0e} | {} |\n", name, f.theta.entries(), output,
                    first, second, products, norms, how);
         for (const double error : {output, first, second, products, norms}) {
-          CHECK(error < kSame);
+          CHECK(error < (name.starts_with("hf-") ? 1e-5 : kSame));  // norms of some are float32 in PyTorch
         }
       } catch (const Error& error) {
         fmt::print("| {} | {} |\n", name, error.what());
