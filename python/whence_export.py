@@ -78,8 +78,8 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
     dynamic    further sizes that may differ, {"input_ids": {1: torch.export.Dim("T", min=2, max=512)}}; the length of
                input_ids and attention_mask is free by itself.
     classes    the name of each output, in order.
-    mean, std  what was subtracted from each channel of the inputs, and what they were divided by, before the model: kept
-               for the record; the pipeline's data tables say them.
+    mean, std  what was subtracted from each channel of the inputs, and what they were divided by, before the model (of
+               images: in [0, 1]): whence does the same to images (cifar, idx) whose data table says nothing of it.
     output     which of several outputs counts, by its key.
     """
     inputs = _named(model, examples)

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "whence/core/json.h"
 #include "whence/data/example_column.h"
@@ -117,11 +118,45 @@ nlohmann::json with_arguments(const ExportedModel& model, const std::string& los
   return table;
 }
 
+/// A table of images for an exported model, scaled as the file says that its images were where the table says nothing.
+/// Tensors, which may hold what the model is given, are taken as they are. `doubt` is told of what differs.
+nlohmann::json with_channels(const ExportedModel& model, nlohmann::json table,
+                             const std::function<void(const std::string&)>& doubt) {
+  if (table.is_array()) {
+    for (auto& part : table) {
+      part = with_channels(model, std::move(part), doubt);
+    }
+    return table;
+  }
+  nlohmann::json stored = nlohmann::json::object();
+  if (!model.channel_means().empty()) {
+    stored["mean"] = model.channel_means();
+  }
+  if (!model.channel_deviations().empty()) {
+    stored["std"] = model.channel_deviations();
+  }
+  if (stored.empty() || !takes(table, "mean")) {
+    return table;
+  }
+  const bool says = table.contains("mean") || table.contains("std");
+  if (!says && !takes(table, "arguments")) {
+    table.update(stored);
+  } else if (channels_text(table) != channels_text(stored)) {
+    doubt(fmt::format("{} was exported with {}, and data of format {} {} {}", model.file().string(),
+                      channels_text(stored), table["format"].get<std::string>(),
+                      says ? "is given with" : "is taken as it is:", channels_text(table)));
+  }
+  return table;
+}
+
 }  // namespace
 
 Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReading reading) const {
   const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
-  const auto table = exported == nullptr ? given : with_arguments(*exported, file_.stages.at(stage).loss, given);
+  const auto table = exported == nullptr
+                         ? given
+                         : with_channels(*exported, with_arguments(*exported, file_.stages.at(stage).loss, given),
+                                         [&](const std::string& text) { note(text); });
   const auto wanted = create<Loss>(file_.stages.at(stage).loss)->wants();
   const bool of_tokens = are_tokens(wanted);
   if (of_tokens && !reading_) {

@@ -80,6 +80,8 @@ class Exported : public Model, public ExportedModel, public Described {
   const std::vector<std::string>& notes() const override { return notes_; }
   const std::vector<std::string>& arguments() const override { return arguments_; }
   const std::vector<std::string>& class_names() const override { return classes_; }
+  const std::vector<double>& channel_means() const override { return means_; }
+  const std::vector<double>& channel_deviations() const override { return deviations_; }
   std::int64_t vocabulary() const override { return vocabulary_; }
   std::int64_t context() const override { return signature_.takes_tokens() ? signature_.context() : 0; }
   bool takes_texts() const override { return signature_.takes_tokens(); }
@@ -114,6 +116,7 @@ class Exported : public Model, public ExportedModel, public Described {
   bool no_layers_ = false;
   std::int64_t vocabulary_ = 0;
   std::vector<std::string> notes_, arguments_, classes_;
+  std::vector<double> means_, deviations_;
   mutable std::mutex mutex_;
   mutable std::map<std::pair<at::ScalarType, std::string>, std::vector<c10::IValue>> fixed_;
 };
@@ -183,7 +186,9 @@ void Exported::load(detail::ExportArchive archive) {
     }
   }
   layers_ = detail::ProgramLayers::of(*program_, parameter_of_input_, theta_);
-  classes_ = detail::stored_classes(archive);
+  classes_ = detail::stored<std::string>(archive, "classes");
+  means_ = detail::stored<double>(archive, "mean");
+  deviations_ = detail::stored<double>(archive, "std");
   for (const auto& [node, layer] : layers_.layers) {  // the table that the tokens are looked up in
     const auto from = static_cast<std::size_t>(std::max(0, node->inputs[static_cast<std::size_t>(layer.input)].slot()));
     if (layer.form == detail::ProgramLayer::Form::kEmbedding && from < signature_.inputs.size() &&

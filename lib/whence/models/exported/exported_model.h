@@ -23,6 +23,10 @@ class ExportedModel {
   virtual std::int64_t context() const = 0;
   /// The class of each output, where the file says; else empty.
   virtual const std::vector<std::string>& class_names() const = 0;
+  /// What was subtracted from each channel of the inputs before the model, and what they were divided by then, where
+  /// the file says; else empty.
+  virtual const std::vector<double>& channel_means() const = 0;
+  virtual const std::vector<double>& channel_deviations() const = 0;
   /// The parameters that a file (.pt2) holds: this model's, or another export of it. Throws DataError where it is none,
   /// or its buffers are others, which this model's program would not use.
   virtual ParameterSet read_parameters(const std::filesystem::path& file) const = 0;

@@ -96,12 +96,6 @@ std::string short_reason(const Error& error, const std::string& where) {
 
 }  // namespace
 
-std::vector<std::string> stored_classes(const ExportArchive& archive) {
-  return archive.told && archive.told->contains("classes") && !(*archive.told)["classes"].is_null()
-             ? (*archive.told)["classes"].get<std::vector<std::string>>()
-             : std::vector<std::string>();
-}
-
 SelfCheck self_check(const ExportArchive& archive, const ProgramSignature& signature, at::ScalarType dtype,
                      const ProgramProbes& probes) {
   const double tolerance = dtype == at::kDouble ? 1e-9 : dtype == at::kFloat ? 1e-4 : 0.05;

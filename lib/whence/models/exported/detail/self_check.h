@@ -29,7 +29,12 @@ struct SelfCheck {
 SelfCheck self_check(const ExportArchive& archive, const ProgramSignature& signature, at::ScalarType dtype,
                      const ProgramProbes& probes);
 
-/// The names of the classes that the file stores; empty where it does not.
-std::vector<std::string> stored_classes(const ExportArchive& archive);
+/// The list that python/whence_export.py stored under `key`; empty where it did not.
+template <class T>
+std::vector<T> stored(const ExportArchive& archive, std::string_view key) {
+  return archive.told && archive.told->contains(key) && !(*archive.told)[key].is_null()
+             ? (*archive.told)[key].get<std::vector<T>>()
+             : std::vector<T>();
+}
 
 }  // namespace whence::detail
