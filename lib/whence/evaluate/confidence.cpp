@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <map>
+#include <set>
 
 namespace whence {
 namespace {
@@ -51,42 +51,60 @@ Fit fit(const std::vector<RetrainedRemoval>& pairs, std::optional<std::int64_t> 
   return best;
 }
 
+bool is_large(double predicted, double typical) { return std::abs(predicted) >= 0.5 * typical; }
+
+std::set<std::int64_t> examples_of(const std::vector<RetrainedRemoval>& pairs) {
+  std::set<std::int64_t> out;
+  for (const auto& pair : pairs) {
+    out.insert(pair.example);
+  }
+  return out;
+}
+
 }  // namespace
 
-std::optional<RemovalConfidence> RemovalConfidence::learn(const std::vector<RetrainedRemoval>& pairs) {
-  std::map<std::int64_t, std::vector<const RetrainedRemoval*>> by_example;
-  for (const auto& pair : pairs) {
-    if (!std::isfinite(pair.predicted) || !std::isfinite(pair.actual) || !std::isfinite(pair.typical)) {
-      return std::nullopt;
-    }
-    by_example[pair.example].push_back(&pair);
-  }
-  RemovalConfidence out;
-  out.examples_ = static_cast<std::int64_t>(by_example.size());
-  if (out.examples_ < kFewest) {
+std::optional<RemovalConfidence::Part> RemovalConfidence::learn_part(const std::vector<RetrainedRemoval>& pairs) {
+  const auto examples = examples_of(pairs);
+  if (static_cast<std::int64_t>(examples.size()) < kFewest) {
     return std::nullopt;
   }
   std::vector<double> errors;
-  for (const auto& [example, own] : by_example) {
+  for (const auto example : examples) {
     const auto others = fit(pairs, example);
-    for (const auto* pair : own) {
-      const double width = width_of(*pair, others.spread);
-      errors.push_back(width > 0 ? std::abs(pair->actual - others.slope * pair->predicted) / width : 0);
+    for (const auto& pair : pairs) {
+      if (pair.example == example) {
+        const double width = width_of(pair, others.spread);
+        errors.push_back(width > 0 ? std::abs(pair.actual - others.slope * pair.predicted) / width : 0);
+      }
     }
   }
   std::sort(errors.begin(), errors.end());
   const auto count = static_cast<double>(errors.size());
   const auto place = static_cast<std::size_t>(std::min(count, std::ceil((count + 1) * kLevel))) - 1;
-  out.reach_ = errors[place];
   const auto all = fit(pairs, std::nullopt);
-  out.slope_ = all.slope;
-  out.spread_ = all.spread;
-  return out;
+  return Part{all.slope, all.spread, errors[place]};
+}
+
+std::optional<RemovalConfidence> RemovalConfidence::learn(const std::vector<RetrainedRemoval>& pairs) {
+  std::vector<RetrainedRemoval> large, small;
+  for (const auto& pair : pairs) {
+    if (!std::isfinite(pair.predicted) || !std::isfinite(pair.actual) || !std::isfinite(pair.typical)) {
+      return std::nullopt;
+    }
+    (is_large(pair.predicted, pair.typical) ? large : small).push_back(pair);
+  }
+  const auto all = learn_part(pairs);
+  if (!all) {
+    return std::nullopt;
+  }
+  return RemovalConfidence(learn_part(large).value_or(*all), learn_part(small).value_or(*all),
+                           static_cast<std::int64_t>(examples_of(pairs).size()));
 }
 
 Interval RemovalConfidence::interval(double predicted, double typical) const {
-  const double middle = slope_ * predicted;
-  const double reach = reach_ * std::hypot(predicted, spread_ * typical);
+  const auto& part = is_large(predicted, typical) ? large_ : small_;
+  const double middle = part.slope * predicted;
+  const double reach = part.reach * std::hypot(predicted, part.spread * typical);
   return {middle - reach, middle + reach};
 }
 

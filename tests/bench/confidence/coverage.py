@@ -43,34 +43,43 @@ def fit(p, a, t):
     return best[1:]
 
 
-def learn(ids):
-    inside = np.isin(example, ids)
+large = np.abs(predicted) >= 0.5 * usual
+
+
+def learn_part(inside):
+    ids = np.unique(example[inside])
+    if len(ids) < 9:
+        return None
     errors = []
     for one in ids:
-        rest, own = inside & (example != one), example == one
+        rest, own = inside & (example != one), inside & (example == one)
         slope, spread = fit(predicted[rest], actual[rest], usual[rest])
         errors += list(np.abs(actual[own] - slope * predicted[own]) / np.hypot(predicted[own], spread * usual[own]))
     place = min(len(errors), int(np.ceil((len(errors) + 1) * 0.9))) - 1
     return *fit(predicted[inside], actual[inside], usual[inside]), sorted(errors)[place]
 
 
-def covered(rows, slope, spread, reach):
-    return np.abs(actual[rows] - slope * predicted[rows]) <= reach * np.hypot(predicted[rows], spread * usual[rows])
+def inside_intervals(ids):
+    """Of each pair, whether its change lies in the interval that these examples' retrainings give."""
+    inside = np.isin(example, ids)
+    out = np.zeros(len(example), bool)
+    for part in (large, ~large):
+        slope, spread, reach = learn_part(inside & part) or learn_part(inside)
+        held = np.abs(actual - slope * predicted) <= reach * np.hypot(predicted, spread * usual)
+        out[part] = held[part]
+    return out
 
 
 random = np.random.default_rng(0)
 everyone = np.unique(example)
 strong = np.abs(predicted) >= np.array([np.quantile(np.abs(predicted[usual == t]), 0.9) for t in usual])
-shares, strongest, reaches = [], [], []
+shares, strongest = [], []
 for _ in range(splits):
     ids = random.choice(everyone, learnt, replace=False)
-    found = learn(ids)
-    others = ~np.isin(example, ids)
-    shares.append(covered(others, *found).mean())
-    strongest.append(covered(others & strong, *found).mean())
-    reaches.append(found)
+    others, held = ~np.isin(example, ids), inside_intervals(ids)
+    shares.append(held[others].mean())
+    strongest.append(held[others & strong].mean())
 print(f"{len(everyone)} retrained examples x {len(typical)} queries; {splits} draws of {learnt} to learn from")
 print(f"inside the 90 % interval, of the other examples: {100 * np.mean(shares):.1f} % (middle 80 % of draws "
       f"{100 * np.quantile(shares, .1):.0f} to {100 * np.quantile(shares, .9):.0f} %)")
 print(f"of the strongest tenth alone: {100 * np.mean(strongest):.1f} %")
-print("slope {:.3f}, spread {:.3g}, reach {:.3g} (medians)".format(*np.median(np.array(reaches), 0)))
