@@ -10,6 +10,7 @@
 #include "result.h"
 #include "say.h"
 #include "solves_text.h"
+#include "whence/text/shared_spans.h"
 
 namespace whence::cli {
 namespace {
@@ -87,8 +88,16 @@ void print_columns(const Ranking& ranking, const Dataset& data,
   }
 }
 
+std::string plain_text(const Dataset& data, std::int64_t row) {
+  std::string out;
+  for (const auto& [token, score] : visible_tokens(data, row, {})) {
+    out += token;
+  }
+  return out;
+}
+
 /// One text a paragraph, its tokens shaded by what they add to the score where the terminal has colours.
-void print_texts(const Ranking& ranking, const Dataset& data, Measurement measurement) {
+void print_texts(const Ranking& ranking, const Dataset& data, Measurement measurement, const std::string& query) {
   const auto words = side_words(measurement);
   for (const auto& [word, share, list] :
        {std::tuple(words.first, 1.0, &ranking.proponents), std::tuple(words.second, -1.0, &ranking.opponents)}) {
@@ -99,6 +108,10 @@ void print_texts(const Ranking& ranking, const Dataset& data, Measurement measur
           label.empty() ? "" : ", " + label, entry.removal ? fmt::format("  removal {}", removal_text(entry)) : "",
           entry.interval ? fmt::format("  90 % {}", interval_text(entry)) : "", entry.score);
       say("    {}\n", Ready{shaded_text(visible_tokens(data, row, entry.tokens), outcome_sign(measurement))});
+      const auto text = plain_text(data, row);
+      for (const auto& span : shared_spans(query, text, 4, 1)) {
+        say("    word for word in the query: “{}”\n", one_line(text.substr(span.begin, span.end - span.begin), 100));
+      }
     }
   }
 }
@@ -177,7 +190,7 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     if (ranking.proponents.empty() && ranking.opponents.empty()) {
       say("    none moves the {}\n", to_string(measurement));
     } else if (data.is_text()) {
-      print_texts(ranking, data, measurement);
+      print_texts(ranking, data, measurement, run.queries().is_text() ? plain_text(run.queries(), q) : "");
     } else {
       print_columns(ranking, data, words, removals);
     }
