@@ -17,6 +17,8 @@
 #include "whence/attribution/self_influence.h"
 #include "whence/attribution/started.h"
 #include "whence/core/error.h"
+#include "whence/core/files.h"
+#include "whence/core/json.h"
 #include "whence/core/memory.h"
 #include "whence/core/printable.h"
 #include "whence/store/score_store.h"
@@ -361,7 +363,60 @@ std::vector<std::pair<std::string, double>> ranked_tasks(const InnerStage& inner
 
 }  // namespace
 
-std::vector<Ranking> AttributionRun::rankings(std::int64_t top) const {
+std::optional<JsonView> AttributionRun::evaluation() const {
+  if (spot_checked_) {
+    return JsonView(*spot_checked_, "evaluation.json");
+  }
+  const auto* held = out_->finished(record_.key(), {});
+  return held != nullptr ? evaluation_of(*held) : std::nullopt;
+}
+
+void AttributionRun::spot_check(const SpotCheck& asked) {
+  const auto known = evaluation();
+  const auto& data = chain_[stages_.front()].objective.data();
+  if (known && (*known)["against"] == "retraining" &&
+      (*known)["examples"].get<std::int64_t>() >= std::min(asked.examples, data.size())) {
+    return;
+  }
+  record_.phase("spot-check", "retrain");
+  const auto scores = read_scores(out_->find("scores.safetensors")).stages.front().scores.to(at::kDouble);
+  auto found = cli::spot_check(chain_, stages_.front(), queries_, measurement_, scores,
+                               attributor_->predicts_removal(normalization_), asked,
+                               Random(pipeline_.seed()).stream("evaluate"), line_.flag("quiet"));
+  found["verdict"] = verdict_of_evaluation({found, "evaluation.json"}).text;
+  found["key"] = record_.key();
+  write_text(out_->place("evaluation.json"), json_text(found, 2) + "\n");
+  write_text(out_->place("evaluation.svg"), scatter_svg(leave_one_out_plot({found, "evaluation.json"})));
+  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>(); stopped > 0) {
+    record_.doubt(
+        fmt::format("{} retrainings stopped before their tolerance: the spot check carries their error", stopped));
+  }
+  spot_checked_ = std::move(found);
+  record_.json()["verdict"] =
+      verdict_of_ranking(record_.view(), evaluation(), line_.has("out") ? out_->folder() : fs::path("DIR")).text;
+}
+
+std::vector<Ranking> AttributionRun::rankings(std::int64_t top) {
+  auto out = ranked(top);
+  const auto known = evaluation();
+  const auto scores = read_scores(out_->find("scores.safetensors"));
+  std::optional<RemovalConfidence> any;
+  for (std::size_t s = 0; known && s < stages_.size(); ++s) {
+    const auto& held = scores.stages.at(s).scores;
+    const auto confidence = confidence_of(*known, chain_[stages_[s]].name, held, scores.query_ids);
+    if (!confidence) {
+      continue;
+    }
+    any = confidence;
+    for (std::int64_t q = 0; q < queries_.size(); ++q) {
+      add_intervals(out[static_cast<std::size_t>(q) * stages_.size() + s], *confidence, held[q]);
+    }
+  }
+  record_.json()["intervals"] = confidence_text(any);
+  return out;
+}
+
+std::vector<Ranking> AttributionRun::ranked(std::int64_t top) const {
   const auto scores = read_scores(out_->find("scores.safetensors"));
   const auto predictions = predict(chain_.back(), queries_);
   std::vector<Ranking> out;
@@ -396,6 +451,10 @@ std::vector<std::string> AttributionRun::outputs() const {
   names.emplace_back("scores.safetensors");
   if (ranks()) {
     names.emplace_back("ranking.jsonl");
+    if (line_.has("spot-check")) {
+      names.emplace_back("evaluation.json");
+      names.emplace_back("evaluation.svg");
+    }
   }
   return names;
 }
@@ -487,7 +546,7 @@ void AttributionRun::score_tokens(const VectorCache& cache) {
       std::none_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
     return;
   }
-  const auto rankings = this->rankings(top_);
+  const auto rankings = ranked(top_);
   const auto progress = terminal_progress(line_.flag("quiet"));
   const auto task = this->task();
   TokenScorer scorer(task, *source_, cache);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli.h"
+#include "leave_one_out.h"
 #include "run_record.h"
 #include "whence/attribution/attribute.h"
 #include "whence/attribution/self_influence.h"
@@ -48,8 +49,12 @@ class AttributionRun {
   };
   std::vector<SelfRanking> self_rankings() const;
 
-  /// Ranks what run() scored.
-  std::vector<Ranking> rankings(std::int64_t top) const;
+  /// Retrains without some examples of the stage that run() scored, where the result does not hold as many yet; what
+  /// that finds becomes its evaluation. Throws UsageError, before anything, where there is not one stage.
+  void spot_check(const SpotCheck& asked);
+
+  /// Ranks what run() scored, with intervals where an evaluation supports them, of which run.json then tells.
+  std::vector<Ranking> rankings(std::int64_t top);
 
   const Chain& chain() const { return chain_; }
   const Dataset& queries() const { return queries_; }
@@ -69,6 +74,9 @@ class AttributionRun {
   bool predicts_removal() const { return attributor_->predicts_removal(normalization_); }
 
  private:
+  /// What is known of retraining: of the spot check, or of the finished result.
+  std::optional<JsonView> evaluation() const;
+  std::vector<Ranking> ranked(std::int64_t top) const;
   /// Names of the files that the run may write.
   std::vector<std::string> outputs() const;
   void load();
@@ -124,6 +132,7 @@ class AttributionRun {
   std::int64_t top_ = 0;
   std::map<std::tuple<std::int64_t, std::string, std::int64_t>, std::vector<std::pair<std::string, double>>> tokens_;
   bool reused_ = false;
+  std::optional<nlohmann::ordered_json> spot_checked_;
 };
 
 }  // namespace whence::cli

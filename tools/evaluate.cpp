@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "cli.h"
+#include "leave_one_out.h"
 #include "result.h"
 #include "run_record.h"
 #include "say.h"
@@ -66,45 +67,7 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   // way
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
   const auto [truth, seconds] = timed_retrain(at, weights);
-  const auto actual =
-      (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
-  const auto predicted = (at.scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
-  const auto x = numbers(predicted), y = numbers(actual);
-  const double found = pearson(x, y);
-  // the queries of one example move together: an example counts once
-  const auto interval = correlation_interval(found, rows.size(0));
-  const auto line = least_squares(x, y);
-  double mean_pearson = 0, mean_spearman = 0;
-  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    mean_pearson += pearson(numbers(predicted[q]), numbers(actual[q])) / static_cast<double>(predicted.size(0));
-    mean_spearman += spearman(numbers(predicted[q]), numbers(actual[q])) / static_cast<double>(predicted.size(0));
-  }
-  nlohmann::ordered_json out{{"against", "retraining"},
-                             {"stage", at.chain[at.stage].name},
-                             {"examples", rows.size(0)},
-                             {"queries", predicted.size(0)},
-                             {"pearson", found},
-                             {"pearson-interval-95", {interval.low, interval.high}},
-                             {"spearman", spearman(x, y)},
-                             {"slope", line.slope},
-                             {"intercept", line.intercept},
-                             {"mean-pearson-per-query", mean_pearson},
-                             {"mean-spearman-per-query", mean_spearman},
-                             {"predicts-removal", at.predicts_removal},
-                             {"available-examples", data.size()},
-                             {"seconds-a-training", seconds}};
-  out.update(convergence(truth));
-  auto points = nlohmann::ordered_json::array();
-  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    for (std::int64_t e = 0; e < predicted.size(1); ++e) {
-      points.push_back({{"query", at.queries.ids()[q].item<std::int64_t>()},
-                        {"example", data.ids()[rows[e].item<std::int64_t>()].item<std::int64_t>()},
-                        {"predicted", predicted[q][e].item<double>()},
-                        {"actual", actual[q][e].item<double>()}});
-    }
-  }
-  out["points"] = std::move(points);
-  return out;
+  return agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
 }
 
 /// Mean over queries of the Spearman correlation of summed scores with the measurements. Park et al., "TRAK", ICML

@@ -33,6 +33,27 @@ int show_plan(const CommandLine& line) {
   return kDone;
 }
 
+/// Throws UsageError where nothing can be retrained for.
+std::optional<SpotCheck> spot_check_of(const CommandLine& line) {
+  if (!line.has("spot-check")) {
+    if (line.given("spot-check-minutes")) {
+      throw UsageError("--spot-check-minutes is of --spot-check N: say how many examples");
+    }
+    return std::nullopt;
+  }
+  const SpotCheck out{line.whole("spot-check", 2), 60 * line.get<double>("spot-check-minutes")};
+  if (!(out.seconds > 0) || !(out.seconds < 1e9)) {
+    throw UsageError(fmt::format("--spot-check-minutes = {}, expected > 0", out.seconds / 60));
+  }
+  if (line.flag("self")) {
+    throw UsageError("--spot-check retrains for queries, and --self has none: leave one of them out");
+  }
+  if (line.has("stage") && line.text("stage") == kEveryStage) {
+    throw UsageError("--spot-check leaves out examples of one stage: name it in place of --stage all");
+  }
+  return out;
+}
+
 }  // namespace
 
 int score(const std::vector<std::string>& arguments) {
@@ -72,7 +93,12 @@ int rank(const std::vector<std::string>& arguments) {
       "rank", "PIPELINE [--stage NAME|all] [--queries SPLIT | --self] [--top K] [--out DIR] [options]",
       "Scores a stage's examples, then shows the strongest for each query, and saves them with the scores in DIR.");
   add_attribution_options(line);
-  line.add()("top", po::value<std::int64_t>()->default_value(5), "proponents and opponents to show of each query");
+  line.add()("top", po::value<std::int64_t>()->default_value(5), "proponents and opponents to show of each query")  //
+      ("spot-check", po::value<std::int64_t>(),
+       "retrain without so many examples, spread across the scores, and say how well what was predicted agrees; "
+       "from 9 on each removal gets a 90 % interval")  //
+      ("spot-check-minutes", po::value<double>()->default_value(10),
+       "after which no further retraining of --spot-check begins");
   if (!parse_with_earlier(line, arguments)) {
     return kDone;
   }
@@ -83,6 +109,7 @@ int rank(const std::vector<std::string>& arguments) {
   if (line.flag("plan")) {
     return show_plan(line);
   }
+  const auto asked = spot_check_of(line);
   const auto formats = parse_formats(line.text("format"));
   if (line.given("format") && !line.has("out")) {
     throw UsageError("--format is of the files in a result directory: say where with --out DIR");
@@ -98,6 +125,9 @@ int rank(const std::vector<std::string>& arguments) {
     write_self_ranking(run.out().place("ranking.jsonl"), run, self_rankings);
   } else {
     run.run(folder, top);
+    if (asked) {
+      run.spot_check(*asked);
+    }
     rankings = run.rankings(top);
     write_rankings(run.out().place("ranking.jsonl"), rankings);
     write_ranking_tables(run, rankings, formats);

@@ -10,6 +10,7 @@
 #include "result.h"
 #include "say.h"
 #include "solves_text.h"
+#include "whence/text/shared_spans.h"
 
 namespace whence::cli {
 namespace {
@@ -25,6 +26,13 @@ std::string removal_text(const RankedExample& entry) {
   return entry.removal ? fmt::format("{:+.3g}", *entry.removal) : "";
 }
 
+/// "-0.03 to 0.01", with "~" where its order with the next cannot be vouched for; or nothing.
+std::string interval_text(const RankedExample& entry) {
+  return entry.interval ? fmt::format("{:.2g} to {:.2g}{}", entry.interval->first, entry.interval->second,
+                                      entry.order_unsure ? " ~" : "  ")
+                        : "";
+}
+
 /// One side of a table: a title over cells.
 struct Column {
   std::string title;
@@ -36,13 +44,18 @@ std::vector<Column> columns_of(const std::vector<RankedExample>& list, const Dat
   std::vector<Column> out{{std::string(word), {}},
                           {data.target_kind() == TargetKind::kClasses ? "class" : "value", {}},
                           {"removal", {}},
+                          {"90 % ", {}},
                           {"score", {}}};
   for (const auto& entry : list) {
     const auto row = row_of(data, entry.example);
     out[0].cells.push_back(source_text(data).empty() ? printable(data.origin(row)) : fmt::format("{}", entry.example));
     out[1].cells.push_back(printable(example_label(data, row)));
     out[2].cells.push_back(removal_text(entry));
-    out[3].cells.push_back(fmt::format("{:+.3g}", entry.score));
+    out[3].cells.push_back(interval_text(entry));
+    out[4].cells.push_back(fmt::format("{:+.3g}", entry.score));
+  }
+  if (list.empty() || !list.front().interval) {
+    out.erase(out.begin() + 3);
   }
   if (!removals) {
     out.erase(out.begin() + 2);
@@ -75,18 +88,30 @@ void print_columns(const Ranking& ranking, const Dataset& data,
   }
 }
 
+std::string plain_text(const Dataset& data, std::int64_t row) {
+  std::string out;
+  for (const auto& [token, score] : visible_tokens(data, row, {})) {
+    out += token;
+  }
+  return out;
+}
+
 /// One text a paragraph, its tokens shaded by what they add to the score where the terminal has colours.
-void print_texts(const Ranking& ranking, const Dataset& data, Measurement measurement) {
+void print_texts(const Ranking& ranking, const Dataset& data, Measurement measurement, const std::string& query) {
   const auto words = side_words(measurement);
   for (const auto& [word, share, list] :
        {std::tuple(words.first, 1.0, &ranking.proponents), std::tuple(words.second, -1.0, &ranking.opponents)}) {
     for (const auto& entry : *list) {
       const auto row = row_of(data, entry.example);
       const auto label = named_label(data, row);
-      say("  {}  {}{}{}  score {:+.3g}\n", Ready{shaded(std::string(word), share)}, data.origin(row),
+      say("  {}  {}{}{}{}  score {:+.3g}\n", Ready{shaded(std::string(word), share)}, data.origin(row),
           label.empty() ? "" : ", " + label, entry.removal ? fmt::format("  removal {}", removal_text(entry)) : "",
-          entry.score);
+          entry.interval ? fmt::format("  90 % {}", interval_text(entry)) : "", entry.score);
       say("    {}\n", Ready{shaded_text(visible_tokens(data, row, entry.tokens), outcome_sign(measurement))});
+      const auto text = plain_text(data, row);
+      for (const auto& span : shared_spans(query, text, 4, 1)) {
+        say("    word for word in the query: “{}”\n", one_line(text.substr(span.begin, span.end - span.begin), 100));
+      }
     }
   }
 }
@@ -122,6 +147,9 @@ void print_evidence(const JsonView& run) {
     }
     say("\n");
   }
+  if (run.contains("intervals")) {
+    say("  {:<12} {}\n", "intervals", run.at("intervals").get<std::string>());
+  }
   if (run.contains("verdict")) {
     say("{}\n", run.at("verdict").get<std::string>());
   }
@@ -137,7 +165,14 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
   });
   say("{}: without it the {} {}; {}: it {}", words.first, to_string(measurement), rises ? "rises" : "falls",
       words.second, rises ? "falls" : "rises");
-  say("{}\n", removals ? fmt::format("; removal: by how much, as predicted") : "");
+  say("{}", removals ? "; removal: by how much, as predicted" : "");
+  const auto unsure = [](const std::vector<RankedExample>& list) {
+    return std::any_of(list.begin(), list.end(), [](const RankedExample& entry) { return entry.order_unsure; });
+  };
+  say("{}\n", std::any_of(rankings.begin(), rankings.end(),
+                          [&](const Ranking& at) { return unsure(at.proponents) || unsure(at.opponents); })
+                  ? "; ~: its order with the next is not sure"
+                  : "");
   for (std::size_t i = 0; i < rankings.size(); ++i) {
     const auto& ranking = rankings[i];
     const auto s = i % run.stages().size();
@@ -155,7 +190,7 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     if (ranking.proponents.empty() && ranking.opponents.empty()) {
       say("    none moves the {}\n", to_string(measurement));
     } else if (data.is_text()) {
-      print_texts(ranking, data, measurement);
+      print_texts(ranking, data, measurement, run.queries().is_text() ? plain_text(run.queries(), q) : "");
     } else {
       print_columns(ranking, data, words, removals);
     }

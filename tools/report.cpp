@@ -1,11 +1,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <map>
 #include <set>
 
 #include "cli.h"
 #include "icl_result.h"
 #include "kernel_result.h"
+#include "leave_one_out.h"
 #include "report_cards.h"
 #include "report_join.h"
 #include "result.h"
@@ -19,6 +21,7 @@
 #include "whence/core/output.h"
 #include "whence/report/html.h"
 #include "whence/store/ranking.h"
+#include "whence/store/score_store.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -109,6 +112,54 @@ EvaluationSection lds_section(const JsonView& result) {
                                    result["fraction"].get<double>())}}};
 }
 
+/// Row of the query in scores; -1 where it is not there.
+std::int64_t query_row(const Scores& scores, std::int64_t query) {
+  const auto found = scores.query_ids.eq(query).nonzero();
+  return found.size(0) == 0 ? -1 : found[0][0].item<std::int64_t>();
+}
+
+/// Intervals as the result's evaluation supports them today, which may be younger than the ranking.
+std::optional<RemovalConfidence> renew_intervals(std::vector<Ranking>& rankings,
+                                                 const std::optional<JsonView>& evaluation, const Scores& scores,
+                                                 const JsonView& run) {
+  std::map<std::string, std::optional<RemovalConfidence>> known;
+  std::optional<RemovalConfidence> any;
+  for (auto& ranking : rankings) {
+    const auto& held = scores_of(scores, run, ranking.stage).scores;
+    const auto row = query_row(scores, ranking.query);
+    if (!evaluation || row < 0) {
+      continue;
+    }
+    const auto [at, added] = known.try_emplace(ranking.stage);
+    if (added) {
+      at->second = confidence_of(*evaluation, ranking.stage, held, scores.query_ids);
+    }
+    if (at->second) {
+      any = at->second;
+      add_intervals(ranking, *at->second, held[row]);
+    }
+  }
+  return any;
+}
+
+/// Of each scored stage in what moves the query: the sum of its removals' sizes. Empty where one stage was scored.
+std::vector<double> stage_shares(const Scores& scores, const QueryCard& card, const JsonView& run) {
+  const auto row = query_row(scores, card.id);
+  std::vector<double> out;
+  double whole = 0;
+  if (card.stages.size() < 2 || row < 0) {
+    return out;
+  }
+  for (const auto& lists : card.stages) {
+    out.push_back(scores_of(scores, run, lists.stage).scores[row].to(at::kDouble).abs().mean().item<double>());
+    whole += out.back();
+  }
+  for (auto& share : out) {
+    share /= whole > 0 ? whole : 1;
+  }
+  return out;
+}
+
 /// What a page shows of a ranking or of --self. Warns of what has changed since.
 Page scored_page(const Result& result, const CommandLine& line, const fs::path& out) {
   const auto& run = result.run();
@@ -135,14 +186,20 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
     page.subtitle = whose + " whose own loss leaving them out would raise most: mislabelled, or rare";
     page.suspects = suspect_lists(pipeline, run, result.file("ranking.jsonl"));
   } else {
-    const auto rankings = read_rankings(result.file("ranking.jsonl"));
+    auto rankings = read_rankings(result.file("ranking.jsonl"));
     std::set<std::int64_t> queries;
     for (const auto& ranking : rankings) {
       queries.insert(ranking.query);
     }
     page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
     page.subtitle = fmt::format("{} behind {} queries", whose, queries.size());
+    const auto scores = read_scores(result.file("scores.safetensors"));
+    const auto supported = renew_intervals(rankings, evaluation_of(result), scores, run);
+    page.evidence.push_back({"intervals", confidence_text(supported)});
     page.queries = query_cards(pipeline, run, rankings);
+    for (auto& card : page.queries) {
+      card.shares = stage_shares(scores, card, run);
+    }
   }
   const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
   const auto words = side_words(measurement);
@@ -153,7 +210,8 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
     page.evaluations.push_back(evaluation["against"] == "lds" ? lds_section(evaluation)
                                                               : leave_one_out_section(evaluation));
   }
-  page.evidence = evidence(run);
+  const auto told = evidence(run);
+  page.evidence.insert(page.evidence.begin(), told.begin(), told.end());
   page.warnings = run["warnings"].get<std::vector<std::string>>();
   return page;
 }
@@ -221,7 +279,9 @@ int report(const std::vector<std::string>& arguments) {
     return kDone;
   };
   if (folders.size() > 1) {
-    write_text(out, render_page(joint_page(folders, line, out)));
+    auto page = joint_page(folders, line, out);
+    cut_queries(page);
+    write_text(out, render_page(page));
     return tell();
   }
   std::optional<ResultWriter> writer;
@@ -229,7 +289,8 @@ int report(const std::vector<std::string>& arguments) {
     writer.emplace(folder, std::vector<std::string>{"report.html"});
   }
   const Result result(folder);
-  const auto page = page_of(result, line, out);
+  auto page = page_of(result, line, out);
+  cut_queries(page);
   write_text(writer ? writer->place("report.html") : out, render_page(page));
   if (writer) {
     writer->publish(result.key(), result.run().json());

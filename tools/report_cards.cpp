@@ -12,6 +12,7 @@
 
 #include "result.h"
 #include "whence/report/image.h"
+#include "whence/text/shared_spans.h"
 
 namespace whence::cli {
 namespace {
@@ -116,6 +117,25 @@ Content content_of(const Dataset& data, std::int64_t row, const std::vector<std:
   return {.cells = cells_of(data, row)};
 }
 
+std::string whole_text(const Content& content) {
+  std::string out = content.text;
+  for (const auto& [token, score] : content.tokens) {
+    out += token;
+  }
+  return out;
+}
+
+/// Where a text whose tokens are shown says what the query says.
+std::vector<std::pair<std::size_t, std::size_t>> shared_ranges(const Content& query, const Content& example) {
+  std::vector<std::pair<std::size_t, std::size_t>> out;
+  if (!example.tokens.empty()) {
+    for (const auto& span : shared_spans(whole_text(query), whole_text(example))) {
+      out.emplace_back(span.begin, span.end);
+    }
+  }
+  return out;
+}
+
 /// "class 9", or "value 0.31".
 std::string card_label(const Dataset& data, std::int64_t row) {
   const auto label = example_label(data, row);
@@ -160,12 +180,10 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run
       const auto row = row_of(queries, ranking.query);
       auto content = content_of(queries, row, {});
       query_cells = content.cells;
-      content.cells.resize(std::min(content.cells.size(), kShownOfQuery));
-      cards.push_back({ranking.query,
-                       queries.origin(row),
-                       query_facts(ranking, run["options"]["measurement"].get<std::string>()),
-                       std::move(content),
-                       {}});
+      cards.push_back({.id = ranking.query,
+                       .origin = queries.origin(row),
+                       .facts = query_facts(ranking, run["options"]["measurement"].get<std::string>()),
+                       .content = std::move(content)});
     }
     const auto& data = pipeline.training_data(pipeline.stage_index(ranking.stage));
     const auto& spread = spreads.try_emplace(ranking.stage, data).first->second;
@@ -173,12 +191,15 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run
       const auto row = row_of(data, example.example);
       auto content = content_of(data, row, example.tokens);
       content.cells = compared(std::move(content.cells), query_cells, spread);
+      content.shared = shared_ranges(cards.back().content, content);
       return ExampleCard{.id = example.example,
                          .origin = short_origin_text(data, row),
                          .label = card_label(data, row),
                          .removal = example.removal,
                          .score = example.score,
-                         .content = std::move(content)};
+                         .content = std::move(content),
+                         .interval = example.interval,
+                         .order_unsure = example.order_unsure};
     };
     ExampleLists lists{.stage = several ? ranking.stage : "", .source = source_text(data)};
     std::transform(ranking.proponents.begin(), ranking.proponents.end(), std::back_inserter(lists.helpful), card);
@@ -186,6 +207,15 @@ std::vector<QueryCard> query_cards(const Pipeline& pipeline, const JsonView& run
     cards.back().stages.push_back(std::move(lists));
   }
   return cards;
+}
+
+void cut_queries(Page& page) {
+  for (auto& card : page.queries) {
+    card.content.cells.resize(std::min(card.content.cells.size(), kShownOfQuery));
+  }
+  for (auto& part : page.joined) {
+    cut_queries(part);
+  }
 }
 
 std::vector<ExampleLists> suspect_lists(const Pipeline& pipeline, const JsonView& run,

@@ -47,17 +47,29 @@ bool equal(const Content& a, const Content& b) {
                     [](const Cell& x, const Cell& y) { return x.name == y.name && x.value == y.value; });
 }
 
-/// The only query that is `wanted`: equal to it or, where none is, the same by another template.
-std::optional<std::size_t> find(const std::vector<QueryCard>& queries, const Content& wanted) {
-  std::vector<std::size_t> found;
+/// The only query that is `wanted`: equal to it, of several the one of its id; or, where none is, the same by another
+/// template. Throws InvalidArgument where several are equal and none or more than one is of its id.
+std::optional<std::size_t> find(const JoinedResult& result, const QueryCard& wanted) {
+  const auto& queries = result.page.queries;
+  std::vector<std::size_t> alike, same;
   for (std::size_t i = 0; i < queries.size(); ++i) {
-    if (equal(queries[i].content, wanted)) {
-      return i;
-    }
-    if (same_query(queries[i].content, wanted)) {
-      found.push_back(i);
+    if (equal(queries[i].content, wanted.content)) {
+      alike.push_back(i);
+    } else if (same_query(queries[i].content, wanted.content)) {
+      same.push_back(i);
     }
   }
+  if (alike.size() > 1) {
+    const auto of_id = [&](std::size_t i) { return queries[i].id == wanted.id; };
+    if (std::count_if(alike.begin(), alike.end(), of_id) == 1) {
+      return *std::find_if(alike.begin(), alike.end(), of_id);
+    }
+    throw InvalidArgument(
+        fmt::format("{}: its queries {} and {} are equal, and no id tells which is query {}: leave "
+                    "out one of them",
+                    result.name, queries[alike[0]].id, queries[alike[1]].id, wanted.id));
+  }
+  const auto& found = alike.empty() ? same : alike;
   return found.size() == 1 ? std::optional(found.front()) : std::nullopt;
 }
 
@@ -91,7 +103,7 @@ Page join(std::vector<JoinedResult> results) {
     bool everywhere = true;
     for (std::size_t r = 0; r < results.size() && everywhere; ++r) {
       if (!results[r].of_no_query) {
-        const auto found = find(results[r].page.queries, query.content);
+        const auto found = find(results[r], query);
         everywhere = found.has_value();
         at[r] = found.value_or(0);
       }
@@ -110,8 +122,7 @@ Page join(std::vector<JoinedResult> results) {
       }
       last = at;
       const auto& queries = first->page.queries;
-      if (std::none_of(queries.begin(), queries.end(),
-                       [&](const QueryCard& query) { return find(at->page.queries, query.content); })) {
+      if (std::none_of(queries.begin(), queries.end(), [&](const QueryCard& query) { return find(*at, query); })) {
         break;
       }
     }

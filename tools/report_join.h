@@ -20,7 +20,8 @@ struct JoinedResult {
 bool same_query(const Content& a, const Content& b);
 
 /// One page of the queries that all results have, in the order of the first. Throws InvalidArgument, naming the
-/// results, where there is none, or where one is of no query and none of the others is of its pipeline.
+/// results, where there is none, where one has several equal ones that no id tells apart, or where one is of no query
+/// and none of the others is of its pipeline. Rows of tables are compared by all of their cells.
 Page join(std::vector<JoinedResult> results);
 
 }  // namespace whence::cli

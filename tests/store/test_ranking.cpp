@@ -44,6 +44,23 @@ const std::string kGoodLine = R"({"query":4,"measurement":0.5,"proponents":[],"o
 }  // namespace
 
 TEST_SUITE("store") {
+  TEST_CASE("intervals are kept, and order is unsure where they overlap the next one's") {
+    Ranking ranking;
+    ranking.proponents = {{.example = 1, .score = -9, .removal = 0.9, .interval = {{0.8, 1.0}}},
+                          {.example = 2, .score = -6, .removal = 0.6, .interval = {{0.5, 0.7}}},
+                          {.example = 3, .score = -5, .removal = 0.5, .interval = {{0.4, 0.55}}},
+                          {.example = 4, .score = -1, .removal = 0.1, .interval = {}}};
+    mark_unsure_order(ranking);
+    const TemporaryFile file;
+    write_rankings(file.path, {ranking});
+    const auto read = read_rankings(file.path).at(0);
+    CHECK_FALSE(read.proponents[0].order_unsure);
+    CHECK(read.proponents[1].order_unsure);
+    CHECK_FALSE(read.proponents[2].order_unsure);
+    CHECK(read.proponents[0].interval == std::pair(0.8, 1.0));
+    CHECK_FALSE(read.proponents[3].interval.has_value());
+  }
+
   TEST_CASE("proponents speak for the outcome: the lowest scores of a loss, the highest of the others") {
     const auto scores = at::tensor({0.5, -2.0, 3.0, 0.5, -2.0, 0.0}, at::kDouble);
     const auto ids = at::tensor({50, 40, 30, 20, 10, 5}, at::kLong);

@@ -29,6 +29,7 @@ struct Content {
   std::string text = {};
   std::vector<Cell> cells = {};                             ///< The columns of a table.
   std::vector<std::pair<std::string, double>> tokens = {};  ///< A text whose tokens add that much to the score each.
+  std::vector<std::pair<std::size_t, std::size_t>> shared = {};  ///< Bytes of the text that the query has too.
 };
 
 struct ExampleCard {
@@ -38,6 +39,8 @@ struct ExampleCard {
   std::optional<double> removal = {};  ///< Predicted change of the measurement when the example is left out.
   double score = 0;
   Content content = {};
+  std::optional<std::pair<double, double>> interval = {};  ///< Where 90 % of such changes lie that retraining finds.
+  bool order_unsure = false;                               ///< It may as well stand behind the next.
 };
 
 /// The strongest examples of one stage for one query.
@@ -53,6 +56,7 @@ struct QueryCard {
   std::vector<Fact> facts = {};  ///< What the model predicts, what was expected, the measurement.
   Content content = {};
   std::vector<ExampleLists> stages = {};  ///< Side by side, on one scale.
+  std::vector<double> shares = {};        ///< Of each stage in what moves the query; empty: not told. Add up to 1.
 };
 
 /// A demonstration of a prompt, shaded by its score.

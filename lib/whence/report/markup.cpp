@@ -21,7 +21,10 @@ std::string unfolding(std::string_view classes, const std::string& head, const s
                       : fmt::format("<details class=\"{}\"><summary>{}</summary>{}</details>\n", classes, head, rest);
 }
 
-std::string shaded_tokens(const std::vector<std::pair<std::string, double>>& tokens, double outcome) {
+using Ranges = std::vector<std::pair<std::size_t, std::size_t>>;
+
+std::string shaded_tokens(const std::vector<std::pair<std::string, double>>& tokens, double outcome,
+                          const Ranges& ranges) {
   double largest = 1e-300;
   std::size_t bytes = 0;
   for (const auto& [text, value] : tokens) {
@@ -31,10 +34,13 @@ std::string shaded_tokens(const std::vector<std::pair<std::string, double>>& tok
   std::string head, rest;
   std::size_t shown = 0;
   for (const auto& [text, value] : tokens) {
+    const bool shared = std::any_of(ranges.begin(), ranges.end(), [&, size = text.size()](const auto& range) {
+      return shown < range.second && range.first < shown + size;
+    });
     const bool folds = bytes > kShown + kSpare && shown >= kShown;
-    (folds ? rest : head) +=
-        fmt::format("<span class=\"{}\" style=\"--share:{:.0f}%\" title=\"{}\">{}</span>", side_class(outcome * value),
-                    kDarkestShade * std::abs(value) / largest, number(value, true), escape(text));
+    (folds ? rest : head) += fmt::format("<span class=\"{}{}\" style=\"--share:{:.0f}%\" title=\"{}\">{}</span>",
+                                         side_class(outcome * value), shared ? " shared" : "",
+                                         kDarkestShade * std::abs(value) / largest, number(value, true), escape(text));
     shown += text.size();
   }
   return unfolding("text tokens", head, rest);
@@ -120,7 +126,7 @@ std::string content(const Content& shown, const std::string& description, double
     out += image(shown.image, "class=\"picture\" ", description);
   }
   out += shown.text.empty() ? "" : folded_text(shown.text);
-  out += shown.tokens.empty() ? "" : shaded_tokens(shown.tokens, outcome);
+  out += shown.tokens.empty() ? "" : shaded_tokens(shown.tokens, outcome, shown.shared);
   out += shown.cells.empty() ? "" : table(shown.cells);
   return out;
 }

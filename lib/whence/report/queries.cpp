@@ -22,7 +22,16 @@ std::string example(const ExampleCard& card, const ScoreWords& words, double hel
   out += element("div", "class=\"score\"",
                  card.removal ? escape(words.measurement) + " " + number(*card.removal, true) : "score " + score);
   out += element("div", "class=\"bar\"", element("span", fmt::format("style=\"width:{:.1f}%\"", 100 * share), ""));
+  if (card.interval) {
+    out +=
+        element("div", "class=\"raw interval\"",
+                fmt::format("90 % {} to {}", number(card.interval->first, true), number(card.interval->second, true)));
+  }
   out += card.removal ? element("div", "class=\"raw\"", "score " + score) : "";
+  out += card.order_unsure ? element("div", "class=\"raw unsure\"", "~ may as well stand behind the next") : "";
+  if (!card.content.shared.empty()) {
+    out += element("div", "class=\"raw verbatim\"", "underlined: word for word in the query");
+  }
   return element("li", fmt::format("class=\"example {}\"", side_class(help)), out);
 }
 
@@ -53,6 +62,20 @@ double largest_of(const std::vector<ExampleLists>& stages) {
   return largest;
 }
 
+/// A bar of how much of what moves a query each stage has.
+std::string share_bar(const QueryCard& card) {
+  if (card.shares.size() < 2 || card.shares.size() != card.stages.size()) {
+    return "";
+  }
+  std::string bar, words;
+  for (std::size_t s = 0; s < card.shares.size(); ++s) {
+    const double percent = 100 * card.shares[s];
+    bar += element("span", fmt::format("class=\"stage-{}\" style=\"width:{:.1f}%\"", s % kStageColours, percent), "");
+    words += fmt::format("{}{} {:.0f} %", s > 0 ? ", " : "", escape(card.stages[s].stage), percent);
+  }
+  return element("div", "class=\"raw\"", "share of influence: " + words) + element("div", "class=\"shares\"", bar);
+}
+
 /// A stage's name and where its examples come from, in the colour of its place.
 std::string stage_head(const ExampleLists& lists, std::size_t place) {
   const auto name = lists.stage.empty() ? ""
@@ -68,7 +91,7 @@ namespace {
 std::string subject(const QueryCard& card, const std::vector<Fact>& told, double outcome) {
   auto out = element("h2", "", fmt::format("Query {}", card.id));
   out += content(card.content, fmt::format("Query {}", card.id), outcome);
-  out += facts(told);
+  out += facts(told) + share_bar(card);
   out += card.origin.empty() ? "" : element("div", "class=\"origin\"", escape(card.origin));
   return element("div", "class=\"subject\"", out);
 }

@@ -34,7 +34,7 @@ std::vector<RankedExample> strongest(const at::Tensor& scores, const at::Tensor&
   });
   std::vector<RankedExample> list;
   for (auto i = order.begin(); i != end; ++i) {
-    list.push_back({id[*i], score[*i], {}, {}});
+    list.push_back({.example = id[*i], .score = score[*i], .removal = {}});
     if (predicts_removal) {
       list.back().removal = -score[*i] / static_cast<double>(scores.numel());
     }
@@ -50,6 +50,10 @@ Json to_json(const std::vector<RankedExample>& list) {
       out.back()["removal"] = *entry.removal;
     }
     out.back()["score"] = entry.score;
+    if (entry.interval) {
+      out.back()["removal-interval-90"] = {entry.interval->first, entry.interval->second};
+      out.back()["order-unsure"] = entry.order_unsure;
+    }
     if (!entry.tokens.empty()) {
       out.back()["tokens"] = entry.tokens;
     }
@@ -105,8 +109,9 @@ void check_writable(const Ranking& ranking) {
       std::isfinite(ranking.measurement) && std::all_of(ranking.tasks.begin(), ranking.tasks.end(), is_finite);
   for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
     for (const auto& entry : *list) {
-      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal.value_or(0)) &&
-               std::all_of(entry.tokens.begin(), entry.tokens.end(), is_finite);
+      const auto [low, high] = entry.interval.value_or(std::pair(0.0, 0.0));
+      finite = finite && std::isfinite(entry.score) && std::isfinite(entry.removal.value_or(0)) && std::isfinite(low) &&
+               std::isfinite(high) && std::all_of(entry.tokens.begin(), entry.tokens.end(), is_finite);
     }
   }
   if (!finite) {
@@ -117,10 +122,17 @@ void check_writable(const Ranking& ranking) {
 std::vector<RankedExample> read_list(const JsonView& list) {
   std::vector<RankedExample> out;
   for (const auto& entry : list.list()) {
-    out.push_back({entry["example"].get<std::int64_t>(), entry["score"].get<double>(), std::nullopt,
-                   entry.value("tokens", std::vector<std::pair<std::string, double>>())});
+    out.push_back({.example = entry["example"].get<std::int64_t>(),
+                   .score = entry["score"].get<double>(),
+                   .removal = {},
+                   .tokens = entry.value("tokens", std::vector<std::pair<std::string, double>>())});
     if (entry.contains("removal")) {
       out.back().removal = entry["removal"].get<double>();
+    }
+    if (entry.contains("removal-interval-90")) {
+      const auto ends = entry["removal-interval-90"];
+      out.back().interval = {ends[0].get<double>(), ends[1].get<double>()};
+      out.back().order_unsure = entry.value("order-unsure", false);
     }
   }
   return out;
@@ -168,6 +180,18 @@ Ranking rank_examples(const at::Tensor& scores, const at::Tensor& example_ids, s
   ranking.proponents = strongest(values, ids, top, outcome, predicts_removal);
   ranking.opponents = strongest(values, ids, top, -outcome, predicts_removal);
   return ranking;
+}
+
+void mark_unsure_order(Ranking& ranking) {
+  for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      auto& entry = (*list)[i];
+      const auto* next = i + 1 < list->size() ? &(*list)[i + 1] : nullptr;
+      entry.order_unsure = next != nullptr && entry.interval && next->interval &&
+                           entry.interval->first <= next->interval->second &&
+                           next->interval->first <= entry.interval->second;
+    }
+  }
 }
 
 void write_rankings(const std::filesystem::path& path, const std::vector<Ranking>& rankings) {

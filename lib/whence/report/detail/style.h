@@ -115,6 +115,10 @@ nav img { width: 24px; height: 24px; object-fit: contain; border-radius: 3px; im
 .stage { color: var(--stage); border-bottom: 2px solid; padding-bottom: 4px; margin-bottom: 12px; font-weight: 600; overflow-wrap: anywhere; }
 .stage-0 { --stage: var(--stage-0); } .stage-1 { --stage: var(--stage-1); } .stage-2 { --stage: var(--stage-2); } .stage-3 { --stage: var(--stage-3); }
 .score { margin-top: auto; padding-top: 8px; font-size: 13px; font-weight: 600; color: var(--side); font-variant-numeric: tabular-nums; }
+.shares { display: flex; height: 8px; margin: 4px 0 10px; border-radius: 4px; overflow: hidden; background: var(--line); }
+.shares span { display: block; background: var(--stage); }
+.tokens .shared, mark { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
+mark { background: none; color: inherit; }
 .bar { height: 5px; border-radius: 3px; background: var(--line); overflow: hidden; }
 .bar span { display: block; height: 100%; border-radius: 3px; background: var(--side); }
 .raw { margin-top: 4px; font-size: 11.5px; color: var(--soft); font-variant-numeric: tabular-nums; }

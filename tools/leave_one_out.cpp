@@ -1,0 +1,183 @@
+#include "leave_one_out.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <map>
+
+#include "cli.h"
+#include "result.h"
+#include "whence/core/error.h"
+#include "whence/core/parallel.h"
+#include "whence/evaluate/statistics.h"
+#include "whence/evaluate/verdict.h"
+
+namespace whence::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::vector<double> flat_values(const at::Tensor& x) {
+  const auto flat = x.to(at::kDouble).contiguous().flatten();
+  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
+}
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Root mean square of the removals that scores [N] predict.
+double typical_removal(const at::Tensor& scores) {
+  const auto n = static_cast<double>(scores.numel());
+  return scores.to(at::kDouble).square().mean().sqrt().item<double>() / n;
+}
+
+/// Says how long the retrainings will take; throws where that is too long.
+void tell_time(const Chain& chain, std::size_t stage, std::int64_t trainings, const SpotCheck& asked,
+               const Random& random, bool quiet) {
+  const auto n = chain[stage].objective.data().size();
+  const auto one = time_retraining(chain, stage, at::ones({n}, at::kDouble), nullptr, random, asked.seconds / 3);
+  const bool cut_off = !(one.at_most <= one.seconds);
+  if (cut_off) {
+    throw InvalidArgument(fmt::format(
+        "--spot-check: one retraining takes more than {}, and --spot-check-minutes {:g} would not see three: give it "
+        "more minutes, or leave it out",
+        duration_words(one.seconds), asked.seconds / 60));
+  }
+  const double side_by_side = static_cast<double>(std::min<std::int64_t>(threads(), trainings));
+  const double whole = one.seconds * std::ceil(static_cast<double>(trainings) / side_by_side);
+  if (!quiet) {
+    end_progress();
+    note(fmt::format(
+        "spot-check: {} retrainings of {}, about {}{}", trainings,
+        chain.size() - stage > 1 ? chain[stage].name + " and what follows" : chain[stage].name, duration_words(whole),
+        whole > asked.seconds
+            ? fmt::format(", of which as many as {} allow (--spot-check-minutes)", duration_words(asked.seconds))
+            : std::string()));
+  }
+}
+
+}  // namespace
+
+nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores,
+                                      const at::Tensor& rows, const Retraining& truth, bool predicts_removal,
+                                      double seconds) {
+  const auto& data = stage.objective.data();
+  const auto actual =
+      (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
+  const auto predicted = (scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
+  const auto x = flat_values(predicted), y = flat_values(actual);
+  const double found = pearson(x, y);
+  // the queries of one example move together: an example counts once
+  const auto interval = correlation_interval(found, rows.size(0));
+  const auto line = least_squares(x, y);
+  double mean_pearson = 0, mean_spearman = 0;
+  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
+    const auto foretold = flat_values(predicted[q]), happened = flat_values(actual[q]);
+    mean_pearson += pearson(foretold, happened) / static_cast<double>(predicted.size(0));
+    mean_spearman += spearman(foretold, happened) / static_cast<double>(predicted.size(0));
+  }
+  auto points = nlohmann::ordered_json::array();
+  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
+    for (std::int64_t e = 0; e < predicted.size(1); ++e) {
+      points.push_back({{"query", queries.ids()[q].item<std::int64_t>()},
+                        {"example", data.ids()[rows[e].item<std::int64_t>()].item<std::int64_t>()},
+                        {"predicted", predicted[q][e].item<double>()},
+                        {"actual", actual[q][e].item<double>()}});
+    }
+  }
+  return {{"against", "retraining"},
+          {"stage", stage.name},
+          {"examples", rows.size(0)},
+          {"queries", predicted.size(0)},
+          {"pearson", found},
+          {"pearson-interval-95", {interval.low, interval.high}},
+          {"spearman", spearman(x, y)},
+          {"slope", line.slope},
+          {"intercept", line.intercept},
+          {"mean-pearson-per-query", mean_pearson},
+          {"mean-spearman-per-query", mean_spearman},
+          {"predicts-removal", predicts_removal},
+          {"available-examples", data.size()},
+          {"seconds-a-training", seconds},
+          {"largest-gradient-norm", truth.largest_gradient_norm},
+          {"unconverged-trainings", truth.unconverged},
+          {"points", std::move(points)}};
+}
+
+nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
+                                  Measurement measurement, const at::Tensor& scores, bool predicts_removal,
+                                  const SpotCheck& asked, const Random& random, bool quiet) {
+  const auto n = chain[stage].objective.data().size();
+  auto rows = rows_across_scores(scores, asked.examples);
+  // in an order of which every beginning is spread over the range too
+  rows = rows.index_select(0, random.stream("order").permutation(rows.size(0)));
+  const auto weights = at::cat({at::ones({1, n}, at::kDouble), leave_one_out_weights(rows, n)});
+  const auto total = weights.size(0);
+  tell_time(chain, stage, total, asked, random, quiet);
+  const auto progress = terminal_progress(quiet);
+  const auto start = Clock::now();
+  Retraining truth;
+  std::vector<at::Tensor> measured;
+  std::int64_t done = 0;
+  while (done < total && (done < 3 || seconds_since(start) < asked.seconds)) {
+    const auto count = std::min<std::int64_t>(std::max<std::int64_t>(3, threads()), total - done);
+    const auto part = retrain(chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, random,
+                              [&](ProgressEvent event) {
+                                event.done += done;
+                                event.total = total;
+                                report(progress, event);
+                              });
+    measured.push_back(part.measurements);
+    truth.largest_gradient_norm = std::max(truth.largest_gradient_norm, part.largest_gradient_norm);
+    truth.unconverged += part.unconverged;
+    done += count;
+  }
+  end_progress();
+  truth.measurements = at::cat(measured);
+  return agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
+                        seconds_since(start) / static_cast<double>(done));
+}
+
+std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,
+                                               const at::Tensor& scores, const at::Tensor& query_ids) {
+  if (evaluation["against"] != "retraining" || evaluation["stage"] != stage) {
+    return std::nullopt;
+  }
+  std::map<std::int64_t, double> typical;
+  for (std::int64_t q = 0; q < query_ids.numel(); ++q) {
+    typical[query_ids[q].item<std::int64_t>()] = typical_removal(scores[q]);
+  }
+  std::vector<RetrainedRemoval> pairs;
+  for (const auto& point : evaluation["points"].list()) {
+    const auto query = typical.find(point["query"].get<std::int64_t>());
+    if (query != typical.end()) {
+      pairs.push_back({point["example"].get<std::int64_t>(), number_of(point, "predicted"), number_of(point, "actual"),
+                       query->second});
+    }
+  }
+  return RemovalConfidence::learn(pairs);
+}
+
+void add_intervals(Ranking& ranking, const RemovalConfidence& confidence, const at::Tensor& scores) {
+  const auto n = static_cast<double>(scores.numel());
+  const double typical = typical_removal(scores);
+  for (auto* list : {&ranking.proponents, &ranking.opponents}) {
+    for (auto& entry : *list) {
+      const auto found = confidence.interval(-entry.score / n, typical);
+      entry.interval = {found.low, found.high};
+    }
+  }
+  mark_unsure_order(ranking);
+}
+
+std::string confidence_text(const std::optional<RemovalConfidence>& confidence) {
+  return confidence ? fmt::format(
+                          "90 % of the changes that retraining finds lie in the intervals, by {} examples that "
+                          "were left out",
+                          confidence->examples())
+                    : fmt::format("none: they rest on retraining without {} examples or more (--spot-check 20)",
+                                  RemovalConfidence::kFewest);
+}
+
+}  // namespace whence::cli

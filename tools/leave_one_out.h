@@ -1,0 +1,39 @@
+#pragma once
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "whence/core/json.h"
+#include "whence/evaluate/confidence.h"
+#include "whence/evaluate/retraining.h"
+#include "whence/store/ranking.h"
+
+namespace whence::cli {
+
+/// evaluation.json's agreement of predicted removals, of scores [Q, N] float64, with what retraining found:
+/// `truth` has the measurements with every example and then without each of `rows` [E]. `seconds` a training.
+nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores,
+                                      const at::Tensor& rows, const Retraining& truth, bool predicts_removal,
+                                      double seconds);
+
+struct SpotCheck {
+  std::int64_t examples = 0;  ///< To retrain without, spread across the range of scores.
+  double seconds = 600;       ///< After which no more retrainings begin.
+};
+/// What spot checks of a stage find, as evaluation.json has it. How long it will take is told on standard error before.
+/// Throws InvalidArgument where two examples would take longer than the limit.
+nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
+                                  Measurement measurement, const at::Tensor& scores, bool predicts_removal,
+                                  const SpotCheck& asked, const Random& random, bool quiet);
+
+/// What an evaluation against retraining tells of the removals of a stage that it was not made of. Scores [Q, N], by
+/// query_ids [Q]. Nothing where too few examples were retrained, or those of another stage.
+std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,
+                                               const at::Tensor& scores, const at::Tensor& query_ids);
+
+/// Gives the entries of `ranking` intervals. `scores` [N] are of its query.
+void add_intervals(Ranking& ranking, const RemovalConfidence& confidence, const at::Tensor& scores);
+
+/// What the intervals of a ranking rest on, in a phrase.
+std::string confidence_text(const std::optional<RemovalConfidence>& confidence);
+
+}  // namespace whence::cli
