@@ -1,10 +1,12 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "cli.h"
+#include "evaluate_table.h"
 #include "result.h"
 #include "run_record.h"
 #include "say.h"
@@ -13,6 +15,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/core/parallel.h"
+#include "whence/evaluate/lds.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
 
@@ -24,11 +27,6 @@ namespace {
 std::string number_text(const nlohmann::ordered_json& value) {
   return value.is_number() && std::isfinite(value.get<double>()) ? fmt::format("{:.4f}", value.get<double>())
                                                                  : "undefined";
-}
-
-std::vector<double> numbers(const at::Tensor& x) {
-  const auto flat = x.to(at::kDouble).contiguous().flatten();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
 /// Everything that both truths start from.
@@ -69,15 +67,15 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   const auto actual =
       (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
   const auto predicted = (at.scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
-  const auto x = numbers(predicted), y = numbers(actual);
+  const auto x = to_numbers(predicted), y = to_numbers(actual);
   const double found = pearson(x, y);
   // the queries of one example move together: an example counts once
   const auto interval = correlation_interval(found, rows.size(0));
   const auto line = least_squares(x, y);
   double mean_pearson = 0, mean_spearman = 0;
   for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    mean_pearson += pearson(numbers(predicted[q]), numbers(actual[q])) / static_cast<double>(predicted.size(0));
-    mean_spearman += spearman(numbers(predicted[q]), numbers(actual[q])) / static_cast<double>(predicted.size(0));
+    mean_pearson += pearson(to_numbers(predicted[q]), to_numbers(actual[q])) / static_cast<double>(predicted.size(0));
+    mean_spearman += spearman(to_numbers(predicted[q]), to_numbers(actual[q])) / static_cast<double>(predicted.size(0));
   }
   nlohmann::ordered_json out{{"against", "retraining"},
                              {"stage", at.chain[at.stage].name},
@@ -107,27 +105,15 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   return out;
 }
 
-/// Mean over queries of the Spearman correlation of summed scores with the measurements. Park et al., "TRAK", ICML
-/// 2023, definition 2.4.
-double linear_datamodelling_score(const at::Tensor& scores, const at::Tensor& inside, const at::Tensor& measured) {
-  const auto sums = inside.matmul(scores.t());  // [M, Q]
-  double total = 0;
-  for (std::int64_t q = 0; q < scores.size(0); ++q) {
-    total += spearman(numbers(sums.select(1, q)), numbers(measured.select(1, q)));
-  }
-  return total / static_cast<double>(scores.size(0));
-}
-
 /// The score's 95 % interval: subsets drawn again with replacement.
-nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& inside, const at::Tensor& measured) {
+nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& predicted, const at::Tensor& measured) {
   constexpr int kResamples = 300;
   auto random = at.random.stream("bootstrap");
-  const auto subsets = inside.size(0);
+  const auto subsets = predicted.size(0);
   std::vector<double> found;
   for (int r = 0; r < kResamples; ++r) {
     const auto rows = random.uniform({subsets}, 0, static_cast<double>(subsets)).to(at::kLong).clamp_max(subsets - 1);
-    const double value =
-        linear_datamodelling_score(at.scores, inside.index_select(0, rows), measured.index_select(0, rows));
+    const double value = mean_over_queries(predicted.index_select(0, rows), measured.index_select(0, rows), spearman);
     if (std::isfinite(value)) {
       found.push_back(value);
     }
@@ -141,16 +127,18 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   const auto weights = subset_weights(subsets, n, fraction, at.random.stream("subsets"));
   const auto [truth, seconds] = timed_retrain(at, weights);
   const auto inside = weights.gt(0).to(at::kDouble);
+  const auto predicted = summed_scores(at.scores, inside);
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
-  nlohmann::ordered_json out{{"against", "lds"},
-                             {"stage", at.chain[at.stage].name},
-                             {"subsets", subsets},
-                             {"fraction", fraction},
-                             {"queries", at.scores.size(0)},
-                             {"lds", linear_datamodelling_score(at.scores, inside, truth.measurements)},
-                             {"lds-interval-95", subset_interval(at, inside, truth.measurements)},
-                             {"lds-of-random-scores", linear_datamodelling_score(chance, inside, truth.measurements)},
-                             {"seconds-a-training", seconds}};
+  nlohmann::ordered_json out{
+      {"against", "lds"},
+      {"stage", at.chain[at.stage].name},
+      {"subsets", subsets},
+      {"fraction", fraction},
+      {"queries", at.scores.size(0)},
+      {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
+      {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
+      {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
+      {"seconds-a-training", seconds}};
   out.update(convergence(truth));
   return out;
 }
@@ -245,27 +233,36 @@ void publish(ResultWriter& out, const Result& judged, const CommandLine& line, c
 }  // namespace
 
 int evaluate(const std::vector<std::string>& arguments) {
-  CommandLine line("evaluate", "PIPELINE --scores DIR [--stage NAME] [--against retraining|lds] [--plan] [options]",
-                   "Compares scores with what retraining the chain does, and says how well they agree.");
+  CommandLine line("evaluate",
+                   "PIPELINE --scores DIR [--stage NAME] [--against retraining|lds] [--plan] [options]\n"
+                   "       whence evaluate PIPELINE --methods A,B,… [--stage NAME] [--queries SPLIT] [--against "
+                   "retraining|lds|removal|mislabel|recall|further-training] [--out DIR] [--plan] [options]",
+                   "Compares scores with what retraining the chain does, and says how well they agree; or makes the "
+                   "scores of several methods and sets them in one table.");
   line.positional("PIPELINE", "the pipeline file");
   line.add()                                                                                                  //
       ("stage", po::value<std::string>(), "whose examples to leave out; default: the stage that was scored")  //
       ("scores", po::value<std::string>(), "the result directory of whence rank or score")                    //
       ("against", po::value<std::string>()->default_value("retraining"),
-       "retraining: leave examples out one at a time; lds: train on random subsets")  //
+       "retraining: leave examples out one at a time; lds: train on random subsets; with --methods also removal: "
+       "leave the strongest out together; mislabel: change labels, and look for them; recall: known sources; "
+       "further-training: leave one out where training goes on from the checkpoint")  //
       ("examples", po::value<std::int64_t>()->default_value(20),
-       "examples to leave out, spread over the scores' range")                                          //
-      ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")           //
-      ("fraction", po::value<double>()->default_value(0.5), "of the examples in a subset (lds)")        //
+       "examples to leave out, spread over the scores' range")                                 //
+      ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")  //
+      ("fraction", po::value<double>()->default_value(0.5),
+       "of the examples in a subset (lds), or with changed labels (mislabel, 0.1)")                     //
       ("plan", po::bool_switch(), "say how long it will take, from one training, then stop")            //
       ("optimizer", po::value<std::string>(), "train with this instead of each stage's own optimizer")  //
       ("out", po::value<std::string>(), "where evaluation.json and evaluation.svg go; default: the result directory");
+  add_table_options(line);
   if (!line.parse(arguments)) {
     return kDone;
   }
   const auto against = line.text("against");
-  if (against != "retraining" && against != "lds") {
-    throw UsageError(unknown_name("--against", against, {"retraining", "lds"}));
+  const auto kinds = evaluation_kinds();
+  if (std::find(kinds.begin(), kinds.end(), against) == kinds.end()) {
+    throw UsageError(unknown_name("--against", against, kinds));
   }
   const auto examples = line.get<std::int64_t>("examples"), subsets = line.get<std::int64_t>("subsets");
   const auto fraction = line.get<double>("fraction");
@@ -275,6 +272,14 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   if (!(fraction > 0 && fraction < 1)) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
+  }
+  const bool scores_alone = against == "retraining" || against == "lds";
+  if (!line.has("scores") && (line.has("methods") || line.has("queries") || !scores_alone)) {
+    return evaluate_table(line);
+  }
+  if (line.has("scores") && (line.has("methods") || !scores_alone)) {
+    throw UsageError(fmt::format("--scores are compared with retraining or lds alone: leave out {}",
+                                 line.has("methods") ? "--methods" : "--scores, and name --methods"));
   }
   const fs::path folder = line.required("scores");
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;
