@@ -234,9 +234,8 @@ void publish(ResultWriter& out, const Result& judged, const CommandLine& line, c
 
 int evaluate(const std::vector<std::string>& arguments) {
   CommandLine line("evaluate",
-                   "PIPELINE --scores DIR [--stage NAME] [--against retraining|lds] [--plan] [options]\n"
-                   "       whence evaluate PIPELINE --methods A,B,… [--stage NAME] [--queries SPLIT] [--against "
-                   "retraining|lds|removal|mislabel|recall|further-training] [--out DIR] [--plan] [options]",
+                   "PIPELINE (--scores DIR | --methods A,B) [--stage NAME] [--queries SPLIT] [--against "
+                   "retraining|lds|…] [--out DIR] [--plan] [options]",
                    "Compares scores with what retraining the chain does, and says how well they agree; or makes the "
                    "scores of several methods and sets them in one table.");
   line.positional("PIPELINE", "the pipeline file");

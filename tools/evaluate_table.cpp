@@ -106,6 +106,8 @@ class Table {
   std::optional<Json> mislabelled();
   std::optional<Json> recall();
   Json found(const std::vector<Retraining>& trained) const;
+  /// Warns where the training with weights of 1, whose measurements these are [Q], does not give the checkpoint again.
+  void check_repeats(const at::Tensor& measurements);
 
   const CommandLine& line_;
   const std::string against_;
@@ -374,6 +376,19 @@ Json Table::found(const std::vector<Retraining>& trained) const {
           {"unconverged-trainings", unconverged}};
 }
 
+void Table::check_repeats(const at::Tensor& measurements) {
+  const auto at_checkpoint = measure_all(measurement_, chain_.back(), queries_);
+  const double apart = ((measurements - at_checkpoint).norm() / at_checkpoint.norm()).item<double>();
+  constexpr double kTolerated = 1e-2;
+  if (from_ == "start" && apart > kTolerated) {
+    record_.warning(
+        fmt::format("stage {}: trained again from its start it ends elsewhere than its checkpoint (the queries' "
+                    "measurements differ "
+                    "by {:.2g} of their size): the truth is of another training than the scores",
+                    chain_[stage_].name, apart));
+  }
+}
+
 /// A row's value with its share of the ceiling.
 void add_agreement(Json& row, const std::string& name, const CeilingedAgreement& agreement) {
   row[name] = number(agreement.value);
@@ -445,6 +460,7 @@ std::optional<Json> Table::left_out() {
   }
   const auto rows = spread_rows(spread, examples);
   const auto trained = train(at::cat({all_ones, leave_one_out_weights(rows, n)}));
+  check_repeats(trained[0].measurements[0]);
   const auto changes = [&](const Retraining& truth) {
     return (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).contiguous();  // [E, Q]
   };
@@ -503,6 +519,7 @@ std::optional<Json> Table::removal() {
   end_progress();
   one_training_ =
       missing == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_since(start) / static_cast<double>(missing);
+  check_repeats(trained[0].measurements[0]);
   // how much worse the outcome becomes, [M, Q]
   const auto worse = (trained[0].measurements.narrow(0, 1, all.size(0) - 1) - trained[0].measurements[0]) *
                      -outcome_sign(measurement_);
