@@ -111,12 +111,12 @@ TEST_CASE("evaluate --against recall: examples that a query is a copy of come fi
 spec = "mlp:widths=32,activation=relu"
 [[stage]]
 name = "fit"
-train = { format = "csv", file = "train.csv", inputs = ["x", "y"], label = "label" }
+train = { format = "csv", file = "train.csv", ignore = ["source"], label = "label" }
 optimizer = "lbfgs:max-iterations=50"
 weight-decay = 1e-3
 checkpoint = "fit.safetensors"
 [queries.test]
-data = { format = "csv", file = "queries.csv", inputs = ["x", "y"], label = "label" }
+data = { format = "csv", file = "queries.csv", ignore = ["source"], label = "label" }
 )");
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
   const auto run = folder.run(kFlags + "--against recall --methods rep-sim --source-column source --out out");
