@@ -25,7 +25,8 @@ data = { format = "csv", file = "queries.csv", header = false, label = "64" }
 TOML
 "$whence" train digits.toml --quiet
 methods=influence,gauss-newton+cg,ekfac,grad-dot,trak,logra,rep-sim
-for against in lds retraining removal mislabel; do
+for against in lds mislabel retraining removal; do
   echo "== $against"
-  "$whence" evaluate digits.toml --stage fit --queries test --methods "$methods" --against "$against" --out "$against" --threads 1 --quiet
+  "$whence" evaluate digits.toml --stage fit --queries test --methods "$methods" --against "$against" --subsets 50 --examples 20 --remove 10,20 \
+    --out "$against" --threads 1 --quiet
 done
