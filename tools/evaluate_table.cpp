@@ -38,14 +38,14 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 const std::vector<std::string> kKinds{"retraining", "lds", "removal", "mislabel", "recall", "further-training"};
-constexpr double kPatience = 600;  // seconds that nobody is asked about
+constexpr double kUnaskedSeconds = 600;  // seconds that nobody is asked about
 /// Draws of random that a removal is compared with.
 constexpr std::int64_t kRandomRemovals = 4;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_from(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-Json ends(const Interval& interval) { return {number(interval.low), number(interval.high)}; }
+Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+Json ends(const Interval& interval) { return {json_number(interval.low), json_number(interval.high)}; }
 
 /// "1,5,10" of percents, or counts.
 std::vector<double> list_of(const CommandLine& line, const char* flag, double least, double most) {
@@ -292,7 +292,7 @@ std::vector<Table::Scored> Table::scored() const {
            {"score by " + method.name, static_cast<std::int64_t>(i), static_cast<std::int64_t>(methods_.size()), ""});
     const auto start = Clock::now();
     auto made = scores(method, chain_);
-    out.push_back({method.name, std::move(made), seconds_since(start),
+    out.push_back({method.name, std::move(made), seconds_from(start),
                    method.attributor && method.attributor->predicts_removal(Normalization::kNone)});
   }
   end_progress();
@@ -336,7 +336,7 @@ bool Table::planned(std::int64_t missing, std::int64_t all, const std::string& c
         : say("{} trainings, {} of them kept, {} at a time\ntime    {}\n", all, all - missing, at_once, told);
     return true;
   }
-  if (seconds > kPatience) {
+  if (seconds > kUnaskedSeconds) {
     throw InvalidArgument(fmt::format(
         "{} trainings would take {}, a training {}: to wait for them type --{} {}, or fewer{}", missing, told,
         duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most), count_flag,
@@ -357,7 +357,7 @@ std::vector<Retraining> Table::train(const at::Tensor& weights) {
   }
   end_progress();
   one_training_ =
-      made == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_since(start) / static_cast<double>(made);
+      made == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_from(start) / static_cast<double>(made);
   return out;
 }
 
@@ -371,7 +371,7 @@ Json Table::found(const std::vector<Retraining>& trained) const {
   }
   return {{"trainings", count},
           {"train-from", from_},
-          {"seconds-a-training", number(one_training_)},
+          {"seconds-a-training", json_number(one_training_)},
           {"largest-gradient-norm", largest},
           {"unconverged-trainings", unconverged}};
 }
@@ -391,9 +391,9 @@ void Table::check_repeats(const at::Tensor& measurements) {
 
 /// A row's value with its share of the ceiling.
 void add_agreement(Json& row, const std::string& name, const CeilingedAgreement& agreement) {
-  row[name] = number(agreement.value);
+  row[name] = json_number(agreement.value);
   row[name + "-interval-95"] = ends(agreement.interval);
-  row["share-of-ceiling"] = number(agreement.share);
+  row["share-of-ceiling"] = json_number(agreement.share);
   row["share-interval-95"] = ends(agreement.share_interval);
 }
 
@@ -403,7 +403,7 @@ Json ceiling_of(const std::string& name, const at::Tensor& actual, const at::Ten
     return nullptr;
   }
   const auto agreement = ceilinged_agreement(other, actual, {}, statistic, random);
-  return {{name, number(agreement.value)}, {name + "-interval-95", ends(agreement.interval)}};
+  return {{name, json_number(agreement.value)}, {name + "-interval-95", ends(agreement.interval)}};
 }
 
 std::optional<Json> Table::lds() {
@@ -474,9 +474,9 @@ std::optional<Json> Table::left_out() {
     const auto predicted = (method.scores.index_select(1, rows).t() / -static_cast<double>(n)).contiguous();
     Json row{{"method", method.method}};
     add_agreement(row, "pearson", ceilinged_agreement(predicted, actual, other, pearson, draws));
-    row["spearman"] = number(mean_over_queries(predicted, actual, spearman));
+    row["spearman"] = json_number(mean_over_queries(predicted, actual, spearman));
     row["slope"] =
-        method.sizes ? number(least_squares(to_numbers(predicted), to_numbers(actual)).slope) : Json(nullptr);
+        method.sizes ? json_number(least_squares(to_numbers(predicted), to_numbers(actual)).slope) : Json(nullptr);
     row["seconds"] = method.seconds;
     out["table"].push_back(std::move(row));
   }
@@ -518,7 +518,7 @@ std::optional<Json> Table::removal() {
   const std::vector<Retraining> trained{trainings_->run(all, 0, progress_)};
   end_progress();
   one_training_ =
-      missing == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_since(start) / static_cast<double>(missing);
+      missing == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_from(start) / static_cast<double>(missing);
   check_repeats(trained[0].measurements[0]);
   // how much worse the outcome becomes, [M, Q]
   const auto worse = (trained[0].measurements.narrow(0, 1, all.size(0) - 1) - trained[0].measurements[0]) *
@@ -571,7 +571,7 @@ std::optional<Json> Table::mislabelled() {
         noisy.stage,
         from_ == "start" ? Random(pipeline_.seed()).stream("training of stage " + noisy.stage.name) : random(), named);
   }
-  one_training_ = seconds_since(start);
+  one_training_ = seconds_from(start);
   auto chain = before;
   chain.push_back(noisy.stage);
   const bool last = stage_ + 1 == chain_.size();
@@ -594,7 +594,7 @@ std::optional<Json> Table::mislabelled() {
     auto draws = random().stream("bootstrap");
     Json row{{"method", name},
              {"by", by},
-             {"auroc", number(statistic(x, flipped))},
+             {"auroc", json_number(statistic(x, flipped))},
              {"auroc-interval-95", ends(bootstrap(x, flipped, statistic, draws, 200))},
              {"found", Json::array()},
              {"seconds", seconds}};
@@ -640,12 +640,12 @@ std::optional<Json> Table::mislabelled() {
     }
     end_progress();
     if (suspicion.defined()) {
-      add(method.name, by, suspicion, seconds_since(began));
+      add(method.name, by, suspicion, seconds_from(began));
     }
   }
   const auto began = Clock::now();
   const auto losses = measure_all(Measurement::kLoss, noisy.stage, noisy.stage.objective.data());
-  add("loss", "self", losses, seconds_since(began));
+  add("loss", "self", losses, seconds_from(began));
   return out;
 }
 
