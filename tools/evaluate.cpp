@@ -1,10 +1,12 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "cli.h"
+#include "evaluate_table.h"
 #include "leave_one_out.h"
 #include "result.h"
 #include "run_record.h"
@@ -14,6 +16,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/core/parallel.h"
+#include "whence/evaluate/lds.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
 
@@ -25,11 +28,6 @@ namespace {
 std::string number_text(const nlohmann::ordered_json& value) {
   return value.is_number() && std::isfinite(value.get<double>()) ? fmt::format("{:.4f}", value.get<double>())
                                                                  : "undefined";
-}
-
-std::vector<double> numbers(const at::Tensor& x) {
-  const auto flat = x.to(at::kDouble).contiguous().flatten();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
 /// Everything that both truths start from.
@@ -70,27 +68,15 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   return agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
 }
 
-/// Mean over queries of the Spearman correlation of summed scores with the measurements. Park et al., "TRAK", ICML
-/// 2023, definition 2.4.
-double linear_datamodelling_score(const at::Tensor& scores, const at::Tensor& inside, const at::Tensor& measured) {
-  const auto sums = inside.matmul(scores.t());  // [M, Q]
-  double total = 0;
-  for (std::int64_t q = 0; q < scores.size(0); ++q) {
-    total += spearman(numbers(sums.select(1, q)), numbers(measured.select(1, q)));
-  }
-  return total / static_cast<double>(scores.size(0));
-}
-
 /// The score's 95 % interval: subsets drawn again with replacement.
-nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& inside, const at::Tensor& measured) {
+nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& predicted, const at::Tensor& measured) {
   constexpr int kResamples = 300;
   auto random = at.random.stream("bootstrap");
-  const auto subsets = inside.size(0);
+  const auto subsets = predicted.size(0);
   std::vector<double> found;
   for (int r = 0; r < kResamples; ++r) {
     const auto rows = random.uniform({subsets}, 0, static_cast<double>(subsets)).to(at::kLong).clamp_max(subsets - 1);
-    const double value =
-        linear_datamodelling_score(at.scores, inside.index_select(0, rows), measured.index_select(0, rows));
+    const double value = mean_over_queries(predicted.index_select(0, rows), measured.index_select(0, rows), spearman);
     if (std::isfinite(value)) {
       found.push_back(value);
     }
@@ -104,16 +90,18 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   const auto weights = subset_weights(subsets, n, fraction, at.random.stream("subsets"));
   const auto [truth, seconds] = timed_retrain(at, weights);
   const auto inside = weights.gt(0).to(at::kDouble);
+  const auto predicted = summed_scores(at.scores, inside);
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
-  nlohmann::ordered_json out{{"against", "lds"},
-                             {"stage", at.chain[at.stage].name},
-                             {"subsets", subsets},
-                             {"fraction", fraction},
-                             {"queries", at.scores.size(0)},
-                             {"lds", linear_datamodelling_score(at.scores, inside, truth.measurements)},
-                             {"lds-interval-95", subset_interval(at, inside, truth.measurements)},
-                             {"lds-of-random-scores", linear_datamodelling_score(chance, inside, truth.measurements)},
-                             {"seconds-a-training", seconds}};
+  nlohmann::ordered_json out{
+      {"against", "lds"},
+      {"stage", at.chain[at.stage].name},
+      {"subsets", subsets},
+      {"fraction", fraction},
+      {"queries", at.scores.size(0)},
+      {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
+      {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
+      {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
+      {"seconds-a-training", seconds}};
   out.update(convergence(truth));
   return out;
 }
@@ -208,27 +196,35 @@ void publish(ResultWriter& out, const Result& judged, const CommandLine& line, c
 }  // namespace
 
 int evaluate(const std::vector<std::string>& arguments) {
-  CommandLine line("evaluate", "PIPELINE --scores DIR [--stage NAME] [--against retraining|lds] [--plan] [options]",
-                   "Compares scores with what retraining the chain does, and says how well they agree.");
+  CommandLine line("evaluate",
+                   "PIPELINE (--scores DIR | --methods A,B) [--stage NAME] [--queries SPLIT] [--against "
+                   "retraining|lds|…] [--out DIR] [--plan] [options]",
+                   "Compares scores with what retraining the chain does, and says how well they agree; or makes the "
+                   "scores of several methods and sets them in one table.");
   line.positional("PIPELINE", "the pipeline file");
   line.add()                                                                                                  //
       ("stage", po::value<std::string>(), "whose examples to leave out; default: the stage that was scored")  //
       ("scores", po::value<std::string>(), "the result directory of whence rank or score")                    //
       ("against", po::value<std::string>()->default_value("retraining"),
-       "retraining: leave examples out one at a time; lds: train on random subsets")  //
+       "retraining: leave examples out one at a time; lds: train on random subsets; with --methods also removal: "
+       "leave the strongest out together; mislabel: change labels, and look for them; recall: known sources; "
+       "further-training: leave one out where training goes on from the checkpoint")  //
       ("examples", po::value<std::int64_t>()->default_value(20),
-       "examples to leave out, spread over the scores' range")                                          //
-      ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")           //
-      ("fraction", po::value<double>()->default_value(0.5), "of the examples in a subset (lds)")        //
+       "examples to leave out, spread over the scores' range")                                 //
+      ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")  //
+      ("fraction", po::value<double>()->default_value(0.5),
+       "of the examples in a subset (lds), or with changed labels (mislabel, 0.1)")                     //
       ("plan", po::bool_switch(), "say how long it will take, from one training, then stop")            //
       ("optimizer", po::value<std::string>(), "train with this instead of each stage's own optimizer")  //
       ("out", po::value<std::string>(), "where evaluation.json and evaluation.svg go; default: the result directory");
+  add_table_options(line);
   if (!line.parse(arguments)) {
     return kDone;
   }
   const auto against = line.text("against");
-  if (against != "retraining" && against != "lds") {
-    throw UsageError(unknown_name("--against", against, {"retraining", "lds"}));
+  const auto kinds = evaluation_kinds();
+  if (std::find(kinds.begin(), kinds.end(), against) == kinds.end()) {
+    throw UsageError(unknown_name("--against", against, kinds));
   }
   const auto examples = line.get<std::int64_t>("examples"), subsets = line.get<std::int64_t>("subsets");
   const auto fraction = line.get<double>("fraction");
@@ -238,6 +234,14 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   if (!(fraction > 0 && fraction < 1)) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
+  }
+  const bool scores_alone = against == "retraining" || against == "lds";
+  if (!line.has("scores") && (line.has("methods") || line.has("queries") || !scores_alone)) {
+    return evaluate_table(line);
+  }
+  if (line.has("scores") && (line.has("methods") || !scores_alone)) {
+    throw UsageError(fmt::format("--scores are compared with retraining or lds alone: leave out {}",
+                                 line.has("methods") ? "--methods" : "--scores, and name --methods"));
   }
   const fs::path folder = line.required("scores");
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder;

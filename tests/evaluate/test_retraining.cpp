@@ -25,6 +25,48 @@ TEST_CASE("retraining equals training each variant by itself, on any number of t
   CHECK(std::abs((result.measurements[1] - result.measurements[0]).abs().max().item<double>()) > 1e-6);
 }
 
+namespace {
+
+/// Two stages that stop long before a minimum, by minibatches, and how they begin with a seed.
+struct StoppedChain {
+  explicit StoppedChain(std::uint64_t seed) : random(seed) {
+    for (std::size_t k = 0; k < 2; ++k) {
+      chain.push_back(begin(k, chain));
+      train(chain.back(), random.stream("training of stage " + chain.back().name));
+    }
+  }
+  Stage begin(std::size_t k, const Chain& before) const {
+    return begin_stage({.name = "stage" + std::to_string(k),
+                        .model = create<Model>("mlp:widths=4,activation=tanh"),
+                        .loss = create<Loss>("cross-entropy"),
+                        .optimizer = create<Optimizer>("sgd:epochs=3,batch-size=5,learning-rate=0.3"),
+                        .data = test::toy_data("cross-entropy", 12, 3, Random(40 + k)),
+                        .weight_decay = 0.01},
+                       before, random.stream("stage " + std::to_string(k)));
+  }
+  Random random;
+  Chain chain;
+};
+
+}  // namespace
+
+TEST_CASE("retraining from the start with the same seed gives the chain again to the bit, and with another does not") {
+  const StoppedChain made(5), other(6);
+  const auto queries = test::toy_data("cross-entropy", 4, 3, Random(9));
+  const auto ends_at = measure_all(Measurement::kLoss, made.chain.back(), queries);
+  const auto with = [&](const StoppedChain& from) {
+    return retrain(made.chain, 0, at::ones({1, 12}, at::kDouble), queries, Measurement::kLoss, nullptr, from.random, {},
+                   [&](std::size_t k, const Chain& before) { return from.begin(k, before); })
+        .measurements[0];
+  };
+  CHECK(at::equal(with(made), ends_at));
+  CHECK(relative_error(with(other), ends_at) > 1e-3);
+  CHECK(at::equal(with(other), measure_all(Measurement::kLoss, other.chain.back(), queries)));
+  const auto went_on =
+      retrain(made.chain, 0, at::ones({1, 12}, at::kDouble), queries, Measurement::kLoss, nullptr, made.random, {});
+  CHECK(relative_error(went_on.measurements[0], ends_at) > 1e-3);
+}
+
 TEST_CASE("the progress callback stops retraining at whichever report it throws") {
   const auto chain = test::toy_chain({{"full", "squared-error"}});
   const auto queries = test::toy_data("squared-error", 1, 3, Random(9));
@@ -47,6 +89,11 @@ TEST_CASE("rows across the scores hold both ends and no row twice") {
       at::stack({at::tensor({5.0, -1.0, 3.0, 0.0, 9.0, 2.0, 1.0}, at::kDouble), at::zeros({7}, at::kDouble)});
   CHECK(at::equal(rows_across_scores(scores, 4), at::tensor({1L, 6L, 2L, 4L})));
   CHECK(at::equal(rows_across_scores(scores, 50), at::arange(7)));
+}
+
+TEST_CASE("removal weights leave rows out and keep a mean over the others") {
+  const auto weights = removal_weights(at::tensor({1L, 4L}), 5);
+  CHECK(relative_error(weights, at::tensor({5.0, 0.0, 5.0, 5.0, 0.0}, at::kDouble).unsqueeze(0) / 3) < 1e-15);
 }
 
 TEST_CASE("subset weights keep a mean over the subset") {

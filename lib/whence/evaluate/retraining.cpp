@@ -22,55 +22,72 @@ struct Outcome {
 };
 
 Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Optimizer* optimizer,
-                     const Random& random, const Progress& progress = {}) {
+                     const Random& random, const BeginStage& begin, const Progress& progress = {}) {
   Outcome out{chain[stage]};
-  TensorList body = chain[stage].parent;
+  Chain trained(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(stage));
   for (auto k = stage; k < chain.size(); ++k) {
-    out.last = chain[k];
-    auto& current = out.last;
-    current.parent = body;
+    auto current = begin ? begin(k, trained) : chain[k];
+    if (!begin && k > stage) {
+      current.parent = trained.back().handed_on().values();
+    }
     const auto objective = k == stage ? current.objective.with_weights(weights) : current.objective;
     TrainingState state{clone(current.theta), 0, {}};
     const auto& minimiser = optimizer != nullptr ? *optimizer : *current.optimizer;
-    const auto summary = minimiser.minimise(objective, body, state, random, progress);
+    const auto draws = begin ? random.stream("training of stage " + current.name) : random;
+    const auto summary = minimiser.minimise(objective, current.parent, state, draws, progress);
     current.theta = detach(state.theta);
     out.gradient_norm = std::max(out.gradient_norm, summary.gradient_norm);
     out.unconverged += summary.converged ? 0 : 1;
-    body = current.handed_on().values();
+    trained.push_back(std::move(current));
   }
+  out.last = std::move(trained.back());
   return out;
 }
 
 }  // namespace
 
 Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Dataset& queries,
-                   Measurement measurement, const Optimizer* optimizer, const Random& random,
-                   const Progress& progress) {
+                   Measurement measurement, const Optimizer* optimizer, const Random& random, const Progress& progress,
+                   const BeginStage& begin, const RetrainingCache& cache) {
   const auto count = weights.size(0);
   Retraining out;
   out.measurements = at::empty({count, queries.size()}, at::kDouble);
+  const auto take = [&](std::int64_t i, const RetrainingOutcome& outcome) {
+    out.measurements[i].copy_(outcome.measurements);
+    out.largest_gradient_norm = std::max(out.largest_gradient_norm, outcome.gradient_norm);
+    out.unconverged += outcome.unconverged;
+  };
+  std::vector<std::int64_t> missing;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto kept = cache.load ? cache.load(weights[i]) : std::nullopt;
+    kept ? take(i, *kept) : missing.push_back(i);
+  }
   std::mutex mutex;
-  std::atomic<std::int64_t> done{0};
+  std::atomic<std::int64_t> done{count - static_cast<std::int64_t>(missing.size())};
   const auto announce = [&] { report(progress, {"retrain " + chain[stage].name, done.load(), count, ""}); };
   announce();
   parallel_for(
-      count,
-      [&](std::int64_t i) {
-        const auto outcome = retrain_once(chain, stage, weights[i], optimizer, random);
-        const auto measured = measure_all(measurement, outcome.last, queries);
+      static_cast<std::int64_t>(missing.size()),
+      [&](std::int64_t m) {
+        const auto i = missing[static_cast<std::size_t>(m)];
+        const auto trained = retrain_once(chain, stage, weights[i], optimizer, random, begin);
+        const RetrainingOutcome outcome{measure_all(measurement, trained.last, queries), trained.gradient_norm,
+                                        trained.unconverged};
+        check_finite(outcome.measurements, "a retrained measurement");
         const std::lock_guard<std::mutex> lock(mutex);
-        out.measurements[i].copy_(measured);
-        out.largest_gradient_norm = std::max(out.largest_gradient_norm, outcome.gradient_norm);
-        out.unconverged += outcome.unconverged;
+        take(i, outcome);
+        if (cache.save) {
+          cache.save(weights[i], outcome);
+        }
         ++done;
       },
       announce);
-  check_finite(out.measurements, "a retrained measurement");
   return out;
 }
 
 RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights,
-                               const Optimizer* optimizer, const Random& random, double limit) {
+                               const Optimizer* optimizer, const Random& random, double limit,
+                               const BeginStage& begin) {
   using Clock = std::chrono::steady_clock;
   struct CutOff {};
   const auto seconds_since = [](Clock::time_point start) {
@@ -94,7 +111,7 @@ RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::
     }
   };
   try {
-    retrain_once(chain, stage, weights, optimizer, random, watch);
+    retrain_once(chain, stage, weights, optimizer, random, begin, watch);
   } catch (const CutOff&) {
     const double spent = seconds_since(start);
     return {spent, k + 1 == chain.size() ? spent + left : std::numeric_limits<double>::quiet_NaN()};
@@ -117,6 +134,11 @@ at::Tensor leave_one_out_weights(const at::Tensor& rows, std::int64_t examples) 
   auto weights = at::ones({rows.size(0), examples}, at::kDouble);
   weights.scatter_(1, rows.unsqueeze(1), 0.0);
   return weights;
+}
+
+at::Tensor removal_weights(const at::Tensor& rows, std::int64_t examples) {
+  const auto kept = static_cast<double>(examples - rows.numel());
+  return at::full({1, examples}, static_cast<double>(examples) / kept, at::kDouble).index_fill(1, rows, 0.0);
 }
 
 at::Tensor subset_weights(std::int64_t subsets, std::int64_t examples, double fraction, Random random) {

@@ -1,0 +1,132 @@
+// `whence evaluate --methods`: several methods against one truth, through the binary.
+#include <algorithm>
+
+#include "support/contents.h"
+#include "support/tool.h"
+
+using namespace whence;
+using test::check_fails;
+using test::contains;
+using test::ToolFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string kFlags = "evaluate pipeline.toml --dtype float64 --quiet ";
+
+nlohmann::json row_of(const nlohmann::json& table, const std::string& method) {
+  const auto found = std::find_if(table.begin(), table.end(), [&](const auto& row) { return row["method"] == method; });
+  REQUIRE(found != table.end());
+  return *found;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later runs take from the bank") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  const std::string lds = kFlags + "--against lds --methods influence,ekfac+direct --subsets 8 ";
+  const auto first = folder.run(lds + "--out out");
+  CAPTURE(first.err);
+  REQUIRE(first.status == 0);
+  CHECK(contains(first.out, "ceiling: another seed"));
+  const auto result = folder.json("out/evaluation.json");
+  CHECK(result["table"].size() == 4);
+  CHECK(result["trainings"] == 16);
+  CHECK(result["train-from"] == "start");
+  CHECK(row_of(result["table"], "influence")["lds"] > row_of(result["table"], "random")["lds"]);
+  CHECK(row_of(result["table"], "grad-cos")["share-of-ceiling"].is_number());
+  CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) == 16);
+
+  // another run takes them, and trains what is new
+  fs::rename(folder / "out/bank", folder / "bank");
+  fs::create_directory(folder / "again");
+  fs::rename(folder / "bank", folder / "again/bank");
+  const auto again = folder.run(lds + "--out again");
+  REQUIRE(again.status == 0);
+  auto repeated = folder.json("again/evaluation.json");
+  CHECK(repeated["seconds-a-training"].is_null());
+  for (const auto& row : repeated["table"]) {
+    CHECK(row["lds"] == row_of(result["table"], row["method"])["lds"]);
+  }
+  CHECK(repeated["ceiling"] == result["ceiling"]);
+  REQUIRE(folder.run(kFlags + "--against lds --methods influence --subsets 9 --out again").status == 0);
+  CHECK(std::distance(fs::directory_iterator(folder / "again/bank"), fs::directory_iterator()) == 18);
+
+  check_fails(folder.run(kFlags + "--against lds --methods influence,nosuch --subsets 8"), 2, "nosuch");
+  check_fails(folder.run(kFlags + "--against lds --methods bm25 --subsets 8"), 2, "words of texts");
+  check_fails(folder.run(kFlags + "--against recall --methods influence"), 2, "--source-column is missing");
+  REQUIRE(
+      folder.run("score pipeline.toml --stage finetune --queries test --method grad-dot --quiet --out scores").status ==
+      0);
+  check_fails(folder.run(lds + "--out scores"), 1, "scores holds a result of whence score: choose another --out");
+  check_fails(folder.run(lds + "--scores scores"), 2, "leave out --methods");
+}
+
+TEST_CASE("evaluate --methods: retraining, further training, removal and changed labels") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  auto run = folder.run(kFlags + "--against retraining --methods influence --examples 6 --no-ceiling --out out");
+  CAPTURE(run.err);
+  REQUIRE(run.status == 0);
+  auto result = folder.json("out/evaluation.json");
+  CHECK(row_of(result["table"], "influence")["pearson"] > 0.9);
+  CHECK(row_of(result["table"], "influence")["share-of-ceiling"].is_null());
+  REQUIRE(folder.run(kFlags + "--against further-training --methods influence --examples 6 --no-ceiling --out further")
+              .status == 0);
+  CHECK(folder.json("further/evaluation.json")["train-from"] == "checkpoint");
+  CHECK(row_of(folder.json("further/evaluation.json")["table"], "influence")["pearson"] > 0.9);
+  REQUIRE(folder.run(kFlags + "--against removal --methods influence --remove 10,20 --out removal").status == 0);
+  result = folder.json("removal/evaluation.json");
+  for (const int p : {0, 1}) {
+    CHECK(row_of(result["table"], "influence")["removals"][p]["worse-by"] >
+          row_of(result["table"], "random")["removals"][p]["worse-by"]);
+  }
+  REQUIRE(folder.run(kFlags + "--against mislabel --methods influence --out labels").status == 0);
+  result = folder.json("labels/evaluation.json");
+  CHECK(result["mislabelled"] == 10);
+  CHECK(row_of(result["table"], "influence")["auroc"] > 0.8);
+  CHECK(row_of(result["table"], "grad-cos")["by"] == "queries");
+}
+
+TEST_CASE("evaluate --against recall: examples that a query is a copy of come first") {
+  const ToolFolder folder;
+  std::string train = "x,y,label,source\n", queries = train;
+  auto draws = Random(4);
+  for (int i = 0; i < 40; ++i) {
+    const auto point = draws.normal({2}) * 3;
+    const double x = point[0].item<double>(), y = point[1].item<double>();
+    const auto cells = fmt::format("{},{},{},", x, y, x + y > 0 ? "up" : "down");
+    train += cells + fmt::format("s{}\n", i);
+    if (i < 5) {
+      queries += cells + fmt::format("s{}\n", i);
+    }
+  }
+  folder.write("train.csv", train);
+  folder.write("queries.csv", queries);
+  folder.write("pipeline.toml", R"(
+[model]
+spec = "mlp:widths=32,activation=relu"
+[[stage]]
+name = "fit"
+train = { format = "csv", file = "train.csv", ignore = ["source"], label = "label" }
+optimizer = "lbfgs:max-iterations=50"
+weight-decay = 1e-3
+checkpoint = "fit.safetensors"
+[queries.test]
+data = { format = "csv", file = "queries.csv", ignore = ["source"], label = "label" }
+)");
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  const auto run = folder.run(kFlags + "--against recall --methods rep-sim --source-column source --out out");
+  CAPTURE(run.err);
+  REQUIRE(run.status == 0);
+  const auto result = folder.json("out/evaluation.json");
+  CHECK(result["queries-with-sources"] == 5);
+  CHECK(row_of(result["table"], "rep-sim")["mrr"] == 1);
+  CHECK(row_of(result["table"], "rep-sim")["recall@1"] == 1);
+  CHECK(row_of(result["table"], "random")["mrr"] < 0.9);
+}
+
+TEST_SUITE_END();

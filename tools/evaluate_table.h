@@ -1,0 +1,15 @@
+#pragma once
+#include "cli.h"
+
+namespace whence::cli {
+
+/// The words of --against.
+std::vector<std::string> evaluation_kinds();
+
+/// The flags of `whence evaluate` that compare methods.
+void add_table_options(CommandLine& line);
+
+/// `whence evaluate PIPELINE --methods …`: the methods' scores are made and set beside one truth, a row each.
+int evaluate_table(const CommandLine& line);
+
+}  // namespace whence::cli

@@ -1,0 +1,97 @@
+#include "method_list.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "cli.h"
+#include "whence/core/error.h"
+
+namespace whence::cli {
+namespace {
+
+constexpr const char* kWords = "bm25";
+
+std::vector<std::string> split_at(const std::string& text, char separator) {
+  std::vector<std::string> out{""};
+  for (const char c : text) {
+    c == separator ? static_cast<void>(out.emplace_back()) : out.back().push_back(c);
+  }
+  return out;
+}
+
+template <class Base>
+bool is_method(const std::string& spec) {
+  const auto names = method_names<Base>();
+  return std::find(names.begin(), names.end(), spec.substr(0, spec.find(':'))) != names.end();
+}
+
+ListedMethod method_of(const std::string& text) {
+  ListedMethod out{text};
+  if (text == kWords) {
+    return out;
+  }
+  if (is_method<Attributor>(text)) {
+    out.attributor = create<Attributor>(text);
+    return out;
+  }
+  out.attributor = create<Attributor>("influence");
+  for (const auto& part : split_at(text, '+')) {
+    if (is_method<Curvature>(part) && out.asked.curvature_is_open()) {
+      create<Curvature>(part);
+      out.asked.curvature = part;
+    } else if (is_method<Solver>(part)) {
+      create<Solver>(part);
+      out.asked.solver = part;
+    } else {
+      try {
+        set_response(part, out.asked.options);
+      } catch (const InvalidArgument& error) {
+        throw UsageError(fmt::format(
+            "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({})", part,
+            fmt::join(method_names<Attributor>(), ", "), kWords, fmt::join(method_names<Curvature>(), ", "),
+            fmt::join(method_names<Solver>(), ", "), error.what()));
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<ListedMethod> method_list(const std::string& text, bool texts) {
+  std::vector<std::string> names;
+  for (const auto& piece : split_at(text, ',')) {
+    const bool option = piece.find('=') != piece.npos && piece.find(':') > piece.find('=');
+    if (option && !names.empty()) {
+      names.back() += ',' + piece;
+    } else if (!piece.empty()) {
+      names.push_back(piece);
+    }
+  }
+  const auto named = names.size();
+  for (const std::string& always : texts ? std::vector<std::string>{"random", "grad-cos", kWords, "rep-sim"}
+                                         : std::vector<std::string>{"random", "grad-cos"}) {
+    if (std::find(names.begin(), names.end(), always) == names.end()) {
+      names.push_back(always);
+    }
+  }
+  std::vector<ListedMethod> out;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i)) {
+      throw UsageError(fmt::format("--methods: {} stands there twice", names[i]));
+    }
+    out.push_back(method_of(names[i]));
+    out.back().named = i < named;
+  }
+  for (const auto& method : out) {
+    if (!method.attributor && !texts) {
+      throw UsageError(fmt::format("--methods: {} compares the words of texts, and these examples are none", kWords));
+    }
+  }
+  return out;
+}
+
+}  // namespace whence::cli

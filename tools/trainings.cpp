@@ -1,0 +1,120 @@
+#include "trainings.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <mutex>
+
+#include "whence/core/digest.h"
+#include "whence/core/error.h"
+#include "whence/core/json.h"
+#include "whence/data/dataset_digest.h"
+#include "whence/evaluate/training_bank.h"
+#include "whence/stages/head_start.h"
+#include "whence/training/objective_digest.h"
+#include "whence/version.h"
+
+namespace whence::cli {
+namespace {
+
+Chain first_of(const Chain& chain, std::size_t count) {
+  return {chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
+/// A stage as its training begins, its head too.
+BeginStage beginning_of(const Pipeline& pipeline) {
+  return [&pipeline, mutex = std::make_shared<std::mutex>()](std::size_t stage, const Chain& before) {
+    const std::lock_guard<std::mutex> lock(*mutex);  // a pipeline reads its data when it is first asked
+    auto out = pipeline.untrained(stage, before);
+    if (const auto weight_decay = parse_head_start(pipeline.stages()[stage].head_start)) {
+      regress_head(out, *weight_decay);
+    }
+    return out;
+  };
+}
+
+}  // namespace
+
+Trainings::Trainings(What what)
+    : what_(std::move(what)), optimizer_(what_.optimizer.empty() ? nullptr : create<Optimizer>(what_.optimizer)) {
+  Digest digest;
+  digest.add(WHENCE_VERSION).add(what_.optimizer).add(what_.from_start ? "start" : "checkpoint");
+  digest.add(to_string(what_.measurement)).add(dataset_digest(what_.queries));
+  digest.add(what_.pipeline.options().device.str());
+  for (const auto& tensor : what_.chain[what_.stage].parent) {
+    digest.add(tensor);
+  }
+  for (auto k = what_.stage; k < what_.chain.size(); ++k) {
+    const auto& stage = what_.pipeline.stages()[k];
+    digest.add(objective_digest(what_.chain[k].objective));
+    digest.add(json_text(nlohmann::json{stage.name, stage.optimizer, stage.head_start, stage.patience,
+                                        stage.validation_every, stage.validation_draws, stage.validation_by}));
+    if (const auto* validation = what_.pipeline.validation_data(k)) {
+      digest.add(dataset_digest(*validation));
+    }
+    for (const auto& tensor : what_.from_start ? TensorList() : what_.chain[k].theta) {
+      digest.add(tensor);
+    }
+  }
+  base_key_ = digest.text();
+}
+
+std::string Trainings::unknown_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {
+  for (auto k = stage; k < chain.size(); ++k) {
+    try {
+      pipeline.start(k, first_of(chain, k));
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+  }
+  return "";
+}
+
+std::string Trainings::key(std::uint64_t seed) const { return fmt::format("{} {}", base_key_, seed); }
+
+Trainings::Seed Trainings::seed(std::uint64_t other) {
+  const auto seed = what_.pipeline.seed() + other;
+  Seed out{nullptr, Random(seed), {}, training_bank(what_.bank, key(seed))};
+  if (!what_.from_start) {
+    out.random = Random(seed).stream("evaluate");
+    return out;
+  }
+  if (other == 0) {
+    out.begin = beginning_of(what_.pipeline);
+    return out;
+  }
+  auto options = what_.pipeline.options();
+  options.seed = seed;
+  options.note = {};
+  out.pipeline = std::make_shared<const Pipeline>(what_.pipeline.path(), options);
+  out.begin = beginning_of(*out.pipeline);
+  return out;
+}
+
+Retraining Trainings::run(const at::Tensor& weights, std::uint64_t other, const Progress& progress) {
+  const auto from = seed(other);
+  return retrain(what_.chain, what_.stage, weights, what_.queries, what_.measurement, optimizer_.get(), from.random,
+                 progress, from.begin, from.cache);
+}
+
+std::int64_t Trainings::missing(const at::Tensor& weights, std::uint64_t other) {
+  const auto cache = training_bank(what_.bank, key(what_.pipeline.seed() + other));
+  std::int64_t out = 0;
+  for (std::int64_t i = 0; i < weights.size(0); ++i) {
+    out += cache.load(weights[i]) ? 0 : 1;
+  }
+  return out;
+}
+
+RetrainingTime Trainings::time(double limit) {
+  const auto from = seed(0);
+  return time_retraining(what_.chain, what_.stage,
+                         at::ones({what_.chain[what_.stage].objective.data().size()}, at::kDouble), optimizer_.get(),
+                         from.random, limit, from.begin);
+}
+
+Stage Trainings::begin(std::size_t stage, const Chain& before) {
+  return what_.from_start ? beginning_of(what_.pipeline)(stage, before) : what_.chain[stage];
+}
+
+}  // namespace whence::cli
