@@ -24,10 +24,11 @@ struct SegmentOptions {
   }
 };
 
-constexpr std::array<std::pair<Response, std::string_view>, 3> kResponses{
+constexpr std::array<std::pair<Response, std::string_view>, 4> kResponses{
     {{Response::kStationary, "stationary"},
      {Response::kProximalBregman, "proximal-bregman"},
-     {Response::kSegment, "segment"}}};
+     {Response::kSegment, "segment"},
+     {Response::kUnrolled, "unrolled"}}};
 
 }  // namespace
 
