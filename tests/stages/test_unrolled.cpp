@@ -4,8 +4,8 @@
 
 #include "stages/chain_truth.h"
 #include "support/near.h"
+#include "whence/attribution/unrolled_source.h"
 #include "whence/models/ops.h"
-#include "whence/stages/unrolled.h"
 #include "whence/training/validation.h"
 
 using namespace whence;
@@ -57,13 +57,9 @@ Run train_all(const std::vector<Trained>& stages, at::ScalarType dtype = at::kDo
   return out;
 }
 
-InverseProblem problem(const Run& run) {
-  return {create<Curvature>("hessian"), create<Solver>("cg"), {.response = Response::kUnrolled}, run.runs};
-}
-
 at::Tensor unrolled_scores(const Run& run, std::size_t stage, const Dataset& queries) {
-  return score_matrix(run.chain, stage, *create<Attributor>("influence")->prepare(run.chain, problem(run)), queries,
-                      Measurement::kLoss);
+  UnrolledSource source(run.chain, run.runs);
+  return score_matrix(run.chain, stage, source, queries, Measurement::kLoss);
 }
 
 /// N df/dw of the rows `rows`, [Q, rows].
@@ -181,8 +177,8 @@ TEST_CASE("unrolled refuses what it cannot go again, in a line that says what to
   lbfgs.chain[0].optimizer = create<Optimizer>("lbfgs");
   CHECK_THROWS_WITH_AS(unrolled_scores(lbfgs, 0, queries), doctest::Contains("use sgd, adam or adamw"),
                        InvalidArgument);
-  const auto source = create<Attributor>("influence")->prepare(good.chain, problem(good));
-  CHECK_THROWS_WITH_AS(source->check({0}, Measurement::kLoss, Normalization::kCosine),
+  const UnrolledSource source(good.chain, good.runs);
+  CHECK_THROWS_WITH_AS(source.check({0}, Measurement::kLoss, Normalization::kCosine),
                        doctest::Contains("expected none"), InvalidArgument);
 }
 

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "whence/attribution/detail/gradient_source.h"
-#include "whence/attribution/detail/unrolled_source.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/example_norms.h"
@@ -181,9 +180,6 @@ class Influence : public Attributor {
   bool uses_curvature() const override { return true; }
   Claim claim() const override { return Claim::kRemoval; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem& problem) const override {
-    if (problem.options.response == Response::kUnrolled) {
-      return detail::unrolled_source(chain, problem);
-    }
     return std::make_unique<InfluenceSource>(chain, problem);
   }
 };

@@ -12,21 +12,12 @@
 
 namespace whence {
 
-/// Where a stage's training began and how it went, of which a chain tells nothing.
-struct TrainingRun {
-  TensorList start = {};                                ///< Theta then. Empty: not known.
-  std::string unknown = "where it began is not known";  ///< Why, then.
-  Random random = Random(0);                            ///< That drew the order of minibatches.
-  std::int64_t iterations = 0;                          ///< After how many theta is the stage's.
-};
-
 /// What inverts the curvature of every stage: {create<Curvature>("hessian"), create<Solver>("cg"), {.damping = 0.1}}.
 /// Methods that invert nothing take {}.
 struct InverseProblem {
   std::shared_ptr<const Curvature> curvature;
   std::shared_ptr<const Solver> solver;
   InverseOptions options = {};
-  std::vector<TrainingRun> runs = {};  ///< One a stage; Response::kUnrolled alone looks at them.
 };
 
 /// One stage's answer to "how does the measurement move when this stage's data is reweighted?", for K measurements.
@@ -45,14 +36,11 @@ class IndefiniteCurvature : public NumericalError {
 /// What was assumed and spent at a stage, over all sweeps so far.
 struct StageEvidence {
   bool solved = false;
-  std::string solver = {};       ///< The spec that solver auto picked; empty where the solver was named.
-  double damping = 0;            ///< The effective damping.
-  double mean_eigenvalue = -1;   ///< Of the undamped curvature; -1 where it was not needed.
-  double products = 0;           ///< Operator products with one vector.
-  std::int64_t points = 1;       ///< Where curvature was taken: 1, or one a segment.
-  std::int64_t steps = 0;        ///< Response::kUnrolled: of the training that was gone again ...
-  double replay_difference = 0;  ///< ... |theta it came to - the stage's| / |the stage's|; 0: the same bits ...
-  double growth = 0;  ///< ... and the most that a query's adjoint grew on its way back, over its length at the end.
+  std::string solver = {};      ///< The spec that solver auto picked; empty where the solver was named.
+  double damping = 0;           ///< The effective damping.
+  double mean_eigenvalue = -1;  ///< Of the undamped curvature; -1 where it was not needed.
+  double products = 0;          ///< Operator products with one vector.
+  std::int64_t points = 1;      ///< Where curvature was taken: 1, or one a segment.
 };
 
 /// Carries gradients of measurements at the last stage back through the chain.

@@ -24,11 +24,10 @@ struct SegmentOptions {
   }
 };
 
-constexpr std::array<std::pair<Response, std::string_view>, 4> kResponses{
+constexpr std::array<std::pair<Response, std::string_view>, 3> kResponses{
     {{Response::kStationary, "stationary"},
      {Response::kProximalBregman, "proximal-bregman"},
-     {Response::kSegment, "segment"},
-     {Response::kUnrolled, "unrolled"}}};
+     {Response::kSegment, "segment"}}};
 
 }  // namespace
 

@@ -12,9 +12,8 @@ enum class Response {
   kProximalBregman,  ///< Theta need not be one: it minimises the stage's proximal Bregman objective around itself (J.
                      ///< Bae et al., "If Influence Functions are the Answer, Then What is the Question?", NeurIPS
                      ///< 2022), of which the Gauss-Newton chain with its cross blocks is the exact derivative.
-  kSegment,   ///< Gradient descent stopped early: (1 - (1 - eta H)^T) / H, segment by segment between the snapshots
-              ///< of training (J. Bae et al., "Training Data Attribution via Approximate Unrolling", NeurIPS 2024).
-  kUnrolled,  ///< The stage's own training, step by step (unrolled.h): exact wherever it ended.
+  kSegment,  ///< Gradient descent stopped early: (1 - (1 - eta H)^T) / H, segment by segment between the snapshots
+             ///< of training (J. Bae et al., "Training Data Attribution via Approximate Unrolling", NeurIPS 2024).
 };
 std::string_view to_string(Response response);
 
@@ -31,8 +30,8 @@ struct InverseOptions {
   Inversion effective_inversion() const { return response == Response::kSegment ? Inversion::kSegment : inversion; }
 };
 
-/// Sets response, time and steps from "stationary", "proximal-bregman", "segment:time=12,steps=300" or "unrolled".
-/// Throws InvalidArgument with the known words.
+/// Sets response, time and steps from "stationary", "proximal-bregman" or "segment:time=12,steps=300". Throws
+/// InvalidArgument with the known words.
 void set_response(std::string_view spec, InverseOptions& options);
 
 }  // namespace whence

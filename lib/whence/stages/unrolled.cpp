@@ -139,8 +139,6 @@ const Unrolled::Replay& Unrolled::replay(std::size_t stage, const Progress& prog
         at.name, evidence.replay_difference, replay_tolerance(dtype), at.name));
   }
   evidence.steps = run.iterations;
-  evidence.points = run.iterations;
-  evidence.solved = true;
   slot = std::move(made);
   return *slot;
 }
@@ -194,9 +192,7 @@ at::Tensor Unrolled::unroll(std::size_t stage, at::Tensor& of_theta, at::Tensor*
         }
       }
       const CurvaturePoint point{objective.over(terms), at.theta, parent};
-      const auto hessian = hessian_->operator_at(point);
-      adjoint.theta = adjoint.theta + hessian->apply(gamma);
-      evidence.products += hessian->products();
+      adjoint.theta = adjoint.theta + hessian_->operator_at(point)->apply(gamma);
       if (of_parent != nullptr) {
         *of_parent = *of_parent + hessian_->mixed_product(point, gamma);
       }

@@ -1,13 +1,32 @@
 #pragma once
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "whence/core/progress.h"
-#include "whence/stages/adjoint.h"
+#include "whence/core/random.h"
+#include "whence/curvature/curvature.h"
+#include "whence/stages/stage.h"
 #include "whence/training/steps.h"
 
 namespace whence {
 
 class Pipeline;
+
+/// Where a stage's training began and how it went, of which a chain tells nothing.
+struct TrainingRun {
+  TensorList start = {};                                ///< Theta then. Empty: not known.
+  std::string unknown = "where it began is not known";  ///< Why, then.
+  Random random = Random(0);                            ///< That drew the order of minibatches.
+  std::int64_t iterations = 0;                          ///< After how many theta is the stage's.
+};
+
+/// What was found at a stage whose training was gone again.
+struct UnrolledEvidence {
+  std::int64_t steps = 0;        ///< 0: it was not.
+  double replay_difference = 0;  ///< |theta it came to - the stage's| / |the stage's|; 0: the same bits.
+  double growth = 0;             ///< The most that a query's adjoint grew on its way back, over its length at the end.
+};
 
 /// The runs of a chain that a pipeline loaded, from the stage `first` on: what its checkpoints say of their training,
 /// and where it began.
@@ -39,7 +58,7 @@ class Unrolled {
   std::vector<at::Tensor> sweep(const Directions& gradients, const std::vector<std::size_t>& stages,
                                 const Progress& progress);
 
-  const std::vector<StageEvidence>& evidence() const { return evidence_; }
+  const std::vector<UnrolledEvidence>& evidence() const { return evidence_; }
 
  private:
   struct Replay {
@@ -57,7 +76,7 @@ class Unrolled {
   const std::vector<TrainingRun> runs_;
   std::shared_ptr<const Curvature> hessian_;
   std::vector<std::unique_ptr<Replay>> replays_;
-  std::vector<StageEvidence> evidence_;
+  std::vector<UnrolledEvidence> evidence_;
 };
 
 }  // namespace whence
