@@ -93,7 +93,7 @@ TEST_CASE("unrolled scores equal central differences of training again: every op
       {{"full", momentum + ",nesterov,schedule=linear,clip=0.4"}},
       {{"full", "adam:learning-rate=0.05,epochs=6,batch-size=4"}},
       {{"full", clipped}},
-      {{"full", "adam:learning-rate=0.05,max-iterations=1,batch-size=4"}},
+      {{"full", "adam:learning-rate=0.05,max-iterations=1,batch-size=4,epsilon=0.05"}},
       {{"full", clipped}, {"full:proximity=0.3", momentum}},
       {{"full", clipped}, {"head", "adam:learning-rate=0.05,epochs=4,batch-size=5"}},
       {{"full", momentum}, {"lora:rank=1,alpha=4", clipped}},
