@@ -14,6 +14,6 @@ score() {  # NAME FLAGS...
 score unrolled --response unrolled
 score stationary
 score proximal-bregman --response proximal-bregman
-score segment --response segment --curvature gauss-newton
+# response segment is not finite here: where pixels are always 0 Adam divides by epsilon alone
 score grad-dot --method grad-dot
-"$bench" mlp.toml fit test "${1:-100}" "${2:-40}" run/unrolled run/stationary run/proximal-bregman run/segment run/grad-dot
+"$bench" mlp.toml fit test "${1:-100}" "${2:-40}" run/unrolled run/stationary run/proximal-bregman run/grad-dot
