@@ -51,7 +51,9 @@ std::vector<TrainingRun> training_runs(const Pipeline& pipeline, const Chain& ch
     try {
       run.start = pipeline.start(k, Chain(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(k)));
     } catch (const InvalidArgument& error) {
-      run.unknown = error.what();
+      const auto prefix = fmt::format("stage {}: ", description.name);
+      const std::string text = error.what();
+      run.unknown = text.starts_with(prefix) ? text.substr(prefix.size()) : text;
     }
     run.random = Random(pipeline.seed()).stream("training of stage " + description.name);
     run.iterations = training->summary.kept >= 0 ? training->summary.kept : training->summary.iterations;
