@@ -37,7 +37,11 @@ void add_attribution_options(CommandLine& line) {
        "a ranking")  //
       ("response", po::value<std::string>()->default_value("stationary"),
        "stationary: every stage is at its minimum; proximal-bregman: it need not be, with a Gauss-Newton curvature; "
-       "segment[:time=X,steps=N]: training stopped early, by its snapshots or by the sum of its learning rates")  //
+       "segment[:time=X,steps=N]: training stopped early, by its snapshots or by the sum of its learning rates; "
+       "unrolled: "
+       "training itself (sgd, adam, adamw), gone again step by step and back: exact wherever it ended, for three or "
+       "four "
+       "trainings a query")  //
       ("inversion", po::value<std::string>()->default_value("damped"),
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")  //
       ("damping", po::value<std::string>()->default_value("auto"),
@@ -98,7 +102,9 @@ InverseRequest inverse_request(const CommandLine& line) {
     create<Curvature>(out.curvature);
   }
   create<Solver>(out.solver);
-  set_response(line.text("response"), out.options);
+  if (line.text("response") != kUnrolled) {
+    set_response(line.text("response"), out.options);
+  }
   out.options.inversion = parse_inversion(line.text("inversion"));
   if (const auto text = line.text("damping"); text != "auto") {
     double value = 0;

@@ -7,6 +7,9 @@
 
 namespace whence::cli {
 
+/// Of --response, beside the words of set_response(): through training itself (stages/unrolled.h).
+inline constexpr const char* kUnrolled = "unrolled";
+
 /// The flags that rank and score share.
 void add_attribution_options(CommandLine& line);
 

@@ -16,6 +16,7 @@
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/attribution/started.h"
+#include "whence/attribution/unrolled_source.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
@@ -69,6 +70,36 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline) {
                         fmt::join(names, ", "), names.front()));
 }
 
+/// Whether scores go through training itself, and no curvature is inverted.
+bool is_unrolled(const CommandLine& line, const Attributor& attributor) {
+  return attributor.uses_curvature() && line.text("response") == kUnrolled;
+}
+
+/// Throws for flags that response unrolled has no place for.
+void check_unrolled(const CommandLine& line) {
+  if (line.flag("self")) {
+    throw UsageError(
+        "--response unrolled takes a training for every block of queries, and --self makes a query of every example: "
+        "give --queries, or leave out --response");
+  }
+  for (const char* other : {"curvature", "solver", "damping", "relative-damping", "inversion"}) {
+    if (line.given(other)) {
+      throw UsageError(fmt::format(
+          "--response unrolled goes through training itself and inverts no curvature: leave out --{}", other));
+    }
+  }
+}
+
+/// Where a stage from `first` on ended at no minimum and all could be gone again: the flag for that, and what it takes.
+std::string unrolled_advice(const Pipeline& pipeline, const Chain& chain, std::size_t first) {
+  try {
+    Unrolled(chain, training_runs(pipeline, chain, first)).check(first);
+  } catch (const InvalidArgument&) {
+    return {};
+  }
+  return "--response unrolled, about four trainings a query";
+}
+
 }  // namespace
 
 AttributionRun::AttributionRun(const CommandLine& line)
@@ -111,8 +142,12 @@ AttributionRun::AttributionRun(const CommandLine& line)
   attributor_ = create<Attributor>(line.text("method"));
   if (attributor_->uses_curvature()) {
     options["response"] = line.text("response");
-    options["inversion"] = to_string(asked_.options.inversion);
-    record_.add_request(asked_);
+    if (is_unrolled(line, *attributor_)) {
+      check_unrolled(line);
+    } else {
+      options["inversion"] = to_string(asked_.options.inversion);
+      record_.add_request(asked_);
+    }
   }
 }
 
@@ -128,7 +163,7 @@ nlohmann::ordered_json AttributionRun::plan() {
     }
     return told;
   }
-  const bool curved = attributor_->uses_curvature();
+  const bool curved = attributor_->uses_curvature() && !is_unrolled(line_, *attributor_);
   auto out = make_plan({chain_, *attributor_, choice_.options, stages_, queries_, measurement_, normalization_,
                         std::min(query_block_, queries_.size()), *source_, curved ? choice_.curvature : "",
                         curved ? choice_.solver : "", pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
@@ -259,9 +294,10 @@ void AttributionRun::doubt_removals() {
     const auto& stage = chain_[stages_[s]];
     const auto held = scores.stages.at(s).scores.to(at::kDouble);
     const auto n = static_cast<double>(held.size(1));
-    doubt_beyond_range({stage, held / -n, scores.stages.at(s).example_ids, queries_, measurements_, measurement_,
-                        attributor_->uses_curvature() ? &choice_.options : nullptr},
-                       record_);
+    doubt_beyond_range(
+        {stage, held / -n, scores.stages.at(s).example_ids, queries_, measurements_, measurement_,
+         attributor_->uses_curvature() && !is_unrolled(line_, *attributor_) ? &choice_.options : nullptr},
+        record_);
     if (!near_minimum(stages_[s])) {
       continue;
     }
@@ -282,6 +318,10 @@ void AttributionRun::doubt_removals() {
 void AttributionRun::choose() {
   if (!attributor_->uses_curvature()) {
     set_choice({"hessian", "cg", {}, "", "", {}});  // which the method does not look at
+    return;
+  }
+  if (is_unrolled(line_, *attributor_)) {
+    set_choice({"hessian", "cg", {}, "", "", {}});  // at which nothing looks
     return;
   }
   // what cannot be had is refused before anything is worked out
@@ -307,9 +347,14 @@ void AttributionRun::set_choice(InverseChoice choice) {
   source_.reset();
   curvature_ = create<Curvature>(choice_.curvature);
   solver_ = create<Solver>(choice_.solver);
-  source_ = attributor_->prepare(chain_, {curvature_, solver_, choice_.options});
+  const bool unrolled = is_unrolled(line_, *attributor_);
+  if (unrolled) {
+    source_ = std::make_unique<UnrolledSource>(chain_, training_runs(pipeline_, chain_, stages_.front()));
+  } else {
+    source_ = attributor_->prepare(chain_, {curvature_, solver_, choice_.options});
+  }
   source_->check(stages_, measurement_, normalization_);
-  if (attributor_->uses_curvature()) {
+  if (attributor_->uses_curvature() && !unrolled) {
     record_.add_choice(choice_);
   }
 }
@@ -333,8 +378,19 @@ void AttributionRun::tell_choice() {
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
           : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";
-  record_.add_stages(pipeline_, chain_, choice_.stationarity, choice_.options.response == Response::kStationary,
-                     remedy);
+  const bool unrolled = is_unrolled(line_, *attributor_);
+  std::string advice;
+  for (auto k = stages_.front(); k < chain_.size() && advice.empty() && !unrolled; ++k) {
+    if (!near_minimum(k) && normalization_ == Normalization::kNone && !self()) {
+      advice = unrolled_advice(pipeline_, chain_, stages_.front());
+    }
+  }
+  if (!advice.empty()) {
+    record_.json()["instead"] = advice;
+  }
+  record_.add_stages(
+      pipeline_, chain_, choice_.stationarity, !unrolled && choice_.options.response == Response::kStationary,
+      remedy.empty() || advice.empty() ? remedy : fmt::format("{}; exact wherever training ended: {}", remedy, advice));
 }
 
 bool AttributionRun::reuse() {
@@ -537,6 +593,14 @@ void AttributionRun::score() {
   solves_ = attribute(task, *source_, cache, progress);
   end_progress();
   record_.add_solves(solves_, source_->evidence(), chain_);
+  if (const auto* unrolled = dynamic_cast<const UnrolledSource*>(source_.get()); unrolled != nullptr) {
+    for (std::size_t k = 0; k < chain_.size(); ++k) {
+      if (const auto& found = unrolled->steps()[k]; found.steps > 0) {
+        record_.json()["stages"][chain_[k].name]["unrolled"] = {
+            {"steps", found.steps}, {"replay-difference", found.replay_difference}, {"adjoint-growth", found.growth}};
+      }
+    }
+  }
   store.write(out_->place("scores.safetensors"), record_.key());
   score_tokens(cache);
 }

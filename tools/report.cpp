@@ -34,6 +34,15 @@ Fact fact(const std::string& name, const std::string& value, bool good, const st
   return {name, value, good ? Fact::State::kGood : Fact::State::kWarning, note};
 }
 
+/// How a training that was gone again ended, and what became of derivatives on the way back.
+std::string unrolled_text(const JsonView& told) {
+  const auto difference = told["replay-difference"].get<double>();
+  return fmt::format(
+      "{} steps, to {}; derivatives grew up to {:.3g}-fold on the way back", told["steps"].get<std::int64_t>(),
+      difference == 0 ? std::string("the same bits") : fmt::format("{:.1e} of the checkpoint", difference),
+      told["adjoint-growth"].get<double>());
+}
+
 std::vector<Fact> evidence(const JsonView& run) {
   const auto options = run["options"];
   std::vector<Fact> out;
@@ -65,6 +74,9 @@ std::vector<Fact> evidence(const JsonView& run) {
       out.push_back(fact("gradient at " + name,
                          fmt::format("{:.1e}, {:.1e} of an example's", stage["gradient-norm"].get<double>(), relative),
                          relative <= kFarFromMinimum));
+    }
+    if (stage.contains("unrolled")) {
+      out.push_back({"training of " + name + " gone again", unrolled_text(stage["unrolled"])});
     }
     if (stage.contains("solves")) {
       const auto unconverged = stage["unconverged-solves"].get<std::int64_t>();

@@ -93,7 +93,9 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
                            .claim = method->claim(),
                            .curved = method->uses_curvature()};
-  if (evidence.curved) {
+  const bool unrolled = evidence.curved && options.value("response", "") == "unrolled";
+  evidence.assumes_minimum = !unrolled;
+  if (evidence.curved && !unrolled) {
     const auto curvature = create<Curvature>(name_of(options["curvature"].get<std::string>()));
     evidence.hessian = curvature->family() == CurvatureFamily::kHessian;
     evidence.assumes_minimum = options["response"] == "stationary";
@@ -106,7 +108,8 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
-    told.through = is_self(run) ? "" : stage.value("through", "");  // a loss of one's own is taken at one's own end
+    told.through =
+        is_self(run) || unrolled ? "" : stage.value("through", "");  // a loss of one's own is taken at one's own end
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
     told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);
@@ -126,6 +129,16 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   }
   evidence.passes = options.value("dtype", "");
   evidence.warnings = run["warnings"].get<std::vector<std::string>>();
+  for (const auto& [name, stage] : run["stages"].items()) {
+    constexpr double kUnstable = 1e4;
+    if (const double growth = stage.contains("unrolled") ? number_of(stage["unrolled"], "adjoint-growth") : 0;
+        growth > kUnstable) {
+      evidence.warnings.push_back(
+          fmt::format("derivatives grew {:.1g}-fold on their way back through the training of {}, which is unstable: "
+                      "they may hold for small changes alone",
+                      growth, name));
+    }
+  }
   if (evaluation) {
     evidence.evaluated = verdict_of_evaluation(*evaluation);
   }
@@ -136,7 +149,13 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   evidence.check =
       fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
                   stage == kEveryStage ? " --stage NAME" : "", folder.string());
-  return judge(evidence);
+  auto out = judge(evidence);
+  if (unrolled && !evaluation && out.level == Verdict::Level::kTrusted) {
+    out.text = "can be trusted: the derivative of the very training, all of its steps gone back";
+  } else if (run.contains("instead") && !evaluation && out.level != Verdict::Level::kTrusted) {
+    out.text += fmt::format("; exact wherever training ended: {}", run["instead"].get<std::string>());
+  }
+  return out;
 }
 
 }  // namespace whence::cli

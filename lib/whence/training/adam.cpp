@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <utility>
 
 namespace whence {
 namespace detail {
@@ -11,6 +12,16 @@ TrainingSummary AdamSteps::minimise(const Objective& objective, const TensorList
                                     const Random& random, const Progress& progress) const {
   return minimise_by_minibatches(name_, options_.loop, objective, parent, state, random, progress,
                                  [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
+}
+
+std::unique_ptr<TrainingSteps> AdamSteps::steps(const Objective& objective, const TensorList& parent,
+                                                const Random& random) const {
+  return std::make_unique<MinibatchSteps>(
+      name_, options_.loop, objective, parent, random,
+      [self = *this](TrainingState& at, const TensorList& g, double rate) { self.step(at, g, rate); },
+      [self = *this](const TrainingState& before, const TensorList& g, double rate, StepAdjoint& adjoint) {
+        return self.pull_back(before, g, rate, adjoint);
+      });
 }
 
 TensorList AdamSteps::preconditioner(const TrainingState& state) const {
@@ -45,6 +56,39 @@ void AdamSteps::step(TrainingState& state, const TensorList& g, double rate) con
     state.theta[i] = before * kept - (rate / correction) * mean[i] / scale(square[i], state.iteration + 1);
   }
   state.time += rate;
+}
+
+/// Tensor by tensor, as the step. Where the mean square is 0, so is every gradient so far, and nothing goes through it.
+at::Tensor AdamSteps::pull_back(const TrainingState& before, const TensorList& g, double rate,
+                                StepAdjoint& adjoint) const {
+  const auto t = before.iteration + 1;
+  const double mean_correction = 1 - std::pow(options_.beta1, static_cast<double>(t));
+  const double square_correction = 1 - std::pow(options_.beta2, static_cast<double>(t));
+  const auto [of_theta, of_memory] = std::exchange(adjoint, {at::empty_like(adjoint.theta), {}});
+  adjoint.memory = {at::empty_like(of_theta), at::empty_like(of_theta)};
+  auto out = at::empty_like(of_theta);
+  std::int64_t place = 0;
+  for (std::size_t i = 0; i < g.size(); ++i) {
+    const auto count = g[i].numel();
+    const auto part = [&](const at::Tensor& block) { return block.narrow(1, place, count); };
+    const auto flat = [&](const at::Tensor& x) { return x.detach().reshape(-1).to(of_theta.options()); };
+    const auto at = flat(g[i]);
+    auto mean = at * (1 - options_.beta1), square = at.square() * (1 - options_.beta2);
+    if (!before.memory.empty()) {
+      mean.add_(flat(before.memory[0][i]), options_.beta1);
+      square.add_(flat(before.memory[1][i]), options_.beta2);
+    }
+    const auto root = (square / square_correction).sqrt(), divisor = root + options_.epsilon;
+    const auto moved = part(of_theta) * (rate / mean_correction) / divisor;
+    const auto bent = at::where(square > 0, mean / (divisor * root * (2 * square_correction)), at::zeros_like(mean));
+    const auto of_mean = part(of_memory[0]) - moved, of_square = part(of_memory[1]) + moved * bent;
+    part(out).copy_(of_mean * (1 - options_.beta1) + of_square * (2 * (1 - options_.beta2) * at));
+    part(adjoint.memory[0]).copy_(of_mean * options_.beta1);
+    part(adjoint.memory[1]).copy_(of_square * options_.beta2);
+    part(adjoint.theta).copy_(part(of_theta) * (g[i].dim() > 1 ? 1 - rate * decay_ : 1.0));
+    place += count;
+  }
+  return out;
 }
 
 }  // namespace detail

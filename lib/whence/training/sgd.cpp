@@ -24,7 +24,7 @@ struct SgdOptions {
   static constexpr Bound kBelowOne{0, 1 - 1e-12, "in [0, 1)"};
 };
 
-class Sgd : public Optimizer {
+class Sgd : public SteppingOptimizer {
  public:
   explicit Sgd(SgdOptions options) : options_(std::move(options)) {}
 
@@ -33,6 +33,15 @@ class Sgd : public Optimizer {
     return detail::minimise_by_minibatches(
         "sgd", options_.loop, objective, parent, state, random, progress,
         [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
+  }
+  std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
+                                       const Random& random) const override {
+    return std::make_unique<detail::MinibatchSteps>(
+        "sgd", options_.loop, objective, parent, random,
+        [*this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); },
+        [*this](const TrainingState&, const TensorList&, double rate, StepAdjoint& adjoint) {
+          return pull_back(rate, adjoint);
+        });
   }
 
   std::int64_t planned_iterations(std::int64_t examples) const override {
@@ -55,6 +64,13 @@ class Sgd : public Optimizer {
       state.theta[i] = state.theta[i].detach() - rate * direction;
     }
     state.time += rate / (1 - options_.momentum);
+  }
+  /// The step is linear in theta, velocity and gradient.
+  at::Tensor pull_back(double rate, StepAdjoint& adjoint) const {
+    const auto moved = adjoint.theta * rate;
+    const auto velocity = adjoint.memory[0] - (options_.nesterov ? moved * options_.momentum : moved);
+    adjoint.memory[0] = velocity * options_.momentum;
+    return options_.nesterov ? velocity - moved : velocity;
   }
 
   SgdOptions options_;

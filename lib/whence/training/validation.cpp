@@ -11,6 +11,7 @@
 #include "whence/core/rounding.h"
 #include "whence/models/ensemble.h"
 #include "whence/models/ops.h"
+#include "whence/training/steps.h"
 
 namespace whence {
 namespace {
@@ -37,7 +38,7 @@ std::vector<ParameterSet> models_of(const Validation& validation, const Paramete
   }
 }
 
-class StoppingEarly : public Optimizer {
+class StoppingEarly : public SteppingOptimizer {
  public:
   StoppingEarly(std::shared_ptr<const Optimizer> optimizer, Validation validation)
       : optimizer_(std::move(optimizer)), validation_(std::move(validation)) {}
@@ -108,6 +109,14 @@ class StoppingEarly : public Optimizer {
   }
   std::int64_t iterations_an_epoch(std::int64_t terms) const override { return optimizer_->iterations_an_epoch(terms); }
   TensorList preconditioner(const TrainingState& state) const override { return optimizer_->preconditioner(state); }
+  std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
+                                       const Random& random) const override {
+    const auto* stepping = dynamic_cast<const SteppingOptimizer*>(optimizer_.get());
+    if (stepping == nullptr) {
+      throw InvalidArgument("its optimizer goes no steps that could be gone back: use sgd, adam or adamw");
+    }
+    return stepping->steps(objective, parent, random);
+  }
 
  private:
   /// Whether the state is that of a training that has been here to its end, and holds what was best in place of the

@@ -24,7 +24,7 @@ struct AdamOptions {
 
 /// D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; with `decay` > 0 I.
 /// Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2.
-class AdamSteps : public Optimizer {
+class AdamSteps : public SteppingOptimizer {
  public:
   /// `decay` shrinks matrices (parameters of two dimensions or more) by learning rate x decay a step.
   AdamSteps(const char* name, AdamOptions options, double decay)
@@ -32,6 +32,8 @@ class AdamSteps : public Optimizer {
 
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                            const Random& random, const Progress& progress) const override;
+  std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
+                                       const Random& random) const override;
   std::int64_t planned_iterations(std::int64_t examples) const override {
     return detail::planned_iterations(options_.loop, examples);
   }
@@ -44,6 +46,7 @@ class AdamSteps : public Optimizer {
  private:
   at::Tensor scale(const at::Tensor& square, std::int64_t steps) const;
   void step(TrainingState& state, const TensorList& g, double rate) const;
+  at::Tensor pull_back(const TrainingState& before, const TensorList& g, double rate, StepAdjoint& adjoint) const;
 
   const char* name_;
   AdamOptions options_;

@@ -14,33 +14,6 @@
 namespace whence::detail {
 namespace {
 
-/// An objective's terms, mostly examples, in random order every epoch, cut into minibatches, the last of an epoch
-/// perhaps smaller.
-class Minibatches {
- public:
-  Minibatches(std::int64_t terms, std::int64_t batch_size, const Random& random)
-      : terms_(terms), batch_size_(std::min(batch_size, terms)), random_(random) {}
-
-  std::int64_t per_epoch() const { return (terms_ + batch_size_ - 1) / batch_size_; }
-
-  /// Those of a step, [B].
-  at::Tensor terms(std::int64_t iteration) {
-    const auto epoch = iteration / per_epoch(), begin = iteration % per_epoch() * batch_size_;
-    if (epoch != epoch_) {
-      order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(terms_);
-      epoch_ = epoch;
-    }
-    return order_.narrow(0, begin, std::min(batch_size_, terms_ - begin));
-  }
-
- private:
-  std::int64_t terms_;
-  std::int64_t batch_size_;
-  Random random_;
-  std::int64_t epoch_ = -1;
-  at::Tensor order_;
-};
-
 std::int64_t all_iterations(const MinibatchOptions& options, std::int64_t per_epoch) {
   return options.max_iterations > 0 ? options.max_iterations : options.epochs * per_epoch;
 }
@@ -82,17 +55,78 @@ std::string progress_detail(double loss, double gradient_norm) {
   return fmt::format("loss {:.4g}, |gradient| {:.1e}", loss, gradient_norm);
 }
 
+MinibatchSteps::MinibatchSteps(std::string_view name, const MinibatchOptions& options, const Objective& objective,
+                               const TensorList& parent, const Random& random, MinibatchStep step,
+                               MinibatchPullBack pull_back)
+    : name_(name),
+      options_(options),
+      objective_(objective),
+      computing_(options.compute == "bfloat16" ? objective.with_compute_type(at::kBFloat16) : objective),
+      parent_(detach(parent)),
+      random_(random),
+      step_(std::move(step)),
+      pull_back_(std::move(pull_back)),
+      batch_size_(std::min(options.batch_size, objective.terms())),
+      per_epoch_(iterations_an_epoch(options, objective.terms())),
+      count_(all_iterations(options, per_epoch_)) {}
+
+/// Every epoch has the terms in a random order of its own, cut into minibatches, the last perhaps smaller.
+at::Tensor MinibatchSteps::terms(std::int64_t iteration) const {
+  const auto epoch = iteration / per_epoch_, begin = iteration % per_epoch_ * batch_size_;
+  if (epoch != epoch_) {
+    order_ = random_.stream(fmt::format("epoch {}", epoch)).permutation(objective_.terms());
+    epoch_ = epoch;
+  }
+  return order_.narrow(0, begin, std::min(batch_size_, objective_.terms() - begin));
+}
+
+StepTaken MinibatchSteps::advance(TrainingState& state) const {
+  const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
+  const auto at_once = options_.micro_batch > 0 ? options_.micro_batch : objective_.terms_at_once();
+  const auto which = terms(state.iteration);
+  const auto theta = leaves(state.theta);
+  const double scale = static_cast<double>(objective_.terms()) / static_cast<double>(which.size(0));
+  const auto penalty = objective_.penalty(theta, parent_);
+  StepTaken taken{clone(gradient(penalty, theta)), penalty.item<double>(), 0};
+  for (std::int64_t begin = 0; begin < which.size(0); begin += at_once) {
+    const auto batch = objective_.terms_batch(which.narrow(0, begin, std::min(at_once, which.size(0) - begin)));
+    const auto loss = computing_.batch_loss(theta, parent_, batch) * scale;
+    taken.value += loss.item<double>();
+    axpy(1, gradient(loss, theta), taken.gradient);
+  }
+  taken.length = norm(taken.gradient);
+  if (!std::isfinite(taken.value) || !std::isfinite(taken.length)) {
+    throw NumericalError(fmt::format(
+        "{}: iteration {}: the minibatch's objective is {}, |gradient| {}; a smaller learning-rate may help", name_,
+        state.iteration, taken.value, taken.length));
+  }
+  if (options_.clip > 0 && taken.length > options_.clip) {
+    for (auto& g : taken.gradient) {
+      g.mul_(options_.clip / taken.length);
+    }
+  }
+  step_(state, taken.gradient, scheduled_rate(options_, state.iteration, count_));
+  ++state.iteration;
+  return taken;
+}
+
+at::Tensor MinibatchSteps::pull_back(const TrainingState& before, const StepTaken& taken, StepAdjoint& adjoint) const {
+  auto out = pull_back_(before, taken.gradient, scheduled_rate(options_, before.iteration, count_), adjoint);
+  if (options_.clip > 0 && taken.length > options_.clip) {  // clip g / |g|: the part along g has no effect
+    const auto along = flatten(taken.gradient).to(out.options()) / options_.clip;
+    out = (out - at::mv(out, along).unsqueeze(1) * along) * (options_.clip / taken.length);
+  }
+  return out;
+}
+
 TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
                                         const Objective& objective, const TensorList& parent, TrainingState& state,
                                         const Random& random, const Progress& progress, const MinibatchStep& step) {
-  const c10::AutoGradMode with_grad(true);
   const auto start = std::chrono::steady_clock::now();
-  Minibatches minibatches(objective.terms(), options.batch_size, random);
-  const auto total = all_iterations(options, minibatches.per_epoch());
+  const MinibatchSteps steps(name, options, objective, parent, random, step, {});
+  const auto per_epoch = iterations_an_epoch(options, objective.terms());
   const auto fixed = detach(parent);
-  const auto at_once = options.micro_batch > 0 ? options.micro_batch : objective.terms_at_once();
-  const auto computing = options.compute == "bfloat16" ? objective.with_compute_type(at::kBFloat16) : objective;
-  const DerivativeOrder first(1);
 
   TrainingSummary summary;
   TensorList gradient_at_end;
@@ -108,39 +142,15 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
 
   bool looked = false;
   while (true) {
-    looked = state.iteration % minibatches.per_epoch() == 0 && options.tolerance > 0;
+    looked = state.iteration % per_epoch == 0 && options.tolerance > 0;
     if (looked) {
       look();
     }
-    if (summary.converged || state.iteration >= total) {
+    if (summary.converged || state.iteration >= steps.count()) {
       break;
     }
-    const auto terms = minibatches.terms(state.iteration);
-    const auto theta = leaves(state.theta);
-    const double scale = static_cast<double>(objective.terms()) / static_cast<double>(terms.size(0));
-    const auto penalty = objective.penalty(theta, fixed);
-    double value = penalty.item<double>();
-    auto gradients = clone(gradient(penalty, theta));
-    for (std::int64_t begin = 0; begin < terms.size(0); begin += at_once) {
-      const auto batch = objective.terms_batch(terms.narrow(0, begin, std::min(at_once, terms.size(0) - begin)));
-      const auto loss = computing.batch_loss(theta, fixed, batch) * scale;
-      value += loss.item<double>();
-      axpy(1, gradient(loss, theta), gradients);
-    }
-    const double length = norm(gradients);
-    if (!std::isfinite(value) || !std::isfinite(length)) {
-      throw NumericalError(fmt::format(
-          "{}: iteration {}: the minibatch's objective is {}, |gradient| {}; a smaller learning-rate may help", name,
-          state.iteration, value, length));
-    }
-    if (options.clip > 0 && length > options.clip) {
-      for (auto& g : gradients) {
-        g.mul_(options.clip / length);
-      }
-    }
-    step(state, gradients, scheduled_rate(options, state.iteration, total));
-    ++state.iteration;
-    report(progress, {"train", state.iteration, total, progress_detail(value, length)});
+    const auto taken = steps.advance(state);
+    report(progress, {"train", state.iteration, steps.count(), progress_detail(taken.value, taken.length)});
   }
   if (!looked) {
     report(progress, {"check", 0, 0, "the gradient of all examples"});
@@ -148,10 +158,10 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
   }
   summary.iterations = state.iteration;
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  summary.message = summary.converged
-                        ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
-                                      summary.gradient_norm, options.tolerance, state.iteration)
-                        : fmt::format("all {} iterations done, |gradient| {:.2e}", total, summary.gradient_norm);
+  summary.message = summary.converged ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
+                                                    summary.gradient_norm, options.tolerance, state.iteration)
+                                      : fmt::format("all {} iterations done, |gradient| {:.2e}", steps.count(),
+                                                    summary.gradient_norm);
   return summary;
 }
 

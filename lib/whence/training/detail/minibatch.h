@@ -2,7 +2,7 @@
 #include <functional>
 #include <string_view>
 
-#include "whence/training/optimizer.h"
+#include "whence/training/steps.h"
 
 namespace whence::detail {
 
@@ -43,6 +43,10 @@ struct MinibatchOptions {
 /// them, and adds to state.time. `learning_rate` is that of this step; state.iteration counts the steps before it.
 using MinibatchStep = std::function<void(TrainingState& state, const TensorList& gradient, double learning_rate)>;
 
+/// Such a step backwards: TrainingSteps::pull_back of a gradient that was not clipped.
+using MinibatchPullBack = std::function<at::Tensor(const TrainingState& before, const TensorList& gradient,
+                                                   double learning_rate, StepAdjoint& adjoint)>;
+
 /// The learning rate of step `iteration` of `total`: linear warm-up, then the schedule. I. Loshchilov and F. Hutter,
 /// "SGDR", ICLR 2017, for cosine.
 double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, std::int64_t total);
@@ -53,8 +57,33 @@ std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t ex
 /// Optimizer::iterations_an_epoch likewise.
 std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms);
 
-/// Optimizer::minimise for those that step along minibatches' gradients (1/|B|) sum_B w_i grad loss_i + grad penalty,
-/// whose mean over an epoch's random orders is grad Phi. `name` begins the messages.
+/// The steps along minibatches' gradients (1/|B|) sum_B w_i grad loss_i + grad penalty, whose mean over an epoch's
+/// random orders is grad Phi. `name` begins the messages.
+class MinibatchSteps : public TrainingSteps {
+ public:
+  MinibatchSteps(std::string_view name, const MinibatchOptions& options, const Objective& objective,
+                 const TensorList& parent, const Random& random, MinibatchStep step, MinibatchPullBack pull_back);
+
+  /// Of the whole training, where no tolerance ends it.
+  std::int64_t count() const { return count_; }
+  at::Tensor terms(std::int64_t iteration) const override;
+  StepTaken advance(TrainingState& state) const override;
+  at::Tensor pull_back(const TrainingState& before, const StepTaken& taken, StepAdjoint& adjoint) const override;
+
+ private:
+  std::string name_;
+  MinibatchOptions options_;
+  Objective objective_, computing_;
+  TensorList parent_;
+  Random random_;
+  MinibatchStep step_;
+  MinibatchPullBack pull_back_;
+  std::int64_t batch_size_, per_epoch_, count_;
+  mutable std::int64_t epoch_ = -1;
+  mutable at::Tensor order_;  // of that epoch's terms
+};
+
+/// Optimizer::minimise for those that go such steps.
 TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
                                         const Objective& objective, const TensorList& parent, TrainingState& state,
                                         const Random& random, const Progress& progress, const MinibatchStep& step);
