@@ -53,6 +53,12 @@ void AttributionRun::score_self() {
           record_);
       doubt_leverages(chain_[k], found.leverages, chain_[k].objective.data(), record_);
     }
+    for (const auto& text : found.warnings) {
+      record_.warning(text);
+    }
+    for (const auto& text : found.notes) {
+      record_.doubt(text);
+    }
     record_.json()["stages"][chain_[k].name]["self-influence"] = found.how;
     record_.json()["stages"][chain_[k].name]["approximate-self-influence"] = found.approximate;
   }

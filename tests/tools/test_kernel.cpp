@@ -1,5 +1,8 @@
 // `whence kernel`, `--method kernel` and the page that joins results, through the binary.
+#include <fmt/format.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include "support/near.h"
@@ -148,6 +151,24 @@ TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an inte
   CHECK(!fs::exists(folder / "x"));
 }
 
+TEST_CASE("kernel: a run that was killed midway goes on to the same bytes") {
+  const ToolFolder folder;
+  train_finetune(folder);
+  const std::string command = "kernel pipeline.toml --stage finetune --dtype float64 --quiet --out ";
+  REQUIRE(folder.run(command + "whole").status == 0);
+  // the kill comes when the first kernel is made, with those of the queries and of the end still to do
+  const int raw = std::system(fmt::format("cd '{}' && {{ '{}' {}cut >out.txt 2>&1 & "
+                                          "until [ -e cut/.whence-partial/train/made.safetensors ] || ! kill -0 $!; do "
+                                          "sleep 0.01; done; kill -s KILL $!; wait $!; }} 2>err.txt",
+                                          folder.path().string(), WHENCE_TOOL, command)
+                                  .c_str());
+  REQUIRE(WEXITSTATUS(raw) == 137);
+  CHECK(!fs::exists(folder / "cut/kernel.safetensors"));
+  REQUIRE(folder.run(command + "cut").status == 0);
+  CHECK(folder.read("cut/kernel.safetensors") == folder.read("whole/kernel.safetensors"));
+  CHECK(!fs::exists(folder / "cut/.whence-partial"));
+}
+
 TEST_CASE("kernel: a stage without its start, one class, what is too large, and tokens") {
   const ToolFolder folder;
   train_finetune(folder);
@@ -197,7 +218,11 @@ TEST_CASE("rank --method kernel: scores, self-influence and leave-one-outs, and 
              exact = read_scores(folder / "exact").stages[0].scores;
   const auto x = scores.flatten() - scores.mean(), y = exact.flatten() - exact.mean();
   CHECK((x * y).sum().item<double>() / (x.norm() * y.norm()).item<double>() > 0.95);  // the first order of the exact
-  CHECK(folder.run("rank pipeline.toml --stage finetune --self --quiet --method kernel --dtype float64").status == 0);
+  const std::string own = "rank pipeline.toml --stage finetune --self --quiet --dtype float64 --method kernel";
+  CHECK(folder.run(own).status == 0);
+  result = folder.run(own + ":at=end");
+  CHECK(result.status == 0);
+  CHECK(has(result.err, "stage finetune: its kernel is taken at the end of training"));
   result = folder.run(
       "score pipeline.toml --stage all --dtype float64 --quiet --limit-queries 2 --method kernel --out "
       "all");

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/attribution/started.h"
 #include "whence/core/operation_count.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/example_norms.h"
@@ -152,6 +153,10 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   }
   if (const auto evidence = source->evidence(); !evidence.empty()) {
     out.evidence = evidence.front();
+  }
+  if (auto* tested = dynamic_cast<TestedSource*>(source.get()); tested != nullptr) {
+    out.warnings = tested->warnings({0});
+    out.notes = tested->notes({0});
   }
   return out;
 }

@@ -29,6 +29,8 @@ struct SelfInfluence {
   std::vector<SolverSummary> summaries;  ///< One an example where solves were made.
   StageEvidence evidence;                ///< Where the method assumes a curvature.
   std::vector<Leverage> leverages;       ///< find_leverages() of the examples that move their own loss most.
+  std::vector<std::string> warnings;     ///< Of a method that tests its assumptions (TestedSource) ...
+  std::vector<std::string> notes;        ///< ... and what it took for granted.
 };
 
 /// The score of each example of a stage for its own loss at the end of that stage, whatever came after:

@@ -260,9 +260,10 @@ class Chooser {
           estimate_spectrum(*a, kProbes, std::min(steps, a->size()), Random(0).stream("negative curvature"), watch);
       const double flat = flat_share(k, spectrum.mean);
       flat_share_ = std::max(flat_share_, flat);
+      // a damping that was asked for stays as it is: what it leaves negative is negative in the solve
+      const double met = request_.damping_is_open() ? flat * std::abs(spectrum.mean) : 0;
       const double rounding =
-          std::max(flat * std::abs(spectrum.mean),
-                   a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest)));
+          std::max(met, a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest)));
       const double damping = out_.options.relative_damping > 0
                                  ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
                                  : out_.options.damping;

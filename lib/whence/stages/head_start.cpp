@@ -1,10 +1,15 @@
 #include "whence/stages/head_start.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "whence/core/error.h"
+#include "whence/models/tape.h"
 
 namespace whence {
 namespace {
@@ -19,6 +24,39 @@ struct RegressionOptions {
 };
 
 constexpr std::string_view kRegression = "regression";
+
+template <class T>
+std::shared_ptr<const T> borrowed(const T& of) {  // which outlives it
+  return {std::shared_ptr<void>(), &of};
+}
+
+/// The examples with what the head sees of them for inputs, [N, width], where it is one linear layer, of a weight and a
+/// bias, that makes the model's output; else nothing.
+std::optional<Dataset> seen_by_head(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+  const auto& data = objective.data();
+  const auto head = objective.model().head();
+  TensorList parts;
+  for (std::int64_t begin = 0; begin < data.size(); begin += objective.batch_size()) {
+    const auto end = std::min(data.size(), begin + objective.batch_size());
+    Tape tape;
+    tape.wanted = [&](const TapeEntry& entry) {
+      return entry.weight == head.qualified("weight") && entry.bias == head.qualified("bias");
+    };
+    check_interruption(begin, data.size());
+    const auto output = objective.output(theta, parent, data.batch(begin, end), &tape);
+    if (tape.entries.size() != 1 || tape.entries[0].kind != TapeEntry::Kind::kLinear || tape.entries[0].transposed ||
+        !at::equal(tape.entries[0].output, output)) {
+      return std::nullopt;
+    }
+    parts.push_back(tape.entries[0].input);
+  }
+  Dataset::Contents contents;
+  contents.inputs = at::cat(parts).cpu();
+  contents.targets = data.targets();
+  contents.ids = data.ids();
+  contents.classes = data.classes();
+  return Dataset(std::move(contents)).to(theta.front().scalar_type(), theta.front().device());
+}
 
 }  // namespace
 
@@ -47,14 +85,23 @@ void regress_head(Stage& stage, double weight_decay, const Progress& progress) {
                     stage.name, head.empty() ? "has none" : "is primed"));
   }
   const auto body = stage.parent.empty() ? of_stage.body(trained) : objective.parent_layout().with(stage.parent);
-  const auto borrowed = [](const auto& of) {  // which outlives this function
-    return std::shared_ptr<const std::remove_cvref_t<decltype(of)>>(std::shared_ptr<void>(), &of);
-  };
   const Objective alone(borrowed(objective.model()), borrowed(objective.loss()), create<Tuning>("head"),
                         objective.data(), weight_decay, head, body, objective.batch_size());
-  TrainingState state{head.values(), 0, {}};
-  create<Optimizer>("lbfgs:max-iterations=500,tolerance=1e-6")
-      ->minimise(alone, body.values(), state, Random(0), progress);
+  TrainingState state{detach(head.values()), 0, {}};
+  const auto minimise = [&](const Objective& of, const TensorList& parent) {
+    create<Optimizer>("lbfgs:max-iterations=500,tolerance=1e-6")->minimise(of, parent, state, Random(0), progress);
+  };
+  const std::vector<std::string> layer{of_stage.qualified("weight"), of_stage.qualified("bias")};
+  if (const auto seen = head.names() == layer ? seen_by_head(alone, head.values(), body.values()) : std::nullopt) {
+    ParameterSet linear;
+    linear.add("head.weight", head.values()[0]);
+    linear.add("head.bias", head.values()[1]);
+    minimise(Objective(create<Model>("linear"), borrowed(objective.loss()), create<Tuning>("full"), *seen, weight_decay,
+                       linear, {}, objective.batch_size()),
+             {});
+  } else {
+    minimise(alone, body.values());
+  }
   const auto found = head.with(detach(state.theta));
   for (std::size_t i = 0; i < trained.size(); ++i) {
     if (const auto& name = trained.names()[i]; found.contains(name)) {

@@ -16,7 +16,8 @@ std::optional<double> parse_head_start(std::string_view spec);
 /// |head|^2: a logistic regression of classes, ridge regression of values, on features of the pretrained model. A
 /// random head makes a fine-tune leave the regime of its kernel: S. Malladi et al., "A Kernel-Based View of Language
 /// Model Fine-Tuning", ICML 2023. Throws InvalidArgument, naming the stage, where it trains no head, or is primed.
-/// Cost: L-BFGS, some hundred passes over the data.
+/// Cost: one pass over the data where the head is one linear layer, whose inputs are kept; else some hundred, of
+/// L-BFGS.
 void regress_head(Stage& stage, double weight_decay, const Progress& progress = {});
 
 }  // namespace whence

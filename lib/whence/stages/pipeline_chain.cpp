@@ -134,7 +134,7 @@ Stage Pipeline::begun(std::size_t stage, const Chain& before, const Progress& pr
   if (const auto weight_decay = parse_head_start(file_.stages.at(stage).head_start)) {
     const ProgressScope scope(progress, {"start the head of " + out.name, 0, 0, ""});
     try {
-      regress_head(out, *weight_decay);
+      regress_head(out, *weight_decay, progress);
     } catch (const InvalidArgument& error) {
       throw InvalidArgument(fmt::format("{}: {}", file_.path.string(), error.what()));
     }

@@ -1,0 +1,87 @@
+// Where a head begins that begins at a regression.
+#include <ATen/ATen.h>
+
+#include "support/near.h"
+#include "support/toy_chain.h"
+#include "whence/core/error.h"
+#include "whence/stages/head_start.h"
+
+using namespace whence;
+
+namespace {
+
+constexpr double kDecay = 0.02;
+
+/// One layer of tanh before the head, as its training begins: the first stage, or one on a trained stage before.
+Stage beginning(const std::string& loss, const std::string& tuning, bool later) {
+  Chain chain;
+  if (later) {
+    chain = test::toy_chain({{"full", "squared-error"}}, "mlp:widths=4");
+  }
+  return begin_stage({.name = "tuned",
+                      .model = create<Model>("mlp:widths=4"),
+                      .loss = create<Loss>(loss),
+                      .tuning = create<Tuning>(tuning),
+                      .data = test::toy_data(loss, 12, 3, Random(3)),
+                      .weight_decay = 0.7},
+                     chain, Random(1));
+}
+
+/// What the body gives [N, 4], and a 1: written out, without the library.
+at::Tensor features(const Stage& stage) {
+  const auto parameters = stage.objective.trained().with(stage.theta);
+  const auto body = stage.parent.empty() ? parameters : stage.objective.parent_layout().with(stage.parent);
+  const auto inputs = stage.objective.data().batch(0, 12).inputs;
+  const auto hidden = at::tanh(inputs.mm(body.at("body.0.weight").t()) + body.at("body.0.bias"));
+  return at::cat({hidden, at::ones({12, 1}, at::kDouble)}, 1);
+}
+
+/// Weights and biases [outputs, 5].
+at::Tensor head_of(const Stage& stage) {
+  const auto parameters = stage.objective.trained().with(stage.theta);
+  return at::cat({parameters.at("head.weight"), parameters.at("head.bias").unsqueeze(1)}, 1);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("stages");
+
+TEST_CASE("a head of values begins at the ridge regression on its body's features, which stay as they are") {
+  for (const auto& [tuning, later] :
+       {std::pair{"full", false}, std::pair{"full:proximity=0.3", true}, std::pair{"head", true}}) {
+    CAPTURE(tuning);
+    auto stage = beginning("squared-error", tuning, later);
+    const auto x = features(stage);
+    const auto y = stage.objective.data().batch(0, 12).targets;
+    const auto before = head_of(stage);
+    regress_head(stage, kDecay);
+    CHECK(test::relative_error(features(stage), x) == 0);
+    const auto ridge = at::linalg_solve(x.t().mm(x) / 12 + kDecay * at::eye(5, at::kDouble), x.t().mm(y) / 12).t();
+    CHECK(test::relative_error(head_of(stage), ridge) < 1e-3);
+    CHECK(test::relative_error(before, ridge) > 0.1);
+  }
+}
+
+TEST_CASE("a head of classes begins where the logistic regression's gradient is 0") {
+  auto stage = beginning("cross-entropy", "full", false);
+  const auto slope = [&] {
+    const auto x = features(stage);
+    const auto wrong = at::softmax(x.mm(head_of(stage).t()), 1) -
+                       at::one_hot(stage.objective.data().batch(0, 12).targets, 3).to(at::kDouble);
+    return (wrong.t().mm(x) / 12 + kDecay * head_of(stage)).norm().item<double>();
+  };
+  CHECK(slope() > 0.05);
+  regress_head(stage, kDecay);
+  CHECK(slope() <= 1e-5);
+}
+
+TEST_CASE("the words of a head's start, and stages without a head of their own") {
+  CHECK_FALSE(parse_head_start(""));
+  CHECK_FALSE(parse_head_start("random"));
+  CHECK(parse_head_start("regression") == 0.01);
+  CHECK(parse_head_start("regression:weight-decay=0.5") == 0.5);
+  CHECK_THROWS_WITH_AS(parse_head_start("regression:weight-decay=0"), doctest::Contains("weight-decay = 0"),
+                       InvalidArgument);
+  CHECK_THROWS_WITH_AS(parse_head_start("luck"),
+                       "head-start = \"luck\", expected random or regression[:weight-decay=X]", InvalidArgument);
+}
