@@ -35,15 +35,21 @@ def _as_text(tensor):
 
 @contextlib.contextmanager
 def _evaluating(model):
-    """In eval mode, and as it was afterwards; attention by products, whose derivatives are all there."""
+    """In eval mode, without a cache of keys, and as it was afterwards; attention by products, with all derivatives."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    config = getattr(model, "config", None)
+    cached = getattr(config, "use_cache", None)  # of transformers: no tensor, and torch.export refuses it
     try:
+        if cached:
+            config.use_cache = False
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        if cached:
+            config.use_cache = cached
         for module, training in modes:
             module.training = training
 

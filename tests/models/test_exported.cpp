@@ -72,7 +72,8 @@ struct Fixture {
   }
 };
 
-const std::vector<std::string> kModels = {"mlp", "convnet", "residual", "gpt", "lstm", "two", "conv1", "loss-inside"};
+const std::vector<std::string> kModels = {"mlp",  "convnet", "residual", "gpt",        "masked",
+                                          "lstm", "two",     "conv1",    "loss-inside"};
 constexpr double kSame = 1e-10;
 
 /// Of output, gradient and Hessian product, relative.

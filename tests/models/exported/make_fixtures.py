@@ -94,6 +94,22 @@ class Gpt(nn.Module):
         return {"logits": self.lm_head(self.ln_f(x) * self.scale), "hidden": x}
 
 
+class Masked(nn.Module):
+    """Attention behind a mask of booleans made by &: which tokens came before and are no padding."""
+
+    def __init__(self, vocabulary=7, width=6):
+        super().__init__()
+        self.wte = nn.Embedding(vocabulary, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.fc = nn.Linear(width, 3)
+
+    def forward(self, input_ids):
+        q, k, v = self.qkv(self.wte(input_ids)).unsqueeze(1).chunk(3, -1)
+        places = torch.arange(input_ids.shape[1])
+        mask = (places <= places[:, None]) & (input_ids != 0)[:, None, None, :]
+        return self.fc(F.scaled_dot_product_attention(q, k, v, mask)[:, 0, -1])
+
+
 class Lstm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -284,6 +300,7 @@ def main():
         "convnet": (Convnet(), {"x": torch.randn(4, 2, 6, 6)}),
         "residual": (Residual(), {"x": torch.randn(3, 1, 5, 5)}),
         "gpt": (Gpt(), {"input_ids": torch.tensor([[1, 0, 2, 2, 6], [3, 4, 4, 5, 0], [6, 6, 1, 0, 0]])}),
+        "masked": (Masked(), {"input_ids": torch.tensor([[1, 0, 2, 2, 6], [3, 4, 4, 5, 0], [6, 6, 1, 0, 1]])}),
         "lstm": (Lstm(), {"x": torch.randn(3, 4, 3)}),
         "two": (Two(), {"x": torch.randn(3, 3), "y": torch.randn(3, 2)}),
         "conv1": (Conv1(), {"x": torch.randn(3, 2, 5)}),

@@ -136,7 +136,10 @@ std::function<c10::IValue(const Values&)> size_arithmetic(const std::string& tar
 
 bool is_allowed(const std::string& name) {
   // names with an underscore in front are torch's inner ones, which may take their indices on trust
-  static const std::set<std::string> inner = {"_softmax",
+  static const std::set<std::string> inner = {"__and__",
+                                              "__or__",
+                                              "__xor__",
+                                              "_softmax",
                                               "_log_softmax",
                                               "_to_copy",
                                               "_unsafe_view",

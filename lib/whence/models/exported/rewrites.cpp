@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <limits>
 #include <map>
 
 #include "whence/core/error.h"
@@ -72,10 +73,14 @@ void attention_by_products(Stack& stack) {
   const auto scale = torch::jit::pop(stack).toOptional<double>();
   const bool causal = torch::jit::pop(stack).toBool();
   torch::jit::drop(stack, 1);  // dropout, which is 0
-  const auto mask = torch::jit::pop(stack).toOptional<at::Tensor>();
+  auto mask = torch::jit::pop(stack).toOptional<at::Tensor>();
   const auto v = torch::jit::pop(stack).toTensor();
   const auto k = torch::jit::pop(stack).toTensor();
   const auto q = torch::jit::pop(stack).toTensor();
+  if (mask && mask->scalar_type() == at::kBool) {  // where to look; the inner function adds what it is given
+    mask = at::where(*mask, at::scalar_tensor(0, q.options()),
+                     at::scalar_tensor(-std::numeric_limits<double>::infinity(), q.options()));
+  }
   stack.emplace_back(
       std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, mask, 0, causal, std::nullopt, scale, shared)));
 }
