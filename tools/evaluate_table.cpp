@@ -18,6 +18,7 @@
 #include "whence/attribution/attribute.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/attribution/started.h"
+#include "whence/attribution/unrolled_source.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
@@ -234,7 +235,12 @@ std::shared_ptr<const Attributor> Table::started(const ListedMethod& method) con
 }
 
 std::unique_ptr<ScoreSource> Table::source(const ListedMethod& method, const Chain& chain, bool indefinite) const {
-  auto out = started(method)->prepare(chain, problem(method, chain, queries_.size(), indefinite));
+  std::unique_ptr<ScoreSource> out;
+  if (method.unrolled) {
+    out = std::make_unique<UnrolledSource>(chain, training_runs(pipeline_, chain, stage_));
+  } else {
+    out = started(method)->prepare(chain, problem(method, chain, queries_.size(), indefinite));
+  }
   out->check({stage_}, measurement_, Normalization::kNone);
   return out;
 }
@@ -244,7 +250,12 @@ void Table::check_methods() {
   std::vector<ListedMethod> able;
   for (const auto& method : methods_) {
     try {
-      if (method.attributor) {
+      if (method.unrolled) {
+        if (against_ == "mislabel") {
+          throw InvalidArgument("mislabelled examples are looked for by self-influence, a query of every example");
+        }
+        source(method, chain_, false);
+      } else if (method.attributor) {
         const auto curvature = method.asked.curvature_is_open() ? "hessian" : method.asked.curvature;
         InverseOptions options = method.asked.options;
         started(method)

@@ -24,7 +24,7 @@ std::vector<double> flat_values(const at::Tensor& x) {
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double elapsed_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Root mean square of the removals that scores [N] predict.
 double typical_removal(const at::Tensor& scores) {
@@ -120,7 +120,7 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   Retraining truth;
   std::vector<at::Tensor> measured;
   std::int64_t done = 0;
-  while (done < total && (done < 3 || seconds_since(start) < asked.seconds)) {
+  while (done < total && (done < 3 || elapsed_since(start) < asked.seconds)) {
     const auto count = std::min<std::int64_t>(std::max<std::int64_t>(3, threads()), total - done);
     const auto part = retrain(chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, random,
                               [&](ProgressEvent event) {
@@ -136,7 +136,7 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   end_progress();
   truth.measurements = at::cat(measured);
   return agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
-                        seconds_since(start) / static_cast<double>(done));
+                        elapsed_since(start) / static_cast<double>(done));
 }
 
 std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "attribution_options.h"
 #include "cli.h"
 #include "whence/core/error.h"
 
@@ -37,6 +38,10 @@ ListedMethod method_of(const std::string& text) {
     return out;
   }
   out.attributor = create<Attributor>("influence");
+  if (text == kUnrolled) {
+    out.unrolled = true;
+    return out;
+  }
   for (const auto& part : split_at(text, '+')) {
     if (is_method<Curvature>(part) && out.asked.curvature_is_open()) {
       create<Curvature>(part);
@@ -49,9 +54,9 @@ ListedMethod method_of(const std::string& text) {
         set_response(part, out.asked.options);
       } catch (const InvalidArgument& error) {
         throw UsageError(fmt::format(
-            "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({})", part,
-            fmt::join(method_names<Attributor>(), ", "), kWords, fmt::join(method_names<Curvature>(), ", "),
-            fmt::join(method_names<Solver>(), ", "), error.what()));
+            "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({}; {}, alone)",
+            part, fmt::join(method_names<Attributor>(), ", "), kWords, fmt::join(method_names<Curvature>(), ", "),
+            fmt::join(method_names<Solver>(), ", "), error.what(), kUnrolled));
       }
     }
   }

@@ -14,13 +14,15 @@ struct ListedMethod {
   std::string name;                                   ///< As it was typed.
   std::shared_ptr<const Attributor> attributor = {};  ///< Null: bm25.
   InverseRequest asked = {};                          ///< Of a method that uses a curvature.
+  bool unrolled = false;                              ///< Influence through training itself, of no curvature.
   bool named = true;                                  ///< Else it is there to compare with.
 };
 
 /// Reads "influence,ekfac,gauss-newton+cg:max-iterations=9,relative-tolerance=1e-3,trak": attribution methods, and
-/// parts of influence joined by +: a curvature, a solver, a response; what is left out is chosen as for rank. A comma
-/// before NAME=VALUE goes on with the options before it. Behind them come what every method has to beat: random,
-/// grad-cos, and on texts bm25 and rep-sim. Throws UsageError or InvalidArgument with what was expected.
+/// parts of influence joined by +: a curvature, a solver, a response (unrolled stands alone); what is left out is
+/// chosen as for rank. A comma before NAME=VALUE goes on with the options before it. Behind them come what every method
+/// has to beat: random, grad-cos, and on texts bm25 and rep-sim. Throws UsageError or InvalidArgument with what was
+/// expected.
 std::vector<ListedMethod> method_list(const std::string& text, bool texts);
 
 }  // namespace whence::cli

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const std::string kFlags = "evaluate pipeline.toml --dtype float64 --quiet ";
+const std::string kTableFlags = "evaluate pipeline.toml --dtype float64 --quiet ";
 
 nlohmann::json row_of(const nlohmann::json& table, const std::string& method) {
   const auto found = std::find_if(table.begin(), table.end(), [&](const auto& row) { return row["method"] == method; });
@@ -27,7 +27,7 @@ TEST_SUITE_BEGIN("tools");
 TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later runs take from the bank") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
-  const std::string lds = kFlags + "--against lds --methods influence,ekfac+direct --subsets 8 ";
+  const std::string lds = kTableFlags + "--against lds --methods influence,ekfac+direct --subsets 8 ";
   const auto first = folder.run(lds + "--out out");
   CAPTURE(first.err);
   REQUIRE(first.status == 0);
@@ -52,12 +52,12 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
     CHECK(row["lds"] == row_of(result["table"], row["method"])["lds"]);
   }
   CHECK(repeated["ceiling"] == result["ceiling"]);
-  REQUIRE(folder.run(kFlags + "--against lds --methods influence --subsets 9 --out again").status == 0);
+  REQUIRE(folder.run(kTableFlags + "--against lds --methods influence --subsets 9 --out again").status == 0);
   CHECK(std::distance(fs::directory_iterator(folder / "again/bank"), fs::directory_iterator()) == 18);
 
-  check_fails(folder.run(kFlags + "--against lds --methods influence,nosuch --subsets 8"), 2, "nosuch");
-  check_fails(folder.run(kFlags + "--against lds --methods bm25 --subsets 8"), 2, "words of texts");
-  check_fails(folder.run(kFlags + "--against recall --methods influence"), 2, "--source-column is missing");
+  check_fails(folder.run(kTableFlags + "--against lds --methods influence,nosuch --subsets 8"), 2, "nosuch");
+  check_fails(folder.run(kTableFlags + "--against lds --methods bm25 --subsets 8"), 2, "words of texts");
+  check_fails(folder.run(kTableFlags + "--against recall --methods influence"), 2, "--source-column is missing");
   REQUIRE(
       folder.run("score pipeline.toml --stage finetune --queries test --method grad-dot --quiet --out scores").status ==
       0);
@@ -68,23 +68,24 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
 TEST_CASE("evaluate --methods: retraining, further training, removal and changed labels") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
-  auto run = folder.run(kFlags + "--against retraining --methods influence --examples 6 --no-ceiling --out out");
+  auto run = folder.run(kTableFlags + "--against retraining --methods influence --examples 6 --no-ceiling --out out");
   CAPTURE(run.err);
   REQUIRE(run.status == 0);
   auto result = folder.json("out/evaluation.json");
   CHECK(row_of(result["table"], "influence")["pearson"] > 0.9);
   CHECK(row_of(result["table"], "influence")["share-of-ceiling"].is_null());
-  REQUIRE(folder.run(kFlags + "--against further-training --methods influence --examples 6 --no-ceiling --out further")
-              .status == 0);
+  REQUIRE(
+      folder.run(kTableFlags + "--against further-training --methods influence --examples 6 --no-ceiling --out further")
+          .status == 0);
   CHECK(folder.json("further/evaluation.json")["train-from"] == "checkpoint");
   CHECK(row_of(folder.json("further/evaluation.json")["table"], "influence")["pearson"] > 0.9);
-  REQUIRE(folder.run(kFlags + "--against removal --methods influence --remove 10,20 --out removal").status == 0);
+  REQUIRE(folder.run(kTableFlags + "--against removal --methods influence --remove 10,20 --out removal").status == 0);
   result = folder.json("removal/evaluation.json");
   for (const int p : {0, 1}) {
     CHECK(row_of(result["table"], "influence")["removals"][p]["worse-by"] >
           row_of(result["table"], "random")["removals"][p]["worse-by"]);
   }
-  REQUIRE(folder.run(kFlags + "--against mislabel --methods influence --out labels").status == 0);
+  REQUIRE(folder.run(kTableFlags + "--against mislabel --methods influence --out labels").status == 0);
   result = folder.json("labels/evaluation.json");
   CHECK(result["mislabelled"] == 10);
   CHECK(row_of(result["table"], "influence")["auroc"] > 0.8);
@@ -119,7 +120,7 @@ checkpoint = "fit.safetensors"
 data = { format = "csv", file = "queries.csv", ignore = ["source"], label = "label" }
 )");
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
-  const auto run = folder.run(kFlags + "--against recall --methods rep-sim --source-column source --out out");
+  const auto run = folder.run(kTableFlags + "--against recall --methods rep-sim --source-column source --out out");
   CAPTURE(run.err);
   REQUIRE(run.status == 0);
   const auto result = folder.json("out/evaluation.json");
