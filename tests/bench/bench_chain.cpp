@@ -32,12 +32,14 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   const Pipeline pipeline(path, {.dtype = dtype});
   const auto chain = pipeline.load();
   const auto index = stage_name.empty() ? 0 : pipeline.stage_index(stage_name);
-  const auto& [name, objective, optimizer, theta, parent, trajectory] = chain[index];
+  const auto& stage = chain[index];
+  const auto& objective = stage.objective;
+  const auto &theta = stage.theta, &parent = stage.parent;
   const auto n = count_entries(theta);
   TensorList gradient;
   const double unit = seconds([&] { objective.value(theta, parent, &gradient); });
   fmt::print("{}: stage {}, {} examples, {} parameters, {} threads; one gradient {:.2f} ms\n", c10::toString(dtype),
-             name, objective.data().size(), n, threads(), 1e3 * unit);
+             stage.name, objective.data().size(), n, threads(), 1e3 * unit);
   const auto print = [&](const std::string& what, double time, double products = 0) {
     fmt::print("  {:<44} {:>9.2f} gradients{}\n", what, time / unit,
                products > 0 ? fmt::format("  ({:.0f} products)", products) : "");

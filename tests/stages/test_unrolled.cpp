@@ -135,7 +135,8 @@ TEST_CASE("unrolled follows a validated training to the parameters that it kept"
   const std::vector<Trained> stages{{"full", "adam:learning-rate=0.05,epochs=6,batch-size=4"}};
   auto run = train_all(stages);
   auto& stage = run.chain[0];
-  stage.optimizer = stopping_early(stage.optimizer, {.data = toy_queries(run.chain, 3), .patience = 0, .every = 5});
+  stage.optimizer = stopping_early(
+      stage.optimizer, {.data = [data = toy_queries(run.chain, 3)] { return data; }, .patience = 0, .every = 5});
   run.runs[0].iterations = 10;  // as if kept after the second measurement
   const auto theta_of = [&](const at::Tensor& weights) {
     const auto objective = stage.objective.with_weights(weights);
