@@ -35,7 +35,8 @@ TEST_CASE("rank --spot-check retrains, gives intervals, and is refused where not
   const std::string rank = "rank pipeline.toml --queries test --dtype float64 --quiet ";
   check_fails(folder.run(rank + "--stage all --spot-check 9"), 2, "name it in place of --stage all");
   check_fails(folder.run("rank pipeline.toml --stage pretrain --self --spot-check 9"), 2, "--self has none");
-  check_fails(folder.run(rank + "--stage pretrain --spot-check 1"), 2, "--spot-check = 1, expected >= 2");
+  check_fails(folder.run(rank + "--stage pretrain --spot-check 1"), 2,
+              "--spot-check = 1, expected a whole number >= 2");
   check_fails(folder.run(rank + "--stage pretrain --spot-check-minutes 3"), 2, "say how many examples");
   const auto plain = folder.run(rank + "--stage finetune --out plain");
   CHECK(shows(plain.out, "intervals    none: they rest on retraining"));
@@ -68,7 +69,7 @@ TEST_CASE("report joins rows by all of their columns and by id, and names two th
 spec = "linear"
 [[stage]]
 name = "fit"
-train = {{ format = "csv", file = "train.csv", label = "answer" }}
+train = {{ format = "csv", file = "train.csv", label = "answer", standardize = false }}
 weight-decay = 1e-1
 checkpoint = "run/fit.safetensors"
 [queries.test]

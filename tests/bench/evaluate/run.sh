@@ -27,6 +27,8 @@ TOML
 methods=influence,gauss-newton+cg,ekfac,grad-dot,trak,logra,rep-sim
 for against in lds mislabel retraining removal; do
   echo "== $against"
-  "$whence" evaluate digits.toml --stage fit --queries test --methods "$methods" --against "$against" --subsets 50 --examples 20 --remove 10,20 \
+  unrolled=unrolled,
+  [[ $against != mislabel ]] || unrolled=  # by self-influence
+  "$whence" evaluate digits.toml --stage fit --queries test --methods "$unrolled$methods" --against "$against" --subsets 50 --examples 20 --remove 10,20 \
     --out "$against" --threads 1 --quiet
 done

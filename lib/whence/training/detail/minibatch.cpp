@@ -123,6 +123,7 @@ at::Tensor MinibatchSteps::pull_back(const TrainingState& before, const StepTake
 TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
                                         const Objective& objective, const TensorList& parent, TrainingState& state,
                                         const Random& random, const Progress& progress, const MinibatchStep& step) {
+  const c10::AutoGradMode with_grad(true);
   const auto start = std::chrono::steady_clock::now();
   const MinibatchSteps steps(name, options, objective, parent, random, step, {});
   const auto per_epoch = iterations_an_epoch(options, objective.terms());
