@@ -390,7 +390,10 @@ void AttributionRun::tell_choice() {
   }
   record_.add_stages(
       pipeline_, chain_, choice_.stationarity, !unrolled && choice_.options.response == Response::kStationary,
-      remedy.empty() || advice.empty() ? remedy : fmt::format("{}; exact wherever training ended: {}", remedy, advice));
+      remedy.empty() || advice.empty()
+          ? remedy
+          : fmt::format("{}; back through the very training, for smooth activations rather than relu: {}", remedy,
+                        advice));
 }
 
 bool AttributionRun::reuse() {

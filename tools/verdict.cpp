@@ -151,9 +151,14 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                   stage == kEveryStage ? " --stage NAME" : "", folder.string());
   auto out = judge(evidence);
   if (unrolled && !evaluation && out.level == Verdict::Level::kTrusted) {
-    out.text = "can be trusted: the derivative of the very training, all of its steps gone back";
+    out.level = Verdict::Level::kCare;
+    out.text = fmt::format(
+        "with care: exact of small changes of this very training, and where units switch, as relu's do, leaving an "
+        "example out may be none; to check: {}",
+        evidence.check);
   } else if (run.contains("instead") && !evaluation && out.level != Verdict::Level::kTrusted) {
-    out.text += fmt::format("; exact wherever training ended: {}", run["instead"].get<std::string>());
+    out.text += fmt::format("; back through the very training, for smooth activations rather than relu: {}",
+                            run["instead"].get<std::string>());
   }
   return out;
 }
