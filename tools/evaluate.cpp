@@ -11,6 +11,7 @@
 #include "result.h"
 #include "run_record.h"
 #include "say.h"
+#include "trainings.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -39,7 +40,8 @@ struct Setting {
   Measurement measurement;
   at::Tensor scores;  ///< [Q, N] float64.
   std::unique_ptr<Optimizer> optimizer;
-  Random random;
+  Random random;  ///< Draws subsets.
+  RetrainingStart from;
   Progress progress;
   bool predicts_removal;
 };
@@ -47,8 +49,8 @@ struct Setting {
 /// Retrains, with what each training took.
 std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
   const auto start = std::chrono::steady_clock::now();
-  auto truth =
-      retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.random, at.progress);
+  auto truth = retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.from.random,
+                       at.progress, at.from.begin);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
   return {std::move(truth), taken.count() / static_cast<double>(weights.size(0))};
 }
@@ -65,7 +67,9 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   // way
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
   const auto [truth, seconds] = timed_retrain(at, weights);
-  return agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
+  auto out = agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
+  out["train-from"] = at.from.word();
+  return out;
 }
 
 /// The score's 95 % interval: subsets drawn again with replacement.
@@ -101,7 +105,8 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
       {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
       {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
       {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
-      {"seconds-a-training", seconds}};
+      {"seconds-a-training", seconds},
+      {"train-from", at.from.word()}};
   out.update(convergence(truth));
   return out;
 }
@@ -118,8 +123,9 @@ void print_evaluation(const nlohmann::ordered_json& result) {
         number_text(result["pearson"]), number_text(result["spearman"]), number_text(result["slope"]),
         number_text(result["mean-pearson-per-query"]), number_text(result["mean-spearman-per-query"]));
   }
-  say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n", result["seconds-a-training"].get<double>(),
-      result["largest-gradient-norm"].get<double>());
+  say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}{}\n", result["seconds-a-training"].get<double>(),
+      result["largest-gradient-norm"].get<double>(),
+      result["train-from"] == "start" ? "; each from where the stage's own training began" : "");
   say("{}\n", result["verdict"].get<std::string>());
 }
 
@@ -128,7 +134,7 @@ nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::
   constexpr double kSeconds = 60;
   const auto& data = at.chain[at.stage].objective.data();
   const auto one = time_retraining(at.chain, at.stage, leave_one_out_weights(at::zeros({1}, at::kLong), data.size())[0],
-                                   at.optimizer.get(), at.random, kSeconds);
+                                   at.optimizer.get(), at.from.random, kSeconds, at.from.begin);
   std::int64_t examples = 0;
   auto stages = nlohmann::ordered_json::array();
   for (auto k = at.stage; k < at.chain.size(); ++k) {
@@ -298,14 +304,18 @@ int evaluate(const std::vector<std::string>& arguments) {
     throw DataError(fmt::format("{}: the scores are for other examples or queries than {} has", folder.string(),
                                 line.text("PIPELINE")));
   }
+  auto optimizer = line.has("optimizer") ? create<Optimizer>(line.text("optimizer")) : nullptr;
+  auto from = optimizer ? RetrainingStart{{}, Random(pipeline.seed()).stream("evaluate")}
+                        : retraining_start(pipeline, chain, stage);
   const Setting setting{pipeline,
                         std::move(chain),
                         stage,
                         std::move(queries),
                         parse_measurement(run["options"]["measurement"].get<std::string>()),
                         held.scores.to(at::kDouble),
-                        line.has("optimizer") ? create<Optimizer>(line.text("optimizer")) : nullptr,
+                        std::move(optimizer),
                         Random(pipeline.seed()).stream("evaluate"),
+                        std::move(from),
                         terminal_progress(line.flag("quiet")),
                         create<Attributor>(run["options"]["method"].get<std::string>())
                             ->predicts_removal(parse_normalization(run["options"].value("normalize", "none")))};

@@ -34,9 +34,10 @@ double typical_removal(const at::Tensor& scores) {
 
 /// Says how long the retrainings will take; throws where that is too long.
 void tell_time(const Chain& chain, std::size_t stage, std::int64_t trainings, const SpotCheck& asked,
-               const Random& random, bool quiet) {
+               const RetrainingStart& from, bool quiet) {
   const auto n = chain[stage].objective.data().size();
-  const auto one = time_retraining(chain, stage, at::ones({n}, at::kDouble), nullptr, random, asked.seconds / 3);
+  const auto one =
+      time_retraining(chain, stage, at::ones({n}, at::kDouble), nullptr, from.random, asked.seconds / 3, from.begin);
   const bool cut_off = !(one.at_most <= one.seconds);
   if (cut_off) {
     throw InvalidArgument(fmt::format(
@@ -48,12 +49,12 @@ void tell_time(const Chain& chain, std::size_t stage, std::int64_t trainings, co
   const double whole = one.seconds * std::ceil(static_cast<double>(trainings) / side_by_side);
   if (!quiet) {
     end_progress();
-    note(fmt::format(
-        "spot-check: {} retrainings of {}, about {}{}", trainings,
-        chain.size() - stage > 1 ? chain[stage].name + " and what follows" : chain[stage].name, duration_words(whole),
-        whole > asked.seconds
-            ? fmt::format(", of which as many as {} allow (--spot-check-minutes)", duration_words(asked.seconds))
-            : std::string()));
+    note(fmt::format("spot-check: {} retrainings of {} from {}, about {}{}", trainings,
+                     chain.size() - stage > 1 ? chain[stage].name + " and what follows" : chain[stage].name,
+                     from.begin ? "where training began" : "its end on", duration_words(whole),
+                     whole > asked.seconds ? fmt::format(", of which as many as {} allow (--spot-check-minutes)",
+                                                         duration_words(asked.seconds))
+                                           : std::string()));
   }
 }
 
@@ -107,14 +108,14 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
 
 nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
                                   Measurement measurement, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, const Random& random, bool quiet) {
+                                  const SpotCheck& asked, const RetrainingStart& from, bool quiet) {
   const auto n = chain[stage].objective.data().size();
   auto rows = rows_across_scores(scores, asked.examples);
   // in an order of which every beginning is spread over the range too
-  rows = rows.index_select(0, random.stream("order").permutation(rows.size(0)));
+  rows = rows.index_select(0, from.random.stream("order").permutation(rows.size(0)));
   const auto weights = at::cat({at::ones({1, n}, at::kDouble), leave_one_out_weights(rows, n)});
   const auto total = weights.size(0);
-  tell_time(chain, stage, total, asked, random, quiet);
+  tell_time(chain, stage, total, asked, from, quiet);
   const auto progress = terminal_progress(quiet);
   const auto start = Clock::now();
   Retraining truth;
@@ -122,12 +123,14 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   std::int64_t done = 0;
   while (done < total && (done < 3 || elapsed_since(start) < asked.seconds)) {
     const auto count = std::min<std::int64_t>(std::max<std::int64_t>(3, threads()), total - done);
-    const auto part = retrain(chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, random,
-                              [&](ProgressEvent event) {
-                                event.done += done;
-                                event.total = total;
-                                report(progress, event);
-                              });
+    const auto part = retrain(
+        chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, from.random,
+        [&](ProgressEvent event) {
+          event.done += done;
+          event.total = total;
+          report(progress, event);
+        },
+        from.begin);
     measured.push_back(part.measurements);
     truth.largest_gradient_norm = std::max(truth.largest_gradient_norm, part.largest_gradient_norm);
     truth.unconverged += part.unconverged;
@@ -135,8 +138,10 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   }
   end_progress();
   truth.measurements = at::cat(measured);
-  return agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
-                        elapsed_since(start) / static_cast<double>(done));
+  auto out = agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
+                            elapsed_since(start) / static_cast<double>(done));
+  out["train-from"] = from.word();
+  return out;
 }
 
 std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "trainings.h"
 #include "whence/core/json.h"
 #include "whence/evaluate/confidence.h"
 #include "whence/evaluate/retraining.h"
@@ -23,7 +24,7 @@ struct SpotCheck {
 /// Throws InvalidArgument where two examples would take longer than the limit.
 nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
                                   Measurement measurement, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, const Random& random, bool quiet);
+                                  const SpotCheck& asked, const RetrainingStart& from, bool quiet);
 
 /// What an evaluation against retraining tells of the removals of a stage that it was not made of. Scores [Q, N], by
 /// query_ids [Q]. Nothing where too few examples were retrained, or those of another stage.

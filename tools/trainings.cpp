@@ -10,8 +10,10 @@
 #include "whence/core/json.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/evaluate/training_bank.h"
+#include "whence/stages/choice.h"
 #include "whence/stages/head_start.h"
 #include "whence/training/objective_digest.h"
+#include "whence/training/steps.h"
 #include "whence/version.h"
 
 namespace whence::cli {
@@ -115,6 +117,18 @@ RetrainingTime Trainings::time(double limit) {
 
 Stage Trainings::begin(std::size_t stage, const Chain& before) {
   return what_.from_start ? beginning_of(what_.pipeline)(stage, before) : what_.chain[stage];
+}
+
+RetrainingStart retraining_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {
+  bool stepped = false;
+  for (auto k = stage; k < chain.size() && !stepped; ++k) {
+    stepped = dynamic_cast<const SteppingOptimizer*>(chain[k].optimizer.get()) != nullptr &&
+              stationarity(chain[k]).relative_gradient_norm > kFarFromMinimum;
+  }
+  if (stepped && Trainings::unknown_start(pipeline, chain, stage).empty()) {
+    return {beginning_of(pipeline), Random(pipeline.seed())};
+  }
+  return {{}, Random(pipeline.seed()).stream("evaluate")};
 }
 
 }  // namespace whence::cli

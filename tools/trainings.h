@@ -52,4 +52,16 @@ class Trainings {
   std::string base_key_;
 };
 
+/// Where the retrainings that judge a ranking begin.
+struct RetrainingStart {
+  BeginStage begin = {};  ///< Null: at the chain's own parameters.
+  Random random;          ///< What draws their minibatches.
+
+  const char* word() const { return begin ? "start" : "checkpoint"; }
+};
+/// Where the chain's own training began, with its minibatches, if steps took a stage from `stage` on to no minimum and
+/// all starts are known: to go on from there would be another training. Else at the chain's parameters, from which a
+/// minimum is soon found again. `pipeline` has to outlive the result.
+RetrainingStart retraining_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage);
+
 }  // namespace whence::cli
