@@ -34,7 +34,7 @@ TEST_SUITE("training") {
     options.epochs = 2;
     options.batch_size = 5;  // 24 examples: 5 minibatches, the last of 4
     auto state = fresh_state(objective);
-    whence::detail::minimise_by_minibatches("test", options, objective, {}, state, Random(3), {}, record);
+    whence::detail::MinibatchSteps("test", options, objective, {}, Random(3), record, {}).minimise(state, {});
     REQUIRE(steps.size() == 10);
     // At fixed theta the minibatches' gradients, each times its share of the data, add to the whole gradient.
     TensorList whole;

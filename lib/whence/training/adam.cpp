@@ -8,20 +8,27 @@
 namespace whence {
 namespace detail {
 
+MinibatchSteps AdamSteps::minibatches(const Objective& objective, const TensorList& parent,
+                                      const Random& random) const {
+  return {name_,
+          options_.loop,
+          objective,
+          parent,
+          random,
+          [self = *this](TrainingState& at, const TensorList& g, double rate) { self.step(at, g, rate); },
+          [self = *this](const TrainingState& before, const TensorList& g, double rate, StepAdjoint& adjoint) {
+            return self.pull_back(before, g, rate, adjoint);
+          }};
+}
+
 TrainingSummary AdamSteps::minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                                     const Random& random, const Progress& progress) const {
-  return minimise_by_minibatches(name_, options_.loop, objective, parent, state, random, progress,
-                                 [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
+  return minibatches(objective, parent, random).minimise(state, progress);
 }
 
 std::unique_ptr<TrainingSteps> AdamSteps::steps(const Objective& objective, const TensorList& parent,
                                                 const Random& random) const {
-  return std::make_unique<MinibatchSteps>(
-      name_, options_.loop, objective, parent, random,
-      [self = *this](TrainingState& at, const TensorList& g, double rate) { self.step(at, g, rate); },
-      [self = *this](const TrainingState& before, const TensorList& g, double rate, StepAdjoint& adjoint) {
-        return self.pull_back(before, g, rate, adjoint);
-      });
+  return std::make_unique<MinibatchSteps>(minibatches(objective, parent, random));
 }
 
 TensorList AdamSteps::preconditioner(const TrainingState& state) const {

@@ -30,18 +30,11 @@ class Sgd : public SteppingOptimizer {
 
   TrainingSummary minimise(const Objective& objective, const TensorList& parent, TrainingState& state,
                            const Random& random, const Progress& progress) const override {
-    return detail::minimise_by_minibatches(
-        "sgd", options_.loop, objective, parent, state, random, progress,
-        [this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); });
+    return minibatches(objective, parent, random).minimise(state, progress);
   }
   std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
                                        const Random& random) const override {
-    return std::make_unique<detail::MinibatchSteps>(
-        "sgd", options_.loop, objective, parent, random,
-        [*this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); },
-        [*this](const TrainingState&, const TensorList&, double rate, StepAdjoint& adjoint) {
-          return pull_back(rate, adjoint);
-        });
+    return std::make_unique<detail::MinibatchSteps>(minibatches(objective, parent, random));
   }
 
   std::int64_t planned_iterations(std::int64_t examples) const override {
@@ -52,6 +45,17 @@ class Sgd : public SteppingOptimizer {
   }
 
  private:
+  detail::MinibatchSteps minibatches(const Objective& objective, const TensorList& parent, const Random& random) const {
+    return {"sgd",
+            options_.loop,
+            objective,
+            parent,
+            random,
+            [*this](TrainingState& at, const TensorList& g, double rate) { step(at, g, rate); },
+            [*this](const TrainingState&, const TensorList&, double rate, StepAdjoint& adjoint) {
+              return pull_back(rate, adjoint);
+            }};
+  }
   /// state.memory: the velocity. In the long run a gradient moves theta by its learning rate / (1 - momentum).
   void step(TrainingState& state, const TensorList& g, double rate) const {
     if (state.memory.empty()) {

@@ -44,6 +44,7 @@ class AdamSteps : public SteppingOptimizer {
   TensorList preconditioner(const TrainingState& state) const override;
 
  private:
+  MinibatchSteps minibatches(const Objective& objective, const TensorList& parent, const Random& random) const;
   at::Tensor scale(const at::Tensor& square, std::int64_t steps) const;
   void step(TrainingState& state, const TensorList& g, double rate) const;
   at::Tensor pull_back(const TrainingState& before, const TensorList& g, double rate, StepAdjoint& adjoint) const;

@@ -120,38 +120,33 @@ at::Tensor MinibatchSteps::pull_back(const TrainingState& before, const StepTake
   return out;
 }
 
-TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
-                                        const Objective& objective, const TensorList& parent, TrainingState& state,
-                                        const Random& random, const Progress& progress, const MinibatchStep& step) {
+TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& progress) const {
   const c10::AutoGradMode with_grad(true);
   const auto start = std::chrono::steady_clock::now();
-  const MinibatchSteps steps(name, options, objective, parent, random, step, {});
-  const auto per_epoch = iterations_an_epoch(options, objective.terms());
-  const auto fixed = detach(parent);
 
   TrainingSummary summary;
   TensorList gradient_at_end;
   const auto look = [&] {
     try {
-      summary.objective = objective.value(state.theta, fixed, &gradient_at_end);
+      summary.objective = objective_.value(state.theta, parent_, &gradient_at_end);
     } catch (const NumericalError& error) {
-      throw NumericalError(fmt::format("{}: iteration {}: {}", name, state.iteration, error.what()));
+      throw NumericalError(fmt::format("{}: iteration {}: {}", name_, state.iteration, error.what()));
     }
     summary.gradient_norm = norm(gradient_at_end);
-    summary.converged = options.tolerance > 0 && summary.gradient_norm <= options.tolerance;
+    summary.converged = options_.tolerance > 0 && summary.gradient_norm <= options_.tolerance;
   };
 
   bool looked = false;
   while (true) {
-    looked = state.iteration % per_epoch == 0 && options.tolerance > 0;
+    looked = state.iteration % per_epoch_ == 0 && options_.tolerance > 0;
     if (looked) {
       look();
     }
-    if (summary.converged || state.iteration >= steps.count()) {
+    if (summary.converged || state.iteration >= count_) {
       break;
     }
-    const auto taken = steps.advance(state);
-    report(progress, {"train", state.iteration, steps.count(), progress_detail(taken.value, taken.length)});
+    const auto taken = advance(state);
+    report(progress, {"train", state.iteration, count_, progress_detail(taken.value, taken.length)});
   }
   if (!looked) {
     report(progress, {"check", 0, 0, "the gradient of all examples"});
@@ -159,10 +154,10 @@ TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOp
   }
   summary.iterations = state.iteration;
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  summary.message = summary.converged ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
-                                                    summary.gradient_norm, options.tolerance, state.iteration)
-                                      : fmt::format("all {} iterations done, |gradient| {:.2e}", steps.count(),
-                                                    summary.gradient_norm);
+  summary.message = summary.converged
+                        ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
+                                      summary.gradient_norm, options_.tolerance, state.iteration)
+                        : fmt::format("all {} iterations done, |gradient| {:.2e}", count_, summary.gradient_norm);
   return summary;
 }
 

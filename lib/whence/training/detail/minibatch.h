@@ -64,8 +64,8 @@ class MinibatchSteps : public TrainingSteps {
   MinibatchSteps(std::string_view name, const MinibatchOptions& options, const Objective& objective,
                  const TensorList& parent, const Random& random, MinibatchStep step, MinibatchPullBack pull_back);
 
-  /// Of the whole training, where no tolerance ends it.
-  std::int64_t count() const { return count_; }
+  /// Optimizer::minimise by these steps.
+  TrainingSummary minimise(TrainingState& state, const Progress& progress) const;
   at::Tensor terms(std::int64_t iteration) const override;
   StepTaken advance(TrainingState& state) const override;
   at::Tensor pull_back(const TrainingState& before, const StepTaken& taken, StepAdjoint& adjoint) const override;
@@ -82,11 +82,6 @@ class MinibatchSteps : public TrainingSteps {
   mutable std::int64_t epoch_ = -1;
   mutable at::Tensor order_;  // of that epoch's terms
 };
-
-/// Optimizer::minimise for those that go such steps.
-TrainingSummary minimise_by_minibatches(std::string_view name, const MinibatchOptions& options,
-                                        const Objective& objective, const TensorList& parent, TrainingState& state,
-                                        const Random& random, const Progress& progress, const MinibatchStep& step);
 
 /// "loss 0.2131, |gradient| 3.1e-05": the detail of a progress event.
 std::string progress_detail(double loss, double gradient_norm);
