@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <limits>
 #include <mutex>
 
 #include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
 
 namespace whence {
 namespace {
@@ -88,11 +88,7 @@ Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weig
 RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights,
                                const Optimizer* optimizer, const Random& random, double limit,
                                const BeginStage& begin) {
-  using Clock = std::chrono::steady_clock;
   struct CutOff {};
-  const auto seconds_since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
   const auto start = Clock::now();
   auto begun = start;  // of the stage in training
   auto k = stage;

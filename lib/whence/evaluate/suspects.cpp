@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/core/borrowed.h"
 #include "whence/core/error.h"
 
 namespace whence {
@@ -26,12 +27,6 @@ Dataset with_labels(const Dataset& data, at::Tensor labels) {
   contents.origins = data.origins();
   contents.table = data.table();
   return Dataset(std::move(contents)).to(data.dtype(), data.device());
-}
-
-/// What another owner keeps alive.
-template <class T>
-std::shared_ptr<const T> borrowed(const T& held) {
-  return {std::shared_ptr<const T>(), &held};
 }
 
 }  // namespace

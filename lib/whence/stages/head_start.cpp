@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "whence/core/borrowed.h"
 #include "whence/core/error.h"
 #include "whence/models/tape.h"
 
@@ -24,11 +25,6 @@ struct RegressionOptions {
 };
 
 constexpr std::string_view kRegression = "regression";
-
-template <class T>
-std::shared_ptr<const T> borrowed(const T& of) {  // which outlives it
-  return {std::shared_ptr<void>(), &of};
-}
 
 /// The examples with what the head sees of them for inputs, [N, width], where it is one linear layer, of a weight and a
 /// bias, that makes the model's output; else nothing.

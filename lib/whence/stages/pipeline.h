@@ -92,6 +92,8 @@ class Pipeline {
   Chain untrained(std::size_t count) const;
   /// A stage as it would start on the stages before.
   Stage untrained(std::size_t stage, const Chain& before) const;
+  /// The same with its head as head-start has it: as its training begins.
+  Stage begun(std::size_t stage, const Chain& before, const Progress& progress = {}) const;
 
   /// Where the training of a stage that has a checkpoint began, on the loaded stages before it: theta then. Throws
   /// InvalidArgument where nothing says that: weights from elsewhere that are not all the parent's at first, or another
@@ -116,8 +118,6 @@ class Pipeline {
 
  private:
   void open_model();
-  /// A stage as its training begins, its head too.
-  Stage begun(std::size_t stage, const Chain& before, const Progress& progress) const;
   void open_texts(std::int64_t vocabulary, std::int64_t context);
   void note(const std::string& text) const;
   nlohmann::json settings(std::size_t stage) const;
