@@ -70,11 +70,6 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline) {
                         fmt::join(names, ", "), names.front()));
 }
 
-/// Whether scores go through training itself, and no curvature is inverted.
-bool is_unrolled(const CommandLine& line, const Attributor& attributor) {
-  return attributor.uses_curvature() && line.text("response") == kUnrolled;
-}
-
 /// Throws for flags that response unrolled has no place for.
 void check_unrolled(const CommandLine& line) {
   if (line.flag("self")) {
@@ -142,8 +137,11 @@ AttributionRun::AttributionRun(const CommandLine& line)
   attributor_ = create<Attributor>(line.text("method"));
   if (attributor_->uses_curvature()) {
     options["response"] = line.text("response");
-    if (is_unrolled(line, *attributor_)) {
+    if (line.text("response") == kUnrolled) {
       check_unrolled(line);
+      unrolled_ = true;
+      attributor_ = std::make_shared<UnrolledInfluence>(
+          [this](const Chain& chain) { return training_runs(pipeline_, chain, stages_.front()); });
     } else {
       options["inversion"] = to_string(asked_.options.inversion);
       record_.add_request(asked_);
@@ -163,7 +161,7 @@ nlohmann::ordered_json AttributionRun::plan() {
     }
     return told;
   }
-  const bool curved = attributor_->uses_curvature() && !is_unrolled(line_, *attributor_);
+  const bool curved = attributor_->uses_curvature();
   auto out = make_plan({chain_, *attributor_, choice_.options, stages_, queries_, measurement_, normalization_,
                         std::min(query_block_, queries_.size()), *source_, curved ? choice_.curvature : "",
                         curved ? choice_.solver : "", pipeline_.options().dtype == at::kDouble ? 8. : 4., program});
@@ -247,7 +245,7 @@ void AttributionRun::within_memory(const std::function<void()>& work) {
 
 void AttributionRun::solve(const std::function<void()>& score) {
   const auto attempt = [&] {
-    if (attributor_->uses_curvature()) {
+    if (attributor_->uses_curvature() || unrolled_) {
       if (!self()) {  // which prepares for itself, a stage at a time
         source_->make_ready(stages_);
       }
@@ -294,10 +292,9 @@ void AttributionRun::doubt_removals() {
     const auto& stage = chain_[stages_[s]];
     const auto held = scores.stages.at(s).scores.to(at::kDouble);
     const auto n = static_cast<double>(held.size(1));
-    doubt_beyond_range(
-        {stage, held / -n, scores.stages.at(s).example_ids, queries_, measurements_, measurement_,
-         attributor_->uses_curvature() && !is_unrolled(line_, *attributor_) ? &choice_.options : nullptr},
-        record_);
+    doubt_beyond_range({stage, held / -n, scores.stages.at(s).example_ids, queries_, measurements_, measurement_,
+                        attributor_->uses_curvature() ? &choice_.options : nullptr},
+                       record_);
     if (!near_minimum(stages_[s])) {
       continue;
     }
@@ -318,10 +315,6 @@ void AttributionRun::doubt_removals() {
 void AttributionRun::choose() {
   if (!attributor_->uses_curvature()) {
     set_choice({"hessian", "cg", {}, "", "", {}});  // which the method does not look at
-    return;
-  }
-  if (is_unrolled(line_, *attributor_)) {
-    set_choice({"hessian", "cg", {}, "", "", {}});  // at which nothing looks
     return;
   }
   // what cannot be had is refused before anything is worked out
@@ -347,14 +340,9 @@ void AttributionRun::set_choice(InverseChoice choice) {
   source_.reset();
   curvature_ = create<Curvature>(choice_.curvature);
   solver_ = create<Solver>(choice_.solver);
-  const bool unrolled = is_unrolled(line_, *attributor_);
-  if (unrolled) {
-    source_ = std::make_unique<UnrolledSource>(chain_, training_runs(pipeline_, chain_, stages_.front()));
-  } else {
-    source_ = attributor_->prepare(chain_, {curvature_, solver_, choice_.options});
-  }
+  source_ = attributor_->prepare(chain_, {curvature_, solver_, choice_.options});
   source_->check(stages_, measurement_, normalization_);
-  if (attributor_->uses_curvature() && !unrolled) {
+  if (attributor_->uses_curvature()) {
     record_.add_choice(choice_);
   }
 }
@@ -378,9 +366,8 @@ void AttributionRun::tell_choice() {
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
           : "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none";
-  const bool unrolled = is_unrolled(line_, *attributor_);
   std::string advice;
-  for (auto k = stages_.front(); k < chain_.size() && advice.empty() && !unrolled; ++k) {
+  for (auto k = stages_.front(); k < chain_.size() && advice.empty() && !unrolled_; ++k) {
     if (!near_minimum(k) && normalization_ == Normalization::kNone && !self()) {
       advice = unrolled_advice(pipeline_, chain_, stages_.front());
     }
@@ -389,7 +376,7 @@ void AttributionRun::tell_choice() {
     record_.json()["instead"] = advice;
   }
   record_.add_stages(
-      pipeline_, chain_, choice_.stationarity, !unrolled && choice_.options.response == Response::kStationary,
+      pipeline_, chain_, choice_.stationarity, !unrolled_ && choice_.options.response == Response::kStationary,
       remedy.empty() || advice.empty()
           ? remedy
           : fmt::format("{}; back through the very training, for smooth activations rather than relu: {}", remedy,
@@ -404,103 +391,6 @@ bool AttributionRun::reuse() {
   reused_ = true;
   record_.repeat(earlier->run());
   return true;
-}
-
-namespace {
-
-/// The tasks of a primed stage with their scores [T], the strongest first.
-std::vector<std::pair<std::string, double>> ranked_tasks(const InnerStage& inner, const at::Tensor& scores) {
-  const auto of_tasks = inner.of_tasks(scores.unsqueeze(0))[0];
-  std::vector<std::pair<std::string, double>> out;
-  for (std::size_t t = 0; t < inner.tasks().size(); ++t) {
-    out.emplace_back(inner.tasks()[t].name, of_tasks[static_cast<std::int64_t>(t)].item<double>());
-  }
-  std::stable_sort(out.begin(), out.end(),
-                   [](const auto& a, const auto& b) { return std::abs(a.second) > std::abs(b.second); });
-  return out;
-}
-
-}  // namespace
-
-std::optional<JsonView> AttributionRun::evaluation() const {
-  if (spot_checked_) {
-    return JsonView(*spot_checked_, "evaluation.json");
-  }
-  const auto* held = out_->finished(record_.key(), {});
-  return held != nullptr ? evaluation_of(*held) : std::nullopt;
-}
-
-void AttributionRun::spot_check(const SpotCheck& asked) {
-  const auto known = evaluation();
-  const auto& data = chain_[stages_.front()].objective.data();
-  if (known && (*known)["against"] == "retraining" &&
-      (*known)["examples"].get<std::int64_t>() >= std::min(asked.examples, data.size())) {
-    return;
-  }
-  record_.phase("spot-check", "retrain");
-  const auto scores = read_scores(out_->find("scores.safetensors")).stages.front().scores.to(at::kDouble);
-  const auto from = retraining_start(pipeline_, chain_, stages_.front());
-  auto found = cli::spot_check(chain_, stages_.front(), queries_, measurement_, scores,
-                               attributor_->predicts_removal(normalization_), asked, from, line_.flag("quiet"));
-  found["verdict"] = verdict_of_evaluation({found, "evaluation.json"}).text;
-  found["key"] = record_.key();
-  write_text(out_->place("evaluation.json"), json_text(found, 2) + "\n");
-  write_text(out_->place("evaluation.svg"), scatter_svg(leave_one_out_plot({found, "evaluation.json"})));
-  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>(); stopped > 0 && !from.begin) {
-    record_.doubt(
-        fmt::format("{} retrainings stopped before their tolerance: the spot check carries their error", stopped));
-  }
-  spot_checked_ = std::move(found);
-  record_.json()["verdict"] =
-      verdict_of_ranking(record_.view(), evaluation(), line_.has("out") ? out_->folder() : fs::path("DIR")).text;
-}
-
-std::vector<Ranking> AttributionRun::rankings(std::int64_t top) {
-  auto out = ranked(top);
-  const auto known = evaluation();
-  const auto scores = read_scores(out_->find("scores.safetensors"));
-  std::optional<RemovalConfidence> any;
-  for (std::size_t s = 0; known && s < stages_.size(); ++s) {
-    const auto& held = scores.stages.at(s).scores;
-    const auto confidence = confidence_of(*known, chain_[stages_[s]].name, held, scores.query_ids);
-    if (!confidence) {
-      continue;
-    }
-    any = confidence;
-    for (std::int64_t q = 0; q < queries_.size(); ++q) {
-      add_intervals(out[static_cast<std::size_t>(q) * stages_.size() + s], *confidence, held[q]);
-    }
-  }
-  record_.json()["intervals"] = confidence_text(any);
-  return out;
-}
-
-std::vector<Ranking> AttributionRun::ranked(std::int64_t top) const {
-  const auto scores = read_scores(out_->find("scores.safetensors"));
-  const auto predictions = predict(chain_.back(), queries_);
-  std::vector<Ranking> out;
-  for (std::int64_t q = 0; q < queries_.size(); ++q) {
-    for (std::size_t s = 0; s < stages_.size(); ++s) {
-      auto ranking = rank_examples(scores.stages.at(s).scores[q], scores.stages.at(s).example_ids, top, measurement_,
-                                   attributor_->predicts_removal(normalization_));
-      ranking.query = queries_.ids()[q].item<std::int64_t>();
-      ranking.stage = chain_[stages_[s]].name;
-      ranking.measurement = measurements_[q].item<double>();
-      ranking.prediction = predictions.at(static_cast<std::size_t>(q));
-      const auto* inner = chain_[stages_[s]].objective.inner();
-      if (inner != nullptr && attributor_->predicts_removal(normalization_)) {
-        ranking.tasks = ranked_tasks(*inner, scores.stages.at(s).scores[q]);
-      }
-      for (auto* list : {&ranking.proponents, &ranking.opponents}) {
-        for (auto& entry : *list) {
-          const auto known = tokens_.find({ranking.query, ranking.stage, entry.example});
-          entry.tokens = known == tokens_.end() ? decltype(entry.tokens){} : known->second;
-        }
-      }
-      out.push_back(std::move(ranking));
-    }
-  }
-  return out;
 }
 
 std::int64_t AttributionRun::solved_for() const { return self() ? 1 : queries_.size(); }
@@ -606,50 +496,6 @@ void AttributionRun::score() {
   }
   store.write(out_->place("scores.safetensors"), record_.key());
   score_tokens(cache);
-}
-
-void AttributionRun::score_tokens(const VectorCache& cache) {
-  if (top_ == 0 ||
-      std::none_of(stages_.begin(), stages_.end(), [&](auto k) { return chain_[k].objective.data().is_text(); })) {
-    return;
-  }
-  const auto rankings = ranked(top_);
-  const auto progress = terminal_progress(line_.flag("quiet"));
-  const auto task = this->task();
-  TokenScorer scorer(task, *source_, cache);
-  for (std::size_t i = 0; i < rankings.size(); ++i) {
-    const auto stage = stages_[i % stages_.size()];
-    const auto& data = chain_[stage].objective.data();
-    if (!data.is_text()) {
-      continue;
-    }
-    report(progress, {"score tokens", static_cast<std::int64_t>(i), static_cast<std::int64_t>(rankings.size()), ""});
-    for (const auto* list : {&rankings[i].proponents, &rankings[i].opponents}) {
-      for (const auto& entry : *list) {
-        const auto [known, added] = tokens_.try_emplace({rankings[i].query, rankings[i].stage, entry.example});
-        if (!added) {
-          continue;
-        }
-        const auto row = row_of(data, entry.example);
-        const auto scores = scorer.scores(stage, static_cast<std::int64_t>(i / stages_.size()), row);
-        const auto texts = data.token_texts(row);
-        for (std::size_t t = 0; scores.defined() && t < texts.size(); ++t) {
-          known->second.emplace_back(texts[t], scores[static_cast<std::int64_t>(t)].item<double>());
-        }
-      }
-    }
-  }
-  end_progress();
-}
-
-void AttributionRun::keep_tokens(const std::vector<Ranking>& rankings) {
-  for (const auto& ranking : rankings) {
-    for (const auto* list : {&ranking.proponents, &ranking.opponents}) {
-      for (const auto& entry : *list) {
-        tokens_[{ranking.query, ranking.stage, entry.example}] = entry.tokens;
-      }
-    }
-  }
 }
 
 }  // namespace whence::cli

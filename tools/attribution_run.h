@@ -121,6 +121,7 @@ class AttributionRun {
   std::int64_t query_block_;
   std::string split_;  ///< Of the queries; empty where --self needs none.
   std::shared_ptr<const Attributor> attributor_;
+  bool unrolled_ = false;  ///< --response unrolled.
   std::shared_ptr<const Curvature> curvature_;
   std::shared_ptr<const Solver> solver_;
   RunRecord record_;

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 
@@ -23,6 +22,7 @@
 #include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
 #include "whence/core/tensors.h"
 #include "whence/data/example_column.h"
 #include "whence/evaluate/bm25.h"
@@ -36,14 +36,10 @@ namespace po = boost::program_options;
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
 const std::vector<std::string> kKinds{"retraining", "lds", "removal", "mislabel", "recall", "further-training"};
 constexpr double kUnaskedSeconds = 600;  // seconds that nobody is asked about
 /// Draws of random that a removal is compared with.
 constexpr std::int64_t kRandomRemovals = 4;
-
-double seconds_from(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 Json ends(const Interval& interval) { return {json_number(interval.low), json_number(interval.high)}; }
@@ -89,7 +85,8 @@ class Table {
   const Dataset& data() const { return chain_[stage_].objective.data(); }
   Random random() const { return Random(pipeline_.seed()).stream("evaluate"); }
   InverseProblem problem(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
-  std::shared_ptr<const Attributor> started(const ListedMethod& method) const;
+  /// The method's attributor as it knows of this pipeline's trainings.
+  std::shared_ptr<const Attributor> informed(const ListedMethod& method) const;
   std::unique_ptr<ScoreSource> source(const ListedMethod& method, const Chain& chain, bool indefinite) const;
   at::Tensor scores(const ListedMethod& method, const Chain& chain) const;
   std::vector<Scored> scored() const;
@@ -97,7 +94,7 @@ class Table {
   bool planned(std::int64_t missing, std::int64_t all, const std::string& count_flag);
   /// How many of the trainings with every seed the bank lacks.
   std::int64_t missing(const at::Tensor& weights) const;
-  std::vector<Retraining> train(const at::Tensor& weights);
+  std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
   std::vector<std::uint64_t> seeds() const;
   std::int64_t all_seeds(std::int64_t trainings) const { return trainings * static_cast<std::int64_t>(seeds().size()); }
 
@@ -162,6 +159,9 @@ Table::Table(const CommandLine& line)
   queries_ = pipeline_.queries(options["queries"].get<std::string>(), line.whole("limit-queries", 0));
   check_room(chain_.back(), queries_);
   methods_ = method_list(options["methods"].get<std::string>(), data().is_text() && queries_.is_text());
+  for (auto& method : methods_) {
+    method.attributor = informed(method);
+  }
   from_ = against_ == "further-training" ? "checkpoint" : line.text("train-from");
   const bool trains = against_ != "recall" && against_ != "further-training";
   if (const auto why = trains && from_ == "start" ? Trainings::unknown_start(pipeline_, chain_, stage_) : "";
@@ -219,7 +219,11 @@ InverseProblem Table::problem(const ListedMethod& method, const Chain& chain, st
   return {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options};
 }
 
-std::shared_ptr<const Attributor> Table::started(const ListedMethod& method) const {
+std::shared_ptr<const Attributor> Table::informed(const ListedMethod& method) const {
+  if (method.unrolled) {
+    return std::make_shared<UnrolledInfluence>(
+        [this](const Chain& chain) { return training_runs(pipeline_, chain, stage_); });
+  }
   const auto* with = dynamic_cast<const StartedAttributor*>(method.attributor.get());
   if (with == nullptr) {
     return method.attributor;
@@ -235,12 +239,7 @@ std::shared_ptr<const Attributor> Table::started(const ListedMethod& method) con
 }
 
 std::unique_ptr<ScoreSource> Table::source(const ListedMethod& method, const Chain& chain, bool indefinite) const {
-  std::unique_ptr<ScoreSource> out;
-  if (method.unrolled) {
-    out = std::make_unique<UnrolledSource>(chain, training_runs(pipeline_, chain, stage_));
-  } else {
-    out = started(method)->prepare(chain, problem(method, chain, queries_.size(), indefinite));
-  }
+  auto out = method.attributor->prepare(chain, problem(method, chain, queries_.size(), indefinite));
   out->check({stage_}, measurement_, Normalization::kNone);
   return out;
 }
@@ -250,16 +249,13 @@ void Table::check_methods() {
   std::vector<ListedMethod> able;
   for (const auto& method : methods_) {
     try {
-      if (method.unrolled) {
-        if (against_ == "mislabel") {
-          throw InvalidArgument("mislabelled examples are looked for by self-influence, a query of every example");
-        }
-        source(method, chain_, false);
-      } else if (method.attributor) {
+      if (method.unrolled && against_ == "mislabel") {
+        throw InvalidArgument("mislabelled examples are looked for by self-influence, a query of every example");
+      }
+      if (method.attributor) {
         const auto curvature = method.asked.curvature_is_open() ? "hessian" : method.asked.curvature;
         InverseOptions options = method.asked.options;
-        started(method)
-            ->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), options})
+        method.attributor->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), options})
             ->check({stage_}, measurement_, Normalization::kNone);
       }
       able.push_back(method);
@@ -281,18 +277,26 @@ std::vector<std::string> texts_of(const Dataset& data) {
   return out;
 }
 
-at::Tensor Table::scores(const ListedMethod& method, const Chain& chain) const {
-  if (!method.attributor) {
-    return bm25(texts_of(queries_), texts_of(chain[stage_].objective.data())) * outcome_sign(measurement_);
-  }
+/// What `make` gives, told of negative curvature where a solve met it and the choice of a curvature is open.
+template <class Make>
+auto despite_indefinite(const ListedMethod& method, const Make& make) {
   try {
-    return score_matrix(chain, stage_, *source(method, chain, false), queries_, measurement_);
+    return make(false);
   } catch (const IndefiniteCurvature&) {
     if (!method.asked.curvature_is_open()) {
       throw;
     }
-    return score_matrix(chain, stage_, *source(method, chain, true), queries_, measurement_);
+    return make(true);
   }
+}
+
+at::Tensor Table::scores(const ListedMethod& method, const Chain& chain) const {
+  if (!method.attributor) {
+    return bm25(texts_of(queries_), texts_of(chain[stage_].objective.data())) * outcome_sign(measurement_);
+  }
+  return despite_indefinite(method, [&](bool indefinite) {
+    return score_matrix(chain, stage_, *source(method, chain, indefinite), queries_, measurement_);
+  });
 }
 
 std::vector<Table::Scored> Table::scored() const {
@@ -303,7 +307,7 @@ std::vector<Table::Scored> Table::scored() const {
            {"score by " + method.name, static_cast<std::int64_t>(i), static_cast<std::int64_t>(methods_.size()), ""});
     const auto start = Clock::now();
     auto made = scores(method, chain_);
-    out.push_back({method.name, std::move(made), seconds_from(start),
+    out.push_back({method.name, std::move(made), seconds_since(start),
                    method.attributor && method.attributor->predicts_removal(Normalization::kNone)});
   }
   end_progress();
@@ -358,17 +362,17 @@ bool Table::planned(std::int64_t missing, std::int64_t all, const std::string& c
   return false;
 }
 
-std::vector<Retraining> Table::train(const at::Tensor& weights) {
+std::vector<Retraining> Table::train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds) {
   std::vector<Retraining> out;
   const auto start = Clock::now();
   std::int64_t made = 0;
-  for (const auto seed : seeds()) {
+  for (const auto seed : seeds) {
     made += trainings_->missing(weights, seed);
     out.push_back(trainings_->run(weights, seed, progress_));
   }
   end_progress();
   one_training_ =
-      made == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_from(start) / static_cast<double>(made);
+      made == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_since(start) / static_cast<double>(made);
   return out;
 }
 
@@ -425,7 +429,7 @@ std::optional<Json> Table::lds() {
     return std::nullopt;
   }
   const auto methods = scored();
-  const auto trained = train(weights);
+  const auto trained = train(weights, seeds());
   const auto inside = weights.gt(0).to(at::kDouble);
   const auto& actual = trained[0].measurements;
   const auto other = trained.size() > 1 ? trained[1].measurements : at::Tensor();
@@ -470,7 +474,7 @@ std::optional<Json> Table::left_out() {
     }
   }
   const auto rows = spread_rows(spread, examples);
-  const auto trained = train(at::cat({all_ones, leave_one_out_weights(rows, n)}));
+  const auto trained = train(at::cat({all_ones, leave_one_out_weights(rows, n)}), seeds());
   check_repeats(trained[0].measurements[0]);
   const auto changes = [&](const Retraining& truth) {
     return (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).contiguous();  // [E, Q]
@@ -524,12 +528,7 @@ std::optional<Json> Table::removal() {
     }
   }
   const auto all = at::cat(weights);
-  const auto start = Clock::now();
-  const auto missing = trainings_->missing(all, 0);
-  const std::vector<Retraining> trained{trainings_->run(all, 0, progress_)};
-  end_progress();
-  one_training_ =
-      missing == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_from(start) / static_cast<double>(missing);
+  const auto trained = train(all, {0});
   check_repeats(trained[0].measurements[0]);
   // how much worse the outcome becomes, [M, Q]
   const auto worse = (trained[0].measurements.narrow(0, 1, all.size(0) - 1) - trained[0].measurements[0]) *
@@ -582,7 +581,7 @@ std::optional<Json> Table::mislabelled() {
         noisy.stage,
         from_ == "start" ? Random(pipeline_.seed()).stream("training of stage " + noisy.stage.name) : random(), named);
   }
-  one_training_ = seconds_from(start);
+  one_training_ = seconds_since(start);
   auto chain = before;
   chain.push_back(noisy.stage);
   const bool last = stage_ + 1 == chain_.size();
@@ -622,7 +621,7 @@ std::optional<Json> Table::mislabelled() {
       const bool open = create<Solver>(method.asked.solver)->picks();
       return self_influence({.chain = chain,
                              .stage = stage_,
-                             .attributor = started(method),
+                             .attributor = method.attributor,
                              .curvature = inverse.curvature,
                              .solver = open ? nullptr : inverse.solver,
                              .options = inverse.options,
@@ -634,14 +633,7 @@ std::optional<Json> Table::mislabelled() {
     std::string by = "self";
     if (method.attributor) {
       try {
-        try {
-          suspicion = -self(false);
-        } catch (const IndefiniteCurvature&) {
-          if (!method.asked.curvature_is_open()) {
-            throw;
-          }
-          suspicion = -self(true);
-        }
+        suspicion = -despite_indefinite(method, self);
       } catch (const InvalidArgument&) {  // a method to which every example is the same to itself
       }
     }
@@ -651,12 +643,12 @@ std::optional<Json> Table::mislabelled() {
     }
     end_progress();
     if (suspicion.defined()) {
-      add(method.name, by, suspicion, seconds_from(began));
+      add(method.name, by, suspicion, seconds_since(began));
     }
   }
   const auto began = Clock::now();
   const auto losses = measure_all(Measurement::kLoss, noisy.stage, noisy.stage.objective.data());
-  add("loss", "self", losses, seconds_from(began));
+  add("loss", "self", losses, seconds_since(began));
   return out;
 }
 
@@ -712,100 +704,6 @@ std::optional<Json> Table::recall() {
   return out;
 }
 
-std::string cell(const Json& value, const char* format = "{:.3f}") {
-  return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : "-";
-}
-
-std::string with_interval(const Json& value, const Json& interval, const char* format = "{:.3f}") {
-  return value.is_number() && interval[0].is_number()
-             ? fmt::format("{} [{}, {}]", cell(value, format), cell(interval[0], format), cell(interval[1], format))
-             : cell(value, format);
-}
-
-using Cells = std::vector<std::string>;
-
-void print_rows(const std::vector<Cells>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t c = 0; c < row.size(); ++c) {
-      widths[c] = std::max(widths[c], row[c].size());
-    }
-  }
-  for (const auto& row : rows) {
-    std::string text;
-    for (std::size_t c = 0; c < row.size(); ++c) {
-      text += c == 0 ? fmt::format("  {:<{}}", row[c], widths[c]) : fmt::format("  {:>{}}", row[c], widths[c]);
-    }
-    say("{}\n", text);
-  }
-}
-
-void print_table(const Json& result) {
-  const auto against = result["against"].get<std::string>();
-  say("{} of {}, {} queries", against, result["stage"].get<std::string>(), result["queries"].get<std::int64_t>());
-  if (result.contains("trainings")) {
-    say("; {} trainings from the {}", result["trainings"].get<std::int64_t>(), result["train-from"].get<std::string>());
-  }
-  say("\n");
-  std::vector<Cells> rows;
-  const bool ceilinged = result.contains("ceiling");
-  const std::string value = against == "lds" ? "lds" : "pearson";
-  for (const auto& row : result["table"]) {
-    Cells head{"method"}, cells{row["method"].get<std::string>()};
-    const auto put = [&](const std::string& name, const std::string& text) {
-      head.push_back(name);
-      cells.push_back(text);
-    };
-    if (ceilinged) {
-      put(value, with_interval(row[value], row[value + "-interval-95"]));
-      put("of the ceiling", with_interval(row["share-of-ceiling"], row["share-interval-95"], "{:.2f}"));
-      if (value == "pearson") {
-        put("spearman", cell(row["spearman"]));
-        put("slope", cell(row["slope"]));
-      }
-    } else if (against == "removal") {
-      for (const auto& removed : row["removals"]) {
-        put(fmt::format("without {:g} %", removed["percent"].get<double>()),
-            with_interval(removed["worse-by"], removed["interval-95"], "{:+.3g}"));
-      }
-    } else if (against == "mislabel") {
-      put("by", row["by"].get<std::string>());
-      put("auroc", with_interval(row["auroc"], row["auroc-interval-95"]));
-      for (const auto& at : row["found"]) {
-        put(fmt::format("in {:g} %", 100 * at["inspected"].get<double>()), cell(at["found"], "{:.2f}"));
-      }
-    } else {
-      put("mrr", with_interval(row["mrr"], row["mrr-interval-95"]));
-      for (const auto& [key, found] : row.items()) {
-        if (key.starts_with("recall@")) {
-          put(key, cell(found));
-        }
-      }
-    }
-    put("seconds", cell(row["seconds"], "{:.2g}"));
-    if (rows.empty()) {
-      rows.push_back(head);
-    }
-    rows.push_back(cells);
-  }
-  if (ceilinged && result["ceiling"].is_object()) {
-    rows.push_back({"ceiling: another seed",
-                    with_interval(result["ceiling"][value], result["ceiling"][value + "-interval-95"]), "1"});
-  }
-  print_rows(rows);
-  if (against == "removal") {
-    say("  how much worse the queries' {} becomes, on the mean\n", result["measurement"].get<std::string>());
-  } else if (against == "mislabel") {
-    say("  the share of {} changed labels that is found in the first part of {} examples\n",
-        result["mislabelled"].get<std::int64_t>(), result["examples"].get<std::int64_t>());
-  }
-  if (result.contains("seconds-a-training") && result["seconds-a-training"].is_number()) {
-    say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n", result["seconds-a-training"].get<double>(),
-        result["largest-gradient-norm"].get<double>());
-  }
-}
-
 int Table::run() {
   const std::vector<std::string> names{"evaluation.json"};
   std::optional<ResultWriter> writer;
@@ -846,7 +744,7 @@ int Table::run() {
     write_text(writer->place(names.front()), json_text(result, 2) + "\n");
     writer->publish(record_.key(), record_.json());
   }
-  line_.flag("json") ? say("{}\n", Ready{json_text(result, 2)}) : print_table(result);
+  line_.flag("json") ? say("{}\n", Ready{json_text(result, 2)}) : print_comparison(result);
   return record_.exit_status(line_.flag("strict"));
 }
 

@@ -1,10 +1,15 @@
 #pragma once
+#include <nlohmann/json.hpp>
+
 #include "cli.h"
 
 namespace whence::cli {
 
 /// The words of --against.
 std::vector<std::string> evaluation_kinds();
+
+/// Prints an evaluation.json of such a table.
+void print_comparison(const nlohmann::ordered_json& result);
 
 /// The flags of `whence evaluate` that compare methods.
 void add_table_options(CommandLine& line);

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 #include <map>
 
@@ -11,20 +10,13 @@
 #include "result.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
+#include "whence/evaluate/lds.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/evaluate/verdict.h"
 
 namespace whence::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-std::vector<double> flat_values(const at::Tensor& x) {
-  const auto flat = x.to(at::kDouble).contiguous().flatten();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
-}
-
-double elapsed_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Root mean square of the removals that scores [N] predict.
 double typical_removal(const at::Tensor& scores) {
@@ -67,14 +59,14 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
   const auto actual =
       (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
   const auto predicted = (scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
-  const auto x = flat_values(predicted), y = flat_values(actual);
+  const auto x = to_numbers(predicted), y = to_numbers(actual);
   const double found = pearson(x, y);
   // the queries of one example move together: an example counts once
   const auto interval = correlation_interval(found, rows.size(0));
   const auto line = least_squares(x, y);
   double mean_pearson = 0, mean_spearman = 0;
   for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    const auto foretold = flat_values(predicted[q]), happened = flat_values(actual[q]);
+    const auto foretold = to_numbers(predicted[q]), happened = to_numbers(actual[q]);
     mean_pearson += pearson(foretold, happened) / static_cast<double>(predicted.size(0));
     mean_spearman += spearman(foretold, happened) / static_cast<double>(predicted.size(0));
   }
@@ -121,7 +113,7 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   Retraining truth;
   std::vector<at::Tensor> measured;
   std::int64_t done = 0;
-  while (done < total && (done < 3 || elapsed_since(start) < asked.seconds)) {
+  while (done < total && (done < 3 || seconds_since(start) < asked.seconds)) {
     const auto count = std::min<std::int64_t>(std::max<std::int64_t>(3, threads()), total - done);
     const auto part = retrain(
         chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, from.random,
@@ -139,11 +131,15 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   end_progress();
   truth.measurements = at::cat(measured);
   auto out = agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
-                            elapsed_since(start) / static_cast<double>(done));
+                            seconds_since(start) / static_cast<double>(done));
   out["train-from"] = from.word();
   return out;
 }
 
+namespace {
+
+/// What an evaluation tells of the removals of a stage that it was not made of. Scores [Q, N], by query_ids [Q].
+/// Nothing where too few examples were retrained, or those of another stage.
 std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,
                                                const at::Tensor& scores, const at::Tensor& query_ids) {
   if (evaluation["against"] != "retraining" || evaluation["stage"] != stage) {
@@ -164,6 +160,7 @@ std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const
   return RemovalConfidence::learn(pairs);
 }
 
+/// `scores` [N] are of its query.
 void add_intervals(Ranking& ranking, const RemovalConfidence& confidence, const at::Tensor& scores) {
   const auto n = static_cast<double>(scores.numel());
   const double typical = typical_removal(scores);
@@ -174,6 +171,31 @@ void add_intervals(Ranking& ranking, const RemovalConfidence& confidence, const 
     }
   }
   mark_unsure_order(ranking);
+}
+
+}  // namespace
+
+std::optional<RemovalConfidence> add_intervals(std::vector<Ranking>& rankings,
+                                               const std::optional<JsonView>& evaluation, const Scores& scores,
+                                               const JsonView& run) {
+  std::map<std::string, std::optional<RemovalConfidence>> known;
+  std::optional<RemovalConfidence> any;
+  for (auto& ranking : rankings) {
+    const auto& held = scores_of(scores, run, ranking.stage).scores;
+    const auto row = query_row(scores, ranking.query);
+    if (!evaluation || row < 0) {
+      continue;
+    }
+    const auto [at, added] = known.try_emplace(ranking.stage);
+    if (added) {
+      at->second = confidence_of(*evaluation, ranking.stage, held, scores.query_ids);
+    }
+    if (at->second) {
+      any = at->second;
+      add_intervals(ranking, *at->second, held[row]);
+    }
+  }
+  return any;
 }
 
 std::string confidence_text(const std::optional<RemovalConfidence>& confidence) {

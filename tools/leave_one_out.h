@@ -1,5 +1,6 @@
 #pragma once
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "trainings.h"
@@ -7,6 +8,7 @@
 #include "whence/evaluate/confidence.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/store/ranking.h"
+#include "whence/store/score_store.h"
 
 namespace whence::cli {
 
@@ -26,13 +28,11 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
                                   Measurement measurement, const at::Tensor& scores, bool predicts_removal,
                                   const SpotCheck& asked, const RetrainingStart& from, bool quiet);
 
-/// What an evaluation against retraining tells of the removals of a stage that it was not made of. Scores [Q, N], by
-/// query_ids [Q]. Nothing where too few examples were retrained, or those of another stage.
-std::optional<RemovalConfidence> confidence_of(const JsonView& evaluation, const std::string& stage,
-                                               const at::Tensor& scores, const at::Tensor& query_ids);
-
-/// Gives the entries of `ranking` intervals. `scores` [N] are of its query.
-void add_intervals(Ranking& ranking, const RemovalConfidence& confidence, const at::Tensor& scores);
+/// Gives the rankings of a result intervals, where `evaluation` retrained enough examples of their stage, and returns
+/// what the intervals rest on; nothing where there are none. `run` is the result's run.json, or what will be.
+std::optional<RemovalConfidence> add_intervals(std::vector<Ranking>& rankings,
+                                               const std::optional<JsonView>& evaluation, const Scores& scores,
+                                               const JsonView& run);
 
 /// What the intervals of a ranking rest on, in a phrase.
 std::string confidence_text(const std::optional<RemovalConfidence>& confidence);

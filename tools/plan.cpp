@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <set>
@@ -15,6 +14,7 @@
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/progress.h"
+#include "whence/core/seconds.h"
 #include "whence/models/addition.h"
 #include "whence/stages/cost.h"
 #include "whence/training/steps.h"
@@ -23,10 +23,6 @@ namespace whence::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 /// The option of a curvature that is called `name`; NaN where there is none, or no number.
 double option(const std::string& curvature, std::string_view name) {
   const auto [method, given] = find_method<Curvature>(curvature);

@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <map>
 #include <set>
 
 #include "cli.h"
@@ -124,36 +123,6 @@ EvaluationSection lds_section(const JsonView& result) {
                                    result["fraction"].get<double>())}}};
 }
 
-/// Row of the query in scores; -1 where it is not there.
-std::int64_t query_row(const Scores& scores, std::int64_t query) {
-  const auto found = scores.query_ids.eq(query).nonzero();
-  return found.size(0) == 0 ? -1 : found[0][0].item<std::int64_t>();
-}
-
-/// Intervals as the result's evaluation supports them today, which may be younger than the ranking.
-std::optional<RemovalConfidence> renew_intervals(std::vector<Ranking>& rankings,
-                                                 const std::optional<JsonView>& evaluation, const Scores& scores,
-                                                 const JsonView& run) {
-  std::map<std::string, std::optional<RemovalConfidence>> known;
-  std::optional<RemovalConfidence> any;
-  for (auto& ranking : rankings) {
-    const auto& held = scores_of(scores, run, ranking.stage).scores;
-    const auto row = query_row(scores, ranking.query);
-    if (!evaluation || row < 0) {
-      continue;
-    }
-    const auto [at, added] = known.try_emplace(ranking.stage);
-    if (added) {
-      at->second = confidence_of(*evaluation, ranking.stage, held, scores.query_ids);
-    }
-    if (at->second) {
-      any = at->second;
-      add_intervals(ranking, *at->second, held[row]);
-    }
-  }
-  return any;
-}
-
 /// Of each scored stage in what moves the query: the sum of its removals' sizes. Empty where one stage was scored.
 std::vector<double> stage_shares(const Scores& scores, const QueryCard& card, const JsonView& run) {
   const auto row = query_row(scores, card.id);
@@ -193,6 +162,7 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
                                  stage == kEveryStage ? "every stage" : "stage " + stage);
   Page page;
+  page.evidence = evidence(run);
   if (is_self(run)) {
     page.title = "Which examples stand alone";
     page.subtitle = whose + " whose own loss leaving them out would raise most: mislabelled, or rare";
@@ -206,7 +176,8 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
     page.title = fmt::format("Where the predictions on “{}” come from", run["options"]["queries"].get<std::string>());
     page.subtitle = fmt::format("{} behind {} queries", whose, queries.size());
     const auto scores = read_scores(result.file("scores.safetensors"));
-    const auto supported = renew_intervals(rankings, evaluation_of(result), scores, run);
+    // as the evaluation supports them today, which may be younger than the ranking
+    const auto supported = add_intervals(rankings, evaluation_of(result), scores, run);
     page.evidence.push_back({"intervals", confidence_text(supported)});
     page.queries = query_cards(pipeline, run, rankings);
     for (auto& card : page.queries) {
@@ -222,8 +193,6 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
     page.evaluations.push_back(evaluation["against"] == "lds" ? lds_section(evaluation)
                                                               : leave_one_out_section(evaluation));
   }
-  const auto told = evidence(run);
-  page.evidence.insert(page.evidence.begin(), told.begin(), told.end());
   page.warnings = run["warnings"].get<std::vector<std::string>>();
   return page;
 }

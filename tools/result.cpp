@@ -53,6 +53,11 @@ const StageScores& scores_of(const Scores& scores, const JsonView& run, const st
   throw InvalidArgument("the scores are not of that stage: " + unknown_name("stage", stage, known));
 }
 
+std::int64_t query_row(const Scores& scores, std::int64_t query) {
+  const auto found = scores.query_ids.eq(query).nonzero();
+  return found.size(0) == 0 ? -1 : found[0][0].item<std::int64_t>();
+}
+
 void check_inputs_unchanged(const JsonView& run) {
   for (const auto& [file, expected] : run["inputs"].items()) {
     const auto then = expected.get<std::string>();

@@ -43,6 +43,8 @@ Dataset queries_of(const Pipeline& pipeline, const JsonView& run);
 
 /// The scores of one stage in a result.
 const StageScores& scores_of(const Scores& scores, const JsonView& run, const std::string& stage);
+/// The row of a query in scores; -1 where it is not there.
+std::int64_t query_row(const Scores& scores, std::int64_t query);
 
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
 void check_inputs_unchanged(const JsonView& run);

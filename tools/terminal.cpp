@@ -15,11 +15,10 @@
 #include "whence/core/error.h"
 #include "whence/core/printable.h"
 #include "whence/core/progress.h"
+#include "whence/core/seconds.h"
 
 namespace whence::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t signal_received = 0;
 

@@ -11,7 +11,6 @@
 #include "whence/data/dataset_digest.h"
 #include "whence/evaluate/training_bank.h"
 #include "whence/stages/choice.h"
-#include "whence/stages/head_start.h"
 #include "whence/training/objective_digest.h"
 #include "whence/training/steps.h"
 #include "whence/version.h"
@@ -23,15 +22,10 @@ Chain first_of(const Chain& chain, std::size_t count) {
   return {chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(count)};
 }
 
-/// A stage as its training begins, its head too.
 BeginStage beginning_of(const Pipeline& pipeline) {
   return [&pipeline, mutex = std::make_shared<std::mutex>()](std::size_t stage, const Chain& before) {
     const std::lock_guard<std::mutex> lock(*mutex);  // a pipeline reads its data when it is first asked
-    auto out = pipeline.untrained(stage, before);
-    if (const auto weight_decay = parse_head_start(pipeline.stages()[stage].head_start)) {
-      regress_head(out, *weight_decay);
-    }
-    return out;
+    return pipeline.begun(stage, before);
   };
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -31,6 +32,22 @@ class UnrolledSource : public ScoreSource {
   const Chain chain_;
   const std::vector<TrainingRun> runs_;
   Unrolled unrolled_;
+};
+
+/// The attributor of it, of trainings that `runs` knows, one a stage of the chain it is given.
+class UnrolledInfluence : public Attributor {
+ public:
+  using Runs = std::function<std::vector<TrainingRun>(const Chain& chain)>;
+  explicit UnrolledInfluence(Runs runs) : runs_(std::move(runs)) {}
+
+  bool uses_curvature() const override { return false; }
+  Claim claim() const override { return Claim::kRemoval; }
+  std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
+    return std::make_unique<UnrolledSource>(chain, runs_(chain));
+  }
+
+ private:
+  Runs runs_;
 };
 
 }  // namespace whence
