@@ -3,28 +3,30 @@
 #   tests/run.sh            optimised build, every test
 #   tests/run.sh --fast     optimised build, without the slow tests (installation, examples)
 #   tests/run.sh --dev      AddressSanitizer and UndefinedBehaviorSanitizer, warnings are errors, without the slow tests
-#   tests/run.sh --ci       the optimised build, less what --dev-ci alone runs (tests/CMakeLists.txt: sanitized)
-#   tests/run.sh --dev-ci   as --dev, less what --ci alone runs
+#   tests/run.sh --ci       the optimised build with the half of the tests that is CI's there (tests/CMakeLists.txt), and the benches
+#   tests/run.sh --dev-ci   the sanitized build with the other half
 # WHENCE_UNITY=OFF compiles file by file: quicker while one file is edited, more than twice the time for all of them.
 set -euo pipefail
 [[ -z ${WHENCE_TORCH:-} ]] || export WHENCE_TORCH=$(realpath -s "$WHENCE_TORCH")  # from where it was typed
 cd "$(dirname "$0")/.."
 
 preset=release
+half=
+targets=(all)
 choice=()
 case "${1:-}" in
   "") ;;
   --fast) choice=(--label-exclude slow) ;;
   --dev) preset=dev choice=(--label-exclude slow) ;;
-  --ci) choice=(--label-exclude '^sanitized$') ;;
-  --dev-ci) preset=dev choice=(--label-exclude '^(slow|optimised)$') ;;
+  --ci) half=optimised targets=(all benches) ;;
+  --dev-ci) preset=dev half=sanitized choice=(--label-exclude slow) ;;
   *) sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
 esac
 
 source scripts/setup.sh doctest-dev dataset-fashion-mnist
 scripts/digits.sh
-cmake --preset "$preset" -DWHENCE_TORCH="${WHENCE_TORCH:-}" -DWHENCE_TESTS=ON  # the quickstart configures without
+cmake --preset "$preset" -DWHENCE_TORCH="${WHENCE_TORCH:-}" -DWHENCE_TESTS=ON -DWHENCE_TEST_HALF=$half  # the quickstart configures without
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # tests run side by side: threads that wait must not spin
 [[ $preset != dev ]] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # under sanitizers one thread a test; all threads in the optimised build
-cmake --build --preset "$preset" --parallel "$whence_jobs"
+cmake --build --preset "$preset" --target "${targets[@]}" --parallel "$whence_jobs"
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j2 "${choice[@]}"

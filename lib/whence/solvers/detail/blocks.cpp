@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <Eigen/SVD>
 #include <algorithm>
 #include <vector>
 
@@ -70,15 +69,14 @@ at::Tensor normal_rows(Random& random, std::int64_t count, std::int64_t size, co
 RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
   const auto wide = widened(x);
   const auto [q, r] = at::linalg_qr(wide.t());
-  const SmallMatrix small = to_matrix(r);
-  if (!small.allFinite() || small.size() == 0) {
+  const auto small = r.to(at::kCPU, at::kDouble);
+  if (small.numel() == 0 || !small.isfinite().all().item<bool>()) {
     return {x.narrow(0, 0, 0), SmallMatrix::Zero(0, x.size(0))};
   }
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(small, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  const auto& values = svd.singularValues();
-  const auto kept = (values.array() > std::max(floor, tolerance * values[0])).count();
-  return {combine(svd.matrixU().leftCols(kept), q.t()).to(x.scalar_type()),
-          values.head(kept).asDiagonal() * svd.matrixV().leftCols(kept).transpose()};
+  const auto [u, values, v] = at::linalg_svd(small, /*full_matrices=*/false);
+  const auto kept = values.gt(std::max(floor, tolerance * values[0].item<double>())).sum().item<std::int64_t>();
+  const auto basis = u.narrow(1, 0, kept).t().to(q.options()).mm(q.t());
+  return {basis.to(x.scalar_type()), to_matrix(values.narrow(0, 0, kept).unsqueeze(1) * v.narrow(0, 0, kept))};
 }
 
 }  // namespace whence::detail
