@@ -9,6 +9,7 @@
 #include <map>
 
 #include "memory_limit.h"
+#include "query_split.h"
 #include "result.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -57,18 +58,14 @@ std::size_t stage_index(const CommandLine& line, const Pipeline& pipeline) {
   return line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
 }
 
-/// --queries, or the only split there is, for the last stage; empty where there is none.
+/// The split that the kernel is of too, for the last stage; empty where there is none.
 std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::size_t stage) {
   const bool last = stage + 1 == pipeline.stages().size();
-  if (line.has("queries")) {
-    if (!last) {
-      throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
-                                        pipeline.stages()[stage].name, pipeline.stages().back().name));
-    }
-    return line.text("queries");
+  if (!last && line.has("queries")) {
+    throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
+                                      pipeline.stages()[stage].name, pipeline.stages().back().name));
   }
-  const auto names = pipeline.query_splits();
-  return last && names.size() == 1 ? names.front() : "";
+  return last ? query_split(line, pipeline).value_or("") : "";
 }
 
 }  // namespace
