@@ -90,11 +90,8 @@ KernelRun::KernelRun(const CommandLine& line)
   if (const auto at = line.text("at"); at != "start" && at != "end") {
     throw UsageError(fmt::format("--at = {}, expected start or end", at));
   }
-  auto solver = line.text("solver");
+  const auto solver = line.text("solver") == "auto" ? kernel_->solver() : line.text("solver");
   const auto outputs = line.text("outputs");
-  if (solver == "auto") {
-    solver = kernel_->symmetric() ? "kernel-ridge" : "asymmetric";
-  }
   solver_ = create<KernelSolver>(solver);
   if (outputs != "auto" && outputs != "all" && outputs != "difference") {
     throw UsageError(fmt::format("--outputs = {}, expected auto, all or difference", outputs));
@@ -128,8 +125,7 @@ void KernelRun::load() {
   }
   auto& outputs = record_.json()["options"]["outputs"];
   if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
-    const bool both = record_.json()["options"]["solver"].get<std::string>().starts_with("asymmetric");
-    outputs = both && data.classes().size() == 2 ? "difference" : "all";
+    outputs = solver_->both_directions() && data.classes().size() == 2 ? "difference" : "all";
   }
   outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));

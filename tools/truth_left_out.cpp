@@ -45,17 +45,14 @@ class LeftOut : public CeilingedTruth {
     const auto rows = spread_rows(spread, examples);
     const auto trained = at.train(at::cat({all_ones, leave_one_out_weights(rows, n)}), at.seeds());
     at.check_repeats(trained[0].measurements[0]);
-    const auto changes = [&](const Retraining& truth) {
-      return (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).contiguous();  // [E, Q]
-    };
-    const auto actual = changes(trained[0]);
-    const auto other = trained.size() > 1 ? changes(trained[1]) : at::Tensor();
+    const auto actual = found_removals(trained[0].measurements);
+    const auto other = trained.size() > 1 ? found_removals(trained[1].measurements) : at::Tensor();
     const auto draws = at.random().stream("bootstrap");
     Json out{{"examples", rows.size(0)}};
     out.update(at.told(trained));
     out["ceiling"] = ceiling_of(actual, other, draws);
     for (const auto& method : methods) {
-      const auto predicted = (method.scores.index_select(1, rows).t() / -static_cast<double>(n)).contiguous();
+      const auto predicted = predicted_removals(method.scores, rows);
       Json row{{"method", method.method}};
       add_agreement(row, predicted, actual, other, draws);
       row["spearman"] = json_number(mean_over_queries(predicted, actual, spearman));
