@@ -7,6 +7,7 @@
 #include <set>
 
 #include "whence/core/error.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
