@@ -94,6 +94,23 @@ void repeat_choice(CommandLine& line, const JsonView& options) {
 
 }  // namespace
 
+void read_response(const std::string& spec, InverseOptions& options) {
+  const auto word = spec.substr(0, spec.find(':'));
+  std::vector<std::string> words;
+  for (const auto response : {Response::kStationary, Response::kProximalBregman, Response::kSegment}) {
+    words.emplace_back(to_string(response));
+  }
+  words.emplace_back(kUnrolled);
+  if (!holds(words, word)) {
+    throw InvalidArgument(unknown_name("response", word, words));
+  }
+  if (word != kUnrolled) {
+    set_response(spec, options);
+  } else if (spec != word) {
+    throw InvalidArgument(fmt::format("response {}: expected {} alone, which has no options", spec, word));
+  }
+}
+
 InverseRequest inverse_request(const CommandLine& line) {
   InverseRequest out;
   out.curvature = line.text("curvature");
@@ -102,9 +119,7 @@ InverseRequest inverse_request(const CommandLine& line) {
     create<Curvature>(out.curvature);
   }
   create<Solver>(out.solver);
-  if (line.text("response") != kUnrolled) {
-    set_response(line.text("response"), out.options);
-  }
+  read_response(line.text("response"), out.options);
   out.options.inversion = parse_inversion(line.text("inversion"));
   if (const auto text = line.text("damping"); text != "auto") {
     double value = 0;

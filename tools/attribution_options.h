@@ -10,6 +10,9 @@ namespace whence::cli {
 /// Of --response, beside the words of set_response(): through training itself (stages/unrolled.h).
 inline constexpr const char* kUnrolled = "unrolled";
 
+/// Takes a word of --response with its options. Throws InvalidArgument with all words.
+void read_response(const std::string& spec, InverseOptions& options);
+
 /// The flags that rank and score share.
 void add_attribution_options(CommandLine& line);
 

@@ -10,6 +10,7 @@
 #include "attribution_options.h"
 #include "memory_limit.h"
 #include "plan.h"
+#include "query_split.h"
 #include "removal_doubts.h"
 #include "result.h"
 #include "score_tables.h"
@@ -50,24 +51,6 @@ std::string stage_of(const CommandLine& line, const Pipeline& pipeline) {
   }
   throw UsageError(fmt::format("--stage is missing: whose examples? {} has {}, or all: --stage {}",
                                pipeline.path().string(), fmt::join(names, ", "), names.back()));
-}
-
-/// --queries, or the only split there is.
-std::string split_of(const CommandLine& line, const Pipeline& pipeline) {
-  if (line.has("queries")) {
-    return line.text("queries");
-  }
-  const auto names = pipeline.query_splits();
-  if (names.size() == 1) {
-    return names.front();
-  }
-  throw UsageError(
-      names.empty()
-          ? fmt::format("{} has no queries: add a table [queries.test] with data = {{ … }}, or --self to score each "
-                        "example for its own loss",
-                        pipeline.path().string())
-          : fmt::format("--queries is missing: {} has {}: --queries {}", pipeline.path().string(),
-                        fmt::join(names, ", "), names.front()));
 }
 
 /// Throws for flags that response unrolled has no place for.
@@ -124,7 +107,7 @@ AttributionRun::AttributionRun(const CommandLine& line)
     }
     options["self"] = true;
   } else {
-    split_ = split_of(line, pipeline_);
+    split_ = required_query_split(line, pipeline_, ", or --self to score each example for its own loss");
     options["queries"] = split_;
     options["limit-queries"] = line.get<std::int64_t>("limit-queries");
     if (line.flag("queries-wrong")) {

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "cli.h"
@@ -12,11 +11,13 @@
 #include "run_record.h"
 #include "say.h"
 #include "trainings.h"
+#include "truth.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
 #include "whence/evaluate/lds.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
@@ -25,6 +26,16 @@ namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
+
+/// "retraining: leave …; lds: …; with --methods also removal: …".
+std::string against_help() {
+  std::string of_results, of_methods;
+  for (const auto& method : whence::methods<Truth>()) {
+    auto& text = method.make("")->judges_results() ? of_results : of_methods;
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", method.name, method.summary);
+  }
+  return of_results + "; with --methods also " + of_methods;
+}
 
 std::string number_text(const nlohmann::ordered_json& value) {
   return value.is_number() && std::isfinite(value.get<double>()) ? fmt::format("{:.4f}", value.get<double>())
@@ -48,11 +59,10 @@ struct Setting {
 
 /// Retrains, with what each training took.
 std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   auto truth = retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.from.random,
                        at.progress, at.from.begin);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  return {std::move(truth), taken.count() / static_cast<double>(weights.size(0))};
+  return {std::move(truth), seconds_since(start) / static_cast<double>(weights.size(0))};
 }
 
 nlohmann::ordered_json convergence(const Retraining& truth) {
@@ -212,9 +222,7 @@ int evaluate(const std::vector<std::string>& arguments) {
       ("stage", po::value<std::string>(), "whose examples to leave out; default: the stage that was scored")  //
       ("scores", po::value<std::string>(), "the result directory of whence rank or score")                    //
       ("against", po::value<std::string>()->default_value("retraining"),
-       "retraining: leave examples out one at a time; lds: train on random subsets; with --methods also removal: "
-       "leave the strongest out together; mislabel: change labels, and look for them; recall: known sources; "
-       "further-training: leave one out where training goes on from the checkpoint")  //
+       against_help().c_str())  //
       ("examples", po::value<std::int64_t>()->default_value(20),
        "examples to leave out, spread over the scores' range")                                 //
       ("subsets", po::value<std::int64_t>()->default_value(100), "subsets to train on (lds)")  //
@@ -228,9 +236,9 @@ int evaluate(const std::vector<std::string>& arguments) {
     return kDone;
   }
   const auto against = line.text("against");
-  const auto kinds = evaluation_kinds();
-  if (std::find(kinds.begin(), kinds.end(), against) == kinds.end()) {
-    throw UsageError(unknown_name("--against", against, kinds));
+  const auto known = method_names<Truth>();
+  if (std::find(known.begin(), known.end(), against) == known.end()) {
+    throw UsageError(unknown_name("--against", against, known));
   }
   const auto examples = line.get<std::int64_t>("examples"), subsets = line.get<std::int64_t>("subsets");
   const auto fraction = line.get<double>("fraction");
@@ -241,7 +249,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!(fraction > 0 && fraction < 1)) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
   }
-  const bool scores_alone = against == "retraining" || against == "lds";
+  const bool scores_alone = create<Truth>(against)->judges_results();
   if (!line.has("scores") && (line.has("methods") || line.has("queries") || !scores_alone)) {
     return evaluate_table(line);
   }

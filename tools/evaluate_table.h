@@ -5,11 +5,10 @@
 
 namespace whence::cli {
 
-/// The words of --against.
-std::vector<std::string> evaluation_kinds();
+class Truth;
 
 /// Prints an evaluation.json of such a table.
-void print_comparison(const nlohmann::ordered_json& result);
+void print_comparison(const nlohmann::ordered_json& result, const Truth& truth);
 
 /// The flags of `whence evaluate` that compare methods.
 void add_table_options(CommandLine& line);

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "memory_limit.h"
+#include "query_split.h"
 #include "result.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -57,18 +58,14 @@ std::size_t stage_index(const CommandLine& line, const Pipeline& pipeline) {
   return line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
 }
 
-/// --queries, or the only split there is, for the last stage; empty where there is none.
+/// The split that the kernel is of too, for the last stage; empty where there is none.
 std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::size_t stage) {
   const bool last = stage + 1 == pipeline.stages().size();
-  if (line.has("queries")) {
-    if (!last) {
-      throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
-                                        pipeline.stages()[stage].name, pipeline.stages().back().name));
-    }
-    return line.text("queries");
+  if (!last && line.has("queries")) {
+    throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
+                                      pipeline.stages()[stage].name, pipeline.stages().back().name));
   }
-  const auto names = pipeline.query_splits();
-  return last && names.size() == 1 ? names.front() : "";
+  return last ? query_split(line, pipeline).value_or("") : "";
 }
 
 }  // namespace
@@ -93,11 +90,8 @@ KernelRun::KernelRun(const CommandLine& line)
   if (const auto at = line.text("at"); at != "start" && at != "end") {
     throw UsageError(fmt::format("--at = {}, expected start or end", at));
   }
-  auto solver = line.text("solver");
+  const auto solver = line.text("solver") == "auto" ? kernel_->solver() : line.text("solver");
   const auto outputs = line.text("outputs");
-  if (solver == "auto") {
-    solver = kernel_->symmetric() ? "kernel-ridge" : "asymmetric";
-  }
   solver_ = create<KernelSolver>(solver);
   if (outputs != "auto" && outputs != "all" && outputs != "difference") {
     throw UsageError(fmt::format("--outputs = {}, expected auto, all or difference", outputs));
@@ -131,8 +125,7 @@ void KernelRun::load() {
   }
   auto& outputs = record_.json()["options"]["outputs"];
   if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
-    const bool both = record_.json()["options"]["solver"].get<std::string>().starts_with("asymmetric");
-    outputs = both && data.classes().size() == 2 ? "difference" : "all";
+    outputs = solver_->both_directions() && data.classes().size() == 2 ? "difference" : "all";
   }
   outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));

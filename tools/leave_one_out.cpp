@@ -56,40 +56,33 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
                                       const at::Tensor& rows, const Retraining& truth, bool predicts_removal,
                                       double seconds) {
   const auto& data = stage.objective.data();
-  const auto actual =
-      (truth.measurements.narrow(0, 1, rows.size(0)) - truth.measurements[0]).t().contiguous();  // [Q, E]
-  const auto predicted = (scores.index_select(1, rows) / -static_cast<double>(data.size())).contiguous();
-  const auto x = to_numbers(predicted), y = to_numbers(actual);
+  const auto actual = found_removals(truth.measurements);  // [E, Q]
+  const auto predicted = predicted_removals(scores, rows);
+  const auto x = to_numbers(predicted.t()), y = to_numbers(actual.t());
   const double found = pearson(x, y);
   // the queries of one example move together: an example counts once
   const auto interval = correlation_interval(found, rows.size(0));
   const auto line = least_squares(x, y);
-  double mean_pearson = 0, mean_spearman = 0;
-  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    const auto foretold = to_numbers(predicted[q]), happened = to_numbers(actual[q]);
-    mean_pearson += pearson(foretold, happened) / static_cast<double>(predicted.size(0));
-    mean_spearman += spearman(foretold, happened) / static_cast<double>(predicted.size(0));
-  }
   auto points = nlohmann::ordered_json::array();
-  for (std::int64_t q = 0; q < predicted.size(0); ++q) {
-    for (std::int64_t e = 0; e < predicted.size(1); ++e) {
+  for (std::int64_t q = 0; q < predicted.size(1); ++q) {
+    for (std::int64_t e = 0; e < predicted.size(0); ++e) {
       points.push_back({{"query", queries.ids()[q].item<std::int64_t>()},
                         {"example", data.ids()[rows[e].item<std::int64_t>()].item<std::int64_t>()},
-                        {"predicted", predicted[q][e].item<double>()},
-                        {"actual", actual[q][e].item<double>()}});
+                        {"predicted", predicted[e][q].item<double>()},
+                        {"actual", actual[e][q].item<double>()}});
     }
   }
   return {{"against", "retraining"},
           {"stage", stage.name},
           {"examples", rows.size(0)},
-          {"queries", predicted.size(0)},
+          {"queries", predicted.size(1)},
           {"pearson", found},
           {"pearson-interval-95", {interval.low, interval.high}},
           {"spearman", spearman(x, y)},
           {"slope", line.slope},
           {"intercept", line.intercept},
-          {"mean-pearson-per-query", mean_pearson},
-          {"mean-spearman-per-query", mean_spearman},
+          {"mean-pearson-per-query", mean_over_queries(predicted, actual, pearson)},
+          {"mean-spearman-per-query", mean_over_queries(predicted, actual, spearman)},
           {"predicts-removal", predicts_removal},
           {"available-examples", data.size()},
           {"seconds-a-training", seconds},

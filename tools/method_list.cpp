@@ -51,12 +51,16 @@ ListedMethod method_of(const std::string& text) {
       out.asked.solver = part;
     } else {
       try {
-        set_response(part, out.asked.options);
+        if (part == kUnrolled) {
+          throw UsageError(
+              fmt::format("--methods: {}: {} goes through training itself, expected it alone", text, part));
+        }
+        read_response(part, out.asked.options);
       } catch (const InvalidArgument& error) {
         throw UsageError(fmt::format(
-            "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({}; {}, alone)",
-            part, fmt::join(method_names<Attributor>(), ", "), kWords, fmt::join(method_names<Curvature>(), ", "),
-            fmt::join(method_names<Solver>(), ", "), error.what(), kUnrolled));
+            "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({})", part,
+            fmt::join(method_names<Attributor>(), ", "), kWords, fmt::join(method_names<Curvature>(), ", "),
+            fmt::join(method_names<Solver>(), ", "), error.what()));
       }
     }
   }

@@ -16,6 +16,8 @@ struct ListedMethod {
   InverseRequest asked = {};                          ///< Of a method that uses a curvature.
   bool unrolled = false;                              ///< Influence through training itself, of no curvature.
   bool named = true;                                  ///< Else it is there to compare with.
+
+  Claim claim() const { return attributor ? attributor->claim() : Claim::kOrder; }
 };
 
 /// Reads "influence,ekfac,gauss-newton+cg:max-iterations=9,relative-tolerance=1e-3,trak": attribution methods, and

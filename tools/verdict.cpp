@@ -7,6 +7,7 @@
 #include <map>
 #include <tuple>
 
+#include "attribution_options.h"
 #include "result.h"
 #include "whence/curvature/curvature.h"
 #include "whence/evaluate/statistics.h"
@@ -93,12 +94,12 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
                            .claim = method->claim(),
                            .curved = method->uses_curvature()};
-  const bool unrolled = evidence.curved && options.value("response", "") == "unrolled";
+  const bool unrolled = evidence.curved && options.value("response", "") == kUnrolled;
   evidence.assumes_minimum = !unrolled;
   if (evidence.curved && !unrolled) {
     const auto curvature = create<Curvature>(name_of(options["curvature"].get<std::string>()));
     evidence.hessian = curvature->family() == CurvatureFamily::kHessian;
-    evidence.assumes_minimum = options["response"] == "stationary";
+    evidence.assumes_minimum = options["response"] == to_string(Response::kStationary);
   }
   for (const auto& [name, stage] : run["stages"].items()) {
     if (evidence.curved && !stage.contains("relative-gradient-norm") && !stage.contains("solves")) {

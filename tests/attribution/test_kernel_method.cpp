@@ -139,9 +139,7 @@ TEST_CASE("kernel: what the stage before is told is the derivative of the fit as
   Directions told;
   for (std::size_t p = 0; p < merged.size(); ++p) {
     const auto& name = merged.names()[p];
-    auto shape = merged.values()[p].sizes().vec();
-    shape.insert(shape.begin(), 2);
-    told.add(name, at::zeros(shape, at::kDouble));
+    told.add(name, at::zeros(direction_shape(2, merged.values()[p]), at::kDouble));
     for (std::size_t j = 0; j < last.parent.size(); ++j) {
       if (last.objective.parent_layout().names()[j] != name) {
         continue;

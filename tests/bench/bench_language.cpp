@@ -52,9 +52,8 @@ Directions directions(const ParameterSet& theta, std::int64_t count) {
   Random random(1);
   Directions out;
   for (std::size_t i = 0; i < theta.size(); ++i) {
-    auto shape = theta.values()[i].sizes().vec();
-    shape.insert(shape.begin(), count);
-    out.add(theta.names()[i], random.normal(shape).to(theta.values()[i].options()));
+    const auto& value = theta.values()[i];
+    out.add(theta.names()[i], random.normal(direction_shape(count, value)).to(value.options()));
   }
   return out;
 }

@@ -1,4 +1,5 @@
 #include "kernels/points.h"
+#include "models/made.h"
 #include "support/some.h"
 #include "whence/core/error.h"
 #include "whence/kernels/detail/block_products.h"
@@ -8,24 +9,6 @@ using namespace whence;
 using namespace whence::test;
 
 namespace {
-
-/// Uses one convolution and one linear layer twice each.
-class TwiceUsed : public Model {
- public:
-  ParameterSet initial(at::IntArrayRef, std::int64_t, Random& random) const override {
-    ParameterSet theta;
-    add_layer(theta, "body.0", {2, 2, 3, 3}, "tanh", random);
-    add_layer(theta, "head", {3, 3}, "", random);
-    return theta;
-  }
-  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
-    auto x = inputs_like(theta, batch.inputs);
-    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/2, /*padding=*/1, tape));
-    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/1, /*padding=*/0, tape));
-    x = x.flatten(1).narrow(1, 0, 3);
-    return linear(theta, "head", at::tanh(linear(theta, "head", x, tape)), tape);
-  }
-};
 
 Stage twice_used() {
   Dataset::Contents images;

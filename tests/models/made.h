@@ -1,12 +1,16 @@
 #pragma once
 #include <ATen/ATen.h>
+#include <doctest/doctest.h>
 
 #include <string>
 #include <vector>
 
+#include "whence/core/error.h"
 #include "whence/core/random.h"
+#include "whence/core/tensors.h"
 #include "whence/models/loss.h"
 #include "whence/models/model.h"
+#include "whence/models/ops.h"
 
 namespace whence::test {
 
@@ -55,6 +59,54 @@ inline Batch slice(const Batch& batch, std::int64_t begin, std::int64_t length) 
           batch.ids.narrow(0, begin, length), batch.rows.narrow(0, begin, length)};
 }
 
+/// Gradients of each example's loss by a backward pass of its own: [count, P]. `one(b)` is the batch of the b-th alone.
+template <class One>
+at::Tensor loop_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, std::int64_t count,
+                          const One& one) {
+  TensorList rows;
+  for (std::int64_t b = 0; b < count; ++b) {
+    const auto tracked = leaves(theta.values());
+    const auto batch = one(b);
+    rows.push_back(flatten(gradient(loss.per_example(model.output(theta.with(tracked), batch), batch).sum(), tracked)));
+  }
+  return at::stack(rows);
+}
+/// The same of a batch of numbers.
+inline at::Tensor loop_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch) {
+  return loop_gradients(model, loss, theta, batch.size(), [&](std::int64_t b) { return slice(batch, b, 1); });
+}
+
+/// Uses one convolution and one linear layer twice each, the convolution with strides of two kinds.
+class TwiceUsed : public Model {
+ public:
+  ParameterSet initial(at::IntArrayRef, std::int64_t, Random& random) const override {
+    ParameterSet theta;
+    add_layer(theta, "body.0", {2, 2, 3, 3}, "tanh", random);
+    add_layer(theta, "head", {3, 3}, "", random);
+    return theta;
+  }
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    auto x = inputs_like(theta, batch.inputs);
+    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/2, /*padding=*/1, tape));
+    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/1, /*padding=*/0, tape));
+    x = x.flatten(1).narrow(1, 0, 3);
+    return linear(theta, "head", at::tanh(linear(theta, "head", x, tape)), tape);
+  }
+};
+
+/// Whether a method has nothing to be made of by default, and says which option is missing: the path of a model's
+/// files.
+template <class Method>
+bool needs_a_path(const Method& method) {
+  try {
+    method.make("");
+    return false;
+  } catch (const InvalidArgument& error) {
+    REQUIRE(std::string(error.what()).find(" is missing") != std::string::npos);
+    return true;
+  }
+}
+
 /// Every registered model, small, with each of its words.
 inline std::vector<std::string> every_model_spec() {
   std::vector<std::string> specs;
@@ -68,8 +120,8 @@ inline std::vector<std::string> every_model_spec() {
       specs.insert(specs.end(),
                    {"convnet:channels=3,activation=tanh,pool=avg", "convnet:channels=2/3,activation=gelu,dense=4",
                     "convnet:channels=2,kernel=5,activation=relu,pool=max"});
-    } else if (name != "transformer" && name != "vit" && name != "exported") {  // which need files: tests of their own
-      specs.push_back(name);  // a new model must work with its defaults
+    } else if (!needs_a_path(method)) {  // those that do have tests of their own
+      specs.push_back(name);             // a new model must work with its defaults
     }
   }
   return specs;

@@ -28,17 +28,6 @@ void for_every_pair(const Body& body) {
   }
 }
 
-/// Gradients of each example's loss by a backward pass each: [B, P].
-at::Tensor loop_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch) {
-  TensorList rows;
-  for (std::int64_t b = 0; b < batch.size(); ++b) {
-    const auto tracked = leaves(theta.values());
-    const auto one = slice(batch, b, 1);
-    rows.push_back(flatten(gradient(loss.per_example(model.output(theta.with(tracked), one), one).sum(), tracked)));
-  }
-  return at::stack(rows);
-}
-
 }  // namespace
 
 TEST_SUITE("models") {

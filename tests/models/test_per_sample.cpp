@@ -2,31 +2,12 @@
 
 #include "models/made.h"
 #include "support/near.h"
-#include "whence/models/ops.h"
 #include "whence/models/per_sample.h"
 
 using namespace whence;
 using namespace whence::test;
 
 namespace {
-
-/// Uses one convolution and one linear layer twice each, with a stride.
-class Shared : public Model {
- public:
-  ParameterSet initial(at::IntArrayRef, std::int64_t, Random& random) const override {
-    ParameterSet theta;
-    add_layer(theta, "body.0", {2, 2, 3, 3}, "tanh", random);
-    add_layer(theta, "head", {3, 3}, "", random);
-    return theta;
-  }
-  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
-    auto x = inputs_like(theta, batch.inputs);
-    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/2, /*padding=*/1, tape));
-    x = activation("tanh", convolution(theta, "body.0", x, /*stride=*/1, /*padding=*/0, tape));
-    x = x.flatten(1).narrow(1, 0, 3);
-    return linear(theta, "head", at::tanh(linear(theta, "head", x, tape)), tape);
-  }
-};
 
 at::Tensor graph_gradients(const Model& model, const Loss& loss, const ParameterSet& theta, const Batch& batch) {
   TensorList rows;
@@ -43,7 +24,7 @@ at::Tensor graph_gradients(const Model& model, const Loss& loss, const Parameter
 TEST_SUITE("models") {
   TEST_CASE("a layer used twice: gradients add before they are squared") {
     const std::vector<std::int64_t> image = {2, 7, 8};
-    const Shared model;
+    const TwiceUsed model;
     const auto loss = create<Loss>("cross-entropy");
     const auto theta = made_parameters(model, image);
     const auto batch = made_batch(*loss, 1, image);
@@ -51,15 +32,8 @@ TEST_SUITE("models") {
     for (const std::int64_t count : {1, 5}) {
       Random random(2);
       const auto block = random.normal({count, theta.entries()});
-      Directions directions;
-      const auto parts = block.split_with_sizes({36, 2, 9, 3}, 1);
-      for (std::size_t i = 0; i < theta.size(); ++i) {
-        auto shape = theta.values()[i].sizes().vec();
-        shape.insert(shape.begin(), count);
-        directions.add(theta.names()[i], parts[i].reshape(shape));
-      }
-      CHECK(relative_error(per_sample_products(model, *loss, theta, batch, directions), at::mm(block, rows.t())) <
-            Tolerance::kSameAlgebra);
+      CHECK(relative_error(per_sample_products(model, *loss, theta, batch, directions_of(block, theta)),
+                           at::mm(block, rows.t())) < Tolerance::kSameAlgebra);
     }
     CHECK(relative_error(per_sample_squared_norms(model, *loss, theta, batch, theta.names()), rows.square().sum(1)) <
           Tolerance::kSameAlgebra);
@@ -74,11 +48,7 @@ TEST_SUITE("models") {
       const auto theta = made_parameters(*model).to(dtype, at::kCPU);
       const auto rows = graph_gradients(*model, *loss, theta, batch).to(at::kDouble);
       const auto direction = Random(1).normal({theta.entries()});
-      const auto pieces = unflatten(direction, theta.values());
-      Directions directions;
-      for (std::size_t i = 0; i < theta.size(); ++i) {
-        directions.add(theta.names()[i], pieces[i].unsqueeze(0));
-      }
+      const auto directions = directions_of(direction.unsqueeze(0), theta);
       const c10::NoGradGuard no_grad;
       const auto products = per_sample_products(*model, *loss, theta, batch, directions);
       CHECK((products.scalar_type() == at::kFloat));  // sums of three digits are no scores

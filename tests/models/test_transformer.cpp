@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/language.h"
+#include "models/made.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "support/some.h"
@@ -63,27 +64,9 @@ const std::vector<std::string> kFamilies = {"gpt2",
                                             "qwen3-moe-shares"};
 constexpr std::size_t kUnderSanitizers = 15;  // of them
 
-/// [B, P]: each example's gradient by a backward pass of its own.
-at::Tensor loop_gradients(const LanguageCase& c, const ParameterSet& theta) {
-  TensorList rows;
-  for (std::int64_t b = 0; b < c.data.size(); ++b) {
-    const auto batch = c.data.batch(b, b + 1);
-    const auto tracked = leaves(theta.values());
-    rows.push_back(
-        flatten(gradient(c.loss->per_example(c.model->output(theta.with(tracked), batch), batch).sum(), tracked)));
-  }
-  return at::stack(rows);
-}
-
-Directions random_directions(const ParameterSet& theta, std::int64_t count) {
-  Random random(3);
-  Directions out;
-  for (std::size_t i = 0; i < theta.size(); ++i) {
-    auto shape = theta.values()[i].sizes().vec();
-    shape.insert(shape.begin(), count);
-    out.add(theta.names()[i], random.normal(shape));
-  }
-  return out;
+at::Tensor loop_gradients(const LanguageCase& c) {
+  return loop_gradients(*c.model, *c.loss, c.theta, c.data.size(),
+                        [&](std::int64_t b) { return c.data.batch(b, b + 1); });
 }
 
 }  // namespace
@@ -120,7 +103,7 @@ TEST_SUITE("models") {
       const auto losses = c.expected.at(c.expected.contains("alone.loss") ? "alone.loss" : "loss");
       CHECK(relative_error(c.loss->per_example(c.model->output(c.theta, c.all()), c.all()), losses) < close);
       if (c.expected.contains("gradient")) {
-        const auto squares = loop_gradients(c, c.theta).square().sum(1);
+        const auto squares = loop_gradients(c).square().sum(1);
         CHECK(relative_error(squares, c.expected.at("gradient")) < close);
       }
       const LanguageCase every(name, logits.dim() == 3 ? Predicts::kEverywhere : Predicts::kTheLoss);
@@ -158,7 +141,7 @@ TEST_SUITE("models") {
       CAPTURE(name);
       const LanguageCase c(name);
       const auto batch = c.all();
-      const auto directions = random_directions(c.theta, 8);
+      const auto directions = directions_of(Random(3).normal({8, c.theta.entries()}), c.theta);
       const auto errors = check_derivatives(
           [&](const TensorList& x, const TensorList& y) {
             TensorList moved;
@@ -179,14 +162,11 @@ TEST_SUITE("models") {
     for (const auto& name : some(kFamilies, kUnderSanitizers)) {
       CAPTURE(name);
       const LanguageCase c(name);
-      const auto rows = loop_gradients(c, c.theta);
+      const auto rows = loop_gradients(c);
       for (const std::int64_t count : {1, 4, 40}) {  // by rows, gradients of linear layers formed, embeddings' too
-        const auto directions = random_directions(c.theta, count);
-        TensorList flat;
-        for (const auto& parameter : c.theta.names()) {
-          flat.push_back(directions.at(parameter).flatten(1));
-        }
-        const auto wanted = at::mm(at::cat(flat, 1), rows.t());
+        const auto block = Random(3).normal({count, c.theta.entries()});
+        const auto directions = directions_of(block, c.theta);
+        const auto wanted = at::mm(block, rows.t());
         CHECK(relative_error(per_sample_products(*c.model, *c.loss, c.theta.to(at::kFloat, at::kCPU), c.all(),
                                                  directions.to(at::kFloat, at::kCPU)),
                              wanted) < Tolerance::kFloat);
@@ -199,7 +179,7 @@ TEST_SUITE("models") {
                                wanted.narrow(1, 1, 2)) < Tolerance::kDense);
         }
       }
-      const auto one = random_directions(c.theta, 1);
+      const auto one = directions_of(Random(3).normal({1, c.theta.entries()}), c.theta);
       const auto by_token = per_token_products(*c.model, *c.loss, c.theta, c.all(), one);
       CHECK(relative_error(sum_rows(c.all().text->tokens, by_token),
                            per_sample_products(*c.model, *c.loss, c.theta, c.all(), one)[0]) < Tolerance::kDense);
@@ -232,9 +212,9 @@ TEST_SUITE("models") {
     for (const auto& name : some(kFamilies, kUnderSanitizers)) {
       CAPTURE(name);
       const LanguageCase c(name);
-      const auto slow = loop_gradients(c, c.theta);
+      const auto slow = loop_gradients(c);
       const DerivativeOrder first(1);
-      CHECK(relative_error(loop_gradients(c, c.theta), slow) < Tolerance::kDense);
+      CHECK(relative_error(loop_gradients(c), slow) < Tolerance::kDense);
     }
   }
 
@@ -278,16 +258,14 @@ TEST_SUITE("models") {
     const auto found = every.model->output(every.theta, all);
     CHECK(relative_error(found, at::stack({last.select(1, 7), last.select(1, 3)}, 1)) < Tolerance::kSameAlgebra);
     const auto loss = create<Loss>("cross-entropy");
-    const auto directions = random_directions(every.theta, 2);
+    const auto block = Random(3).normal({2, every.theta.entries()});
     const auto tracked = leaves(every.theta.values());
     const auto losses = loss->per_example(every.model->output(every.theta.with(tracked), all), all);
     const auto rows = flatten(gradient(losses[1], tracked));
-    TensorList flat;
-    for (const auto& parameter : every.theta.names()) {
-      flat.push_back(directions.at(parameter).flatten(1));
-    }
-    CHECK(relative_error(per_sample_products(*every.model, *loss, every.theta, all, directions).select(1, 1),
-                         at::mv(at::cat(flat, 1), rows)) < Tolerance::kDense);
+    CHECK(
+        relative_error(
+            per_sample_products(*every.model, *loss, every.theta, all, directions_of(block, every.theta)).select(1, 1),
+            at::mv(block, rows)) < Tolerance::kDense);
   }
 
   TEST_CASE("a class whose name is not UTF-8 does not cost the weights") {

@@ -138,7 +138,8 @@ TEST_CASE("every curvature, solver and response scores a chain, and run.json say
               "stage finetune: response segment needs the sum of its learning rates");
   check_fails(folder.run(base + "--out no --response segment:time=5 --solver cg"), 1,
               "use --solver auto, direct, lanczos or");
-  check_fails(folder.run(base + "--out no --response undone"), 1, "unknown response \"undone\"");
+  check_fails(folder.run(base + "--out no --response undone"), 1,
+              "unknown response \"undone\", known: stationary, proximal-bregman, segment, unrolled");
   check_fails(folder.run(base + "--out no --curvature hessian --solver woodbury"), 1,
               "woodbury: expected a curvature that is J' J");
   CHECK_FALSE(fs::exists(folder / "no/scores.safetensors"));

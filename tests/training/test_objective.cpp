@@ -1,5 +1,6 @@
 #include <set>
 
+#include "models/made.h"
 #include "support/near.h"
 #include "training/problem.h"
 #include "whence/core/described.h"
@@ -42,8 +43,7 @@ TEST_CASE("every model, loss and tuning that has options says what they are") {
   const auto check = [](const auto& list, auto make) {
     int checked = 0;
     for (const auto& method : list) {
-      const bool needs_files = method.name == "transformer" || method.name == "vit" || method.name == "exported";
-      if (!needs_files && !method.options("").empty()) {  // of those: tests/models
+      if (!method.options("").empty() && !test::needs_a_path(method)) {  // of those that do: tests/models
         CAPTURE(method.name);
         const auto made = make(method);
         CHECK(dynamic_cast<const Described*>(made.get()) != nullptr);

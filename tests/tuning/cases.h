@@ -35,37 +35,36 @@ inline const std::vector<TuningCase> kTuningCases = {
 /// Every registered tuning with its words, on such a model. Those of where a transformer's attention looks have tests
 /// of their own, and change what a fresh one computes.
 inline std::vector<std::string> every_tuning_spec(const TuningCase& on) {
-  std::vector<std::string> out;
-  const auto add = [&](std::initializer_list<std::string> specs) { out.insert(out.end(), specs); };
+  using Specs = std::vector<std::string>;
+  const auto of_texts = [&](Specs specs) { return on.texts() ? specs : Specs(); };
+  const auto of_numbers = [&](Specs specs) { return on.texts() ? Specs() : specs; };
+  const std::vector<std::pair<std::string, Specs>> words{
+      {"full", {"full", "full:proximity=0.3"}},
+      {"head", of_numbers({"head"})},  // a model of texts here is all body
+      {"lora", {"lora:rank=2,alpha=3", "lora:rank=1,rank-stabilised,dora"}},
+      {"lora", of_texts({"lora:rank=2,targets=" + on.embeddings})},
+      {"lora", of_numbers({"lora:rank=2,ranks=body.1:1,alphas=body.0:3,also=bias"})},
+      {"hut", {"hut:rank=2"}},
+      {"hira", {"hira:rank=2"}},
+      {"hra", {"hra:rank=2", "hra:rank=4"}},
+      {"ia3", {"ia3", "ia3:feedforward=" + on.inner}},
+      {"adapter", {"adapter:width=2,activation=tanh"}},
+      {"norm", of_texts({"norm"})},
+      {"prefix", {}},
+      {"prefix-simplex", {}},
+      {"prompt", {}},
+  };
+  Specs out;
   for (const auto& method : methods<Tuning>()) {
-    const auto& name = method.name;
-    if (name == "full") {
-      add({"full", "full:proximity=0.3"});
-    } else if (name == "head") {
-      if (!on.texts()) {  // whose model here is all body
-        add({"head"});
+    bool listed = false;
+    for (const auto& [name, specs] : words) {
+      if (name == method.name) {
+        out.insert(out.end(), specs.begin(), specs.end());
+        listed = true;
       }
-    } else if (name == "lora") {
-      add({"lora:rank=2,alpha=3", "lora:rank=1,rank-stabilised,dora"});
-      if (on.texts()) {
-        add({"lora:rank=2,targets=" + on.embeddings});
-      } else if (on.inner == "body.1") {
-        add({"lora:rank=2,ranks=body.1:1,alphas=body.0:3,also=bias"});
-      }
-    } else if (name == "hut" || name == "hira") {
-      add({name + ":rank=2"});
-    } else if (name == "hra") {
-      add({"hra:rank=2", "hra:rank=4"});
-    } else if (name == "ia3") {
-      add({"ia3", "ia3:feedforward=" + on.inner});
-    } else if (name == "adapter") {
-      add({"adapter:width=2,activation=tanh"});
-    } else if (name == "norm") {
-      if (on.texts()) {
-        add({"norm"});
-      }
-    } else if (!name.starts_with("prefix") && !name.starts_with("prompt")) {
-      add({name});  // a new one must work with its defaults
+    }
+    if (!listed) {
+      out.push_back(method.name);  // a new one must work with its defaults
     }
   }
   return out;

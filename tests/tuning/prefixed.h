@@ -121,15 +121,4 @@ inline at::Tensor example_gradients(const Roomy& roomy, const ParameterSet& thet
   return at::stack(rows);
 }
 
-inline Directions random_directions(const ParameterSet& theta, std::int64_t count) {
-  Random random(3);
-  Directions out;
-  for (std::size_t i = 0; i < theta.size(); ++i) {
-    auto shape = theta.values()[i].sizes().vec();
-    shape.insert(shape.begin(), count);
-    out.add(theta.names()[i], random.normal(shape));
-  }
-  return out;
-}
-
 }  // namespace whence::test

@@ -199,7 +199,10 @@ TEST_SUITE("tuning") {
         const Roomy roomy(family, /*classes=*/true, 1);
         const auto tuning = create<Tuning>(spec);
         const auto tuned = roomy.start(*tuning);
-        const auto along_tuned = random_directions(tuned, 4), along_parent = random_directions(roomy.parent, 3);
+        const auto along = [](const ParameterSet& of, std::int64_t count) {
+          return directions_of(Random(3).normal({count, of.entries()}), of);
+        };
+        const auto along_tuned = along(tuned, 4), along_parent = along(roomy.parent, 3);
         const auto moved = [](const ParameterSet& from, const Directions& directions, const at::Tensor& steps) {
           TensorList values;
           for (std::size_t i = 0; i < from.size(); ++i) {
@@ -233,13 +236,10 @@ TEST_SUITE("tuning") {
           const auto batch = data.batch(0, 4);
           const auto rows = example_gradients(roomy, theta, batch);
           for (const std::int64_t count : {1, 3, 40}) {
-            const auto directions = random_directions(theta, count);
-            TensorList flat;
-            for (const auto& value : directions.values()) {
-              flat.push_back(value.flatten(1));
-            }
+            const auto block = Random(3).normal({count, theta.entries()});
+            const auto directions = directions_of(block, theta);
             const auto products = per_sample_products(*roomy.model, *roomy.loss, theta, batch, directions);
-            CHECK(relative_error(products, at::mm(at::cat(flat, 1), rows.t())) < Tolerance::kDense);
+            CHECK(relative_error(products, at::mm(block, rows.t())) < Tolerance::kDense);
             if (count == 1) {
               const auto by_token = per_token_products(*roomy.model, *roomy.loss, theta, batch, directions);
               CHECK(relative_error(sum_rows(batch.text->tokens, by_token), products[0]) < Tolerance::kDense);

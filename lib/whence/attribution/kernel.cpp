@@ -343,13 +343,9 @@ class KernelSource : public TestedSource {
     const auto& layout = at.objective.parent_layout();
     const auto merged = before.objective.merge(before.theta, before.parent);
     const at::AutoGradMode with_gradient(true);
-    Directions out;
-    for (std::size_t p = 0; p < merged.size(); ++p) {
-      const auto& value = merged.values()[p];
-      std::vector<std::int64_t> shape{asked.size()};
-      shape.insert(shape.end(), value.sizes().begin(), value.sizes().end());
-      out.add(merged.names()[p], at::zeros(shape, algebra_options(value.options())));
-    }
+    Directions out = merged.each([&](const at::Tensor& value) {
+      return at::zeros(direction_shape(asked.size(), value), algebra_options(value.options()));
+    });
     const auto add = [&](const Dataset& data, std::int64_t query, const at::Tensor& weights) {  // [rows, C]
       const auto step = at.objective.batch_size();
       for (std::int64_t begin = 0; begin < data.size(); begin += step) {

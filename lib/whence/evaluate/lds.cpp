@@ -40,6 +40,14 @@ at::Tensor summed_scores(const at::Tensor& scores, const at::Tensor& inside) {
   return inside.to(at::kDouble).matmul(scores.to(at::kDouble).t());
 }
 
+at::Tensor predicted_removals(const at::Tensor& scores, const at::Tensor& rows) {
+  return (scores.to(at::kDouble).index_select(1, rows).t() / -static_cast<double>(scores.size(1))).contiguous();
+}
+
+at::Tensor found_removals(const at::Tensor& measurements) {
+  return (measurements.slice(0, 1) - measurements[0]).contiguous();
+}
+
 CeilingedAgreement ceilinged_agreement(const at::Tensor& predicted, const at::Tensor& actual,
                                        const at::Tensor& other_seed, const PairStatistic& statistic, Random random) {
   CeilingedAgreement out;

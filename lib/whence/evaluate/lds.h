@@ -21,6 +21,11 @@ double mean_over_queries(const at::Tensor& predicted, const at::Tensor& actual, 
 /// definition 2.4.
 at::Tensor summed_scores(const at::Tensor& scores, const at::Tensor& inside);
 
+/// What scores [Q, N] foretell of the measurements where each of `rows` [E] is left out alone, and what they did by
+/// `measurements` [1 + E, Q], with every example and then without each: [E, Q] float64.
+at::Tensor predicted_removals(const at::Tensor& scores, const at::Tensor& rows);
+at::Tensor found_removals(const at::Tensor& measurements);
+
 /// How predictions agree with retraining, beside what retraining itself reaches with another seed.
 struct CeilingedAgreement {
   double value = 0;

@@ -24,6 +24,12 @@ struct RetrainingCache {
   std::function<void(const at::Tensor& weights, const RetrainingOutcome& outcome)> save;
 };
 
+/// What M retrainings leave.
+struct Retraining {
+  at::Tensor measurements;           ///< [M, Q] float64.
+  double largest_gradient_norm = 0;  ///< |grad Phi| at the end, the worst over all trainings: how converged they are.
+  std::int64_t unconverged = 0;      ///< Trainings that did not meet their tolerance.
+};
 /// The truth that scores predict: what the measurements become when examples of one stage weigh otherwise, by
 /// minimising that stage and every later one again. Each training starts at the chain's own parameters, or, as the
 /// chain's own training did, where `begin` says, and runs under the stage's optimizer, or under `optimizer` where one
@@ -31,14 +37,7 @@ struct RetrainingCache {
 /// NAME" draws a stage's, so that the pipeline's own seed and weights of 1 give the chain again.
 ///
 /// `weights` [M, N] holds one row of example weights a retraining (1 keeps, 0 leaves out; the mean stays over N).
-/// Returns [M, Q] float64. Retrainings run side by side on threads(). Throws NumericalError where a training leaves the
-/// finite numbers.
-struct Retraining {
-  at::Tensor measurements;  ///< [M, Q] float64.
-  double largest_gradient_norm =
-      0;                         ///< |grad Phi| at the end, the worst over all trainings: how converged the truth is.
-  std::int64_t unconverged = 0;  ///< Trainings that did not meet their tolerance.
-};
+/// Retrainings run side by side on threads(). Throws NumericalError where a training leaves the finite numbers.
 Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Dataset& queries,
                    Measurement measurement, const Optimizer* optimizer, const Random& random, const Progress& progress,
                    const BeginStage& begin = {}, const RetrainingCache& cache = {});

@@ -104,6 +104,7 @@ class Asymmetric : public KernelSolver {
     return std::make_unique<AsymmetricFit>(problem, options_);
   }
   bool classifies() const override { return true; }
+  bool both_directions() const override { return true; }
   double bytes(std::int64_t examples, std::int64_t) const override {
     const auto n = 2 * static_cast<double>(examples);
     return 8 * 3 * n * n;

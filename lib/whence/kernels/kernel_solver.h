@@ -116,6 +116,9 @@ class KernelSolver {
   virtual std::unique_ptr<KernelFit> fit(const KernelProblem& problem) const = 0;
   /// Whether it takes labels alone.
   virtual bool classifies() const = 0;
+  /// Whether it learns from a kernel that is not symmetric in both directions. Of two classes that takes one logit,
+  /// logit_difference() (tangent_kernel.h).
+  virtual bool both_directions() const { return false; }
   /// What a fit of N examples and C outputs holds at its peak beside the kernel, and multiplies.
   virtual double bytes(std::int64_t examples, std::int64_t outputs) const = 0;
   virtual double multiplications(std::int64_t examples, std::int64_t outputs) const = 0;

@@ -62,7 +62,7 @@ std::vector<FilteredParameter> kernel_parameters(const Objective& objective, con
   std::vector<FilteredParameter> out;
   for (const auto& name : objective.trained().names()) {
     FilteredParameter parameter{name};
-    parameter.tuning = name.starts_with("tuning.");
+    parameter.tuning = is_added(name);
     parameter.head = objective.model().head().holds(name);
     for (const auto& entry : tape.entries) {
       const auto sources = weight_sources(entry);

@@ -47,6 +47,8 @@ class TangentKernel {
   virtual bool plain() const = 0;
   /// Whether row and column are the same function, so that K(x, x') = K(x', x).
   virtual bool symmetric() const = 0;
+  /// The solver (kernel_solver.h) that learns from it where none is asked for, a spec.
+  virtual std::string solver() const { return symmetric() ? "kernel-ridge" : "asymmetric"; }
   /// What stands for entries of gradients, of any shape, on the side of the rows and of the columns. Takes 0 to 0. May
   /// work in place and return its argument.
   virtual at::Tensor row(at::Tensor gradients) const { return gradients; }

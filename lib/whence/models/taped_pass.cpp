@@ -92,17 +92,14 @@ at::Tensor source_gradients(const ParameterSet& theta, const TapeEntry& entry, c
                             const std::string& source) {
   const auto inputs = input_positions(entry), signals = signal_positions(entry, signal);
   const auto left = entry.transposed ? inputs : signals, right = entry.transposed ? signals : inputs;
-  const auto shape = theta.at(entry.weight).sizes();
+  const auto& weight = theta.at(entry.weight);
   auto out = at::empty({signals.size(0), theta.at(source).numel()}, signals.options());
-  in_chunks(signals.size(0), c10::multiply_integers(shape) * signals.element_size(),
-            [&](std::int64_t begin, std::int64_t length) {
-              auto block = shape.vec();
-              block.insert(block.begin(), length);
-              const auto gradients =
-                  at::bmm(left.narrow(0, begin, length).transpose(1, 2), right.narrow(0, begin, length)).view(block);
-              const auto pulled = pull_from_weight(theta, entry, gradients, {source});
-              out.narrow(0, begin, length).copy_(pulled.values().front().flatten(1));
-            });
+  in_chunks(signals.size(0), weight.numel() * signals.element_size(), [&](std::int64_t begin, std::int64_t length) {
+    const auto gradients = at::bmm(left.narrow(0, begin, length).transpose(1, 2), right.narrow(0, begin, length))
+                               .view(direction_shape(length, weight));
+    const auto pulled = pull_from_weight(theta, entry, gradients, {source});
+    out.narrow(0, begin, length).copy_(pulled.values().front().flatten(1));
+  });
   return out;
 }
 

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <utility>
 
 #include "whence/core/rounding.h"
+#include "whence/core/seconds.h"
 #include "whence/core/tensors.h"
 
 namespace whence {
@@ -89,10 +89,10 @@ ProductCount ProductCount::up_to(double most) {
 }
 
 std::vector<SolverSummary> Inverse::apply(const at::Tensor& b, at::Tensor& x, const Progress& progress) const {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const double before = system_.a->products();
   auto summaries = do_apply(b, x, progress);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_since(start);
   for (auto& summary : summaries) {
     summary.seconds = seconds;
     summary.products = (system_.a->products() - before) / static_cast<double>(b.size(0));

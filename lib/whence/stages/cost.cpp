@@ -5,10 +5,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "whence/core/operation_count.h"
+#include "whence/core/seconds.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/curvature.h"
 
@@ -43,7 +43,6 @@ double of_all(const Stage& stage, double seconds, std::int64_t seen) {
 }  // namespace
 
 double gradient_seconds(const Stage& stage) {
-  using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kBatches = 3;
   const BatchGradients gradients(stage);
   const auto step = stage.objective.terms_at_once();
@@ -53,7 +52,7 @@ double gradient_seconds(const Stage& stage) {
   for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.terms(); ++i) {
     seen += gradients.take(i * step);
   }
-  return of_all(stage, std::chrono::duration<double>(Clock::now() - start).count(), seen);
+  return of_all(stage, seconds_since(start), seen);
 }
 
 double nominal_gradient_seconds(const Stage& stage) {

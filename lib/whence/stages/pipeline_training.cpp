@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "whence/core/digest.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
+#include "whence/core/seconds.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/detail/checkpoint_place.h"
@@ -151,9 +151,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
   }
-  const auto seconds = [begin = std::chrono::steady_clock::now()] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  };
+  const auto begin = Clock::now();
   detail::SavePace pace;
   const auto watch = [&](ProgressEvent event) {
     event.phase += " " + description.name;
@@ -164,9 +162,9 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
       detail::write_unfinished(unfinished, state, record);
       throw;
     }
-    if (const double now = seconds(); pace.is_due(now)) {
+    if (const double now = seconds_since(begin); pace.is_due(now)) {
       detail::write_unfinished(unfinished, state, record);
-      pace.saved(now, seconds());
+      pace.saved(now, seconds_since(begin));
     }
   };
   StageTraining out;

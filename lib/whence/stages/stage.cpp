@@ -143,7 +143,7 @@ void check_room(const Stage& stage, const Dataset& texts) {
     before += prefix_length(*parameters);
     for (std::size_t i = 0; i < parameters->size(); ++i) {
       const auto& name = parameters->names()[i];
-      before += name.starts_with("tuning.") && name.ends_with(".prompt") ? parameters->values()[i].size(0) : 0;
+      before += is_added(name) && name.ends_with(".prompt") ? parameters->values()[i].size(0) : 0;
     }
   }
   if (before > 0 && before + texts.longest() > language->context()) {

@@ -57,10 +57,6 @@ std::string Component::text_or(const char* key, std::string_view otherwise) cons
   return has(key) ? text(key) : std::string(otherwise);
 }
 
-std::optional<std::string> Component::optional_text(const char* key) const {
-  return has(key) ? std::optional(text(key)) : std::nullopt;
-}
-
 char32_t Component::character(const char* key) const {
   const auto given = text(key);
   std::size_t at = 0;

@@ -6,12 +6,12 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
 
 #include "whence/core/rounding.h"
+#include "whence/core/seconds.h"
 #include "whence/training/detail/minibatch.h"
 #include "whence/training/priming.h"
 
@@ -326,7 +326,7 @@ class Lbfgs : public Optimizer {
           "adam or sgd, or order=exact");
     }
     const c10::AutoGradMode with_grad(true);
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     Run run(options_, objective, parent, state);
     std::string reason;
     while (reason.empty()) {
@@ -347,7 +347,7 @@ class Lbfgs : public Optimizer {
     summary.iterations = state.iteration;
     summary.objective = run.here().value;
     summary.gradient_norm = run.here().gradient_norm;
-    summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    summary.seconds = seconds_since(start);
     summary.message = fmt::format("|gradient| {:.2e} {}, after {} iterations and {} evaluations", summary.gradient_norm,
                                   reason, state.iteration, run.evaluations());
     return summary;

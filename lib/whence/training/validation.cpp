@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
+#include "whence/core/seconds.h"
 #include "whence/models/ensemble.h"
 #include "whence/models/ops.h"
 #include "whence/training/steps.h"
@@ -49,7 +49,7 @@ class StoppingEarly : public SteppingOptimizer {
     const auto data = validation_.data();
     check_validation(validation_, data, objective, state.theta, parent);
     const c10::AutoGradMode with_grad(true);
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     const auto every = validation_.every > 0 ? validation_.every : optimizer_->iterations_an_epoch(objective.terms());
     ProgressEvent last{"train", state.iteration, 0, ""};
     const auto look_where_due = [&](bool at_end) {
@@ -95,7 +95,7 @@ class StoppingEarly : public SteppingOptimizer {
     out.validation = state.validation;
     out.kept = best.iteration;
     out.stopped_early = out_of_patience(state);
-    out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    out.seconds = seconds_since(start);
     out.message = fmt::format(
         "{} after {} iterations is the best of {} measurements and kept{}, |gradient| {:.2e}", result_text(best),
         best.iteration, state.validation.size(),

@@ -180,7 +180,7 @@ ParameterSet trained_whole(std::string_view tuning, std::string_view also, const
 
 }  // namespace
 
-ParameterSet in_place_of(const ParameterSet& parent, const ParameterSet& tuned) {
+ParameterSet InPlaceTuning::merge(const ParameterSet& parent, const ParameterSet& tuned) const {
   auto values = parent.values();
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (tuned.contains(parent.names()[i])) {
@@ -190,7 +190,16 @@ ParameterSet in_place_of(const ParameterSet& parent, const ParameterSet& tuned) 
   return parent.with(std::move(values)).join(tuned.without(parent).with_additions(tuned.additions()));
 }
 
-at::Tensor squared_distance_to_parent(const ParameterSet& parent, const ParameterSet& tuned, const std::string& name) {
+at::Tensor InPlaceTuning::penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const {
+  auto total = at::zeros({}, tuned.values().front().options());
+  for (const auto& name : tuned.names()) {
+    total = total + 0.5 * weight_decay * squared_distance(parent, tuned, name);
+  }
+  return total;
+}
+
+at::Tensor InPlaceTuning::squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
+                                           const std::string& name) const {
   const auto& value = tuned.at(name);
   return (parent.contains(name) ? value - parent.at(name) : value).square().sum();
 }
@@ -243,10 +252,6 @@ ParameterSet AddedTuning::trainable(const TuningStart& begin, const Random& rand
   return out.with_additions(std::make_shared<const Additions>(std::move(additions)));
 }
 
-ParameterSet AddedTuning::merge(const ParameterSet& parent, const ParameterSet& tuned) const {
-  return in_place_of(parent, tuned);
-}
-
 ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const ParameterSet& tuned) const {
   const auto whole = merge(parent, tuned);
   TensorList values;
@@ -263,7 +268,7 @@ ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const
       }
       const auto folded = addition->folded(whole);
       for (std::size_t i = 0; i < parent.size(); ++i) {
-        if (parent.names()[i] == module + ".weight" || parent.names()[i] == module) {
+        if (layer_module(parent.names()[i]) == module) {
           values[i] = folded.weight;
         } else if (parent.names()[i] == module + ".bias" && folded.bias.defined()) {
           values[i] = folded.bias;
@@ -278,19 +283,10 @@ ParameterSet AddedTuning::hand_on(const Head&, const ParameterSet& parent, const
   return kept.empty() ? out : out.join(beside.with_additions(std::make_shared<const Additions>(std::move(kept))));
 }
 
-at::Tensor AddedTuning::squared_distance(const ParameterSet&, const ParameterSet& tuned,
+at::Tensor AddedTuning::squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
                                          const std::string& name) const {
-  return (tuned.at(name) - neutral(name)).square().sum();
-}
-
-at::Tensor AddedTuning::penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const {
-  auto total = at::zeros({}, tuned.values().front().options());
-  for (const auto& named : tuned.names()) {
-    const auto squared =
-        is_added(named) ? squared_distance(parent, tuned, named) : squared_distance_to_parent(parent, tuned, named);
-    total = total + 0.5 * weight_decay * squared;
-  }
-  return total;
+  return is_added(name) ? (tuned.at(name) - neutral(name)).square().sum()
+                        : InPlaceTuning::squared_distance(parent, tuned, name);
 }
 
 }  // namespace whence::detail

@@ -84,8 +84,10 @@ class Hra : public detail::AddedTuning {
     return std::make_shared<Reflected>(target);
   }
   /// A reflection has no length, and where it mirrors is no amount: nothing pulls at it.
-  at::Tensor squared_distance(const ParameterSet&, const ParameterSet& tuned, const std::string& name) const override {
-    return at::zeros({}, tuned.at(name).options());
+  at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
+                              const std::string& name) const override {
+    return is_added(name) ? at::zeros({}, tuned.at(name).options())
+                          : AddedTuning::squared_distance(parent, tuned, name);
   }
 
  private:

@@ -11,7 +11,7 @@
 namespace whence {
 namespace {
 
-class NormTuning : public Tuning {
+class NormTuning : public detail::InPlaceTuning {
  public:
   explicit NormTuning(NoOptions) {}
 
@@ -25,7 +25,7 @@ class NormTuning : public Tuning {
     const auto tape = start.pass();
     for (const auto& entry : tape.entries) {
       if (parent.contains(entry.weight)) {
-        layers.push_back(entry.weight.substr(0, entry.weight.rfind('.')));
+        layers.emplace_back(layer_module(entry.weight));
       }
       if (entry.kind != TapeEntry::Kind::kScale || entry.weight.empty() || is_added(entry.weight)) {
         continue;
@@ -41,21 +41,6 @@ class NormTuning : public Tuning {
     }
     return out;
   }
-
-  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const override {
-    return detail::in_place_of(parent, tuned);
-  }
-
-  at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const override {
-    auto total = at::zeros({}, tuned.values().front().options());
-    for (const auto& name : tuned.names()) {
-      total = total + 0.5 * weight_decay * detail::squared_distance_to_parent(parent, tuned, name);
-    }
-    return total;
-  }
-
-  bool merge_uses_parent() const override { return true; }
-  bool remembers_parent() const override { return true; }
 };
 
 }  // namespace

@@ -85,7 +85,6 @@ void add_own_head(const Model& model, const ParameterSet& expected, Tensors& fou
 
 /// A layer of the base that the folder's settings name has nothing in it: PEFT would put a fresh one there.
 void check_no_target_is_missing(const PeftFolder& folder, const ParameterSet& parent) {
-  constexpr std::string_view kWeight = ".weight";
   const auto given = [&](const char* key) { return folder.config.contains(key) && !folder.config[key].is_null(); };
   if (folder.is_prompt() || given("layers_to_transform")) {
     return;
@@ -93,14 +92,14 @@ void check_no_target_is_missing(const PeftFolder& folder, const ParameterSet& pa
   const auto saved = given("modules_to_save") ? folder.config["modules_to_save"].get<std::vector<std::string>>()
                                               : std::vector<std::string>();
   for (const auto& name : parent.names()) {
-    const auto module = name.substr(0, name.size() - std::min(name.size(), kWeight.size()));
+    const std::string module(layer_module(name));
     const bool held = std::any_of(folder.parts.begin(), folder.parts.end(), [&](const auto& part) {
       return part.module == module || module.ends_with("." + part.module);
     });
     const bool whole = std::any_of(saved.begin(), saved.end(), [&](const std::string& one) {
       return fmt::format(".{}.", module).find(fmt::format(".{}.", one)) != std::string::npos;
     });
-    if (name.ends_with(kWeight) && !held && !whole && detail::is_target(folder, module).value_or(false)) {
+    if (module != name && !held && !whole && detail::is_target(folder, module).value_or(false)) {
       folder.refuse("target_modules",
                     fmt::format("none that means {}, of which {} holds no tensor", module, folder.where));
     }

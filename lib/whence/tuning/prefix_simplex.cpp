@@ -278,7 +278,7 @@ class PrefixSimplex : public detail::BeforeTexts {
       if (entry.kind != TapeEntry::Kind::kLinear || !start.head.holds(entry.weight)) {
         continue;
       }
-      const auto module = entry.weight.substr(0, entry.weight.rfind('.'));
+      const std::string module(layer_module(entry.weight));
       if (additions.count(module) > 0 || options_.vertices == 1) {
         continue;
       }

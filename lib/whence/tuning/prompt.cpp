@@ -36,12 +36,12 @@ class PromptTuning : public detail::BeforeTexts {
 
   ParameterSet added(const TuningStart& start, const Tape& pass, const Random& random) const override {
     const auto tokens = std::find_if(pass.entries.begin(), pass.entries.end(), [](const TapeEntry& entry) {
-      return entry.kind == TapeEntry::Kind::kEmbedding && entry.weight.ends_with(".weight");
+      return entry.kind == TapeEntry::Kind::kEmbedding && layer_module(entry.weight) != entry.weight;
     });
     if (tokens == pass.entries.end() || pass.attention.empty()) {
       throw InvalidArgument("prompt: no embedding of tokens in the model, expected a transformer");
     }
-    const auto module = tokens->weight.substr(0, tokens->weight.rfind('.'));
+    const std::string module(layer_module(tokens->weight));
     if (options_.length == 0) {
       return {};
     }

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "whence/core/error.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
@@ -219,10 +220,9 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
     return single ? out.squeeze(-static_cast<std::int64_t>(line ? 3 : 4)) : out;
   };
   const bool dilated = dilation[0] != 1 || dilation[1] != 1;
-  constexpr std::string_view kWeight = ".weight";
-  const bool plain = !line && !dilated && square(stride) && square(padding) && layer.weight.ends_with(kWeight) &&
+  const std::string module(layer_module(layer.weight));
+  const bool plain = !line && !dilated && square(stride) && square(padding) && module != layer.weight &&
                      (each == 1 || tape_ == nullptr);
-  const auto module = layer.weight.substr(0, layer.weight.size() - (layer.weight.ends_with(kWeight) ? 7 : 0));
   if (plain && (layer.bias == module + ".bias" || (layer.bias.empty() && !theta_.contains(module + ".bias")))) {
     set_rows(examples, flat);
     return back(convolution(theta_, module, flat, stride[0], padding[0], tape_));

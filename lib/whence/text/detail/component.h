@@ -20,7 +20,6 @@ class Component {
   std::vector<Component> objects(const char* key) const;
   std::string text(const char* key) const;
   std::string text_or(const char* key, std::string_view otherwise) const;
-  std::optional<std::string> optional_text(const char* key) const;
   char32_t character(const char* key) const;
   bool flag_or(const char* key, bool otherwise) const;
   std::int64_t count(const char* key) const;  // an integer in [0, 2^31)

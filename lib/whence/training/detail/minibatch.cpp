@@ -5,10 +5,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numbers>
 
+#include "whence/core/seconds.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
@@ -122,7 +122,7 @@ at::Tensor MinibatchSteps::pull_back(const TrainingState& before, const StepTake
 
 TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& progress) const {
   const c10::AutoGradMode with_grad(true);
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
 
   TrainingSummary summary;
   TensorList gradient_at_end;
@@ -153,7 +153,7 @@ TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& p
     look();
   }
   summary.iterations = state.iteration;
-  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.seconds = seconds_since(start);
   summary.message = summary.converged
                         ? fmt::format("|gradient| {:.2e} met the tolerance {:.2e} after {} iterations",
                                       summary.gradient_norm, options_.tolerance, state.iteration)

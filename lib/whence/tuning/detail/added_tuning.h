@@ -56,25 +56,29 @@ std::vector<Target> named_layers(std::string_view tuning, std::string_view optio
 std::vector<std::pair<std::string, double>> numbers_of_layers(std::string_view tuning, std::string_view option,
                                                               std::string_view list);
 
-/// All that a model computes with where some of the parent's parameters are trained: those in `tuned` in place of the
-/// parent's, and what is `tuned` beside them.
-ParameterSet in_place_of(const ParameterSet& parent, const ParameterSet& tuned);
-/// |trained - parent's|^2 of the parameter `name` of `tuned`; where the parent has none, |trained|^2.
-at::Tensor squared_distance_to_parent(const ParameterSet& parent, const ParameterSet& tuned, const std::string& name);
+/// A tuning that trains some of the parent's parameters in their place, and others beside them.
+class InPlaceTuning : public Tuning {
+ public:
+  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final;
+  /// weight-decay / 2 of the sum of squared_distance() over what is trained.
+  at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const final;
+  bool merge_uses_parent() const final { return true; }
+  bool remembers_parent() const final { return true; }
+
+ protected:
+  /// |trained - parent's|^2 of the parameter `name` of `tuned`; where the parent has none, |trained|^2.
+  virtual at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
+                                      const std::string& name) const;
+};
 
 /// A tuning that leaves the parent's parameters as they are, trains a new head, and adds a few numbers at layers: what
 /// is trained is `head.*` and `tuning.MODULE.PART`, and parameters of the body in place of the parent's where `also`
 /// names them. A concrete one says what it adds at a layer, and where that changes nothing, which is where training
 /// starts and what the regulariser pulls to.
-class AddedTuning : public Tuning, public Described {
+class AddedTuning : public InPlaceTuning, public Described {
  public:
   ParameterSet trainable(const TuningStart& start, const Random& random) const final;
-  ParameterSet merge(const ParameterSet& parent, const ParameterSet& tuned) const final;
   ParameterSet hand_on(const Head& head, const ParameterSet& parent, const ParameterSet& tuned) const final;
-  /// weight-decay / 2 of the sum of squared_distance() over what is trained.
-  at::Tensor penalty(const ParameterSet& parent, const ParameterSet& tuned, double weight_decay) const final;
-  bool merge_uses_parent() const final { return true; }
-  bool remembers_parent() const final { return true; }
 
  protected:
   /// The method's name, for messages, and its option `targets`.
@@ -94,9 +98,9 @@ class AddedTuning : public Tuning, public Described {
   virtual std::shared_ptr<const Addition> addition(const Target& target) const = 0;
   /// The value of a parameter's entries that changes nothing, by the end of its name.
   virtual double neutral(std::string_view) const { return 0; }
-  /// |trained - neutral|^2 of the parameter `name` of `tuned`.
-  virtual at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
-                                      const std::string& name) const;
+  /// Of one that it adds, |trained - neutral|^2.
+  at::Tensor squared_distance(const ParameterSet& parent, const ParameterSet& tuned,
+                              const std::string& name) const override;
 };
 
 }  // namespace whence::detail

@@ -56,7 +56,6 @@ class Program {
   Program(const JsonView& graph, const std::string& where);
 
   const std::vector<Node>& nodes() const { return nodes_; }
-  std::int64_t input_count() const { return inputs_; }
   const std::vector<Operand>& outputs() const { return outputs_; }
 
   /// The outputs for values of all inputs. Throws InvalidArgument naming the node where an operator refuses what it is

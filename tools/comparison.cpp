@@ -1,0 +1,315 @@
+#include "comparison.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "query_split.h"
+#include "result.h"
+#include "say.h"
+#include "truth.h"
+#include "whence/attribution/attribute.h"
+#include "whence/attribution/self_influence.h"
+#include "whence/attribution/started.h"
+#include "whence/attribution/unrolled_source.h"
+#include "whence/core/options.h"
+#include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
+#include "whence/core/tensors.h"
+#include "whence/evaluate/bm25.h"
+#include "whence/evaluate/verdict.h"
+
+namespace whence::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+constexpr double kUnaskedSeconds = 600;  // seconds that nobody is asked about
+
+std::vector<std::string> texts_of(const Dataset& data) {
+  std::vector<std::string> out;
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    out.push_back(fmt::format("{}", fmt::join(data.token_texts(i), "")));
+  }
+  return out;
+}
+
+/// What `make` gives, told of negative curvature where a solve met it and the choice of a curvature is open.
+template <class Make>
+auto despite_indefinite(const ListedMethod& method, const Make& make) {
+  try {
+    return make(false);
+  } catch (const IndefiniteCurvature&) {
+    if (!method.asked.curvature_is_open()) {
+      throw;
+    }
+    return make(true);
+  }
+}
+
+}  // namespace
+
+std::vector<double> removed_percents(const CommandLine& line) {
+  std::vector<double> out;
+  std::string piece;
+  for (const char c : line.text("remove") + ",") {
+    if (c != ',') {
+      piece += c;
+      continue;
+    }
+    double value = 0;
+    if (!detail::read_option(piece, value) || !(value >= 1e-6 && value <= 99.99)) {
+      throw UsageError(fmt::format("--remove = {}, expected numbers from 1e-06 to 99.99, 1,5,10", line.text("remove")));
+    }
+    out.push_back(value);
+    piece.clear();
+  }
+  return out;
+}
+
+Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+Json json_ends(const Interval& interval) { return {json_number(interval.low), json_number(interval.high)}; }
+
+Comparison::Comparison(const CommandLine& line, const Truth& truth)
+    : line_(line),
+      truth_(truth),
+      pipeline_(line.text("PIPELINE"), line.run_options()),
+      record_(line, pipeline_),
+      stage_(pipeline_.stage_index(line.has("stage") ? line.text("stage") : pipeline_.stages().back().name)),
+      split_(required_query_split(line, pipeline_)),
+      measurement_(parse_measurement(line.text("measurement"))),
+      progress_(terminal_progress(line.flag("quiet"))),
+      train_from_(truth.train_from(line)) {
+  if (const auto from = line.text("train-from"); from != "start" && from != "checkpoint") {
+    throw UsageError(unknown_name("--train-from", from, {"start", "checkpoint"}));
+  }
+  auto& options = record_.json()["options"];
+  options["against"] = line.text("against");
+  options["stage"] = pipeline_.stages()[stage_].name;
+  options["queries"] = split_;
+  options["limit-queries"] = line.whole("limit-queries", 0);
+  options["measurement"] = to_string(measurement_);
+  options["methods"] = line.has("methods") ? line.text("methods") : "influence";
+  for (const char* name : {"examples", "subsets"}) {
+    options[name] = line.whole(name, 2);
+  }
+  options["fraction"] = line.get<double>("fraction");
+  options["remove"] = line.text("remove");
+  options["ceiling"] = !line.flag("no-ceiling");
+  options["source-column"] = line.has("source-column") ? line.text("source-column") : "";
+  options["optimizer"] = line.has("optimizer") ? line.text("optimizer") : "";
+  removed_percents(line);
+  truth.check_flags(line);
+  record_.warn_of_changes(pipeline_);
+  chain_ = pipeline_.load();
+  queries_ = pipeline_.queries(split_, line.whole("limit-queries", 0));
+  check_room(chain_.back(), queries_);
+  methods_ = method_list(options["methods"].get<std::string>(), data().is_text() && queries_.is_text());
+  for (auto& method : methods_) {
+    method.attributor = informed(method);
+  }
+  if (const auto why =
+          truth.trains() && train_from_ == "start" ? Trainings::unknown_start(pipeline_, chain_, stage_) : "";
+      !why.empty()) {
+    if (line.given("train-from")) {
+      throw InvalidArgument(why);
+    }
+    train_from_ = "checkpoint";
+    note("trainings go on from the checkpoint: " + why);
+  }
+  options["train-from"] = train_from_;
+  record_.add_inputs(pipeline_, queries_);
+  check_methods();
+}
+
+void Comparison::train_in(const std::filesystem::path& bank) {
+  trainings_ = std::make_unique<Trainings>(Trainings::What{pipeline_, chain_, stage_, queries_, measurement_,
+                                                           line_.has("optimizer") ? line_.text("optimizer") : "",
+                                                           train_from_ == "start", bank});
+}
+
+InverseProblem Comparison::problem(const ListedMethod& method, const Chain& chain, std::int64_t solved,
+                                   bool indefinite) const {
+  if (!method.attributor->uses_curvature()) {
+    return {create<Curvature>("hessian"), create<Solver>("cg"), {}};  // which the method does not look at
+  }
+  auto asked = method.asked;
+  asked.indefinite = indefinite;
+  const auto choice = choose_inverse(chain, stage_, solved, asked, progress_);
+  return {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options};
+}
+
+std::shared_ptr<const Attributor> Comparison::informed(const ListedMethod& method) const {
+  if (method.unrolled) {
+    return std::make_shared<UnrolledInfluence>(
+        [this](const Chain& chain) { return training_runs(pipeline_, chain, stage_); });
+  }
+  const auto* with = dynamic_cast<const StartedAttributor*>(method.attributor.get());
+  if (with == nullptr) {
+    return method.attributor;
+  }
+  StageStart start;
+  const auto last = chain_.size() - 1;
+  try {
+    start.theta = pipeline_.start(last, Chain(chain_.begin(), chain_.end() - 1));
+  } catch (const InvalidArgument& error) {
+    start.unknown = error.what();
+  }
+  return with->with_starts({{chain_[last].name, start}});
+}
+
+std::unique_ptr<ScoreSource> Comparison::source(const ListedMethod& method, const Chain& chain, bool indefinite) const {
+  auto out = method.attributor->prepare(chain, problem(method, chain, queries_.size(), indefinite));
+  out->check({stage_}, measurement_, Normalization::kNone);
+  return out;
+}
+
+void Comparison::check_methods() {
+  std::vector<ListedMethod> able;
+  for (const auto& method : methods_) {
+    try {
+      truth_.check_method(method);
+      if (method.attributor) {
+        const auto curvature = method.asked.curvature_is_open() ? "hessian" : method.asked.curvature;
+        InverseOptions options = method.asked.options;
+        method.attributor->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), options})
+            ->check({stage_}, measurement_, Normalization::kNone);
+      }
+      able.push_back(method);
+    } catch (const InvalidArgument& error) {
+      if (method.named) {
+        throw InvalidArgument(fmt::format("--methods: {}: {}", method.name, error.what()));
+      }
+      note(fmt::format("{} is left out: {}", method.name, error.what()));
+    }
+  }
+  methods_ = std::move(able);
+}
+
+at::Tensor Comparison::scores(const ListedMethod& method, const Chain& chain) const {
+  if (!method.attributor) {
+    return bm25(texts_of(queries_), texts_of(chain[stage_].objective.data())) * outcome_sign(measurement_);
+  }
+  return despite_indefinite(method, [&](bool indefinite) {
+    return score_matrix(chain, stage_, *source(method, chain, indefinite), queries_, measurement_);
+  });
+}
+
+at::Tensor Comparison::self_scores(const ListedMethod& method, const Chain& chain) const {
+  return despite_indefinite(method, [&](bool indefinite) {
+    auto inverse = problem(method, chain, 1, indefinite);
+    const bool open = create<Solver>(method.asked.solver)->picks();
+    return self_influence({.chain = chain,
+                           .stage = stage_,
+                           .attributor = method.attributor,
+                           .curvature = inverse.curvature,
+                           .solver = open ? nullptr : inverse.solver,
+                           .options = inverse.options,
+                           .leverages = false},
+                          progress_)
+        .scores;
+  });
+}
+
+std::vector<Comparison::Scored> Comparison::scored() const {
+  std::vector<Scored> out;
+  for (std::size_t i = 0; i < methods_.size(); ++i) {
+    const auto& method = methods_[i];
+    report(progress_,
+           {"score by " + method.name, static_cast<std::int64_t>(i), static_cast<std::int64_t>(methods_.size()), ""});
+    const auto start = Clock::now();
+    auto made = scores(method, chain_);
+    out.push_back({method.name, std::move(made), seconds_since(start), method.claim()});
+  }
+  end_progress();
+  return out;
+}
+
+std::vector<std::uint64_t> Comparison::seeds() const {
+  return line_.flag("no-ceiling") ? std::vector<std::uint64_t>{0} : std::vector<std::uint64_t>{0, 1};
+}
+
+bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds, std::int64_t later,
+                         const std::string& count_flag) {
+  const auto all = weights.size(0) * static_cast<std::int64_t>(seeds.size()) + later;
+  auto missing = later;
+  for (const auto seed : seeds) {
+    missing += trainings_->missing(weights, seed);
+  }
+  const bool asked = line_.flag("plan");
+  if (!asked && (missing == 0 || line_.given(count_flag))) {
+    return false;
+  }
+  report(progress_, {"time a training", 0, 0, ""});
+  constexpr double kLimit = 20;
+  const auto one = trainings_->time(kLimit);
+  end_progress();
+  const auto at_once = std::clamp<std::int64_t>(missing, 1, threads());
+  const auto rounds = std::ceil(static_cast<double>(missing) / static_cast<double>(at_once));
+  const double seconds = rounds * (std::isnan(one.at_most) ? one.seconds : one.at_most);
+  const auto told = fmt::format("{}about {}", std::isnan(one.at_most) ? "more than " : "", duration_words(seconds));
+  if (asked) {
+    const Json plan{{"against", line_.text("against")},  {"trainings", all},        {"kept-trainings", all - missing},
+                    {"seconds-a-training", one.seconds}, {"side-by-side", at_once}, {"seconds", seconds}};
+    line_.flag("json")
+        ? say("{}\n", Ready{json_text(plan, 2)})
+        : say("{} trainings, {} of them kept, {} at a time\ntime    {}\n", all, all - missing, at_once, told);
+    return true;
+  }
+  if (seconds > kUnaskedSeconds) {
+    const auto& count = record_.json()["options"][count_flag];
+    throw InvalidArgument(
+        fmt::format("{} trainings would take {}, a training {}: to wait for them type --{} {}, or fewer{}", missing,
+                    told, duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most), count_flag,
+                    count.is_string() ? count.get<std::string>() : count.dump(),
+                    seeds.size() > 1 ? "; --no-ceiling halves them" : ""));
+  }
+  return false;
+}
+
+std::vector<Retraining> Comparison::train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds) {
+  std::vector<Retraining> out;
+  const auto start = Clock::now();
+  std::int64_t made = 0;
+  for (const auto seed : seeds) {
+    made += trainings_->missing(weights, seed);
+    out.push_back(trainings_->run(weights, seed, progress_));
+  }
+  end_progress();
+  one_training_ =
+      made == 0 ? std::numeric_limits<double>::quiet_NaN() : seconds_since(start) / static_cast<double>(made);
+  return out;
+}
+
+Json Comparison::told(const std::vector<Retraining>& trained) const {
+  double largest = 0;
+  std::int64_t unconverged = 0, count = 0;
+  for (const auto& truth : trained) {
+    largest = std::max(largest, truth.largest_gradient_norm);
+    unconverged += truth.unconverged;
+    count += truth.measurements.size(0);
+  }
+  return {{"trainings", count},
+          {"train-from", train_from_},
+          {"seconds-a-training", json_number(one_training_)},
+          {"largest-gradient-norm", largest},
+          {"unconverged-trainings", unconverged}};
+}
+
+void Comparison::check_repeats(const at::Tensor& measurements) {
+  const auto at_checkpoint = measure_all(measurement_, chain_.back(), queries_);
+  const double apart = ((measurements - at_checkpoint).norm() / at_checkpoint.norm()).item<double>();
+  constexpr double kTolerated = 1e-2;
+  if (train_from_ == "start" && apart > kTolerated) {
+    record_.warning(
+        fmt::format("stage {}: trained again from its start it ends elsewhere than its checkpoint (the queries' "
+                    "measurements differ "
+                    "by {:.2g} of their size): the truth is of another training than the scores",
+                    stage().name, apart));
+  }
+}
+
+}  // namespace whence::cli

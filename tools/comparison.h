@@ -1,0 +1,108 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli.h"
+#include "method_list.h"
+#include "run_record.h"
+#include "trainings.h"
+#include "whence/evaluate/statistics.h"
+
+namespace whence::cli {
+
+class Truth;
+
+/// --remove: percents of the examples. Throws UsageError.
+std::vector<double> removed_percents(const CommandLine& line);
+
+/// A number, or null for what JSON has none for.
+nlohmann::ordered_json json_number(double value);
+nlohmann::ordered_json json_ends(const Interval& interval);
+
+/// What `whence evaluate --methods` compares: methods' scores of a stage's examples for queries, and the trainings that
+/// a truth is made of.
+class Comparison {
+ public:
+  struct Scored {
+    std::string method;
+    at::Tensor scores;  ///< [Q, N] float64.
+    double seconds = 0;
+    Claim claim = Claim::kOrder;
+  };
+
+  /// Throws UsageError or InvalidArgument for what does not fit together, methods that cannot be had here among it.
+  /// `line` and `truth` must outlive the comparison.
+  Comparison(const CommandLine& line, const Truth& truth);
+  Comparison(const Comparison&) = delete;
+  Comparison& operator=(const Comparison&) = delete;
+  /// Keeps trainings in `bank`, and takes those that are there. Before any is asked for.
+  void train_in(const std::filesystem::path& bank);
+
+  const CommandLine& line() const { return line_; }
+  const Truth& truth() const { return truth_; }
+  const Pipeline& pipeline() const { return pipeline_; }
+  const Chain& chain() const { return chain_; }
+  std::size_t stage_index() const { return stage_; }
+  const Stage& stage() const { return chain_[stage_]; }
+  const Dataset& data() const { return stage().objective.data(); }
+  const Dataset& queries() const { return queries_; }
+  const std::string& split() const { return split_; }
+  Measurement measurement() const { return measurement_; }
+  const std::vector<ListedMethod>& methods() const { return methods_; }
+  const Progress& progress() const { return progress_; }
+  RunRecord& record() { return record_; }
+  Trainings& trainings() { return *trainings_; }
+  /// Where trainings begin: start or checkpoint.
+  const std::string& train_from() const { return train_from_; }
+  Random random() const { return Random(pipeline_.seed()).stream("evaluate"); }
+
+  /// Every method's scores.
+  std::vector<Scored> scored() const;
+  /// One method's, of another chain of the same stages.
+  at::Tensor scores(const ListedMethod& method, const Chain& chain) const;
+  /// The scores of that chain's examples for their own losses, by the method's attributor.
+  at::Tensor self_scores(const ListedMethod& method, const Chain& chain) const;
+
+  /// The pipeline's own seed (0) and, unless --no-ceiling, another.
+  std::vector<std::uint64_t> seeds() const;
+  /// Whether --plan was told what trainings with each of `weights` [M, N] and `seeds` take, and `later` more whose
+  /// weights rest on scores. Else throws InvalidArgument where they take longer than a person waits unasked, with
+  /// --`count_flag` to type.
+  bool planned(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds, std::int64_t later,
+               const std::string& count_flag);
+  /// One entry a seed.
+  std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
+  /// What evaluation.json says of the trainings of train().
+  nlohmann::ordered_json told(const std::vector<Retraining>& trained) const;
+  /// Warns where the training with weights of 1, whose measurements these are [Q], does not give the checkpoint again.
+  void check_repeats(const at::Tensor& measurements);
+
+ private:
+  InverseProblem problem(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
+  /// The method's attributor as it knows of this pipeline's trainings.
+  std::shared_ptr<const Attributor> informed(const ListedMethod& method) const;
+  std::unique_ptr<ScoreSource> source(const ListedMethod& method, const Chain& chain, bool indefinite) const;
+  /// Leaves out what is there to compare with and cannot be had; throws for what was asked for.
+  void check_methods();
+
+  const CommandLine& line_;
+  const Truth& truth_;
+  Pipeline pipeline_;
+  RunRecord record_;
+  std::size_t stage_;
+  std::string split_;
+  Measurement measurement_;
+  Chain chain_;
+  Dataset queries_;
+  std::vector<ListedMethod> methods_;
+  Progress progress_;
+  std::string train_from_;
+  std::unique_ptr<Trainings> trainings_;
+  double one_training_ = 0;  ///< Seconds, of train().
+};
+
+}  // namespace whence::cli

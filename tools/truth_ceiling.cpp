@@ -1,0 +1,37 @@
+#include "truth_ceiling.h"
+
+#include <ATen/ATen.h>
+
+namespace whence::cli {
+
+Truth::Json CeilingedTruth::ceiling_of(const at::Tensor& actual, const at::Tensor& other, const Random& random) const {
+  if (!other.defined()) {
+    return nullptr;
+  }
+  const auto agreement = ceilinged_agreement(other, actual, {}, statistic_, random);
+  return {{name_, json_number(agreement.value)}, {name_ + "-interval-95", json_ends(agreement.interval)}};
+}
+
+void CeilingedTruth::add_agreement(Json& row, const at::Tensor& predicted, const at::Tensor& actual,
+                                   const at::Tensor& other, const Random& random) const {
+  const auto agreement = ceilinged_agreement(predicted, actual, other, statistic_, random);
+  row[name_] = json_number(agreement.value);
+  row[name_ + "-interval-95"] = json_ends(agreement.interval);
+  row["share-of-ceiling"] = json_number(agreement.share);
+  row["share-interval-95"] = json_ends(agreement.share_interval);
+}
+
+Truth::Columns CeilingedTruth::columns(const Json& row) const {
+  return {{name_, interval_cell(row[name_], row[name_ + "-interval-95"])},
+          {"of the ceiling", interval_cell(row["share-of-ceiling"], row["share-interval-95"], "{:.2f}")}};
+}
+
+std::vector<std::string> CeilingedTruth::ceiling(const Json& result) const {
+  const auto& reached = result["ceiling"];
+  if (!reached.is_object()) {
+    return {};
+  }
+  return {"ceiling: another seed", interval_cell(reached[name_], reached[name_ + "-interval-95"]), "1"};
+}
+
+}  // namespace whence::cli

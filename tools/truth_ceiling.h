@@ -1,0 +1,28 @@
+#pragma once
+#include "truth.h"
+#include "whence/evaluate/lds.h"
+
+namespace whence::cli {
+
+/// A truth of trainings that agreement is measured with, beside what the same trainings with another seed agree with
+/// it: the ceiling of every method.
+class CeilingedTruth : public Truth {
+ public:
+  Columns columns(const Json& row) const override;
+  std::vector<std::string> ceiling(const Json& result) const override;
+
+ protected:
+  /// The agreement's name in evaluation.json, and what it is.
+  CeilingedTruth(std::string name, PairStatistic statistic)
+      : name_(std::move(name)), statistic_(std::move(statistic)) {}
+  /// `other`: the measurements with another seed, undefined where there are none.
+  Json ceiling_of(const at::Tensor& actual, const at::Tensor& other, const Random& random) const;
+  void add_agreement(Json& row, const at::Tensor& predicted, const at::Tensor& actual, const at::Tensor& other,
+                     const Random& random) const;
+
+ private:
+  std::string name_;
+  PairStatistic statistic_;
+};
+
+}  // namespace whence::cli

@@ -1,0 +1,103 @@
+// Trainings without the examples that a method finds the strongest, together.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "truth.h"
+#include "whence/evaluate/lds.h"
+#include "whence/evaluate/retraining.h"
+
+namespace whence {
+namespace cli {
+namespace {
+
+/// Draws of random that a removal is compared with.
+constexpr std::int64_t kRandomRemovals = 4;
+
+class Removal : public Truth {
+ public:
+  explicit Removal(NoOptions) {}
+
+  std::optional<Json> compare(Comparison& at) const override {
+    const auto n = at.data().size();
+    const auto percents = removed_percents(at.line());
+    const auto count = [&](double percent) {
+      return std::clamp<std::int64_t>(std::llround(percent / 100 * static_cast<double>(n)), 1, n - 1);
+    };
+    std::vector<at::Tensor> weights{at::ones({1, n}, at::kDouble)};
+    auto draws = at.random().stream("removals");
+    for (std::int64_t r = 0; r < kRandomRemovals; ++r) {
+      const auto order = draws.permutation(n);
+      for (const double percent : percents) {
+        weights.push_back(removal_weights(order.narrow(0, 0, count(percent)), n));
+      }
+    }
+    const auto of_methods = std::count_if(at.methods().begin(), at.methods().end(),
+                                          [](const auto& method) { return method.claim() != Claim::kNothing; }) *
+                            static_cast<std::int64_t>(percents.size());
+    if (at.planned(at::cat(weights), {0}, of_methods, "remove")) {
+      return std::nullopt;
+    }
+    const auto methods = at.scored();
+    std::vector<Comparison::Scored> ranked;
+    std::copy_if(methods.begin(), methods.end(), std::back_inserter(ranked),
+                 [](const auto& method) { return method.claim != Claim::kNothing; });
+    for (const auto& method : ranked) {
+      const auto order = (method.scores.mean(0) * outcome_sign(at.measurement())).argsort(/*stable=*/true, 0, true);
+      for (const double percent : percents) {
+        weights.push_back(removal_weights(order.narrow(0, 0, count(percent)), n));
+      }
+    }
+    const auto all = at::cat(weights);
+    const auto trained = at.train(all, {0});
+    at.check_repeats(trained[0].measurements[0]);
+    // how much worse the outcome becomes, [M, Q]
+    const auto worse = (trained[0].measurements.narrow(0, 1, all.size(0) - 1) - trained[0].measurements[0]) *
+                       -outcome_sign(at.measurement());
+    const auto bootstrap_draws = at.random().stream("bootstrap");
+    Json out = at.told(trained);
+    out["removed-percent"] = percents;
+    const auto P = static_cast<std::int64_t>(percents.size());
+    const auto add = [&](const std::string& name, const std::function<at::Tensor(std::int64_t)>& change, Json seconds) {
+      Json row{{"method", name}, {"removals", Json::array()}};
+      for (std::int64_t p = 0; p < P; ++p) {
+        const auto mean = mean_interval(change(p), bootstrap_draws);
+        row["removals"].push_back({{"percent", percents[static_cast<std::size_t>(p)]},
+                                   {"worse-by", mean.mean},
+                                   {"interval-95", json_ends(mean.interval)}});
+      }
+      row["seconds"] = std::move(seconds);
+      out["table"].push_back(std::move(row));
+    };
+    for (std::size_t m = 0; m < ranked.size(); ++m) {
+      const auto first = P * (kRandomRemovals + static_cast<std::int64_t>(m));
+      add(
+          ranked[m].method, [&](std::int64_t p) { return worse[first + p]; }, ranked[m].seconds);
+    }
+    add(
+        "random", [&](std::int64_t p) { return worse.slice(0, p, P * kRandomRemovals, P).mean(0); }, 0.0);
+    return out;
+  }
+
+  Columns columns(const Json& row) const override {
+    Columns out;
+    for (const auto& removed : row["removals"]) {
+      out.emplace_back(fmt::format("without {:g} %", removed["percent"].get<double>()),
+                       interval_cell(removed["worse-by"], removed["interval-95"], "{:+.3g}"));
+    }
+    return out;
+  }
+  std::string legend(const Json& result) const override {
+    return fmt::format("how much worse the queries' {} becomes, on the mean", result["measurement"].get<std::string>());
+  }
+};
+
+}  // namespace
+}  // namespace cli
+
+WHENCE_METHOD(cli::Truth, removal, cli::Removal, NoOptions)
+
+}  // namespace whence
