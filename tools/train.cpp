@@ -128,10 +128,10 @@ int train(const std::vector<std::string>& arguments) {
       doubt(sentence);
     }
   }
-  std::size_t kept = 0;  // before the first that is trained; whence vouches for the data of those that it trained
-  bool foreign = false;
-  while (kept < end && pipeline.is_trained(kept) && (kept < begin || !plans[kept - begin].train)) {
-    foreign = foreign || !pipeline.training(kept++).has_value();
+  std::size_t kept = 0;  // before the first that is trained
+  bool foreign = false;  // whence vouches for the data of those that it trained
+  for (; kept < end && pipeline.is_trained(kept) && (kept < begin || !plans[kept - begin].train); ++kept) {
+    foreign = foreign || !pipeline.training(kept);
   }
   if (foreign) {
     pipeline.load(kept);

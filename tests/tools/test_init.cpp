@@ -86,11 +86,13 @@ void take_export(const ToolFolder& folder, const std::string& name) {
   fs::copy_file(fs::path(WHENCE_TESTS) / "models/exported" / (name + ".pt2"), folder / (name + ".pt2"));
 }
 
-/// Examples of the shapes that the fixture convnet takes, with these targets.
-void write_images(const ToolFolder& folder, const std::string& name, const at::Tensor& targets) {
+/// Examples with these targets, of the shape that the fixture convnet takes, or another.
+void write_images(const ToolFolder& folder, const std::string& name, const at::Tensor& targets,
+                  std::vector<std::int64_t> shape = {2, 6, 6}) {
   auto draws = Random(5);
   ParameterSet tensors;
-  tensors.add("inputs", draws.normal({targets.size(0), 2, 6, 6}).to(at::kFloat));
+  shape.insert(shape.begin(), targets.size(0));
+  tensors.add("inputs", draws.normal(shape).to(at::kFloat));
   tensors.add("targets", targets);
   write_safetensors(folder / name, tensors);
 }
@@ -147,7 +149,8 @@ TEST_CASE("init: what an exported model cannot be given") {
   check_fails(folder.run("init masked.pt2 reviews.csv"), 2, "whence init masked.pt2 TOKENIZER_DIR reviews.csv");
   check_fails(folder.run("init masked.pt2 images.safetensors"), 1, "");
   check_fails(folder.run("init training.pt2 images.safetensors"), 1, "model.eval()");
-  check_fails(folder.run("init pretrain.safetensors convnet.pt2 --out p.toml"), 1, "for argument x");  // [N, 4]
+  take_export(folder, "residual");
+  check_fails(folder.run("init pretrain.safetensors residual.pt2 --out p.toml"), 1, "for argument x");  // [N, 4]
   CHECK_FALSE(fs::exists(folder / "p.toml"));
 }
 
@@ -166,11 +169,11 @@ TEST_CASE("inspect: what an exported model takes and gives, and how much of it i
 
 TEST_CASE("train: the data of a stage that was trained elsewhere is read, and its faults told") {
   const ToolFolder folder;
-  take_export(folder, "convnet");
-  write_images(folder, "images.safetensors", at::arange(6, at::kLong).remainder(3));
+  take_export(folder, "residual");
+  write_images(folder, "images.safetensors", at::arange(6, at::kLong).remainder(2), {1, 5, 5});
   const auto pipeline = [&](const std::string& data) {
-    folder.write("p.toml", fmt::format("[model]\nexported = \"convnet.pt2\"\n[[stage]]\nname = \"fit\"\ntrain = {{ "
-                                       "format = \"safetensors\", file = \"{}\" }}\ncheckpoint = \"convnet.pt2\"\n",
+    folder.write("p.toml", fmt::format("[model]\nexported = \"residual.pt2\"\n[[stage]]\nname = \"fit\"\ntrain = {{ "
+                                       "format = \"safetensors\", file = \"{}\" }}\ncheckpoint = \"residual.pt2\"\n",
                                        data));
   };
   pipeline("images.safetensors");
@@ -178,7 +181,7 @@ TEST_CASE("train: the data of a stage that was trained elsewhere is read, and it
   CHECK(kept.status == 0);
   CHECK(kept.out.find("has a checkpoint  from elsewhere") != kept.out.npos);
   pipeline("pretrain.safetensors");
-  check_fails(folder.run("train p.toml"), 1, "examples of shape [4] for argument x, expected [2, 6, 6]");
+  check_fails(folder.run("train p.toml"), 1, "examples of shape [4] for argument x, expected [1, 5, 5]");
   pipeline("nowhere.safetensors");
   check_fails(folder.run("train p.toml"), 1, "nowhere.safetensors");
 }
