@@ -61,6 +61,10 @@ def _named(model, examples):
     if isinstance(examples, dict):
         return dict(examples)
     names = list(inspect.signature(model.forward).parameters)
+    if len(examples) > len(names):
+        raise ValueError(
+            f"whence_export: {len(examples)} examples for forward({', '.join(names)}): a tuple has a tensor an argument"
+        )
     return dict(zip(names, examples))
 
 
@@ -74,6 +78,8 @@ def _chosen(result, output):
         found = {str(i): value for i, value in enumerate(result) if isinstance(value, torch.Tensor)}
     if output is None:
         output = "logits" if len(found) > 1 else next(iter(found))
+    if output not in found:
+        raise ValueError(f"whence_export: no output {output}: forward gives {', '.join(found)}: choose one, output=KEY")
     return found[output]
 
 
@@ -101,6 +107,8 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
         for name in text:
             sizes[name][1] = length
     for name, more in (dynamic or {}).items():
+        if name not in sizes:
+            raise ValueError(f"whence_export: dynamic: no argument {name}, expected {', '.join(sizes)}")
         sizes[name].update(more)
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:

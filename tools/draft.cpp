@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "guess_columns.h"
 #include "whence/core/error.h"
+#include "whence/core/printable.h"
 #include "whence/core/quoted.h"
 #include "whence/core/text.h"
 
@@ -22,8 +23,16 @@ namespace {
 class Writer {
  public:
   Writer(std::vector<Source> sources, fs::path out) : out_(std::move(out)) {
+    const bool exported = std::any_of(sources.begin(), sources.end(),
+                                      [](const Source& source) { return source.kind == SourceKind::kExported; });
     for (auto& source : sources) {
-      if (source.kind == SourceKind::kModelFolder || source.kind == SourceKind::kCheckpoint) {
+      const bool reads = source.kind == SourceKind::kTokenizer || (exported && source.kind == SourceKind::kModelFolder);
+      if (reads && exported) {
+        tokenizer_ = std::move(source.path);
+      } else if (reads) {
+        throw UsageError(fmt::format("{} is a tokenizer alone: name the model whose it is, MODEL_DIR or MODEL.pt2",
+                                     source.path.string()));
+      } else if (source.is_model()) {
         if (model_) {
           throw UsageError(fmt::format("two models, {} and {}: name one", model_->path.string(), source.path.string()));
         }
@@ -45,6 +54,8 @@ class Writer {
   Draft draft() {
     if (model_ && model_->kind == SourceKind::kModelFolder) {
       texts();
+    } else if (model_ && model_->kind == SourceKind::kExported) {
+      program();
     } else {
       numbers();
     }
@@ -158,13 +169,93 @@ class Writer {
     }
   }
 
-  /// Tables, images and tensors: a built-in model, or the weights of one.
-  void numbers() {
-    const auto& source = training_.front();
+  const Source& only_training() const {
     if (training_.size() > 1) {
       throw UsageError(fmt::format("two training sets, {} and {}: call one test or dev, or name one",
                                    training_[0].path.string(), training_[1].path.string()));
     }
+    return training_.front();
+  }
+
+  /// What the columns of a table of numbers are taken for.
+  void assume_columns() {
+    assumed_.push_back(fmt::format("label {}, {}", columns_.label, columns_.values ? "a number" : "a class"));
+    if (!columns_.ignored.empty()) {
+      assumed_.push_back(fmt::format(
+          "without the columns {}{}", fmt::join(columns_.ignored, ", "),
+          columns_.constant.empty() ? ""
+                                    : fmt::format(" ({} the same in every row)", fmt::join(columns_.constant, ", "))));
+    }
+    if (columns_.fills) {
+      assumed_.push_back("missing numbers are their column's median");
+    }
+  }
+
+  /// A model that was exported, with its weights as they are, on whatever it takes.
+  void program() {
+    const auto& source = only_training();
+    const auto& facts = model_->program;
+    const auto file = model_->path.filename().string();
+    const bool holds_texts =
+        source.kind == SourceKind::kPlainText || (source.kind == SourceKind::kTensors && source.inputs == 0);
+    const bool takes_texts = std::any_of(facts.inputs.begin(), facts.inputs.end(),
+                                         [](const auto& input) { return input.name == "input_ids"; });
+    std::vector<std::string> inputs, outputs;
+    for (const auto& input : facts.inputs) {
+      inputs.push_back(fmt::format("{} {}", input.name, input.shape));
+    }
+    for (const auto& output : facts.outputs) {
+      outputs.push_back(output.name);
+    }
+    model_text_ = fmt::format("exported = {}  # takes {}\n", toml_text(relative(model_->path)),
+                              printable(fmt::format("{}", fmt::join(inputs, ", "))));
+    if (outputs.size() > 1) {
+      model_text_ += fmt::format("output = {}  # of {}\n", toml_text(outputs[facts.chosen]),
+                                 printable(fmt::format("{}", fmt::join(outputs, ", "))));
+    }
+    if (!facts.last_module.empty()) {
+      model_text_ += fmt::format("# head = {}  # the module of one stage alone, where a later one has other classes\n",
+                                 toml_text(facts.last_module));
+    }
+    if (takes_texts && source.kind != SourceKind::kTensors) {
+      if (source.kind != SourceKind::kTable && source.kind != SourceKind::kPlainText) {
+        throw DataError(fmt::format("{}: {} is a model of texts, and this holds none", source.path.string(), file));
+      }
+      if (tokenizer_.empty()) {
+        throw UsageError(
+            fmt::format("{} takes texts: name the folder of its tokenizer.json too: whence init {} TOKENIZER_DIR {}",
+                        file, shell_word(model_->path.string()), shell_word(source.path.string())));
+      }
+      columns_ = source.kind == SourceKind::kTable ? columns_of_texts(source) : Columns{};
+    } else if (!takes_texts && holds_texts) {
+      throw DataError(
+          fmt::format("{}: {} takes {}, and this holds texts", source.path.string(), file, fmt::join(inputs, ", ")));
+    } else if (source.kind == SourceKind::kTable) {
+      columns_ = columns_of_inputs(source);
+      assume_columns();
+    }
+    if (!tokenizer_.empty()) {
+      model_text_ += fmt::format("tokenizer = {}\n", toml_text(relative(tokenizer_)));
+    }
+    const bool of_tokens = takes_texts && facts.dimensions == 3;
+    const char* loss = of_tokens                              ? "next-token"
+                       : source.has_marks                     ? "binary-cross-entropy"
+                       : source.has_values || columns_.values ? "squared-error"
+                                                              : "cross-entropy";
+    const char* length = source.kind == SourceKind::kPlainText ? ", length = 128" : "";
+    stage("fit", data_table(source, columns_, length), loss,
+          fmt::format(
+              "{}# weight-decay = 1e-4  # if it was trained with one\ncheckpoint = {}  # its weights as they are; "
+              "to train it here, name a new file: \"run/fit.safetensors\"\n",
+              of_tokens ? "# or masked-token, of a model that sees the tokens after each\n" : "",
+              toml_text(relative(model_->path))));
+    assumed_.push_back(fmt::format("the weights of {} as they are, trained on {} by {}, without weight decay", file,
+                                   source.path.filename().string(), loss));
+  }
+
+  /// Tables, images and tensors: a built-in model, or the weights of one.
+  void numbers() {
+    const auto& source = only_training();
     if (source.kind == SourceKind::kPlainText || (source.kind == SourceKind::kTensors && source.inputs == 0)) {
       throw UsageError(fmt::format("{} holds texts: name the model's folder before it: whence init MODEL_DIR {}",
                                    source.path.string(), shell_word(source.path.string())));
@@ -193,16 +284,7 @@ class Writer {
     }
     if (source.kind == SourceKind::kTable) {
       optimizer = "lbfgs:max-iterations=500,tolerance=1e-5";
-      assumed_.push_back(fmt::format("label {}, {}", columns_.label, values ? "a number" : "a class"));
-      if (!columns_.ignored.empty()) {
-        assumed_.push_back(fmt::format("without the columns {}{}", fmt::join(columns_.ignored, ", "),
-                                       columns_.constant.empty() ? ""
-                                                                 : fmt::format(" ({} the same in every row)",
-                                                                               fmt::join(columns_.constant, ", "))));
-      }
-      if (columns_.fills) {
-        assumed_.push_back("missing numbers are their column's median");
-      }
+      assume_columns();
     }
     stage("fit", data_table(source, columns_), values ? "squared-error" : "cross-entropy",
           model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n", toml_text(relative(model_->path)))
@@ -237,6 +319,7 @@ class Writer {
 
   fs::path out_;
   std::optional<Source> model_;
+  fs::path tokenizer_;  ///< For an exported model.
   std::vector<Source> training_, queries_;
   Columns columns_;  ///< Of the last stage's table, which the queries' has too.
   std::string model_text_, stages_text_, queries_text_;

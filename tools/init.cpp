@@ -55,12 +55,14 @@ Found check(const fs::path& path, const RunOptions& options) {
 }  // namespace
 
 int init(const std::vector<std::string>& arguments) {
-  CommandLine line("init", "[MODEL_DIR] DATA... [--out FILE.toml]",
-                   "Looks at a model's folder or checkpoint and at data files, and writes a pipeline that runs. A name "
-                   "with test, dev or valid makes queries of a file.");
+  CommandLine line(
+      "init", "[MODEL] DATA... [--out FILE.toml]",
+      "Looks at a model's folder, export or checkpoint and at data files, and writes a pipeline that runs. A name "
+      "with test, dev or valid makes queries of a file.");
   line.positionals("PATHS",
-                   "a Hugging Face folder or a .safetensors of weights, if there is a model; then csv, tsv, "
-                   "jsonl, txt, idx, CIFAR or safetensors data");
+                   "a Hugging Face folder, a .pt2 that torch.export.save wrote (of texts with the folder of its "
+                   "tokenizer.json) or a .safetensors of weights, if there is a model; then csv, tsv, jsonl, txt, idx, "
+                   "CIFAR or safetensors data");
   line.add()("out", po::value<std::string>(), "the pipeline file; default: the data's name, here");
   if (!line.parse(arguments)) {
     return kDone;
@@ -71,7 +73,7 @@ int init(const std::vector<std::string>& arguments) {
     std::move(found.begin(), found.end(), std::back_inserter(sources));
   }
   const auto named = std::find_if(sources.begin(), sources.end(), [](const Source& source) {
-    return source.kind != SourceKind::kModelFolder && source.kind != SourceKind::kCheckpoint;
+    return !source.is_model() && source.kind != SourceKind::kTokenizer;
   });
   auto stem = named == sources.end() ? std::string("pipeline") : named->path.filename().string();
   stem = stem.substr(0, std::min(stem.find('.'), stem.size()));

@@ -207,15 +207,15 @@ bool has_ending(const fs::path& path, const std::string& ending) {
 }  // namespace
 
 int inspect(const std::vector<std::string>& arguments) {
-  CommandLine line(
-      "inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
-      "Says what a model's folder, a tokenizer, a file of data, a safetensors file, a pipeline (.toml) or a result "
-      "directory holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
-  line.positional(
-      "PATH",
-      "a model's folder or its tokenizer.json, an adapter's, a file of data (.csv, .tsv, .jsonl, .txt, idx, CIFAR's "
-      ".bin), a checkpoint "
-      "or data set (.safetensors), a pipeline (.toml), or the directory of a result");
+  CommandLine line("inspect", "FILE|DIR [--spectrum [--stage NAME] [--curvature SPEC] [--plot FILE.svg]]",
+                   "Says what a model's folder or export, a tokenizer, a file of data, a safetensors file, a pipeline "
+                   "(.toml) or a result "
+                   "directory holds, and with --spectrum what the eigenvalues of a trained stage's curvature are.");
+  line.positional("PATH",
+                  "a model's folder or its tokenizer.json, an exported model (.pt2), an adapter's folder, a file of "
+                  "data (.csv, .tsv, .jsonl, .txt, idx, CIFAR's "
+                  ".bin), a checkpoint "
+                  "or data set (.safetensors), a pipeline (.toml), or the directory of a result");
   add_spectrum_options(line);
   if (!line.parse(arguments)) {
     return kDone;
@@ -245,6 +245,8 @@ int inspect(const std::vector<std::string>& arguments) {
   } else if (has_ending(path, ".toml")) {
     const Pipeline pipeline(path, line.run_options());
     out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
+  } else if (is_exported(path)) {
+    out = inspect_exported(path);
   } else if (has_ending(path, ".safetensors")) {
     out = inspect_safetensors(path);
   } else {

@@ -6,9 +6,11 @@
 
 #include <set>
 
+#include "sniff.h"
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/language_model.h"
 #include "whence/models/model.h"
 #include "whence/text/tokenizer.h"
@@ -108,6 +110,61 @@ Json inspect_model(const fs::path& folder) {
   }
   if (!language.notes().empty()) {
     out["notes"] = language.notes();
+  }
+  return out;
+}
+
+Json inspect_exported(const fs::path& file) {
+  const auto model = open_exported(file);
+  const auto& exported = dynamic_cast<const ExportedModel&>(*model);
+  const auto facts = exported.facts();
+  const auto theta = exported.read_parameters(file);
+  std::set<std::string> dtypes;
+  for (const auto& value : theta.values()) {
+    dtypes.insert(c10::toString(value.scalar_type()));
+  }
+  Json out{{"kind", "exported model"}, {"inputs", Json::object()}};
+  for (const auto& input : facts.inputs) {
+    out["inputs"][input.name] = fmt::format("{} {}", input.shape, input.dtype);
+  }
+  for (std::size_t i = 0; i < facts.outputs.size(); ++i) {
+    const auto& output = facts.outputs[i];
+    out["outputs"][output.name.empty() ? "(the only one)" : output.name] =
+        fmt::format("{}{}", output.shape, facts.outputs.size() > 1 && i == facts.chosen ? ", which counts" : "");
+  }
+  out["parameters"] = {
+      {"tensors", theta.size()}, {"numbers", theta.entries()}, {"dtype", fmt::format("{}", fmt::join(dtypes, ", "))}};
+  if (!facts.last_module.empty()) {
+    out["head"] = fmt::format("{}, as head = \"{}\" in [model] says", facts.last_module, facts.last_module);
+  }
+  if (const auto& classes = exported.class_names(); !classes.empty()) {
+    for (std::size_t c = 0; c < classes.size(); ++c) {
+      out["classes"][std::to_string(c)] = classes[c];
+    }
+  }
+  if (!exported.channel_means().empty()) {
+    out["preprocessing"]["mean"] = exported.channel_means();
+  }
+  if (!exported.channel_deviations().empty()) {
+    out["preprocessing"]["std"] = exported.channel_deviations();
+  }
+  if (model->takes_texts()) {
+    out["vocabulary"] = exported.vocabulary();
+    out["context"] = exported.context();
+  }
+  for (const auto& [word, count] : facts.layers) {
+    out["layers"][word] = count;
+  }
+  if (facts.why_no_layers.empty()) {
+    out["layers"]["own"] = fmt::format("{:.1f} % of the parameters' entries", 100 * (1 - facts.copied_share));
+    if (!facts.copied.empty()) {
+      out["layers"]["by copies"] = facts.copied;
+    }
+  } else {
+    out["layers"] = "none: gradients of examples come from double backward";
+  }
+  if (!exported.notes().empty()) {
+    out["notes"] = exported.notes();
   }
   return out;
 }

@@ -91,6 +91,8 @@ Json inspect_source(const fs::path& path) {
       break;
     case SourceKind::kModelFolder:
     case SourceKind::kCheckpoint:
+    case SourceKind::kExported:
+    case SourceKind::kTokenizer:
     case SourceKind::kTensors:
       break;
   }

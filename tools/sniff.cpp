@@ -16,6 +16,7 @@
 #include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/data/table_preview.h"
+#include "whence/models/checkpoint.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -93,12 +94,20 @@ std::vector<std::int64_t> widths_of(const ParameterSet& tensors) {
 Source sniff_safetensors(const fs::path& path) {
   const auto tensors = read_safetensors(path);
   Source source{.path = path, .format = "safetensors"};
-  if (tensors.contains("inputs") || tensors.contains("tokens")) {
+  if (tensors.contains("inputs") || tensors.contains("tokens") || tensors.contains("targets")) {
     source.kind = SourceKind::kTensors;
-    if (tensors.contains("inputs") && tensors.at("inputs").size(0) > 0) {
-      source.inputs = tensors.at("inputs").numel() / tensors.at("inputs").size(0);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {  // several inputs have their arguments' names
+      const auto& [name, value] = std::pair(tensors.names()[i], tensors.values()[i]);
+      source.inputs += name != "targets" && !tensors.contains("tokens") && value.dim() > 0 && value.size(0) > 0
+                           ? value.numel() / value.size(0)
+                           : 0;
     }
-    source.has_values = tensors.contains("targets") && tensors.at("targets").is_floating_point();
+    if (tensors.contains("targets")) {
+      const auto& targets = tensors.at("targets");
+      source.has_values = targets.is_floating_point() || targets.dim() == 2;
+      source.has_marks =
+          targets.dim() == 2 && targets.size(1) > 1 && targets.eq(0).logical_or(targets.eq(1)).all().item<bool>();
+    }
     return source;
   }
   source.kind = SourceKind::kCheckpoint;
@@ -143,6 +152,15 @@ Source sniff_file(const fs::path& path) {
   if (extension == ".safetensors") {
     return sniff_safetensors(path);
   }
+  if (is_exported(path)) {
+    source.kind = SourceKind::kExported;
+    source.program = dynamic_cast<const ExportedModel&>(*open_exported(path)).facts();
+    return source;
+  }
+  if (name == "tokenizer.json") {
+    source.kind = SourceKind::kTokenizer;
+    return source;
+  }
   if (extension == ".csv" || extension == ".tsv" || extension == ".tab") {
     source.format = extension == ".csv" ? "csv" : "tsv";
     auto [columns, rows] = preview_table(path, source.format, kLooked);
@@ -175,8 +193,8 @@ Source sniff_file(const fs::path& path) {
     return source;
   }
   throw DataError(fmt::format(
-      "{}: not recognised, expected a model folder, .csv, .tsv, .jsonl, .txt, .safetensors, idx or CIFAR's .bin (.gz "
-      "too)",
+      "{}: not recognised, expected a model folder, .pt2, .csv, .tsv, .jsonl, .txt, .safetensors, idx or CIFAR's "
+      ".bin (.gz too)",
       path.string()));
 }
 
@@ -195,6 +213,9 @@ bool is_labels_of_idx(const fs::path& path) { return plain_name(path).find("labe
 std::vector<Source> sniff_folder(const fs::path& path) {
   if (fs::exists(path / "config.json")) {
     return {sniff_model(path)};
+  }
+  if (fs::exists(path / "tokenizer.json")) {
+    return {Source{.kind = SourceKind::kTokenizer, .path = path}};
   }
   std::vector<fs::path> files;
   std::set<std::string> models;
@@ -233,6 +254,11 @@ std::vector<Source> sniff_folder(const fs::path& path) {
 }
 
 }  // namespace
+
+std::unique_ptr<Model> open_exported(const fs::path& path) {
+  const std::string shown = nlohmann::json::parse(json_text(nlohmann::json(path.string())));  // a path may be any bytes
+  return create<Model>("exported:file=" + shown);
+}
 
 bool Source::is_queries() const {
   const auto name = plain_name(path);

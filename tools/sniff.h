@@ -2,9 +2,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "whence/models/exported/exported_model.h"
+#include "whence/models/model.h"
 
 namespace whence::cli {
 
@@ -12,6 +16,8 @@ namespace whence::cli {
 enum class SourceKind {
   kModelFolder,  ///< A Hugging Face directory.
   kCheckpoint,   ///< A safetensors file of weights.
+  kExported,     ///< What torch.export.save wrote (.pt2).
+  kTokenizer,    ///< A tokenizer.json, or a folder with one and no model.
   kTable,        ///< csv, tsv or jsonl: columns.
   kPlainText,
   kIdx,  ///< Images, with `labels` beside them.
@@ -33,13 +39,22 @@ struct Source {
   bool classifies = false;                        ///< kModelFolder: whether its weights have a classification head,
   bool masked = false;                            ///< whether it predicts hidden tokens rather than next ones.
   std::int64_t inputs = 0;                        ///< kTensors: numbers of an example; 0: texts as tokens.
-  bool has_values = false;                        ///< kTensors: whether targets are floating.
+  bool has_values = false;                        ///< kTensors: whether targets are floating,
+  bool has_marks = false;                         ///< and each several of 0 or 1: of a class that an example is or not.
+  ExportedFacts program = {};                     ///< kExported.
   bool is_queries() const;                        ///< By its name: test, dev, valid, …
+  /// Whether it is a model, and not data.
+  bool is_model() const {
+    return kind == SourceKind::kModelFolder || kind == SourceKind::kCheckpoint || kind == SourceKind::kExported;
+  }
 };
 
 /// Looks into a file or folder; a folder of data files gives several. Throws DataError, with what is expected, where
 /// nothing is recognised.
 std::vector<Source> sniff(const std::filesystem::path& path);
+
+/// An exported model, none of its modules a head. Throws DataError for what is none.
+std::unique_ptr<Model> open_exported(const std::filesystem::path& path);
 
 /// What a column of a table holds.
 struct ColumnFacts {

@@ -128,6 +128,14 @@ int train(const std::vector<std::string>& arguments) {
       doubt(sentence);
     }
   }
+  std::size_t kept = 0;  // before the first that is trained
+  bool foreign = false;  // whence vouches for the data of those that it trained
+  for (; kept < end && pipeline.is_trained(kept) && (kept < begin || !plans[kept - begin].train); ++kept) {
+    foreign = foreign || !pipeline.training(kept);
+  }
+  if (foreign) {
+    pipeline.load(kept);
+  }
   for (auto k = begin; k < end; ++k) {
     const auto& plan = plans[k - begin];
     if (!plan.train && plan.changes.empty()) {
@@ -141,7 +149,7 @@ int train(const std::vector<std::string>& arguments) {
       }
     }
   }
-  if (end == pipeline.stages().size() && plans.back().train) {  // whose columns and classes queries have
+  if (end == pipeline.stages().size() && (plans.back().train || foreign)) {  // whose columns and classes queries have
     for (const auto& sentence : query_doubts(pipeline)) {
       doubt(sentence);
     }

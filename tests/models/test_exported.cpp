@@ -72,8 +72,8 @@ struct Fixture {
   }
 };
 
-const std::vector<std::string> kModels = {"mlp",  "convnet", "residual", "gpt",        "masked",
-                                          "lstm", "two",     "conv1",    "loss-inside"};
+const std::vector<std::string> kModels = {"mlp",  "convnet", "residual", "gpt",         "masked",
+                                          "lstm", "two",     "conv1",    "loss-inside", "solid"};
 constexpr double kSame = 1e-10;
 
 /// Of output, gradient and Hessian product, relative.
@@ -128,6 +128,27 @@ TEST_SUITE("models") {
         CHECK(error < kSame);
       }
     }
+  }
+
+  TEST_CASE("exported models: convolutions of lines, images and solids are layers, grouped ones are copied") {
+    const auto facts = [](const std::string& name) {
+      const auto model = open(name);
+      return dynamic_cast<const ExportedModel&>(*model).facts();
+    };
+    using Layers = std::vector<std::pair<std::string, std::int64_t>>;
+    for (const auto& [name, layers] : {std::pair("residual", Layers{{"linear", 1}, {"convolution", 3}, {"norm", 1}}),
+                                       std::pair("solid", Layers{{"linear", 1}, {"convolution", 2}})}) {
+      CAPTURE(name);
+      CHECK(facts(name).layers == layers);
+      CHECK(facts(name).copied.empty());
+      CHECK(facts(name).why_no_layers.empty());
+    }
+    CHECK(facts("conv1").copied.empty());
+    CHECK(facts("convnet").copied == std::vector<std::string>{"depth.bias", "depth.weight"});
+    CHECK(facts("convnet").copied_share == doctest::Approx(40.0 / 383));
+    CHECK(facts("convnet").last_module == "fc");
+    CHECK(facts("convnet").inputs.front().shape == "[any, 2, 6, 6]");
+    CHECK_FALSE(facts("lstm").why_no_layers.empty());
   }
 
   /// Rows of a table of docs/exported-models.md: tests/models/exported/zoo.py makes the folder.

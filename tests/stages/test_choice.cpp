@@ -173,6 +173,14 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
 
   auto wide = test::toy_stage("mlp:widths=200,activation=tanh", 0);
   CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).high == 4);  // by its 24 rows
+  double sides = 0, numbers = 0;
+  for (const auto& value : wide.objective.trained().values()) {
+    sides += value.dim() == 2 ? static_cast<double>(value.size(0) + value.size(1)) : 0;
+    numbers += value.dim() == 2 ? static_cast<double>(value.numel()) : 0;
+  }
+  const auto rows = static_cast<double>(wide.objective.data().size() * wide.objective.data().outputs());
+  CHECK(product_count("auto", "gauss-newton", wide, Inversion::kDamped).once ==
+        doctest::Approx(rows * rows * sides / (12 * numbers * static_cast<double>(wide.objective.data().size()))));
   CHECK(product_count("auto", "hessian", wide, Inversion::kDamped).high == 1000);
   CHECK(solver_at_work("auto", "gauss-newton", wide, Inversion::kDamped) == "woodbury");
   CHECK(solver_at_work("auto", "ekfac", wide, Inversion::kDamped) == "ekfac");

@@ -81,9 +81,110 @@ void write_idx(const ToolFolder& folder, const std::string& name, std::int64_t c
   folder.write(name + "-labels-idx1-ubyte", labels);
 }
 
+/// The fixture NAME.pt2 of tests/models/exported, in the folder.
+void take_export(const ToolFolder& folder, const std::string& name) {
+  fs::copy_file(fs::path(WHENCE_TESTS) / "models/exported" / (name + ".pt2"), folder / (name + ".pt2"));
+}
+
+/// Examples with these targets, of the shape that the fixture convnet takes, or another.
+void write_images(const ToolFolder& folder, const std::string& name, const at::Tensor& targets,
+                  std::vector<std::int64_t> shape = {2, 6, 6}) {
+  auto draws = Random(5);
+  ParameterSet tensors;
+  shape.insert(shape.begin(), targets.size(0));
+  tensors.add("inputs", draws.normal(shape).to(at::kFloat));
+  tensors.add("targets", targets);
+  write_safetensors(folder / name, tensors);
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("init: an exported model, its weights as they are, on tensors, values, marks and several inputs") {
+  const ToolFolder folder;
+  take_export(folder, "convnet");
+  const auto classes = at::arange(24, at::kLong).remainder(3);
+  write_images(folder, "images.safetensors", classes);
+  write_images(folder, "images_test.safetensors", classes.narrow(0, 0, 3));
+  const std::string flags = " --quiet --method grad-dot";
+  const auto said = check_next(folder, "convnet.pt2 images.safetensors images_test.safetensors", flags);
+  CHECK(said.find("the weights of convnet.pt2 as they are, trained on images.safetensors by cross-entropy") !=
+        said.npos);
+  CHECK(said.find("next: whence rank images.toml\n") != said.npos);  // nothing is to be trained
+  const auto text = folder.read("images.toml");
+  CHECK(text.find("exported = \"convnet.pt2\"  # takes x [any, 2, 6, 6]\n# head = \"fc\"") != text.npos);
+  CHECK(text.find("[queries.test]") != text.npos);
+
+  const auto one_hot = at::one_hot(classes, 3);
+  write_images(folder, "marks.safetensors", one_hot);
+  check_next(folder, "convnet.pt2 marks.safetensors", flags);
+  CHECK(folder.read("marks.toml").find("loss = \"binary-cross-entropy\"") != std::string::npos);
+  write_images(folder, "values.safetensors", one_hot.to(at::kFloat) - 0.25);
+  check_next(folder, "convnet.pt2 values.safetensors", flags);
+  CHECK(folder.read("values.toml").find("loss = \"squared-error\"") != std::string::npos);
+
+  take_export(folder, "two");  // x and y, 8 outputs
+  auto draws = Random(6);
+  ParameterSet tensors;
+  tensors.add("x", draws.normal({9, 3}).to(at::kFloat));
+  tensors.add("y", draws.normal({9, 2}).to(at::kFloat));
+  tensors.add("targets", draws.normal({9, 8}).to(at::kFloat));
+  write_safetensors(folder / "pairs.safetensors", tensors);
+  check_next(folder, "two.pt2 pairs.safetensors", flags);
+  CHECK(folder.read("pairs.toml").find("# takes x [any, 3], y [any, 2]") != std::string::npos);
+}
+
+TEST_CASE("init: what an exported model cannot be given") {
+  const ToolFolder folder;
+  take_export(folder, "convnet");
+  take_export(folder, "masked");
+  take_export(folder, "training");
+  write_images(folder, "images.safetensors", at::arange(6, at::kLong).remainder(3));
+  folder.write("notes.txt", "one two three");
+  folder.write("reviews.csv", "review,stars\na fine film about nothing at all,1\nso dull that I slept,0\n");
+  check_fails(folder.run("init convnet.pt2"), 2, "the training data is missing: whence init convnet.pt2 DATA");
+  check_fails(folder.run("init convnet.pt2 masked.pt2 images.safetensors"), 2, "two models");
+  check_fails(folder.run("init convnet.pt2 notes.txt"), 1, "convnet.pt2 takes x [any, 2, 6, 6], and this holds texts");
+  check_fails(folder.run("init masked.pt2 reviews.csv"), 2, "whence init masked.pt2 TOKENIZER_DIR reviews.csv");
+  check_fails(folder.run("init masked.pt2 images.safetensors"), 1, "");
+  check_fails(folder.run("init training.pt2 images.safetensors"), 1, "model.eval()");
+  take_export(folder, "residual");
+  check_fails(folder.run("init pretrain.safetensors residual.pt2 --out p.toml"), 1, "for argument x");  // [N, 4]
+  CHECK_FALSE(fs::exists(folder / "p.toml"));
+}
+
+TEST_CASE("inspect: what an exported model takes and gives, and how much of it is in layers") {
+  const ToolFolder folder;
+  take_export(folder, "convnet");
+  const auto told = nlohmann::json::parse(folder.run("inspect convnet.pt2 --json").out);
+  CHECK(told["inputs"]["x"] == "[any, 2, 6, 6] Float");
+  CHECK(told["parameters"]["numbers"] == 383);
+  CHECK(told["head"].get<std::string>().starts_with("fc,"));
+  CHECK(told["layers"]["convolution"] == 2);
+  CHECK(told["layers"]["own"] == "89.6 % of the parameters' entries");
+  CHECK(told["layers"]["by copies"] == nlohmann::json{"depth.bias", "depth.weight"});
+  check_fails(folder.run("inspect pipeline.pt2"), 1, "pipeline.pt2");
+}
+
+TEST_CASE("train: the data of a stage that was trained elsewhere is read, and its faults told") {
+  const ToolFolder folder;
+  take_export(folder, "residual");
+  write_images(folder, "images.safetensors", at::arange(6, at::kLong).remainder(2), {1, 5, 5});
+  const auto pipeline = [&](const std::string& data) {
+    folder.write("p.toml", fmt::format("[model]\nexported = \"residual.pt2\"\n[[stage]]\nname = \"fit\"\ntrain = {{ "
+                                       "format = \"safetensors\", file = \"{}\" }}\ncheckpoint = \"residual.pt2\"\n",
+                                       data));
+  };
+  pipeline("images.safetensors");
+  const auto kept = folder.run("train p.toml");
+  CHECK(kept.status == 0);
+  CHECK(kept.out.find("has a checkpoint  from elsewhere") != kept.out.npos);
+  pipeline("pretrain.safetensors");
+  check_fails(folder.run("train p.toml"), 1, "examples of shape [4] for argument x, expected [1, 5, 5]");
+  pipeline("nowhere.safetensors");
+  check_fails(folder.run("train p.toml"), 1, "nowhere.safetensors");
+}
 
 TEST_CASE("init: a table, its label, ids and gaps; it trains, ranks, and is not written over") {
   const ToolFolder folder;

@@ -37,7 +37,11 @@ std::optional<TargetFault> target_fault(const at::Tensor& values, TargetKind wan
     const auto sums = values.to(at::kDouble).sum(1);
     if (const auto rows = (sums - 1).abs().gt(sum_slack(values)); rows.any().item<bool>()) {
       const auto row = first_of(rows);
-      return TargetFault{row, fmt::format("shares that sum to {:.6g}, expected 1", sums[row].item<double>())};
+      const bool marks = values.eq(0).logical_or(values.eq(1)).all().item<bool>();
+      return TargetFault{
+          row,
+          fmt::format("shares that sum to {:.6g}, expected 1{}", sums[row].item<double>(),
+                      marks ? ": of classes that an example may be several of, loss = \"binary-cross-entropy\"" : "")};
     }
   }
   return std::nullopt;

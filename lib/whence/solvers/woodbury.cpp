@@ -8,6 +8,7 @@
 #include "whence/core/error.h"
 #include "whence/core/tensors.h"
 #include "whence/curvature/gram_operator.h"
+#include "whence/models/tape.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
@@ -24,6 +25,31 @@ struct WoodburyOptions {
           "converged means |b - A x| <= this * |b|; the work does not depend on it");
   }
 };
+
+/// What the matrix over the rows takes, in products with the curvature: of a layer that sees one place of an example it
+/// is made of two small ones, of a convolution or a text's layer of the rows themselves. Counted on one example.
+double dual_products(const CurvaturePoint& at, std::int64_t rows) {
+  constexpr double kOfAProduct = 6;  // a gradient and a derivative along a direction are three passes each
+  const auto theta = detach(at.theta), parent = detach(at.parent);
+  Tape tape;
+  at.objective.output(theta, parent, at.objective.data().batch(0, 1), &tape);
+  const auto merged = at.objective.merge(theta, parent);
+  double dual = 0, product = 0;
+  for (const auto& entry : tape.entries) {
+    if (entry.multiplies()) {
+      const auto& weight = merged.at(entry.weight);
+      const auto outputs = weight.size(entry.transposed ? 1 : 0), places = entry.output.numel() / outputs;
+      const auto numbers = static_cast<double>(weight.numel());
+      product += kOfAProduct * numbers * static_cast<double>(places);
+      if (at.objective.trained().contains(entry.weight)) {
+        const auto wide = static_cast<double>(outputs);
+        dual += places == 1 ? numbers / wide + wide : numbers;
+      }
+    }
+  }
+  const auto n = static_cast<double>(rows);
+  return product > 0 ? n * n / 2 * dual / (product * static_cast<double>(at.objective.data().size())) : 0;
+}
 
 class WoodburyInverse : public Inverse {
  public:
@@ -84,8 +110,10 @@ class WoodburySolver : public Solver {
  public:
   explicit WoodburySolver(WoodburyOptions options) : options_(options) {}
   SolverNeeds needs() const override { return {.rows = true}; }
-  /// Two solves, each a product with J and one with J', the refinement between them and the residual.
-  ProductCount product_count(const SystemTraits&) const override { return {4, 4}; }
+  /// Two solves, each a product with J and one with J', the refinement between them and the residual; the matrix once.
+  ProductCount product_count(const SystemTraits& traits) const override {
+    return {4, 4, true, traits.point ? dual_products(*traits.point, traits.rows()) : 0};
+  }
 
  protected:
   std::unique_ptr<Inverse> do_prepare(const System& system) const override {

@@ -90,6 +90,7 @@ class Exported : public Model, public ExportedModel, public Described {
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override;
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override;
   ParameterSet read_parameters(const fs::path& file) const override;
+  ExportedFacts facts() const override;
 
  private:
   void load(detail::ExportArchive archive);
@@ -102,6 +103,7 @@ class Exported : public Model, public ExportedModel, public Described {
   at::Tensor run_one_by_one(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
                             const detail::Setting& setting, Tape* tape) const;
   detail::Setting setting_of(const ParameterSet& theta) const;
+  double copied_percent() const;
 
   ExportedOptions options_;
   fs::path file_;
@@ -114,6 +116,7 @@ class Exported : public Model, public ExportedModel, public Described {
   at::ScalarType dtype_ = at::kFloat;
   std::size_t chosen_ = 0;  ///< Of the outputs.
   bool no_layers_ = false;
+  std::string why_no_layers_;
   std::int64_t vocabulary_ = 0;
   std::vector<std::string> notes_, arguments_, classes_;
   std::vector<double> means_, deviations_;
@@ -207,6 +210,7 @@ void Exported::load(detail::ExportArchive archive) {
          return gradient(run(free, arguments, setting_of(theta_), nullptr).square().sum(), free.values());
        }});
   no_layers_ = !check.why_no_layers.empty();
+  why_no_layers_ = check.why_no_layers;
   notes_.insert(notes_.end(), check.notes.begin(), check.notes.end());
   if (no_layers_) {
     notes_.push_back(fmt::format(
@@ -214,12 +218,7 @@ void Exported::load(detail::ExportArchive archive) {
         "what is made of layers (ekfac, logra, tunings that add to layers) is not to be had",
         archive.where, check.why_no_layers));
   }
-  double copied = 0;
-  for (const auto& name : layers_.others) {
-    copied += static_cast<double>(theta_.at(name).numel());
-  }
-  if (copied > 0 && !no_layers_) {
-    const auto share = 100 * copied / static_cast<double>(theta_.entries());
+  if (const auto share = copied_percent(); share > 0 && !no_layers_) {
     notes_.push_back(
         fmt::format("{}: {:.1f} % of the parameters' entries are in layers, {:.1f} % are taken by a copy "
                     "an example ({}{})",
@@ -228,6 +227,52 @@ void Exported::load(detail::ExportArchive archive) {
                               layers_.others.begin() + std::min<std::ptrdiff_t>(3, std::ssize(layers_.others)), ", "),
                     layers_.others.size() > 3 ? ", …" : ""));
   }
+}
+
+double Exported::copied_percent() const {
+  double copied = 0;
+  for (const auto& name : layers_.others) {
+    copied += static_cast<double>(theta_.at(name).numel());
+  }
+  return 100 * copied / static_cast<double>(theta_.entries());
+}
+
+ExportedFacts Exported::facts() const {
+  using Form = detail::ProgramLayer::Form;
+  ExportedFacts out;
+  for (const auto& input : signature_.inputs) {
+    if (input.kind == ProgramInput::Kind::kUser) {
+      out.inputs.push_back({input.name, detail::shape_text(input.shape), c10::toString(input.dtype)});
+    }
+  }
+  for (std::size_t i = 0; i < signature_.output_names.size(); ++i) {
+    out.outputs.push_back({signature_.output_names[i], detail::shape_text(signature_.output_shapes[i]), ""});
+  }
+  out.chosen = chosen_;
+  out.dimensions = std::ssize(signature_.output_shapes.at(chosen_));
+  out.width = signature_.width(chosen_).value_or(0);
+  out.why_no_layers = why_no_layers_;
+  out.copied = layers_.others;
+  out.copied_share = copied_percent() / 100;
+  std::map<Form, std::int64_t> counts;
+  for (const auto& node : program_->nodes()) {
+    const auto found = layers_.layers.find(&node);
+    if (found == layers_.layers.end()) {
+      continue;
+    }
+    const auto& layer = found->second;
+    ++counts[layer.form];
+    if (layer.form == Form::kLinear && theta_.at(layer.weight).size(layer.transposed ? 1 : 0) == out.width) {
+      out.last_module = layer.weight.substr(0, layer.weight.rfind('.'));
+    }
+  }
+  for (const auto& [form, word] : {std::pair(Form::kLinear, "linear"), std::pair(Form::kConvolution, "convolution"),
+                                   std::pair(Form::kEmbedding, "embedding"), std::pair(Form::kNorm, "norm")}) {
+    if (counts.contains(form)) {
+      out.layers.emplace_back(word, counts[form]);
+    }
+  }
+  return out;
 }
 
 ParameterSet Exported::initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const {

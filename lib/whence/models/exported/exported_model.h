@@ -7,6 +7,22 @@
 
 namespace whence {
 
+/// What an exported program takes, gives and is made of, in words.
+struct ExportedFacts {
+  struct Tensor {
+    std::string name, shape, dtype;  ///< "[any, 3, 32, 32]", "Float"; of an output no dtype, and no name of one alone.
+  };
+  std::vector<Tensor> inputs, outputs;
+  std::size_t chosen = 0;       ///< The output that counts,
+  std::int64_t dimensions = 0;  ///< how many it has, the batch among them; 0 where the file does not say,
+  std::int64_t width = 0;       ///< and its last size; 0 where that is open.
+  std::string last_module;      ///< That makes that width by a linear layer, the last that does; empty: none does.
+  std::vector<std::pair<std::string, std::int64_t>> layers;  ///< How many of each kind are recorded as layers.
+  double copied_share = 0;                                   ///< Of the parameters' entries, those that no layer owns,
+  std::vector<std::string> copied;                           ///< and their names.
+  std::string why_no_layers;  ///< Why it does not run for one example at a time; empty where it does.
+};
+
 /// What a model that is an exported program says of itself besides computing. Its parameters have the names of its
 /// state dict, those of the head that was named behind `head.`.
 class ExportedModel {
@@ -27,6 +43,7 @@ class ExportedModel {
   /// the file says; else empty.
   virtual const std::vector<double>& channel_means() const = 0;
   virtual const std::vector<double>& channel_deviations() const = 0;
+  virtual ExportedFacts facts() const = 0;
   /// The parameters that a file (.pt2) holds: this model's, or another export of it. Throws DataError where it is none,
   /// or its buffers are others, which this model's program would not use.
   virtual ParameterSet read_parameters(const std::filesystem::path& file) const = 0;

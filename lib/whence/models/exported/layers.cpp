@@ -52,7 +52,8 @@ std::optional<ProgramLayer> form_of(const Node& node) {
   if (op == "mm" || op == "matmul") {
     return ProgramLayer{Form::kLinear, "", "", true, 0, 1, -1};
   }
-  if ((op == "conv1d" || op == "conv2d") && node.schema->overload_name().empty() && is_fixed(node, "groups", 1)) {
+  if ((op == "conv1d" || op == "conv2d" || op == "conv3d") && node.schema->overload_name().empty() &&
+      is_fixed(node, "groups", 1)) {
     return ProgramLayer{Form::kConvolution, "", "", false, place("input"), place("weight"), place("bias")};
   }
   if (op == "embedding" && is_fixed(node, "scale_grad_by_freq", 0)) {
@@ -72,13 +73,40 @@ RowMap row_map(std::int64_t examples, std::int64_t rows, const at::Tensor& like)
   return {at::floor_divide(all, rows / examples), all.view({examples, rows / examples}), {}, /*plain=*/true};
 }
 
-/// Of both sides of an image, that of a line being `first` high; one number is of both.
-std::vector<std::int64_t> both(const c10::IValue& value, bool line, std::int64_t first) {
+/// One number for each of `sides` of a filter; of a line, which is an image 1 high, `first` before it.
+std::vector<std::int64_t> of_sides(const c10::IValue& value, std::size_t sides, std::int64_t first) {
   auto out = value.toIntVector();
-  if (out.size() == 1) {
-    out.insert(out.begin(), line ? first : out.front());
+  if (out.size() == 1 && sides > 1) {
+    out.assign(sides, out.front());
+  }
+  if (sides == 1) {
+    out.insert(out.begin(), first);
   }
   return out;
+}
+
+/// What each place of a convolution's output sees of x [N, C, sides…]: [N, C kernel, places], as at::im2col has it of
+/// two sides.
+at::Tensor seen_by_places(const at::Tensor& x, at::IntArrayRef kernel, const std::vector<std::int64_t>& stride,
+                          const std::vector<std::int64_t>& padding, const std::vector<std::int64_t>& dilation) {
+  if (kernel.size() == 2) {
+    return at::im2col(x, kernel, dilation, padding, stride);
+  }
+  std::vector<std::int64_t> pads, order{0, 1};
+  for (std::size_t i = kernel.size(); i-- > 0;) {
+    pads.insert(pads.end(), 2, padding[i]);
+  }
+  auto windows = at::constant_pad_nd(x, pads);
+  const auto sides = static_cast<std::int64_t>(kernel.size());
+  for (std::int64_t i = 0; i < sides; ++i) {  // [N, C, places…, kernel…]
+    const auto k = static_cast<std::size_t>(i);
+    windows = windows.unfold(2 + i, dilation[k] * (kernel[k] - 1) + 1, stride[k]).slice(-1, 0, INT64_MAX, dilation[k]);
+    order.push_back(2 + sides + i);
+  }
+  for (std::int64_t i = 0; i < sides; ++i) {
+    order.push_back(2 + i);
+  }
+  return windows.permute(order).flatten(1 + sides + 1).flatten(1, 1 + sides);
 }
 
 }  // namespace
@@ -202,26 +230,28 @@ at::Tensor LayerRunner::run_norm(const ProgramLayer& layer, const Node& node, to
 at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
                                         const at::Tensor& x) {
   const auto value = [&](const char* name) { return stack[static_cast<std::size_t>(node.argument(name))]; };
-  const bool line = node.operation() == "conv1d";
-  const auto stride = both(value("stride"), line, 1), padding = both(value("padding"), line, 0),
-             dilation = both(value("dilation"), line, 1);
-  const auto square = [](const std::vector<std::int64_t>& both_sides) { return both_sides[0] == both_sides[1]; };
-  // [examples, images an example, channels, height, width]
-  const bool single = x.dim() - (examples_ == nullptr ? 0 : 1) == (line ? 2 : 3);
-  auto images = single ? x.unsqueeze(-static_cast<std::int64_t>(line ? 3 : 4)) : x;
+  const bool line = node.operation() == "conv1d", solid = node.operation() == "conv3d";
+  const std::size_t given = line ? 1 : solid ? 3 : 2;
+  const auto stride = of_sides(value("stride"), given, 1), padding = of_sides(value("padding"), given, 0),
+             dilation = of_sides(value("dilation"), given, 1);
+  const auto square = [](const std::vector<std::int64_t>& sides) { return sides[0] == sides[1]; };
+  // [examples, images an example, channels, height, width], of a solid its depth before them
+  const auto sides = static_cast<std::int64_t>(given);
+  const bool single = x.dim() - (examples_ == nullptr ? 0 : 1) == sides + 1;
+  auto images = single ? x.unsqueeze(-sides - 2) : x;
   images = line ? images.unsqueeze(-2) : images;
   images = examples_ == nullptr ? images.unsqueeze(0) : images;
   const auto examples = images.size(0), each = images.size(1);
   const auto flat = images.flatten(0, 1);
-  const auto back = [&](const at::Tensor& y) {  // [examples each, out, H, W] as x was
+  const auto back = [&](const at::Tensor& y) {  // [examples each, out, …] as x was
     auto out = y.unflatten(0, {examples, each});
     out = examples_ == nullptr ? out.squeeze(0) : out;
     out = line ? out.squeeze(-2) : out;
-    return single ? out.squeeze(-static_cast<std::int64_t>(line ? 3 : 4)) : out;
+    return single ? out.squeeze(-sides - 2) : out;
   };
-  const bool dilated = dilation[0] != 1 || dilation[1] != 1;
+  const bool dilated = std::any_of(dilation.begin(), dilation.end(), [](std::int64_t d) { return d != 1; });
   const std::string module(layer_module(layer.weight));
-  const bool plain = !line && !dilated && square(stride) && square(padding) && module != layer.weight &&
+  const bool plain = !line && !solid && !dilated && square(stride) && square(padding) && module != layer.weight &&
                      (each == 1 || tape_ == nullptr);
   if (plain && (layer.bias == module + ".bias" || (layer.bias.empty() && !theta_.contains(module + ".bias")))) {
     set_rows(examples, flat);
@@ -236,16 +266,18 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
   auto weight = theta_.at(layer.weight);
   weight = line ? weight.unsqueeze(-2) : weight;
   const auto bias = layer.bias.empty() ? std::optional<at::Tensor>() : theta_.at(layer.bias);
-  auto y = at::conv2d(flat, weight, bias, stride, padding, dilation);
+  auto y = solid ? at::conv3d(flat, weight, bias, stride, padding, dilation)
+                 : at::conv2d(flat, weight, bias, stride, padding, dilation);
   TapeEntry entry{
       .kind = TapeEntry::Kind::kConvolution, .weight = layer.weight, .bias = layer.bias, .input = {}, .output = {}};
   if (tape_ == nullptr || (tape_->wanted && !tape_->wanted(entry))) {
     return back(y);
   }
   y = y.requires_grad() ? y : y.detach().requires_grad_(true);
-  if (dilated || each != 1) {  // what each place of it saw, as one column of an image of 1 x 1 filters
+  const bool alone = each == 1 && !solid;
+  if (dilated || !alone) {  // what each place of it saw, as one column of an image of 1 x 1 filters
     const c10::NoGradGuard no_gradient;
-    const auto seen = at::im2col(flat.detach(), weight.sizes().slice(2), dilation, padding, stride);
+    const auto seen = seen_by_places(flat.detach(), weight.sizes().slice(2), stride, padding, dilation);
     entry.input = seen.unflatten(0, {examples, each}).transpose(1, 2).flatten(2).unsqueeze(-1);
     entry.kernel = {1, 1};
     entry.padding = {0, 0};
@@ -256,7 +288,7 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
     entry.padding = padding;
     entry.stride = stride;
   }
-  if (each == 1) {
+  if (alone) {
     entry.output = y;
     tape_->entries.push_back(std::move(entry));
     return back(y);
@@ -265,7 +297,11 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
   entry.output = y.unflatten(0, {examples, each}).transpose(1, 2).flatten(2).unsqueeze(-1);  // [B, out, places, 1]
   tape_->entries.push_back(std::move(entry));
   const auto& out = tape_->entries.back().output;
-  return back(out.view({examples, sizes[1], each, sizes[2], sizes[3]}).transpose(1, 2).flatten(0, 1));
+  auto apart = sizes;  // [examples, out, each, …]
+  apart.front() = each;
+  std::swap(apart[0], apart[1]);
+  apart.insert(apart.begin(), examples);
+  return back(out.view(apart).transpose(1, 2).flatten(0, 1));
 }
 
 void LayerRunner::run(const Node& node, torch::jit::Stack& stack, const ProgramRun& run) {

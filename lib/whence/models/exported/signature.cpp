@@ -13,7 +13,6 @@
 #include "whence/models/exported/detail/operators.h"
 
 namespace whence::detail {
-namespace {
 
 std::string shape_text(const OpenShape& shape) {
   std::vector<std::string> sizes;
@@ -22,6 +21,8 @@ std::string shape_text(const OpenShape& shape) {
   }
   return fmt::format("[{}]", fmt::join(sizes, ", "));
 }
+
+namespace {
 
 /// The sizes of a tensor's description: those that are fixed, or as the export saw them.
 OpenShape read_shape(const JsonView& meta, bool as_seen) {
@@ -175,7 +176,7 @@ std::function<std::vector<std::int64_t>(const ProgramInput&)> argument_sizes(con
   }
   const auto all = inputs.dim() == 2 ? inputs.size(1) : -1;
   const auto size = of_open > 0 ? (all - fixed) / of_open : 0;
-  if (open.size() > 1 || fixed + of_open * size != all) {
+  if (open.size() > 1 || size < 0 || fixed + of_open * size != all) {
     throw InvalidArgument(
         fmt::format("{}: inputs [{}] for the arguments {}", where, fmt::join(inputs.sizes(), ", "), shapes));
   }

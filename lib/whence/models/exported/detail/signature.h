@@ -58,6 +58,9 @@ struct ProgramSignature {
   std::vector<at::Tensor> arguments_of(const Batch& batch, const Setting& setting, const std::string& where) const;
 };
 
+/// "[any, 3, 32, 32]".
+std::string shape_text(const OpenShape& shape);
+
 /// Throws DataError for a program that writes into its parameters or buffers, is in training mode or draws random
 /// numbers, naming the module and what to write before the export.
 void check_pure(const Program& program, const ProgramSignature& signature, const std::string& where);
