@@ -173,8 +173,9 @@ void Comparison::check_methods() {
     try {
       truth_.check_method(method);
       if (method.attributor) {
-        const auto curvature = method.asked.curvature_is_open() ? "hessian" : method.asked.curvature;
-        InverseOptions options = method.asked.options;
+        const InverseOptions options = method.asked.options;
+        const auto open = options.response == Response::kProximalBregman ? "gauss-newton" : "hessian";
+        const auto curvature = method.asked.curvature_is_open() ? open : method.asked.curvature;
         method.attributor->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), options})
             ->check({stage_}, measurement_, Normalization::kNone);
       }

@@ -200,7 +200,7 @@ Told tell_unrolled(const PlannedRun& run, const std::vector<TrainingRun>& all_ru
       runs[k].iterations = std::min(most, total);
       const auto steps =
           dynamic_cast<const SteppingOptimizer&>(*at.optimizer).steps(at.objective, at.parent, runs[k].random);
-      TrainingState state{runs[k].start, 0, {}};
+      TrainingState state{runs[k].start(), 0, {}};
       const auto start = Clock::now();
       while (state.iteration < runs[k].iterations) {
         steps->advance(state);

@@ -29,7 +29,7 @@ std::vector<double> numbers(const at::Tensor& x) {
 at::Tensor trained(const Stage& stage, const TrainingRun& run, const at::Tensor& weights, const Dataset& queries) {
   auto again = stage;
   again.objective = stage.objective.with_weights(weights);
-  TrainingState state{run.start, 0, {}};
+  TrainingState state{run.start(), 0, {}};
   stage.optimizer->minimise(again.objective, stage.parent, state, run.random, {});
   again.theta = detach(state.theta);
   return measure_all(Measurement::kLoss, again, queries);

@@ -46,6 +46,12 @@ TEST_CASE("a segment's filter keeps the digits of small eigenvalues in float32")
         doctest::Approx(20).epsilon(1e-4));  // it was 0
 }
 
+TEST_CASE("a segment has forgotten its start where its steps, as the filter has them, would have grown without end") {
+  const auto values = at::tensor({2.0001, 3.0, 1e4}, at::kDouble);  // |1 - h|^5000 is beyond what numbers hold
+  CHECK(relative_error(Filter{Inversion::kSegment, 0, 5000, 5000}(values), 1 / values) < test::Tolerance::kSameAlgebra);
+  CHECK(Filter{Inversion::kMemory, 0, 5000, 5000}(values).abs().max().item<double>() == 0);
+}
+
 TEST_CASE("segment through ekfac and diagonal in float32 is what it is in float64") {
   auto stage = test::toy_chain({{.tuning = "full", .loss = "cross-entropy", .weight_decay = 1e-7}})[0];
   stage.objective = stage.objective.with_weights(at::full({12}, 1e-6, at::kDouble));

@@ -123,12 +123,15 @@ at::Tensor Filter::operator()(const at::Tensor& eigenvalues, double zero) const 
   const auto inverted = [zero](const at::Tensor& x) { return at::where(x.abs() > zero, 1 / x, at::zeros_like(x)); };
   const auto g = h + damping;
   // What descent leaves of its start is r = (1 - t)^steps with t = time / steps g: exp(steps log1p(-t)), and 1 - r by
-  // expm1, which keep the digits of a small t; a step past the minimum, t >= 1, has no logarithm.
+  // expm1, which keep the digits of a small t; a step past the minimum, t >= 1, has no logarithm. Steps by t > 2 would
+  // have grown without end: a training that ended took none such (Adam's shrink where its preconditioner, as it was at
+  // the end, says otherwise: at an input that is always 0 it divides by the square of nothing), and has forgotten its
+  // start there.
   const auto count = static_cast<double>(std::max<std::int64_t>(1, steps));
   const auto t = time / count * g;
   const auto overshoots = t >= 1;
   const auto exponent = steps == 0 ? at::neg(t) : count * at::log1p(-at::where(overshoots, at::zeros_like(t), t));
-  const auto past = [&] { return at::pow(1 - t, count); };
+  const auto past = [&] { return at::where(t > 2, at::zeros_like(t), at::pow(1 - t.clamp_max(2), count)); };
   at::Tensor out;
   switch (inversion) {
     case Inversion::kDamped:

@@ -158,18 +158,7 @@ TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
     }
     return std::move(fresh.theta);
   }
-  const auto record = detail::parse_record(told);
-  const auto run = detail::table_in(record, "run");
-  if (run.contains("seed") && run["seed"] != seed_) {
-    throw InvalidArgument(fmt::format("stage {}: its training began with seed {}, and the seed is {}: use --seed {}",
-                                      description.name, run["seed"].dump(), seed_, run["seed"].dump()));
-  }
-  const auto then = detail::table_in(record, "settings").value("head-start", "");
-  if (then != description.head_start) {
-    const auto shown = [](const std::string& spec) { return spec.empty() ? std::string("random") : spec; };
-    throw InvalidArgument(fmt::format("stage {}: its training began with head-start = \"{}\", now \"{}\"",
-                                      description.name, shown(then), shown(description.head_start)));
-  }
+  detail::check_start(detail::parse_record(told), description, seed_);
   return begun(stage, before, {}).theta;
 }
 

@@ -10,7 +10,9 @@
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
+#include "whence/models/checkpoint.h"
 #include "whence/models/per_sample.h"
+#include "whence/stages/detail/training_record.h"
 #include "whence/stages/head_start.h"
 #include "whence/stages/moved.h"
 #include "whence/stages/pipeline.h"
@@ -49,12 +51,17 @@ std::vector<TrainingRun> training_runs(const Pipeline& pipeline, const Chain& ch
       continue;
     }
     try {
-      run.start = pipeline.start(k, Chain(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(k)));
+      detail::check_start(detail::parse_record(checkpoint_metadata(description.checkpoint, detail::kTrainedFrom)),
+                          description, pipeline.seed());
     } catch (const InvalidArgument& error) {
       const auto prefix = fmt::format("stage {}: ", description.name);
       const std::string text = error.what();
       run.unknown = text.starts_with(prefix) ? text.substr(prefix.size()) : text;
+      continue;
     }
+    run.start = [&pipeline, k, before = Chain(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(k))] {
+      return pipeline.start(k, before);
+    };
     run.random = Random(pipeline.seed()).stream("training of stage " + description.name);
     run.iterations = training->summary.kept >= 0 ? training->summary.kept : training->summary.iterations;
   }
@@ -98,7 +105,7 @@ void Unrolled::check(std::size_t first) const {
                       "its minima",
                       stage.name, error.what()));
     }
-    if (k >= runs_.size() || runs_[k].start.empty()) {
+    if (k >= runs_.size() || !runs_[k].start) {
       throw InvalidArgument(fmt::format("stage {}: response unrolled goes its training again, and {}", stage.name,
                                         k >= runs_.size() ? TrainingRun().unknown : runs_[k].unknown));
     }
@@ -116,7 +123,7 @@ const Unrolled::Replay& Unrolled::replay(std::size_t stage, const Progress& prog
   made->steps = steps_of(stage);
   made->stride =
       std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(std::sqrt(static_cast<double>(run.iterations)))));
-  TrainingState state{detach(run.start), 0, {}};
+  TrainingState state{detach(run.start()), 0, {}};
   try {
     while (state.iteration < run.iterations) {
       if (state.iteration % made->stride == 0) {

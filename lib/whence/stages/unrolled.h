@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +16,7 @@ class Pipeline;
 
 /// Where a stage's training began and how it went, of which a chain tells nothing.
 struct TrainingRun {
-  TensorList start = {};                                ///< Theta then. Empty: not known.
+  std::function<TensorList()> start = {};               ///< Makes theta then. Null: not known.
   std::string unknown = "where it began is not known";  ///< Why, then.
   Random random = Random(0);                            ///< That drew the order of minibatches.
   std::int64_t iterations = 0;                          ///< After how many theta is the stage's.
@@ -29,7 +30,7 @@ struct UnrolledEvidence {
 };
 
 /// The runs of a chain that a pipeline loaded, from the stage `first` on: what its checkpoints say of their training,
-/// and where it began.
+/// and where it began, which is made when it is asked for: `pipeline` has to outlive the result.
 std::vector<TrainingRun> training_runs(const Pipeline& pipeline, const Chain& chain, std::size_t first);
 
 /// Carries gradients of measurements at the last stage back through the very steps of every stage's training: scores

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The data of chain.sh: chain.py SHARED OUT writes base/ (a GPT-2 of one block without weights, and a tokenizer of the words that are there),
-pretrain.tsv, tune.tsv and queries.tsv."""
+"""The data of chain.sh: chain.py SHARED OUT [TEXTS TEXTS TEXTS] writes base/ (a GPT-2 of one block without weights, and a tokenizer of the words
+that are there), pretrain.tsv, tune.tsv and queries.tsv, of so many texts (40 20 8)."""
 import collections
 import json
 import pathlib
@@ -8,9 +8,10 @@ import random
 import re
 import sys
 
-PRETRAIN, TUNE, QUERIES, WORDS = 40, 20, 8, (4, 9)  # texts of each, and how many words they may have
+PRETRAIN, TUNE, QUERIES = map(int, sys.argv[3:] or (40, 20, 8))
+WORDS = (4, 9)  # that a text may have
 
-shared, out = map(pathlib.Path, sys.argv[1:])
+shared, out = map(pathlib.Path, sys.argv[1:3])
 
 
 def sentences():

@@ -121,6 +121,20 @@ json table_in(const json& record, const char* key) {
   return record.contains(key) && record[key].is_object() ? record[key] : json::object();
 }
 
+void check_start(const json& record, const StageDescription& stage, std::uint64_t seed) {
+  const auto run = table_in(record, "run");
+  if (run.contains("seed") && run["seed"] != seed) {
+    throw InvalidArgument(fmt::format("stage {}: its training began with seed {}, and the seed is {}: use --seed {}",
+                                      stage.name, run["seed"].dump(), seed, run["seed"].dump()));
+  }
+  const auto then = table_in(record, "settings").value("head-start", "");
+  if (then != stage.head_start) {
+    const auto shown = [](const std::string& spec) { return spec.empty() ? std::string("random") : spec; };
+    throw InvalidArgument(fmt::format("stage {}: its training began with head-start = \"{}\", now \"{}\"", stage.name,
+                                      shown(then), shown(stage.head_start)));
+  }
+}
+
 json recorded_settings(const json& record) {
   auto out = table_in(record, "settings");
   const auto write_out = [](json& table, const char* key, const auto& resolved) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -9,8 +10,9 @@
 #include "whence/training/optimizer.h"
 
 namespace whence {
+struct StageDescription;
 struct StageTraining;
-}
+}  // namespace whence
 
 namespace whence::detail {
 
@@ -54,6 +56,10 @@ nlohmann::json table_in(const nlohmann::json& record, const char* key);
 /// The settings in a training's record. Methods are written out with their options of today: what an earlier version
 /// did not know has its default.
 nlohmann::json recorded_settings(const nlohmann::json& record);
+
+/// Throws InvalidArgument where a training of whence's, by its record, began with another seed or head-start than the
+/// stage has now: it is not known where.
+void check_start(const nlohmann::json& record, const StageDescription& stage, std::uint64_t seed);
 
 /// Where two tables of settings differ, key by key: "train.limit = 2000, now 1000".
 std::vector<std::string> changed_settings(const nlohmann::json& then, const nlohmann::json& now);
