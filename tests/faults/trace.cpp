@@ -256,10 +256,14 @@ struct Verdict {
   int error = 0;
 };
 
-Verdict judge(const std::vector<Fault>& faults, const Call& call, std::size_t number) {
+Verdict judge(const std::vector<Fault>& faults, const Call& call, const std::vector<Call>& before) {
   Verdict out;
+  const auto number = before.size();
   for (const auto& fault : faults) {
-    const bool now = number == fault.at, since = number >= fault.at;
+    const auto on_file = [&](const Call& some) { return some.path.find(fault.file) != std::string::npos; };
+    const bool now =
+        fault.file.empty() ? number == fault.at : on_file(call) && std::none_of(before.begin(), before.end(), on_file);
+    const bool since = number >= fault.at;
     switch (fault.kind) {
       case Kind::kKill:
         out.kill |= now;
@@ -300,7 +304,7 @@ __ptrace_request at_call(pid_t process, const Way& way, std::vector<Call>& calls
   if (!counts(process, *traced, registers, call.path)) {
     return PTRACE_CONT;
   }
-  const auto verdict = judge(way.faults, call, calls.size());
+  const auto verdict = judge(way.faults, call, calls);
   if (way.meanwhile && calls.size() == way.meanwhile_at) {
     const auto held = traced_process;
     way.meanwhile();

@@ -27,8 +27,9 @@ enum class Kind {
 
 struct Fault {
   Kind kind;
-  std::size_t at;  // counted from 0
-  int error = 0;   // for kFail
+  std::size_t at = 0;     // counted from 0
+  int error = 0;          // for kFail
+  std::string file = "";  // where there is one: at the first call on a file whose path has this, whichever that is
 };
 
 /// What a run of a command is given beside its words.
