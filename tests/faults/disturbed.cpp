@@ -192,15 +192,8 @@ class Sweep {
 
   void prepare(const fs::path& folder, const std::string& line, const std::string& interrupted_at) const {
     std::vector<Fault> faults;
-    if (!interrupted_at.empty()) {
-      const auto kept = tree_of(folder);
-      const auto calls = run_tool(settings_, line, {.folder = folder}).calls;
-      std::size_t at = 0;
-      while (at < calls.size() && calls[at].path.find("." + interrupted_at) == std::string::npos) {
-        ++at;
-      }
-      faults.push_back({Kind::kInterrupt, at});
-      make(kept, folder);
+    if (!interrupted_at.empty()) {  // by its name: how many calls come before rests on how often training saves itself
+      faults.push_back({.kind = Kind::kInterrupt, .file = "." + interrupted_at});
     }
     const auto outcome = run_tool(settings_, line, {.folder = folder, .faults = faults});
     if (outcome.status != (faults.empty() ? 0 : 130)) {

@@ -16,7 +16,7 @@ namespace whence::faults {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr double kSoon = 5;                              // seconds, on a busy machine
+constexpr double kSoon = 5;                              // seconds of a processor
 constexpr std::size_t kLittle = std::size_t{300} << 20;  // bytes beyond what the undisturbed command takes
 
 std::string big_endian(unsigned value) {
@@ -221,8 +221,8 @@ class Files {
     write(folder / format.file, changed);
     const auto outcome = run_tool(settings_, format.line, {.folder = folder});
     auto wrong = outcome.status == 0 ? "" : how_it_failed(outcome, 1);
-    if (wrong.empty() && outcome.seconds > kSoon) {
-      wrong = "takes " + std::to_string(outcome.seconds) + " s";
+    if (wrong.empty() && outcome.processor_seconds > kSoon) {
+      wrong = "takes " + std::to_string(outcome.processor_seconds) + " s";
     }
     if (wrong.empty() && outcome.peak > usual_[number] + kLittle) {
       wrong = "takes " + std::to_string((outcome.peak - usual_[number]) >> 20) + " MB more than usual";

@@ -20,6 +20,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -35,6 +36,8 @@ namespace {
 
 using Registers = user_regs_struct;
 using Clock = std::chrono::steady_clock;
+
+constexpr double kClock = 10;  // a busy machine takes this many seconds for one of a processor's
 
 /// The argument that names the file, from 0.
 enum class Named { kPath0, kPath1, kDescriptor };
@@ -234,6 +237,7 @@ void limit(int what, std::size_t bytes) {
   ::setrlimit(RLIMIT_CORE, &no_core);
   limit(RLIMIT_AS, way.memory);
   limit(RLIMIT_FSIZE, way.file_size);
+  limit(RLIMIT_CPU, static_cast<std::size_t>(std::ceil(way.seconds)));
   ::dup2(::open("/dev/null", O_RDONLY), 0);
   ::dup2(out, 1);
   ::dup2(err, 2);
@@ -252,10 +256,14 @@ struct Verdict {
   int error = 0;
 };
 
-Verdict judge(const std::vector<Fault>& faults, const Call& call, std::size_t number) {
+Verdict judge(const std::vector<Fault>& faults, const Call& call, const std::vector<Call>& before) {
   Verdict out;
+  const auto number = before.size();
   for (const auto& fault : faults) {
-    const bool now = number == fault.at, since = number >= fault.at;
+    const auto on_file = [&](const Call& some) { return some.path.find(fault.file) != std::string::npos; };
+    const bool now =
+        fault.file.empty() ? number == fault.at : on_file(call) && std::none_of(before.begin(), before.end(), on_file);
+    const bool since = number >= fault.at;
     switch (fault.kind) {
       case Kind::kKill:
         out.kill |= now;
@@ -296,12 +304,12 @@ __ptrace_request at_call(pid_t process, const Way& way, std::vector<Call>& calls
   if (!counts(process, *traced, registers, call.path)) {
     return PTRACE_CONT;
   }
-  const auto verdict = judge(way.faults, call, calls.size());
+  const auto verdict = judge(way.faults, call, calls);
   if (way.meanwhile && calls.size() == way.meanwhile_at) {
     const auto held = traced_process;
     way.meanwhile();
     traced_process = held;
-    set_alarm(way.seconds);
+    set_alarm(kClock * way.seconds);
   }
   calls.push_back(std::move(call));
   if (verdict.kill) {
@@ -345,7 +353,7 @@ Outcome run(const std::vector<std::string>& command, const Way& way) {
            PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC |
                PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
   ::ptrace(PTRACE_CONT, process, nullptr, nullptr);
-  set_alarm(way.kill_after > 0 ? way.kill_after : way.seconds);
+  set_alarm(way.kill_after > 0 ? way.kill_after : kClock * way.seconds);
   for (;;) {
     const auto who = ::wait4(-1, &status, __WALL, &used);
     if (who < 0 && errno == EINTR) {
@@ -374,7 +382,11 @@ Outcome run(const std::vector<std::string>& command, const Way& way) {
   outcome.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  outcome.hung = alarm_rang != 0 && way.kill_after == 0;
+  const auto seconds_of = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  outcome.processor_seconds = seconds_of(used.ru_utime) + seconds_of(used.ru_stime);
+  outcome.hung = (alarm_rang != 0 && way.kill_after == 0) || outcome.processor_seconds >= way.seconds;
   outcome.peak = static_cast<std::size_t>(used.ru_maxrss) * 1024;
   outcome.out = out.text();
   outcome.err = err.text();

@@ -27,8 +27,9 @@ enum class Kind {
 
 struct Fault {
   Kind kind;
-  std::size_t at;  // counted from 0
-  int error = 0;   // for kFail
+  std::size_t at = 0;     // counted from 0
+  int error = 0;          // for kFail
+  std::string file = "";  // where there is one: at the first call on a file whose path has this, whichever that is
 };
 
 /// What a run of a command is given beside its words.
@@ -37,7 +38,7 @@ struct Way {
   std::vector<Fault> faults{};             //
   std::size_t memory = 0;                  // bytes of address space; 0: no limit
   std::size_t file_size = 0;               // bytes of a file; 0: no limit
-  double seconds = 20;                     // then it is killed, and counts as hung
+  double seconds = 20;                     // of a processor; then it is killed, and counts as hung
   double kill_after = 0;                   // seconds; 0: never
   std::function<void()> meanwhile{};       // called before call number `meanwhile_at`, while the command is held there
   std::size_t meanwhile_at = 0;            //
@@ -49,7 +50,7 @@ struct Outcome {
   int status = -1;  // -1: ended by `signal`
   int signal = 0;
   bool hung = false;
-  double seconds = 0;
+  double seconds = 0, processor_seconds = 0;
   std::size_t peak = 0;  // bytes of memory
   std::string out, err;
   std::vector<Call> calls;

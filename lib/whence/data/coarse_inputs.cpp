@@ -29,11 +29,12 @@ std::vector<CoarseInput> coarse_inputs(const Dataset& data, at::ScalarType dtype
       width * static_cast<double>(data.size()) > kMostNumbers) {
     return {};
   }
-  const auto wide = data.to(at::kDouble, at::kCPU);
   const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kBatchNumbers / width));
   at::Tensor low, high;
   for (std::int64_t begin = 0; begin < data.size(); begin += step) {
-    const auto x = wide.batch(begin, std::min(data.size(), begin + step)).inputs.flatten(1);
+    const auto end = std::min(data.size(), begin + step);
+    const auto part = data.take(at::arange(begin, end)).to(at::kDouble, at::kCPU);  // all of them would be kept
+    const auto x = part.batch(0, part.size()).inputs.flatten(1);
     const auto [smallest, largest] = at::aminmax(x, 0);
     low = low.defined() ? at::minimum(low, smallest) : smallest;
     high = high.defined() ? at::maximum(high, largest) : largest;

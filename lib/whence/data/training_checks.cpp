@@ -50,7 +50,8 @@ std::string input_scale_text(const Dataset& data) {
     return {};
   }
   const auto step = (data.size() + kMostExamples - 1) / kMostExamples;
-  const auto inputs = data.to(at::kDouble, at::kCPU).batch(at::arange(0, data.size(), step, at::kLong)).inputs;
+  const auto looked_at = data.take(at::arange(0, data.size(), step, at::kLong)).to(at::kDouble, at::kCPU);
+  const auto inputs = looked_at.batch(0, looked_at.size()).inputs;
   const double mean = inputs.mean().item<double>(), deviation = inputs.std(/*unbiased=*/false).item<double>();
   if (std::abs(mean) <= kMostMean && deviation >= kLeastDeviation && deviation <= kMostDeviation) {
     return {};

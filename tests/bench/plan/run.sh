@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work"
 cd "$work"
 for pipeline in mlp conv text; do
+  grep -E -- "$pattern" "$here/commands.txt" | grep -q " $pipeline.toml" || continue
   sed -e "s#DATA#$shared/data#g" -e "s#MODELS#$shared/models#g" "$here/$pipeline.toml" >$pipeline.toml
   "$whence" train $pipeline.toml --quiet >/dev/null 2>&1
 done
