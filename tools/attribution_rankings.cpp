@@ -48,14 +48,15 @@ void AttributionRun::spot_check(const SpotCheck& asked) {
   }
   record_.phase("spot-check", "retrain");
   const auto scores = read_scores(out_->find("scores.safetensors")).stages.front().scores.to(at::kDouble);
-  const auto from = retraining_start(pipeline_, chain_, stages_.front());
-  auto found = cli::spot_check(chain_, stages_.front(), queries_, measurement_, scores,
-                               attributor_->predicts_removal(normalization_), asked, from, line_.flag("quiet"));
+  Trainings trainings({pipeline_, chain_, stages_.front(), queries_, measurement_, "",
+                       judged_from_start(pipeline_, chain_, stages_.front()), out_->folder() / "bank"});
+  auto found =
+      cli::spot_check(trainings, scores, attributor_->predicts_removal(normalization_), asked, line_.flag("quiet"));
   found["verdict"] = verdict_of_evaluation({found, "evaluation.json"}).text;
   found["key"] = record_.key();
   write_text(out_->place("evaluation.json"), json_text(found, 2) + "\n");
   write_text(out_->place("evaluation.svg"), scatter_svg(leave_one_out_plot({found, "evaluation.json"})));
-  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>(); stopped > 0 && !from.begin) {
+  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>(); stopped > 0 && !trainings.from_start()) {
     record_.doubt(
         fmt::format("{} retrainings stopped before their tolerance: the spot check carries their error", stopped));
   }

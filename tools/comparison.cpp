@@ -246,7 +246,7 @@ bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint6
   }
   report(progress_, {"time a training", 0, 0, ""});
   constexpr double kLimit = 20;
-  const auto one = trainings_->time(kLimit);
+  const auto one = trainings_->time(missing, kLimit);
   end_progress();
   const auto at_once = std::clamp<std::int64_t>(missing, 1, threads());
   const auto rounds = std::ceil(static_cast<double>(missing) / static_cast<double>(at_once));

@@ -49,21 +49,31 @@ struct Setting {
   std::size_t stage;
   Dataset queries;
   Measurement measurement;
-  at::Tensor scores;  ///< [Q, N] float64.
-  std::unique_ptr<Optimizer> optimizer;
-  Random random;  ///< Draws subsets.
-  RetrainingStart from;
+  at::Tensor scores;      ///< [Q, N] float64.
+  std::string optimizer;  ///< Spec; empty: each stage's own.
+  Random random;          ///< Draws subsets.
+  bool from_start;        ///< Where retrainings begin.
+  bool ceilinged;         ///< Another seed's are made too: at a minimum, found again from nearby, seeds make none.
+  fs::path out;
   Progress progress;
   bool predicts_removal;
 };
 
-/// Retrains, with what each training took.
-std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
-  const auto start = Clock::now();
-  auto truth = retrain(at.chain, at.stage, weights, at.queries, at.measurement, at.optimizer.get(), at.from.random,
-                       at.progress, at.from.begin);
-  return {std::move(truth), seconds_since(start) / static_cast<double>(weights.size(0))};
+Trainings trainings_of(const Setting& at) {
+  return Trainings(
+      {at.pipeline, at.chain, at.stage, at.queries, at.measurement, at.optimizer, at.from_start, at.out / "bank"});
 }
+
+/// Retrains, with what each training took that the bank did not have.
+std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
+  auto trainings = trainings_of(at);
+  const auto made = std::max<std::int64_t>(1, trainings.missing(weights, 0));
+  const auto start = Clock::now();
+  auto truth = trainings.run(weights, 0, at.progress);
+  return {std::move(truth), seconds_since(start) / static_cast<double>(made)};
+}
+
+const char* from_word(bool start) { return start ? "start" : "checkpoint"; }
 
 nlohmann::ordered_json convergence(const Retraining& truth) {
   return {{"largest-gradient-norm", truth.largest_gradient_norm}, {"unconverged-trainings", truth.unconverged}};
@@ -78,7 +88,7 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
   const auto [truth, seconds] = timed_retrain(at, weights);
   auto out = agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
-  out["train-from"] = at.from.word();
+  out["train-from"] = from_word(at.from_start);
   return out;
 }
 
@@ -116,7 +126,13 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
       {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
       {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
       {"seconds-a-training", seconds},
-      {"train-from", at.from.word()}};
+      {"train-from", from_word(at.from_start)}};
+  if (at.ceilinged) {
+    const auto other = trainings_of(at).run(weights, 1, at.progress);
+    const double reached = mean_over_queries(other.measurements, truth.measurements, spearman);
+    out["ceiling"] = reached;
+    out["share-of-ceiling"] = out["lds"].get<double>() / reached;
+  }
   out.update(convergence(truth));
   return out;
 }
@@ -126,6 +142,10 @@ void print_evaluation(const nlohmann::ordered_json& result) {
     say("linear datamodelling score of {}: {:.4f} (random scores: {:.4f}), {} queries, {} subsets of {:g}\n",
         result["stage"].get<std::string>(), result["lds"].get<double>(), result["lds-of-random-scores"].get<double>(),
         result["queries"].get<std::int64_t>(), result["subsets"].get<std::int64_t>(), result["fraction"].get<double>());
+    if (result.contains("ceiling")) {
+      say("  the same trainings with another seed foretell it by {:.4f}: the score is {:.2f} of that\n",
+          result["ceiling"].get<double>(), result["share-of-ceiling"].get<double>());
+    }
   } else {
     say("leave-one-out retraining of {}: {} examples x {} queries\n", result["stage"].get<std::string>(),
         result["examples"].get<std::int64_t>(), result["queries"].get<std::int64_t>());
@@ -142,9 +162,7 @@ void print_evaluation(const nlohmann::ordered_json& result) {
 /// What the trainings take, from one that leaves the first example out; cut off where that is long.
 nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::int64_t trainings) {
   constexpr double kSeconds = 60;
-  const auto& data = at.chain[at.stage].objective.data();
-  const auto one = time_retraining(at.chain, at.stage, leave_one_out_weights(at::zeros({1}, at::kLong), data.size())[0],
-                                   at.optimizer.get(), at.from.random, kSeconds, at.from.begin);
+  const auto one = trainings_of(at).time(trainings, kSeconds);
   std::int64_t examples = 0;
   auto stages = nlohmann::ordered_json::array();
   for (auto k = at.stage; k < at.chain.size(); ++k) {
@@ -312,24 +330,25 @@ int evaluate(const std::vector<std::string>& arguments) {
     throw DataError(fmt::format("{}: the scores are for other examples or queries than {} has", folder.string(),
                                 line.text("PIPELINE")));
   }
-  auto optimizer = line.has("optimizer") ? create<Optimizer>(line.text("optimizer")) : nullptr;
-  auto from = optimizer ? RetrainingStart{{}, Random(pipeline.seed()).stream("evaluate")}
-                        : retraining_start(pipeline, chain, stage);
+  const auto optimizer = line.has("optimizer") ? line.text("optimizer") : std::string();
+  const bool from_start = optimizer.empty() && judged_from_start(pipeline, chain, stage);
   const Setting setting{pipeline,
                         std::move(chain),
                         stage,
                         std::move(queries),
                         parse_measurement(run["options"]["measurement"].get<std::string>()),
                         held.scores.to(at::kDouble),
-                        std::move(optimizer),
+                        optimizer,
                         Random(pipeline.seed()).stream("evaluate"),
-                        std::move(from),
+                        from_start,
+                        from_start && against == "lds" && !line.flag("no-ceiling"),
+                        out,
                         terminal_progress(line.flag("quiet")),
                         create<Attributor>(run["options"]["method"].get<std::string>())
                             ->predicts_removal(parse_normalization(run["options"].value("normalize", "none")))};
   if (line.flag("plan")) {
-    const auto trainings =
-        against == "lds" ? subsets : std::min(examples, setting.chain[stage].objective.data().size()) + 1;
+    const auto trainings = against == "lds" ? subsets * (setting.ceilinged ? 2 : 1)
+                                            : std::min(examples, setting.chain[stage].objective.data().size()) + 1;
     const auto told = plan(setting, against, trainings);
     if (line.flag("json")) {
       say("{}\n", Ready{json_text(told, 2)});

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "comparison.h"
+#include "comparison_verdict.h"
 #include "result.h"
 #include "say.h"
 #include "truth.h"
@@ -43,7 +44,7 @@ void add_table_options(CommandLine& line) {
       ("train-from", po::value<std::string>()->default_value("start"),
        "of --methods: trainings begin where the stage's did (start), or go on from its end (checkpoint)")  //
       ("no-ceiling", po::bool_switch(),
-       "of --methods: leave out the trainings with another seed, which show what retraining itself reaches")  //
+       "leave out the trainings with another seed, which show what retraining itself reaches")  //
       ("remove", po::value<std::string>()->default_value("5,10,20"),
        "percents of the examples that speak most for the queries to leave out (removal)")  //
       ("source-column", po::value<std::string>(),
@@ -83,6 +84,15 @@ int evaluate_table(const CommandLine& line) {
                   {"measurement", to_string(at.measurement())},
                   {"seed", at.pipeline().seed()}};
     result.update(*made);
+    for (auto& row : result["table"]) {
+      for (const auto& method : at.methods()) {
+        if (method.name == row["method"].get<std::string>() && method.attributor && method.claim() != Claim::kNothing) {
+          row["rank"] = fmt::format("whence rank {} --stage {} --queries {} {}", line.text("PIPELINE"), at.stage().name,
+                                    at.split(), method.flags);
+        }
+      }
+    }
+    result["verdict"] = verdict_of_comparison(result, *truth).text;
     result["key"] = at.record().key();
     write_text(writer->place(names.front()), json_text(result, 2) + "\n");
     writer->publish(at.record().key(), at.record().json());

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "evaluate_table.h"
 #include "say.h"
@@ -30,6 +31,14 @@ void print_rows(const std::vector<Cells>& rows) {
 }
 
 }  // namespace
+
+Truth::Figure figure_in(const nlohmann::ordered_json& row, const std::string& key, std::string name, double good) {
+  const auto number = [](const nlohmann::ordered_json& value) {
+    return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
+  };
+  const auto& interval = row[key + "-interval-95"];
+  return {std::move(name), number(row[key]), {number(interval[0]), number(interval[1])}, good};
+}
 
 std::string number_cell(const nlohmann::ordered_json& value, const char* format) {
   return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : "-";
@@ -72,6 +81,9 @@ void print_comparison(const nlohmann::ordered_json& result, const Truth& truth) 
   if (result.contains("seconds-a-training") && result["seconds-a-training"].is_number()) {
     say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n", result["seconds-a-training"].get<double>(),
         result["largest-gradient-norm"].get<double>());
+  }
+  if (result.contains("verdict")) {
+    say("{}\n", result["verdict"].get<std::string>());
   }
 }
 

@@ -24,12 +24,13 @@ double typical_removal(const at::Tensor& scores) {
   return scores.to(at::kDouble).square().mean().sqrt().item<double>() / n;
 }
 
-/// Says how long the retrainings will take; throws where that is too long.
-void tell_time(const Chain& chain, std::size_t stage, std::int64_t trainings, const SpotCheck& asked,
-               const RetrainingStart& from, bool quiet) {
-  const auto n = chain[stage].objective.data().size();
-  const auto one =
-      time_retraining(chain, stage, at::ones({n}, at::kDouble), nullptr, from.random, asked.seconds / 3, from.begin);
+/// Says how long the retrainings with these weights will take; throws where that is too long.
+void tell_time(Trainings& trainings, const at::Tensor& weights, const SpotCheck& asked, bool quiet) {
+  const auto missing = trainings.missing(weights, 0);
+  if (missing == 0) {
+    return;
+  }
+  const auto one = trainings.time(missing, asked.seconds / 3);
   const bool cut_off = !(one.at_most <= one.seconds);
   if (cut_off) {
     throw InvalidArgument(fmt::format(
@@ -37,16 +38,20 @@ void tell_time(const Chain& chain, std::size_t stage, std::int64_t trainings, co
         "more minutes, or leave it out",
         duration_words(one.seconds), asked.seconds / 60));
   }
-  const double side_by_side = static_cast<double>(std::min<std::int64_t>(threads(), trainings));
-  const double whole = one.seconds * std::ceil(static_cast<double>(trainings) / side_by_side);
+  const double side_by_side = static_cast<double>(std::min<std::int64_t>(threads(), missing));
+  const double whole = one.seconds * std::ceil(static_cast<double>(missing) / side_by_side);
   if (!quiet) {
     end_progress();
-    note(fmt::format("spot-check: {} retrainings of {} from {}, about {}{}", trainings,
-                     chain.size() - stage > 1 ? chain[stage].name + " and what follows" : chain[stage].name,
-                     from.begin ? "where training began" : "its end on", duration_words(whole),
-                     whole > asked.seconds ? fmt::format(", of which as many as {} allow (--spot-check-minutes)",
-                                                         duration_words(asked.seconds))
-                                           : std::string()));
+    const auto kept = weights.size(0) - missing;
+    note(fmt::format(
+        "spot-check: {} retrainings of {} from {}, about {}{}{}", missing,
+        trainings.chain().size() - trainings.stage_index() > 1 ? trainings.stage().name + " and what follows"
+                                                               : trainings.stage().name,
+        trainings.from_start() ? "where training began" : "its end on", duration_words(whole),
+        kept > 0 ? fmt::format("; {} are there", kept) : std::string(),
+        whole > asked.seconds
+            ? fmt::format(", of which as many as {} allow (--spot-check-minutes)", duration_words(asked.seconds))
+            : std::string()));
   }
 }
 
@@ -91,31 +96,29 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
           {"points", std::move(points)}};
 }
 
-nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
-                                  Measurement measurement, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, const RetrainingStart& from, bool quiet) {
-  const auto n = chain[stage].objective.data().size();
+nlohmann::ordered_json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal,
+                                  const SpotCheck& asked, bool quiet) {
+  const auto n = trainings.stage().objective.data().size();
   auto rows = rows_across_scores(scores, asked.examples);
   // in an order of which every beginning is spread over the range too
-  rows = rows.index_select(0, from.random.stream("order").permutation(rows.size(0)));
+  rows = rows.index_select(0, trainings.random(0).stream("order").permutation(rows.size(0)));
   const auto weights = at::cat({at::ones({1, n}, at::kDouble), leave_one_out_weights(rows, n)});
   const auto total = weights.size(0);
-  tell_time(chain, stage, total, asked, from, quiet);
+  tell_time(trainings, weights, asked, quiet);
   const auto progress = terminal_progress(quiet);
   const auto start = Clock::now();
   Retraining truth;
   std::vector<at::Tensor> measured;
-  std::int64_t done = 0;
+  std::int64_t done = 0, made = 0;
   while (done < total && (done < 3 || seconds_since(start) < asked.seconds)) {
     const auto count = std::min<std::int64_t>(std::max<std::int64_t>(3, threads()), total - done);
-    const auto part = retrain(
-        chain, stage, weights.narrow(0, done, count), queries, measurement, nullptr, from.random,
-        [&](ProgressEvent event) {
-          event.done += done;
-          event.total = total;
-          report(progress, event);
-        },
-        from.begin);
+    const auto some = weights.narrow(0, done, count);
+    made += trainings.missing(some, 0);
+    const auto part = trainings.run(some, 0, [&](ProgressEvent event) {
+      event.done += done;
+      event.total = total;
+      report(progress, event);
+    });
     measured.push_back(part.measurements);
     truth.largest_gradient_norm = std::max(truth.largest_gradient_norm, part.largest_gradient_norm);
     truth.unconverged += part.unconverged;
@@ -123,9 +126,10 @@ nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const D
   }
   end_progress();
   truth.measurements = at::cat(measured);
-  auto out = agreement_json(chain[stage], queries, scores, rows.narrow(0, 0, done - 1), truth, predicts_removal,
-                            seconds_since(start) / static_cast<double>(done));
-  out["train-from"] = from.word();
+  auto out =
+      agreement_json(trainings.stage(), trainings.queries(), scores, rows.narrow(0, 0, done - 1), truth,
+                     predicts_removal, seconds_since(start) / static_cast<double>(std::max<std::int64_t>(1, made)));
+  out["train-from"] = trainings.word();
   return out;
 }
 

@@ -22,11 +22,11 @@ struct SpotCheck {
   std::int64_t examples = 0;  ///< To retrain without, spread across the range of scores.
   double seconds = 600;       ///< After which no more retrainings begin.
 };
-/// What spot checks of a stage find, as evaluation.json has it. How long it will take is told on standard error before.
-/// Throws InvalidArgument where two examples would take longer than the limit.
-nlohmann::ordered_json spot_check(const Chain& chain, std::size_t stage, const Dataset& queries,
-                                  Measurement measurement, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, const RetrainingStart& from, bool quiet);
+/// What spot checks of a stage find, as evaluation.json has it, of scores [Q, N] float64 that its `trainings` judge;
+/// what their bank has is not trained again. How long it will take is told on standard error before. Throws
+/// InvalidArgument where two examples would take longer than the limit.
+nlohmann::ordered_json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal,
+                                  const SpotCheck& asked, bool quiet);
 
 /// Gives the rankings of a result intervals, where `evaluation` retrained enough examples of their stage, and returns
 /// what the intervals rest on; nothing where there are none. `run` is the result's run.json, or what will be.

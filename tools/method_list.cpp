@@ -35,20 +35,24 @@ ListedMethod method_of(const std::string& text) {
   }
   if (is_method<Attributor>(text)) {
     out.attributor = create<Attributor>(text);
+    out.flags = text == "influence" ? "" : "--method " + text;
     return out;
   }
   out.attributor = create<Attributor>("influence");
   if (text == kUnrolled) {
     out.unrolled = true;
+    out.flags = "--response " + text;
     return out;
   }
   for (const auto& part : split_at(text, '+')) {
     if (is_method<Curvature>(part) && out.asked.curvature_is_open()) {
       create<Curvature>(part);
       out.asked.curvature = part;
+      out.flags += " --curvature " + part;
     } else if (is_method<Solver>(part)) {
       create<Solver>(part);
       out.asked.solver = part;
+      out.flags += " --solver " + part;
     } else {
       try {
         if (part == kUnrolled) {
@@ -56,6 +60,7 @@ ListedMethod method_of(const std::string& text) {
               fmt::format("--methods: {}: {} goes through training itself, expected it alone", text, part));
         }
         read_response(part, out.asked.options);
+        out.flags += " --response " + part;
       } catch (const InvalidArgument& error) {
         throw UsageError(fmt::format(
             "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({})", part,

@@ -15,7 +15,8 @@ struct ListedMethod {
   std::shared_ptr<const Attributor> attributor = {};  ///< Null: bm25.
   InverseRequest asked = {};                          ///< Of a method that uses a curvature.
   bool unrolled = false;                              ///< Influence through training itself, of no curvature.
-  bool named = true;                                  ///< Else it is there to compare with.
+  std::string flags = {};  ///< With these `whence rank` scores by it; empty: as it is, or, of bm25, not at all.
+  bool named = true;       ///< Else it is there to compare with.
 
   Claim claim() const { return attributor ? attributor->claim() : Claim::kOrder; }
 };

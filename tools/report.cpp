@@ -1,9 +1,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <iterator>
 #include <set>
 
 #include "cli.h"
+#include "comparison_verdict.h"
 #include "icl_result.h"
 #include "kernel_result.h"
 #include "leave_one_out.h"
@@ -13,6 +15,8 @@
 #include "run_record.h"
 #include "say.h"
 #include "solves_text.h"
+#include "spectrum.h"
+#include "truth.h"
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
@@ -197,6 +201,49 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
   return page;
 }
 
+/// The curvature's eigenvalues of each stage that was solved at, estimated anew.
+std::vector<EvaluationSection> spectra(const Result& result, const CommandLine& line) {
+  const auto& run = result.run();
+  if (!run.contains("stages") || !run["options"].contains("curvature")) {
+    throw UsageError(fmt::format("--spectrum: {} was scored by no curvature: leave it out", result.folder().string()));
+  }
+  constexpr std::int64_t kProbes = 4, kSteps = 60;
+  auto options = line.run_options();
+  options.seed = run["seed"].get<std::uint64_t>();
+  options.dtype = parse_dtype(run["options"]["dtype"].get<std::string>());
+  const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
+  const auto chain = pipeline.load();
+  std::vector<EvaluationSection> out;
+  for (const auto& stage : chain) {
+    const auto stages = run["stages"];
+    if (stages.contains(stage.name) && stages[stage.name].contains("gradient-norm")) {
+      out.push_back(spectrum_section(
+          spectrum_of(stage, run["options"]["curvature"].get<std::string>(), kProbes, kSteps,
+                      Random(pipeline.seed()).stream("spectrum"), terminal_progress(line.flag("quiet"))),
+          number_of(stages[stage.name], "damping", 0)));
+    }
+  }
+  return out;
+}
+
+/// What a page shows of a table of methods.
+Page comparison_page(const Result& result, const Json& table) {
+  const auto truth = create<Truth>(table["against"].get<std::string>());
+  Page page;
+  page.title = "Which method is right here";
+  page.subtitle = fmt::format("{}: examples of stage {}, {} queries of “{}”, against {}",
+                              fs::path(result.run()["pipeline"].get<std::string>()).filename().string(),
+                              table["stage"].get<std::string>(), table["queries"].get<std::int64_t>(),
+                              table["split"].get<std::string>(), table["against"].get<std::string>());
+  page.verdict = verdict_fact(verdict_of_comparison(table, *truth));
+  page.shown.push_back(comparison_section(table, *truth));
+  if (result.run().contains("warnings")) {
+    page.warnings = result.run()["warnings"].get<std::vector<std::string>>();
+  }
+  page.footer = "Made by whence. Methods' scores beside what training again shows.";
+  return page;
+}
+
 /// What a page shows of any result.
 Page page_of(const Result& result, const CommandLine& line, const fs::path& out) {
   const auto command = result.run().value("command", "");
@@ -209,7 +256,17 @@ Page page_of(const Result& result, const CommandLine& line, const fs::path& out)
   if (command == "kernel") {
     return kernel_page(JsonView::read(result.file("kernel.json")));
   }
-  return scored_page(result, line, out);
+  if (command == "evaluate" && result.has("evaluation.json")) {
+    if (const auto table = read_json<Json>(result.file("evaluation.json")); table.contains("table")) {
+      return comparison_page(result, table);
+    }
+  }
+  auto page = scored_page(result, line, out);
+  if (line.flag("spectrum")) {
+    auto more = spectra(result, line);
+    std::move(more.begin(), more.end(), std::back_inserter(page.evaluations));
+  }
+  return page;
 }
 
 /// One page of several results, for which of their queries are the same.
@@ -243,7 +300,10 @@ int report(const std::vector<std::string>& arguments) {
                    "several results one page, where they are of the same queries: what a prompt's demonstrations, a "
                    "fine-tune's examples and a pretraining's texts did to one answer.");
   line.positionals("DIR", "a result directory, or several");
-  line.add()("out", po::value<std::string>(), "the page; default: DIR/report.html; of several results it is needed");
+  line.add()("out", po::value<std::string>(), "the page; default: DIR/report.html; of several results it is needed")  //
+      ("spectrum", po::bool_switch(),
+       "estimate the eigenvalues of the curvature that was solved with, at each stage, 240 products each, and plot "
+       "them");
   if (!line.parse(arguments)) {
     return kDone;
   }

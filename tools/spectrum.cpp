@@ -31,23 +31,35 @@ void add_spectrum_options(CommandLine& line) {
       ("plot", po::value<std::string>(), "with --spectrum: an SVG file of the density");
 }
 
-Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
-  const auto probes = line.whole("probes", 1), steps = line.whole("steps", 1);
-  const auto index = line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
-  const auto curvature = create<Curvature>(line.text("curvature"));
-  const auto lock = line.has("plot") ? OutputLock::beside(line.text("plot")) : OutputLock();  // written after work
-  const auto chain = pipeline.load(index + 1);
-  const auto& stage = chain.back();
+namespace {
+
+ScatterPlot density_plot(const Json& spectrum) {
+  ScatterPlot plot{.title = fmt::format("{}, stage {}", spectrum["curvature"].get<std::string>(),
+                                        spectrum["stage"].get<std::string>()),
+                   .x_title = "eigenvalue",
+                   .y_title = "log10 of its share"};
+  for (std::size_t j = 0; j < spectrum["nodes"].size(); ++j) {
+    const double node = spectrum["nodes"][j], weight = spectrum["weights"][j];
+    if (weight > 1e-12) {
+      plot.points.push_back({node, std::log10(weight), fmt::format("{:.4g}, share {:.2g}", node, weight)});
+    }
+  }
+  return plot;
+}
+
+}  // namespace
+
+Json spectrum_of(const Stage& stage, const std::string& spec, std::int64_t probes, std::int64_t steps,
+                 const Random& random, const Progress& progress) {
   const auto at = stationarity(stage);
-  const auto a = curvature->operator_at({stage.objective, stage.theta, stage.parent});
-  const auto spectrum = estimate_spectrum(*a, probes, steps, Random(pipeline.seed()).stream("spectrum"),
-                                          terminal_progress(line.flag("quiet")));
+  const auto a = create<Curvature>(spec)->operator_at({stage.objective, stage.theta, stage.parent});
+  const auto spectrum = estimate_spectrum(*a, probes, steps, random, progress);
   end_progress();
   // a negative eigenvalue of this size is rounding
   const double rounding = a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest));
   Json out{{"kind", "spectrum"},
            {"stage", stage.name},
-           {"curvature", resolved_spec<Curvature>(line.text("curvature"))},
+           {"curvature", resolved_spec<Curvature>(spec)},
            {"parameters", a->size()},
            {"products", a->products()},
            {"gradient-norm", at.gradient_norm},
@@ -77,18 +89,41 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
         "or training to a minimum",
         -spectrum.smallest);
   }
+  return out;
+}
+
+Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
+  const auto probes = line.whole("probes", 1), steps = line.whole("steps", 1);
+  const auto index = line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
+  create<Curvature>(line.text("curvature"));
+  const auto lock = line.has("plot") ? OutputLock::beside(line.text("plot")) : OutputLock();  // written after work
+  const auto chain = pipeline.load(index + 1);
+  auto out = spectrum_of(chain.back(), line.text("curvature"), probes, steps,
+                         Random(pipeline.seed()).stream("spectrum"), terminal_progress(line.flag("quiet")));
   if (line.has("plot")) {
-    ScatterPlot plot{.title = fmt::format("{}, stage {}", line.text("curvature"), stage.name),
-                     .x_title = "eigenvalue",
-                     .y_title = "log10 of its share"};
-    for (std::size_t j = 0; j < spectrum.nodes.size(); ++j) {
-      if (spectrum.weights[j] > 1e-12) {
-        plot.points.push_back({spectrum.nodes[j], std::log10(spectrum.weights[j]),
-                               fmt::format("{:.4g}, share {:.2g}", spectrum.nodes[j], spectrum.weights[j])});
-      }
-    }
-    write_text(line.text("plot"), scatter_svg(plot));
+    write_text(line.text("plot"), scatter_svg(density_plot(out)));
     out["plot"] = line.text("plot");
+  }
+  return out;
+}
+
+EvaluationSection spectrum_section(const Json& spectrum, double damping) {
+  const auto number = [&](const char* key) { return spectrum[key].get<double>(); };
+  EvaluationSection out{.title = "Eigenvalues at " + spectrum["stage"].get<std::string>(),
+                        .plot = density_plot(spectrum)};
+  out.figures.push_back({"curvature", spectrum["curvature"].get<std::string>()});
+  out.figures.push_back({"smallest", fmt::format("{:.3g}", number("smallest"))});
+  out.figures.push_back({"largest", fmt::format("{:.3g}", number("largest"))});
+  out.figures.push_back({"mean", fmt::format("{:.3g}", number("mean"))});
+  out.figures.push_back({"negative", fmt::format("{:.2f} % of eigenvalues", 100 * number("negative")),
+                         number("negative") > 0 ? Fact::State::kWarning : Fact::State::kPlain});
+  if (damping > 0) {
+    double below = 0;
+    for (std::size_t j = 0; j < spectrum["nodes"].size(); ++j) {
+      below += spectrum["nodes"][j].get<double>() < damping ? spectrum["weights"][j].get<double>() : 0;
+    }
+    out.figures.push_back({"damping", fmt::format("{:.3g}", damping), Fact::State::kPlain,
+                           fmt::format("{:.1f} % of eigenvalues lie below it", 100 * below)});
   }
   return out;
 }

@@ -8,7 +8,9 @@
 #include "whence/core/digest.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
+#include "whence/core/output.h"
 #include "whence/data/dataset_digest.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/evaluate/training_bank.h"
 #include "whence/stages/choice.h"
 #include "whence/training/objective_digest.h"
@@ -68,11 +70,15 @@ std::string Trainings::unknown_start(const Pipeline& pipeline, const Chain& chai
 
 std::string Trainings::key(std::uint64_t seed) const { return fmt::format("{} {}", base_key_, seed); }
 
+Random Trainings::random(std::uint64_t other) const {
+  const Random out(what_.pipeline.seed() + other);
+  return what_.from_start ? out : out.stream("evaluate");
+}
+
 Trainings::Seed Trainings::seed(std::uint64_t other) {
   const auto seed = what_.pipeline.seed() + other;
-  Seed out{nullptr, Random(seed), {}, training_bank(what_.bank, key(seed))};
+  Seed out{nullptr, random(other), {}, training_bank(what_.bank, key(seed))};
   if (!what_.from_start) {
-    out.random = Random(seed).stream("evaluate");
     return out;
   }
   if (other == 0) {
@@ -102,27 +108,51 @@ std::int64_t Trainings::missing(const at::Tensor& weights, std::uint64_t other) 
   return out;
 }
 
-RetrainingTime Trainings::time(double limit) {
+RetrainingTime Trainings::time(std::int64_t trainings, double limit) {
   const auto from = seed(0);
   return time_retraining(what_.chain, what_.stage,
-                         at::ones({what_.chain[what_.stage].objective.data().size()}, at::kDouble), optimizer_.get(),
-                         from.random, limit, from.begin);
+                         at::ones({what_.chain[what_.stage].objective.data().size()}, at::kDouble), trainings,
+                         optimizer_.get(), from.random, limit, from.begin);
 }
 
 Stage Trainings::begin(std::size_t stage, const Chain& before) {
   return what_.from_start ? beginning_of(what_.pipeline)(stage, before) : what_.chain[stage];
 }
 
-RetrainingStart retraining_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {
+TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
+  Digest digest;
+  digest.add(key(what_.pipeline.seed())).add(objective_digest(stage.objective));
+  for (const auto& tensor : stage.theta) {
+    digest.add(tensor);
+  }
+  const auto place = what_.bank / (digest.text() + ".safetensors");
+  const auto& layout = stage.objective.trained();
+  TrainingSummary out;
+  if (std::filesystem::exists(place)) {
+    const auto held = read_sealed(place);
+    for (std::size_t i = 0; i < stage.theta.size(); ++i) {
+      stage.theta[i] = held.tensors.at(layout.names()[i]).to(stage.theta[i].options());
+    }
+    out.gradient_norm = metadata_number<double>(held.metadata, "gradient-norm", place);
+    out.converged = metadata_number<std::int64_t>(held.metadata, "converged", place) > 0;
+    return out;
+  }
+  const auto random = Random(what_.pipeline.seed());
+  out = whence::train(
+      stage, what_.from_start ? random.stream("training of stage " + stage.name) : random.stream("evaluate"), progress);
+  make_folder(what_.bank);
+  write_sealed(place, layout.with(stage.theta),
+               {{"gradient-norm", fmt::format("{}", out.gradient_norm)}, {"converged", out.converged ? "1" : "0"}});
+  return out;
+}
+
+bool judged_from_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {
   bool stepped = false;
   for (auto k = stage; k < chain.size() && !stepped; ++k) {
     stepped = dynamic_cast<const SteppingOptimizer*>(chain[k].optimizer.get()) != nullptr &&
               stationarity(chain[k]).relative_gradient_norm > kFarFromMinimum;
   }
-  if (stepped && Trainings::unknown_start(pipeline, chain, stage).empty()) {
-    return {beginning_of(pipeline), Random(pipeline.seed())};
-  }
-  return {{}, Random(pipeline.seed()).stream("evaluate")};
+  return stepped && Trainings::unknown_start(pipeline, chain, stage).empty();
 }
 
 }  // namespace whence::cli

@@ -32,10 +32,22 @@ class Trainings {
   Retraining run(const at::Tensor& weights, std::uint64_t other, const Progress& progress);
   /// How many of them the bank lacks.
   std::int64_t missing(const at::Tensor& weights, std::uint64_t other);
-  /// What one takes, from one training of at most about `limit` seconds.
-  RetrainingTime time(double limit);
+  /// What one of so many trainings takes, from one of at most about `limit` seconds.
+  RetrainingTime time(std::int64_t trainings, double limit);
   /// A stage as its training with the pipeline's own seed begins.
   Stage begin(std::size_t stage, const Chain& before);
+  /// Trains what begin() gave, its objective another one perhaps, as the stage was trained; or takes from the bank what
+  /// that became.
+  TrainingSummary train(Stage& stage, const Progress& progress);
+  const Chain& chain() const { return what_.chain; }
+  std::size_t stage_index() const { return what_.stage; }
+  const Stage& stage() const { return what_.chain[what_.stage]; }
+  const Dataset& queries() const { return what_.queries; }
+  /// What draws the trainings of a seed.
+  Random random(std::uint64_t other) const;
+  bool from_start() const { return what_.from_start; }
+  /// "start" or "checkpoint".
+  const char* word() const { return what_.from_start ? "start" : "checkpoint"; }
 
  private:
   struct Seed {
@@ -52,16 +64,9 @@ class Trainings {
   std::string base_key_;
 };
 
-/// Where the retrainings that judge a ranking begin.
-struct RetrainingStart {
-  BeginStage begin = {};  ///< Null: at the chain's own parameters.
-  Random random;          ///< What draws their minibatches.
-
-  const char* word() const { return begin ? "start" : "checkpoint"; }
-};
-/// Where the chain's own training began, with its minibatches, if steps took a stage from `stage` on to no minimum and
-/// all starts are known: to go on from there would be another training. Else at the chain's parameters, from which a
-/// minimum is soon found again. `pipeline` has to outlive the result.
-RetrainingStart retraining_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage);
+/// Whether the retrainings that judge a ranking begin where the chain's own training began, with its minibatches: if
+/// steps took a stage from `stage` on to no minimum and all starts are known, as to go on from there would be another
+/// training. Else they begin at the chain's parameters, from which a minimum is soon found again.
+bool judged_from_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage);
 
 }  // namespace whence::cli

@@ -34,6 +34,16 @@ class Truth {
   /// What it adds to evaluation.json: its settings, trainings, and `table`, a row {method, ..., seconds} for each
   /// method; nothing where --plan was told what that takes.
   virtual std::optional<Json> compare(Comparison& at) const = 0;
+  /// What a row says in one number, of which more is better.
+  struct Figure {
+    std::string name;
+    double value = 0;
+    Interval interval{0, 0};  ///< 95 %.
+    double good = 0;          ///< From here on a method can be relied on.
+  };
+  virtual Figure figure(const Json& row) const = 0;
+  /// What there would have to be more of to tell methods apart: "--subsets".
+  virtual std::string more() const = 0;
   /// Of a row of that table, between its method and its seconds.
   virtual Columns columns(const Json& row) const = 0;
   /// The cells of a last row, of what the truth itself reaches; none where that is not known.
@@ -41,6 +51,9 @@ class Truth {
   /// What the numbers of the table are, in a line; empty where the columns' names say it.
   virtual std::string legend(const Json& /*result*/) const { return {}; }
 };
+
+/// The number and the interval in a row's keys.
+Truth::Figure figure_in(const nlohmann::ordered_json& row, const std::string& key, std::string name, double good);
 
 /// "0.123", or - for null.
 std::string number_cell(const nlohmann::ordered_json& value, const char* format = "{:.3f}");

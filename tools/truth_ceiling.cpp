@@ -21,6 +21,8 @@ void CeilingedTruth::add_agreement(Json& row, const at::Tensor& predicted, const
   row["share-interval-95"] = json_ends(agreement.share_interval);
 }
 
+Truth::Figure CeilingedTruth::figure(const Json& row) const { return figure_in(row, name_, name_, good_); }
+
 Truth::Columns CeilingedTruth::columns(const Json& row) const {
   return {{name_, interval_cell(row[name_], row[name_ + "-interval-95"])},
           {"of the ceiling", interval_cell(row["share-of-ceiling"], row["share-interval-95"], "{:.2f}")}};

@@ -11,8 +11,9 @@ namespace {
 
 class LinearDatamodelling : public CeilingedTruth {
  public:
-  explicit LinearDatamodelling(NoOptions) : CeilingedTruth("lds", spearman) {}
+  explicit LinearDatamodelling(NoOptions) : CeilingedTruth("lds", spearman, 0.5) {}
   bool judges_results() const override { return true; }
+  std::string more() const override { return "--subsets"; }
 
   std::optional<Json> compare(Comparison& at) const override {
     const auto subsets = at.line().get<std::int64_t>("subsets");

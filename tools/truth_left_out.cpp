@@ -22,8 +22,9 @@ at::Tensor spread_rows(const std::vector<at::Tensor>& scores, std::int64_t count
 
 class LeftOut : public CeilingedTruth {
  public:
-  explicit LeftOut(NoOptions) : CeilingedTruth("pearson", pearson) {}
+  explicit LeftOut(NoOptions) : CeilingedTruth("pearson", pearson, 0.8) {}
   bool judges_results() const override { return true; }
+  std::string more() const override { return "--examples"; }
 
   std::optional<Json> compare(Comparison& at) const override {
     const auto n = at.data().size();

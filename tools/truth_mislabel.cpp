@@ -33,7 +33,7 @@ class Mislabelled : public Truth {
     const auto begun = at.trainings().begin(at.stage_index(), before);
     auto noisy = mislabel(begun, fraction, at.random().stream("labels"));
     if (at.line().flag("plan")) {
-      const auto one = at.trainings().time(20);
+      const auto one = at.trainings().time(1, 20);
       end_progress();
       say("1 training of {}: {}about {}\n", begun.name, std::isnan(one.at_most) ? "more than " : "",
           duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most));
@@ -46,11 +46,7 @@ class Mislabelled : public Truth {
         event.phase += " " + noisy.stage.name + " with wrong labels";
         report(at.progress(), event);
       };
-      summary = whence::train(noisy.stage,
-                              at.train_from() == "start"
-                                  ? Random(at.pipeline().seed()).stream("training of stage " + noisy.stage.name)
-                                  : at.random(),
-                              named);
+      summary = at.trainings().train(noisy.stage, named);
     }
     const double training_seconds = seconds_since(start);
     auto chain = before;
@@ -110,6 +106,8 @@ class Mislabelled : public Truth {
     return out;
   }
 
+  Figure figure(const Json& row) const override { return figure_in(row, "auroc", "AUROC", 0.9); }
+  std::string more() const override { return "examples or a larger --fraction"; }
   Columns columns(const Json& row) const override {
     Columns out{{"by", row["by"].get<std::string>()}, {"auroc", interval_cell(row["auroc"], row["auroc-interval-95"])}};
     for (const auto& at : row["found"]) {

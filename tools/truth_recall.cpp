@@ -71,6 +71,8 @@ class KnownSources : public Truth {
     return out;
   }
 
+  Figure figure(const Json& row) const override { return figure_in(row, "mrr", "mean reciprocal rank", 0.5); }
+  std::string more() const override { return "queries"; }
   Columns columns(const Json& row) const override {
     Columns out{{"mrr", interval_cell(row["mrr"], row["mrr-interval-95"])}};
     for (const auto& [key, found] : row.items()) {

@@ -56,10 +56,14 @@ std::string name_of(const std::string& spec) { return spec.substr(0, spec.find('
 Verdict verdict_of_evaluation(const JsonView& evaluation) {
   const double seconds = number_of(evaluation, "seconds-a-training", 0);
   if (evaluation["against"] == "lds") {
-    return judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
-                                 .interval = interval_of(evaluation, "lds-interval-95"),
-                                 .subsets = evaluation["subsets"].get<std::int64_t>(),
-                                 .seconds = seconds});
+    auto verdict = judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
+                                         .interval = interval_of(evaluation, "lds-interval-95"),
+                                         .subsets = evaluation["subsets"].get<std::int64_t>(),
+                                         .seconds = seconds});
+    if (const double share = number_of(evaluation, "share-of-ceiling"); std::isfinite(share)) {
+      verdict.text += fmt::format("; {:.2f} of what retraining itself reaches with another seed", share);
+    }
+    return verdict;
   }
   const auto [apart, without] = apart_of(evaluation);
   return judge(Agreement{.pearson = number_of(evaluation, "pearson"),

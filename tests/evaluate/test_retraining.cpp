@@ -50,6 +50,37 @@ struct StoppedChain {
 
 }  // namespace
 
+TEST_CASE("models that are trained side by side end where each ends by itself") {
+  for (const char* optimizer : {"adam:epochs=6,batch-size=5,learning-rate=0.02",
+                                "sgd:epochs=6,batch-size=5,micro-batch=3", "sgd:epochs=6,nesterov=true,momentum=0.8"}) {
+    CAPTURE(optimizer);
+    auto stage = begin_stage({.name = "only",
+                              .model = create<Model>("mlp:widths=4/3,activation=relu"),
+                              .loss = create<Loss>("cross-entropy"),
+                              .optimizer = create<Optimizer>(optimizer),
+                              .data = test::toy_data("cross-entropy", 12, 3, Random(40)),
+                              .weight_decay = 0.01},
+                             {}, Random(3));
+    train(stage, Random(4));
+    const Chain chain{stage};
+    const auto queries = test::toy_data("cross-entropy", 4, 3, Random(9));
+    const auto weights = at::cat({subset_weights(4, 12, 0.5, Random(5)), at::ones({1, 12}, at::kDouble)});
+    const auto train_with = [&](const at::Tensor& some) {
+      return retrain(chain, 0, some, queries, Measurement::kLoss, nullptr, Random(6), {});
+    };
+    const auto together = train_with(weights);
+    double largest = 0;
+    for (std::int64_t m = 0; m < 5; ++m) {
+      const auto alone = train_with(weights.narrow(0, m, 1));
+      CHECK(relative_error(together.measurements[m], alone.measurements[0]) < 1e-11);
+      largest = std::max(largest, alone.largest_gradient_norm);
+    }
+    CHECK(together.largest_gradient_norm == doctest::Approx(largest).epsilon(1e-9));
+    CHECK(together.unconverged == 5);
+    CHECK(relative_error(together.measurements[0], together.measurements[1]) > 1e-4);
+  }
+}
+
 TEST_CASE("retraining from the start with the same seed gives the chain again to the bit, and with another does not") {
   const StoppedChain made(5), other(6);
   const auto queries = test::toy_data("cross-entropy", 4, 3, Random(9));

@@ -28,6 +28,10 @@ TEST_SUITE("report") {
     page.title = "Where it comes from";
     page.verdict = {"verdict", "can be trusted: yes", Fact::State::kGood};
     page.evaluations.push_back({"Agreement", ScatterPlot{.points = {{0, 0}, {1, 1}}, .identity = true}, {}});
+    page.shown.push_back(
+        {.title = "Methods",
+         .intervals = IntervalPlot{
+             .title = "Methods", .rows = {{"one & only", 0.7, 0.6, 0.8}, {"other", 0.1, -0.1, 0.2}}, .ceiling = 0.9}});
     ExampleCard card{.id = 7, .removal = 0.5, .score = -3};
     card.content.tokens = {{"word for word", 0.5}};
     card.content.shared = {{0, 13}};
@@ -38,7 +42,8 @@ TEST_SUITE("report") {
     const auto folder = fs::temp_directory_path() / fmt::format("whence-browser-{}", ::getpid());
     fs::create_directories(folder);
     write_text(folder / "page.html", render_page(page));
-    for (const char* size : {"1280,900", "390,844"}) {
+    for (const char* size : {"1280,900", "390,844", "390,844 --blink-settings=preferredColorScheme=0"}) {  // dark
+      CAPTURE(size);
       const auto command = fmt::format(
           "{} --headless --no-sandbox --disable-gpu --user-data-dir={} --window-size={} "
           "--enable-logging=stderr --dump-dom file://{} >{} 2>{}",
@@ -47,8 +52,9 @@ TEST_SUITE("report") {
       CHECK(std::system(command.c_str()) == 0);
       CHECK(read_text(folder / "err.txt").find("CONSOLE") == std::string::npos);
       const auto dom = read_text(folder / "dom.html");
-      for (const char* part : {"class=\"verdict good\"", "<svg", "id=\"query-4\"", "class=\"shares\"", "90 % +0.4",
-                               "may as well stand", "helpful shared", "word for word in the query"}) {
+      for (const char* part :
+           {"class=\"verdict good\"", "<svg", "id=\"query-4\"", "class=\"shares\"", "90 % +0.4", "may as well stand",
+            "one &amp; only", "stroke-dasharray", "helpful shared", "word for word in the query"}) {
         CAPTURE(part);
         CHECK(dom.find(part) != std::string::npos);
       }

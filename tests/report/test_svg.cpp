@@ -3,6 +3,7 @@
 
 #include "report/markup.h"
 #include "support/near.h"
+#include "whence/report/interval_svg.h"
 #include "whence/report/svg.h"
 
 using namespace whence;
@@ -113,5 +114,24 @@ TEST_SUITE("report") {
       drawn.regression = regression;
       CHECK(count(scatter_svg(drawn), "<line") == without + shown);
     }
+  }
+
+  TEST_CASE("an interval lies around its value, the ceiling beyond all of them, and what is not finite is left out") {
+    const auto svg = interval_svg(
+        {"Title", "LDS", {{"first & best", 0.7, 0.6, 0.8}, {"wide", 0.1, kNan, 0.2}, {"none", kNan, 0, 1}}, 0.9});
+    CHECK(markup_fault(svg) == "");
+    CHECK(count(svg, "first &amp; best") == 2);  // beside its line and under the pointer
+    CHECK(count(svg, ">none<") == 0);
+    const auto middle = attribute(svg, "cx");
+    REQUIRE(middle.size() == 2);
+    const auto line = svg.substr(svg.find("stroke-width=\"2\"") - 80, 80);
+    CHECK(attribute(line, "x1").front() < middle[0]);
+    CHECK(attribute(line, "x2").front() > middle[0]);
+    CHECK(count(svg, "stroke-width=\"2\"") == 1);
+    const auto dashed = svg.substr(svg.find("stroke-dasharray") - 120, 120);
+    CHECK(attribute(dashed, "x1").back() > attribute(line, "x2").front());
+    CHECK(middle[1] < middle[0]);
+    CHECK(count(interval_svg({"Title", "x", {{"a", 1, 0, 2}}, {}}), "dashed") == 0);
+    CHECK(markup_fault(interval_svg({})) == "");
   }
 }

@@ -36,6 +36,16 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
   CHECK(result["table"].size() == 4);
   CHECK(result["trainings"] == 16);
   CHECK(result["train-from"] == "start");
+  const auto verdict = result["verdict"].get<std::string>();
+  CHECK(contains(verdict, " agrees best, lds "));
+  CHECK(contains(verdict, "type whence rank pipeline.toml --stage finetune --queries test"));
+  CHECK(contains(first.out, verdict));
+  CHECK(row_of(result["table"], "ekfac+direct")["rank"].get<std::string>().ends_with(
+      " --curvature ekfac --solver direct"));
+  CHECK_FALSE(row_of(result["table"], "random").contains("rank"));
+  REQUIRE(folder.run("report out").status == 0);
+  CHECK(contains(folder.read("out/report.html"), "Methods against lds"));
+  CHECK(contains(folder.read("out/report.html"), "dashed: the ceiling"));
   CHECK(row_of(result["table"], "influence")["lds"] > row_of(result["table"], "random")["lds"]);
   CHECK(row_of(result["table"], "grad-cos")["share-of-ceiling"].is_number());
   CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) == 16);
@@ -90,6 +100,38 @@ TEST_CASE("evaluate --methods: retraining, further training, removal and changed
   CHECK(result["mislabelled"] == 10);
   CHECK(row_of(result["table"], "influence")["auroc"] > 0.8);
   CHECK(row_of(result["table"], "grad-cos")["by"] == "queries");
+  // the stage on changed labels is kept too: with another method it is not trained again
+  const auto kept = std::distance(fs::directory_iterator(folder / "labels/bank"), fs::directory_iterator());
+  CHECK(kept == 1);
+  REQUIRE(folder.run(kTableFlags + "--against mislabel --methods influence,grad-dot --out labels").status == 0);
+  CHECK(std::distance(fs::directory_iterator(folder / "labels/bank"), fs::directory_iterator()) == kept);
+  const auto more = folder.json("labels/evaluation.json");
+  CHECK(row_of(more["table"], "influence")["auroc"] == row_of(result["table"], "influence")["auroc"]);
+}
+
+TEST_CASE("evaluate --scores --against lds: the ceiling beside the score where training ended at no minimum") {
+  const ToolFolder folder;
+  auto pipeline = folder.read("pipeline.toml");
+  for (auto at = pipeline.find("optimizer = "); at != pipeline.npos; at = pipeline.find("optimizer = ", at + 1)) {
+    pipeline.replace(at, pipeline.find('\n', at) - at, "optimizer = \"adam:epochs=3,learning-rate=1e-2\"");
+  }
+  folder.write("pipeline.toml", pipeline);
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  REQUIRE(folder.run("score pipeline.toml --stage finetune --queries test --dtype float64 --quiet --out out").status ==
+          0);
+  const std::string lds = "evaluate pipeline.toml --scores out --against lds --subsets 6 --quiet";
+  const auto run = folder.run(lds);
+  CAPTURE(run.err);
+  REQUIRE(run.status == 0);
+  const auto found = folder.json("out/evaluation-lds.json");
+  CHECK(found["train-from"] == "start");
+  CHECK(found["ceiling"].get<double>() <= 1);
+  CHECK(found["share-of-ceiling"].get<double>() ==
+        doctest::Approx(found["lds"].get<double>() / found["ceiling"].get<double>()));
+  CHECK(contains(run.out, "with another seed"));
+  CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) == 12);
+  REQUIRE(folder.run(lds + " --no-ceiling").status == 0);
+  CHECK_FALSE(folder.json("out/evaluation-lds.json").contains("ceiling"));
 }
 
 TEST_CASE("evaluate --against recall: examples that a query is a copy of come first") {

@@ -4,6 +4,7 @@
 using namespace whence;
 using test::check_fails;
 using test::ToolFolder;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -53,6 +54,19 @@ TEST_CASE("rank --spot-check retrains, gives intervals, and is refused where not
       nlohmann::json::parse(folder.read("out/ranking.jsonl").substr(0, folder.read("out/ranking.jsonl").find('\n')));
   const auto& entry = first["proponents"][0];
   CHECK(entry["removal-interval-90"][0].get<double>() < entry["removal-interval-90"][1].get<double>());
+  const auto bank = [&] {
+    return std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator());
+  };
+  CHECK(bank() == 11);
+  REQUIRE(fs::remove(*fs::directory_iterator(folder / "out/bank")));  // as where it was stopped before that one
+  fs::remove_all(folder / "cut");
+  fs::create_directory(folder / "cut");
+  fs::copy(folder / "out/bank", folder / "cut/bank");
+  const auto resumed =
+      folder.run("rank pipeline.toml --queries test --dtype float64 --stage finetune --spot-check 10 --out cut");
+  CHECK(shows(resumed.err, "spot-check: 1 retrainings"));
+  CHECK(shows(resumed.err, "10 are there"));
+  CHECK(folder.json("cut/evaluation.json")["points"] == found["points"]);
   const auto again = folder.run(rank + "--stage finetune --spot-check 10 --out out");  // finds all of it there
   CHECK(again.out == result.out);
   CHECK(folder.json("out/evaluation.json") == found);

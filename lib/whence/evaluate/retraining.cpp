@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 #include <mutex>
 
 #include "whence/core/parallel.h"
 #include "whence/core/seconds.h"
+#include "whence/core/tensors.h"
+#include "whence/models/dense_layers.h"
+#include "whence/training/stacked.h"
 
 namespace whence {
 namespace {
@@ -22,7 +26,7 @@ struct Outcome {
 };
 
 Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Optimizer* optimizer,
-                     const Random& random, const BeginStage& begin, const Progress& progress = {}) {
+                     const Random& random, const BeginStage& begin, const Progress& progress) {
   Outcome out{chain[stage]};
   Chain trained(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(stage));
   for (auto k = stage; k < chain.size(); ++k) {
@@ -42,6 +46,53 @@ Outcome retrain_once(const Chain& chain, std::size_t stage, const at::Tensor& we
   }
   out.last = std::move(trained.back());
   return out;
+}
+
+/// How many of so many trainings of the chain from `stage` on a thread makes side by side as one: 1 where they cannot,
+/// or where a model alone keeps a core busy.
+std::int64_t together(const Chain& chain, std::size_t stage, const Optimizer* optimizer, std::int64_t trainings) {
+  constexpr std::int64_t kMost = 64, kNumbers = 1 << 18;  // of an Adam step, measured
+  const auto& last = chain.back();
+  const auto& objective = last.objective;
+  const auto* stacked = dynamic_cast<const StackedTraining*>(optimizer != nullptr ? optimizer : last.optimizer.get());
+  const bool can = stage + 1 == chain.size() && stacked != nullptr && stacked->stacks() && !objective.inner() &&
+                   dynamic_cast<const DenseLayers*>(&objective.model()) != nullptr &&
+                   objective.merge(last.theta, last.parent).additions() == nullptr;
+  const auto a_thread = (trainings + threads() - 1) / threads();
+  return can ? std::clamp<std::int64_t>(std::min(a_thread, kNumbers / count_entries(last.theta)), 1, kMost) : 1;
+}
+
+/// retrain_once() of the last stage with each of `weights` [K, N], side by side.
+std::vector<Outcome> retrain_together(const Chain& chain, std::size_t stage, const at::Tensor& weights,
+                                      const Optimizer* optimizer, const Random& random, const BeginStage& begin,
+                                      const Progress& progress) {
+  const Chain before(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(stage));
+  const auto current = begin ? begin(stage, before) : chain[stage];
+  const auto& minimiser = dynamic_cast<const StackedTraining&>(optimizer != nullptr ? *optimizer : *current.optimizer);
+  const auto draws = begin ? random.stream("training of stage " + current.name) : random;
+  const auto stacks =
+      minimiser.minimise_all(current.objective, current.parent, current.theta, weights, draws, progress);
+  std::vector<Outcome> out;
+  for (std::int64_t k = 0; k < weights.size(0); ++k) {
+    out.push_back({current, 0, 1});  // by steps, which meet no tolerance
+    auto& theta = out.back().last.theta;
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+      theta[i] = stacks[i][k].clone();
+    }
+    TensorList gradient;
+    current.objective.with_weights(weights[k]).value(theta, current.parent, &gradient);
+    out.back().gradient_norm = std::sqrt(exact_dot(gradient, gradient));
+  }
+  return out;
+}
+
+/// retrain_once() with each of `weights` [K, N], as many as together() says.
+std::vector<Outcome> train_all(const Chain& chain, std::size_t stage, const at::Tensor& weights,
+                               const Optimizer* optimizer, const Random& random, const BeginStage& begin,
+                               const Progress& progress) {
+  return weights.size(0) == 1
+             ? std::vector<Outcome>{retrain_once(chain, stage, weights[0], optimizer, random, begin, progress)}
+             : retrain_together(chain, stage, weights, optimizer, random, begin, progress);
 }
 
 }  // namespace
@@ -66,26 +117,31 @@ Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weig
   std::atomic<std::int64_t> done{count - static_cast<std::int64_t>(missing.size())};
   const auto announce = [&] { report(progress, {"retrain " + chain[stage].name, done.load(), count, ""}); };
   announce();
-  parallel_for(
-      static_cast<std::int64_t>(missing.size()),
-      [&](std::int64_t m) {
-        const auto i = missing[static_cast<std::size_t>(m)];
-        const auto trained = retrain_once(chain, stage, weights[i], optimizer, random, begin);
-        const RetrainingOutcome outcome{measure_all(measurement, trained.last, queries), trained.gradient_norm,
-                                        trained.unconverged};
-        check_finite(outcome.measurements, "a retrained measurement");
-        const std::lock_guard<std::mutex> lock(mutex);
-        take(i, outcome);
-        if (cache.save) {
-          cache.save(weights[i], outcome);
-        }
-        ++done;
-      },
-      announce);
+  const auto left = static_cast<std::int64_t>(missing.size());
+  const auto most = together(chain, stage, optimizer, left);
+  parallel_for((left + most - 1) / most,
+               [&](std::int64_t part) {
+                 const std::vector<std::int64_t> rows(missing.begin() + part * most,
+                                                      missing.begin() + std::min(left, (part + 1) * most));
+                 const auto trained = train_all(chain, stage, weights.index_select(0, at::tensor(rows)), optimizer,
+                                                random, begin, [](const ProgressEvent&) { check_interruption(); });
+                 for (std::size_t k = 0; k < rows.size(); ++k) {
+                   const RetrainingOutcome outcome{measure_all(measurement, trained[k].last, queries),
+                                                   trained[k].gradient_norm, trained[k].unconverged};
+                   check_finite(outcome.measurements, "a retrained measurement");
+                   const std::lock_guard<std::mutex> lock(mutex);
+                   take(rows[k], outcome);
+                   if (cache.save) {
+                     cache.save(weights[rows[k]], outcome);
+                   }
+                   ++done;
+                 }
+               },
+               announce);
   return out;
 }
 
-RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights,
+RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::Tensor& weights, std::int64_t trainings,
                                const Optimizer* optimizer, const Random& random, double limit,
                                const BeginStage& begin) {
   struct CutOff {};
@@ -106,13 +162,14 @@ RetrainingTime time_retraining(const Chain& chain, std::size_t stage, const at::
       throw CutOff();
     }
   };
+  const auto models = together(chain, stage, optimizer, trainings);
   try {
-    retrain_once(chain, stage, weights, optimizer, random, begin, watch);
+    train_all(chain, stage, weights.expand({models, -1}), optimizer, random, begin, watch);
   } catch (const CutOff&) {
-    const double spent = seconds_since(start);
-    return {spent, k + 1 == chain.size() ? spent + left : std::numeric_limits<double>::quiet_NaN()};
+    const double spent = seconds_since(start), each = static_cast<double>(models);
+    return {spent / each, k + 1 == chain.size() ? (spent + left) / each : std::numeric_limits<double>::quiet_NaN()};
   }
-  const double spent = seconds_since(start);
+  const double spent = seconds_since(start) / static_cast<double>(models);
   return {spent, spent};
 }
 

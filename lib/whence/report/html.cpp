@@ -30,12 +30,14 @@ std::string warnings(const Page& page) {
   return items.empty() ? "" : element("ul", "class=\"warnings\" role=\"note\" aria-label=\"Warnings\"", items);
 }
 
-std::string evaluations(const Page& page) {
+std::string evaluations(const std::vector<EvaluationSection>& sections) {
   std::string out;
-  for (const auto& evaluation : page.evaluations) {
-    const auto plot = evaluation.plot ? element("div", "", scatter_svg(*evaluation.plot)) : "";
+  for (const auto& evaluation : sections) {
+    const auto plot = evaluation.plot        ? element("div", "", scatter_svg(*evaluation.plot))
+                      : evaluation.intervals ? element("div", "", interval_svg(*evaluation.intervals))
+                                             : "";
     const auto figures = element("h3", "", escape(evaluation.title)) + facts(evaluation.figures);
-    out += element("section", evaluation.plot ? "class=\"card evaluation\"" : "class=\"card\"",
+    out += element("section", !plot.empty() ? "class=\"card evaluation\"" : "class=\"card\"",
                    plot + element("div", "", figures));
   }
   return out;
@@ -43,7 +45,7 @@ std::string evaluations(const Page& page) {
 
 /// What the verdict rests on, folded: the page is for the examples.
 std::string evidence(const Page& page) {
-  auto inside = warnings(page) + evaluations(page);
+  auto inside = warnings(page) + evaluations(page.evaluations);
   inside += page.evidence.empty() ? "" : element("section", "class=\"card\"", facts(page.evidence));
   if (inside.empty()) {
     return "";
@@ -89,7 +91,7 @@ std::string joined(const std::vector<Page>& results) {
 
 std::string render_page(const Page& page) {
   auto body = element("header", "", element("h1", "", escape(page.title)) + element("p", "", escape(page.subtitle)));
-  body += verdict(page) + evidence(page);
+  body += verdict(page) + evaluations(page.shown) + evidence(page);
   if (!page.queries.empty()) {
     body += index(page.queries) + query_legend(page.words);
     for (const auto& card : page.queries) {

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "whence/report/interval_svg.h"
 #include "whence/report/svg.h"
 
 namespace whence {
@@ -92,6 +93,7 @@ struct EvaluationSection {
   std::string title = {};
   std::optional<ScatterPlot> plot = {};
   std::vector<Fact> figures = {};
+  std::optional<IntervalPlot> intervals = {};  ///< In the place of `plot`.
 };
 
 /// What the scores of a page's examples are of.
@@ -108,7 +110,8 @@ struct Page {
   Fact verdict = {"", ""};  ///< First on the page: how far the result can be trusted, in one line.
   std::vector<Fact> evidence = {};
   std::vector<std::string> warnings = {};
-  std::vector<EvaluationSection> evaluations = {};
+  std::vector<EvaluationSection> shown = {};  ///< Below the verdict: what the page is of, where it is of no examples.
+  std::vector<EvaluationSection> evaluations = {};  ///< Folded, with the evidence.
   ScoreWords words = {};
   std::vector<QueryCard> queries = {};
   std::vector<ExampleLists> suspects = {};  ///< Of no query: the `helpful` of each list, the strongest first.

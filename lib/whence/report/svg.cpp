@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 
 #include "whence/report/detail/text.h"
+#include "whence/report/interval_svg.h"
 
 namespace whence {
 namespace {
@@ -140,6 +142,15 @@ std::string line(const PlotLine& line, const Axis& x, const Axis& y, std::string
   return low < high && !outside ? segment(x.pixel(low), height(low), x.pixel(high), height(high), attributes) : "";
 }
 
+std::string opening(const std::string& title, double height) {
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" "
+      "aria-label=\"{2}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, "
+      "sans-serif\" "
+      "font-size=\"12\" fill=\"currentColor\">\n",
+      kWidth, height, escape(title));
+}
+
 std::string circle(const ScatterPoint& point, const Axis& x, const Axis& y) {
   const auto label = point.label.empty() ? "" : point.label + "\n";
   return fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\"><title>{}({}, {})</title></circle>\n",
@@ -159,12 +170,7 @@ std::string scatter_svg(const ScatterPlot& plot) {
   const double left = 40 + kDigitWidth * static_cast<double>(y.widest_text());
   const Axis x(x_low, x_high, left, kWidth - kRight);
 
-  auto out = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" "
-      "aria-label=\"{2}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, "
-      "sans-serif\" "
-      "font-size=\"12\" fill=\"currentColor\">\n",
-      kWidth, kHeight, escape(plot.title));
+  auto out = opening(plot.title, kHeight);
   out += frame(plot, x, y);
   std::string legend;
   if (plot.identity) {
@@ -184,6 +190,57 @@ std::string scatter_svg(const ScatterPlot& plot) {
   if (const auto skipped = plot.points.size() - points.size(); skipped > 0) {
     out += text(kWidth - kRight, kHeight - 6, fmt::format("text-anchor=\"end\" {}", kNoteStyle),
                 fmt::format("{} of {} points not finite, left out", skipped, plot.points.size()));
+  }
+  return out + "</svg>\n";
+}
+
+std::string interval_svg(const IntervalPlot& plot) {
+  constexpr double kRow = 26;
+  std::vector<IntervalPlot::Row> rows;
+  std::copy_if(plot.rows.begin(), plot.rows.end(), std::back_inserter(rows),
+               [](const auto& row) { return plottable(row.value); });
+  std::vector<ScatterPoint> ends;
+  std::size_t widest = 0;
+  for (const auto& row : rows) {
+    widest = std::max(widest, row.label.size());
+    for (const double end : {row.value, row.low, row.high}) {
+      if (plottable(end)) {
+        ends.push_back({end, 0});
+      }
+    }
+  }
+  if (plot.ceiling) {
+    ends.push_back({*plot.ceiling, 0});
+  }
+  const auto [low, high] = range(ends, &ScatterPoint::x);
+  const double left = std::min(24 + kDigitWidth * static_cast<double>(widest), kWidth / 2);
+  const double bottom = kTop + kRow * static_cast<double>(std::max<std::size_t>(rows.size(), 1));
+  const Axis x(low, high, left, kWidth - kRight);
+  auto out = opening(plot.title, bottom + kBottom);
+  out +=
+      text((left + kWidth - kRight) / 2, 24, "text-anchor=\"middle\" font-size=\"15\" font-weight=\"600\"", plot.title);
+  for (const double tick : x.ticks()) {
+    out += segment(x.pixel(tick), kTop, x.pixel(tick), bottom, "stroke=\"currentColor\" stroke-opacity=\"0.13\"");
+    out += text(x.pixel(tick), bottom + 18, "text-anchor=\"middle\" fill-opacity=\"0.7\"", x.text(tick));
+  }
+  out += text((left + kWidth - kRight) / 2, bottom + 37, "text-anchor=\"middle\"", plot.x_title);
+  if (plot.ceiling && plottable(*plot.ceiling)) {
+    out += segment(x.pixel(*plot.ceiling), kTop, x.pixel(*plot.ceiling), bottom,
+                   "stroke=\"currentColor\" stroke-opacity=\"0.6\" stroke-dasharray=\"5 4\"");
+    out += text(left, bottom + kBottom - 6, kNoteStyle, "dashed: the ceiling; lines: 95 % intervals");
+  } else {
+    out += text(left, bottom + kBottom - 6, kNoteStyle, "lines: 95 % intervals");
+  }
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto& row = rows[i];
+    const double y = kTop + kRow * (static_cast<double>(i) + 0.5);
+    out += text(left - 8, y + 4, "text-anchor=\"end\"", row.label);
+    if (plottable(row.low) && plottable(row.high)) {
+      out += segment(x.pixel(row.low), y, x.pixel(row.high), y,
+                     fmt::format("stroke=\"{}\" stroke-width=\"2\"", kLineColour));
+    }
+    out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"{}\"><title>{}: {}</title></circle>\n",
+                       x.pixel(row.value), y, kPointColour, escape(row.label), detail::number(row.value));
   }
   return out + "</svg>\n";
 }

@@ -24,7 +24,7 @@ struct SgdOptions {
   static constexpr Bound kBelowOne{0, 1 - 1e-12, "in [0, 1)"};
 };
 
-class Sgd : public SteppingOptimizer {
+class Sgd : public SteppingOptimizer, public StackedTraining {
  public:
   explicit Sgd(SgdOptions options) : options_(std::move(options)) {}
 
@@ -35,6 +35,11 @@ class Sgd : public SteppingOptimizer {
   std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
                                        const Random& random) const override {
     return std::make_unique<detail::MinibatchSteps>(minibatches(objective, parent, random));
+  }
+  bool stacks() const override { return detail::stacks(options_.loop); }
+  TensorList minimise_all(const Objective& objective, const TensorList& parent, const TensorList& theta,
+                          const at::Tensor& weights, const Random& random, const Progress& progress) const override {
+    return minibatches(objective, parent, random).minimise_all(theta, weights, progress);
   }
 
   std::int64_t planned_iterations(std::int64_t examples) const override {

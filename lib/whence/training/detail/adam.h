@@ -24,7 +24,7 @@ struct AdamOptions {
 
 /// D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; with `decay` > 0 I.
 /// Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2.
-class AdamSteps : public SteppingOptimizer {
+class AdamSteps : public SteppingOptimizer, public StackedTraining {
  public:
   /// `decay` shrinks matrices (parameters of two dimensions or more) by learning rate x decay a step.
   AdamSteps(const char* name, AdamOptions options, double decay)
@@ -34,6 +34,12 @@ class AdamSteps : public SteppingOptimizer {
                            const Random& random, const Progress& progress) const override;
   std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
                                        const Random& random) const override;
+  /// A decay is of matrices alone, and a stack of biases looks like one.
+  bool stacks() const override { return decay_ == 0 && detail::stacks(options_.loop); }
+  TensorList minimise_all(const Objective& objective, const TensorList& parent, const TensorList& theta,
+                          const at::Tensor& weights, const Random& random, const Progress& progress) const override {
+    return minibatches(objective, parent, random).minimise_all(theta, weights, progress);
+  }
   std::int64_t planned_iterations(std::int64_t examples) const override {
     return detail::planned_iterations(options_.loop, examples);
   }

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <numbers>
 
+#include "whence/core/rounding.h"
 #include "whence/core/seconds.h"
+#include "whence/core/side_by_side.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
@@ -51,6 +53,8 @@ std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t t
   return (terms + batch_size - 1) / batch_size;
 }
 
+bool stacks(const MinibatchOptions& options) { return options.clip == 0 && options.tolerance == 0; }
+
 std::string progress_detail(double loss, double gradient_norm) {
   return fmt::format("loss {:.4g}, |gradient| {:.1e}", loss, gradient_norm);
 }
@@ -80,27 +84,39 @@ at::Tensor MinibatchSteps::terms(std::int64_t iteration) const {
   return order_.narrow(0, begin, std::min(batch_size_, objective_.terms() - begin));
 }
 
-StepTaken MinibatchSteps::advance(TrainingState& state) const {
-  const c10::AutoGradMode with_grad(true);
-  const DerivativeOrder first(1);
+StepTaken MinibatchSteps::slope(const at::Tensor& which, const TensorList& theta, const Part& part) const {
   const auto at_once = options_.micro_batch > 0 ? options_.micro_batch : objective_.terms_at_once();
-  const auto which = terms(state.iteration);
-  const auto theta = leaves(state.theta);
-  const double scale = static_cast<double>(objective_.terms()) / static_cast<double>(which.size(0));
-  const auto penalty = objective_.penalty(theta, parent_);
+  const auto penalty = part(nullptr);
   StepTaken taken{clone(gradient(penalty, theta)), penalty.item<double>(), 0};
   for (std::int64_t begin = 0; begin < which.size(0); begin += at_once) {
     const auto batch = objective_.terms_batch(which.narrow(0, begin, std::min(at_once, which.size(0) - begin)));
-    const auto loss = computing_.batch_loss(theta, parent_, batch) * scale;
+    const auto loss = part(&batch);
     taken.value += loss.item<double>();
     axpy(1, gradient(loss, theta), taken.gradient);
   }
   taken.length = norm(taken.gradient);
+  return taken;
+}
+
+void MinibatchSteps::check_finite(const StepTaken& taken, std::int64_t iteration) const {
   if (!std::isfinite(taken.value) || !std::isfinite(taken.length)) {
     throw NumericalError(fmt::format(
         "{}: iteration {}: the minibatch's objective is {}, |gradient| {}; a smaller learning-rate may help", name_,
-        state.iteration, taken.value, taken.length));
+        iteration, taken.value, taken.length));
   }
+}
+
+StepTaken MinibatchSteps::advance(TrainingState& state) const {
+  const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
+  const auto which = terms(state.iteration);
+  const auto theta = leaves(state.theta);
+  const double scale = static_cast<double>(objective_.terms()) / static_cast<double>(which.size(0));
+  auto taken = slope(which, theta, [&](const Batch* batch) {
+    return batch == nullptr ? objective_.penalty(theta, parent_)
+                            : computing_.batch_loss(theta, parent_, *batch) * scale;
+  });
+  check_finite(taken, state.iteration);
   if (options_.clip > 0 && taken.length > options_.clip) {
     for (auto& g : taken.gradient) {
       g.mul_(options_.clip / taken.length);
@@ -109,6 +125,41 @@ StepTaken MinibatchSteps::advance(TrainingState& state) const {
   step_(state, taken.gradient, scheduled_rate(options_, state.iteration, count_));
   ++state.iteration;
   return taken;
+}
+
+TensorList MinibatchSteps::minimise_all(const TensorList& theta, const at::Tensor& weights,
+                                        const Progress& progress) const {
+  const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder first(1);
+  const auto models = weights.size(0);
+  const auto rows = weights.to(algebra_options(theta.front().options()));
+  TrainingState state;
+  for (const auto& value : theta) {
+    state.theta.push_back(value.detach().unsqueeze(0).repeat_interleave(models, 0));
+  }
+  while (state.iteration < count_) {
+    const auto which = terms(state.iteration);
+    const auto point = leaves(state.theta);
+    const auto share = 1 / static_cast<double>(which.size(0));
+    const auto taken = slope(which, point, [&](const Batch* batch) {
+      const SideBySide each(models);
+      TensorList one;
+      for (const auto& stack : point) {
+        one.push_back(each.one(stack));
+      }
+      if (batch == nullptr) {
+        return each.all(objective_.penalty(one, parent_)).sum();
+      }
+      const auto losses = computing_.example_losses(one, parent_, *batch);
+      const auto of_batch = rows.index_select(1, batch->rows.to(rows.device())) * share;
+      return each.all((losses * each.one(of_batch)).sum()).sum();
+    });
+    check_finite(taken, state.iteration);
+    step_(state, taken.gradient, scheduled_rate(options_, state.iteration, count_));
+    ++state.iteration;
+    report(progress, {"train", state.iteration, count_, progress_detail(taken.value, taken.length)});
+  }
+  return detach(state.theta);
 }
 
 at::Tensor MinibatchSteps::pull_back(const TrainingState& before, const StepTaken& taken, StepAdjoint& adjoint) const {

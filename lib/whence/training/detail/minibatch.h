@@ -2,6 +2,7 @@
 #include <functional>
 #include <string_view>
 
+#include "whence/training/stacked.h"
 #include "whence/training/steps.h"
 
 namespace whence::detail {
@@ -47,6 +48,9 @@ using MinibatchStep = std::function<void(TrainingState& state, const TensorList&
 using MinibatchPullBack = std::function<at::Tensor(const TrainingState& before, const TensorList& gradient,
                                                    double learning_rate, StepAdjoint& adjoint)>;
 
+/// StackedTraining::stacks of steps that treat every entry alike.
+bool stacks(const MinibatchOptions& options);
+
 /// The learning rate of step `iteration` of `total`: linear warm-up, then the schedule. I. Loshchilov and F. Hutter,
 /// "SGDR", ICLR 2017, for cosine.
 double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, std::int64_t total);
@@ -66,11 +70,19 @@ class MinibatchSteps : public TrainingSteps {
 
   /// Optimizer::minimise by these steps.
   TrainingSummary minimise(TrainingState& state, const Progress& progress) const;
+  /// StackedTraining::minimise_all by these steps.
+  TensorList minimise_all(const TensorList& theta, const at::Tensor& weights, const Progress& progress) const;
   at::Tensor terms(std::int64_t iteration) const override;
   StepTaken advance(TrainingState& state) const override;
   at::Tensor pull_back(const TrainingState& before, const StepTaken& taken, StepAdjoint& adjoint) const override;
 
  private:
+  /// A part of a minibatch's objective: of a batch its loss, of none the penalty.
+  using Part = std::function<at::Tensor(const Batch*)>;
+  /// The minibatch's objective and its gradient at theta, as many terms at once as memory is meant for.
+  StepTaken slope(const at::Tensor& which, const TensorList& theta, const Part& part) const;
+  void check_finite(const StepTaken& taken, std::int64_t iteration) const;
+
   std::string name_;
   MinibatchOptions options_;
   Objective objective_, computing_;

@@ -1,0 +1,110 @@
+#include "comparison_verdict.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace whence::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Level = Verdict::Level;
+
+/// A method's row.
+struct Standing {
+  std::string method, command;  ///< Of `whence rank`; empty: it has none.
+  Truth::Figure figure;
+  double seconds = 0;
+  double share = 0;  ///< Of the ceiling; NaN: not known.
+};
+
+double number_in(const Json& row, const char* key) {
+  return row.contains(key) && row[key].is_number() ? row[key].get<double>() : std::nan("");
+}
+
+/// The best first.
+std::vector<Standing> standings(const Json& result, const Truth& truth) {
+  std::vector<Standing> out;
+  for (const auto& row : result["table"]) {
+    out.push_back({row["method"].get<std::string>(), row.value("rank", ""), truth.figure(row),
+                   number_in(row, "seconds"), number_in(row, "share-of-ceiling")});
+  }
+  std::erase_if(out, [](const Standing& at) { return !std::isfinite(at.figure.value); });
+  std::stable_sort(out.begin(), out.end(),
+                   [](const Standing& a, const Standing& b) { return a.figure.value > b.figure.value; });
+  return out;
+}
+
+std::string figure_text(const Truth::Figure& figure) {
+  return fmt::format("{} {:.3g} (95 % {:.3g} to {:.3g})", figure.name, figure.value, figure.interval.low,
+                     figure.interval.high);
+}
+
+}  // namespace
+
+Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
+  auto all = standings(result, truth);
+  const auto chance = std::find_if(all.begin(), all.end(), [](const Standing& at) { return at.method == "random"; });
+  const double by_chance = chance == all.end() ? 0 : chance->figure.interval.high;
+  std::erase_if(all, [](const Standing& at) { return at.method == "random"; });
+  if (all.empty()) {
+    return {Level::kTooFew, "too few to say: no method has a number here"};
+  }
+  const auto& best = all.front();
+  const auto more = "more " + truth.more();
+  if (!(best.figure.interval.low > by_chance)) {
+    return {Level::kTooFew,
+            fmt::format("too few to say: no method is apart from chance, the best, {}, has {}; {} would tell",
+                        best.method, figure_text(best.figure), more)};
+  }
+  std::vector<Standing> level{best};  // those that may be as good
+  std::copy_if(all.begin() + 1, all.end(), std::back_inserter(level),
+               [&](const Standing& at) { return at.figure.interval.high >= best.figure.interval.low; });
+  auto found = fmt::format("{} agrees best, {}", best.method, figure_text(best.figure));
+  if (std::isfinite(best.share)) {
+    found += fmt::format(", {:.2f} of what retraining itself reaches with another seed", best.share);
+  }
+  std::vector<std::string> others;
+  std::transform(level.begin() + 1, level.end(), std::back_inserter(others),
+                 [](const Standing& at) { return at.method; });
+  found += others.empty() ? ", apart from all others" : fmt::format("; not apart from it: {}", fmt::join(others, ", "));
+  std::erase_if(level, [](const Standing& at) { return at.command.empty(); });
+  const auto quickest = std::min_element(level.begin(), level.end(),
+                                         [](const Standing& a, const Standing& b) { return a.seconds < b.seconds; });
+  if (quickest != level.end()) {
+    found += fmt::format(
+        "{}; type {}",
+        others.empty() ? "" : fmt::format("; the quickest is {}, {:.2g} s", quickest->method, quickest->seconds),
+        quickest->command);
+  }
+  if (!others.empty()) {
+    found += fmt::format("; {} would tell them apart", more);
+  }
+  const bool good = best.figure.interval.low >= best.figure.good || best.share >= 0.8;
+  return {good ? Level::kTrusted : Level::kCare, (good ? "can be trusted: " : "with care: ") + found};
+}
+
+EvaluationSection comparison_section(const Json& result, const Truth& truth) {
+  EvaluationSection out{.title = fmt::format("Methods against {}", result["against"].get<std::string>())};
+  IntervalPlot plot{.title = out.title};
+  for (const auto& at : standings(result, truth)) {
+    plot.x_title = at.figure.name;
+    plot.rows.push_back({at.method, at.figure.value, at.figure.interval.low, at.figure.interval.high});
+    out.figures.push_back(
+        {at.method,
+         fmt::format("{:.3g} [{:.3g}, {:.3g}]", at.figure.value, at.figure.interval.low, at.figure.interval.high),
+         Fact::State::kPlain,
+         fmt::format("{}{:.2g} s", std::isfinite(at.share) ? fmt::format("{:.2f} of the ceiling, ", at.share) : "",
+                     at.seconds)});
+  }
+  if (const auto& reached = result.contains("ceiling") ? result["ceiling"] : Json(); reached.is_object()) {
+    plot.ceiling = reached.begin()->get<double>();
+    out.figures.push_back({"ceiling: another seed", fmt::format("{:.3g}", *plot.ceiling)});
+  }
+  out.intervals = std::move(plot);
+  return out;
+}
+
+}  // namespace whence::cli
