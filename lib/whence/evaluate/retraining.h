@@ -37,9 +37,9 @@ struct Retraining {
 /// NAME" draws a stage's, so that the pipeline's own seed and weights of 1 give the chain again.
 ///
 /// `weights` [M, N] holds one row of example weights a retraining (1 keeps, 0 leaves out; the mean stays over N).
-/// Retrainings run side by side on threads(); those of the last stage, where it is small, of dense layers and trained by
-/// sgd or adam (StackedTraining::stacks), also on one thread as a stack of models, which ends where each alone would,
-/// within rounding. Throws NumericalError where a training leaves the finite numbers.
+/// Retrainings run side by side on threads(); those of the last stage, where it is small, of dense layers and trained
+/// by sgd or adam (StackedTraining::stacks), also on one thread as a stack of models, which ends where each alone
+/// would, within rounding. Throws NumericalError where a training leaves the finite numbers.
 Retraining retrain(const Chain& chain, std::size_t stage, const at::Tensor& weights, const Dataset& queries,
                    Measurement measurement, const Optimizer* optimizer, const Random& random, const Progress& progress,
                    const BeginStage& begin = {}, const RetrainingCache& cache = {});
