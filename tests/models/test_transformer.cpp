@@ -65,7 +65,7 @@ const std::vector<std::string> kFamilies = {"gpt2",
 constexpr std::size_t kUnderSanitizers = 15;  // of them
 
 at::Tensor loop_gradients(const LanguageCase& c) {
-  return loop_gradients(*c.model, *c.loss, c.theta, c.data.size(),
+  return test::loop_gradients(*c.model, *c.loss, c.theta, c.data.size(),
                         [&](std::int64_t b) { return c.data.batch(b, b + 1); });
 }
 
