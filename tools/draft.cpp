@@ -161,7 +161,7 @@ class Writer {
                             : "tuning = \"full:proximity=0.1\"  # how far from the stage before: more pull, less far\n",
               as_is ? fmt::format("checkpoint = {}  # a classifier already\n", toml_text(relative(model_->path)))
                     : fmt::format("weight-decay = 1e-3\noptimizer = \"adam:learning-rate=1e-4,epochs=2,"
-                                  "batch-size=16\"\ncheckpoint = {}\n",
+                                  "batch-size=16\"  # of full; lora: 2e-3, hut or a prefix: 1e-2\ncheckpoint = {}\n",
                                   toml_text("run/" + out_.stem().string()))));
       assumed_.push_back(fmt::format("{}column {} of {} is classified into {}", as_is ? "as it is, " : "", columns.text,
                                      source->path.filename().string(), columns.label));

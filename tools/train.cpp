@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "cli.h"
@@ -55,6 +56,35 @@ std::vector<std::string> query_doubts(const Pipeline& pipeline) {
     }
   }
   return out;
+}
+
+/// What to know of a classifier that is no better than the shares of its classes, without a look at the example: what
+/// is ranked for it explains little. Empty where it is better. Cost: where the objective, with its penalty, is not
+/// below theirs the chain is loaded.
+std::string guessing_text(const Pipeline& pipeline, std::size_t k, double objective) {
+  const auto& description = pipeline.stages()[k];
+  const auto& data = pipeline.training_data(k);
+  if (description.loss != "cross-entropy" || !description.priming.empty() ||
+      data.target_kind() != TargetKind::kClasses) {
+    return {};
+  }
+  const auto counts = at::bincount(data.targets().flatten().to(at::kCPU)).to(at::kDouble);
+  const auto shares = counts / counts.sum();
+  const double guess = -at::xlogy(shares, shares).sum().item<double>();
+  if (objective < guess || guess == 0) {
+    return {};
+  }
+  const auto chain = pipeline.load(k + 1);
+  const auto& stage = chain.back();
+  const double loss = objective - stage.objective.penalty(stage.theta, stage.parent).item<double>();
+  return loss < guess
+             ? std::string()
+             : fmt::format(
+                   "stage {}: its mean loss {:.3g} is no lower than that of guessing by how frequent each class is "
+                   "({:.3g}), so that there is little to explain: change the optimizer's learning-rate or raise its "
+                   "epochs "
+                   "and train with --force",
+                   description.name, loss, guess);
 }
 
 std::string text(const std::string& stage, const std::string& how, const std::optional<StageTraining>& training) {
@@ -184,6 +214,10 @@ int train(const std::vector<std::string>& arguments) {
                       "{} and train with --force",
                       stage.validation.is_null() ? "raise the optimizer's max-iterations or epochs"
                                                  : "leave the validation out")));
+      const auto guesses = plan.train ? guessing_text(pipeline, k, training->stationarity.objective) : std::string();
+      if (!guesses.empty()) {
+        doubt(guesses);
+      }
     }
   }
   if (line.flag("json")) {

@@ -8,6 +8,7 @@
 #include "support/near.h"
 #include "support/some.h"
 #include "tuning/cases.h"
+#include "whence/core/memory.h"
 #include "whence/models/addition.h"
 #include "whence/stages/choice.h"
 
@@ -283,6 +284,57 @@ TEST_CASE("what a small gradient leaves of flat directions is no negative curvat
                            truth.scores(chain, s, queries, Measurement::kLoss)) < 1e-2);
     }
   }
+}
+
+TEST_CASE(
+    "a damping asked for below what a small gradient makes of flat directions is refused, with one that outweighs it") {
+  const auto chain = test::toy_chain({{"full", "squared-error"}, {"hra:rank=2", "squared-error"}}, kNet, 31);
+  const auto away = Random(8).normal({count_entries(chain[1].theta)});
+  const auto chosen = [](const Chain& of, double damping) {
+    return choose_inverse(of, 0, 3, {.curvature = "hessian", .damping = damping});
+  };
+  int refused = 0;
+  for (const double by : {1e-8, -1e-8}) {  // which sign the flat directions' curvature has by it
+    auto moved = chain;
+    const auto step = unflatten(by * away, chain[1].theta);
+    for (std::size_t i = 0; i < step.size(); ++i) {
+      moved[1].theta[i] = chain[1].theta[i] + step[i];
+    }
+    const auto text = test::message_of<NumericalError>([&] { chosen(moved, 0); });
+    refused += text.empty() ? 0 : 1;
+    CHECK((text.empty() || text.find("stage stage1: the Hessian has negative curvature") == 0));
+    if (const auto at = text.find("type --damping "); at != text.npos) {
+      const double typed = std::stod(text.substr(at + 15));
+      CHECK(typed < 1e-5);
+      CHECK_NOTHROW(chosen(moved, typed));
+    } else {
+      CHECK(text.empty());
+    }
+    CHECK(chosen(moved, 1e-5).options.damping == 1e-5);
+  }
+  CHECK(refused >= 1);
+}
+
+TEST_CASE("a tuning of a body is solved for a block of queries without a copy of the body for each") {
+  const std::shared_ptr<const Model> net = create<Model>("mlp:widths=1200/1200,activation=tanh");
+  const auto data = test::toy_data("squared-error", 16, 3, Random(3));
+  const auto stage = begin_stage({.name = "tuned",
+                                  .model = net,
+                                  .loss = create<Loss>("squared-error"),
+                                  .tuning = create<Tuning>("lora:rank=1"),
+                                  .data = data,
+                                  .weight_decay = 0.1,
+                                  .starts_trained = true},
+                                 {}, Random(1));
+  const double body = 8.0 * static_cast<double>(count_entries(stage.parent));
+  REQUIRE(body > 1e7);
+  const Inverter inverter("gauss-newton", "cg", {.damping = 0.1});
+  forget_peak();
+  const double before = peak_bytes();
+  const auto scores = inverter.scores({stage}, 0, data, Measurement::kLoss);
+  CHECK(scores.size(0) == 16);
+  CAPTURE(body);
+  CHECK(peak_bytes() - before < 6 * body);  // 16 of them, were a query's gradient taken in the body too
 }
 
 TEST_CASE("response segment does not go through a training that starts at numbers made of the parent's") {

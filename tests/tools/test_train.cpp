@@ -49,6 +49,19 @@ TEST_CASE("train says what is disconnected before it trains anything") {
   CHECK(strict.run("train pipeline.toml --strict --force").status == 0);
 }
 
+TEST_CASE("train says of a classifier that is no better than guessing that there is little to explain") {
+  const ToolFolder folder;
+  const auto trained = [&](const std::string& optimizer) {
+    folder.write("guess.toml", folder.pipeline("lbfgs:max-iterations=2000,tolerance=1e-9", optimizer));
+    return folder.run("train guess.toml --stage pretrain --force");
+  };
+  const auto far = trained("adam:learning-rate=100,max-iterations=2");  // steps far past every minimum
+  CHECK(far.status == 0);
+  CHECK(says(far.err, "stage pretrain: its mean loss "));
+  CHECK(says(far.err, "is no lower than that of guessing by how frequent each class is ("));
+  CHECK(!says(trained("lbfgs:max-iterations=4").err, "guessing"));  // no minimum yet, and better than that
+}
+
 TEST_CASE("train finds stages that do not fit before it trains the first") {
   const ToolFolder folder;
   ParameterSet tensors;
