@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""The pictures of run.sh. pictures.py data FOLDER OUT writes both tasks' parts into OUT; pictures.py drop PART BY COUNT TO writes PART without COUNT
-pictures as TO: those whose scores in the folder BY (scores.csv of `whence score`) speak most against the queries' mean, or, by random-SEED, any."""
+"""The pictures of run.sh. pictures.py data FOLDER OUT writes both tasks' parts into OUT; pictures.py drop PART BY COUNT TO writes PART
+without COUNT pictures as TO: those whose scores in the folder BY (scores.csv of `whence score`) speak most against the queries' mean, or,
+by NAME-random-SEED, any."""
 import csv
 import gzip
 import pathlib

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Chen et al.'s experiments ("Multi-Stage Influence Function", NeurIPS 2020) at a size for one core: pretrained on two or four classes of pictures,
-# fine-tuned on others with the embedding fixed or updated. Both stages by Adam to no minimum. What it found: README.md beside it.
+# Chen et al.'s experiments ("Multi-Stage Influence Function", NeurIPS 2020) at a size for one core: pretrained on two or four classes of
+# pictures, fine-tuned on others with the embedding fixed or updated. Both stages by Adam to no minimum.
 #   tests/bench/chen/run.sh WHENCE SHARED WORK [TASK-TUNING...]        by default: cifar-fixed cifar-updated mnist-fixed mnist-updated
-# loo: pretraining pictures are left out one at a time and both stages trained again. clean-up: the pretraining pictures that speak most against 40
-# pictures are dropped and both stages trained again; accuracy on others, beside as many dropped at random. EXAMPLES (20), DROP (40 80), DRAWS (3).
+# Leave-one-out: pretraining pictures are left out one at a time and both stages trained again. Clean-up: the pretraining pictures that speak
+# most against 40 pictures are dropped and both stages trained again; how many others are wrong, beside as many dropped at random. EXAMPLES
+# (20), DROP (40 80) and DRAWS (3) may be set.
 set -euo pipefail
 whence=$(realpath "$1") shared=$(realpath "$2") work=$3
 shift 3
@@ -54,7 +55,8 @@ TOML
 
 wrong() {  # PIPELINE: "N of M" of its test pictures
   rm -rf wrong
-  "$whence" score "$1" --stage pretrain --queries test --queries-wrong --method random --dtype float64 --out wrong 2>&1 >wrong.log | sed -n 's/.*model gets \(.*\) queries.*/\1/p'
+  "$whence" score "$1" --stage pretrain --queries test --queries-wrong --method random --dtype float64 --out wrong 2>&1 >wrong.log |
+    sed -n 's/.*model gets \(.*\) queries.*/\1/p'
 }
 
 for name in "$@"; do
@@ -62,10 +64,11 @@ for name in "$@"; do
   pipeline "$name" "$task-pretrain" >"$name.toml"
   "$whence" train "$name.toml" --dtype float64 --threads 1 --quiet >/dev/null
   echo "== $name: leave one of ${EXAMPLES:-20} pretraining pictures out"
-  "$whence" evaluate "$name.toml" --stage pretrain --queries few --methods unrolled,influence,proximal-bregman,segment --against retraining \
-    --examples "${EXAMPLES:-20}" --dtype float64 --threads 1 --quiet --out "$name-loo"
+  "$whence" evaluate "$name.toml" --stage pretrain --queries few --methods unrolled,influence,proximal-bregman,segment \
+    --against retraining --examples "${EXAMPLES:-20}" --dtype float64 --threads 1 --quiet --out "$name-loo"
   for method in unrolled stationary; do
-    "$whence" score "$name.toml" --stage pretrain --queries against --response "$method" --format csv --dtype float64 --threads 1 --out "$name-$method" --quiet >/dev/null
+    "$whence" score "$name.toml" --stage pretrain --queries against --response "$method" --format csv --dtype float64 --threads 1 \
+      --out "$name-$method" --quiet >/dev/null
   done
   echo "== $name: clean-up, wrong of the test pictures; of all: $(wrong "$name.toml")"
   for count in ${DROP:-40 80}; do

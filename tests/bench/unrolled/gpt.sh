@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Pretraining texts of a two-stage chain scored through both trainings: a GPT-2 of one block, pretrained on 200 sentences and fine-tuned whole on 60
-# others, each for EPOCHS (20) of Adam by minibatches of 16 from a random start, to no minimum. LDS over halves of the pretraining texts, both stages
-# trained again with the same seed, beside the ceiling: what the same halves with another seed say.
+# Pretraining texts of a two-stage chain scored through both trainings: a GPT-2 of one block, pretrained on 200 sentences and fine-tuned whole
+# on 60 others, each for EPOCHS (20) of Adam by minibatches of 16 from a random start, to no minimum. LDS over halves of the pretraining texts,
+# both stages trained again with the same seed, beside the ceiling: what the same halves with another seed say.
 #   tests/bench/unrolled/gpt.sh WHENCE SHARED WORK [SUBSETS [FRACTION]]       QUERIES (16); METHODS may be set
 set -euo pipefail
 whence=$(realpath "$1") shared=$(realpath "$2") work=$3 subsets=${4:-60} fraction=${5:-0.5}

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """LDS by how much is left out, with the trainings of all subsets side by side as one batch of models: subsets.py DIGITS ACTIVATION
-[FRACTIONS [SUBSETS [SMOOTH]]].
-DIGITS is scikit-learn's digits (digits.csv.gz). An mlp of 32 units on 1,000 of them, 20 epochs of Adam by minibatches of 32, float64, 10 queries: the
-training of ../evaluate/run.sh but for the random numbers. A left-out example keeps its place in its minibatch with weight 0, the others weigh
-1 / FRACTION, as whence evaluate retrains. Scores: the derivative of the whole training in the examples' weights (reverse mode by autograd), and
-Gauss-Newton with a damping of the mean eigenvalue. SMOOTH: also the mean of the derivative at so many trainings on random halves."""
+[FRACTIONS [SUBSETS [SMOOTH]]]. DIGITS is scikit-learn's digits (digits.csv.gz). An mlp of 32 units on 1,000 of them, 20 epochs of Adam
+by minibatches of 32, float64, 20 queries: the training of ../evaluate/run.sh but for the random numbers. A left-out example keeps its
+place in its minibatch with weight 0, the others weigh 1 / FRACTION, as whence evaluate retrains. Scores: the derivative of the whole
+training in the examples' weights (reverse mode by autograd), and Gauss-Newton with a damping of the mean eigenvalue. SMOOTH: also the
+mean of the derivative at so many trainings on random halves."""
 import gzip
 import math
 import sys
@@ -13,7 +13,7 @@ import torch
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
-N, QUERIES, EPOCHS, BATCH, RATE, DECAY, UNITS = 1000, 10, 20, 32, 5e-3, 1e-3, 32
+N, QUERIES, EPOCHS, BATCH, RATE, DECAY, UNITS = 1000, 20, 20, 32, 5e-3, 1e-3, 32
 FRACTIONS = [float(x) for x in (sys.argv[3] if len(sys.argv) > 3 else "0.99,0.95,0.9,0.5").split(",")]
 SUBSETS = int(sys.argv[4]) if len(sys.argv) > 4 else 40
 SMOOTH = int(sys.argv[5]) if len(sys.argv) > 5 else 0
@@ -46,13 +46,16 @@ def train(weights, seed=0, graph=False):
         for batch in torch.randperm(N, generator=draw).split(BATCH):
             rate = RATE * (1 + math.cos(math.pi * t / total)) / 2
             t += 1
-            value = (weights[:, batch] * losses(theta, X[batch], Y[batch])).sum() / len(batch) + DECAY / 2 * sum(p.square().sum() for p in theta)
+            value = (weights[:, batch] * losses(theta, X[batch], Y[batch])).sum() / len(batch)
+            value = value + DECAY / 2 * sum(p.square().sum() for p in theta)
             gradient = torch.autograd.grad(value, theta, create_graph=graph)
             mean = [.9 * a + .1 * g for a, g in zip(mean, gradient)]
             square = [.999 * a + .001 * g * g for a, g in zip(square, gradient)]
-            theta = [p - rate / (1 - .9**t) * a / ((b / (1 - .999**t)).clamp_min(1e-200).sqrt() + 1e-8) for p, a, b in zip(theta, mean, square)]
+            divisor = [(b / (1 - .999**t)).clamp_min(1e-200).sqrt() + 1e-8 for b in square]
+            theta = [p - rate / (1 - .9**t) * a / b for p, a, b in zip(theta, mean, divisor)]
             if not graph:
-                theta, mean, square = [p.detach().requires_grad_() for p in theta], [a.detach() for a in mean], [a.detach() for a in square]
+                theta = [p.detach().requires_grad_() for p in theta]
+                mean, square = [a.detach() for a in mean], [a.detach() for a in square]
     return theta
 
 
@@ -107,4 +110,5 @@ for fraction in FRACTIONS:
 sums = torch.zeros(QUERIES, N)
 for count, weights in enumerate(subsets(SMOOTH, 0.5, 99), 1):
     sums += unrolled(weights)
-    print(f"{sys.argv[2]}: mean over {count} halves:", *(f"{spearman(inside @ sums.T, actual):.3f} at {f:g}" for f, (inside, actual) in truths.items()), flush=True)
+    told = [f"{spearman(inside @ sums.T, actual):.3f} at {f:g}" for f, (inside, actual) in truths.items()]
+    print(f"{sys.argv[2]}: mean over {count} halves:", *told, flush=True)
