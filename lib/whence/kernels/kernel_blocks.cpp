@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "whence/core/error.h"
@@ -66,27 +67,30 @@ Probe probe(const TangentKernel& kernel, const KernelPoint& point, const Dataset
             .pass_seconds = count.nominal_seconds(),
             .outputs = one->outputs()};
   const auto outputs = static_cast<double>(out.outputs);
-  double entries = 0;
+  const auto examples = static_cast<double>(block);
   for (const auto& parameter : one->parameters()) {
     if (parameter.formed.defined()) {
       out.pair += outputs * outputs * static_cast<double>(parameter.formed.size(2));
       continue;
     }
     const auto size = static_cast<double>(parameter.active() * parameter.width);
-    double forming = 0;
+    double forming = 0, positions = 0;
     for (const auto& use : parameter.uses) {
       forming += outputs * size * static_cast<double>(use.first.is_picks() ? 1 : use.first.positions());
+      positions = std::max(positions, static_cast<double>(use.second.positions()));
     }
-    entries = std::max(entries, size);
     const auto formed = outputs * outputs * size, ghost = detail::ghost_cost(parameter, parameter);
-    if (kernel.plain() && ghost < formed + 2 * forming / static_cast<double>(block)) {
+    double scratch = 0;
+    if (kernel.plain() && ghost < formed + 2 * forming / examples) {
       out.pair += ghost;
+      scratch = 12 * std::pow(examples * outputs * positions, 2);
     } else {
       out.pair += formed;
       out.forming += forming;
+      scratch = 48 * examples * outputs * size;
     }
+    out.scratch = std::max(out.scratch, std::min(detail::kProductScratch, scratch));
   }
-  out.scratch = std::min(detail::kProductScratch, 48 * static_cast<double>(block) * outputs * entries);
   return out;
 }
 
