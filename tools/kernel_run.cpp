@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <map>
 
 #include "memory_limit.h"
@@ -14,6 +15,8 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/memory.h"
+#include "whence/core/operation_count.h"
+#include "whence/core/parallel.h"
 #include "whence/core/printable.h"
 #include "whence/data/safetensors.h"
 #include "whence/evaluate/verdict.h"
@@ -31,6 +34,7 @@ constexpr double kPatience = 120;             // seconds that a person waits for
 constexpr std::int64_t kMostOutputs = 1024;   // N C, the same
 constexpr std::int64_t kFewestOfAClass = 16;  // examples that no patience takes away
 constexpr std::size_t kMostMoves = 400;       // points of the plot
+constexpr double kLinearisedPasses = 8;       // times a forward pass, of the linearisation
 
 const std::vector<std::string> kFiles{"kernel.safetensors", "kernel.json"};
 
@@ -224,6 +228,10 @@ void KernelRun::size() {
 void KernelRun::check_sizes() const {
   const auto name = record_.view()["options"]["solver"].get<std::string>();
   const auto n = examples_.size(), c = jobs_.front().plan.outputs;
+  if (n < 2) {
+    throw InvalidArgument(
+        fmt::format("stage {}: {} example, expected at least two: nothing is left without it", stage().name, n));
+  }
   if (examples_.target_kind() == TargetKind::kClasses) {
     const auto labels = examples_.targets().to(at::kCPU);
     if (labels.min().item<std::int64_t>() == labels.max().item<std::int64_t>()) {
@@ -239,34 +247,53 @@ void KernelRun::check_sizes() const {
                                       stage().name, name));
   }
   check_solvable(*solver_, name.substr(0, name.find(':')), n, c);
-  double matrices = 0, passes = 0;
+  const double needed = cost().bytes, left = std::max(0.0, memory_limit() - resident_bytes());
+  if (needed > left) {  // most of what examples take grows with their square
+    const auto fewer = static_cast<std::int64_t>(0.9 * static_cast<double>(n) * std::sqrt(left / needed));
+    throw InvalidArgument(
+        fmt::format("{} examples of {} outputs take {}, and --memory-limit leaves {}: --examples {}, "
+                    "or a higher limit",
+                    n, c, readable_bytes(needed), readable_bytes(left), std::max<std::int64_t>(2, fewer)));
+  }
+}
+
+KernelRun::Cost KernelRun::cost() const {
+  const auto n = examples_.size(), c = jobs_.front().plan.outputs;
+  const auto& first = jobs_.front().plan;
+  const auto asked = static_cast<double>(has_queries() ? queries_->size() : n);
+  Cost out;
+  double passes = 0, theta = 0, nominal = 0;
   for (const auto& job : jobs_) {
-    matrices += job.plan.matrix_bytes;
+    out.matrices += job.plan.matrix_bytes;
     passes = std::max(passes, job.plan.peak_bytes());
+    nominal += job.plan.seconds;
   }
-  const double needed = matrices + std::max(passes, solver_->bytes(n, c)), left = memory_limit() - resident_bytes();
-  if (needed > left) {
-    throw InvalidArgument(fmt::format("{} examples of {} outputs take {}, and --memory-limit leaves {}: --examples {}",
-                                      n, c, readable_bytes(needed), readable_bytes(std::max(0.0, left)),
-                                      std::max<std::int64_t>(2, n / 2)));
+  for (const auto& values : start_) {
+    theta += static_cast<double>(values.numel()) * static_cast<double>(values.element_size());
   }
+  // the linearisation holds the move and what it is multiplied with, and of a block's pass, which it differentiates
+  // once more, the half of what two outputs' kernel holds of it
+  const double linearised =
+      2 * theta + 4 * first.pass_bytes / static_cast<double>(6 + c) * std::min(asked, static_cast<double>(first.block));
+  out.bytes = out.matrices + std::max({passes, solver_->bytes(n, c), linearised});
+  nominal += asked * kLinearisedPasses * first.pass_seconds / static_cast<double>(1 + c);
+  nominal += OperationCount{.multiplications = 2 * solver_->multiplications(n, c)}.nominal_seconds();
+  nominal += ranks_.empty() ? 0 : first.seconds;
+  out.seconds = 2 * nominal / static_cast<double>(threads());  // which is that of two cores
+  return out;
 }
 
 Json KernelRun::plan() {
   load();
   size();
   Json out{{"examples", examples_.size()}, {"of-examples", stage().objective.data().size()}};
-  double seconds = 0, bytes = 0, matrices = 0;
   for (const auto& job : jobs_) {
     out["kernels"].push_back({{"name", job.name}, {"text", job.plan.text()}, {"seconds", job.plan.seconds}});
-    seconds += job.plan.seconds;
-    matrices += job.plan.matrix_bytes;
-    bytes = std::max(bytes, job.plan.peak_bytes());
   }
-  out["seconds"] = seconds;
-  out["peak-bytes"] =
-      resident_bytes() + matrices + std::max(bytes, solver_->bytes(examples_.size(), jobs_.front().plan.outputs));
-  out["disk-bytes"] = 2 * matrices;
+  const auto all = cost();
+  out["seconds"] = static_cast<double>(std::clock()) / CLOCKS_PER_SEC + all.seconds;  // it has to come here first
+  out["peak-bytes"] = resident_bytes() + all.bytes;
+  out["disk-bytes"] = 2 * all.matrices;
   return out;
 }
 
@@ -342,7 +369,8 @@ void KernelRun::low_rank(Json& out) const {
 Json KernelRun::judge(const Made& made) {
   const auto& asked = has_queries() ? *queries_ : examples_;
   const auto& data = stage().objective.data();
-  const auto outputs = linearise(stage().objective, start_, stage().theta, stage().parent, asked, progress_);
+  const auto outputs = linearise(stage().objective.with_batch_size(jobs_.front().plan.block), start_, stage().theta,
+                                 stage().parent, asked, progress_);
   Json out{{"verdict", ""},
            {"level", ""},
            {"tests", Json::object()},
@@ -432,10 +460,6 @@ JsonView KernelRun::run(const fs::path& folder) {
     record_.repeat(finished->run());
     return JsonView::read(finished->file("kernel.json"));
   }
-  double seconds = 0;
-  for (const auto& job : jobs_) {
-    seconds += job.plan.seconds;
-  }
   if (!line_.flag("quiet")) {
     end_progress();
     const auto all = stage().objective.data().size();
@@ -443,7 +467,7 @@ JsonView KernelRun::run(const fs::path& folder) {
                examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
                printable(stage().name),
                examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
-               jobs_.size(), duration_words(seconds));
+               jobs_.size(), duration_words(cost().seconds));
   }
   record_.phase("kernels", "make kernels");
   const auto work = out.begin(key, record_.json());

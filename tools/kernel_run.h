@@ -38,6 +38,12 @@ class KernelRun {
     KernelPlan plan = {};
   };
   struct Made;  // the matrices
+  /// What making and judging the kernels takes beside what the process holds before.
+  struct Cost {
+    double matrices = 0;  ///< Bytes.
+    double bytes = 0;     ///< All at the peak, the matrices among them.
+    double seconds = 0;   ///< By as many threads as there are.
+  };
 
   void load();
   /// What is made with so many of the examples.
@@ -47,6 +53,7 @@ class KernelRun {
   /// Evenly over the classes, the first of each.
   at::Tensor rows_of(std::int64_t examples) const;
   void check_sizes() const;
+  Cost cost() const;
   KernelPoint point(const TensorList& theta) const;
   at::Tensor make(const Job& job, const std::filesystem::path& work);
   nlohmann::ordered_json judge(const Made& made);

@@ -114,7 +114,7 @@ TEST_CASE("what cannot be made is refused in one line with its sizes") {
   };
   const auto refused = message({.bytes = 100});
   CHECK(refused.starts_with("kernel: a block of 1 example takes 0.0 MB"));
-  CHECK(refused.find("of 0.0 MB allowed: allow more, take a smaller block, fewer parameters or shorter texts") !=
+  CHECK(refused.find("of 0.0 MB allowed: allow more memory, or take fewer parameters or shorter texts") !=
         std::string::npos);
   CHECK(message({.bytes = 3000, .block = 3}).starts_with("kernel: a block of 3 examples takes "));
   CHECK(message({.block = 3}).empty());

@@ -183,6 +183,17 @@ TEST_CASE("leaving an example out is fitting again without it, by every loss and
   }
 }
 
+TEST_CASE("without the only example a fit is where it began") {
+  for (const char* loss : {"squared-error", "cross-entropy"}) {
+    const auto all = made(loss, true, 1);
+    const auto fit = fit_of(all);
+    CHECK(fit.coefficients().abs().max().item<double>() > 0);
+    const auto left_out = fit.leave_one_out();
+    CHECK(left_out.sizes() == at::IntArrayRef({1, all.outputs}));
+    CHECK(at::equal(fit.predict_without(left_out, all.gram, all.start)[0], all.start));
+  }
+}
+
 TEST_CASE("derivatives in weights, and in where the fit begins, are those of fits again") {
   for (const char* loss : {"squared-error", "cross-entropy"}) {
     for (const bool symmetric : {true, false}) {

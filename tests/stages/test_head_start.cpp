@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 
 #include "support/near.h"
+#include "support/text_points.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
 #include "whence/stages/head_start.h"
@@ -73,6 +74,38 @@ TEST_CASE("a head of classes begins where the logistic regression's gradient is 
   CHECK(slope() > 0.05);
   regress_head(stage, kDecay);
   CHECK(slope() <= 1e-5);
+}
+
+TEST_CASE("of a head of two layers the last begins at the regression, on what the first makes of the body") {
+  const test::Scratch folder;
+  folder.put("config.json", test::kTinyTransformers[3].config);
+  Dataset::Contents contents;
+  contents.texts = test::tiny_texts(true).texts();
+  contents.texts.targets = at::Tensor();
+  contents.targets = at::tensor({0, 1, 1, 0}, at::kLong);
+  contents.classes = {"no", "yes"};
+  contents.ids = at::arange(4, at::kLong);
+  auto stage = begin_stage({.name = "tuned",
+                            .model = create<Model>("transformer:directory=" + folder.folder().string()),
+                            .loss = create<Loss>("cross-entropy"),
+                            .data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU)},
+                           {}, Random(1));
+  const auto before = stage.objective.trained().with(clone(stage.theta));
+  regress_head(stage, kDecay);
+  const auto theta = leaves(stage.theta);
+  const auto slopes =
+      gradient(stage.objective.example_losses(theta, {}, stage.objective.data().batch(0, 4)).mean(), theta);
+  std::int64_t moved = 0;
+  for (std::size_t i = 0; i < theta.size(); ++i) {
+    CAPTURE(before.names()[i]);
+    if (at::equal(stage.theta[i], before.values()[i])) {
+      continue;
+    }
+    ++moved;
+    CHECK(before.names()[i].find("classifier.") != std::string::npos);
+    CHECK((slopes[i] + kDecay * stage.theta[i]).norm().item<double>() <= 1e-5);
+  }
+  CHECK(moved == 2);
 }
 
 TEST_CASE("the words of a head's start, and stages without a head of their own") {

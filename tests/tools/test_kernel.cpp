@@ -174,7 +174,7 @@ TEST_CASE("kernel: a stage without its start, one class, what is too large, and 
   train_finetune(folder);
   const std::string command = "kernel pipeline.toml --quiet --out out";
   check_fails(folder.run(command + " --seed 4"), 1, "its training began with seed 3, and the seed is 4: use --seed 3");
-  check_fails(folder.run(command + " --examples 1"), 1, "all 1 examples are of class");
+  check_fails(folder.run(command + " --examples 1"), 1, "1 example, expected at least two");
   // the same weights from elsewhere: nothing says what the head began with
   ParameterSet foreign;
   const auto held = read_safetensors(folder / "run/finetune.safetensors");

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "whence/core/error.h"
@@ -46,7 +47,8 @@ std::int64_t blocks_in(std::int64_t examples, std::int64_t block) { return (exam
 
 /// What the longest example shows of a block's cost.
 struct Probe {
-  double kept = 0, pass = 0;  ///< Bytes.
+  double kept = 0, pass = 0;  ///< Bytes: of what is left of a pass, and of the pass.
+  double signals = 0;         ///< Of the pass, what backward passes bring.
   double pass_seconds = 0;
   double pair = 0, forming = 0;  ///< Multiplications of a pair of examples, and of what is formed of one.
   std::int64_t outputs = 0;
@@ -59,29 +61,62 @@ Probe probe(const TangentKernel& kernel, const KernelPoint& point, const Dataset
   const auto row = longest_row(data);
   std::optional<detail::TapedBlock> one;
   const auto count = count_operations([&] { one.emplace(point, merged, taped, data, row, row + 1); });
-  Probe out{one->bytes(), one->pass_bytes(), count.nominal_seconds(), 0, 0, one->outputs(), 0};
+  Probe out{.kept = one->bytes(),
+            .pass = one->pass_bytes(),
+            .signals = one->signal_bytes(),
+            .pass_seconds = count.nominal_seconds(),
+            .outputs = one->outputs()};
   const auto outputs = static_cast<double>(out.outputs);
-  double entries = 0;
+  const auto examples = static_cast<double>(block);
   for (const auto& parameter : one->parameters()) {
     if (parameter.formed.defined()) {
       out.pair += outputs * outputs * static_cast<double>(parameter.formed.size(2));
       continue;
     }
     const auto size = static_cast<double>(parameter.active() * parameter.width);
-    double forming = 0;
+    double forming = 0, positions = 0;
     for (const auto& use : parameter.uses) {
       forming += outputs * size * static_cast<double>(use.first.is_picks() ? 1 : use.first.positions());
+      positions = std::max(positions, static_cast<double>(use.second.positions()));
     }
-    entries = std::max(entries, size);
     const auto formed = outputs * outputs * size, ghost = detail::ghost_cost(parameter, parameter);
-    if (kernel.plain() && ghost < formed + 2 * forming / static_cast<double>(block)) {
+    double scratch = 0;
+    if (kernel.plain() && ghost < formed + 2 * forming / examples) {
       out.pair += ghost;
+      scratch = 12 * std::pow(examples * outputs * positions, 2);
     } else {
       out.pair += formed;
       out.forming += forming;
+      scratch = 48 * examples * outputs * size;
     }
+    out.scratch = std::max(out.scratch, std::min(detail::kProductScratch, scratch));
   }
-  out.scratch = std::min(detail::kProductScratch, 48 * static_cast<double>(block) * outputs * entries);
+  return out;
+}
+
+/// How long examples are beside the longest of both sides: a pass goes over what they have, and what is left of it is
+/// laid out as long as the longest of its block.
+struct BlockShares {
+  double passed = 0, laid_out = 0;            ///< Of the block that has most, in longest examples.
+  double mean_passed = 0, mean_laid_out = 0;  ///< An example, 0 to 1.
+};
+BlockShares shares(const Dataset& data, std::int64_t block, std::int64_t longest) {
+  const auto n = data.size();
+  if (!data.is_text()) {
+    const auto most = static_cast<double>(std::min(n, block));
+    return {most, most, 1, 1};
+  }
+  const auto lengths = data.texts().lengths.to(at::kCPU, at::kLong);
+  BlockShares out;
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    const auto here = lengths.narrow(0, begin, std::min(block, n - begin));
+    const double unit = static_cast<double>(longest), passed = here.sum().item<double>() / unit,
+                 laid_out = static_cast<double>(here.size(0)) * here.max().item<double>() / unit;
+    out.passed = std::max(out.passed, passed);
+    out.laid_out = std::max(out.laid_out, laid_out);
+    out.mean_passed += passed / static_cast<double>(n);
+    out.mean_laid_out += laid_out / static_cast<double>(n);
+  }
   return out;
 }
 
@@ -119,34 +154,49 @@ KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, co
   const auto wanted = std::min(most, limits.block > 0 ? limits.block : limits.most_block);
   const auto cost = probe(kernel, point, length_of(other) > length_of(rows) ? other : rows, wanted);
   out.outputs = cost.outputs;
-  out.scratch_bytes = cost.scratch;
-  const auto bytes = [&](std::int64_t block) {  // one block of itself alone is held once
-    const double held = columns == nullptr && block >= out.rows ? 1 : 2;
-    return static_cast<double>(block) * (held * cost.kept + cost.pass);
+  const auto longest = std::max(length_of(rows), length_of(other));
+  const auto bytes = [&](std::int64_t block) {
+    const auto left = shares(rows, block, longest), right = columns == nullptr ? left : shares(other, block, longest);
+    const bool alone = columns == nullptr && block >= out.rows;  // one block, of itself
+    const double held = alone ? 0 : left.laid_out * cost.kept;
+    return held + std::max(right.passed * cost.pass, right.passed * cost.signals + right.laid_out * cost.kept);
   };
+  const auto scratch = [&](std::int64_t block) {
+    const auto left = shares(rows, block, longest), right = columns == nullptr ? left : shares(other, block, longest);
+    const bool alone = columns == nullptr && block >= out.rows;
+    return (alone ? left.laid_out : left.laid_out + right.laid_out) * cost.kept + cost.scratch;
+  };
+  const auto peak = [&](std::int64_t block) { return std::max(bytes(block), scratch(block)); };
   out.block = wanted;
-  while (limits.block == 0 && out.block > 1 && bytes(out.block) + cost.scratch > limits.bytes) {
+  while (limits.block == 0 && out.block > 1 && peak(out.block) > limits.bytes) {
     --out.block;
   }
-  if (bytes(out.block) + cost.scratch > limits.bytes) {
+  if (peak(out.block) > limits.bytes) {
     throw InvalidArgument(fmt::format(
-        "kernel: a block of {} example{} takes {} ({} an example's pass, {} what is kept of it) and products {}, of {} "
-        "allowed: allow more, take a smaller block, fewer parameters or shorter texts",
-        out.block, out.block == 1 ? "" : "s", size_text(bytes(out.block)), size_text(cost.pass), size_text(cost.kept),
-        size_text(cost.scratch), size_text(limits.bytes)));
+        "kernel: a block of {} example{} takes {} ({} an example's pass, {} what is kept of it, products {}), of {} "
+        "allowed: allow more memory, or take {}fewer parameters or shorter texts",
+        out.block, out.block == 1 ? "" : "s", size_text(peak(out.block)), size_text(cost.pass), size_text(cost.kept),
+        size_text(cost.scratch), size_text(limits.bytes), out.block == 1 ? "" : "a smaller block, "));
   }
   if (limits.block == 0) {  // as many blocks, evenly
     out.block = (most + blocks_in(most, out.block) - 1) / blocks_in(most, out.block);
   }
   out.block_bytes = bytes(out.block);
+  out.scratch_bytes = scratch(out.block);
   const auto outputs = static_cast<double>(out.outputs);
   const auto pairs = static_cast<double>(out.rows) * static_cast<double>(out.columns);
   out.matrix_bytes = 8 * pairs * outputs * outputs;
   out.forward_passes = passes(out, columns == nullptr);
   out.backward_passes = out.forward_passes * outputs;
-  const OperationCount products{.multiplications =
-                                    pairs * cost.pair / (out.halved ? 2 : 1) + out.forward_passes * cost.forming};
-  out.seconds = out.forward_passes * cost.pass_seconds + products.nominal_seconds();
+  out.pass_bytes = cost.pass;
+  out.pass_seconds = cost.pass_seconds;
+  const auto left = shares(rows, out.block, longest), right = shares(other, out.block, longest);
+  const double length = (left.mean_laid_out + right.mean_laid_out) / 2;
+  const OperationCount products{.multiplications = pairs * cost.pair * left.mean_laid_out * right.mean_laid_out /
+                                                       (out.halved ? 2 : 1) +
+                                                   out.forward_passes * cost.forming * length};
+  out.seconds =
+      out.forward_passes * cost.pass_seconds * (left.mean_passed + right.mean_passed) / 2 + products.nominal_seconds();
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -24,16 +25,17 @@ struct KernelPlan {
   bool halved = false;                              ///< Rows are the columns, of a symmetric kernel: blocks below the
                                                     ///< diagonal are made, those above mirrored.
   std::int64_t block = 0;                           ///< Examples a block, on both sides.
-  double block_bytes = 0;      ///< What the pass of a block holds and leaves, twice (its rows' and its columns').
-  double scratch_bytes = 0;    ///< For products, at most.
+  double block_bytes = 0;      ///< What the pass of a block holds, with the block that it is to meet.
+  double scratch_bytes = 0;    ///< For products, at most, of two blocks whose passes are over.
   double matrix_bytes = 0;     ///< Of the kernel, rows x C x columns x C float64: where it lies is the sink's affair.
   double forward_passes = 0;   ///< Of one example.
   double backward_passes = 0;  ///< Of one example and output, without gradients of weights.
-  double seconds = 0;          ///< On a quiet machine of two cores, in float32, by counted operations, as if every
-                               ///< example were as long as the longest.
-  double peak_bytes() const { return block_bytes + scratch_bytes; }
+  double pass_bytes = 0;       ///< What a forward pass of the longest example and its backward ones hold,
+  double pass_seconds = 0;     ///< and take.
+  double seconds = 0;          ///< All, on a quiet machine of two cores, in float32, by counted operations.
+  double peak_bytes() const { return std::max(block_bytes, scratch_bytes); }
   /// "64 x 64 examples, 2 outputs, blocks of 32: 10.4 GB beside the model, kernel 0.1 MB, 96 forward and 192 backward
-  /// passes of an example, about 60.3 s". The peak was told half again to two times too high where it was measured.
+  /// passes of an example, about 60.3 s".
   std::string text() const;
 };
 

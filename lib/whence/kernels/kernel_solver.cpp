@@ -177,15 +177,22 @@ at::Tensor KernelFit::foretold() const {
 
 void check_solvable(const KernelSolver& solver, std::string_view name, std::int64_t examples, std::int64_t outputs,
                     double most_bytes, double most_multiplications) {
-  const auto bytes = solver.bytes(examples, outputs), work = solver.multiplications(examples, outputs);
-  if (bytes <= most_bytes && work <= most_multiplications) {
+  const auto fits = [&](std::int64_t count) {
+    return solver.bytes(count, outputs) <= most_bytes && solver.multiplications(count, outputs) <= most_multiplications;
+  };
+  if (fits(examples)) {
     return;
+  }
+  std::int64_t most = 0, refused = examples;
+  while (refused - most > 1) {
+    const auto middle = (most + refused) / 2;
+    (fits(middle) ? most : refused) = middle;
   }
   throw InvalidArgument(fmt::format(
       "{}: {} examples x {} outputs are a system of {} unknowns, which takes {:.1f} GB and {:.1e} multiplications, "
-      "expected at most {:.1f} GB and {:.1e}: take fewer examples (limit in the stage's data){}",
-      name, examples, outputs, examples * outputs, bytes / 1e9, work, most_bytes / 1e9, most_multiplications,
-      outputs > 2 ? ", or outputs=separate" : ""));
+      "expected at most {:.1f} GB and {:.1e}: take {} examples or fewer",
+      name, examples, outputs, examples * outputs, solver.bytes(examples, outputs) / 1e9,
+      solver.multiplications(examples, outputs), most_bytes / 1e9, most_multiplications, most));
 }
 
 }  // namespace whence

@@ -124,8 +124,8 @@ class KernelSolver {
   virtual double multiplications(std::int64_t examples, std::int64_t outputs) const = 0;
 };
 
-/// Throws InvalidArgument, naming N, C, N C, what the fit takes and what to type (a limit on the data, another solver),
-/// where a fit takes more than `most_bytes` or more than `most_multiplications`: by default 8 GB and about an hour.
+/// Throws InvalidArgument, naming N, C, N C, what the fit takes and the most examples that it could take, where it
+/// takes more than `most_bytes` or more than `most_multiplications`: by default 8 GB and about an hour.
 void check_solvable(const KernelSolver& solver, std::string_view name, std::int64_t examples, std::int64_t outputs,
                     double most_bytes = 8e9, double most_multiplications = 1e14);
 

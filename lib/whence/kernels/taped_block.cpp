@@ -188,9 +188,10 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
     }
     for (auto& entry : entries) {
       pass_bytes_ += 3 * (bytes_of(entry.input) + bytes_of(entry.output));
-      pass_bytes_ += static_cast<double>(outputs_) * bytes_of(entry.output);
+      signal_bytes_ += static_cast<double>(outputs_) * bytes_of(entry.output);
       entry.output = at::Tensor();  // lets the graph go
     }
+    pass_bytes_ += signal_bytes_;
   }
   const c10::NoGradGuard no_grad;
   InputPositions positions;

@@ -26,32 +26,41 @@ struct RegressionOptions {
 
 constexpr std::string_view kRegression = "regression";
 
-/// The examples with what the head sees of them for inputs, [N, width], where it is one linear layer, of a weight and a
-/// bias, that makes the model's output; else nothing.
-std::optional<Dataset> seen_by_head(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+/// The layer of a head that makes the model's output, where it is a linear one of a weight and a bias.
+struct LastLayer {
+  std::string weight, bias;
+  Dataset seen;  ///< The examples, with what the layer sees of them for inputs: [N, width].
+};
+std::optional<LastLayer> last_layer(const Objective& objective, const TensorList& theta, const TensorList& parent) {
   const auto& data = objective.data();
   const auto head = objective.model().head();
+  LastLayer out;
   TensorList parts;
   for (std::int64_t begin = 0; begin < data.size(); begin += objective.batch_size()) {
     const auto end = std::min(data.size(), begin + objective.batch_size());
     Tape tape;
-    tape.wanted = [&](const TapeEntry& entry) {
-      return entry.weight == head.qualified("weight") && entry.bias == head.qualified("bias");
-    };
+    tape.wanted = [&](const TapeEntry& entry) { return head.holds(entry.weight); };
     check_interruption(begin, data.size());
     const auto output = objective.output(theta, parent, data.batch(begin, end), &tape);
-    if (tape.entries.size() != 1 || tape.entries[0].kind != TapeEntry::Kind::kLinear || tape.entries[0].transposed ||
-        !at::equal(tape.entries[0].output, output)) {
+    if (tape.entries.empty()) {
       return std::nullopt;
     }
-    parts.push_back(tape.entries[0].input);
+    const auto& last = tape.entries.back();
+    if (last.kind != TapeEntry::Kind::kLinear || last.transposed || last.bias.empty() || last.made_by ||
+        !at::equal(last.output, output)) {
+      return std::nullopt;
+    }
+    out.weight = last.weight;
+    out.bias = last.bias;
+    parts.push_back(last.input);
   }
   Dataset::Contents contents;
   contents.inputs = at::cat(parts).cpu();
   contents.targets = data.targets();
   contents.ids = data.ids();
   contents.classes = data.classes();
-  return Dataset(std::move(contents)).to(theta.front().scalar_type(), theta.front().device());
+  out.seen = Dataset(std::move(contents)).to(theta.front().scalar_type(), theta.front().device());
+  return out;
 }
 
 }  // namespace
@@ -83,22 +92,24 @@ void regress_head(Stage& stage, double weight_decay, const Progress& progress) {
   const auto body = stage.parent.empty() ? of_stage.body(trained) : objective.parent_layout().with(stage.parent);
   const Objective alone(borrowed(objective.model()), borrowed(objective.loss()), create<Tuning>("head"),
                         objective.data(), weight_decay, head, body, objective.batch_size());
-  TrainingState state{detach(head.values()), 0, {}};
-  const auto minimise = [&](const Objective& of, const TensorList& parent) {
+  const auto minimise = [&](const Objective& of, const TensorList& from, const TensorList& parent) {
+    TrainingState state{detach(from), 0, {}};
     create<Optimizer>("lbfgs:max-iterations=500,tolerance=1e-6")->minimise(of, parent, state, Random(0), progress);
+    return detach(state.theta);
   };
-  const std::vector<std::string> layer{of_stage.qualified("weight"), of_stage.qualified("bias")};
-  if (const auto seen = head.names() == layer ? seen_by_head(alone, head.values(), body.values()) : std::nullopt) {
+  ParameterSet found;
+  if (const auto last = last_layer(alone, head.values(), body.values())) {
     ParameterSet linear;
-    linear.add("head.weight", head.values()[0]);
-    linear.add("head.bias", head.values()[1]);
-    minimise(Objective(create<Model>("linear"), borrowed(objective.loss()), create<Tuning>("full"), *seen, weight_decay,
-                       linear, {}, objective.batch_size()),
-             {});
+    linear.add("head.weight", head.at(last->weight));
+    linear.add("head.bias", head.at(last->bias));
+    const auto ended = minimise(Objective(create<Model>("linear"), borrowed(objective.loss()), create<Tuning>("full"),
+                                          last->seen, weight_decay, linear, {}, objective.batch_size()),
+                                linear.values(), {});
+    found.add(last->weight, ended[0]);
+    found.add(last->bias, ended[1]);
   } else {
-    minimise(alone, body.values());
+    found = head.with(minimise(alone, head.values(), body.values()));
   }
-  const auto found = head.with(detach(state.theta));
   for (std::size_t i = 0; i < trained.size(); ++i) {
     if (const auto& name = trained.names()[i]; found.contains(name)) {
       stage.theta[i] = found.at(name);

@@ -16,8 +16,9 @@ std::optional<double> parse_head_start(std::string_view spec);
 /// |head|^2: a logistic regression of classes, ridge regression of values, on features of the pretrained model. A
 /// random head makes a fine-tune leave the regime of its kernel: S. Malladi et al., "A Kernel-Based View of Language
 /// Model Fine-Tuning", ICML 2023. Throws InvalidArgument, naming the stage, where it trains no head, or is primed.
-/// Cost: one pass over the data where the head is one linear layer, whose inputs are kept; else some hundred, of
-/// L-BFGS.
+/// Of a head of several layers (a pooler, then a classifier) the last moves, on what those before it make of the body
+/// as they begin. Cost: one pass over the data where that is a linear layer with a bias, whose inputs are kept; else
+/// all layers move, by some hundred passes of L-BFGS.
 void regress_head(Stage& stage, double weight_decay, const Progress& progress = {});
 
 }  // namespace whence

@@ -13,7 +13,7 @@ The default (one task, one seed, 12 steps, 48 queries, both optimizers) takes ab
 that from the paper's 14 tasks, 5 seeds, 16 to 512 examples a class, up to 1,000 steps and 1,000 queries: --tasks sst2,rotten,trec,ag --seeds 1,2,3,4,5
 --shots 16,64 --steps 100 --queries 200 is what the issue asks for, days of one core.
 """
-import argparse, csv, json, os, random, shutil, subprocess, sys, time
+import argparse, csv, json, random, resource, shutil, subprocess, sys
 from pathlib import Path
 
 # Per task: its files for training and for queries (None: what is left of the first), the prompt, and label words that begin with different tokens.
@@ -26,7 +26,7 @@ TASKS = {
     "ag": (("ag_news_test.tsv", None), "{text} Topic:", {"World": " World", "Sports": " Sports", "Business": " Business", "Sci/Tech": " Technology"}),
 }
 OPTIMIZERS = {"sgd": ["entk"], "adam": ["entk", "signgd", "a-signgd"]}  # and the kernels that are to foretell each
-COLUMNS = ["task", "seed", "shots", "model", "form", "optimizer", "steps", "kernel", "before", "after", "linearised", "regression", "regression-otherwise",
+COLUMNS = ["task", "seed", "shots", "model", "form", "optimizer", "rate", "steps", "kernel", "before", "after", "linearised", "regression", "regression-otherwise",
            "leave-one-out", "feature-change", "share-of-move", "solves", "linear", "fixed", "level", "train-seconds", "kernel-seconds", "peak-bytes"]
 
 
@@ -61,14 +61,14 @@ def sample(args, task, seed, shots, folder):
     write_rows(folder / "queries.tsv", asked[:args.queries])
 
 
-def pipeline(args, task, model, form, optimizer):
+def pipeline(args, task, model, form, optimizer, rate):
     """One stage, on the model as its folder has it: where training began is then known."""
     _, template, words = TASKS[task]
     table = f'format = "tsv", text = "text", label = "label", length = {args.length}, classes = {json.dumps(list(words))}'
     if form == "prompt":
         table += f', template = {json.dumps(template)}, label-words = {json.dumps(list(words.values()))}'
     steps = f"max-iterations={args.steps},batch-size={args.batch},micro-batch={args.micro_batch},schedule=constant"
-    spec = {"sgd": f"sgd:learning-rate={args.sgd},momentum=0,{steps}", "adam": f"adam:learning-rate={args.adam},{steps}"}[optimizer]
+    spec = f"{optimizer}:learning-rate={rate},{'momentum=0,' if optimizer == 'sgd' else ''}{steps}"
     head = '' if form == "prompt" else 'head-start = "regression"\n'
     return f"""seed = 0
 [model]
@@ -78,19 +78,53 @@ name = "finetune"
 train = {{ file = "train.tsv", {table} }}
 tuning = {json.dumps(args.tuning)}
 optimizer = {json.dumps(spec)}
-{head}checkpoint = "finetune-{form}-{optimizer}.safetensors"
+{head}checkpoint = "finetune-{form}-{optimizer}-{rate}.safetensors"
 [queries.test]
 data = {{ file = "queries.tsv", {table} }}
 """
 
 
-def run(command, log):
-    began = time.time()
+def run(command, log, folder=None):
+    """Processor seconds that it took."""
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with open(log, "a") as out:
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         sys.exit(f"study.py: {' '.join(map(str, command))}: status {done.returncode}; {log} says:\n" + Path(log).read_text()[-2000:])
-    return time.time() - began
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began
+
+
+def fine_tune(args, task, seed, shots, model, optimizer, rate, table, known):
+    """One fine-tune and a row of the table for each of its kernels that has none."""
+    name, folder, form = model
+    case = (task, seed, shots, name, form, optimizer, rate, str(args.steps))
+    kernels = [k for k in OPTIMIZERS[optimizer] if case + (k,) not in known]
+    if not kernels:
+        return
+    place = args.work / f"{task}-{seed}-{shots}-{name}"
+    place.mkdir(exist_ok=True)
+    if not (place / "train.tsv").exists():
+        sample(args, task, int(seed), int(shots), place)
+    toml = place / f"{form}-{optimizer}-{rate}.toml"
+    toml.write_text(pipeline(args, task, folder, form, optimizer, rate))
+    log, checkpoint = toml.with_suffix(".log"), place / f"finetune-{form}-{optimizer}-{rate}.safetensors"
+    trained = run([args.whence, "train", toml, "--quiet"], log) if not checkpoint.exists() else float("nan")
+    for kernel in kernels:
+        out = place / f"{form}-{optimizer}-{rate}-{kernel}"
+        took = run([args.whence, "kernel", toml, "--kernel", kernel, "--filter", args.filter, "--examples", "100000",
+                    "--limit-queries", "0", "--quiet", "--out", out], log)
+        found = json.loads((out / "kernel.json").read_text())
+        skill, tests = found["skill"], found["tests"]
+        row = list(case) + [kernel, skill["before"], skill["after"], skill["linearised"], skill["kernel"], skill["kernel-otherwise"],
+                            skill["leave-one-out"], found["feature-change"]["relative"], found["share-of-move"]["linearised"],
+                            tests["solves"]["holds"], tests["linear"]["holds"], tests["fixed"]["holds"], found["level"],
+                            trained, took, found["peak-bytes"]]
+        line = "\t".join(f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value) for value in row)
+        with open(table, "a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+        shutil.rmtree(out)
+    checkpoint.unlink()
 
 
 def main():
@@ -110,8 +144,8 @@ def main():
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--sgd", type=float, default=2e-4)
-    parser.add_argument("--adam", type=float, default=2e-6)
+    parser.add_argument("--sgd", default="2e-4", help="learning rates, several with commas")
+    parser.add_argument("--adam", default="2e-6", help="the same")
     args = parser.parse_args()
     args.whence, args.work = args.whence.resolve(), args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -119,7 +153,7 @@ def main():
     known = set()
     if table.exists():
         with open(table, newline="") as file:
-            known = {tuple(row[key] for key in COLUMNS[:8]) for row in csv.DictReader(file, delimiter="\t")}
+            known = {tuple(row[key] for key in COLUMNS[:9]) for row in csv.DictReader(file, delimiter="\t")}
     else:
         table.write_text("\t".join(COLUMNS) + "\n")
     for task in args.tasks.split(","):
@@ -129,35 +163,8 @@ def main():
                     name, folder = model.split("=", 1)
                     folder, form = folder.rsplit(":", 1) if folder.endswith((":prompt", ":head")) else (folder, "prompt")
                     for optimizer in args.optimizers.split(","):
-                        case = (task, seed, shots, name, form, optimizer, str(args.steps))
-                        kernels = [k for k in OPTIMIZERS[optimizer] if case + (k,) not in known]
-                        if not kernels:
-                            continue
-                        place = args.work / f"{task}-{seed}-{shots}-{name}"
-                        place.mkdir(exist_ok=True)
-                        if not (place / "train.tsv").exists():
-                            sample(args, task, int(seed), int(shots), place)
-                        toml = place / f"{form}-{optimizer}.toml"
-                        toml.write_text(pipeline(args, task, Path(folder).resolve(), form, optimizer))
-                        log = place / f"{form}-{optimizer}.log"
-                        checkpoint = place / f"finetune-{form}-{optimizer}.safetensors"
-                        trained = run([args.whence, "train", toml, "--quiet"], log) if not checkpoint.exists() else float("nan")
-                        for kernel in kernels:
-                            out = place / f"{form}-{optimizer}-{kernel}"
-                            took = run([args.whence, "kernel", toml, "--kernel", kernel, "--filter", args.filter, "--examples", "100000",
-                                        "--limit-queries", "0", "--quiet", "--out", out], log)
-                            found = json.loads((out / "kernel.json").read_text())
-                            skill, tests = found["skill"], found["tests"]
-                            row = list(case) + [kernel, skill["before"], skill["after"], skill["linearised"], skill["kernel"], skill["kernel-otherwise"],
-                                                skill["leave-one-out"], found["feature-change"]["relative"], found["share-of-move"]["linearised"],
-                                                tests["solves"]["holds"], tests["linear"]["holds"], tests["fixed"]["holds"], found["level"],
-                                                trained, took, found["peak-bytes"]]
-                            line = "\t".join(f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value) for value in row)
-                            with open(table, "a") as file:
-                                file.write(line + "\n")
-                            print(line, flush=True)
-                            shutil.rmtree(out)
-                        checkpoint.unlink()
+                        for rate in (args.sgd if optimizer == "sgd" else args.adam).split(","):
+                            fine_tune(args, task, seed, shots, (name, Path(folder).resolve(), form), optimizer, rate, table, known)
 
 
 if __name__ == "__main__":

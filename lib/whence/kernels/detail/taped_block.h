@@ -51,7 +51,8 @@ class TapedBlock {
   std::int64_t outputs() const { return outputs_; }
   const std::vector<ParameterGradients>& parameters() const { return parameters_; }  ///< In the order of point.names.
   double bytes() const;                                                              ///< Held now.
-  double pass_bytes() const { return pass_bytes_; }  ///< What the pass held besides, estimated.
+  double pass_bytes() const { return pass_bytes_; }      ///< What the pass held, estimated; of that
+  double signal_bytes() const { return signal_bytes_; }  ///< the signals, which go when what is held now is made.
 
  private:
   void form_by_autograd(const KernelPoint& point, const Dataset& data, std::int64_t begin,
@@ -59,7 +60,7 @@ class TapedBlock {
 
   std::int64_t examples_, outputs_ = 0;
   std::vector<ParameterGradients> parameters_;
-  double pass_bytes_ = 0;
+  double pass_bytes_ = 0, signal_bytes_ = 0;
 };
 
 /// Which of a point's names a recorded layer owns and uses as they are; the others go by autograd.
