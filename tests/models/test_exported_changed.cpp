@@ -2,6 +2,8 @@
 
 #include <filesystem>
 #include <functional>
+#include <limits>
+#include <stdexcept>
 
 #include "support/near.h"
 #include "support/scratch.h"
