@@ -60,6 +60,19 @@ TEST_CASE("json: an object of 200,000 objects is read in proportion") {  // it t
   CHECK(parse_json<nlohmann::ordered_json>(text, "f").size() == 200'000);
 }
 
+TEST_CASE("json: what stands deep within objects is read in proportion") {  // each object copied it as it grew
+  std::string text = "[";
+  for (int i = 0; i < 500'000; ++i) {
+    text += "1,";
+  }
+  text += "1]";
+  constexpr int kDepth = 500;
+  for (int i = 0; i < kDepth; ++i) {
+    text = R"({"a":)" + text + R"(,"b":1,"c":1})";
+  }
+  CHECK(parse_json<nlohmann::ordered_json>(text, "f").dump() == text);
+}
+
 TEST_CASE("json: reading can be interrupted") {
   set_interruption_check([] { throw Interrupted(); });
   std::string text = "[0";

@@ -6,6 +6,8 @@
 #include <optional>
 #include <type_traits>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "whence/core/progress.h"
 
@@ -52,17 +54,16 @@ class Builder {
 
   bool key(std::string& name) {
     auto& frame = frames_.back();
-    auto& object = frame.value->template get_ref<typename Json::object_t&>();
     bool repeated = false;
-    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
-      const auto [found, made] = frame.places.emplace(name, object.size());
+    if constexpr (kOrdered) {
+      const auto [found, made] = frame.places.emplace(name, frame.members.size());
       repeated = !made;
       if (made) {
-        object.emplace_back(name, nullptr);
+        frame.members.emplace_back(name, nullptr);
       }
-      next_ = &(object.begin() + static_cast<std::ptrdiff_t>(found->second))->second;
+      next_ = &frame.members[found->second].second;
     } else {
-      const auto [found, made] = object.emplace(name, nullptr);
+      const auto [found, made] = frame.value->template get_ref<typename Json::object_t&>().emplace(name, nullptr);
       repeated = !made;
       next_ = &found->second;
     }
@@ -82,10 +83,15 @@ class Builder {
   }
 
  private:
+  static constexpr bool kOrdered = std::is_same_v<Json, nlohmann::ordered_json>;
+  /// Of an ordered object that is open also its members, and where its keys are. In the object itself, which is a
+  /// vector of pairs with constant keys, each growth would copy all that it holds, to whatever depth.
   struct Frame {
     Json* value;
-    std::unordered_map<std::string, std::size_t> places = {};  // of an ordered object's keys
+    std::vector<std::pair<std::string, Json>> members = {};
+    std::unordered_map<std::string, std::size_t> places = {};
   };
+  static_assert(std::is_nothrow_move_constructible_v<Frame>);  // members stay where they are when frames_ grows
 
   template <class Value>
   bool put(Value&& value) {
@@ -104,6 +110,15 @@ class Builder {
   }
 
   bool close() {
+    if constexpr (kOrdered) {
+      if (auto& frame = frames_.back(); frame.value->is_object()) {
+        auto& object = frame.value->template get_ref<typename Json::object_t&>();
+        object.reserve(frame.members.size());
+        for (auto& [name, value] : frame.members) {
+          object.emplace_back(std::move(name), std::move(value));
+        }
+      }
+    }
     frames_.pop_back();
     return true;
   }

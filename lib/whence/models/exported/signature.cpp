@@ -199,6 +199,13 @@ ProgramSignature ProgramSignature::read(const ExportArchive& archive) {
   if (specs.size() != graph["inputs"].size()) {
     signature.refuse(fmt::format("{} input_specs, as the graph has inputs", graph["inputs"].size()));
   }
+  constexpr std::size_t kMost = 1000;  // each is looked for among all values of the graph
+  const auto taken = static_cast<std::size_t>(
+      std::count_if(specs.begin(), specs.end(), [](const JsonView& spec) { return spec.contains("user_input"); }));
+  if (std::max(taken, signature["output_specs"].size()) > kMost) {
+    throw DataError(fmt::format("{}: forward takes {} values and gives {}, expected at most {}", archive.where, taken,
+                                signature["output_specs"].size(), kMost));
+  }
   const auto held = [&](const std::map<std::string, StoredTensor>& tensors, const std::string& name,
                         const JsonView& spec) {
     if (tensors.count(name) == 0) {
