@@ -66,7 +66,7 @@ constexpr std::size_t kUnderSanitizers = 15;  // of them
 
 at::Tensor loop_gradients(const LanguageCase& c) {
   return test::loop_gradients(*c.model, *c.loss, c.theta, c.data.size(),
-                        [&](std::int64_t b) { return c.data.batch(b, b + 1); });
+                              [&](std::int64_t b) { return c.data.batch(b, b + 1); });
 }
 
 }  // namespace
