@@ -16,6 +16,7 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
+#include "whence/core/output.h"
 #include "whence/core/parallel.h"
 #include "whence/core/seconds.h"
 #include "whence/evaluate/lds.h"
@@ -357,6 +358,7 @@ int evaluate(const std::vector<std::string>& arguments) {
     }
     return kDone;
   }
+  make_folder(out);  // before any training
   auto result = against == "lds" ? linear_datamodelling(setting, subsets, fraction) : leave_one_out(setting, examples);
   end_progress();
   result["verdict"] = verdict_of_evaluation({result, names.front()}).text;

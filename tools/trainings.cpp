@@ -140,8 +140,7 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   const auto random = Random(what_.pipeline.seed());
   out = whence::train(
       stage, what_.from_start ? random.stream("training of stage " + stage.name) : random.stream("evaluate"), progress);
-  make_folder(what_.bank);
-  write_sealed(place, layout.with(stage.theta),
+  keep_in_bank(place, layout.with(stage.theta),
                {{"gradient-norm", fmt::format("{}", out.gradient_norm)}, {"converged", out.converged ? "1" : "0"}});
   return out;
 }

@@ -47,13 +47,13 @@ const std::vector<Reader> kReaders{
      kReport,
      {},
      {},
-     {"segment/", "factors/", ".snapshot-", "out/scores.safetensors", "out/evaluation.svg",
+     {"segment/", "factors/", ".snapshot-", "out/bank/", "out/scores.safetensors", "out/evaluation.svg",
       "out/report.html, removed"}},
     {"inspect",
      "inspect out",
      {},
      {},
-     {"segment/", "factors/", "run/", ".csv", ".toml"}}};  // says what the folder holds
+     {"segment/", "factors/", "run/", "out/bank/", ".csv", ".toml"}}};  // says what the folder holds
 
 struct Change {
   std::string name;

@@ -75,10 +75,10 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   REQUIRE(folder.run("evaluate pipeline.toml --scores random --out judged --examples 2 --quiet").status == 0);
   CHECK(folder.json("judged/evaluation.json")["key"] == folder.json("random/run.json")["key"]);
 
-  // another run: nothing of the first stays, and nothing of the user's goes
+  // another run: nothing of the first stays but trainings, which no scores rest on, and nothing of the user's goes
   folder.write("out/notes.txt", "mine");
   REQUIRE(folder.run("score" + kFlags + "--method random --out out").status == 0);
-  CHECK(names_in(folder / "out") == Names{"notes.txt", "run.json", "scores.safetensors"});
+  CHECK(names_in(folder / "out") == Names{"bank", "notes.txt", "run.json", "scores.safetensors"});
   check_fails(folder.run("report out"), 1, "holds no ranking.jsonl");
 
   // before any work

@@ -9,6 +9,18 @@
 namespace whence {
 namespace fs = std::filesystem;
 
+void keep_in_bank(const fs::path& file, const ParameterSet& tensors,
+                  const std::map<std::string, std::string>& metadata) {
+  make_folder(file.parent_path());
+  try {
+    write_sealed(file, tensors, metadata);
+  } catch (...) {
+    std::error_code no_matter;
+    fs::remove(file.parent_path(), no_matter);  // where it is empty
+    throw;
+  }
+}
+
 RetrainingCache training_bank(const fs::path& folder, const std::string& key) {
   const auto place = [folder, key](const at::Tensor& weights) {
     return folder / (Digest().add(key).add(weights).text() + ".safetensors");
@@ -23,13 +35,11 @@ RetrainingCache training_bank(const fs::path& folder, const std::string& key) {
                              held.at("unconverged").item<std::int64_t>()};
   };
   const auto save = [place](const at::Tensor& weights, const RetrainingOutcome& outcome) {
-    const auto path = place(weights);
-    make_folder(path.parent_path());
     ParameterSet held;
     held.add("measurements", outcome.measurements.to(at::kDouble).cpu());
     held.add("gradient-norm", at::tensor({outcome.gradient_norm}, at::kDouble));
     held.add("unconverged", at::tensor({outcome.unconverged}, at::kLong));
-    write_sealed(path, held, {});
+    keep_in_bank(place(weights), held, {});
   };
   return {load, save};
 }

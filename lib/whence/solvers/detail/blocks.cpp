@@ -73,10 +73,10 @@ RowFactors factor_rows(const at::Tensor& x, double tolerance, double floor) {
   if (small.numel() == 0 || !small.isfinite().all().item<bool>()) {
     return {x.narrow(0, 0, 0), SmallMatrix::Zero(0, x.size(0))};
   }
-  const auto [u, values, v] = at::linalg_svd(small, /*full_matrices=*/false);
+  const auto [u, values, vt] = at::linalg_svd(small, /*full_matrices=*/false);
   const auto kept = values.gt(std::max(floor, tolerance * values[0].item<double>())).sum().item<std::int64_t>();
   const auto basis = u.narrow(1, 0, kept).t().to(q.options()).mm(q.t());
-  return {basis.to(x.scalar_type()), to_matrix(values.narrow(0, 0, kept).unsqueeze(1) * v.narrow(0, 0, kept))};
+  return {basis.to(x.scalar_type()), to_matrix(values.narrow(0, 0, kept).unsqueeze(1) * vt.narrow(0, 0, kept))};
 }
 
 }  // namespace whence::detail
