@@ -152,7 +152,8 @@ TEST_CASE("a full disk is one line that names the file, and leaves nothing half-
   const ToolFolder folder;
   trained(folder);
   REQUIRE(folder.run(kRank + "--out out").status == 0);
-  const auto before = names_in(folder / "out");
+  auto whole = names_in(folder / "out");
+  whole.insert("bank");  // trainings that were there in full: small files
   const auto full = [&](const std::string& arguments, const std::string& what) {
     CAPTURE(arguments);
     const auto result = less_warnings(shell(folder, "ulimit -f 1; exec $W " + arguments));
@@ -171,7 +172,7 @@ TEST_CASE("a full disk is one line that names the file, and leaves nothing half-
   full("inspect pipeline.toml --spectrum --quiet --plot a.svg", "a.svg");
   full(kRank + "--curvature ekfac:factors=factors --solver ekfac", "factors/");
   CHECK(names_in(folder / "factors").empty());
-  CHECK(names_in(folder / "out") == before);
+  CHECK(names_in(folder / "out") == whole);
 
   // a real one, where this user may mount
   fs::create_directories(folder / "disk");
