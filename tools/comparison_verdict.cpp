@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "whence/attribution/attributor.h"
+
 namespace whence::cli {
 namespace {
 
@@ -37,6 +39,11 @@ std::vector<Standing> standings(const Json& result, const Truth& truth) {
   return out;
 }
 
+/// Whether it is a baseline, which shows what chance reaches.
+bool is_chance(const Standing& at) {
+  return is_method<Attributor>(at.method) && create<Attributor>(at.method)->claim() == Claim::kNothing;
+}
+
 std::string figure_text(const Truth::Figure& figure) {
   return fmt::format("{} {:.3g} (95 % {:.3g} to {:.3g})", figure.name, figure.value, figure.interval.low,
                      figure.interval.high);
@@ -46,9 +53,9 @@ std::string figure_text(const Truth::Figure& figure) {
 
 Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
   auto all = standings(result, truth);
-  const auto chance = std::find_if(all.begin(), all.end(), [](const Standing& at) { return at.method == "random"; });
+  const auto chance = std::find_if(all.begin(), all.end(), is_chance);
   const double by_chance = chance == all.end() ? 0 : chance->figure.interval.high;
-  std::erase_if(all, [](const Standing& at) { return at.method == "random"; });
+  std::erase_if(all, is_chance);
   if (all.empty()) {
     return {Level::kTooFew, "too few to say: no method has a number here"};
   }

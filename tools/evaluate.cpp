@@ -74,8 +74,6 @@ std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor&
   return {std::move(truth), seconds_since(start) / static_cast<double>(made)};
 }
 
-const char* from_word(bool start) { return start ? "start" : "checkpoint"; }
-
 nlohmann::ordered_json convergence(const Retraining& truth) {
   return {{"largest-gradient-norm", truth.largest_gradient_norm}, {"unconverged-trainings", truth.unconverged}};
 }
@@ -89,7 +87,7 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
   const auto [truth, seconds] = timed_retrain(at, weights);
   auto out = agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
-  out["train-from"] = from_word(at.from_start);
+  out["train-from"] = Trainings::word(at.from_start);
   return out;
 }
 
@@ -127,7 +125,7 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
       {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
       {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
       {"seconds-a-training", seconds},
-      {"train-from", from_word(at.from_start)}};
+      {"train-from", Trainings::word(at.from_start)}};
   if (at.ceilinged) {
     const auto other = trainings_of(at).run(weights, 1, at.progress);
     const double reached = mean_over_queries(other.measurements, truth.measurements, spearman);

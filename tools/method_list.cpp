@@ -22,12 +22,6 @@ std::vector<std::string> split_at(const std::string& text, char separator) {
   return out;
 }
 
-template <class Base>
-bool is_method(const std::string& spec) {
-  const auto names = method_names<Base>();
-  return std::find(names.begin(), names.end(), spec.substr(0, spec.find(':'))) != names.end();
-}
-
 ListedMethod method_of(const std::string& text) {
   ListedMethod out{text};
   if (text == kWords) {

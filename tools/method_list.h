@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -8,6 +9,13 @@
 #include "whence/stages/choice.h"
 
 namespace whence::cli {
+
+/// Whether a spec names a method of the kind.
+template <class Base>
+bool is_method(const std::string& spec) {
+  const auto names = method_names<Base>();
+  return std::find(names.begin(), names.end(), spec.substr(0, spec.find(':'))) != names.end();
+}
 
 /// One of --methods.
 struct ListedMethod {
