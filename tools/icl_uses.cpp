@@ -13,7 +13,9 @@
 namespace whence::cli {
 namespace po = boost::program_options;
 
+namespace {
 using Json = nlohmann::ordered_json;
+}  // namespace
 
 void IclUses::add_options(CommandLine& line) {
   line.add()                                                                                                  //

@@ -27,8 +27,8 @@
 
 namespace whence::cli {
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 namespace {
+using Json = nlohmann::ordered_json;
 
 constexpr double kPatience = 120;             // seconds that a person waits for what was not asked for in numbers
 constexpr std::int64_t kMostOutputs = 1024;   // N C, the same
@@ -422,12 +422,12 @@ Json KernelRun::judge(const Made& made) {
                                 .examples = examples_.size(),
                                 .of_examples = data.size()};
   const auto verdict = judge_regime(evidence);
-  using Level = RegimeVerdict::Level;
+  using Regime = RegimeVerdict::Level;
   out["verdict"] = verdict.text;
-  out["level"] = verdict.level == Level::kIn       ? "in"
-                 : verdict.level == Level::kPartly ? "partly"
-                 : verdict.level == Level::kOut    ? "out"
-                                                   : "too few";
+  out["level"] = verdict.level == Regime::kIn       ? "in"
+                 : verdict.level == Regime::kPartly ? "partly"
+                 : verdict.level == Regime::kOut    ? "out"
+                                                    : "too few";
   const double improved = evidence.after - evidence.before;
   out["tests"] = {{"solves", test(verdict.solves, evidence.kernel / evidence.after, kKernelSolves)},
                   {"linear", test(verdict.linear, (evidence.linearised - evidence.before) / improved, kLinearRecovers)},

@@ -17,7 +17,9 @@
 
 namespace whence::cli {
 namespace po = boost::program_options;
+namespace {
 using Json = nlohmann::ordered_json;
+}  // namespace
 
 void add_spectrum_options(CommandLine& line) {
   line.add()                                                                                                       //

@@ -122,7 +122,7 @@ TEST_CASE("files: write_atomically leaves the whole file and no part") {
   CHECK(bytes_of(scratch / "a") == "second");
   std::string large;  // pieces below and above any buffer
   write_atomically(scratch / "b", [&](std::ostream& out) {
-    for (std::size_t size : {1, 65535, 1, 70000, 3, 65536, 200000}) {
+    for (std::size_t size : {1U, 65535U, 1U, 70000U, 3U, 65536U, 200000U}) {
       const std::string piece(size, static_cast<char>('a' + size % 26));
       large += piece;
       out << piece << std::flush;

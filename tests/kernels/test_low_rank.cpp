@@ -24,7 +24,7 @@ at::Tensor projected_kernel(const at::Tensor& gradients, at::IntArrayRef shape, 
 TEST_SUITE_BEGIN("kernels");
 
 TEST_CASE("low-rank kernels are those of gradients seen through the projections, and the whole one the eNTK") {
-  for (const std::size_t number : {0, 1, 2, 3}) {
+  for (const std::size_t number : {0U, 1U, 2U, 3U}) {
     CAPTURE(number);
     const bool transposed = number == 2;  // GPT-2's weights are [in, out]
     const KernelCase bench(kTuningCases[number]);

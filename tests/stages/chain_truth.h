@@ -45,14 +45,16 @@ inline DenseInverse pseudo_inverse(double zero) {
 }
 
 /// The scores of every stage by formulas.md 9.2 with dense matrices, one entry at a time, what a stage hands on being
-/// differentiated by autograd alone.
-inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries, const DenseInverse& inverse) {
+/// differentiated by autograd alone. Hessians take `one_by_one` an example at a time, or a graph of them all: for
+/// transformers, where it is several times smaller.
+inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& queries, const DenseInverse& inverse,
+                                            bool one_by_one = true) {
   std::vector<at::Tensor> out(chain.size()), hessians(chain.size()), inverses(chain.size());
   for (std::size_t s = 0; s < chain.size(); ++s) {
     const auto& stage = chain[s];
     const auto n = count_entries(stage.theta);
     out[s] = at::zeros({queries.size(), stage.objective.data().size()}, at::kDouble);
-    hessians[s] = dense_hessian(stage.objective, stage.theta, stage.parent);
+    hessians[s] = dense_hessian(stage.objective, stage.theta, stage.parent, one_by_one);
     inverses[s] = inverse(hessians[s].narrow(0, 0, n).narrow(1, 0, n));
   }
   for (std::int64_t query = 0; query < queries.size(); ++query) {

@@ -113,13 +113,17 @@ inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights
 
 /// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient
 /// of the per-example sum: no code of the curvature room.
-inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent) {
+inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent,
+                                bool one_by_one = true) {
   auto point = leaves(theta);
   const auto from = leaves(parent);
   const auto batch = objective.data().batch(0, objective.data().size());
   const auto weights = objective.batch_weights(batch);
   auto value = objective.penalty(point, from);
-  for (std::int64_t i = 0; i < batch.size(); ++i) {
+  if (!one_by_one) {
+    value = value + at::dot(weights, objective.example_losses(point, from, batch));
+  }
+  for (std::int64_t i = 0; one_by_one && i < batch.size(); ++i) {
     const auto one = objective.data().batch(i, i + 1);
     value = value + weights[i] * objective.example_losses(point, from, one).sum();
   }

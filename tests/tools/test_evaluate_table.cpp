@@ -91,7 +91,7 @@ TEST_CASE("evaluate --methods: retraining, further training, removal and changed
   CHECK(row_of(folder.json("further/evaluation.json")["table"], "influence")["pearson"] > 0.9);
   REQUIRE(folder.run(kTableFlags + "--against removal --methods influence --remove 10,20 --out removal").status == 0);
   result = folder.json("removal/evaluation.json");
-  for (const int p : {0, 1}) {
+  for (const auto p : {0U, 1U}) {
     CHECK(row_of(result["table"], "influence")["removals"][p]["worse-by"] >
           row_of(result["table"], "random")["removals"][p]["worse-by"]);
   }

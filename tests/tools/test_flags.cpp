@@ -185,8 +185,8 @@ TEST_CASE("a memory limit makes blocks and batches small enough, holds, and says
 #ifndef __SANITIZE_ADDRESS__  // whose shadow is larger than any limit
   REQUIRE(folder.run("train wide.toml --quiet").status == 0);
   const std::string solve =
-      "rank wide.toml --curvature gauss-newton --relative-damping 1 --solver cg:max-iterations=5 --limit-queries 100 "
-      "--query-block 100 ";
+      "rank wide.toml --curvature gauss-newton --relative-damping 1 --solver cg:max-iterations=2 --limit-queries 40 "
+      "--query-block 40 ";
   constexpr double kLimit = 420 << 20;
   const auto tight = folder.run(solve + "--out tight --memory-limit 420M");
   CAPTURE(tight.err);

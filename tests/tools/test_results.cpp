@@ -55,7 +55,7 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   const auto run = folder.json("out/run.json");
   CHECK(run["files"].size() == 10);
   CHECK(run["files"]["scores.csv"]["sha256"] == digest(folder / "out/scores.csv"));
-  CHECK(read_safetensors_metadata(folder / "out/scores.safetensors").at("run-key") == run["key"]);
+  CHECK(run["key"] == read_safetensors_metadata(folder / "out/scores.safetensors").at("run-key"));
 
   // the same run: what it does not make again is still true, but a table of another --top
   REQUIRE(folder.run(rank + "--top 2").status == 0);

@@ -39,7 +39,7 @@ TEST_SUITE("training") {
     // At fixed theta the minibatches' gradients, each times its share of the data, add to the whole gradient.
     TensorList whole;
     objective.value(state.theta, {}, &whole);
-    for (const std::size_t epoch : {0, 1}) {
+    for (const std::size_t epoch : {0U, 1U}) {
       TensorList sum = zeros_like(whole);
       for (std::size_t i = 0; i < 5; ++i) {
         axpy((i < 4 ? 5.0 : 4.0) / 24, steps[5 * epoch + i], sum);

@@ -154,7 +154,7 @@ TEST_SUITE("tuning") {
       const auto one = roomy.data.batch(1, 2), long_one = larger.data.batch(1, 2);
       const auto states = language->hidden_states(theta, one, {0, 2});
       const auto long_states = of_larger->hidden_states(wide, long_one, {0, 2});
-      for (const std::size_t k : {0, 1}) {
+      for (const std::size_t k : {0U, 1U}) {
         CHECK(relative_error(states[k], long_states[k].slice(0, kLength)) < Tolerance::kSameAlgebra);
       }
     }

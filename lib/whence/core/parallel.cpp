@@ -86,6 +86,7 @@ WHENCE_UNSEEN void parallel_for(std::int64_t count, const std::function<void(std
   const int workers = static_cast<int>(between     ? std::clamp<std::int64_t>(count, 1, threads())
                                        : count > 1 ? threads()
                                                    : 1);
+  const auto caller = std::this_thread::get_id();
   std::exception_ptr first;
   std::mutex mutex;
   std::atomic<bool> stopped{false};
@@ -109,7 +110,7 @@ WHENCE_UNSEEN void parallel_for(std::int64_t count, const std::function<void(std
       continue;
     }
     guarded([&] { body(i); });
-    if (between && omp_get_thread_num() == 0) {
+    if (between && std::this_thread::get_id() == caller) {
       guarded(between);
     }
     order.out();
