@@ -111,7 +111,7 @@ TEST_CASE("icl warns of what can be done all the same, and --strict says so") {
   CHECK(lonely.status == 0);
   CHECK(lonely.err.find("every demonstration's output is") != std::string::npos);
   auto single = test::icl_task();
-  single["demonstrations"] = {single["demonstrations"][0]};
+  single["demonstrations"] = nlohmann::json::array({single["demonstrations"][0]});
   folder.write("single.json", single.dump());
   const auto alone = folder.run("icl --model tiny --task single.json --quiet --verify");
   CHECK(alone.status == 0);

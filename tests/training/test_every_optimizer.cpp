@@ -4,6 +4,7 @@
 #include <map>
 
 #include "support/near.h"
+#include "support/some.h"
 #include "training/problem.h"
 
 using namespace whence;
@@ -69,6 +70,9 @@ TEST_SUITE("training") {
       weights[3] = 0;
       weights[7] = 5;
       for (const bool weighted : {false, true}) {
+        if (!test::looks_at(weighted + 2 * (type == at::kFloat), 3)) {  // float64 plain, float32 weighted
+          continue;
+        }
         CAPTURE(weighted);
         const auto objective = weighted ? plain.with_weights(weights) : plain;
         auto state = fresh_state(objective);
