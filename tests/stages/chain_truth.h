@@ -92,6 +92,19 @@ inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& q
   return out;
 }
 
+/// What allows a truth that differentiates a stage's examples together: their losses apart are those.
+inline void check_apart(const Chain& chain) {
+  for (const auto& stage : chain) {
+    const auto& data = stage.objective.data();
+    const auto together = stage.objective.example_losses(stage.theta, stage.parent, data.batch(0, data.size()));
+    TensorList apart;
+    for (std::int64_t i = 0; i < data.size(); ++i) {
+      apart.push_back(stage.objective.example_losses(stage.theta, stage.parent, data.batch(i, i + 1)));
+    }
+    CHECK(relative_error(together, at::cat(apart)) < 1e-12);
+  }
+}
+
 /// d measurement / d w_i * N, by central differences of retraining everything from stage s on.
 inline double retrained_derivative(const Chain& chain, std::size_t stage, std::int64_t row, const Dataset& queries,
                                    std::int64_t query, double h = 1e-3) {

@@ -252,7 +252,8 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
     auto chain = bench.begin(spec);
     chain[1].theta = test::TuningBench::moved(chain[1].theta, 0.3);
     const auto queries = bench.data().take(at::arange(2));
-    const auto truth = test::dense_scores(chain, queries, test::filtered_inverse(kDamping));
+    const auto truth = test::dense_scores(chain, queries, test::filtered_inverse(kDamping), false);
+    test::check_apart(chain);
     const Inverter inverter("hessian", "direct", {.inversion = Inversion::kFiltered, .damping = kDamping});
     for (std::size_t s = 0; s < chain.size(); ++s) {
       CAPTURE(s);
