@@ -239,7 +239,7 @@ class Files {
 }  // namespace
 
 bool hostile(const Settings& settings) {
-  constexpr std::size_t kSample = 80;
+  constexpr std::size_t kSample = 40;
   return run_scenario<Files>("hostile", kSample, settings);
 }
 
