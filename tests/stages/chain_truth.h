@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/attribution/attribute.h"
 
