@@ -111,6 +111,10 @@ void read_response(const std::string& spec, InverseOptions& options) {
   }
 }
 
+ResponseTraits response_traits(const std::string& spec) {
+  return {.inverts = spec != kUnrolled, .assumes_minimum = spec == to_string(Response::kStationary)};
+}
+
 InverseRequest inverse_request(const CommandLine& line) {
   InverseRequest out;
   out.curvature = line.text("curvature");

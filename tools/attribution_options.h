@@ -13,6 +13,14 @@ inline constexpr const char* kUnrolled = "unrolled";
 /// Takes a word of --response with its options. Throws InvalidArgument with all words.
 void read_response(const std::string& spec, InverseOptions& options);
 
+/// What a response says of itself.
+struct ResponseTraits {
+  bool inverts = true;           ///< A curvature; else it goes through training itself.
+  bool assumes_minimum = false;  ///< Every stage is at its own.
+};
+/// Of --response.
+ResponseTraits response_traits(const std::string& spec);
+
 /// The flags that rank and score share.
 void add_attribution_options(CommandLine& line);
 

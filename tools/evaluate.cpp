@@ -45,32 +45,19 @@ std::string number_text(const nlohmann::ordered_json& value) {
 
 /// Everything that both truths start from.
 struct Setting {
-  Pipeline pipeline;
-  Chain chain;
-  std::size_t stage;
-  Dataset queries;
-  Measurement measurement;
-  at::Tensor scores;      ///< [Q, N] float64.
-  std::string optimizer;  ///< Spec; empty: each stage's own.
-  Random random;          ///< Draws subsets.
-  bool from_start;        ///< Where retrainings begin.
-  bool ceilinged;         ///< Another seed's are made too: at a minimum, found again from nearby, seeds make none.
-  fs::path out;
+  Trainings& trainings;
+  at::Tensor scores;  ///< [Q, N] float64.
+  Random random;      ///< Draws subsets.
+  bool ceilinged;     ///< Another seed's are made too: at a minimum, found again from nearby, seeds make none.
   Progress progress;
   bool predicts_removal;
 };
 
-Trainings trainings_of(const Setting& at) {
-  return Trainings(
-      {at.pipeline, at.chain, at.stage, at.queries, at.measurement, at.optimizer, at.from_start, at.out / "bank"});
-}
-
 /// Retrains, with what each training took that the bank did not have.
 std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
-  auto trainings = trainings_of(at);
-  const auto made = std::max<std::int64_t>(1, trainings.missing(weights, 0));
+  const auto made = std::max<std::int64_t>(1, at.trainings.missing(weights, 0));
   const auto start = Clock::now();
-  auto truth = trainings.run(weights, 0, at.progress);
+  auto truth = at.trainings.run(weights, 0, at.progress);
   return {std::move(truth), seconds_since(start) / static_cast<double>(made)};
 }
 
@@ -80,54 +67,39 @@ nlohmann::ordered_json convergence(const Retraining& truth) {
 
 /// Leaves examples out one at a time, spread over the scores' range, and trains the rest of the chain again.
 nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
-  const auto& data = at.chain[at.stage].objective.data();
+  const auto& data = at.trainings.stage().objective.data();
   const auto rows = rows_across_scores(at.scores, examples);
   // the first training leaves nothing out: the measurements that the others are compared with, converged in the same
   // way
   const auto weights = at::cat({at::ones({1, data.size()}, at::kDouble), leave_one_out_weights(rows, data.size())});
   const auto [truth, seconds] = timed_retrain(at, weights);
-  auto out = agreement_json(at.chain[at.stage], at.queries, at.scores, rows, truth, at.predicts_removal, seconds);
-  out["train-from"] = Trainings::word(at.from_start);
+  auto out = agreement_json(at.trainings.stage(), at.trainings.queries(), at.scores, rows, truth, at.predicts_removal,
+                            seconds);
+  out["train-from"] = at.trainings.word();
   return out;
 }
 
-/// The score's 95 % interval: subsets drawn again with replacement.
-nlohmann::ordered_json subset_interval(const Setting& at, const at::Tensor& predicted, const at::Tensor& measured) {
-  constexpr int kResamples = 300;
-  auto random = at.random.stream("bootstrap");
-  const auto subsets = predicted.size(0);
-  std::vector<double> found;
-  for (int r = 0; r < kResamples; ++r) {
-    const auto rows = random.uniform({subsets}, 0, static_cast<double>(subsets)).to(at::kLong).clamp_max(subsets - 1);
-    const double value = mean_over_queries(predicted.index_select(0, rows), measured.index_select(0, rows), spearman);
-    if (std::isfinite(value)) {
-      found.push_back(value);
-    }
-  }
-  const auto interval = percentile_interval(std::move(found), 0.95);
-  return {interval.low, interval.high};
-}
-
 nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subsets, double fraction) {
-  const auto n = at.chain[at.stage].objective.data().size();
+  const auto n = at.trainings.stage().objective.data().size();
   const auto weights = subset_weights(subsets, n, fraction, at.random.stream("subsets"));
   const auto [truth, seconds] = timed_retrain(at, weights);
   const auto inside = weights.gt(0).to(at::kDouble);
   const auto predicted = summed_scores(at.scores, inside);
+  const auto interval = agreement_interval(predicted, truth.measurements, spearman, at.random.stream("bootstrap"));
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
   nlohmann::ordered_json out{
       {"against", "lds"},
-      {"stage", at.chain[at.stage].name},
+      {"stage", at.trainings.stage().name},
       {"subsets", subsets},
       {"fraction", fraction},
       {"queries", at.scores.size(0)},
       {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
-      {"lds-interval-95", subset_interval(at, predicted, truth.measurements)},
+      {"lds-interval-95", {interval.low, interval.high}},
       {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
       {"seconds-a-training", seconds},
-      {"train-from", Trainings::word(at.from_start)}};
+      {"train-from", at.trainings.word()}};
   if (at.ceilinged) {
-    const auto other = trainings_of(at).run(weights, 1, at.progress);
+    const auto other = at.trainings.run(weights, 1, at.progress);
     const double reached = mean_over_queries(other.measurements, truth.measurements, spearman);
     out["ceiling"] = reached;
     out["share-of-ceiling"] = out["lds"].get<double>() / reached;
@@ -161,12 +133,13 @@ void print_evaluation(const nlohmann::ordered_json& result) {
 /// What the trainings take, from one that leaves the first example out; cut off where that is long.
 nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::int64_t trainings) {
   constexpr double kSeconds = 60;
-  const auto one = trainings_of(at).time(trainings, kSeconds);
+  const auto one = at.trainings.time(trainings, kSeconds);
   std::int64_t examples = 0;
   auto stages = nlohmann::ordered_json::array();
-  for (auto k = at.stage; k < at.chain.size(); ++k) {
-    stages.push_back(at.chain[k].name);
-    examples += at.chain[k].objective.data().size();
+  for (auto k = at.trainings.stage_index(); k < at.trainings.chain().size(); ++k) {
+    const auto& stage = at.trainings.chain()[k];
+    stages.push_back(stage.name);
+    examples += stage.objective.data().size();
   }
   const auto side_by_side = std::min<std::int64_t>(threads(), trainings);
   const double rounds = static_cast<double>(trainings) / static_cast<double>(side_by_side);
@@ -174,7 +147,7 @@ nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::
           {"trainings", trainings},
           {"stages", stages},
           {"examples-a-pass", examples},
-          {"queries", at.queries.size()},
+          {"queries", at.trainings.queries().size()},
           {"seconds-a-training", one.seconds},
           {"side-by-side", side_by_side},
           {"seconds", {{"low", one.seconds * rounds}, {"high", one.at_most * rounds}}}};
@@ -314,7 +287,7 @@ int evaluate(const std::vector<std::string>& arguments) {
                                  folder.string(), pipeline.stages().front().name));
   }
   const auto stage = pipeline.stage_index(name);
-  auto chain = pipeline.load();
+  const auto chain = pipeline.load();
   auto queries = queries_of(pipeline, run);
   if (run["options"].value("queries-wrong", false)) {
     std::vector<std::int64_t> rows;
@@ -331,24 +304,19 @@ int evaluate(const std::vector<std::string>& arguments) {
   }
   const auto optimizer = line.has("optimizer") ? line.text("optimizer") : std::string();
   const bool from_start = optimizer.empty() && judged_from_start(pipeline, chain, stage);
-  const Setting setting{pipeline,
-                        std::move(chain),
-                        stage,
-                        std::move(queries),
-                        parse_measurement(run["options"]["measurement"].get<std::string>()),
+  const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
+  Trainings trainings({pipeline, chain, stage, queries, measurement, optimizer, from_start, out / "bank"});
+  const Setting setting{trainings,
                         held.scores.to(at::kDouble),
-                        optimizer,
                         Random(pipeline.seed()).stream("evaluate"),
-                        from_start,
                         from_start && against == "lds" && !line.flag("no-ceiling"),
-                        out,
                         terminal_progress(line.flag("quiet")),
                         create<Attributor>(run["options"]["method"].get<std::string>())
                             ->predicts_removal(parse_normalization(run["options"].value("normalize", "none")))};
   if (line.flag("plan")) {
-    const auto trainings = against == "lds" ? subsets * (setting.ceilinged ? 2 : 1)
-                                            : std::min(examples, setting.chain[stage].objective.data().size()) + 1;
-    const auto told = plan(setting, against, trainings);
+    const auto count = against == "lds" ? subsets * (setting.ceilinged ? 2 : 1)
+                                        : std::min(examples, trainings.stage().objective.data().size()) + 1;
+    const auto told = plan(setting, against, count);
     if (line.flag("json")) {
       say("{}\n", Ready{json_text(told, 2)});
     } else {

@@ -10,14 +10,12 @@
 
 #include "memory_limit.h"
 #include "say.h"
-#include "whence/attribution/unrolled_source.h"
 #include "whence/core/error.h"
 #include "whence/core/memory.h"
 #include "whence/core/progress.h"
 #include "whence/core/seconds.h"
 #include "whence/models/addition.h"
 #include "whence/stages/cost.h"
-#include "whence/training/steps.h"
 
 namespace whence::cli {
 namespace {
@@ -183,52 +181,6 @@ Told tell(const Rehearsal& rehearsal, double share) {
   return out;
 }
 
-/// Of an unrolled response: the first steps of every training are gone, and the first block of queries taken through
-/// them, twice; the steps are alike.
-Told tell_unrolled(const PlannedRun& run, const std::vector<TrainingRun>& all_runs) {
-  constexpr std::int64_t kSteps = 3;
-  const auto block = run.queries.take(at::arange(std::min(run.query_block, run.queries.size())));
-  double replay = 0, states = 0;
-  const auto rehearse = [&](std::int64_t most) {  // seconds of a step of every stage at once, or of all its steps
-    auto chain = run.chain;
-    auto runs = all_runs;
-    replay = states = 0;
-    double scale = 1;
-    for (auto k = run.stages.front(); k < chain.size(); ++k) {
-      auto& at = chain[k];
-      const auto total = std::max<std::int64_t>(1, runs[k].iterations);
-      runs[k].iterations = std::min(most, total);
-      const auto steps =
-          dynamic_cast<const SteppingOptimizer&>(*at.optimizer).steps(at.objective, at.parent, runs[k].random);
-      TrainingState state{runs[k].start(), 0, {}};
-      const auto start = Clock::now();
-      while (state.iteration < runs[k].iterations) {
-        steps->advance(state);
-      }
-      replay += seconds_since(start) * static_cast<double>(total) /
-                static_cast<double>(std::max<std::int64_t>(1, state.iteration));
-      at.theta = detach(state.theta);
-      const auto lists = static_cast<double>(state.memory.size());
-      states += std::sqrt(static_cast<double>(total)) * (3 + 2 * lists) *
-                static_cast<double>(at.objective.trained().entries()) * static_cast<double>(at.theta[0].element_size());
-      scale =
-          std::max(scale, static_cast<double>(total) / static_cast<double>(std::max<std::int64_t>(1, state.iteration)));
-    }
-    UnrolledSource source(chain, runs);
-    const auto start = Clock::now();
-    source.directions({block, run.measurement, 0, block.size()}, run.stages, {});
-    return seconds_since(start) * scale;
-  };
-  rehearse(1);  // what only the first time pays
-  forget_peak();
-  const double all = rehearse(kSteps);
-  const auto blocks = std::ceil(static_cast<double>(run.queries.size()) / static_cast<double>(block.size()));
-  Told out;
-  out.peak = peak_bytes() + states;
-  out.seconds = replay + blocks * std::max(0.0, all - replay);
-  return out;
-}
-
 /// Of the layers that a pass records.
 std::set<std::string> layer_parameters(const Stage& stage) {
   Tape tape;
@@ -295,8 +247,11 @@ Json make_plan(const PlannedRun& run) {
   }
   const double share = std::min(0.25, kPassSeconds / passes);
   Told told;
-  if (const auto* unrolled = dynamic_cast<const UnrolledSource*>(&run.source); unrolled != nullptr) {
-    told = tell_unrolled(run, unrolled->runs());
+  const auto block = std::min(run.query_block, run.queries.size());
+  if (const auto own = run.source.rehearse({run.queries, run.measurement, 0, block}, run.stages)) {
+    told.peak = own->peak_bytes;
+    told.seconds = own->seconds_once + std::ceil(static_cast<double>(run.queries.size()) / static_cast<double>(block)) *
+                                           own->seconds_a_block;
   } else {
     Rehearsal(run, true).at(share, share);  // what only the first time pays
     told = tell(Rehearsal(run, true), share);

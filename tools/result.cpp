@@ -31,6 +31,10 @@ double number_of(const JsonView& json, const char* key, double otherwise) {
   return json.contains(key) && json[key].is_number() ? json[key].get<double>() : otherwise;
 }
 
+double adjoint_growth(const JsonView& stage) {
+  return stage.contains("unrolled") ? number_of(stage["unrolled"], "adjoint-growth") : 0;
+}
+
 bool is_self(const JsonView& run) { return run["options"].value("self", false); }
 
 Dataset queries_of(const Pipeline& pipeline, const JsonView& run) {

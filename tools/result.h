@@ -35,6 +35,9 @@ void check_scored(const Result& result);
 /// A number, or `otherwise` for what JSON cannot hold or does not.
 double number_of(const JsonView& json, const char* key, double otherwise = std::numeric_limits<double>::quiet_NaN());
 
+/// The most that derivatives grew on their way back through the training of a stage of run.json; 0 where none went.
+double adjoint_growth(const JsonView& stage);
+
 /// Whether a run.json is one of --self, which has no queries.
 bool is_self(const JsonView& run);
 

@@ -36,7 +36,7 @@ BeginStage beginning_of(const Pipeline& pipeline) {
 Trainings::Trainings(What what)
     : what_(std::move(what)), optimizer_(what_.optimizer.empty() ? nullptr : create<Optimizer>(what_.optimizer)) {
   Digest digest;
-  digest.add(WHENCE_VERSION).add(what_.optimizer).add(what_.from_start ? "start" : "checkpoint");
+  digest.add(WHENCE_VERSION).add(what_.optimizer).add(word());
   digest.add(to_string(what_.measurement)).add(dataset_digest(what_.queries));
   digest.add(what_.pipeline.options().device.str());
   for (const auto& tensor : what_.chain[what_.stage].parent) {
@@ -60,7 +60,7 @@ Trainings::Trainings(What what)
 std::string Trainings::unknown_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {
   for (auto k = stage; k < chain.size(); ++k) {
     try {
-      pipeline.start(k, first_of(chain, k));
+      pipeline.check_start(k, first_of(chain, k));
     } catch (const InvalidArgument& error) {
       return error.what();
     }
@@ -103,7 +103,7 @@ std::int64_t Trainings::missing(const at::Tensor& weights, std::uint64_t other) 
   const auto cache = training_bank(what_.bank, key(what_.pipeline.seed() + other));
   std::int64_t out = 0;
   for (std::int64_t i = 0; i < weights.size(0); ++i) {
-    out += cache.load(weights[i]) ? 0 : 1;
+    out += cache.has(weights[i]) ? 0 : 1;
   }
   return out;
 }

@@ -47,8 +47,7 @@ class Trainings {
   Random random(std::uint64_t other) const;
   bool from_start() const { return what_.from_start; }
   /// "start" or "checkpoint".
-  const char* word() const { return word(what_.from_start); }
-  static const char* word(bool from_start) { return from_start ? "start" : "checkpoint"; }
+  const char* word() const { return what_.from_start ? "start" : "checkpoint"; }
 
  private:
   struct Seed {

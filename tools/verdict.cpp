@@ -98,12 +98,12 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   RankingEvidence evidence{.method = name_of(options["method"].get<std::string>()),
                            .claim = method->claim(),
                            .curved = method->uses_curvature()};
-  const bool unrolled = evidence.curved && options.value("response", "") == kUnrolled;
-  evidence.assumes_minimum = !unrolled;
-  if (evidence.curved && !unrolled) {
+  const auto response = evidence.curved ? response_traits(options["response"].get<std::string>())
+                                        : ResponseTraits{.assumes_minimum = true};
+  evidence.assumes_minimum = response.assumes_minimum;
+  if (evidence.curved && response.inverts) {
     const auto curvature = create<Curvature>(name_of(options["curvature"].get<std::string>()));
     evidence.hessian = curvature->family() == CurvatureFamily::kHessian;
-    evidence.assumes_minimum = options["response"] == to_string(Response::kStationary);
   }
   for (const auto& [name, stage] : run["stages"].items()) {
     if (evidence.curved && !stage.contains("relative-gradient-norm") && !stage.contains("solves")) {
@@ -113,8 +113,8 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
                               .relative_gradient = number_of(stage, "relative-gradient-norm"),
                               .damping = number_of(stage, "damping", 0),
                               .mean_eigenvalue = number_of(stage, "mean-eigenvalue")};
-    told.through =
-        is_self(run) || unrolled ? "" : stage.value("through", "");  // a loss of one's own is taken at one's own end
+    const bool own_end = is_self(run) || !response.inverts;  // a loss of one's own is taken at one's own end
+    told.through = own_end ? "" : stage.value("through", "");
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
     told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);
@@ -136,8 +136,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   evidence.warnings = run["warnings"].get<std::vector<std::string>>();
   for (const auto& [name, stage] : run["stages"].items()) {
     constexpr double kUnstable = 1e4;
-    if (const double growth = stage.contains("unrolled") ? number_of(stage["unrolled"], "adjoint-growth") : 0;
-        growth > kUnstable) {
+    if (const double growth = adjoint_growth(stage); growth > kUnstable) {
       evidence.warnings.push_back(
           fmt::format("derivatives grew {:.1g}-fold on their way back through the training of {}, which is unstable: "
                       "they may hold for small changes alone",
@@ -155,7 +154,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
       fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
                   stage == kEveryStage ? " --stage NAME" : "", folder.string());
   auto out = judge(evidence);
-  if (unrolled && !evaluation && out.level == Verdict::Level::kTrusted) {
+  if (!response.inverts && !evaluation && out.level == Verdict::Level::kTrusted) {
     out.level = Verdict::Level::kCare;
     out.text = fmt::format(
         "with care: exact of small changes of this very training, and where units switch, as relu's do, leaving an "

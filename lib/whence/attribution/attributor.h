@@ -68,6 +68,13 @@ struct MethodCost {
   double bytes_a_query = 0;      ///< Of the vectors that an interrupted run keeps on disk.
 };
 
+/// What scoring blocks of queries takes, told of a part of it.
+struct Foretold {
+  double peak_bytes = 0;
+  double seconds_once = 0;     ///< For what does not depend on the queries.
+  double seconds_a_block = 0;  ///< For each block of them.
+};
+
 /// An attribution method at work on one chain. What does not depend on the queries is made once, when it is first
 /// needed.
 class ScoreSource {
@@ -108,6 +115,12 @@ class ScoreSource {
   virtual std::vector<std::string> parameters(std::size_t stage) const = 0;
   /// Of scoring one stage, solves apart.
   virtual MethodCost cost(std::size_t stage, std::int64_t query_block) const = 0;
+  /// What scoring the examples of `stages` (rising) will take for blocks of queries like this one, by a rehearsal of
+  /// its own of seconds; null where the method's work on a part of the data tells of all.
+  virtual std::optional<Foretold> rehearse(const QueryBlock& /*queries*/,
+                                           const std::vector<std::size_t>& /*stages*/) const {
+    return std::nullopt;
+  }
 };
 
 /// What scores say where everything holds that a method assumes.
@@ -125,6 +138,8 @@ class Attributor {
   virtual bool uses_curvature() const = 0;
   /// Of the scores as they are.
   virtual Claim claim() const = 0;
+  /// Whether it draws at random by the names of layers: to call them otherwise is another draw.
+  virtual bool draws_by_names() const { return false; }
   /// Whether -score / N is a predicted change of the measurement, which scores divided by lengths are no more.
   bool predicts_removal(Normalization normalization) const {
     return claim() == Claim::kRemoval && normalization == Normalization::kNone;

@@ -263,6 +263,7 @@ class Logra : public Attributor {
   explicit Logra(LograOptions options) : options_(std::move(options)) {}
   bool uses_curvature() const override { return false; }
   Claim claim() const override { return Claim::kRemoval; }
+  bool draws_by_names() const override { return options_.initial == "random"; }
   std::unique_ptr<ScoreSource> prepare(const Chain& chain, const InverseProblem&) const override {
     return std::make_unique<LograSource>(chain, options_);
   }

@@ -3,10 +3,15 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "whence/core/error.h"
+#include "whence/core/memory.h"
 #include "whence/core/rounding.h"
+#include "whence/core/seconds.h"
+#include "whence/training/steps.h"
 
 namespace whence {
 namespace {
@@ -74,6 +79,46 @@ MethodCost UnrolledSource::cost(std::size_t stage, std::int64_t query_block) con
       static_cast<double>(chain_[stage].objective.data().size()) * static_cast<double>(options.dtype().itemsize());
   out.bytes = out.bytes_a_query * static_cast<double>(query_block);
   return out;
+}
+
+std::optional<Foretold> UnrolledSource::rehearse(const QueryBlock& queries,
+                                                 const std::vector<std::size_t>& stages) const {
+  constexpr std::int64_t kSteps = 3;
+  double replay = 0, states = 0;
+  const auto go = [&](std::int64_t most) {  // seconds of a step of every stage at once, or of all its steps
+    auto chain = chain_;
+    auto runs = runs_;
+    replay = states = 0;
+    double scale = 1;
+    for (auto k = stages.front(); k < chain.size(); ++k) {
+      auto& at = chain[k];
+      const auto total = std::max<std::int64_t>(1, runs[k].iterations);
+      runs[k].iterations = std::min(most, total);
+      const auto steps =
+          dynamic_cast<const SteppingOptimizer&>(*at.optimizer).steps(at.objective, at.parent, runs[k].random);
+      TrainingState state{runs[k].start(), 0, {}};
+      const auto start = Clock::now();
+      while (state.iteration < runs[k].iterations) {
+        steps->advance(state);
+      }
+      replay += seconds_since(start) * static_cast<double>(total) /
+                static_cast<double>(std::max<std::int64_t>(1, state.iteration));
+      at.theta = detach(state.theta);
+      const auto lists = static_cast<double>(state.memory.size());
+      states += std::sqrt(static_cast<double>(total)) * (3 + 2 * lists) *
+                static_cast<double>(at.objective.trained().entries()) * static_cast<double>(at.theta[0].element_size());
+      scale =
+          std::max(scale, static_cast<double>(total) / static_cast<double>(std::max<std::int64_t>(1, state.iteration)));
+    }
+    UnrolledSource source(chain, runs);
+    const auto start = Clock::now();
+    source.directions(queries, stages, {});
+    return seconds_since(start) * scale;
+  };
+  go(1);  // what only the first time pays
+  forget_peak();
+  const double all = go(kSteps);
+  return Foretold{peak_bytes() + states, replay, std::max(0.0, all - replay)};
 }
 
 }  // namespace whence

@@ -24,8 +24,9 @@ class UnrolledSource : public ScoreSource {
   at::Tensor example_norms(std::size_t stage, const Batch& batch, Normalization normalization) override;
   std::vector<std::string> parameters(std::size_t stage) const override;
   MethodCost cost(std::size_t stage, std::int64_t query_block) const override;
+  /// The first steps of every training are gone, and the queries taken through them, twice; the steps are alike.
+  std::optional<Foretold> rehearse(const QueryBlock& queries, const std::vector<std::size_t>& stages) const override;
 
-  const std::vector<TrainingRun>& runs() const { return runs_; }
   const std::vector<UnrolledEvidence>& steps() const { return unrolled_.evidence(); }
 
  private:

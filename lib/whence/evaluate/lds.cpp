@@ -36,6 +36,19 @@ double mean_over_queries(const at::Tensor& predicted, const at::Tensor& actual, 
   return defined == 0 ? std::numeric_limits<double>::quiet_NaN() : total / static_cast<double>(defined);
 }
 
+Interval agreement_interval(const at::Tensor& predicted, const at::Tensor& actual, const PairStatistic& statistic,
+                            Random random) {
+  std::vector<double> found;
+  for (int r = 0; r < kResamples; ++r) {
+    const auto rows = draw(actual.size(0), random);
+    const double value = mean_over_queries(predicted.index_select(0, rows), actual.index_select(0, rows), statistic);
+    if (std::isfinite(value)) {
+      found.push_back(value);
+    }
+  }
+  return percentile_interval(std::move(found), 0.95);
+}
+
 at::Tensor summed_scores(const at::Tensor& scores, const at::Tensor& inside) {
   return inside.to(at::kDouble).matmul(scores.to(at::kDouble).t());
 }

@@ -16,6 +16,10 @@ std::vector<double> to_numbers(const at::Tensor& values);
 /// out; NaN where it is nowhere defined. Both [M, Q].
 double mean_over_queries(const at::Tensor& predicted, const at::Tensor& actual, const PairStatistic& statistic);
 
+/// The 95 % percentile interval of that over draws of rows with replacement.
+Interval agreement_interval(const at::Tensor& predicted, const at::Tensor& actual, const PairStatistic& statistic,
+                            Random random);
+
 /// What summed scores [Q, N] foretell of subsets `inside` [M, N] (1: in it): [M, Q] float64. With Spearman's
 /// correlation mean_over_queries() of it is the linear datamodelling score. S. Park et al., "TRAK", ICML 2023,
 /// definition 2.4.

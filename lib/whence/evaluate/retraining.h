@@ -22,6 +22,7 @@ struct RetrainingOutcome {
 struct RetrainingCache {
   std::function<std::optional<RetrainingOutcome>(const at::Tensor& weights)> load;
   std::function<void(const at::Tensor& weights, const RetrainingOutcome& outcome)> save;
+  std::function<bool(const at::Tensor& weights)> has = {};  ///< Whether load() would find one; it is not read.
 };
 
 /// What M retrainings leave.

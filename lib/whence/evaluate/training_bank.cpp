@@ -41,7 +41,7 @@ RetrainingCache training_bank(const fs::path& folder, const std::string& key) {
     held.add("unconverged", at::tensor({outcome.unconverged}, at::kLong));
     keep_in_bank(place(weights), held, {});
   };
-  return {load, save};
+  return {load, save, [place](const at::Tensor& weights) { return fs::exists(place(weights)); }};
 }
 
 }  // namespace whence

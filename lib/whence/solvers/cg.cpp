@@ -190,11 +190,17 @@ class BlockCg {
     const auto rows = active().index_select(0, index.to(b_.device()));
     const auto exact = b_.index_select(0, rows) - system_.a->apply(x_.index_select(0, rows));
     auto residuals = combine(factors_, basis_);
+    double drift = 0;
+    for (std::size_t i = 0; i < checked.size(); ++i) {
+      const auto by_rounding = exact.narrow(0, static_cast<std::int64_t>(i), 1) - residuals.narrow(0, checked[i], 1);
+      drift = std::max(drift,
+                       row_norms(by_rounding).item<double>() / b_norm(active_[static_cast<std::size_t>(checked[i])]));
+    }
     residuals.index_copy_(0, index.to(b_.device()), exact);
     const auto exact_squares = row_dots(exact, exact);
     note_stalls(checked, squares_.index_select(0, index), exact_squares);
     squares_.index_copy_(0, index, exact_squares);
-    restart(residuals);
+    restart(residuals, drift);
   }
 
   /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when
@@ -210,7 +216,8 @@ class BlockCg {
   }
 
   /// Goes on from the residuals of the active right-hand sides, without those that are solved or that rounding holds.
-  void restart(const at::Tensor& residuals) {
+  /// `drift` is the most that rounding made of a residual, relative to |b|.
+  void restart(const at::Tensor& residuals, double drift = 0) {
     std::vector<std::int64_t> remaining, kept;
     for (std::size_t i = 0; i < active_.size(); ++i) {
       const auto& check = checks_[static_cast<std::size_t>(active_[i])];
@@ -229,10 +236,14 @@ class BlockCg {
     if (active_.empty()) {
       return;
     }
-    // in units of |b|: what is left of a residual below the rounding of b - A x is no direction
+    // In units of |b|: what is left of a residual below the rounding of b - A x is no direction. Where right-hand sides
+    // depend on each other, their residuals do so but for rounding, and a direction made of that is conjugate to none
+    // before: with it each restart would lose what the Krylov space had.
     const auto norms = b_norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
     const auto scaled = residuals.index_select(0, index.to(b_.device())) / norms.to(b_.options());
-    auto [basis, factors] = detail::factor_rows(scaled, 0, kFloor * tolerance_);
+    const double least = (squares_.sqrt() / norms.squeeze(1)).min().item<double>();
+    const double rounding = std::min(drift, kNegligible * least);
+    auto [basis, factors] = detail::factor_rows(scaled, 0, std::max(rounding, kFloor * tolerance_));
     basis_ = basis;
     factors_ = factors * detail::to_matrix(norms).col(0).asDiagonal();
   }
@@ -271,6 +282,8 @@ class BlockCg {
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
   /// Times tolerance_ and |b|: a residual that holds no direction.
   static constexpr double kFloor = 0.1;
+  /// Times a residual: what of it may wait for the next true residual.
+  static constexpr double kNegligible = 0.01;
 
   /// b'x of one right-hand side.
   class Energy {

@@ -99,6 +99,8 @@ class Pipeline {
   /// InvalidArgument where nothing says that: weights from elsewhere that are not all the parent's at first, or another
   /// seed than the one that drew what is new.
   TensorList start(std::size_t stage, const Chain& before) const;
+  /// Throws where start() does, and does not go through data.
+  void check_start(std::size_t stage, const Chain& before) const;
 
   /// The stage is to be trained over: what its checkpoint says, which classes it has and how it reads tables, no longer
   /// counts for its data.
@@ -117,6 +119,9 @@ class Pipeline {
   std::vector<std::filesystem::path> merge(std::size_t stage, const std::filesystem::path& out) const;
 
  private:
+  /// A stage of weights from elsewhere as its training began; none where whence trained it, which begun() gives. Throws
+  /// as start() does.
+  std::optional<Stage> start_of_others(std::size_t stage, const Chain& before) const;
   void open_model();
   void open_texts(std::int64_t vocabulary, std::int64_t context);
   void note(const std::string& text) const;

@@ -142,24 +142,31 @@ Stage Pipeline::begun(std::size_t stage, const Chain& before, const Progress& pr
   return out;
 }
 
-TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
+std::optional<Stage> Pipeline::start_of_others(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto told = checkpoint_metadata(description.checkpoint, detail::kTrainedFrom);
-  if (told.empty()) {
-    auto fresh = untrained(stage, before);
-    for (const auto& name : fresh.objective.trained().names()) {
-      if (!fresh.objective.parent_layout().contains(name)) {
-        throw InvalidArgument(fmt::format(
-            "stage {}: where its training began is not known: {} was not trained by whence, and {} is none of {}; give "
-            "the weights that it began with as the checkpoint of a stage before it, or train it with whence",
-            description.name, description.checkpoint.string(), name,
-            stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
-      }
-    }
-    return std::move(fresh.theta);
+  if (!told.empty()) {
+    detail::check_start(detail::parse_record(told), description, seed_);
+    return std::nullopt;
   }
-  detail::check_start(detail::parse_record(told), description, seed_);
-  return begun(stage, before, {}).theta;
+  auto fresh = untrained(stage, before);
+  for (const auto& name : fresh.objective.trained().names()) {
+    if (!fresh.objective.parent_layout().contains(name)) {
+      throw InvalidArgument(fmt::format(
+          "stage {}: where its training began is not known: {} was not trained by whence, and {} is none of {}; give "
+          "the weights that it began with as the checkpoint of a stage before it, or train it with whence",
+          description.name, description.checkpoint.string(), name,
+          stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
+    }
+  }
+  return fresh;
+}
+
+void Pipeline::check_start(std::size_t stage, const Chain& before) const { start_of_others(stage, before); }
+
+TensorList Pipeline::start(std::size_t stage, const Chain& before) const {
+  auto fresh = start_of_others(stage, before);
+  return fresh ? std::move(fresh->theta) : begun(stage, before, {}).theta;
 }
 
 Chain Pipeline::load() const { return load(file_.stages.size()); }

@@ -10,9 +10,7 @@
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
-#include "whence/models/checkpoint.h"
 #include "whence/models/per_sample.h"
-#include "whence/stages/detail/training_record.h"
 #include "whence/stages/head_start.h"
 #include "whence/stages/moved.h"
 #include "whence/stages/pipeline.h"
@@ -38,6 +36,7 @@ std::vector<TrainingRun> training_runs(const Pipeline& pipeline, const Chain& ch
   for (auto k = first; k < chain.size(); ++k) {
     const auto& description = pipeline.stages()[k];
     auto& run = out[k];
+    const Chain before(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(k));
     const auto training = pipeline.training(k);
     if (!training) {
       run.unknown = fmt::format("{} does not say how it was trained: train it with whence, or use another --response",
@@ -51,17 +50,14 @@ std::vector<TrainingRun> training_runs(const Pipeline& pipeline, const Chain& ch
       continue;
     }
     try {
-      detail::check_start(detail::parse_record(checkpoint_metadata(description.checkpoint, detail::kTrainedFrom)),
-                          description, pipeline.seed());
+      pipeline.check_start(k, before);
     } catch (const InvalidArgument& error) {
       const auto prefix = fmt::format("stage {}: ", description.name);
       const std::string text = error.what();
       run.unknown = text.starts_with(prefix) ? text.substr(prefix.size()) : text;
       continue;
     }
-    run.start = [&pipeline, k, before = Chain(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(k))] {
-      return pipeline.start(k, before);
-    };
+    run.start = [&pipeline, k, before] { return pipeline.start(k, before); };
     run.random = Random(pipeline.seed()).stream("training of stage " + description.name);
     run.iterations = training->summary.kept >= 0 ? training->summary.kept : training->summary.iterations;
   }
