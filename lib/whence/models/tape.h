@@ -28,8 +28,8 @@ struct TapeEntry {
   /// Whether a tuning can add to it: convolutions of groups and transposed ones are not computed by ops.h.
   bool takes_additions() const { return kind == Kind::kLinear || (multiplies() && groups == 1 && !transposed); }
   /// Of the matrix [outputs, inputs] that `weight` is, or that each of its groups is.
-  std::int64_t outputs(const at::Tensor& weight) const {
-    return transposed ? weight.numel() / weight.size(0) : weight.size(0) / groups;
+  std::int64_t outputs(const at::Tensor& of) const {
+    return transposed ? of.numel() / of.size(0) : of.size(0) / groups;
   }
   Kind kind = Kind::kLinear;
   std::string weight, bias;  ///< Names of the parameters; empty where there is none.

@@ -481,17 +481,22 @@ TensorList LayerRunner::run_recurrent(const ProgramLayer& layer, const Node& nod
   TensorList last_h, last_c;
   for (std::int64_t k = 0; k < cells; k += directions) {
     TensorList sides;
-    for (auto at = k; at < k + directions; ++at) {
-      const auto* names = &layer.parameters[static_cast<std::size_t>(at * each)];
+    for (auto number = k; number < k + directions; ++number) {
+      const auto* names = &layer.parameters[static_cast<std::size_t>(number * each)];
       const LinearNames of_input{names[0], biased ? names[2] : ""}, of_state{names[1], biased ? names[3] : ""};
       const auto rows = x.reshape({-1, x.size(-1)});
       set_rows(rows.size(0), rows);
       const auto seen = linear(theta_, of_input, rows, tape_).view({examples * sequences, steps, -1});
-      auto h = first_h[at], c = lstm ? first_c[at] : at::Tensor();
+      auto h = first_h[number], c = lstm ? first_c[number] : at::Tensor();
+      for (const auto* weight : {&theta_.at(names[0]), &theta_.at(names[1])}) {
+        if (weight->size(0) != (lstm ? 4 : gru ? 3 : 1) * h.size(1)) {
+          throw InvalidArgument(fmt::format("a cell of {} units with a weight of {} rows", h.size(1), weight->size(0)));
+        }
+      }
       set_rows(h.size(0), h);
       TensorList out(static_cast<std::size_t>(steps));
       for (std::int64_t step = 0; step < steps; ++step) {
-        const auto t = at > k ? steps - 1 - step : step;
+        const auto t = number > k ? steps - 1 - step : step;
         const auto from_input = seen.select(1, t), from_state = linear(theta_, of_state, h, tape_);
         if (lstm) {
           const auto gates = (from_input + from_state).chunk(4, 1);  // input, forget, cell, output

@@ -17,10 +17,10 @@ namespace whence::detail {
 struct ProgramLayer {
   enum class Form { kLinear, kConvolution, kTransposed, kEmbedding, kNorm, kRecurrent };
   Form form = Form::kLinear;
-  std::string weight, bias;  ///< Names of theta; a bias may be empty.
-  bool transposed = false;   ///< A weight [in, out].
-  int input = 0;             ///< Places of the node's arguments,
-  int weight_place = -1;     ///< of a norm.
+  std::string weight = {}, bias = {};  ///< Names of theta; a bias may be empty.
+  bool transposed = false;             ///< A weight [in, out].
+  int input = 0;                       ///< Places of the node's arguments,
+  int weight_place = -1;               ///< of a norm.
   int bias_place = -1;
   std::vector<std::string> parameters = {};  ///< All of its names, in the order in which a recurrent one takes them.
 };
