@@ -78,7 +78,8 @@ Depthwise run_grouped(const ParameterSet& p, const at::Tensor& x) {
   out.output = at::conv2d(out.input, p.at("depth.weight"), {}, 2, 1, 1, 4);
   const auto wide = at::conv2d(out.output.tanh(), p.at("wide.weight"), p.at("wide.bias"), 1, at::IntArrayRef{2, 1},
                                at::IntArrayRef{2, 1}, 2);
-  const auto line = at::conv1d(wide.tanh().flatten(2), p.at("line.weight"), p.at("line.bias"), 1, 0, 1, 2);
+  const auto line =
+      at::conv1d(wide.tanh().flatten(2), p.at("line.weight"), p.at("line.bias"), 1, at::IntArrayRef{0}, 1, 2);
   out.result = at::linear(line.tanh().mean(2), p.at("fc.weight"), p.at("fc.bias"));
   return out;
 }
