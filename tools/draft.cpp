@@ -98,6 +98,7 @@ class Writer {
       keys += fmt::format(", files = {}", toml_text(files));
     } else {
       add("file", relative(source.path));
+      keys += source.has_targets ? "" : ", targets = \"none\"";
     }
     if (source.kind == SourceKind::kTable) {
       add("text", columns.text);
@@ -233,12 +234,16 @@ class Writer {
     } else if (source.kind == SourceKind::kTable) {
       columns_ = columns_of_inputs(source);
       assume_columns();
+    } else if (!source.has_targets && facts.dimensions != 1) {
+      throw DataError(fmt::format("{}: no tensor \"targets\", and {} gives {}, not its examples' loss [B]",
+                                  source.path.string(), file, facts.outputs.at(facts.chosen).shape));
     }
     if (!tokenizer_.empty()) {
       model_text_ += fmt::format("tokenizer = {}\n", toml_text(relative(tokenizer_)));
     }
     const bool of_tokens = takes_texts && facts.dimensions == 3;
-    const char* loss = of_tokens                              ? "next-token"
+    const char* loss = !source.has_targets                    ? "exported"
+                       : of_tokens                            ? "next-token"
                        : source.has_marks                     ? "binary-cross-entropy"
                        : source.has_values || columns_.values ? "squared-error"
                                                               : "cross-entropy";

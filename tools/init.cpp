@@ -12,6 +12,7 @@
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/core/quoted.h"
+#include "whence/models/checkpoint.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -67,9 +68,15 @@ int init(const std::vector<std::string>& arguments) {
   if (!line.parse(arguments)) {
     return kDone;
   }
+  auto paths = line.get<std::vector<std::string>>("PATHS");
+  std::stable_partition(paths.begin(), paths.end(), [](const fs::path& path) {  // it says what data are examples
+    return fs::is_regular_file(path) && is_exported(path);
+  });
   std::vector<Source> sources;
-  for (const auto& path : line.get<std::vector<std::string>>("PATHS")) {
-    auto found = sniff(path);
+  ExportedFacts program;
+  for (const auto& path : paths) {
+    auto found = sniff(path, program);
+    program = !found.empty() && found.front().kind == SourceKind::kExported ? found.front().program : program;
     std::move(found.begin(), found.end(), std::back_inserter(sources));
   }
   const auto named = std::find_if(sources.begin(), sources.end(), [](const Source& source) {

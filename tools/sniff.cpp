@@ -91,11 +91,15 @@ std::vector<std::int64_t> widths_of(const ParameterSet& tensors) {
   return {};
 }
 
-Source sniff_safetensors(const fs::path& path) {
+Source sniff_safetensors(const fs::path& path, const ExportedFacts& program) {
   const auto tensors = read_safetensors(path);
   Source source{.path = path, .format = "safetensors"};
-  if (tensors.contains("inputs") || tensors.contains("tokens") || tensors.contains("targets")) {
+  const bool arguments =
+      !program.inputs.empty() && std::all_of(program.inputs.begin(), program.inputs.end(),
+                                             [&](const auto& input) { return tensors.contains(input.name); });
+  if (tensors.contains("inputs") || tensors.contains("tokens") || tensors.contains("targets") || arguments) {
     source.kind = SourceKind::kTensors;
+    source.has_targets = !arguments || tensors.contains("targets");
     for (std::size_t i = 0; i < tensors.size(); ++i) {  // several inputs have their arguments' names
       const auto& [name, value] = std::pair(tensors.names()[i], tensors.values()[i]);
       source.inputs += name != "targets" && !tensors.contains("tokens") && value.dim() > 0 && value.size(0) > 0
@@ -145,12 +149,12 @@ bool is_idx(std::span<const std::byte> bytes) {
          (bytes[2] == std::byte{8} || (bytes[2] >= std::byte{9} && bytes[2] <= std::byte{14}));
 }
 
-Source sniff_file(const fs::path& path) {
+Source sniff_file(const fs::path& path, const ExportedFacts& program) {
   const auto name = plain_name(path);
   const auto extension = fs::path(name).extension().string();
   Source source{.path = path};
   if (extension == ".safetensors") {
-    return sniff_safetensors(path);
+    return sniff_safetensors(path, program);
   }
   if (is_exported(path)) {
     source.kind = SourceKind::kExported;
@@ -210,7 +214,7 @@ Source sniff_model(const fs::path& path) {
 
 bool is_labels_of_idx(const fs::path& path) { return plain_name(path).find("labels") != std::string::npos; }
 
-std::vector<Source> sniff_folder(const fs::path& path) {
+std::vector<Source> sniff_folder(const fs::path& path, const ExportedFacts& program) {
   if (fs::exists(path / "config.json")) {
     return {sniff_model(path)};
   }
@@ -235,7 +239,7 @@ std::vector<Source> sniff_folder(const fs::path& path) {
   std::sort(files.begin(), files.end());
   std::vector<Source> out;
   for (const auto& file : files) {
-    auto source = sniff_file(file);
+    auto source = sniff_file(file, program);
     const auto same = std::find_if(out.begin(), out.end(), [&](const Source& known) {
       return known.kind == SourceKind::kCifar && source.kind == SourceKind::kCifar &&
              known.is_queries() == source.is_queries();
@@ -267,7 +271,7 @@ bool Source::is_queries() const {
   return std::any_of(kWords.begin(), kWords.end(), [&](const char* word) { return name.find(word) != name.npos; });
 }
 
-std::vector<Source> sniff(const fs::path& path) {
+std::vector<Source> sniff(const fs::path& path, const ExportedFacts& program) {
   if (!fs::exists(path)) {
     throw DataError(fmt::format("{}: no such file or folder", path.string()));
   }
@@ -275,12 +279,12 @@ std::vector<Source> sniff(const fs::path& path) {
     throw DataError(fmt::format("{}: the file is empty", path.string()));
   }
   if (fs::is_directory(path)) {
-    return sniff_folder(path);
+    return sniff_folder(path, program);
   }
   if (is_labels_of_idx(path) && is_idx(open_bytes(path)->bytes())) {
     return {};  // found beside its images
   }
-  return {sniff_file(path)};
+  return {sniff_file(path, program)};
 }
 
 std::map<std::string, ColumnFacts> facts_of(const Source& table) {

@@ -39,7 +39,8 @@ struct Source {
   bool classifies = false;                        ///< kModelFolder: whether its weights have a classification head,
   bool masked = false;                            ///< whether it predicts hidden tokens rather than next ones.
   std::int64_t inputs = 0;                        ///< kTensors: numbers of an example; 0: texts as tokens.
-  bool has_values = false;                        ///< kTensors: whether targets are floating,
+  bool has_targets = true;                        ///< kTensors: else they are a model's arguments alone,
+  bool has_values = false;                        ///< whether targets are floating,
   bool has_marks = false;                         ///< and each several of 0 or 1: of a class that an example is or not.
   ExportedFacts program = {};                     ///< kExported.
   bool is_queries() const;                        ///< By its name: test, dev, valid, …
@@ -49,9 +50,10 @@ struct Source {
   }
 };
 
-/// Looks into a file or folder; a folder of data files gives several. Throws DataError, with what is expected, where
-/// nothing is recognised.
-std::vector<Source> sniff(const std::filesystem::path& path);
+/// Looks into a file or folder; a folder of data files gives several. `program` is the exported model that is there
+/// too: tensors of its arguments' names are examples. Throws DataError, with what is expected, where nothing is
+/// recognised.
+std::vector<Source> sniff(const std::filesystem::path& path, const ExportedFacts& program = {});
 
 /// An exported model, none of its modules a head. Throws DataError for what is none.
 std::unique_ptr<Model> open_exported(const std::filesystem::path& path);

@@ -72,8 +72,9 @@ struct Fixture {
   }
 };
 
-const std::vector<std::string> kModels = {"mlp",  "convnet", "residual", "gpt",         "masked",
-                                          "lstm", "two",     "conv1",    "loss-inside", "solid"};
+const std::vector<std::string> kModels = {"mlp",     "convnet",    "residual",  "gpt",         "masked",
+                                          "lstm",    "two",        "conv1",     "loss-inside", "solid",
+                                          "grouped", "transposed", "recurrent", "projected"};
 constexpr double kSame = 1e-10;
 
 /// Of output, gradient and Hessian product, relative.
@@ -123,32 +124,37 @@ TEST_SUITE("models") {
     for (const auto& name : kModels) {
       CAPTURE(name);
       const Fixture f(name);
-      CHECK(f.model->records_layers() == (name != "lstm"));
+      CHECK(f.model->records_layers() == (name != "projected"));
       for (const auto error : errors_of_examples(f)) {
         CHECK(error < kSame);
       }
     }
   }
 
-  TEST_CASE("exported models: convolutions of lines, images and solids are layers, grouped ones are copied") {
+  TEST_CASE(
+      "exported models: convolutions of every kind and recurrent cells are layers, what has another use is copied") {
     const auto facts = [](const std::string& name) {
       const auto model = open(name);
       return dynamic_cast<const ExportedModel&>(*model).facts();
     };
     using Layers = std::vector<std::pair<std::string, std::int64_t>>;
     for (const auto& [name, layers] : {std::pair("residual", Layers{{"linear", 1}, {"convolution", 3}, {"norm", 1}}),
-                                       std::pair("solid", Layers{{"linear", 1}, {"convolution", 2}})}) {
+                                       std::pair("solid", Layers{{"linear", 1}, {"convolution", 2}}),
+                                       std::pair("grouped", Layers{{"linear", 1}, {"convolution", 4}}),
+                                       std::pair("transposed", Layers{{"linear", 1}, {"transposed convolution", 3}}),
+                                       std::pair("lstm", Layers{{"linear", 1}, {"recurrent", 1}})}) {
       CAPTURE(name);
       CHECK(facts(name).layers == layers);
       CHECK(facts(name).copied.empty());
       CHECK(facts(name).why_no_layers.empty());
     }
     CHECK(facts("conv1").copied.empty());
-    CHECK(facts("convnet").copied == std::vector<std::string>{"depth.bias", "depth.weight"});
-    CHECK(facts("convnet").copied_share == doctest::Approx(40.0 / 383));
+    CHECK(facts("recurrent").copied == std::vector<std::string>{"start"});
+    CHECK(facts("two").copied == std::vector<std::string>{"token"});
+    CHECK(facts("two").copied_share == doctest::Approx(4.0 / 32));
     CHECK(facts("convnet").last_module == "fc");
     CHECK(facts("convnet").inputs.front().shape == "[any, 2, 6, 6]");
-    CHECK_FALSE(facts("lstm").why_no_layers.empty());
+    CHECK_FALSE(facts("projected").why_no_layers.empty());
   }
 
   /// Rows of a table of docs/exported-models.md: tests/models/exported/zoo.py makes the folder.
@@ -245,8 +251,8 @@ TEST_SUITE("models") {
     CHECK(notes("decomposed").find("run_decompositions()") != std::string::npos);
     CHECK(notes("rounded").find("a backward of its own") != std::string::npos);
     CHECK(notes("mlp").empty());
-    CHECK(notes("convnet").find("depth.bias, depth.weight") != std::string::npos);
-    CHECK(notes("lstm").find("one example at a time") != std::string::npos);
+    CHECK(notes("two").find("by a copy an example (token)") != std::string::npos);
+    CHECK(notes("projected").find("one example at a time") != std::string::npos);
   }
 
   TEST_CASE("exported models: the loss that a model makes itself is an example's loss, without a Gauss-Newton") {

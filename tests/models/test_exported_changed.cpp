@@ -123,6 +123,12 @@ TEST_CASE(
   }
   CHECK(file.refusal(kProgram, values).empty());
   CHECK(file.refusal(kProgram, nodes).empty());
+  auto many = file.json(kProgram);
+  many["unused"] = std::vector<int>(1000000, 1);
+  CHECK(file.refusal(kProgram, many).find(" values, expected at most 1000000") != std::string::npos);
+  auto names = file.json(kProgram);
+  names["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = std::string(1000000, '[');
+  CHECK(file.refusal(kProgram, names).find("out_spec: 1000001 values") != std::string::npos);
   auto wide = file.json(kProgram);
   for (auto* list : {&wide["graph_module"]["graph"]["outputs"], &wide["graph_module"]["signature"]["output_specs"]}) {
     list->insert(list->end(), 1000, Json(list->front()));

@@ -135,6 +135,26 @@ TEST_CASE("init: an exported model, its weights as they are, on tensors, values,
   CHECK(folder.read("pairs.toml").find("# takes x [any, 3], y [any, 2]") != std::string::npos);
 }
 
+TEST_CASE("init: an exported model that makes its own loss, of tensors without targets") {
+  const ToolFolder folder;
+  take_export(folder, "loss-inside");  // x [any, 3] and label [any]
+  ParameterSet tensors;
+  tensors.add("x", Random(7).normal({9, 3}).to(at::kFloat));
+  tensors.add("label", at::arange(9, at::kLong).remainder(3));
+  write_safetensors(folder / "labelled.safetensors", tensors);
+  write_safetensors(folder / "labelled_test.safetensors", tensors);
+  check_next(folder, "labelled.safetensors labelled_test.safetensors loss-inside.pt2", " --quiet --method grad-dot");
+  const auto text = folder.read("labelled.toml");
+  CHECK(text.find("loss = \"exported\"") != text.npos);
+  CHECK(text.find("file = \"labelled_test.safetensors\", targets = \"none\"") != text.npos);
+  take_export(folder, "two");
+  ParameterSet pairs;
+  pairs.add("x", Random(8).normal({9, 3}).to(at::kFloat));
+  pairs.add("y", Random(9).normal({9, 2}).to(at::kFloat));
+  write_safetensors(folder / "pairs.safetensors", pairs);
+  check_fails(folder.run("init two.pt2 pairs.safetensors"), 1, "no tensor \"targets\", and two.pt2 gives [any, 8]");
+}
+
 TEST_CASE("init: what an exported model cannot be given") {
   const ToolFolder folder;
   take_export(folder, "convnet");
@@ -161,9 +181,12 @@ TEST_CASE("inspect: what an exported model takes and gives, and how much of it i
   CHECK(told["inputs"]["x"] == "[any, 2, 6, 6] Float");
   CHECK(told["parameters"]["numbers"] == 383);
   CHECK(told["head"].get<std::string>().starts_with("fc,"));
-  CHECK(told["layers"]["convolution"] == 2);
-  CHECK(told["layers"]["own"] == "89.6 % of the parameters' entries");
-  CHECK(told["layers"]["by copies"] == nlohmann::json{"depth.bias", "depth.weight"});
+  CHECK(told["layers"]["convolution"] == 3);
+  CHECK(told["layers"]["own"] == "100.0 % of the parameters' entries");
+  take_export(folder, "two");
+  const auto two = nlohmann::json::parse(folder.run("inspect two.pt2 --json").out);
+  CHECK(two["layers"]["own"] == "87.5 % of the parameters' entries");
+  CHECK(two["layers"]["by copies"] == nlohmann::json::array({"token"}));
   check_fails(folder.run("inspect pipeline.pt2"), 1, "pipeline.pt2");
 }
 

@@ -46,11 +46,18 @@ struct ProjectedLayer {
   std::int64_t offset, width;
 };
 
-/// A use of a layer in a pass as inputs [B, T, inputs] and signals [B, T, outputs], T places each.
+/// A use of a layer in a pass as inputs [B, T, inputs] and signals [B, T, outputs], T places each. Each group of a
+/// convolution is a use, at rows of its own of the weight's matrix.
 struct Use {
   std::string layer;
   at::Tensor inputs, signals;
+  std::int64_t first_input = 0, first_output = 0;  ///< Of the layer's.
 };
+
+/// The rows that a use has of a side of its layer.
+at::Tensor rows_at(const at::Tensor& side, std::int64_t first, const at::Tensor& seen) {
+  return side.narrow(0, first, seen.size(2));
+}
 
 class LograSource : public detail::FeatureSource {
  public:
@@ -161,7 +168,7 @@ class LograSource : public detail::FeatureSource {
         continue;
       }
       const auto& value = merged.at(entry.weight);
-      const auto outputs = value.size(entry.transposed ? 1 : 0);
+      const auto outputs = entry.outputs(value) * (entry.transposed ? 1 : entry.groups);
       const auto inputs = (weight ? value.numel() / outputs : 0) + (bias ? 1 : 0);
       const auto in_rank = std::min(options_.rank, inputs), out_rank = std::min(options_.rank, outputs);
       out.push_back({entry.weight, entry.bias, weight, bias, entry.transposed,
@@ -198,12 +205,18 @@ class LograSource : public detail::FeatureSource {
     const c10::NoGradGuard no_gradient;
     std::vector<Use> out;
     for (std::size_t i = 0; i < signals.size(); ++i) {
-      const auto& entry = pass.entries()[i];
-      const auto layer = projected(entry);
-      out.push_back({entry.weight, input_columns(entry, layer->weight, layer->bias),
-                     widened(signal_positions(entry, signals[i]))});
-      if (entry.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side
-        std::swap(out.back().inputs, out.back().signals);
+      const auto& whole = pass.entries()[i];
+      const auto layer = projected(whole);
+      for (std::int64_t group = 0; group < whole.groups; ++group) {
+        const auto entry = of_group(whole, group);
+        Use use{whole.weight, input_columns(entry, layer->weight, layer->bias),
+                widened(signal_positions(entry, of_group(whole, signals[i], group)))};
+        (whole.transposed ? use.first_input : use.first_output) =
+            group * (whole.transposed ? use.inputs : use.signals).size(2);
+        if (whole.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side
+          std::swap(use.inputs, use.signals);
+        }
+        out.push_back(std::move(use));
       }
     }
     return out;
@@ -218,7 +231,8 @@ class LograSource : public detail::FeatureSource {
     for (const auto& use : uses) {
       const auto& layer =
           *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });
-      const auto in = use.inputs.matmul(layer.in), signal = use.signals.matmul(layer.out);  // [B, T, rank]
+      const auto in = use.inputs.matmul(rows_at(layer.in, use.first_input, use.inputs));  // [B, T, rank]
+      const auto signal = use.signals.matmul(rows_at(layer.out, use.first_output, use.signals));
       out.narrow(1, layer.offset, layer.width).add_(at::bmm(signal.transpose(1, 2), in).flatten(1));
     }
     return out;
@@ -233,14 +247,21 @@ class LograSource : public detail::FeatureSource {
       for (const auto& use : uses) {
         auto& [of_inputs, of_signals] = moments[use.layer];
         const auto wide = use.inputs.options().dtype(at::kDouble);
-        of_inputs = of_inputs.defined() ? of_inputs : at::zeros({use.inputs.size(2), use.inputs.size(2)}, wide);
-        of_signals = of_signals.defined() ? of_signals : at::zeros({use.signals.size(2), use.signals.size(2)}, wide);
+        const auto& layer =
+            *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });
+        const auto square = [&](const at::Tensor& side) { return at::zeros({side.size(0), side.size(0)}, wide); };
+        of_inputs = of_inputs.defined() ? of_inputs : square(layer.in);
+        of_signals = of_signals.defined() ? of_signals : square(layer.out);
+        auto inputs_here =
+            rows_at(of_inputs, use.first_input, use.inputs).narrow(1, use.first_input, use.inputs.size(2));
+        auto signals_here =
+            rows_at(of_signals, use.first_output, use.signals).narrow(1, use.first_output, use.signals.size(2));
         const auto bytes = 8 * use.inputs.size(1) * (use.inputs.size(2) + use.signals.size(2));
         in_chunks(use.inputs.size(0), bytes, [&](std::int64_t begin, std::int64_t count) {
           const auto in = use.inputs.narrow(0, begin, count).flatten(0, 1).to(at::kDouble);
           const auto out = use.signals.narrow(0, begin, count).flatten(0, 1).to(at::kDouble);
-          of_inputs.addmm_(in.t(), in);
-          of_signals.addmm_(out.t(), out);
+          inputs_here.addmm_(in.t(), in);
+          signals_here.addmm_(out.t(), out);
         });
       }
     });

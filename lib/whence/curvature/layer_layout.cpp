@@ -1,6 +1,7 @@
 #include "whence/curvature/detail/layer_layout.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
@@ -60,7 +61,7 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
       continue;
     }
     const auto& weight = merged.at(entry->weight);
-    const auto side = weight.dim() > 1 ? std::max(weight.size(0), weight.numel() / weight.size(0)) : 0;
+    const auto side = weight.dim() > 1 ? std::max(weight.size(0) / entry->groups, weight.numel() / weight.size(0)) : 0;
     if (tied.count(entry->weight) > 0 || entry->kind == TapeEntry::Kind::kScale || (widest && side > *widest)) {
       if (!widest) {
         return std::nullopt;
@@ -69,19 +70,25 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
       offset += values[i].numel();
       continue;
     }
-    auto layer =
-        std::find_if(out.layers_.begin(), out.layers_.end(), [&](const Layer& l) { return l.name == entry->weight; });
+    auto layer = std::find_if(out.layers_.begin(), out.layers_.end(),
+                              [&](const Layer& l) { return l.weight_name == entry->weight; });
     if (layer == out.layers_.end()) {
-      out.layers_.push_back({entry->weight});
-      layer = out.layers_.end() - 1;
-      layer->transposed = entry->transposed;
+      for (std::int64_t group = 0; group < entry->groups; ++group) {
+        const auto number = entry->groups > 1 ? fmt::format("[{}]", group) : std::string();
+        out.layers_.push_back({.name = entry->weight + number, .weight_name = entry->weight, .group = group});
+      }
+      layer = out.layers_.end() - entry->groups;
     }
-    layer->outputs = values[i].size(entry->transposed && name == entry->weight ? 1 : 0);
-    if (name == entry->weight) {
-      layer->weight = offset;
-      layer->inputs = values[i].numel() / layer->outputs;
-    } else {
-      layer->bias = offset;
+    for (std::int64_t group = 0; group < entry->groups; ++group, ++layer) {
+      layer->transposed = entry->transposed;
+      layer->outputs = entry->outputs(weight);
+      const auto share = values[i].numel() / entry->groups;
+      if (name == entry->weight) {
+        layer->weight = offset + group * share;
+        layer->inputs = share / layer->outputs;
+      } else {
+        layer->bias = offset + group * share;
+      }
     }
     offset += values[i].numel();
   }

@@ -158,8 +158,8 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
                    const LayerLayout& layout, bool form)
     : examples_(batch.size()) {
   const auto in_layout = [&](const TapeEntry& entry) {
-    const auto is = [&](const auto& part) { return part.name == entry.weight; };
-    return std::any_of(layout.layers().begin(), layout.layers().end(), is) ||
+    return std::any_of(layout.layers().begin(), layout.layers().end(),
+                       [&](const auto& layer) { return layer.weight_name == entry.weight; }) ||
            std::any_of(layout.others().begin(), layout.others().end(),
                        [&](const auto& other) { return is_part(other.name, entry); });
   };
@@ -186,11 +186,12 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
   for (const auto& layer : layout.layers()) {
     TensorList inputs, layer_signals;
     at::Tensor lengths;
-    for (const auto i : uses.at(layer.name)) {
-      const auto& entry = pass.entries()[i];
+    for (const auto i : uses.at(layer.weight_name)) {
+      const auto& whole = pass.entries()[i];
+      const auto entry = of_group(whole, layer.group);
       TensorList rows;
       for (const auto& of_row : signals) {
-        rows.push_back(widened(signal_positions(entry, of_row[i])));
+        rows.push_back(widened(signal_positions(entry, of_group(whole, of_row[i], layer.group))));
       }
       layer_signals.push_back(at::stack(rows, 1));  // [B, R, T, outputs]
       inputs.push_back(input_columns(entry, layer.weight >= 0, layer.bias >= 0));
@@ -258,6 +259,8 @@ at::Tensor OtherRows::squares() const {
       const auto table =
           at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, sums.token, sums.sum.square());
       add((entry.transposed ? table.t() : table).flatten());
+    } else if (entry.kind == TapeEntry::Kind::kConvolution) {
+      add(filter_gradients(entry, signal).square_().sum(0));
     } else {
       const auto gradient = at::mm(signal.square().t(), entry.input.square());  // [outputs, inputs]
       add((entry.transposed ? gradient.t() : gradient).flatten());
@@ -279,6 +282,8 @@ at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
       const auto table = entry.transposed ? gains.view({signal.size(1), -1}).t() : gains.view({-1, signal.size(1)});
       const auto sums = token_sums(entry, signal, table.size(0));
       out.index_add_(0, sums.owner, (sums.sum.square() * table.index_select(0, sums.token)).sum(1));
+    } else if (entry.kind == TapeEntry::Kind::kConvolution) {
+      out.add_(at::mv(filter_gradients(entry, signal).square_(), gains));
     } else {
       const auto matrix = entry.transposed ? gains.view({-1, signal.size(1)}).t() : gains.view({signal.size(1), -1});
       out.add_(by_owner(entry, (at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));

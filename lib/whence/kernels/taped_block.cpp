@@ -82,6 +82,10 @@ at::Tensor formed_use(const ParameterSet& merged, const TapeEntry& entry, const 
       auto widened_entry = entry;
       widened_entry.input = widened(entry.input);
       rows.push_back(source_gradients(merged, widened_entry, signal, name));
+    } else if (entry.kind == TapeEntry::Kind::kConvolution) {
+      auto widened_entry = entry;
+      widened_entry.input = widened(entry.input);
+      rows.push_back(filter_gradients(widened_entry, signal));
     } else {
       rows.push_back(by_owner(entry, signal * widened(entry.input)));
     }
@@ -204,7 +208,8 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
     }
     for (std::size_t i = 0; i < entries.size() && is_among(name, taped); ++i) {
       const auto& entry = entries[i];
-      const bool matrix = entry.weight == name && entry.kind != TapeEntry::Kind::kScale && !entry.made_by;
+      const bool matrix =
+          entry.weight == name && entry.kind != TapeEntry::Kind::kScale && entry.groups == 1 && !entry.made_by;
       if (matrix) {
         stacked[i] = stacked_signals(entry, signals[i]);
         gradients.uses.push_back(matrix_use(entry, positions(entry), stacked[i]));

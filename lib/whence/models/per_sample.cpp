@@ -19,11 +19,6 @@ namespace {
 
 constexpr const char* kWhat = "per-sample gradients";
 
-/// A convolution's gradients, [B, entries].
-at::Tensor filter_gradients(const LayerUse& use) {
-  return at::bmm(use.signal.flatten(2), input_positions(use.entry)).flatten(1);
-}
-
 bool several_rows(const TapeEntry& entry) { return entry.rows.places.defined(); }
 
 /// The gradient in a matrix is the sum of an example's rows left' right. What an embedding saw is int64 numbers,
@@ -88,7 +83,7 @@ void add_formed_products(const LayerUse& use, const at::Tensor& directions, at::
                 LayerUse part = use;
                 part.entry.input = use.entry.input.narrow(0, begin, length);
                 part.signal = use.signal.narrow(0, begin, length);
-                add(begin, filter_gradients(part));
+                add(begin, filter_gradients(part.entry, part.signal));
               });
     return;
   }
@@ -170,7 +165,7 @@ at::Tensor squared_row_norms(const at::Tensor& x) {
 
 /// One use's per-example gradients in its filters or its scales: [B, entries].
 at::Tensor formed_gradients(const LayerUse& use) {
-  return use.entry.kind == TapeEntry::Kind::kConvolution ? filter_gradients(use)
+  return use.entry.kind == TapeEntry::Kind::kConvolution ? filter_gradients(use.entry, use.signal)
                                                          : by_owner(use.entry, use.signal * use.entry.input);
 }
 

@@ -88,6 +88,31 @@ at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal) {
   return entry.kind == TapeEntry::Kind::kConvolution ? signal.flatten(2).transpose(1, 2) : by_example(entry, signal);
 }
 
+TapeEntry of_group(const TapeEntry& entry, std::int64_t group) {
+  auto out = entry;
+  if (entry.groups > 1) {
+    const auto share = entry.input.size(1) / entry.groups;
+    out.input = entry.input.narrow(1, group * share, share);
+    out.groups = 1;
+  }
+  return out;
+}
+
+at::Tensor of_group(const TapeEntry& entry, const at::Tensor& signal, std::int64_t group) {
+  const auto share = signal.size(entry.groups > 1 ? 1 : 0) / entry.groups;
+  return entry.groups > 1 ? signal.narrow(1, group * share, share) : signal;
+}
+
+at::Tensor filter_gradients(const TapeEntry& entry, const at::Tensor& signal) {
+  const auto by_group = [&](const at::Tensor& positions) {  // [B groups, T, share]
+    return positions.unflatten(2, {entry.groups, positions.size(2) / entry.groups}).transpose(1, 2).flatten(0, 1);
+  };
+  const auto inputs = by_group(input_positions(entry)), signals = by_group(signal_positions(entry, signal));
+  const auto gradients =
+      entry.transposed ? at::bmm(inputs.transpose(1, 2), signals) : at::bmm(signals.transpose(1, 2), inputs);
+  return gradients.view({signal.size(0), -1});
+}
+
 at::Tensor source_gradients(const ParameterSet& theta, const TapeEntry& entry, const at::Tensor& signal,
                             const std::string& source) {
   const auto inputs = input_positions(entry), signals = signal_positions(entry, signal);

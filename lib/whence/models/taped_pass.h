@@ -75,6 +75,12 @@ at::Tensor by_owner(const TapeEntry& entry, const at::Tensor& x);
 /// and of a signal [rows, …] at its output: [B, T, outputs].
 at::Tensor input_positions(const TapeEntry& entry);
 at::Tensor signal_positions(const TapeEntry& entry, const at::Tensor& signal);
+/// A convolution's group, whose weight is rows of its own, as a convolution of one group: what it saw, and its share of
+/// a signal. Views; of one group itself.
+TapeEntry of_group(const TapeEntry& entry, std::int64_t group);
+at::Tensor of_group(const TapeEntry& entry, const at::Tensor& signal, std::int64_t group);
+/// A convolution's per-example gradients in its weight: [B, entries].
+at::Tensor filter_gradients(const TapeEntry& entry, const at::Tensor& signal);
 /// Per-example gradients in one of the parameters that a layer's weight is made of (addition.h): [B, entries], for a
 /// linear layer or a convolution. Cost: the weight's gradient of each example, and its way back through
 /// Addition::weight(). Memory: that of some examples at a time.

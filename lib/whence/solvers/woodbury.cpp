@@ -38,7 +38,7 @@ double dual_products(const CurvaturePoint& at, std::int64_t rows) {
   for (const auto& entry : tape.entries) {
     if (entry.multiplies()) {
       const auto& weight = merged.at(entry.weight);
-      const auto outputs = weight.size(entry.transposed ? 1 : 0), places = entry.output.numel() / outputs;
+      const auto outputs = entry.outputs(weight) * entry.groups, places = entry.output.numel() / outputs;
       const auto numbers = static_cast<double>(weight.numel());
       product += kOfAProduct * numbers * static_cast<double>(places);
       if (at.objective.trained().contains(entry.weight)) {

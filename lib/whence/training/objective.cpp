@@ -118,7 +118,7 @@ double Objective::affordable_passes(const TensorList& theta, const TensorList& p
   for (const auto& entry : tape.entries) {
     if (entry.multiplies()) {
       const auto& weight = merged.at(entry.weight);
-      const auto outputs = weight.size(entry.transposed ? 1 : 0);
+      const auto outputs = entry.outputs(weight) * entry.groups;
       one += static_cast<double>(weight.numel()) * static_cast<double>(entry.output.numel() / outputs);
     }
   }

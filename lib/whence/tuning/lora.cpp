@@ -163,7 +163,7 @@ class Lora : public detail::AddedTuning {
     return fits_embeddings() ? "linear layer, convolution or embedding" : AddedTuning::fitting();
   }
   bool fits(const TapeEntry& site) const override {
-    return site.multiplies() || (site.kind == TapeEntry::Kind::kEmbedding && fits_embeddings());
+    return site.takes_additions() || (site.kind == TapeEntry::Kind::kEmbedding && fits_embeddings());
   }
 
   std::string_view also() const override { return options_.also; }

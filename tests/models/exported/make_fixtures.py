@@ -166,6 +166,68 @@ class Solid(nn.Module):
         return self.fc(torch.tanh(self.b(torch.tanh(self.a(x)))).mean((2, 3, 4)))
 
 
+class Grouped(nn.Module):
+    """Convolutions of groups: depthwise with a stride, dilated, of a line."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(2, 4, 3, padding=1)
+        self.depth = nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4, bias=False)
+        self.wide = nn.Conv2d(4, 6, (3, 2), padding=(2, 1), dilation=(2, 1), groups=2)
+        self.line = nn.Conv1d(6, 4, 3, groups=2)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.wide(torch.tanh(self.depth(torch.tanh(self.a(x))))))
+        return self.fc(torch.tanh(self.line(x.flatten(2))).mean(2))
+
+
+class Transposed(nn.Module):
+    """Transposed convolutions of images, lines and solids: stride, padding, groups, dilation, more at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=(1, 0), groups=2)
+        self.line = nn.ConvTranspose1d(4, 2, 3, stride=2, dilation=2, bias=False)
+        self.solid = nn.ConvTranspose3d(2, 2, (1, 2, 2), stride=(1, 2, 1), padding=(0, 1, 0))
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.image(x))
+        x = torch.tanh(self.line(x.flatten(2)))[..., :24].unflatten(2, (2, 3, 4))
+        return self.fc(torch.tanh(self.solid(x)).square().mean((2, 3, 4)))
+
+
+class Recurrent(nn.Module):
+    """Both ways and two layers deep, without biases, time first; cells; a state that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(3, 2, num_layers=2, bidirectional=True)
+        self.rnn = nn.RNN(4, 3, batch_first=True, bias=False)
+        self.lstm = nn.LSTM(3, 2, bidirectional=True)
+        self.start = nn.Parameter(torch.randn(3))
+        self.cell, self.small = nn.LSTMCell(4, 3), nn.GRUCell(3, 3)
+
+    def forward(self, x):
+        y = self.gru(x.transpose(0, 1))[0].transpose(0, 1)
+        y, last = self.rnn(torch.tanh(y))
+        z, (h, c) = self.lstm(y.transpose(0, 1))
+        state = self.cell(z.mean(0), (self.start.expand(x.shape[0], -1), last[0]))
+        return self.small(state[0], state[1]) + torch.cat([h[0], c[1, :, :1]], 1)
+
+
+class Projected(nn.Module):
+    """An LSTM with projections, which has no form as layers and no vmap."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, batch_first=True, proj_size=2)
+
+    def forward(self, x):
+        return self.rnn(x)[0][:, -1]
+
+
 class LossInside(nn.Module):
     """Each example's loss, made of its label."""
 
@@ -318,6 +380,17 @@ def solid():
     keep("solid", Solid(), {"x": torch.randn(3, 2, 4, 5, 4)})
 
 
+def of_form():
+    for name, model, sizes in [
+        ("grouped", Grouped, (3, 2, 6, 6)),
+        ("transposed", Transposed, (3, 2, 3, 3)),
+        ("recurrent", Recurrent, (3, 4, 3)),
+        ("projected", Projected, (3, 4, 3)),
+    ]:
+        torch.manual_seed(3)
+        keep(name, model(), {"x": torch.randn(*sizes)})
+
+
 def main():
     torch.manual_seed(1)
     good = {
@@ -357,6 +430,7 @@ def main():
     whence_export.save(Rounded(), {"x": x}, HERE / "rounded.pt2")
     repack(HERE / "rounded.pt2")
     solid()
+    of_form()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ namespace whence::detail {
 class LayerLayout {
  public:
   struct Layer {
-    std::string name;                     ///< Of its weight.
+    std::string name;  ///< Of its weight; each group of a convolution is a layer, with its number behind the name.
+    std::string weight_name;
+    std::int64_t group = 0;
     std::int64_t weight = -1, bias = -1;  ///< Offsets; -1 where not in the vector.
     std::int64_t outputs = 0;
     std::int64_t inputs = 0;  ///< Columns of the weight; 0 where it is not in the vector.

@@ -161,14 +161,36 @@ StoredTensor read_tensor(const Zip& zip, const std::string& folder, const std::s
   return out;
 }
 
+JsonView json_member(const Zip& zip, const std::string& member) {
+  const auto where = fmt::format("{}: {}", zip.where(), member);
+  const auto bytes = zip.bytes(member);
+  return {parse_bounded<JsonView::Value>({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where), where};
+}
+
+/// Values of all kinds in a text that may be JSON, and one for each empty list or object.
+std::int64_t count_values(std::string_view text) {
+  std::int64_t out = 1;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = text[i];
+    if (quoted && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (c == ',' || c == '[' || c == '{')) {
+      ++out;
+    }
+  }
+  return out;
+}
+
 std::map<std::string, StoredTensor> read_tensors(const Zip& zip, const std::string& folder, const std::string& config) {
   std::map<std::string, StoredTensor> out;
   if (!zip.contains(config)) {
     return out;
   }
   ReadSoFar read;
-  const JsonView view(parse_json<JsonView::Value>(zip.text(config), zip.where() + ": " + config),
-                      zip.where() + ": " + config);
+  const auto view = json_member(zip, config);
   for (const auto& [name, entry] : view["config"].items()) {
     out.emplace(name, read_tensor(zip, folder, name, entry, read));
   }
@@ -176,6 +198,17 @@ std::map<std::string, StoredTensor> read_tensors(const Zip& zip, const std::stri
 }
 
 }  // namespace
+
+template <class Json>
+Json parse_bounded(std::string_view text, const std::string& where) {
+  constexpr std::int64_t kMost = 1000000;  // those of 15,000 nodes; GPT-2 has 500
+  if (const auto count = count_values(text); count > kMost) {
+    throw DataError(fmt::format("{}: {} values, expected at most {}", where, count, kMost));
+  }
+  return parse_json<Json>(text, where);
+}
+template nlohmann::json parse_bounded(std::string_view, const std::string&);
+template JsonView::Value parse_bounded(std::string_view, const std::string&);
 
 at::ScalarType dtype_of_export(std::int64_t number, const std::string& where) {
   static const std::map<std::int64_t, at::ScalarType> known = {
@@ -195,9 +228,9 @@ ExportArchive ExportArchive::read(const std::filesystem::path& path) {
   check_kind(zip);
   const auto name = program_name(zip);
   const auto member = "models/" + name + ".json";
-  const auto where = zip.where() + ": " + member;
+  const auto where = fmt::format("{}: {}", zip.where(), member);
   ExportArchive out{.where = zip.where(),
-                    .program = JsonView(parse_json<JsonView::Value>(zip.text(member), where), where),
+                    .program = json_member(zip, member),
                     .weights = {},
                     .constants = {},
                     .told = {},
@@ -210,8 +243,7 @@ ExportArchive ExportArchive::read(const std::filesystem::path& path) {
   out.weights = read_tensors(zip, "data/weights/", fmt::format("data/weights/{}_weights_config.json", name));
   out.constants = read_tensors(zip, "data/constants/", fmt::format("data/constants/{}_constants_config.json", name));
   if (constexpr const char* kTold = "extra/whence.json"; zip.contains(kTold)) {
-    out.told =
-        JsonView(parse_json<JsonView::Value>(zip.text(kTold), zip.where() + ": " + kTold), zip.where() + ": " + kTold);
+    out.told = json_member(zip, kTold);
   }
   return out;
 }

@@ -266,8 +266,10 @@ ExportedFacts Exported::facts() const {
       out.last_module = layer.weight.substr(0, layer.weight.rfind('.'));
     }
   }
-  for (const auto& [form, word] : {std::pair(Form::kLinear, "linear"), std::pair(Form::kConvolution, "convolution"),
-                                   std::pair(Form::kEmbedding, "embedding"), std::pair(Form::kNorm, "norm")}) {
+  for (const auto& [form, word] :
+       {std::pair(Form::kLinear, "linear"), std::pair(Form::kConvolution, "convolution"),
+        std::pair(Form::kTransposed, "transposed convolution"), std::pair(Form::kRecurrent, "recurrent"),
+        std::pair(Form::kEmbedding, "embedding"), std::pair(Form::kNorm, "norm")}) {
     if (counts.contains(form)) {
       out.layers.emplace_back(word, counts[form]);
     }

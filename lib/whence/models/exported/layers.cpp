@@ -52,9 +52,11 @@ std::optional<ProgramLayer> form_of(const Node& node) {
   if (op == "mm" || op == "matmul") {
     return ProgramLayer{Form::kLinear, "", "", true, 0, 1, -1};
   }
-  if ((op == "conv1d" || op == "conv2d" || op == "conv3d") && node.schema->overload_name().empty() &&
-      is_fixed(node, "groups", 1)) {
+  if ((op == "conv1d" || op == "conv2d" || op == "conv3d") && node.schema->overload_name().empty()) {
     return ProgramLayer{Form::kConvolution, "", "", false, place("input"), place("weight"), place("bias")};
+  }
+  if (op == "conv_transpose1d" || op == "conv_transpose2d" || op == "conv_transpose3d") {
+    return ProgramLayer{Form::kTransposed, "", "", false, place("input"), place("weight"), place("bias")};
   }
   if (op == "embedding" && is_fixed(node, "scale_grad_by_freq", 0)) {
     return ProgramLayer{Form::kEmbedding, "", "", false, place("indices"), place("weight"), -1};
@@ -63,6 +65,39 @@ std::optional<ProgramLayer> form_of(const Node& node) {
     return ProgramLayer{Form::kNorm, "", "", false, place("input"), place("weight"), place("bias")};
   }
   return std::nullopt;
+}
+
+/// The slots of a recurrent node's parameters: weights of inputs and of states, then their biases, of each layer and
+/// direction. Empty for any other node, and for one whose cells have more than that (projections).
+std::vector<int> recurrent_slots(const Node& node) {
+  const auto op = node.operation();
+  const bool cell = op.ends_with("_cell");
+  const auto kind = cell ? op.substr(0, op.size() - 5) : op;
+  if (node.schema == nullptr || (kind != "lstm" && kind != "gru" && kind != "rnn_tanh" && kind != "rnn_relu")) {
+    return {};
+  }
+  std::vector<int> out;
+  const auto add = [&](const char* name) {
+    const auto slots = node.inputs[static_cast<std::size_t>(node.argument(name))].reads();
+    out.insert(out.end(), slots.begin(), slots.end());
+  };
+  if (cell) {
+    for (const auto* name : {"w_ih", "w_hh", "b_ih", "b_hh"}) {
+      add(name);
+    }
+    return out.size() == 2 || out.size() == 4 ? out : std::vector<int>();
+  }
+  if (node.argument("batch_first") < 0) {  // packed sequences
+    return {};
+  }
+  add("params");
+  const auto fixed = [&](const char* name) {
+    const auto& operand = node.inputs[static_cast<std::size_t>(node.argument(name))];
+    return operand.slot() < 0 && operand.constant().isScalar() ? operand.constant().toScalar().toLong() : -1;
+  };
+  const auto cells = fixed("num_layers") * (fixed("bidirectional") == 1 ? 2 : 1);
+  const auto each = fixed("has_biases") == 1 ? 4 : 2;
+  return cells > 0 && std::ssize(out) % each == 0 && std::ssize(out) / each == cells ? out : std::vector<int>();
 }
 
 RowMap row_map(std::int64_t examples, std::int64_t rows, const at::Tensor& like) {
@@ -109,6 +144,58 @@ at::Tensor seen_by_places(const at::Tensor& x, at::IntArrayRef kernel, const std
   return windows.permute(order).flatten(1 + sides + 1).flatten(1, 1 + sides);
 }
 
+/// What a convolution sees, as images: [examples, images an example, channels, sides…].
+struct Images {
+  at::Tensor all;
+  bool batched = true, single = false;  ///< Whether x had examples, and no other images than one each.
+
+  Images(const at::Tensor& x, std::int64_t sides, bool examples)
+      : all(examples ? x : x.unsqueeze(0)), batched(examples), single(all.dim() == sides + 2) {
+    all = single ? all.unsqueeze(1) : all;
+  }
+  std::int64_t examples() const { return all.size(0); }
+  std::int64_t each() const { return all.size(1); }
+  /// [examples each, …] as x was.
+  at::Tensor back(const at::Tensor& y) const {
+    auto out = y.unflatten(0, {examples(), each()});
+    out = single ? out.squeeze(1) : out;
+    return batched ? out : out.squeeze(0);
+  }
+  /// x [examples each, C, places…] as [examples, C, each places, 1].
+  at::Tensor places(const at::Tensor& x) const {
+    return x.unflatten(0, {examples(), each()}).transpose(1, 2).flatten(2).unsqueeze(-1);
+  }
+};
+
+/// Sums what each place of a transposed convolution's input puts into its output. z [B, out, kernel…, images, sides…]
+/// is what it puts there; [B, out, images, sides…].
+at::Tensor put_together(const at::Tensor& z, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
+                        at::IntArrayRef more, at::IntArrayRef dilation) {
+  const auto sides = kernel.size();
+  std::vector<std::int64_t> sizes{z.size(0), z.size(1), z.size(2 + static_cast<std::int64_t>(sides))};
+  const auto inputs = z.sizes().slice(3 + sides);
+  for (std::size_t i = 0; i < sides; ++i) {
+    sizes.push_back((inputs[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 + more[i]);
+  }
+  auto out = at::zeros(sizes, z.options());
+  const auto flat = z.flatten(2, 1 + static_cast<std::int64_t>(sides));  // [B, out, kernel, images, sides…]
+  for (std::int64_t k = 0; k < flat.size(2); ++k) {
+    auto there = out;
+    auto rest = k;
+    for (auto i = sides; i-- > 0;) {
+      const auto first = rest % kernel[i] * dilation[i];
+      rest /= kernel[i];
+      there = there.slice(static_cast<std::int64_t>(3 + i), first, first + (inputs[i] - 1) * stride[i] + 1, stride[i]);
+    }
+    there.add_(flat.select(2, k));
+  }
+  for (std::size_t i = 0; i < sides; ++i) {
+    const auto side = static_cast<std::int64_t>(3 + i);
+    out = out.narrow(side, padding[i], out.size(side) - 2 * padding[i]);
+  }
+  return out;
+}
+
 }  // namespace
 
 ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::string>& parameters,
@@ -130,6 +217,25 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
       sources[node.outputs.front()] = {source_at(0)->name, true};
       continue;
     }
+    if (const auto slots = recurrent_slots(node); !slots.empty()) {
+      ProgramLayer layer{.form = ProgramLayer::Form::kRecurrent, .input = node.argument("input")};
+      for (const auto slot : slots) {
+        if (const auto found = sources.find(slot); found != sources.end() && !found->second.flipped) {
+          layer.parameters.push_back(found->second.name);
+        }
+      }
+      if (layer.parameters.size() == slots.size()) {
+        for (const auto& input : node.inputs) {  // a state that is a parameter
+          for (const auto slot : input.reads()) {
+            if (sources.contains(slot) && std::find(slots.begin(), slots.end(), slot) == slots.end()) {
+              others.insert(sources.at(slot).name);
+            }
+          }
+        }
+        out.layers.emplace(&node, std::move(layer));
+        continue;
+      }
+    }
     auto layer = form_of(node);
     const auto* weight = layer ? source_at(layer->weight_place) : nullptr;
     const auto* bias = layer ? source_at(layer->bias_place) : nullptr;
@@ -142,6 +248,10 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
       layer->weight = weight->name;
       layer->bias = bias == nullptr ? "" : bias->name;
       layer->transposed = layer->transposed != weight->flipped;
+      layer->parameters = {layer->weight};
+      if (!layer->bias.empty()) {
+        layer->parameters.push_back(layer->bias);
+      }
       out.layers.emplace(&node, *layer);
       continue;
     }
@@ -163,12 +273,9 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
   for (bool grew = true; grew;) {  // a layer of which one parameter has another use is one for neither
     grew = false;
     for (auto layer = out.layers.begin(); layer != out.layers.end();) {
-      const auto& [weight, bias] = std::pair(layer->second.weight, layer->second.bias);
-      if (others.count(weight) > 0 || others.count(bias) > 0) {
-        others.insert(weight);
-        if (!bias.empty()) {
-          others.insert(bias);
-        }
+      const auto& names = layer->second.parameters;
+      if (std::any_of(names.begin(), names.end(), [&](const std::string& name) { return others.count(name) > 0; })) {
+        others.insert(names.begin(), names.end());
         layer = out.layers.erase(layer);
         grew = true;
       } else {
@@ -183,6 +290,15 @@ ProgramLayers ProgramLayers::of(const Program& program, const std::vector<std::s
 void LayerRunner::set_rows(std::int64_t rows, const at::Tensor& like) {
   if (tape_ != nullptr) {
     tape_->rows = row_map(examples_->examples(), rows, like);
+  }
+}
+
+void LayerRunner::refuse_additions(std::string_view module) const {
+  if (theta_.additions() && theta_.additions()->count(module) > 0) {
+    throw InvalidArgument(
+        fmt::format("layer {}: nothing can be added at a convolution of this form, expected equal strides, equal "
+                    "padding, no dilation and no groups",
+                    module));
   }
 }
 
@@ -234,42 +350,29 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
   const std::size_t given = line ? 1 : solid ? 3 : 2;
   const auto stride = of_sides(value("stride"), given, 1), padding = of_sides(value("padding"), given, 0),
              dilation = of_sides(value("dilation"), given, 1);
+  const auto groups = value("groups").toInt();
   const auto square = [](const std::vector<std::int64_t>& sides) { return sides[0] == sides[1]; };
-  // [examples, images an example, channels, height, width], of a solid its depth before them
-  const auto sides = static_cast<std::int64_t>(given);
-  const bool single = x.dim() - (examples_ == nullptr ? 0 : 1) == sides + 1;
-  auto images = single ? x.unsqueeze(-sides - 2) : x;
-  images = line ? images.unsqueeze(-2) : images;
-  images = examples_ == nullptr ? images.unsqueeze(0) : images;
-  const auto examples = images.size(0), each = images.size(1);
-  const auto flat = images.flatten(0, 1);
-  const auto back = [&](const at::Tensor& y) {  // [examples each, out, …] as x was
-    auto out = y.unflatten(0, {examples, each});
-    out = examples_ == nullptr ? out.squeeze(0) : out;
-    out = line ? out.squeeze(-2) : out;
-    return single ? out.squeeze(-sides - 2) : out;
-  };
+  const Images images(x, static_cast<std::int64_t>(given), examples_ != nullptr);
+  const auto flat = line ? images.all.flatten(0, 1).unsqueeze(-2) : images.all.flatten(0, 1);
+  const auto back = [&](const at::Tensor& y) { return images.back(line ? y.squeeze(-2) : y); };
+  const auto examples = images.examples(), each = images.each();
   const bool dilated = std::any_of(dilation.begin(), dilation.end(), [](std::int64_t d) { return d != 1; });
   const std::string module(layer_module(layer.weight));
-  const bool plain = !line && !solid && !dilated && square(stride) && square(padding) && module != layer.weight &&
-                     (each == 1 || tape_ == nullptr);
+  const bool plain = !line && !solid && !dilated && groups == 1 && square(stride) && square(padding) &&
+                     module != layer.weight && (each == 1 || tape_ == nullptr);
   if (plain && (layer.bias == module + ".bias" || (layer.bias.empty() && !theta_.contains(module + ".bias")))) {
     set_rows(examples, flat);
     return back(convolution(theta_, module, flat, stride[0], padding[0], tape_));
   }
-  if (theta_.additions() && theta_.additions()->count(module) > 0) {
-    throw InvalidArgument(
-        fmt::format("layer {}: nothing can be added at a convolution of this form, expected equal strides, equal "
-                    "padding and no dilation",
-                    module));
-  }
+  refuse_additions(module);
   auto weight = theta_.at(layer.weight);
   weight = line ? weight.unsqueeze(-2) : weight;
   const auto bias = layer.bias.empty() ? std::optional<at::Tensor>() : theta_.at(layer.bias);
-  auto y = solid ? at::conv3d(flat, weight, bias, stride, padding, dilation)
-                 : at::conv2d(flat, weight, bias, stride, padding, dilation);
+  auto y = solid ? at::conv3d(flat, weight, bias, stride, padding, dilation, groups)
+                 : at::conv2d(flat, weight, bias, stride, padding, dilation, groups);
   TapeEntry entry{
       .kind = TapeEntry::Kind::kConvolution, .weight = layer.weight, .bias = layer.bias, .input = {}, .output = {}};
+  entry.groups = groups;
   if (tape_ == nullptr || (tape_->wanted && !tape_->wanted(entry))) {
     return back(y);
   }
@@ -277,8 +380,7 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
   const bool alone = each == 1 && !solid;
   if (dilated || !alone) {  // what each place of it saw, as one column of an image of 1 x 1 filters
     const c10::NoGradGuard no_gradient;
-    const auto seen = seen_by_places(flat.detach(), weight.sizes().slice(2), stride, padding, dilation);
-    entry.input = seen.unflatten(0, {examples, each}).transpose(1, 2).flatten(2).unsqueeze(-1);
+    entry.input = images.places(seen_by_places(flat.detach(), weight.sizes().slice(2), stride, padding, dilation));
     entry.kernel = {1, 1};
     entry.padding = {0, 0};
     entry.stride = {1, 1};
@@ -294,7 +396,7 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
     return back(y);
   }
   const auto sizes = y.sizes().vec();
-  entry.output = y.unflatten(0, {examples, each}).transpose(1, 2).flatten(2).unsqueeze(-1);  // [B, out, places, 1]
+  entry.output = images.places(y);  // [B, out, places, 1]
   tape_->entries.push_back(std::move(entry));
   const auto& out = tape_->entries.back().output;
   auto apart = sizes;  // [examples, out, each, …]
@@ -302,6 +404,136 @@ at::Tensor LayerRunner::run_convolution(const ProgramLayer& layer, const Node& n
   std::swap(apart[0], apart[1]);
   apart.insert(apart.begin(), examples);
   return back(out.view(apart).transpose(1, 2).flatten(0, 1));
+}
+
+at::Tensor LayerRunner::run_transposed(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
+                                       const at::Tensor& x) {
+  const auto& weight = theta_.at(layer.weight);
+  const auto sides = weight.dim() - 2;
+  const auto of_each_side = [&](const char* name) {
+    auto out = stack[static_cast<std::size_t>(node.argument(name))].toIntVector();
+    out.resize(static_cast<std::size_t>(sides), out.at(0));
+    return out;
+  };
+  const auto stride = of_each_side("stride"), padding = of_each_side("padding"), more = of_each_side("output_padding"),
+             dilation = of_each_side("dilation");
+  const auto groups = stack[static_cast<std::size_t>(node.argument("groups"))].toInt();
+  refuse_additions(layer_module(layer.weight));
+  const Images images(x, sides, examples_ != nullptr);
+  const auto flat = images.all.flatten(0, 1);
+  TapeEntry entry{.kind = TapeEntry::Kind::kConvolution, .weight = layer.weight, .bias = "", .input = {}, .output = {}};
+  entry.transposed = true;
+  entry.groups = groups;
+  entry.kernel = entry.stride = {1, 1};
+  entry.padding = {0, 0};
+  at::Tensor y;
+  if (tape_ == nullptr || (tape_->wanted && !tape_->wanted(entry))) {
+    y = at::convolution(flat, weight, std::nullopt, stride, padding, dilation, /*transposed=*/true, more, groups);
+  } else {  // at each place a product with the matrix, whose columns are then put where they belong
+    const auto seen = images.places(flat);
+    const auto shares = seen.squeeze(-1).unflatten(1, {groups, -1});  // [B, groups, in / groups, places]
+    const auto filters = weight.flatten(1).unflatten(0, {groups, -1}).transpose(1, 2);
+    const auto put = at::matmul(filters, shares).flatten(1, 2).unsqueeze(-1);
+    entry.input = seen.detach();
+    entry.output = put.requires_grad() ? put : put.detach().requires_grad_(true);
+    tape_->entries.push_back(std::move(entry));
+    const auto kernel = weight.sizes().slice(2);
+    auto sizes = std::vector<std::int64_t>{images.examples(), groups * weight.size(1)};
+    sizes.insert(sizes.end(), kernel.begin(), kernel.end());
+    sizes.push_back(images.each());
+    sizes.insert(sizes.end(), flat.sizes().begin() + 2, flat.sizes().end());
+    y = put_together(tape_->entries.back().output.view(sizes), kernel, stride, padding, more, dilation)
+            .transpose(1, 2)
+            .flatten(0, 1);
+  }
+  if (!layer.bias.empty()) {
+    const auto rows = y.movedim(1, -1);
+    const auto flat_rows = rows.reshape({-1, rows.size(-1)});
+    set_rows(flat_rows.size(0), flat_rows);
+    y = scaled(theta_, "", layer.bias, flat_rows, tape_).view(rows.sizes()).movedim(-1, 1);
+  }
+  return images.back(y);
+}
+
+TensorList LayerRunner::run_recurrent(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
+                                      const at::Tensor& given) {
+  const auto op = node.operation();
+  const bool cell = op.ends_with("_cell"), lstm = op.starts_with("lstm"), gru = op.starts_with("gru");
+  const auto flag = [&](const char* name) { return stack[static_cast<std::size_t>(node.argument(name))].toBool(); };
+  const bool batch_first = !cell && flag("batch_first");
+  const std::int64_t directions = !cell && flag("bidirectional") ? 2 : 1;
+  const bool biased = cell ? layer.parameters.size() == 4 : flag("has_biases");
+  const std::int64_t each = biased ? 4 : 2, cells = std::ssize(layer.parameters) / each;
+  auto x = examples_ == nullptr ? given.unsqueeze(0) : given;
+  const bool single = x.dim() == (cell ? 2 : 3);  // no batch within an example
+  x = cell ? x.unsqueeze(-2) : x;
+  x = single ? x.unsqueeze(1) : cell || batch_first ? x : x.transpose(1, 2);
+  const auto examples = x.size(0), sequences = x.size(1), steps = x.size(2);  // [examples, sequences, steps, inputs]
+  const auto state = [&](const at::Tensor& h) {                               // [cells, examples sequences, width]
+    auto all = examples_ == nullptr ? physical(h).unsqueeze(0) : physical(h);
+    all = cell ? all.unsqueeze(1) : all;
+    all = single ? all.unsqueeze(2) : all;
+    return all.transpose(0, 1).flatten(1, 2);
+  };
+  const auto& start = stack[static_cast<std::size_t>(node.argument("hx"))];
+  const auto starts = start.isTensor() ? std::vector<at::Tensor>{start.toTensor()} : start.toTensorVector();
+  const auto first_h = state(starts.at(0)), first_c = lstm ? state(starts.at(1)) : at::Tensor();
+  TensorList last_h, last_c;
+  for (std::int64_t k = 0; k < cells; k += directions) {
+    TensorList sides;
+    for (auto number = k; number < k + directions; ++number) {
+      const auto* names = &layer.parameters[static_cast<std::size_t>(number * each)];
+      const LinearNames of_input{names[0], biased ? names[2] : ""}, of_state{names[1], biased ? names[3] : ""};
+      const auto rows = x.reshape({-1, x.size(-1)});
+      set_rows(rows.size(0), rows);
+      const auto seen = linear(theta_, of_input, rows, tape_).view({examples * sequences, steps, -1});
+      auto h = first_h[number], c = lstm ? first_c[number] : at::Tensor();
+      for (const auto* weight : {&theta_.at(names[0]), &theta_.at(names[1])}) {
+        if (weight->size(0) != (lstm ? 4 : gru ? 3 : 1) * h.size(1)) {
+          throw InvalidArgument(fmt::format("a cell of {} units with a weight of {} rows", h.size(1), weight->size(0)));
+        }
+      }
+      set_rows(h.size(0), h);
+      TensorList out(static_cast<std::size_t>(steps));
+      for (std::int64_t step = 0; step < steps; ++step) {
+        const auto t = number > k ? steps - 1 - step : step;
+        const auto from_input = seen.select(1, t), from_state = linear(theta_, of_state, h, tape_);
+        if (lstm) {
+          const auto gates = (from_input + from_state).chunk(4, 1);  // input, forget, cell, output
+          c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[2].tanh();
+          h = gates[3].sigmoid() * c.tanh();
+        } else if (gru) {
+          const auto a = from_input.chunk(3, 1), b = from_state.chunk(3, 1);  // reset, update, new
+          const auto fresh = (a[2] + (a[0] + b[0]).sigmoid() * b[2]).tanh();
+          h = fresh + (a[1] + b[1]).sigmoid() * (h - fresh);
+        } else {
+          h = op.starts_with("rnn_tanh") ? (from_input + from_state).tanh() : (from_input + from_state).relu();
+        }
+        out[static_cast<std::size_t>(t)] = h;
+      }
+      sides.push_back(at::stack(out, 1));
+      last_h.push_back(h);
+      last_c.push_back(c);
+    }
+    x = at::cat(sides, 2).view({examples, sequences, steps, -1});
+  }
+  const auto in_place = [&](at::Tensor y) {  // of [examples, …]
+    return examples_ == nullptr ? y.squeeze(0) : y;
+  };
+  const auto end = [&](const TensorList& states) {
+    const auto all = at::stack(states).unflatten(1, {examples, sequences}).transpose(0, 1);
+    const auto narrow = single ? all.squeeze(2) : all;
+    return in_place(cell ? narrow.squeeze(1) : narrow);
+  };
+  TensorList out;
+  if (!cell) {
+    out.push_back(in_place(single ? x.squeeze(1) : batch_first ? x : x.transpose(1, 2)));
+  }
+  out.push_back(end(last_h));
+  if (lstm) {
+    out.push_back(end(last_c));
+  }
+  return out;
 }
 
 void LayerRunner::run(const Node& node, torch::jit::Stack& stack, const ProgramRun& run) {
@@ -322,23 +554,31 @@ void LayerRunner::run(const Node& node, torch::jit::Stack& stack, const ProgramR
     const auto x = physical(stack[static_cast<std::size_t>(layer.input)].toTensor());
     return tape_ != nullptr && node.input_written ? x.clone() : x;
   };
-  at::Tensor out;
+  TensorList out;
   switch (layer.form) {
     case ProgramLayer::Form::kLinear:
-      out = run_linear(layer, input());
+      out = {run_linear(layer, input())};
       break;
     case ProgramLayer::Form::kConvolution:
-      out = run_convolution(layer, node, stack, input());
+      out = {run_convolution(layer, node, stack, input())};
+      break;
+    case ProgramLayer::Form::kTransposed:
+      out = {run_transposed(layer, node, stack, input())};
       break;
     case ProgramLayer::Form::kEmbedding:
-      out = run_embedding(layer, node, stack);
+      out = {run_embedding(layer, node, stack)};
       break;
     case ProgramLayer::Form::kNorm:
-      out = run_norm(layer, node, stack, run);
+      out = {run_norm(layer, node, stack, run)};
+      break;
+    case ProgramLayer::Form::kRecurrent:
+      out = run_recurrent(layer, node, stack, input());
       break;
   }
   stack.clear();
-  stack.emplace_back(seen(node.output_written ? out.clone() : out));
+  for (const auto& value : out) {
+    stack.emplace_back(seen(node.output_written ? value.clone() : value));
+  }
 }
 
 at::Tensor record_copies(const std::string& name, const at::Tensor& value, const OneByOne& examples, Tape& tape) {

@@ -67,7 +67,7 @@ void add_leaves(const nlohmann::json& tree, const std::string& name, std::vector
   nlohmann::json keys;
   if (const auto context = tree.find("context"); context != tree.end() && context->is_string()) {
     try {
-      keys = parse_json(context->get<std::string>(), "context");
+      keys = parse_bounded<nlohmann::json>(context->get<std::string>(), "context");
     } catch (const DataError&) {  // of a type of somebody's own: its parts have numbers
     }
   }
@@ -85,7 +85,7 @@ std::vector<std::string> leaf_names(const JsonView& program) {
       continue;
     }
     const auto text = call["signature"]["out_spec"];
-    const auto tree = parse_json(text.get<std::string>(), "out_spec");
+    const auto tree = parse_bounded<nlohmann::json>(text.get<std::string>(), "out_spec");
     if (tree.is_array() && tree.size() == 2) {
       add_leaves(tree[1], "", out);
     }

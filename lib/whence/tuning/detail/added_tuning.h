@@ -88,7 +88,7 @@ class AddedTuning : public InPlaceTuning, public Described {
   virtual std::string_view also() const { return {}; }
   /// What it can be added at, in words and as a test.
   virtual std::string_view fitting() const { return "linear layer or convolution"; }
-  virtual bool fits(const TapeEntry& site) const { return site.multiplies(); }
+  virtual bool fits(const TapeEntry& site) const { return site.takes_additions(); }
   /// Which of the layers that fit "all" means.
   virtual std::vector<Target> all(std::vector<Target> fitting) const { return fitting; }
   /// Throws InvalidArgument where other options do not go with the layers chosen.

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "whence/core/json.h"
 
@@ -31,6 +32,13 @@ struct ExportArchive {
   /// Throws DataError for anything else, or a later version, by name and with what to do.
   static ExportArchive read(const std::filesystem::path& path);
 };
+
+/// JSON of the file, or within a text of it, with a bound on what is made of it: a program names each value a few dozen
+/// times over. Throws DataError for more values than that, before any is made.
+template <class Json>
+Json parse_bounded(std::string_view text, const std::string& where);
+extern template nlohmann::json parse_bounded(std::string_view, const std::string&);
+extern template JsonView::Value parse_bounded(std::string_view, const std::string&);
 
 /// A number of the file's for a dtype, which is not c10's. Throws DataError for one that is not known.
 at::ScalarType dtype_of_export(std::int64_t number, const std::string& where);

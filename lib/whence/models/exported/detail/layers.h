@@ -2,9 +2,11 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "whence/core/parameters.h"
+#include "whence/core/tensors.h"
 #include "whence/models/exported/detail/examples.h"
 #include "whence/models/exported/detail/program.h"
 #include "whence/models/tape.h"
@@ -13,13 +15,14 @@ namespace whence::detail {
 
 /// A node that multiplies with parameters as the operations of models/ops.h do.
 struct ProgramLayer {
-  enum class Form { kLinear, kConvolution, kEmbedding, kNorm };
+  enum class Form { kLinear, kConvolution, kTransposed, kEmbedding, kNorm, kRecurrent };
   Form form = Form::kLinear;
-  std::string weight, bias;  ///< Names of theta; a bias may be empty.
-  bool transposed = false;   ///< A weight [in, out].
-  int input = 0;             ///< Places of the node's arguments,
-  int weight_place = -1;     ///< of a norm.
+  std::string weight = {}, bias = {};  ///< Names of theta; a bias may be empty.
+  bool transposed = false;             ///< A weight [in, out].
+  int input = 0;                       ///< Places of the node's arguments,
+  int weight_place = -1;               ///< of a norm.
   int bias_place = -1;
+  std::vector<std::string> parameters = {};  ///< All of its names, in the order in which a recurrent one takes them.
 };
 
 /// Which nodes are layers, and the parameters all of whose uses are: those of others have no entry on a tape, and are
@@ -45,11 +48,17 @@ class LayerRunner : public NodeRunner {
   at::Tensor physical(const at::Tensor& x) const { return examples_ == nullptr ? x : examples_->of_all(x); }
   at::Tensor seen(const at::Tensor& x) const { return examples_ == nullptr ? x : examples_->seen(x); }
   void set_rows(std::int64_t rows, const at::Tensor& like);
+  void refuse_additions(std::string_view module) const;
   at::Tensor run_linear(const ProgramLayer& layer, const at::Tensor& x);
   at::Tensor run_embedding(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack);
   at::Tensor run_norm(const ProgramLayer& layer, const Node& node, torch::jit::Stack& stack, const ProgramRun& run);
   at::Tensor run_convolution(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
                              const at::Tensor& x);
+  at::Tensor run_transposed(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
+                            const at::Tensor& x);
+  /// Steps of cells, which are linear layers: what the node gives.
+  TensorList run_recurrent(const ProgramLayer& layer, const Node& node, const torch::jit::Stack& stack,
+                           const at::Tensor& x);
 
   const ProgramLayers& layers_;
   const ParameterSet& theta_;
