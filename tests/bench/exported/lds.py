@@ -89,7 +89,7 @@ def main(args):
     with torch.no_grad():
         model.linear.weight.copy_(torch.tensor(theta[:-1].T))
         model.linear.bias.copy_(torch.tensor(theta[-1]))
-    compare.whence_export.save(model, x[:2], args.work / "minimum.pt2", classes=compare.resnet20.CLASSES)
+    compare.exported(model, x[:2], args.work / "minimum.pt2", classes=compare.resnet20.CLASSES)
     for name, part in {"train": (x, y), "test": (test_x[chosen], test_y[chosen])}.items():
         compare.write_safetensors(args.work / f"{name}-lds.safetensors", {"inputs": part[0], "targets": part[1]})
     compare.pipeline(args.work, "minimum", "lds", more=f"weight-decay = {DECAY}\n")
