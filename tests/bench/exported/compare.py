@@ -7,7 +7,7 @@ models/resnet20-cifar10, WORK gets the files (exports that are there already are
 are seconds of a processor (user and system), which a shared machine stretches less than the clock's. All on ResNet-20,
 the first `--images` training images of CIFAR-10 and the first five test images that it gets wrong:
 
-  gradients    a step of SGD and a forward pass of 32 images, PyTorch eager beside `whence train`; also of a small GPT-2
+  gradients    a step of SGD and a forward pass of 32 images, PyTorch eager beside `whence train`; a small GPT-2 too
   ranking      the default, ekfac, and cg preconditioned by ekfac: seconds, and how far they agree
   captum       the last layer alone: TracInCPFast (one checkpoint) beside grad-dot, and Captum's influence function by an
                explicit Hessian beside influence with the Hessian, the same damping
@@ -285,7 +285,8 @@ def kronfluence(shared, work, train, test):
             return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
 
     peers()
-    model = resnet(shared, lambda module: isinstance(module, (nn.Conv2d, nn.Linear)))
+    layer = lambda module: isinstance(module, (nn.Conv2d, nn.Linear))  # noqa: E731
+    model = resnet(shared, layer)
     exported(model, train[0][:2], work / "layers.pt2", classes=resnet20.CLASSES)
     pipeline(work, "layers", "images")
     ours = scores("layers", ["--curvature", "ekfac", "--damping", str(DAMPING)], work)
@@ -297,8 +298,8 @@ def kronfluence(shared, work, train, test):
         torch.manual_seed(seed)
         start = time.process_time()
         analyzer = Analyzer(
-            f"resnet20-{seed}", prepare_model(resnet(shared, lambda m: isinstance(m, (nn.Conv2d, nn.Linear))), task), task,
-            cpu=True, disable_tqdm=True, output_dir=str(work / "kronfluence"),
+            f"resnet20-{seed}", prepare_model(resnet(shared, layer), task), task, cpu=True, disable_tqdm=True,
+            output_dir=str(work / "kronfluence"),
         )
         analyzer.fit_all_factors(
             "ekfac", TensorDataset(*train), per_device_batch_size=100, factor_args=FactorArguments(strategy="ekfac"),
@@ -306,7 +307,8 @@ def kronfluence(shared, work, train, test):
         )
         analyzer.compute_pairwise_scores(
             "scores", "ekfac", TensorDataset(*test), TensorDataset(*train), per_device_query_batch_size=5,
-            per_device_train_batch_size=100, score_args=ScoreArguments(damping_factor=DAMPING), overwrite_output_dir=True,
+            per_device_train_batch_size=100, score_args=ScoreArguments(damping_factor=DAMPING),
+            overwrite_output_dir=True,
         )
         found.append(np.asarray(analyzer.load_pairwise_scores("scores")["all_modules"], dtype=np.float64))
         seconds = time.process_time() - start
