@@ -48,7 +48,7 @@ const std::vector<Reader> kReaders{
      {},
      {},
      {"segment/", "factors/", ".snapshot-", "out/bank/", "out/scores.safetensors", "out/evaluation.svg",
-      "out/report.html, removed"}},
+      "out/report.html, removed", "out/evaluation.json, removed"}},  // as before one was made
     {"inspect",
      "inspect out",
      {},
