@@ -336,12 +336,18 @@ def main():
             part(shared, work, train, test)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+def arguments(text):
+    """A parser of what every script here takes; text is the script's own."""
+    parser = argparse.ArgumentParser(description=text.split("\n", maxsplit=1)[0])
     parser.add_argument("whence")
     parser.add_argument("shared", type=pathlib.Path)
     parser.add_argument("work", type=lambda path: pathlib.Path(path).resolve())
     parser.add_argument("--images", type=int, default=300)
+    return parser
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
     parser.add_argument("--exact", action="store_true", help="of kronfluence: beside cg preconditioned by ekfac too")
     parser.add_argument("--only", default="", choices=["", "gradients", "ranking", "captum", "kronfluence"])
     ARGS = parser.parse_args()

@@ -11,7 +11,6 @@ with another seed comes to the same: the ceiling is 1. The interval is a 95 % bo
 seconds of a processor. Needs torch and NumPy, and captum and kronfluence not.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -130,11 +129,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("whence")
-    parser.add_argument("shared", type=pathlib.Path)
-    parser.add_argument("work", type=lambda path: pathlib.Path(path).resolve())
-    parser.add_argument("--images", type=int, default=300)
+    parser = compare.arguments(__doc__)
     parser.add_argument("--halves", type=int, default=50)
     compare.ARGS = parser.parse_args()
     main(compare.ARGS)
