@@ -49,7 +49,7 @@ struct ProjectedLayer {
 /// A use of a layer in a pass as inputs [B, T, inputs] and signals [B, T, outputs], T places each. Each group of a
 /// convolution is a use, at rows of its own of the weight's matrix.
 struct Use {
-  std::string layer;
+  const ProjectedLayer* layer;
   at::Tensor inputs, signals;
   std::int64_t first_input = 0, first_output = 0;  ///< Of the layer's.
 };
@@ -209,7 +209,7 @@ class LograSource : public detail::FeatureSource {
       const auto layer = projected(whole);
       for (std::int64_t group = 0; group < whole.groups; ++group) {
         const auto entry = of_group(whole, group);
-        Use use{whole.weight, input_columns(entry, layer->weight, layer->bias),
+        Use use{&*layer, input_columns(entry, layer->weight, layer->bias),
                 widened(signal_positions(entry, of_group(whole, signals[i], group)))};
         (whole.transposed ? use.first_input : use.first_output) =
             group * (whole.transposed ? use.inputs : use.signals).size(2);
@@ -229,8 +229,7 @@ class LograSource : public detail::FeatureSource {
     auto out = at::zeros({batch.size(), layers.back().offset + layers.back().width},
                          algebra_options(at.theta.front().options()));
     for (const auto& use : uses) {
-      const auto& layer =
-          *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });
+      const auto& layer = *use.layer;
       const auto in = use.inputs.matmul(rows_at(layer.in, use.first_input, use.inputs));  // [B, T, rank]
       const auto signal = use.signals.matmul(rows_at(layer.out, use.first_output, use.signals));
       out.narrow(1, layer.offset, layer.width).add_(at::bmm(signal.transpose(1, 2), in).flatten(1));
@@ -245,10 +244,9 @@ class LograSource : public detail::FeatureSource {
     pass(stage, "principal axes of", progress, [&](const Batch& batch) {
       const auto uses = see(at, batch, layers, at.objective.loss());
       for (const auto& use : uses) {
-        auto& [of_inputs, of_signals] = moments[use.layer];
+        auto& [of_inputs, of_signals] = moments[use.layer->name];
         const auto wide = use.inputs.options().dtype(at::kDouble);
-        const auto& layer =
-            *std::find_if(layers.begin(), layers.end(), [&](const auto& l) { return l.name == use.layer; });
+        const auto& layer = *use.layer;
         const auto square = [&](const at::Tensor& side) { return at::zeros({side.size(0), side.size(0)}, wide); };
         of_inputs = of_inputs.defined() ? of_inputs : square(layer.in);
         of_signals = of_signals.defined() ? of_signals : square(layer.out);
