@@ -199,6 +199,25 @@ at::Tensor Comparison::scores(const ListedMethod& method, const Chain& chain) co
   });
 }
 
+at::Tensor Comparison::scores_at(const ListedMethod& method, const at::Tensor& weights) const {
+  if (!method.attributor || !method.attributor->uses_curvature()) {
+    return {};
+  }
+  auto weighted = chain_;
+  weighted[stage_].objective = weighted[stage_].objective.with_weights(weights);
+  try {
+    return despite_indefinite(method, [&](bool indefinite) {
+      const auto inverse = problem(method, chain_, queries_.size(), indefinite);
+      if (inverse.curvature->factored()) {
+        return at::Tensor();  // factors are of all examples
+      }
+      return score_matrix(weighted, stage_, *method.attributor->prepare(weighted, inverse), queries_, measurement_);
+    });
+  } catch (const NumericalError&) {
+    return {};
+  }
+}
+
 at::Tensor Comparison::self_scores(const ListedMethod& method, const Chain& chain) const {
   return despite_indefinite(method, [&](bool indefinite) {
     auto inverse = problem(method, chain, 1, indefinite);

@@ -64,6 +64,12 @@ class Comparison {
   std::vector<Scored> scored() const;
   /// One method's, of another chain of the same stages.
   at::Tensor scores(const ListedMethod& method, const Chain& chain) const;
+  /// One method's, by the curvature of the stage with example `weights` [N], chosen and damped as that of all: the mean
+  /// of (w_i - 1) score_i is what training with them changes to second order, by a Newton step (exactly in least
+  /// squares; P. W. Koh et al., "On the Accuracy of Influence Functions for Measuring Group Effects", NeurIPS 2019).
+  /// Undefined where the method inverts no such curvature, or with these weights it is not positive. Cost: the method's
+  /// scores once more.
+  at::Tensor scores_at(const ListedMethod& method, const at::Tensor& weights) const;
   /// The scores of that chain's examples for their own losses, by the method's attributor.
   at::Tensor self_scores(const ListedMethod& method, const Chain& chain) const;
 

@@ -17,6 +17,18 @@ namespace {
 /// Draws of random that a removal is compared with.
 constexpr std::int64_t kRandomRemovals = 4;
 
+/// How much worse the queries' outcome becomes on the mean, as scores [Q, N] foretell of training with `weights` [N]:
+/// to first order, or to second by scores of the curvature with those weights.
+double foretold_worse(const Comparison& at, const at::Tensor& scores, const at::Tensor& weights) {
+  const auto change = (scores * (weights - 1)).mean(1).mean().item<double>();
+  return change * -outcome_sign(at.measurement());
+}
+
+/// A key's value, null where it is not there.
+nlohmann::ordered_json told(const nlohmann::ordered_json& removed, const char* key) {
+  return removed.contains(key) ? removed[key] : nlohmann::ordered_json();
+}
+
 class Removal : public Truth {
  public:
   explicit Removal(NoOptions) {}
@@ -42,11 +54,13 @@ class Removal : public Truth {
       return std::nullopt;
     }
     const auto methods = at.scored();
-    std::vector<Comparison::Scored> ranked;
-    std::copy_if(methods.begin(), methods.end(), std::back_inserter(ranked),
-                 [](const auto& method) { return method.claim != Claim::kNothing; });
-    for (const auto& method : ranked) {
-      const auto order = (method.scores.mean(0) * outcome_sign(at.measurement())).argsort(/*stable=*/true, 0, true);
+    std::vector<std::size_t> ranked;
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      if (methods[m].claim == Claim::kNothing) {
+        continue;
+      }
+      ranked.push_back(m);
+      const auto order = (methods[m].scores.mean(0) * outcome_sign(at.measurement())).argsort(/*stable=*/true, 0, true);
       for (const double percent : percents) {
         weights.push_back(removal_weights(order.narrow(0, 0, count(percent)), n));
       }
@@ -61,24 +75,39 @@ class Removal : public Truth {
     Json out = at.told(trained);
     out["removed-percent"] = percents;
     const auto P = static_cast<std::int64_t>(percents.size());
-    const auto add = [&](const std::string& name, const std::function<at::Tensor(std::int64_t)>& change, Json seconds) {
+    const auto add = [&](const std::string& name, const std::function<at::Tensor(std::int64_t)>& change, Json seconds,
+                         const std::function<Json(std::int64_t)>& foretold) {
       Json row{{"method", name}, {"removals", Json::array()}};
       for (std::int64_t p = 0; p < P; ++p) {
         const auto mean = mean_interval(change(p), bootstrap_draws);
-        row["removals"].push_back({{"percent", percents[static_cast<std::size_t>(p)]},
-                                   {"worse-by", mean.mean},
-                                   {"worse-by-interval-95", json_ends(mean.interval)}});
+        Json removal{{"percent", percents[static_cast<std::size_t>(p)]},
+                     {"worse-by", mean.mean},
+                     {"worse-by-interval-95", json_ends(mean.interval)}};
+        removal.update(foretold(p));
+        row["removals"].push_back(std::move(removal));
       }
       row["seconds"] = std::move(seconds);
       out["table"].push_back(std::move(row));
     };
-    for (std::size_t m = 0; m < ranked.size(); ++m) {
-      const auto first = P * (kRandomRemovals + static_cast<std::int64_t>(m));
+    for (std::size_t r = 0; r < ranked.size(); ++r) {
+      const auto& method = methods[ranked[r]];
+      const auto first = P * (kRandomRemovals + static_cast<std::int64_t>(r));
+      const auto foretold = [&](std::int64_t p) {
+        Json keys = Json::object();
+        if (method.claim == Claim::kRemoval) {
+          const auto& without = all[1 + first + p];
+          keys["foretold"] = foretold_worse(at, method.scores, without);
+          const auto reweighted = at.scores_at(at.methods()[ranked[r]], without);
+          keys["foretold-second-order"] = reweighted.defined() ? Json(foretold_worse(at, reweighted, without)) : Json();
+        }
+        return keys;
+      };
       add(
-          ranked[m].method, [&](std::int64_t p) { return worse[first + p]; }, ranked[m].seconds);
+          method.method, [&](std::int64_t p) { return worse[first + p]; }, method.seconds, foretold);
     }
     add(
-        "random", [&](std::int64_t p) { return worse.slice(0, p, P * kRandomRemovals, P).mean(0); }, 0.0);
+        "random", [&](std::int64_t p) { return worse.slice(0, p, P * kRandomRemovals, P).mean(0); }, 0.0,
+        [](std::int64_t) { return Json::object(); });
     return out;
   }
 
@@ -96,11 +125,16 @@ class Removal : public Truth {
     for (const auto& removed : row["removals"]) {
       out.emplace_back(fmt::format("without {:g} %", removed["percent"].get<double>()),
                        interval_cell(removed["worse-by"], removed["worse-by-interval-95"], "{:+.3g}"));
+      out.emplace_back("foretold", fmt::format("{} / {}", number_cell(told(removed, "foretold"), "{:+.3g}"),
+                                               number_cell(told(removed, "foretold-second-order"), "{:+.3g}")));
     }
     return out;
   }
   std::string legend(const Json& result) const override {
-    return fmt::format("how much worse the queries' {} becomes, on the mean", result["measurement"].get<std::string>());
+    return fmt::format(
+        "how much worse the queries' {} becomes, on the mean; foretold: by the sum of scores / with the "
+        "curvature of what is left",
+        result["measurement"].get<std::string>());
   }
 };
 

@@ -75,6 +75,45 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
   check_fails(folder.run(lds + "--scores scores"), 2, "leave out --methods");
 }
 
+TEST_CASE(
+    "evaluate --against removal: in least squares the second order foretells exactly what leaving many out does") {
+  const ToolFolder folder;
+  auto draws = Random(5);
+  for (const auto& [name, rows] : {std::pair{"rows.safetensors", 60}, {"asked.safetensors", 5}}) {
+    ParameterSet tensors;
+    const auto inputs = draws.normal({rows, 4});
+    tensors.add("inputs", inputs);
+    tensors.add("targets", inputs.sum(1, true) + 0.5 * draws.normal({rows, 1}));
+    write_safetensors(folder / name, tensors);
+  }
+  folder.write("linear.toml", R"([model]
+spec = "linear"
+[[stage]]
+name = "fit"
+train = { format = "safetensors", file = "rows.safetensors" }
+loss = "squared-error"
+weight-decay = 1e-2
+optimizer = "lbfgs:max-iterations=2000,tolerance=1e-11"
+checkpoint = "run/fit.safetensors"
+[queries.asked]
+data = { format = "safetensors", file = "asked.safetensors" }
+)");
+  REQUIRE(folder.run("train linear.toml --dtype float64 --quiet").status == 0);
+  const auto run = folder.run(
+      "evaluate linear.toml --against removal --methods influence,ekfac,grad-dot --remove 10,40 --measurement logit "
+      "--dtype float64 --quiet --out out");
+  CAPTURE(run.err);
+  REQUIRE(run.status == 0);
+  const auto table = folder.json("out/evaluation.json")["table"];
+  for (const auto& removal : row_of(table, "influence")["removals"]) {
+    const auto actual = removal["worse-by"].get<double>();
+    CHECK(removal["foretold-second-order"].get<double>() == doctest::Approx(actual).epsilon(1e-8));
+    CHECK(std::abs(removal["foretold"].get<double>() - actual) > 0.05 * actual);
+  }
+  CHECK(row_of(table, "ekfac")["removals"][0]["foretold-second-order"].is_null());  // of factors of all examples
+  CHECK_FALSE(row_of(table, "grad-dot")["removals"][0].contains("foretold"));       // which claims an order
+}
+
 TEST_CASE("evaluate --methods: retraining, further training, removal and changed labels") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
