@@ -44,7 +44,7 @@ CommandLine::CommandLine(std::string command, std::string usage, std::string sum
       ("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda")                      //
       ("dtype", po::value<std::string>()->default_value("float32"), "float32, float64 or bfloat16")  //
       ("batch-size", po::value<std::int64_t>()->default_value(1024),
-       "examples in one pass; changes memory, not results")  //
+       "examples in one pass, fewer where they are large; changes memory, not results")  //
       ("memory-limit", po::value<std::string>(),
        "the most memory to hold, such as 4G; rank and score then halve --query-block and --batch-size until it does, "
        "the "

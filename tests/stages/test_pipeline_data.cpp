@@ -92,4 +92,21 @@ TEST_CASE("queries are labelled by the column of the last stage") {
   CHECK(at::equal(chain.queries("test").targets(), at::tensor({1, 0}, at::kLong)));
 }
 
+TEST_CASE("as many images go through a model at a time as the graph of a second derivative leaves room for") {
+  const Scratch scratch;
+  write_images(scratch);
+  const auto at_once = [&](const std::string& spec) {
+    scratch.put("p.toml", "[model]\nspec = \"" + spec + "\"\n[[stage]]\nname = \"a\"\ntrain = { " + kTensors +
+                              " }\ncheckpoint = \"a.safetensors\"\n");
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble, .batch_size = 500})
+        .untrained(0, {})
+        .objective.batch_size();
+  };
+  CHECK(at_once("mlp:widths=2") == 500);
+  // outputs of its layers, in float64: 32 x 32 of 64 channels, 16 x 16 of as many, each a few times
+  const auto wide = at_once("convnet:channels=64/64,kernel=3");
+  CHECK(wide > 20);
+  CHECK(wide < 400);
+}
+
 TEST_SUITE_END();
