@@ -3,13 +3,13 @@
 # (CLINC150); an adapter then learns a held-out task of five other intents from two examples each. Accuracy on the task's test texts, with its
 # standard error over seeds (priming.py). The encoder is the first LAYERS (2) blocks of MiniLM: a third of the time of all six.
 #   priming.sh WHENCE PYTHON SHARED ENCODER WORK
-# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh; PYTHON has safetensors, numpy and tokenizers. SEEDS (3), STEPS (8) of
-# priming, HELD (1) held-out tasks and SHOTS (2) of each intent may be set; what is there already in WORK is not made again.
+# SHARED holds data/textcls; ENCODER is a directory of examples/minilm.sh; PYTHON has safetensors, numpy and tokenizers. SEEDS (2), STEPS (40) of
+# priming, HELD (3) held-out tasks and SHOTS (2) of each intent may be set; what is there already in WORK is not made again.
 set -euo pipefail
 whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(realpath "$4") work=$5
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
-seeds=${SEEDS:-3} steps=${STEPS:-8} held=${HELD:-1} shots=${SHOTS:-2} layers=${LAYERS:-2}
+seeds=${SEEDS:-2} steps=${STEPS:-40} held=${HELD:-3} shots=${SHOTS:-2} layers=${LAYERS:-2}
 inner="inner=adapter:width=16,inner-steps=2,inner-rate=0.05"
 BODIES=(
   "alone|||"
