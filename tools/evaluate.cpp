@@ -85,7 +85,7 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   const auto [truth, seconds] = timed_retrain(at, weights);
   const auto inside = weights.gt(0).to(at::kDouble);
   const auto predicted = summed_scores(at.scores, inside);
-  const auto interval = agreement_interval(predicted, truth.measurements, spearman, at.random.stream("bootstrap"));
+  const auto draws = at.random.stream("bootstrap");
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
   nlohmann::ordered_json out{
       {"against", "lds"},
@@ -94,15 +94,15 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
       {"fraction", fraction},
       {"queries", at.scores.size(0)},
       {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
-      {"lds-interval-95", {interval.low, interval.high}},
+      {"lds-interval-95", json_ends(agreement_interval(predicted, truth.measurements, spearman, draws))},
       {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
       {"seconds-a-training", seconds},
       {"train-from", at.trainings.word()}};
   if (at.ceilinged) {
-    const auto other = at.trainings.run(weights, 1, at.progress);
-    const double reached = mean_over_queries(other.measurements, truth.measurements, spearman);
-    out["ceiling"] = reached;
-    out["share-of-ceiling"] = out["lds"].get<double>() / reached;
+    const auto other = at.trainings.run(weights, 1, at.progress).measurements;
+    out["ceiling"] = json_number(mean_over_queries(other, truth.measurements, spearman));
+    out["share-of-ceiling"] =
+        json_number(ceilinged_agreement(predicted, truth.measurements, other, spearman, draws).share);
   }
   out.update(convergence(truth));
   return out;
@@ -114,8 +114,10 @@ void print_evaluation(const nlohmann::ordered_json& result) {
         result["stage"].get<std::string>(), result["lds"].get<double>(), result["lds-of-random-scores"].get<double>(),
         result["queries"].get<std::int64_t>(), result["subsets"].get<std::int64_t>(), result["fraction"].get<double>());
     if (result.contains("ceiling")) {
-      say("  the same trainings with another seed foretell it by {:.4f}: the score is {:.2f} of that\n",
-          result["ceiling"].get<double>(), result["share-of-ceiling"].get<double>());
+      say("  the same trainings with another seed foretell it by {}{}\n", number_text(result["ceiling"]),
+          result["share-of-ceiling"].is_null()
+              ? ", which is not apart from 0"
+              : fmt::format(": the score is {:.2f} of that", result["share-of-ceiling"].get<double>()));
     }
   } else {
     say("leave-one-out retraining of {}: {} examples x {} queries\n", result["stage"].get<std::string>(),

@@ -74,6 +74,11 @@ TEST_CASE("on a convex problem another seed reaches the same minima: the ceiling
   CHECK(chance.interval.low < 0);
   CHECK(chance.interval.high > 0);
   CHECK(found.value > chance.interval.high);
+  // of a ceiling that is noise itself nothing is a share
+  const auto noise = ceilinged_agreement(predicted, actual, Random(5).normal(actual.sizes()), spearman, Random(4));
+  CHECK(noise.value == found.value);
+  CHECK(std::isnan(noise.share));
+  CHECK(std::isnan(noise.share_interval.low));
 }
 
 TEST_CASE("without the most helpful examples the loss rises more than without random ones") {

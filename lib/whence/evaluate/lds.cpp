@@ -69,18 +69,23 @@ CeilingedAgreement ceilinged_agreement(const at::Tensor& predicted, const at::Te
   };
   out.value = mean_over_queries(predicted, actual, statistic);
   out.share = out.value / ceiling(other_seed, actual);
-  std::vector<double> values, shares;
+  std::vector<double> values, shares, ceilings;
   for (int r = 0; r < kResamples; ++r) {
     const auto rows = draw(actual.size(0), random), columns = draw(actual.size(1), random);
     const auto truth = taken(actual, rows, columns);
     const double value = mean_over_queries(taken(predicted, rows, columns), truth, statistic);
-    const double share = value / ceiling(other_seed.defined() ? taken(other_seed, rows, columns) : other_seed, truth);
+    const double reached = ceiling(other_seed.defined() ? taken(other_seed, rows, columns) : other_seed, truth);
     if (std::isfinite(value)) {
       values.push_back(value);
     }
-    if (std::isfinite(share)) {
-      shares.push_back(share);
+    if (std::isfinite(value / reached)) {
+      ceilings.push_back(reached);
+      shares.push_back(value / reached);
     }
+  }
+  if (!(percentile_interval(std::move(ceilings), 0.95).low > 0)) {
+    shares.clear();
+    out.share = std::numeric_limits<double>::quiet_NaN();
   }
   out.interval = percentile_interval(std::move(values), 0.95);
   out.share_interval = percentile_interval(std::move(shares), 0.95);

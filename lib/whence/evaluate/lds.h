@@ -34,7 +34,7 @@ at::Tensor found_removals(const at::Tensor& measurements);
 struct CeilingedAgreement {
   double value = 0;
   Interval interval{0, 0};
-  double share = 0;  ///< value / the ceiling's; NaN without a ceiling.
+  double share = 0;  ///< value / the ceiling's; NaN without a ceiling, or with one that is not apart from 0.
   Interval share_interval{0, 0};
 };
 /// mean_over_queries() of `predicted` [M, Q] with `actual`, and as a share of that of `other_seed` (undefined tensor:
