@@ -3,6 +3,7 @@
 
 using namespace whence;
 using test::check_fails;
+using test::last_line;
 using test::ToolFolder;
 namespace fs = std::filesystem;
 
@@ -50,6 +51,13 @@ TEST_CASE("rank --spot-check retrains, gives intervals, and is refused where not
   CHECK(folder.json("out/run.json")["verdict"] == found["verdict"]);
   CHECK(shows(result.out, found["verdict"].get<std::string>()));
   CHECK(shows(result.out, " 90 %"));
+  // what settles nothing is told too
+  const auto few = folder.run(rank + "--stage finetune --method grad-dot --spot-check 2 --out few");
+  CAPTURE(few.err);
+  REQUIRE(few.status == 0);
+  const auto settles = folder.json("few/evaluation.json")["verdict"].get<std::string>();
+  CHECK(settles.starts_with("too few to say"));
+  CHECK(shows(last_line(few.out), "; retraining: " + settles));
   const auto first =
       nlohmann::json::parse(folder.read("out/ranking.jsonl").substr(0, folder.read("out/ranking.jsonl").find('\n')));
   const auto& entry = first["proponents"][0];

@@ -185,7 +185,8 @@ Verdict judge(const RankingEvidence& evidence) {
   if (evidence.evaluated && evidence.evaluated->level != Level::kTooFew) {
     return *evidence.evaluated;
   }
-  const auto check = evidence.check.empty() ? "" : fmt::format("; to check: {}", evidence.check);
+  const auto retrained = evidence.evaluated ? fmt::format("; retraining: {}", evidence.evaluated->text) : "";
+  const auto check = retrained + (evidence.check.empty() ? "" : fmt::format("; to check: {}", evidence.check));
   for (const auto level : {Level::kNot, Level::kCare}) {
     for (const auto& stage : evidence.stages) {
       if (auto found = stage_verdict(stage, evidence, level)) {
@@ -222,7 +223,8 @@ Verdict judge(const RankingEvidence& evidence) {
               (residual > 0 ? fmt::format("every solve within {:.1e}", residual) : std::string("solved exactly")) +
                   (evidence.assumes_minimum
                        ? fmt::format(", every checkpoint at a minimum (gradient {:.1e} of an example's)", gradient)
-                       : ""));
+                       : "") +
+                  retrained);
 }
 
 }  // namespace whence
