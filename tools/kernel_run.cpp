@@ -410,9 +410,11 @@ Json KernelRun::judge(const Made& made) {
     return out["skill"][key].is_null() ? RegimeEvidence::kUnknown : out["skill"][key].get<double>();
   };
   const auto spec = out["kernel"].get<std::string>();
+  const double linear_share = share_of_move(outputs.start, outputs.linearised, outputs.end);
   const RegimeEvidence evidence{.before = value("before"),
                                 .after = value("after"),
                                 .linearised = value("linearised"),
+                                .linear_share = linear_share,
                                 .kernel = value("kernel"),
                                 .asked = asked.size(),
                                 .held_out = has_queries(),

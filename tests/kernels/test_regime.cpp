@@ -145,9 +145,20 @@ TEST_CASE("the verdict: each test at its threshold") {
   other.asked = 5;
   CHECK(judged(other).level == Level::kTooFew);
   other = evidence;
+  other.linear_share = 0.51;
+  CHECK(judged(other).level == Level::kIn);
+  CHECK(judged(other).text.find("and by 51 % of the outputs' move (more than half: holds)") != std::string::npos);
+  other.linear_share = 0.49;  // right classes by luck: the outputs went elsewhere
+  CHECK(judged(other).level == Level::kOut);
+  other = evidence;
   other.after = 0.5;
   CHECK(judged(other).level == Level::kTooFew);
   CHECK(judged(other).text.find("improved nothing") != std::string::npos);
+  other.linear_share = 0.9;  // the move alone says it
+  CHECK(judged(other).level == Level::kIn);
+  CHECK(!judged(other).solves);
+  other.linear_share = 0.1;
+  CHECK(judged(other).level == Level::kOut);
 }
 
 TEST_CASE("the kernel's fit of a squared error is the ridge regression in closed form") {

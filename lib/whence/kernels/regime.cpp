@@ -126,11 +126,13 @@ std::string yes_no(const std::optional<bool>& test) { return !test ? "not tested
 RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
   RegimeVerdict out;
   const double improved = evidence.after - evidence.before;
-  if (!std::isnan(evidence.kernel) && evidence.after > 0) {
+  const bool improves = improved > 0, moves = !std::isnan(evidence.linear_share);
+  if (!std::isnan(evidence.kernel) && improves && evidence.after > 0) {
     out.solves = evidence.kernel >= kKernelSolves * evidence.after;
   }
-  if (improved > 0) {
-    out.linear = evidence.linearised - evidence.before > kLinearRecovers * improved;
+  if (improves || moves) {
+    out.linear = (!improves || evidence.linearised - evidence.before > kLinearRecovers * improved) &&
+                 (!moves || evidence.linear_share > kLinearRecovers);
   }
   if (!std::isnan(evidence.feature_change)) {
     out.fixed = evidence.feature_change < kFixedFeatures;
@@ -141,7 +143,8 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
   std::string told = fmt::format("on {} {} the fine-tune goes from {} to {}", evidence.asked,
                                  evidence.held_out ? "queries" : "of its own examples", figure(evidence.before),
                                  figure(evidence.after));
-  told += fmt::format(", its linearisation to {} (more than half of that: {})", figure(evidence.linearised),
+  told += fmt::format(", its linearisation to {}{} (more than half: {})", figure(evidence.linearised),
+                      moves ? fmt::format(" and by {:.0f} % of the outputs' move", 100 * evidence.linear_share) : "",
                       yes_no(out.linear));
   if (!std::isnan(evidence.feature_change)) {
     told += fmt::format("; its features move by {:.2g} of their size (below {:g}: {})", evidence.feature_change,

@@ -15,7 +15,9 @@ namespace whence {
 /// Fine-Tuning", ICML 2023, section 5 (formulas.md 4), and what they take for an answer: the paper's thresholds as they
 /// are known at second hand, its own text was not at hand. docs/kernels.md says how far from them fine-tunes fell.
 inline constexpr double kKernelSolves = 0.9;      ///< The kernel regression reaches so much of the fine-tune's skill.
-inline constexpr double kLinearRecovers = 0.5;    ///< The linearisation recovers more of the fine-tune's improvement.
+inline constexpr double kLinearRecovers = 0.5;    ///< The linearisation recovers more of the fine-tune's improvement,
+                                                  ///< and of the outputs' move (not in the paper: of few queries a
+                                                  ///< skill alone is soon right by luck).
 inline constexpr double kFixedFeatures = 2.0;     ///< The eNTK's elements change by less of their size, on average.
 inline constexpr std::int64_t kFewestAsked = 16;  ///< Of fewer examples no skill is told apart from another.
 
@@ -54,7 +56,8 @@ double share_of_move(const at::Tensor& start, const at::Tensor& other, const at:
 struct RegimeEvidence {
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   double before = kUnknown, after = kUnknown;  ///< The skill at the start and at the end of the fine-tune,
-  double linearised = kUnknown;                ///< of its linearisation,
+  double linearised = kUnknown;                ///< of its linearisation, ...
+  double linear_share = kUnknown;              ///< ... whose share_of_move() is this,
   double kernel = kUnknown;                    ///< of regression with its kernel, fitted on the stage's examples,
   std::int64_t asked = 0;                      ///< on so many examples ...
   bool held_out = false;                       ///< ... that the stage did not train on.
@@ -73,7 +76,8 @@ struct RegimeVerdict {
   std::string text;
 };
 /// In: every test that could be made holds, linearisation and features among them. Out: the linearisation fails, or all
-/// but one. Too few: fewer than kFewestAsked examples, or a fine-tune that improved nothing.
+/// but one. Too few: fewer than kFewestAsked examples. Of a fine-tune that improved no skill the outputs' move alone is
+/// looked at; where that is not known either: too few.
 RegimeVerdict judge_regime(const RegimeEvidence& evidence);
 
 }  // namespace whence
