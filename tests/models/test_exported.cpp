@@ -1,8 +1,11 @@
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <array>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <set>
 
 #include "models/made.h"
@@ -11,6 +14,8 @@
 #include "support/stored_zip.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
+#include "whence/core/operation_count.h"
+#include "whence/core/progress.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/exported/detail/zip.h"
 #include "whence/models/exported/exported_model.h"
@@ -72,9 +77,9 @@ struct Fixture {
   }
 };
 
-const std::vector<std::string> kModels = {"mlp",     "convnet",    "residual",  "gpt",         "masked",
-                                          "lstm",    "two",        "conv1",     "loss-inside", "solid",
-                                          "grouped", "transposed", "recurrent", "projected"};
+const std::vector<std::string> kModels = {"mlp",       "convnet",   "residual",    "gpt",     "masked",  "lstm",
+                                          "two",       "conv1",     "loss-inside", "solid",   "grouped", "transposed",
+                                          "recurrent", "projected", "padded",      "spelled", "headed",  "reshaped"};
 constexpr double kSame = 1e-10;
 
 /// Of output, gradient and Hessian product, relative.
@@ -103,6 +108,21 @@ std::array<double, 2> errors_of_examples(const Fixture& f) {
   const auto products = per_sample_products(*f.model, f.loss(), f.theta, f.batch, directions);
   const auto norms = per_sample_squared_norms(*f.model, f.loss(), f.theta, f.batch, f.theta.names());
   return {relative_error(products[0], f.told.at("products")), relative_error(norms, f.told.at("norms"))};
+}
+
+/// How often an operator is called, by its name.
+int calls_of(const std::string& name, const std::function<void()>& work) {
+  static thread_local std::string wanted;
+  static thread_local int calls;
+  wanted = name;
+  calls = 0;
+  const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback([](const at::RecordFunction& function) {
+                                                   calls += function.name() == wanted ? 1 : 0;
+                                                   return std::unique_ptr<at::ObserverContext>();
+                                                 }).scopes({at::RecordScope::FUNCTION}));
+  work();
+  at::removeCallback(handle);
+  return calls;
 }
 
 }  // namespace
@@ -138,11 +158,14 @@ TEST_SUITE("models") {
       return dynamic_cast<const ExportedModel&>(*model).facts();
     };
     using Layers = std::vector<std::pair<std::string, std::int64_t>>;
-    for (const auto& [name, layers] : {std::pair("residual", Layers{{"linear", 1}, {"convolution", 3}, {"norm", 1}}),
-                                       std::pair("solid", Layers{{"linear", 1}, {"convolution", 2}}),
-                                       std::pair("grouped", Layers{{"linear", 1}, {"convolution", 4}}),
-                                       std::pair("transposed", Layers{{"linear", 1}, {"transposed convolution", 3}}),
-                                       std::pair("lstm", Layers{{"linear", 1}, {"recurrent", 1}})}) {
+    for (const auto& [name, layers] :
+         {std::pair("residual", Layers{{"linear", 1}, {"convolution", 3}, {"norm", 1}}),
+          std::pair("solid", Layers{{"linear", 1}, {"convolution", 2}}),
+          std::pair("grouped", Layers{{"linear", 1}, {"convolution", 4}}),
+          std::pair("padded", Layers{{"linear", 1}, {"convolution", 5}}),
+          std::pair("spelled", Layers{{"linear", 1}, {"convolution", 2}, {"transposed convolution", 1}}),
+          std::pair("transposed", Layers{{"linear", 1}, {"transposed convolution", 3}}),
+          std::pair("lstm", Layers{{"linear", 1}, {"recurrent", 1}})}) {
       CAPTURE(name);
       CHECK(facts(name).layers == layers);
       CHECK(facts(name).copied.empty());
@@ -155,6 +178,105 @@ TEST_SUITE("models") {
     CHECK(facts("convnet").last_module == "fc");
     CHECK(facts("convnet").inputs.front().shape == "[any, 2, 6, 6]");
     CHECK_FALSE(facts("projected").why_no_layers.empty());
+  }
+
+  TEST_CASE("exported models: what no trained parameter has a part in is computed once a batch") {
+    const Fixture f("headed");
+    const auto convolutions = [](const std::function<void()>& work) { return calls_of("aten::convolution", work); };
+    const auto moved = f.theta.with(clone(f.theta.values()));
+    const auto expected = f.told.at("output");
+    CHECK(convolutions([&] {
+            CHECK(relative_error(f.model->output(f.theta, f.batch), expected) < kSame);
+            CHECK(relative_error(f.model->output(f.theta.with(leaves(f.theta.values())), f.batch), expected) < kSame);
+            for (const auto& value : moved.values()) {
+              value.mul_(2);
+            }
+            CHECK(relative_error(f.model->output(moved, f.batch), expected) > 0.1);
+            auto copied = f.batch;
+            copied.inputs = f.batch.inputs.clone();
+            CHECK(relative_error(f.model->output(f.theta, copied), expected) < kSame);
+          }) == 1);
+    const auto of_examples = [&] { CHECK(errors_of_examples(f)[0] < kSame); };  // one example at a time
+    CHECK(convolutions(of_examples) > 0);
+    CHECK(convolutions(of_examples) == 0);
+    auto other = f.batch;
+    other.inputs = f.batch.inputs.clone();
+    const auto twice = convolutions([&] {
+      other.inputs.mul_(2);
+      const auto first = f.model->output(f.theta, other);
+      CHECK(relative_error(first, expected) > 1e-3);
+      other.inputs.mul_(2);  // in the same memory
+      CHECK(relative_error(f.model->output(f.theta, other), first) > 1e-3);
+    });
+    CHECK(twice == 2);
+    CHECK(convolutions([&] { count_operations([&] { f.model->output(f.theta, f.batch); }); }) == 1);
+    CHECK(convolutions([&] { f.model->output(f.theta, f.batch); }) == 0);
+  }
+
+  TEST_CASE("exported models: where the head alone is trained, the body is computed once a batch and body") {
+    const Fixture whole("convnet");
+    const auto model = open("convnet", ",head=fc");
+    Random random(1);
+    auto theta = model->initial({}, 0, random);
+    const auto output_of = [&](bool head_alone) {
+      TensorList values;
+      for (std::size_t i = 0; i < theta.size(); ++i) {
+        const bool free = !head_alone || model->head().holds(theta.names()[i]);
+        values.push_back(theta.values()[i].detach().requires_grad_(free));
+      }
+      return model->output(theta.with(values), whole.batch);
+    };
+    const auto convolutions = [&](bool head_alone) {
+      return calls_of("aten::convolution", [&] {
+        CHECK(relative_error(output_of(head_alone).detach(), model->output(theta, whole.batch)) < kSame);
+      });
+    };
+    CHECK(relative_error(model->output(theta, whole.batch), whole.told.at("output")) < kSame);
+    CHECK(convolutions(true) == 0);
+    CHECK(convolutions(false) == 3);
+    theta.at("a.weight").mul_(2);  // another body
+    CHECK(convolutions(true) == 3);
+    CHECK(relative_error(model->output(theta, whole.batch), whole.told.at("output")) > 1e-3);
+    CHECK(convolutions(true) == 0);
+  }
+
+  TEST_CASE("models: a stop is heard within a batch, on the way there and back") {
+    const struct Restore {
+      ~Restore() { set_interruption_check({}); }
+    } restore;
+    Random random(1);
+    for (const std::string spec : {"convnet:channels=8/8", "exported"}) {
+      CAPTURE(spec);
+      const auto model = spec == "exported" ? open("convnet") : create<Model>(spec);
+      const auto theta = model->initial({2, 6, 6}, 3, random);
+      const auto x = random.normal({256, 2, 6, 6}), rows = at::arange(256, at::kLong);
+      const Batch batch{x, rows, rows, rows};
+      const auto free = leaves(theta.values());
+      int asked = 0;
+      set_interruption_check([&] { ++asked; });
+      const auto sum = model->output(theta.with(free), batch).sum();
+      const int there = asked;
+      CHECK(there >= 2);
+      gradient(sum, free);
+      CHECK(asked >= there + 2);
+      for (const int stop : {2, there + 1}) {
+        int more = 0;
+        set_interruption_check([&] {
+          if (++more == stop) {
+            throw Interrupted();
+          }
+        });
+        CHECK_THROWS_AS(gradient(model->output(theta.with(free), batch).sum(), free), Interrupted);
+      }
+      set_interruption_check({});
+    }
+  }
+
+  TEST_CASE("exported models: tokens are looked up in a table, whatever shape they are given first") {
+    for (const std::string name : {"gpt", "masked", "reshaped"}) {
+      const auto model = open(name);
+      CHECK(dynamic_cast<const ExportedModel&>(*model).vocabulary() == 7);
+    }
   }
 
   /// Rows of a table of docs/exported-models.md: tests/models/exported/zoo.py makes the folder.

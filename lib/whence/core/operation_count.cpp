@@ -111,6 +111,11 @@ double OperationCount::nominal_seconds() const {
   return multiplications / kMultiplicationsASecond + bytes / kBytesASecond + calls * kSecondsACall;
 }
 
+bool counts_operations() {
+  const std::lock_guard lock(adding);
+  return total != nullptr;
+}
+
 OperationCount count_operations(const std::function<void()>& work) {
   const std::lock_guard one(one_at_a_time);
   OperationCount out;

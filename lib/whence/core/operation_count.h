@@ -18,5 +18,8 @@ struct OperationCount {
 /// Counts what `work` has LibTorch do, in threads that autograd brings in too. One at a time; what other threads do
 /// meanwhile is not counted. Cost: some microseconds an operator.
 OperationCount count_operations(const std::function<void()>& work);
+/// Whether a count is going on. What is kept from an earlier pass is then made anew, so that a count does not depend on
+/// what was asked before.
+bool counts_operations();
 
 }  // namespace whence

@@ -38,6 +38,7 @@ ProgressScope::~ProgressScope() { innermost = outer_; }
 void ProgressScope::at(std::int64_t done, std::string detail) {
   event_.done = done;
   event_.detail = std::move(detail);
+  place_.clear();
   say(event_);
 }
 
@@ -55,13 +56,17 @@ void check_interruption(std::int64_t done, std::int64_t total) {
     check();
   }
   auto* scope = innermost;
-  if (scope == nullptr || std::chrono::steady_clock::now() - scope->said_ < kSilence) {
+  if (scope == nullptr) {
+    return;
+  }
+  if (total > 0) {
+    scope->place_ = fmt::format("{} of {} examples", done, total);
+  }
+  if (std::chrono::steady_clock::now() - scope->said_ < kSilence) {
     return;
   }
   auto event = scope->event_;
-  if (total > 0) {
-    event.detail += fmt::format("{}{} of {} examples", event.detail.empty() ? "" : "; ", done, total);
-  }
+  event.detail += (event.detail.empty() || scope->place_.empty() ? "" : "; ") + scope->place_;
   scope->say(event);
 }
 

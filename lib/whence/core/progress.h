@@ -49,13 +49,15 @@ class ProgressScope {
 
   const Progress* progress_ = nullptr;
   ProgressEvent event_;
+  std::string place_;  ///< Where the pass stands, of this step.
   ProgressScope* outer_;
   std::chrono::steady_clock::time_point said_{};
 };
 
 /// What long work that has no Progress at hand (a pass over the data, a product of an operator) asks between batches,
-/// on any thread: nothing, until a program sets a check, which may throw Interrupted. Process-wide; set it before work
-/// begins. `done` of `total` says where a pass stands; 0 of 0 leaves that open.
+/// and models between layers, on any thread: nothing, until a program sets a check, which may throw Interrupted.
+/// Process-wide; set it before work begins. `done` of `total` says where a pass stands; 0 of 0: where it stood.
+/// Cost: a tenth of a microsecond.
 void set_interruption_check(std::function<void()> check);
 void check_interruption(std::int64_t done = 0, std::int64_t total = 0);
 

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "whence/core/chunks.h"
 #include "whence/core/digest.h"
@@ -267,14 +268,9 @@ class Fit {
   at::ScalarType working_type(const at::Tensor& x) const {
     return options_.dtype == "bfloat16" && x.scalar_type() == at::kFloat ? at::kBFloat16 : x.scalar_type();
   }
-  static State& state_of(std::vector<std::pair<detail::LayerLayout::Layer, State>>& layers,
-                         const detail::LayerLayout::Layer& layer) {
-    for (auto& [known, state] : layers) {
-      if (known.name == layer.name) {
-        return state;
-      }
-    }
-    return layers.emplace_back(layer, State{}).second;
+  State& state_of(const detail::LayerLayout::Layer& layer) {
+    const auto [found, is_new] = place_of_layer_.try_emplace(layer.name, layers_.size());
+    return is_new ? layers_.emplace_back(layer, State{}).second : layers_[found->second].second;
   }
   static void accumulate(at::Tensor& sum, const at::Tensor& part) {
     const auto wide = part.to(at::kDouble);
@@ -283,7 +279,7 @@ class Fit {
 
   void add_factors(const detail::RowBatch& batch) {
     for (const auto& rows : batch.layers()) {
-      auto& state = state_of(layers_, rows.layer);
+      auto& state = state_of(rows.layer);
       const auto type = working_type(rows.input);
       const auto a = rows.input.reshape({-1, rows.layer.columns()}).to(type);
       auto signal = rows.signal;  // the mean over an example's positions
@@ -323,7 +319,7 @@ class Fit {
   }
   void add_eigenvalues(const detail::RowBatch& batch) {
     for (const auto& rows : batch.layers()) {
-      auto& state = state_of(layers_, rows.layer);
+      auto& state = state_of(rows.layer);
       const auto type = working_type(rows.input);
       detail::LayerRows cast{rows.layer, rows.examples, rows.input.to(type), rows.signal.to(type)};
       accumulate(state.values, detail::squared_gradients(cast, state.left.to(type), state.right.to(type)));
@@ -368,7 +364,7 @@ class Fit {
       }
     }
     for (const auto& layer : layout ? layout->layers() : std::vector<detail::LayerLayout::Layer>{}) {
-      auto& state = state_of(layers_, layer);
+      auto& state = state_of(layer);
       for (auto& [part, tensor] : parts(state)) {
         const auto key = fmt::format("{}.{}", layer.name, part);
         if (tensors.contains(key)) {
@@ -408,6 +404,7 @@ class Fit {
   std::int64_t done_ = 0, examples_ = 0;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
   std::vector<std::pair<detail::LayerLayout::Layer, State>> layers_;
+  std::map<std::string, std::size_t> place_of_layer_;  ///< By name: each group of a depthwise convolution is a layer.
   std::vector<std::pair<detail::LayerLayout::Other, at::Tensor>> others_;
 };
 

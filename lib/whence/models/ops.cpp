@@ -10,6 +10,7 @@
 
 #include "whence/core/error.h"
 #include "whence/models/addition.h"
+#include "whence/models/interruptible.h"
 
 namespace whence {
 namespace {
@@ -171,7 +172,7 @@ at::Tensor convolution(const ParameterSet& theta, std::string_view layer, const 
   entry.kernel = weight.sizes().slice(2).vec();
   auto recorded = entry;
   recorded.input = x;
-  recorded.output = at::conv2d(x, weight, value_of(theta, entry.bias), stride, padding);
+  recorded.output = interruptible(at::conv2d(x, weight, value_of(theta, entry.bias), stride, padding));
   return added.after(x, record(tape, std::move(recorded)), tape);
 }
 

@@ -9,6 +9,7 @@
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
 #include "whence/models/addition.h"
+#include "whence/models/interruptible.h"
 #include "whence/models/ops.h"
 
 namespace whence::detail {
@@ -291,7 +292,7 @@ at::Tensor TransformerPass::residual_stream(const ParameterSet& theta, Prompted 
       const auto fed = norm_in_block(theta, l, n.mlp_post_norm, inner, tape);
       x = config_.parallel ? x + seen + fed : read + fed;
     }
-    keep(l + 1, x);
+    keep(l + 1, interruptible(x));
   }
   return x;
 }

@@ -11,6 +11,7 @@
 #include "whence/models/detail/config_keys.h"
 #include "whence/models/detail/families.h"
 #include "whence/models/detail/model_folder.h"
+#include "whence/models/interruptible.h"
 #include "whence/models/model.h"
 #include "whence/models/ops.h"
 
@@ -217,7 +218,7 @@ class Vit : public Model, public Described {
       x = x + attend(theta, l, layer_norm(theta, in_block(l, "layernorm_before"), x, c.epsilon, tape), count, tape);
       const auto inner = through(theta, in_block(l, "intermediate.dense"),
                                  layer_norm(theta, in_block(l, "layernorm_after"), x, c.epsilon, tape), tape);
-      x = x + through(theta, in_block(l, "output.dense"), activation(c.activation, inner), tape, true);
+      x = interruptible(x + through(theta, in_block(l, "output.dense"), activation(c.activation, inner), tape, true));
     }
     if (tape != nullptr) {
       tape->rows = before;

@@ -198,6 +198,77 @@ class Transposed(nn.Module):
         return self.fc(torch.tanh(self.solid(x)).square().mean((2, 3, 4)))
 
 
+class Padded(nn.Module):
+    """Convolutions with padding by name, filters of even sides among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Conv2d(2, 3, 3, padding="same")
+        self.even = nn.Conv2d(3, 4, (2, 4), padding="same", bias=False)
+        self.depth = nn.Conv2d(4, 4, 2, padding="valid", groups=2)
+        self.line = nn.Conv1d(4, 3, 4, padding="same", dilation=3)
+        self.solid = nn.Conv3d(3, 2, (2, 1, 3), padding="same")
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.depth(torch.tanh(self.even(torch.tanh(self.image(x))))))
+        x = torch.tanh(self.line(x.flatten(2)))[..., :12].unflatten(2, (2, 3, 2))
+        return self.fc(torch.tanh(self.solid(x)).mean((2, 3, 4)))
+
+
+class Spelled(nn.Module):
+    """Both kinds of convolution as run_decompositions() writes them, and a matrix turned by permute."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, (3, 2)), nn.ConvTranspose2d(3, 2, 3, bias=False)
+        self.line = nn.Conv1d(2, 4, 2)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.tanh(torch.convolution(x, self.a.weight, self.a.bias, [1, 2], [1, 0], [1, 1], False, [0, 0], 1))
+        x = torch.tanh(torch.convolution(x, self.b.weight, None, [2, 1], [1, 1], [1, 1], True, [1, 0], 1))
+        x = torch.convolution(x.flatten(2), self.line.weight, self.line.bias, [1], [0], [2], False, [0], 1)
+        return torch.addmm(self.fc.bias, torch.tanh(x).mean(2), self.fc.weight.permute(1, 0))
+
+
+class Headed(nn.Module):
+    """A frozen body whose numbers the trained part writes into, and one that it reads before the body writes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.wide = nn.Linear(3, 4)
+        for p in self.parameters():
+            p.requires_grad_(False)
+        self.bn.running_mean.normal_()
+        self.shift = nn.Parameter(torch.randn(3))
+        self.two, self.fc = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = F.relu_(self.bn(self.conv(x))).mean((2, 3))
+        shifted = y + self.shift
+        y.mul_(3)
+        z = torch.sigmoid(self.wide(y))
+        z.add_(torch.tanh(self.two(shifted)))
+        return self.fc(z)
+
+
+class Reshaped(nn.Module):
+    """A frozen table of tokens, which are given another shape first; places come from a table too."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.table = nn.Embedding(9, 4), nn.Embedding(7, 4)
+        self.table.weight.requires_grad_(False)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, input_ids):
+        ids = input_ids.view(-1, input_ids.shape[-1])
+        x = self.places((ids != 0).cumsum(1)) + self.table(ids)
+        return self.fc(torch.tanh(x).mean(1))
+
+
 class Recurrent(nn.Module):
     """Both ways and two layers deep, without biases, time first; cells; a state that is learned."""
 
@@ -391,6 +462,18 @@ def of_form():
         keep(name, model(), {"x": torch.randn(*sizes)})
 
 
+def of_more_forms():
+    for name, model, sizes in [
+        ("padded", Padded, (3, 2, 4, 5)),
+        ("spelled", Spelled, (3, 2, 4, 5)),
+        ("headed", Headed, (3, 1, 4, 4)),
+    ]:
+        torch.manual_seed(4)
+        keep(name, model(), {"x": torch.randn(*sizes)})
+    torch.manual_seed(5)
+    keep("reshaped", Reshaped(), {"input_ids": torch.tensor([[1, 0, 2, 6], [3, 4, 0, 0]])})
+
+
 def main():
     torch.manual_seed(1)
     good = {
@@ -431,6 +514,7 @@ def main():
     repack(HERE / "rounded.pt2")
     solid()
     of_form()
+    of_more_forms()
 
 
 if __name__ == "__main__":

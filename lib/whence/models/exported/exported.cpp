@@ -15,6 +15,7 @@
 #include "whence/core/printable.h"
 #include "whence/core/progress.h"
 #include "whence/models/exported/detail/archive.h"
+#include "whence/models/exported/detail/kept_values.h"
 #include "whence/models/exported/detail/layers.h"
 #include "whence/models/exported/detail/operators.h"
 #include "whence/models/exported/detail/self_check.h"
@@ -52,6 +53,40 @@ at::Tensor as_rows(const at::Tensor& output, const Batch& batch) {
     return output.index({example, position});
   }
   return output.dim() == 1 ? output.unsqueeze(1) : output.flatten(1);
+}
+
+/// Rows of the table that the tokens of a text are looked up in; 0: in none.
+std::int64_t vocabulary_of(const detail::Program& program, const detail::ProgramSignature& signature,
+                           const detail::ExportArchive& archive) {
+  static const std::set<std::string> kSameNumbers = {"view",    "reshape", "_unsafe_view", "to",         "_to_copy",
+                                                     "alias",   "clone",   "detach",       "contiguous", "unsqueeze",
+                                                     "squeeze", "flatten", "expand",       "type_as"};
+  std::set<int> tokens;
+  for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
+    if (signature.inputs[i].kind == ProgramInput::Kind::kUser && signature.inputs[i].name == "input_ids") {
+      tokens.insert(static_cast<int>(i));
+    }
+  }
+  const auto slot_at = [](const detail::Node& node, int place) {
+    return place < 0 ? -1 : node.inputs[static_cast<std::size_t>(place)].slot();
+  };
+  for (const auto& node : program.nodes()) {
+    if (node.schema == nullptr || node.inputs.empty()) {
+      continue;
+    }
+    if (kSameNumbers.count(node.operation()) > 0 && tokens.count(slot_at(node, 0)) > 0) {
+      tokens.insert(node.outputs.begin(), node.outputs.end());
+    } else if (node.operation() == "embedding" && tokens.count(slot_at(node, node.argument("indices"))) > 0) {
+      const auto table = slot_at(node, node.argument("weight"));
+      if (table >= 0 && table < std::ssize(signature.inputs)) {
+        const auto found = archive.weights.find(signature.inputs[static_cast<std::size_t>(table)].name);
+        if (found != archive.weights.end() && found->second.value.dim() == 2) {
+          return found->second.value.size(0);
+        }
+      }
+    }
+  }
+  return 0;
 }
 
 class Exported : public Model, public ExportedModel, public Described {
@@ -99,16 +134,30 @@ class Exported : public Model, public ExportedModel, public Described {
   std::vector<at::Tensor> arguments_of(const Batch& batch, const detail::Setting& setting) const;
   const std::vector<c10::IValue>& fixed_inputs(const detail::Setting& setting) const;
   at::Tensor run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments, const detail::Setting& setting,
-                 detail::NodeRunner* runner) const;
+                 detail::NodeRunner* runner, const detail::OneByOne* examples = nullptr) const;
   at::Tensor run_one_by_one(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
                             const detail::Setting& setting, Tape* tape) const;
   detail::Setting setting_of(const ParameterSet& theta) const;
   double copied_percent() const;
 
+  /// The program in two: what `fixed` gives for a batch is kept, since nothing that it is made of is trained.
+  struct Frozen {
+    detail::Program::Parts parts;
+    std::vector<std::size_t> reads;  ///< Inputs of the program that `fixed` is made of.
+  };
+  std::unique_ptr<const Frozen> freeze(const std::set<int>& moving) const;
+  const Frozen* frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const;
+  std::vector<c10::IValue> run_frozen(const Frozen& frozen, std::vector<c10::IValue> inputs,
+                                      const std::vector<at::Tensor>& arguments, const detail::ProgramRun& how,
+                                      const detail::OneByOne* examples) const;
+
   ExportedOptions options_;
   fs::path file_;
   detail::ProgramSignature signature_;
   std::unique_ptr<const detail::Program> program_;
+  std::unique_ptr<const Frozen> frozen_;       ///< By what the file says is trained; null: nothing of weight is frozen.
+  std::unique_ptr<const Frozen> frozen_body_;  ///< Where the head alone is trained; null as well where there is none.
+  mutable detail::KeptValues kept_;
   std::vector<std::string> parameter_of_input_;
   detail::ProgramLayers layers_;
   ParameterSet theta_;  ///< As the file has it.
@@ -189,16 +238,25 @@ void Exported::load(detail::ExportArchive archive) {
     }
   }
   layers_ = detail::ProgramLayers::of(*program_, parameter_of_input_, theta_);
+  std::set<int> trained, of_head;
+  for (std::size_t i = 0; i < parameter_of_input_.size(); ++i) {
+    if (const auto& name = parameter_of_input_[i]; !name.empty()) {
+      trained.insert(static_cast<int>(i));
+      if (head().holds(name)) {
+        of_head.insert(static_cast<int>(i));
+      }
+    }
+  }
+  frozen_ = freeze(trained);
+  frozen_body_ = of_head.empty() || of_head == trained ? nullptr : freeze(of_head);
+  if (frozen_) {
+    const auto more = detail::ProgramLayers::of(frozen_->parts.moving, parameter_of_input_, theta_);
+    layers_.layers.insert(more.layers.begin(), more.layers.end());
+  }
   classes_ = detail::stored<std::string>(archive, "classes");
   means_ = detail::stored<double>(archive, "mean");
   deviations_ = detail::stored<double>(archive, "std");
-  for (const auto& [node, layer] : layers_.layers) {  // the table that the tokens are looked up in
-    const auto from = static_cast<std::size_t>(std::max(0, node->inputs[static_cast<std::size_t>(layer.input)].slot()));
-    if (layer.form == detail::ProgramLayer::Form::kEmbedding && from < signature_.inputs.size() &&
-        signature_.inputs[from].name == "input_ids") {
-      vocabulary_ = theta_.at(layer.weight).size(0);
-    }
-  }
+  vocabulary_ = vocabulary_of(*program_, signature_, archive);
   const auto check = detail::self_check(
       archive, signature_, dtype_,
       {[&](const std::vector<at::Tensor>& arguments) { return run(theta_, arguments, setting_of(theta_), nullptr); },
@@ -329,8 +387,78 @@ const std::vector<c10::IValue>& Exported::fixed_inputs(const detail::Setting& se
   return out;
 }
 
+std::unique_ptr<const Exported::Frozen> Exported::freeze(const std::set<int>& moving) const {
+  auto out = std::make_unique<Frozen>(Frozen{program_->parts(moving), {}});
+  std::set<std::size_t> reads;
+  for (const auto& node : out->parts.fixed.nodes()) {
+    for (const auto& input : node.inputs) {
+      for (const auto slot : input.reads()) {
+        if (slot < std::ssize(signature_.inputs)) {
+          reads.insert(static_cast<std::size_t>(slot));
+        }
+      }
+    }
+  }
+  out->reads.assign(reads.begin(), reads.end());
+  const bool has_weights = std::any_of(reads.begin(), reads.end(), [&](std::size_t i) {
+    return signature_.inputs[i].kind == ProgramInput::Kind::kParameter;
+  });
+  return has_weights ? std::move(out) : nullptr;
+}
+
+const Exported::Frozen* Exported::frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const {
+  const bool head_alone = frozen_body_ && runner == nullptr && [&] {
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+      if (theta.values()[i].requires_grad() && !head().holds(theta.names()[i])) {
+        return false;
+      }
+    }
+    return true;
+  }();
+  return head_alone ? frozen_body_.get() : frozen_.get();
+}
+
+std::vector<c10::IValue> Exported::run_frozen(const Frozen& frozen, std::vector<c10::IValue> inputs,
+                                              const std::vector<at::Tensor>& arguments, const detail::ProgramRun& how,
+                                              const detail::OneByOne* examples) const {
+  TensorList of, weights;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < signature_.inputs.size(); ++i) {
+    const bool user = signature_.inputs[i].kind == ProgramInput::Kind::kUser;
+    const auto argument = user ? arguments.at(next++) : at::Tensor();
+    if (!std::binary_search(frozen.reads.begin(), frozen.reads.end(), i)) {
+      continue;
+    }
+    if (user) {
+      of.push_back(examples == nullptr ? argument : examples->of_all(argument));
+    } else if (inputs[i].isTensor()) {
+      weights.push_back(inputs[i].toTensor());
+    }
+  }
+  if (std::any_of(of.begin(), of.end(), [](const at::Tensor& x) { return x.requires_grad(); })) {
+    return program_->run(std::move(inputs), how);
+  }
+  const auto kind = fmt::format("{} {} {} {}", c10::toString(how.setting.wanted), how.setting.device.str(),
+                                examples != nullptr, &frozen == frozen_.get());
+  // behind each value whether examples differ in it
+  auto values = kept_.get(kind, of, weights, [&] {
+    std::vector<c10::IValue> out;
+    for (auto& value : frozen.parts.fixed.run(inputs, how)) {
+      const bool differs = examples != nullptr && value.isTensor() && examples->differs(value.toTensor());
+      out.push_back(differs ? c10::IValue(examples->of_all(value.toTensor())) : value);
+      out.emplace_back(differs);
+    }
+    return out;
+  });
+  for (std::size_t i = 0; i < values.size(); i += 2) {
+    inputs.push_back(values[i + 1].toBool() ? c10::IValue(examples->seen(values[i].toTensor())) : values[i]);
+  }
+  return frozen.parts.moving.run(std::move(inputs), how);
+}
+
 at::Tensor Exported::run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
-                         const detail::Setting& setting, detail::NodeRunner* runner) const {
+                         const detail::Setting& setting, detail::NodeRunner* runner,
+                         const detail::OneByOne* examples) const {
   auto inputs = fixed_inputs(setting);
   std::size_t next = 0;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -342,7 +470,10 @@ at::Tensor Exported::run(const ParameterSet& theta, const std::vector<at::Tensor
       inputs[i] = written ? argument.clone() : argument;
     }
   }
-  const auto outputs = program_->run(std::move(inputs), {setting, runner});
+  const auto* frozen = frozen_in(theta, runner);
+  const detail::ProgramRun how{setting, runner};
+  const auto outputs = frozen != nullptr ? run_frozen(*frozen, std::move(inputs), arguments, how, examples)
+                                         : program_->run(std::move(inputs), how);
   if (chosen_ >= outputs.size() || !outputs[chosen_].isTensor()) {
     throw DataError(fmt::format("{}: output {} is no tensor", file_.string(), chosen_));
   }
@@ -367,7 +498,7 @@ at::Tensor Exported::run_one_by_one(const ParameterSet& theta, const std::vector
     given = theta.with(std::move(values)).with_additions(theta.additions());
   }
   detail::LayerRunner runner(layers_, theta, &examples, tape);
-  const auto out = run(given, seen, setting, &runner);
+  const auto out = run(given, seen, setting, &runner, &examples);
   return examples.of_all(out).squeeze(1);
 }
 

@@ -144,18 +144,20 @@ Operand Operand::fixed(c10::IValue value) {
   return out;
 }
 
+Operand Operand::of_slot(int slot) {
+  Operand out;
+  out.kind_ = Kind::kSlot;
+  out.slot_ = slot;
+  return out;
+}
+
 Operand Operand::of(const JsonView& json, const SlotNames& slots) {
   const auto items = json.items();
   if (items.size() != 1) {
     json.refuse("an argument of one kind");
   }
   const auto& [kind, value] = items.front();
-  const auto from_slot = [&](const JsonView& name) {
-    Operand out;
-    out.kind_ = Kind::kSlot;
-    out.slot_ = slots.at(name);
-    return out;
-  };
+  const auto from_slot = [&](const JsonView& name) { return of_slot(slots.at(name)); };
   const auto list = [&](auto&& one) {
     Operand out;
     out.kind_ = Kind::kList;

@@ -8,11 +8,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "whence/core/error.h"
 #include "whence/core/printable.h"
-#include "whence/core/progress.h"
 #include "whence/models/exported/detail/operators.h"
+#include "whence/models/interruptible.h"
 
 namespace whence::detail {
 namespace {
@@ -189,7 +190,7 @@ Program::Program(const JsonView& graph, const std::string& where, Unknown& unkno
     if (slot.size() != 1) {
       input.refuse("an input of one value");
     }
-    ++inputs_;
+    inputs_.push_back(slot.front());
   }
   for (const auto& node : graph["nodes"].list()) {
     compile(node, names, unknown, depth);
@@ -353,7 +354,8 @@ void Program::find_writes() {
       }
     }
     for (const auto of : written) {
-      if (of < inputs_) {
+      touches_.push_back({n, of, true});
+      if (of < std::ssize(inputs_)) {
         written_inputs_.emplace(of, &nodes_[n]);
       }
       for (const auto maker : makers[of]) {
@@ -368,15 +370,109 @@ void Program::find_writes() {
     for (const auto& input : node.inputs) {
       for (const auto slot : input.reads()) {
         readers[root[static_cast<std::size_t>(slot)]].push_back(n);
+        touches_.push_back({n, root[static_cast<std::size_t>(slot)], false});
       }
+    }
+    for (const auto of : passed_on) {
+      may_be_one_.emplace_back(*passed_on.begin(), of);
     }
     for (const auto slot : node.outputs) {
       if (!passed_on.empty()) {
         root[static_cast<std::size_t>(slot)] = *passed_on.begin();
       }
       makers[root[static_cast<std::size_t>(slot)]].push_back(n);
+      touches_.push_back({n, root[static_cast<std::size_t>(slot)], false});
     }
   }
+}
+
+Program::Parts Program::parts(const std::set<int>& moving_inputs) const {
+  std::vector<int> joined(static_cast<std::size_t>(slots_));
+  std::iota(joined.begin(), joined.end(), 0);
+  const auto memory = [&](int slot) {
+    while (joined[static_cast<std::size_t>(slot)] != slot) {
+      slot = joined[static_cast<std::size_t>(slot)];
+    }
+    return slot;
+  };
+  for (const auto& [a, b] : may_be_one_) {
+    joined[static_cast<std::size_t>(memory(b))] = memory(a);
+  }
+  std::vector<bool> moving(nodes_.size());
+  constexpr int kMostRounds = 16;  // then none is found to be fixed
+  bool grew = true;
+  for (int round = 0; grew && round < kMostRounds; ++round) {
+    grew = false;
+    const auto move = [&](std::size_t n) {
+      grew = grew || !moving[n];
+      moving[n] = true;
+    };
+    auto moved = moving_inputs;
+    for (std::size_t n = 0; n < nodes_.size(); ++n) {
+      for (const auto& input : nodes_[n].inputs) {
+        for (const auto slot : input.reads()) {
+          if (moved.count(slot) > 0) {
+            move(n);
+          }
+        }
+      }
+      if (moving[n]) {
+        moved.insert(nodes_[n].outputs.begin(), nodes_[n].outputs.end());
+      }
+    }
+    std::set<int> seen, written;       // memory that a moving node has used so far, and what is written into too late
+    for (const auto slot : inputs_) {  // which are there before
+      seen.insert(memory(slot));
+    }
+    for (const auto& touch : touches_) {
+      const auto of = memory(touch.memory);
+      if (touch.writes && (moving[touch.node] || seen.count(of) > 0)) {
+        written.insert(of);
+      }
+      if (moving[touch.node]) {
+        seen.insert(of);
+      }
+    }
+    for (const auto& touch : touches_) {
+      if (written.count(memory(touch.memory)) > 0) {
+        move(touch.node);
+      }
+    }
+  }
+  if (grew) {
+    moving.assign(moving.size(), true);
+  }
+  Parts out{*this, *this};
+  std::vector<int> made;
+  std::set<int> wanted;
+  for (const auto& output : outputs_) {
+    const auto reads = output.reads();
+    wanted.insert(reads.begin(), reads.end());
+  }
+  out.fixed.nodes_.clear();
+  out.moving.nodes_.clear();
+  for (std::size_t n = 0; n < nodes_.size(); ++n) {
+    auto& nodes = (moving[n] ? out.moving : out.fixed).nodes_;
+    nodes.push_back(nodes_[n]);
+    nodes.back().done.clear();
+    for (const auto& input : nodes_[n].inputs) {
+      const auto reads = input.reads();
+      wanted.insert(reads.begin(), moving[n] ? reads.end() : reads.begin());
+    }
+    if (!moving[n]) {
+      made.insert(made.end(), nodes_[n].outputs.begin(), nodes_[n].outputs.end());
+    }
+  }
+  out.fixed.outputs_.clear();
+  for (const auto slot : made) {
+    if (wanted.count(slot) > 0) {
+      out.fixed.outputs_.push_back(Operand::of_slot(slot));
+      out.moving.inputs_.push_back(slot);
+    }
+  }
+  out.fixed.find_last_uses();
+  out.moving.find_last_uses();
+  return out;
 }
 
 void Program::find_last_uses() {
@@ -404,11 +500,13 @@ void Program::find_last_uses() {
 }
 
 std::vector<c10::IValue> Program::run(std::vector<c10::IValue> inputs, const ProgramRun& run) const {
-  if (std::ssize(inputs) != inputs_) {
-    throw DataError(fmt::format("{}: a graph of {} inputs is given {}", where_, inputs_, inputs.size()));
+  if (inputs.size() != inputs_.size()) {
+    throw DataError(fmt::format("{}: a graph of {} inputs is given {}", where_, inputs_.size(), inputs.size()));
   }
-  auto slots = std::move(inputs);
-  slots.resize(static_cast<std::size_t>(slots_));
+  Slots slots(static_cast<std::size_t>(slots_));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    slots[static_cast<std::size_t>(inputs_[i])] = std::move(inputs[i]);
+  }
   torch::jit::Stack stack;
   for (const auto& node : nodes_) {
     try {
@@ -436,6 +534,11 @@ std::vector<c10::IValue> Program::run(std::vector<c10::IValue> inputs, const Pro
     if (stack.size() < node.outputs.size()) {
       throw DataError(fmt::format("{}: {}: {} makes {} values, of which the file names {}", where_, node.where,
                                   node.target, stack.size(), node.outputs.size()));
+    }
+    constexpr std::int64_t kLarge = 1 << 14;  // what takes long is larger
+    if (!stack.empty() && stack.front().isTensor() && stack.front().toTensor().defined() &&
+        stack.front().toTensor().numel() > kLarge) {
+      interruptible(stack.front().toTensor());
     }
     for (std::size_t i = 0; i < node.outputs.size(); ++i) {
       slots[static_cast<std::size_t>(node.outputs[i])] = std::move(stack[i]);

@@ -44,6 +44,7 @@ class Operand {
   /// `json` is an Argument of the export schema. Throws DataError for one of a kind that is not run.
   static Operand of(const JsonView& json, const SlotNames& slots);
   static Operand fixed(c10::IValue value);
+  static Operand of_slot(int slot);
 
   /// As an operator wants its argument; null: as it is.
   c10::IValue value(const Slots& slots, const Setting& setting, const c10::Argument* wanted) const;

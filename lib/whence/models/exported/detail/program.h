@@ -66,6 +66,11 @@ class Program {
   /// parameters or buffers.
   const std::map<int, const Node*>& written_inputs() const { return written_inputs_; }
 
+  /// Two programs that make it up: `fixed` computes from its inputs what no input of `moving` has a part in, and
+  /// nothing that is written into later; `moving` takes the same inputs and behind them what `fixed` gives.
+  struct Parts;
+  Parts parts(const std::set<int>& moving) const;
+
  private:
   struct Unknown {
     std::vector<std::string> operators;
@@ -76,11 +81,22 @@ class Program {
   void find_last_uses();
 
   std::string where_;
-  std::int64_t inputs_ = 0;
+  std::vector<int> inputs_;  ///< Slots.
   int slots_ = 0;
   std::vector<Node> nodes_;
   std::vector<Operand> outputs_;
   std::map<int, const Node*> written_inputs_;
+  struct Touch {
+    std::size_t node;
+    int memory;  ///< The slot whose tensor it may be.
+    bool writes;
+  };
+  std::vector<Touch> touches_;                   ///< What nodes read, make and write, in order.
+  std::vector<std::pair<int, int>> may_be_one_;  ///< Memory that a node may give one or the other of.
+};
+
+struct Program::Parts {
+  Program fixed, moving;
 };
 
 }  // namespace whence::detail
