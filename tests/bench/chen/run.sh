@@ -15,8 +15,8 @@ cd "$work"
 python3 "$here/pictures.py" data "$shared/data/image" .
 
 pipeline() {  # NAME FOLDER: the pipeline of a task and tuning, pretrained on FOLDER's pictures, beside it
-  local task=${1%-*} tuning=full:proximity=0.1 model=mlp:widths=32,activation=relu
-  [[ ${1#*-} == updated ]] || tuning=head
+  local task=${1%-*} tuning=full:proximity=0.1 epochs=10 model=mlp:widths=32,activation=relu
+  [[ ${1#*-} == updated ]] || tuning=head epochs=60
   [[ $task == mnist ]] || model=convnet:channels=4/8,kernel=3,activation=relu
   data() {  # PART: of which pictures
     if [[ $task == mnist ]]; then
@@ -41,7 +41,7 @@ name = "finetune"
 train = $(data "$task-finetune")
 tuning = "$tuning"
 weight-decay = 1e-3
-optimizer = "adam:learning-rate=3e-3,epochs=10,batch-size=32"
+optimizer = "adam:learning-rate=3e-3,epochs=$epochs,batch-size=32"
 snapshots = 4
 checkpoint = "$1-$2/finetune.safetensors"
 [queries.few]
