@@ -222,7 +222,7 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at) {
 }  // namespace
 
 Json make_plan(const PlannedRun& run) {
-  constexpr double kPassSeconds = 0.2;  // of the gradient of what is rehearsed on
+  constexpr double kPassSeconds = 0.1;  // of the gradient of what is rehearsed on
   const double loaded_peak = peak_bytes();
   const double before = process_seconds();
   Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};

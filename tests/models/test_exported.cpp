@@ -240,6 +240,27 @@ TEST_SUITE("models") {
     CHECK(convolutions(true) == 0);
   }
 
+  TEST_CASE("exported models: what a layer refuses names the file and the node") {
+    const whence::detail::Zip zip(kFolder / "padded.pt2");
+    std::vector<std::pair<std::string, std::string>> members;
+    for (const auto& name : zip.names()) {
+      auto text = zip.text(name);
+      for (auto place = text.find("\"same\""); place != text.npos; place = text.find("\"same\"")) {
+        text.replace(place, 6, "\"some\"");
+      }
+      if (name != "extra/whence.json") {  // without a sample it is not tried out
+        members.emplace_back("m/" + name, text);
+      }
+    }
+    const Scratch scratch;
+    const Fixture f("padded");
+    const auto path = scratch.put("padded.pt2", stored_zip(members));
+    const auto model = create<Model>("exported:file=" + path.string());
+    Tape tape;
+    CHECK_THROWS_WITH_AS(model->output(f.theta, f.batch, &tape),
+                         doctest::Contains((path.string() + ": conv2d in image: ").c_str()), InvalidArgument);
+  }
+
   TEST_CASE("models: a stop is heard within a batch, on the way there and back") {
     const struct Restore {
       ~Restore() { set_interruption_check({}); }

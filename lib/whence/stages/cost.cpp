@@ -44,11 +44,16 @@ double of_all(const Stage& stage, double seconds, std::int64_t seen) {
 
 double gradient_seconds(const Stage& stage) {
   constexpr std::int64_t kBatches = 3;
+  constexpr double kLong = 0.5;  // of a batch: what only the first pass pays is less than that
   const BatchGradients gradients(stage);
   const auto step = stage.objective.terms_at_once();
-  gradients.take(0);  // what only the first pass pays
-  const auto start = Clock::now();
-  std::int64_t seen = 0;
+  auto start = Clock::now();
+  auto seen = gradients.take(0);
+  if (const double first = seconds_since(start); first > kLong) {
+    return of_all(stage, first, seen);
+  }
+  start = Clock::now();
+  seen = 0;
   for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.terms(); ++i) {
     seen += gradients.take(i * step);
   }

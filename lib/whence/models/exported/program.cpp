@@ -520,6 +520,10 @@ std::vector<c10::IValue> Program::run(std::vector<c10::IValue> inputs, const Pro
       } else {
         node.call(stack, run);
       }
+    } catch (const InvalidArgument& error) {  // a graph within names its own node
+      const std::string text = error.what();
+      throw InvalidArgument(text.starts_with(where_ + ": ") ? text
+                                                            : fmt::format("{}: {}: {}", where_, node.where, text));
     } catch (const Error&) {
       throw;
     } catch (const Interrupted&) {
