@@ -11,6 +11,7 @@
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
+#include "whence/models/exported/exported_model.h"
 #include "whence/models/per_sample.h"
 
 namespace whence::detail {
@@ -38,6 +39,9 @@ class ProductScorer : public Scorer {
   }
 
   at::Tensor token_scores(const Batch& batch, std::int64_t query) const override {
+    if (dynamic_cast<const ExportedModel*>(&objective_.model()) != nullptr) {
+      return {};  // which of its rows are tokens is not known
+    }
     auto out = at::zeros({batch.inputs.numel()}, algebra_options(terms_.front().model.values().front().options()));
     for (const auto& term : terms_) {
       const auto one = term.directions.each([&](const at::Tensor& of_all) { return of_all.narrow(0, query, 1); });
