@@ -11,6 +11,7 @@
 #include "faults/scenarios.h"
 #include "faults/scene.h"
 #include "faults/tree.h"
+#include "support/stored_zip.h"
 
 namespace whence::faults {
 namespace fs = std::filesystem;
@@ -75,6 +76,17 @@ struct Format {
   std::vector<std::string> worst{};  // what else the file may be
 };
 
+constexpr const char* kExported = R"([model]
+exported = "mlp.pt2"
+[[stage]]
+name = "fit"
+train = { format = "safetensors", file = "exported.safetensors" }
+checkpoint = "mlp.pt2"
+loss = "squared-error"
+[queries.test]
+data = { format = "safetensors", file = "exported.safetensors" }
+)";
+
 const std::string kRank = "rank p.toml --stage finetune --method grad-dot --quiet --out fresh";
 
 std::vector<Format> formats() {
@@ -85,6 +97,15 @@ std::vector<Format> formats() {
                "\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}";
   }
   const std::string ones = repeated("1,", 40'000) + "1";
+  const auto program = [](const std::string& graph) {
+    return test::stored_zip({{"m/archive_format", "pt2"}, {"m/models/model.json", graph}});
+  };
+  std::vector<std::pair<std::string, std::string>> members;
+  for (int i = 0; i < 50'000; ++i) {
+    members.emplace_back("m/data/weights/" + std::to_string(i), "");
+  }
+  auto larger_than_the_file = program("{}");
+  larger_than_the_file.replace(larger_than_the_file.rfind("PK\x01\x02") + 20, 8, 8, '\xff');
   return {
       {"safetensors",
        "data.safetensors",
@@ -109,6 +130,12 @@ std::vector<Format> formats() {
        "inspect data-images-idx3-ubyte",
        {std::string("\0\0\x08\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16)}},
       {"cifar", "data.bin", "inspect data.bin"},
+      {"exported program",
+       "mlp.pt2",
+       "inspect mlp.pt2",
+       {program(lists), program("{\"a\":" + repeated("[{\"a\":", 300)), program("{}"), test::stored_zip(members),
+        larger_than_the_file}},
+      {"exported program that is run", "mlp.pt2", "score exported.toml --method grad-dot --quiet --out fresh"},
       {"pipeline",
        "p.toml",
        "inspect p.toml",
@@ -143,6 +170,9 @@ class Files {
     tree["data-images-idx3-ubyte"] = idx({4, 3, 3});
     tree["data-labels-idx1-ubyte"] = idx({4});
     tree["data.bin"] = repeated(std::string(1, '\3') + std::string(3072, 'a'), 2);
+    tree["mlp.pt2"] = bytes_of(fs::path(WHENCE_TESTS) / "models/exported/mlp.pt2");
+    tree["exported.safetensors"] = safetensors({{"inputs", {6, 4}}, {"targets", {6, 3}}});
+    tree["exported.toml"] = kExported;
     tree["pool.jsonl"] =
         "{\"input\": \"grey end\", \"output\": \"no\"}\n{\"input\": \"good end\", \"output\": \"yes\"}\n";
     const auto folder = work_folder() / "reference";
@@ -208,6 +238,9 @@ class Files {
     constexpr std::size_t kParts = 8;
     for (std::size_t k = 1; k < kParts; ++k) {
       out.push_back(bytes.size() * k / kParts);
+    }
+    for (auto at = bytes.find("PK"); at != bytes.npos; at = bytes.find("PK", at + 1)) {  // the headers of a zip file
+      out.push_back(at);
     }
     std::sort(out.begin(), out.end());
     out.erase(std::unique(out.begin(), out.end()), out.end());

@@ -434,7 +434,7 @@ TEST_CASE("what cannot be learnt is refused in one line") {
   CHECK_NOTHROW(check_solvable(*ridge, "kernel-ridge", 1000, 2));
   CHECK_THROWS_WITH_AS(check_solvable(*ridge, "kernel-ridge", 20000, 3),
                        "kernel-ridge: 20000 examples x 3 outputs are a system of 60000 unknowns, which takes 144.0 GB "
-                       "and 2.2e+15 multiplications, expected at most 8.0 GB and 1.0e+14: take 4714 examples or fewer",
+                       "and 3.0e+15 multiplications, expected at most 8.0 GB and 1.0e+14: take 4714 examples or fewer",
                        InvalidArgument);
 
   const auto good = linear_problem(6, 2, 9, true);

@@ -166,13 +166,15 @@ at::Tensor KernelFit::leave_one_out(const KernelQueries& queries) const {
 
 at::Tensor KernelFit::foretold() const {
   const auto own = own_queries();
-  TensorList out;
-  for (std::int64_t i = 0; i < problem_.kernel.size(0); ++i) {
+  const auto n = problem_.kernel.size(0);
+  // one tensor, since small ones would lie between the large ones that are freed, and those could not be used again
+  auto out = at::empty({n, problem_.kernel.size(1)}, at::kDouble);
+  for (std::int64_t i = 0; i < n; ++i) {
     const KernelQueries one{own.kernel.narrow(0, i, 1), own.flipped.narrow(2, i, 1),
                             own.start.defined() ? own.start.narrow(0, i, 1) : own.start};
-    out.push_back(leave_out(one, {{i}}, ways().front())[0][0]);
+    out[i].copy_(leave_out(one, {{i}}, ways().front())[0][0]);
   }
-  return at::stack(out);
+  return out;
 }
 
 void check_solvable(const KernelSolver& solver, std::string_view name, std::int64_t examples, std::int64_t outputs,

@@ -89,15 +89,14 @@ FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end) {
     throw InvalidArgument(fmt::format("kernel: Gram matrices [{}] and [{}], expected two of one shape",
                                       fmt::join(start.sizes(), ", "), fmt::join(end.sizes(), ", ")));
   }
-  const auto moved = (end - start).abs().flatten(), was = start.abs().flatten();
-  const auto kept = moved.gt(0).logical_or(was.gt(0));
+  const auto moved = (end - start).abs_().flatten(), was = start.abs().flatten();
   FeatureChange out;
   out.relative = moved.mean().item<double>() / was.mean().item<double>();
   out.frobenius = moved.norm().item<double>() / was.norm().item<double>();
-  if (kept.any().item<bool>()) {
-    const auto relative = moved.masked_select(kept) / was.masked_select(kept);
-    out.mean = relative.mean().item<double>();
-    out.median = relative.median().item<double>();
+  moved.div_(was);  // no number where both are 0
+  if (!moved.isnan().all().item<bool>()) {
+    out.mean = moved.nanmean().item<double>();
+    out.median = moved.nanmedian().item<double>();
   }
   return out;
 }

@@ -43,7 +43,7 @@ class Exit(gdb.FinishBreakpoint):
         return False
 gdb.execute("set pagination off")
 Entry("whence::find_leverages")
-gdb.execute("run >/dev/null 2>&1", to_string=True)
+gdb.execute("run", to_string=True)  # by the arguments that gdb was given: "run ..." has others in their place
 open("leverages.txt", "w").write(f"{spent}\n")
 PYTHON
 echo "| command | CPU s | SHA-256 | leverages | times as long |"
