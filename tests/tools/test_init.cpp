@@ -135,6 +135,23 @@ TEST_CASE("init: an exported model, its weights as they are, on tensors, values,
   CHECK(folder.read("pairs.toml").find("# takes x [any, 3], y [any, 2]") != std::string::npos);
 }
 
+TEST_CASE("rank: an exported model of texts ranks them, and marks no tokens") {
+  const ToolFolder folder;
+  take_export(folder, "gpt");
+  ParameterSet tensors;
+  tensors.add("tokens", at::arange(15, at::kLong).remainder(7).view({3, 5}));
+  write_safetensors(folder / "texts.safetensors", tensors);
+  const std::string table = "{ format = \"safetensors\", file = \"texts.safetensors\" }\n";
+  folder.write("p.toml",
+               "[model]\nexported = \"gpt.pt2\"\n[[stage]]\nname = \"fit\"\nloss = \"next-token\"\n"
+               "checkpoint = \"gpt.pt2\"\ntrain = " +
+                   table + "[queries.test]\ndata = " + table);
+  const auto result = folder.run("rank p.toml --queries test --method grad-dot --quiet --out r");
+  CAPTURE(result.err);
+  CHECK(result.status == 0);
+  CHECK(fs::exists(folder / "r/ranking.jsonl"));
+}
+
 TEST_CASE("init: an exported model that makes its own loss, of tensors without targets") {
   const ToolFolder folder;
   take_export(folder, "loss-inside");  // x [any, 3] and label [any]
