@@ -372,6 +372,7 @@ Json KernelRun::judge(const Made& made) {
   const auto& data = stage().objective.data();
   const auto outputs = linearise(stage().objective.with_batch_size(jobs_.front().plan.block), start_, stage().theta,
                                  stage().parent, asked, progress_);
+  const double linear_share = share_of_move(outputs.start, outputs.linearised, outputs.end);
   Json out{{"verdict", ""},
            {"level", ""},
            {"tests", Json::object()},
@@ -394,7 +395,7 @@ Json KernelRun::judge(const Made& made) {
              {"kernel", nullptr},
              {"kernel-otherwise", nullptr},
              {"leave-one-out", nullptr}}},
-           {"share-of-move", {{"linearised", number(share_of_move(outputs.start, outputs.linearised, outputs.end))}}},
+           {"share-of-move", {{"linearised", number(linear_share)}}},
            {"feature-change", nullptr},
            {"solver-notes", Json::array()},
            {"low-rank", Json::array()}};
@@ -412,7 +413,6 @@ Json KernelRun::judge(const Made& made) {
     return out["skill"][key].is_null() ? RegimeEvidence::kUnknown : out["skill"][key].get<double>();
   };
   const auto spec = out["kernel"].get<std::string>();
-  const double linear_share = share_of_move(outputs.start, outputs.linearised, outputs.end);
   const RegimeEvidence evidence{.before = value("before"),
                                 .after = value("after"),
                                 .linearised = value("linearised"),

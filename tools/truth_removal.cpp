@@ -24,11 +24,6 @@ double foretold_worse(const Comparison& at, const at::Tensor& scores, const at::
   return change * -outcome_sign(at.measurement());
 }
 
-/// A key's value, null where it is not there.
-nlohmann::ordered_json told(const nlohmann::ordered_json& removed, const char* key) {
-  return removed.contains(key) ? removed[key] : nlohmann::ordered_json();
-}
-
 class Removal : public Truth {
  public:
   explicit Removal(NoOptions) {}
@@ -125,8 +120,8 @@ class Removal : public Truth {
     for (const auto& removed : row["removals"]) {
       out.emplace_back(fmt::format("without {:g} %", removed["percent"].get<double>()),
                        interval_cell(removed["worse-by"], removed["worse-by-interval-95"], "{:+.3g}"));
-      out.emplace_back("foretold", fmt::format("{} / {}", number_cell(told(removed, "foretold"), "{:+.3g}"),
-                                               number_cell(told(removed, "foretold-second-order"), "{:+.3g}")));
+      out.emplace_back("foretold", fmt::format("{} / {}", number_cell(removed.value("foretold", Json()), "{:+.3g}"),
+                                               number_cell(removed.value("foretold-second-order", Json()), "{:+.3g}")));
     }
     return out;
   }

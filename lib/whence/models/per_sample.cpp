@@ -314,9 +314,11 @@ at::Tensor per_sample_products(const Model& model, const PerExample& values, con
   return scores;
 }
 
+bool tells_tokens(const Model& model) { return dynamic_cast<const ExportedModel*>(&model) == nullptr; }
+
 at::Tensor per_token_products(const Model& model, const PerExample& values, const ParameterSet& theta,
                               const Batch& batch, const Directions& directions) {
-  if (dynamic_cast<const ExportedModel*>(&model) != nullptr) {
+  if (!tells_tokens(model)) {
     throw InvalidArgument(
         "scores of tokens are for a model in Hugging Face layout: which rows of an exported one are tokens is not "
         "known");

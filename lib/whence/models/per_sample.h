@@ -21,6 +21,9 @@ namespace whence {
 at::Tensor per_sample_products(const Model& model, const PerExample& values, const ParameterSet& theta,
                                const Batch& batch, const Directions& directions);
 
+/// Whether it is known which rows of a model's layers are tokens: not of an exported one's.
+bool tells_tokens(const Model& model);
+
 /// What each token of a batch of texts adds to its example's product with one direction ([1, ...shape] for each
 /// parameter): the part of the gradient that arises at the token, where its embedding is read and layers see it. [R T],
 /// 0 where padded. R. Grosse et al., "Studying Large Language Model Generalization with Influence Functions", 2023.

@@ -1,4 +1,9 @@
-# What fewshot.sh and hut.sh train: an encoder's body left alone, then one tuning on few texts. Sourced where $encoder is set.
+# What fewshot.sh, hut.sh and ranked.sh train: an encoder's body left alone, then one tuning on few texts. Sourced where $encoder is set.
+
+# The tunings that are compared, and the learning rate of each.
+declare -A TUNING=([simplex]="prefix-simplex:vertices=4,length=8,deviation=0.1" [prefix]="prefix:length=8,deviation=0.1" [lora]="lora:rank=8,alpha=16"
+  [hut]="hut:rank=8" [full]=full)
+declare -A RATE=([simplex]=1e-2 [prefix]=1e-2 [lora]=2e-3 [hut]=1e-2 [hira]=1e-2 [full]=1e-4)
 
 # pipeline TUNING OPTIMIZER CHECKPOINT [KEYS]: the file of one run
 pipeline() {

@@ -14,9 +14,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
 sets=${DATA:-"sst2 trec ag_news"} shots=${SHOTS:-50} seeds=${SEEDS:-5} epochs=${EPOCHS:-8} test=${TEST:-200} patience=${PATIENCE:-2} by=${BY:-accuracy}
 ARMS=${ARMS:-"simplex-last simplex-middle simplex-stochastic simplex-ensemble prefix-middle lora-middle full-middle"}
-simplex="prefix-simplex:vertices=4,length=8,deviation=0.1"
-declare -A TUNING=([simplex]=$simplex [prefix]="prefix:length=8,deviation=0.1" [lora]="lora:rank=8,alpha=16" [full]=full)
-declare -A RATE=([simplex]=1e-2 [prefix]=1e-2 [lora]=2e-3 [full]=1e-4)
 mkdir -p "$work"
 cd "$work"
 

@@ -10,7 +10,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
 ranks=${RANKS:-"1 8 32"} texts=${TEXTS:-"4 32"} steps=${STEPS:-6} seeds=${SEEDS:-3} shots=${SHOTS:-50} epochs=${EPOCHS:-8} test=${TEST:-200}
 methods="lora hut hira"
-declare -A RATE=([lora]=2e-3 [hut]=1e-2 [hira]=1e-2)
 mkdir -p "$work"
 cd "$work"
 

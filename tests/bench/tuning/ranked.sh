@@ -9,9 +9,6 @@ whence=$(realpath "$1") python=$2 data=$(realpath "$3")/data/textcls encoder=$(r
 here=$(cd "$(dirname "$0")" && pwd)
 [[ $python != */* ]] || python=$(realpath -s "$python")
 shots=${SHOTS:-50} epochs=${EPOCHS:-8} checks=${CHECKS:-6}
-declare -A TUNING=([lora]="lora:rank=8,alpha=16" [prefix]="prefix:length=8,deviation=0.1" [simplex]="prefix-simplex:vertices=4,length=8,deviation=0.1"
-  [hut]="hut:rank=8")
-declare -A RATE=([lora]=2e-3 [prefix]=1e-2 [simplex]=1e-2 [hut]=1e-2)
 mkdir -p "$work"
 cd "$work"
 

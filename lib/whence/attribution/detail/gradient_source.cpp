@@ -11,7 +11,6 @@
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 #include "whence/core/tensors.h"
-#include "whence/models/exported/exported_model.h"
 #include "whence/models/per_sample.h"
 
 namespace whence::detail {
@@ -39,8 +38,8 @@ class ProductScorer : public Scorer {
   }
 
   at::Tensor token_scores(const Batch& batch, std::int64_t query) const override {
-    if (dynamic_cast<const ExportedModel*>(&objective_.model()) != nullptr) {
-      return {};  // which of its rows are tokens is not known
+    if (!tells_tokens(objective_.model())) {
+      return {};
     }
     auto out = at::zeros({batch.inputs.numel()}, algebra_options(terms_.front().model.values().front().options()));
     for (const auto& term : terms_) {
