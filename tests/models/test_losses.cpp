@@ -45,6 +45,43 @@ TEST_SUITE("models") {
     }
   }
 
+  TEST_CASE("of what the model is sure of, 1 - p far below 1, losses keep their digits in float32") {
+    for (const char* name : {"cross-entropy", "next-token", "masked-token:mean", "binary-cross-entropy"}) {
+      CAPTURE(name);
+      const auto loss = create<Loss>(name);
+      const auto batch = made_batch(*loss);
+      Random random(6);
+      const auto narrow = random.normal({batch.targets.size(0), kOutputs}).to(at::kFloat);
+      if (batch.targets.dim() == 1) {
+        narrow.scatter_add_(1, batch.targets.unsqueeze(1), at::full_like(narrow, 17));  // of 1 - p about 1e-7
+      } else {
+        batch.targets.round_();
+        narrow.add_((2 * batch.targets - 1).to(at::kFloat), 17);
+      }
+      const auto u = random.normal(narrow.sizes());
+      const auto noise = at::full({narrow.size(0), loss->noise_width(kOutputs)}, 0.5, at::kDouble);
+      const auto found = [&](const at::Tensor& output) {
+        const auto at = leaves({output});
+        const auto losses = loss->per_example(at[0], batch);
+        const auto slope = gradient(losses.sum(), at, true);
+        const auto direction = u.to(output.scalar_type());
+        return TensorList{losses,
+                          slope[0],
+                          gradient(slope, at, {direction})[0],
+                          loss->hessian_product(output, batch, direction),
+                          loss->hessian_root(output, batch),
+                          loss->sampled_gradient(output, batch, noise)};
+      };
+      const auto in_float32 = found(narrow), in_float64 = found(narrow.to(at::kDouble));
+      for (std::size_t i = 0; i < in_float64.size(); ++i) {
+        CAPTURE(i);
+        CHECK(in_float64[i].abs().max().item<double>() < 0.1);
+        CHECK((in_float32[i].scalar_type() == at::kFloat));
+        CHECK(relative_error(in_float32[i], in_float64[i]) < Tolerance::kFloat);
+      }
+    }
+  }
+
   TEST_CASE("every loss's root squares to its Hessian, and so do drawn labels' gradients on average") {
     for (const auto& method : methods<Loss>()) {
       if (!create<Loss>(method.name)->is_of_output()) {  // test_exported.cpp

@@ -53,11 +53,11 @@ namespace {
 at::Tensor measure_events(Measurement measurement, const at::Tensor& output, const Batch& batch) {
   if (batch.targets.dim() == 1) {  // a class is the event of its output
     const auto chosen = output.gather(1, batch.targets.unsqueeze(1)).squeeze(1);
-    return measurement == Measurement::kLogProbability ? at::log_sigmoid(chosen) : chosen;
+    return measurement == Measurement::kLogProbability ? -exact_softplus(-chosen) : chosen;
   }
   if (measurement == Measurement::kLogProbability) {  // of all events as they are
     const auto targets = batch.targets.to(output.scalar_type());
-    return (targets * at::log_sigmoid(output) + (1 - targets) * at::log_sigmoid(-output)).sum(1);
+    return -(targets * exact_softplus(-output) + (1 - targets) * exact_softplus(output)).sum(1);
   }
   if (output.size(1) == 1) {  // log p - log(1 - p) of what happened; the expected one where that is a probability
     return (measurement == Measurement::kLogit ? output : (2 * batch.targets.to(output.scalar_type()) - 1) * output)
@@ -97,12 +97,9 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
   if (measurement == Measurement::kLogit) {
     return sum_outputs(batch, chosen);
   }
-  if (measurement == Measurement::kLogProbability) {
-    return sum_outputs(batch, chosen - output.logsumexp(1));
-  }
   // log p - log(1 - p): the other classes' log-sum-exp, without the cancellation of 1 - p
-  const auto others = output.scatter(1, target, -INFINITY);
-  return sum_outputs(batch, chosen - others.logsumexp(1));
+  const auto margin = chosen - output.scatter(1, target, -INFINITY).logsumexp(1);
+  return sum_outputs(batch, measurement == Measurement::kMargin ? margin : -exact_softplus(-margin));
 }
 
 PerExample measured(Measurement measurement, const Loss& loss) {

@@ -29,6 +29,9 @@ at::TensorOptions algebra_options(const at::TensorOptions& options);
 at::Tensor widened(const at::Tensor& x);
 std::vector<at::Tensor> widened(const std::vector<at::Tensor>& x);
 
+/// log(1 + e^x), which and whose derivatives of every order keep their digits however near to 0 they are.
+at::Tensor exact_softplus(const at::Tensor& x);
+
 /// As --dtype spells it: "bfloat16".
 std::string_view dtype_name(c10::ScalarType type);
 /// What to type where rounding of passes in `type` has the last word: "use --dtype float64, raise the damping, or …".

@@ -49,7 +49,7 @@ class BinaryCrossEntropy : public Loss, public Described {
   at::Tensor per_example(const at::Tensor& given, const Batch& batch) const override {
     const auto output = widened(given);
     const auto targets = event_rows(output, batch);
-    const auto losses = -(targets * at::log_sigmoid(output) + (1 - targets) * at::log_sigmoid(-output));
+    const auto losses = targets * exact_softplus(-output) + (1 - targets) * exact_softplus(output);
     return losses.sum(1) * share(output);
   }
   at::Tensor hessian_product(const at::Tensor& output, const Batch&, const at::Tensor& u) const override {
@@ -60,8 +60,9 @@ class BinaryCrossEntropy : public Loss, public Described {
   }
   /// Each event happens with the probability that the model gives it.
   at::Tensor sampled_gradient(const at::Tensor& output, const Batch&, const at::Tensor& noise) const override {
-    const auto p = at::sigmoid(widened(output));
-    return (p - noise.to(at::kDouble).lt(p.to(at::kDouble)).to(p.scalar_type())) * std::sqrt(share(output));
+    const auto z = widened(output), p = at::sigmoid(z);
+    const auto happens = noise.to(at::kDouble).lt(p.to(at::kDouble));
+    return at::where(happens, -at::sigmoid(-z), p) * std::sqrt(share(output));
   }
   std::int64_t noise_width(std::int64_t outputs) const override { return outputs; }
 
