@@ -4,6 +4,7 @@
 #include "curvature/text_truth.h"
 #include "whence/core/error.h"
 #include "whence/curvature/example_norms.h"
+#include "whence/curvature/gram_operator.h"
 
 using namespace whence;
 using test::Labels;
@@ -113,6 +114,28 @@ TEST_CASE("every curvature on texts equals its dense matrix, packed or alone, in
       CHECK(compared[method.name] > 0);
     }
   }
+}
+
+TEST_CASE("rows of norms, embeddings and layers are their own in the dual, however many are held") {
+  int compared = 0;
+  for (const auto& tiny : test::kTinyTransformers) {
+    const auto whole = test::TextPoints(tiny).everything();
+    if (!has_rows(whole)) {
+      continue;
+    }
+    CAPTURE(tiny.name);
+    for (const std::string bytes : {"4e9", "3000", "0"}) {
+      CAPTURE(bytes);
+      const CurvaturePoint point{whole.objective.with_batch_size(1), whole.theta, whole.parent};
+      const auto a = create<Curvature>("gauss-newton:graph-bytes=" + bytes)->operator_at(point);
+      const auto& rows = dynamic_cast<const GramOperator&>(*a);
+      const auto j = rows.transposed_times(at::eye(rows.rows(), at::kDouble));  // each row
+      CHECK(relative_error(rows.gram(at::full({a->size()}, 0.5, at::kDouble)), 0.5 * j.mm(j.t())) < Tolerance::kDense);
+      CHECK(relative_error(rows.times(j), j.mm(j.t())) < Tolerance::kDense);
+    }
+    ++compared;
+  }
+  CHECK(compared == 2);  // the other two have their head tied to the embedding
 }
 
 TEST_CASE("a text's length in the eyes of ekfac is that of its gradient in the dense matrix") {

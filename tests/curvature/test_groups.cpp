@@ -88,8 +88,9 @@ Depthwise run_grouped(const ParameterSet& p, const at::Tensor& x) {
 
 TEST_SUITE_BEGIN("curvature");
 
-TEST_CASE("groups: rows of the empirical Fisher are the examples' gradients, and ekfac has their squares in all") {
-  for (const std::string name : {"grouped", "lstm", "padded", "spelled"}) {
+TEST_CASE(
+    "groups and norms: rows of the empirical Fisher are the examples' gradients, and ekfac has their squares in all") {
+  for (const std::string name : {"grouped", "lstm", "padded", "spelled", "residual"}) {
     CAPTURE(name);
     const auto stage = fixture_stage(name);
     const auto rows = example_gradients(stage);

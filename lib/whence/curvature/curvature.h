@@ -48,8 +48,11 @@ class Curvature {
 };
 
 /// Whether everything that the stage trains is the weight or bias of a layer on the model's tape, used as it is: what
-/// curvatures by rows and by Kronecker factors ask for.
+/// Kronecker factors say all of.
 bool covered_by_layers(const CurvaturePoint& point);
+/// Whether curvatures by rows of J cover what the stage trains: beside layers, parameters of norms and of embeddings
+/// that are no head, and what a tuning makes weights of.
+bool has_rows(const CurvaturePoint& point);
 
 WHENCE_DECLARE_ROOM(Curvature)
 

@@ -66,10 +66,11 @@ class RowCurvature : public Curvature {
     return detail::make_rows(kind_, samples_, seed_, point.objective);
   }
   detail::LayerLayout layout(const CurvaturePoint& point) const {
-    const auto layout = detail::trained_layout(point);
+    constexpr auto kRows = detail::LayerLayout::Beside::kRows;
+    const auto layout = detail::trained_layout(point, kRows);
     if (!layout) {
       throw InvalidArgument(fmt::format("{}: {} is no layer's weight or bias: use --curvature gauss-newton", name_,
-                                        detail::outside_layers(point)));
+                                        detail::outside_layers(point, kRows)));
     }
     return *layout;
   }

@@ -80,7 +80,9 @@ class GaussNewtonPiece : public detail::Piece {
 constexpr std::int64_t kMostRows = 64;
 
 std::optional<detail::LayerLayout> rows_of(const CurvaturePoint& point) {
-  return detail::exact_rows(point.objective.data()) <= kMostRows ? detail::trained_layout(point) : std::nullopt;
+  return detail::exact_rows(point.objective.data()) <= kMostRows
+             ? detail::trained_layout(point, detail::LayerLayout::Beside::kRows)
+             : std::nullopt;
 }
 
 class GaussNewton : public Curvature {

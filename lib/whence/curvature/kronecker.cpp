@@ -42,6 +42,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::int64_t kWidest = 8192;  // whose eigenvectors take minutes
+constexpr auto kDiagonal = detail::LayerLayout::Beside::kDiagonal;
 
 struct KroneckerOptions {
   detail::StatisticsOptions statistics;
@@ -356,7 +357,7 @@ class Fit {
                                   done_, point_.objective.data().size()));
     }
     phase_ = static_cast<Phase>(phase);
-    const auto layout = detail::trained_layout(point_, options_.widest);
+    const auto layout = detail::trained_layout(point_, kDiagonal, options_.widest);
     for (const auto& other : layout ? layout->others() : std::vector<detail::LayerLayout::Other>{}) {
       const auto key = fmt::format("{}.squares", other.name);
       if (tensors.contains(key)) {
@@ -445,11 +446,13 @@ class Ekfac : public Kronecker {
 
 }  // namespace
 
-bool factored_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point, kWidest).has_value(); }
+bool factored_by_layers(const CurvaturePoint& point) {
+  return detail::trained_layout(point, kDiagonal, kWidest).has_value();
+}
 
 bool has_exact_forms(const CurvaturePoint& point) {
   const auto& data = point.objective.data();
-  const auto layout = detail::trained_layout(point, kWidest);
+  const auto layout = detail::trained_layout(point, kDiagonal, kWidest);
   if (!data.is_text() || !layout) {
     return true;
   }
@@ -469,7 +472,7 @@ std::function<at::Tensor(const Batch&)> kronecker_forms(const CurvaturePoint& po
   if (!kronecker) {
     return {};
   }
-  const auto layout = *detail::trained_layout(point, kronecker->widest());
+  const auto layout = *detail::trained_layout(point, kDiagonal, kronecker->widest());
   const auto merged = point.objective.merge(detach(point.theta), detach(point.parent));
   const auto choice = detail::RowChoice{detail::RowKind::kEmpirical};
   return [point, kronecker, layout, merged, choice, f = std::move(f)](const Batch& batch) {

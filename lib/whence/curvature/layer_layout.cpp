@@ -25,22 +25,23 @@ at::Tensor weights_of(const LayerLayout::Layer& layer, const at::Tensor& x) {
 
 std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const ParameterSet& merged,
                                            const std::vector<std::string>& names, const TensorList& values,
-                                           std::optional<std::int64_t> widest) {
+                                           Beside beside, std::int64_t widest) {
   Tape tape;
   const auto batch = objective.data().batch(0, 1);
   const auto output = objective.model().output(merged.with(detach(merged.values())), batch, &tape);
   if (output.dim() != 2) {
     return std::nullopt;
   }
-  std::set<std::string> tied;             // matrices that the forward pass also uses otherwise
-  std::map<std::string, bool> way_round;  // which way round a matrix was met first
+  std::set<std::string> tied;                   // matrices that the forward pass uses in more than one way
+  std::map<std::string, const TapeEntry*> met;  // the first use
   for (const auto& entry : tape.entries) {
-    const auto first = way_round.emplace(entry.weight, entry.transposed).first;
-    if (entry.kind == TapeEntry::Kind::kEmbedding || first->second != entry.transposed) {
+    const auto& first = *met.emplace(entry.weight, &entry).first->second;
+    if (first.multiplies() != entry.multiplies() || first.transposed != entry.transposed) {
       tied.insert(entry.weight);
     }
   }
   LayerLayout out;
+  out.beside_ = beside;
   std::int64_t offset = 0;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& name = names[i];
@@ -52,8 +53,17 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
       return std::nullopt;
     }
     const bool source = entry->made_by && entry->bias != name;
-    if (entry->weight.empty() || source) {  // a bias alone, or what a weight is made of
-      if (!widest) {
+    bool row = entry->weight.empty() || source;  // a bias alone, or what a weight is made of
+    bool diagonal = false;
+    if (!row) {
+      const auto& weight = merged.at(entry->weight);
+      const auto side =
+          weight.dim() > 1 ? std::max(weight.size(0) / entry->groups, weight.numel() / weight.size(0)) : 0;
+      diagonal = tied.count(entry->weight) > 0 || (beside == Beside::kDiagonal && side > widest);
+      row = !diagonal && !entry->multiplies();
+    }
+    if (row || diagonal) {
+      if (beside == Beside::kNothing || (diagonal && beside == Beside::kRows)) {
         return std::nullopt;
       }
       out.others_.push_back({name, offset, values[i].numel()});
@@ -61,15 +71,6 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
       continue;
     }
     const auto& weight = merged.at(entry->weight);
-    const auto side = weight.dim() > 1 ? std::max(weight.size(0) / entry->groups, weight.numel() / weight.size(0)) : 0;
-    if (tied.count(entry->weight) > 0 || entry->kind == TapeEntry::Kind::kScale || (widest && side > *widest)) {
-      if (!widest) {
-        return std::nullopt;
-      }
-      out.others_.push_back({name, offset, values[i].numel()});
-      offset += values[i].numel();
-      continue;
-    }
     auto layer = std::find_if(out.layers_.begin(), out.layers_.end(),
                               [&](const Layer& l) { return l.weight_name == entry->weight; });
     if (layer == out.layers_.end()) {
@@ -116,27 +117,29 @@ void LayerLayout::add(const Layer& layer, const at::Tensor& part, at::Tensor& ou
   }
 }
 
-std::string outside_layers(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
+std::string outside_layers(const CurvaturePoint& point, LayerLayout::Beside beside, std::int64_t widest) {
   const auto& objective = point.objective;
   if (objective.inner() != nullptr) {
     return "what a primed stage trains, which goes through the model once a step";
   }
   const auto& names = objective.trained().names();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!LayerLayout::of(objective, objective.merge(point.theta, point.parent), {names[i]}, {point.theta[i]}, widest)) {
+    if (!LayerLayout::of(objective, objective.merge(point.theta, point.parent), {names[i]}, {point.theta[i]}, beside,
+                         widest)) {
       return names[i];
     }
   }
   return "a part of what the stage trains";
 }
 
-std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest) {
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, LayerLayout::Beside beside,
+                                          std::int64_t widest) {
   const auto& objective = point.objective;
   if (objective.inner() != nullptr) {
     return std::nullopt;  // what is trained goes through the model once a step
   }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.trained().names(),
-                         point.theta, widest);
+                         point.theta, beside, widest);
 }
 
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
@@ -146,7 +149,7 @@ std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
     return std::nullopt;  // a layer is made of what is trained in place of the parent's
   }
   return LayerLayout::of(objective, objective.merge(point.theta, point.parent), objective.parent_layout().names(),
-                         point.parent);
+                         point.parent, LayerLayout::Beside::kRows);
 }
 
 }  // namespace whence::detail
@@ -154,5 +157,9 @@ std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
 namespace whence {
 
 bool covered_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point).has_value(); }
+
+bool has_rows(const CurvaturePoint& point) {
+  return detail::trained_layout(point, detail::LayerLayout::Beside::kRows).has_value();
+}
 
 }  // namespace whence

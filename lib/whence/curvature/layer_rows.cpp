@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
@@ -77,6 +78,9 @@ at::Tensor swap_positions(const at::Tensor& x, std::int64_t middle, std::int64_t
 
 /// Scratch for one vector of a product with these rows.
 std::int64_t scratch_bytes(const LayerRows& rows) {
+  if (rows.token.defined()) {
+    return (rows.formed.numel() + rows.layer.entries()) * rows.formed.element_size();
+  }
   if (rows.formed.defined()) {
     return rows.formed.size(0) * rows.formed.element_size();
   }
@@ -103,6 +107,10 @@ void form_where_smaller(LayerRows& rows) {
 
 at::Tensor layer_times(const LayerRows& rows, const at::Tensor& x) {
   const auto count = x.size(0);
+  if (rows.token.defined()) {
+    const auto seen = at::bmm(rows.formed, x.index_select(1, rows.token).permute({1, 2, 0}));  // [U, R, K]
+    return at::zeros({rows.examples, seen.size(1), count}, seen.options()).index_add_(0, rows.owner, seen);
+  }
   if (rows.formed.defined()) {
     const auto per_example = rows.formed.size(0) / rows.examples;
     return at::mm(rows.formed, x.reshape({count, -1}).t()).view({rows.examples, per_example, count});
@@ -115,6 +123,11 @@ at::Tensor layer_times(const LayerRows& rows, const at::Tensor& x) {
 at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u) {
   const auto count = u.size(2);
   const auto& layer = rows.layer;
+  if (rows.token.defined()) {
+    const auto pulled = at::bmm(rows.formed.transpose(1, 2), u.index_select(0, rows.owner));  // [U, columns, K]
+    return at::zeros({count, layer.outputs, layer.columns()}, u.options())
+        .index_add_(1, rows.token, pulled.permute({2, 0, 1}));
+  }
   if (rows.formed.defined()) {
     return at::mm(u.reshape({-1, count}).t(), rows.formed).view({count, layer.outputs, layer.columns()});
   }
@@ -125,6 +138,10 @@ at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u) {
 }
 
 at::Tensor squared_norms(const LayerRows& rows) {
+  if (rows.token.defined()) {
+    const auto squares = rows.formed.square().sum(at::IntArrayRef{1, 2});
+    return at::zeros({rows.examples}, squares.options()).index_add_(0, rows.owner, squares);
+  }
   if (rows.formed.defined()) {
     return rows.formed.square().view({rows.examples, -1}).sum(1);
   }
@@ -134,6 +151,32 @@ at::Tensor squared_norms(const LayerRows& rows) {
   const auto inputs = at::bmm(rows.input, rows.input.transpose(1, 2));               // [B, T, T]
   const auto signals = at::matmul(rows.signal, rows.signal.transpose(2, 3)).sum(1);  // [B, T, T]
   return (inputs * signals).sum(at::IntArrayRef{1, 2});
+}
+
+void add_embedding_gram(const LayerRows& a, const LayerRows& b, double scale, at::Tensor& out) {
+  const auto places_of = [](const LayerRows& rows) {  // of each token, its pairs
+    std::map<std::int64_t, std::vector<std::int64_t>> places;
+    const auto tokens = rows.token.cpu();
+    for (std::int64_t u = 0; u < tokens.numel(); ++u) {
+      places[tokens.const_data_ptr<std::int64_t>()[u]].push_back(u);
+    }
+    return places;
+  };
+  const auto of_pairs = [](const LayerRows& rows, const std::vector<std::int64_t>& pairs) {  // rows of J, gradients
+    const auto at = at::tensor(pairs, at::kLong).to(rows.token.device());
+    const auto r = rows.formed.size(1);
+    const auto numbers = rows.owner.index_select(0, at).unsqueeze(1) * r + at::arange(r, rows.owner.options());
+    return std::pair{numbers.flatten(), rows.formed.index_select(0, at).flatten(0, 1)};
+  };
+  const auto there = places_of(b);
+  for (const auto& [token, pairs] : places_of(a)) {
+    if (const auto also = there.find(token); also != there.end()) {
+      const auto [rows, gradients] = of_pairs(a, pairs);
+      const auto [columns, others] = of_pairs(b, also->second);
+      out.index_put_({rows.unsqueeze(1), columns.unsqueeze(0)}, at::mm(gradients, others.t()) * scale,
+                     /*accumulate=*/true);
+    }
+  }
 }
 
 std::int64_t exact_rows(const Dataset& data) {
@@ -153,6 +196,69 @@ RowChoice make_rows(RowKind kind, std::int64_t samples, std::uint64_t seed, cons
   }
   return out;
 }
+
+namespace {
+
+/// The rows of an embedding's gradients that are not zero: of example `owner` and token `token`, the sum over the
+/// places where the example uses it.
+struct TokenSums {
+  at::Tensor owner, token;  ///< [U] int64
+  at::Tensor sum;           ///< [U, width]
+};
+
+at::Tensor owners_of(const TapeEntry& entry) {
+  return entry.rows.owners.defined() ? entry.rows.owners : at::arange(entry.input.size(0), entry.input.options());
+}
+
+TokenSums token_sums(const at::Tensor& owners, const at::Tensor& tokens, const at::Tensor& signal,
+                     std::int64_t height) {
+  const auto [pairs, place, counts] = at::_unique2(owners * height + tokens, /*sorted=*/true, true);
+  return {at::floor_divide(pairs, height), at::remainder(pairs, height),
+          at::zeros({pairs.size(0), signal.size(1)}, signal.options()).index_add_(0, place, signal)};
+}
+TokenSums token_sums(const TapeEntry& entry, const at::Tensor& signal, std::int64_t height) {
+  return token_sums(owners_of(entry), entry.input, signal, height);
+}
+
+/// Rows of J of a parameter outside the layers, of its `uses`.
+LayerRows rows_of(const std::vector<OtherRows>& uses) {
+  const auto& first = uses.front();
+  const auto r = static_cast<std::int64_t>(first.signals.size());
+  LayerRows out{{.name = first.parameter.name, .weight_name = first.parameter.name, .weight = first.parameter.offset},
+                first.examples,
+                {},
+                {}};
+  if (first.entry.kind != TapeEntry::Kind::kEmbedding) {
+    out.layer.outputs = 1;
+    out.layer.inputs = first.parameter.entries;
+    for (const auto& use : uses) {
+      TensorList each;
+      for (const auto& signal : use.signals) {
+        each.push_back(use.gradients(signal));
+      }
+      const auto part = at::stack(each, 1).flatten(0, 1);
+      out.formed = out.formed.defined() ? out.formed.add_(part) : part;
+    }
+    return out;
+  }
+  TensorList owners, tokens, signals;
+  for (const auto& use : uses) {
+    owners.push_back(owners_of(use.entry));
+    tokens.push_back(use.entry.input);
+    signals.push_back(at::stack(use.signals, 1).flatten(1));  // [rows, R width]
+  }
+  const auto width = first.signals.front().size(1);
+  out.layer.outputs = first.parameter.entries / width;
+  out.layer.inputs = width;
+  out.layer.transposed = first.entry.transposed;
+  const auto sums = token_sums(at::cat(owners), at::cat(tokens), at::cat(signals), out.layer.outputs);
+  out.owner = sums.owner;
+  out.token = sums.token;
+  out.formed = sums.sum.view({-1, r, width});
+  return out;
+}
+
+}  // namespace
 
 RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const Batch& batch, const RowChoice& choice,
                    const LayerLayout& layout, bool form)
@@ -221,46 +327,35 @@ RowBatch::RowBatch(const Objective& objective, const ParameterSet& merged, const
       }
       others_.push_back(std::move(rows));
     }
+    if (layout.beside() == LayerLayout::Beside::kRows) {
+      layers_.push_back(rows_of(std::exchange(others_, {})));
+    }
   }
 }
 
-namespace {
-
-/// The rows of an embedding's gradients that are not zero: of example `owner` and token `token`, the sum over the
-/// places where the example uses it.
-struct TokenSums {
-  at::Tensor owner, token;  ///< [U] int64
-  at::Tensor sum;           ///< [U, width]
-};
-
-TokenSums token_sums(const TapeEntry& entry, const at::Tensor& signal, std::int64_t height) {
-  const auto owners =
-      entry.rows.owners.defined() ? entry.rows.owners : at::arange(signal.size(0), entry.input.options());
-  const auto [pairs, place, counts] = at::_unique2(owners * height + entry.input, /*sorted=*/true, true);
-  return {at::floor_divide(pairs, height), at::remainder(pairs, height),
-          at::zeros({pairs.size(0), signal.size(1)}, signal.options()).index_add_(0, place, signal)};
+at::Tensor OtherRows::gradients(const at::Tensor& signal) const {
+  if (bias) {
+    return by_owner(entry, signal);
+  }
+  if (entry.made_by) {
+    return source_gradients(theta, entry, signal, parameter.name);
+  }
+  return entry.kind == TapeEntry::Kind::kScale ? by_owner(entry, signal * entry.input)
+                                               : filter_gradients(entry, signal);
 }
-
-}  // namespace
 
 at::Tensor OtherRows::squares() const {
   at::Tensor out;
   const auto add = [&](const at::Tensor& part) { out = out.defined() ? out.add_(part) : part; };
   for (const auto& signal : signals) {
-    if (bias) {
-      add(by_owner(entry, signal).square().sum(0));
-    } else if (entry.made_by) {
-      add(source_gradients(theta, entry, signal, parameter.name).square().sum(0));
-    } else if (entry.kind == TapeEntry::Kind::kScale) {
-      add(by_owner(entry, signal * entry.input).square().sum(0));
+    if (forms()) {
+      add(gradients(signal).square().sum(0));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto height = parameter.entries / signal.size(1);
       const auto sums = token_sums(entry, signal, height);
       const auto table =
           at::zeros({height, signal.size(1)}, signal.options()).index_add_(0, sums.token, sums.sum.square());
       add((entry.transposed ? table.t() : table).flatten());
-    } else if (entry.kind == TapeEntry::Kind::kConvolution) {
-      add(filter_gradients(entry, signal).square_().sum(0));
     } else {
       const auto gradient = at::mm(signal.square().t(), entry.input.square());  // [outputs, inputs]
       add((entry.transposed ? gradient.t() : gradient).flatten());
@@ -272,18 +367,12 @@ at::Tensor OtherRows::squares() const {
 at::Tensor OtherRows::quadratic_forms(const at::Tensor& gains) const {
   auto out = at::zeros({examples}, gains.options());
   for (const auto& signal : signals) {
-    if (bias) {
-      out.add_(at::mv(by_owner(entry, signal).square(), gains));
-    } else if (entry.made_by) {
-      out.add_(at::mv(source_gradients(theta, entry, signal, parameter.name).square(), gains));
-    } else if (entry.kind == TapeEntry::Kind::kScale) {
-      out.add_(at::mv(by_owner(entry, signal * entry.input).square(), gains));
+    if (forms()) {
+      out.add_(at::mv(gradients(signal).square(), gains));
     } else if (entry.kind == TapeEntry::Kind::kEmbedding) {
       const auto table = entry.transposed ? gains.view({signal.size(1), -1}).t() : gains.view({-1, signal.size(1)});
       const auto sums = token_sums(entry, signal, table.size(0));
       out.index_add_(0, sums.owner, (sums.sum.square() * table.index_select(0, sums.token)).sum(1));
-    } else if (entry.kind == TapeEntry::Kind::kConvolution) {
-      out.add_(at::mv(filter_gradients(entry, signal).square_(), gains));
     } else {
       const auto matrix = entry.transposed ? gains.view({-1, signal.size(1)}).t() : gains.view({signal.size(1), -1});
       out.add_(by_owner(entry, (at::mm(signal.square(), matrix) * entry.input.square()).sum(1)));

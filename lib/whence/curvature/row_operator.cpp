@@ -23,7 +23,8 @@ class RowOperator : public GramOperator {
         merged_(point_.objective.merge(detach(point_.theta), detach(point_.parent))),
         layout_(std::move(layout)),
         choice_(std::move(choice)),
-        diagonal_(penalty_diagonal(point_)) {
+        diagonal_(penalty_diagonal(point_)),
+        kept_bytes_(kept_bytes) {
     const auto& data = point_.objective.data();
     const RowBatch first(point_.objective, merged_, data.batch(0, 1), choice_, layout_, true);
     per_example_ = first.per_example();
@@ -44,35 +45,41 @@ class RowOperator : public GramOperator {
 
   at::Tensor times(const at::Tensor& x) const override {
     TensorList parts;
-    for_each([&](const RowBatch& rows) { parts.push_back(rows.times(x)); });
+    for_each([&](const RowBatch& rows, std::int64_t) { parts.push_back(rows.times(x)); });
     return at::cat(parts, 1);
   }
   at::Tensor transposed_times(const at::Tensor& u) const override {
     auto out = at::zeros({u.size(0), size()}, u.options());
-    std::int64_t begin = 0;
-    for_each([&](const RowBatch& rows) {
-      rows.add_transposed(u.narrow(1, begin, rows.rows()), out);
-      begin += rows.rows();
-    });
+    for_each(
+        [&](const RowBatch& rows, std::int64_t begin) { rows.add_transposed(u.narrow(1, begin, rows.rows()), out); });
     return out;
   }
 
+  /// Against as many rows as may be held, all that come behind them: a pass over the data for each such part.
   at::Tensor gram(const at::Tensor& scale) const override {
-    std::vector<RowBatch> all;
-    for_each([&](const RowBatch& rows) { all.push_back(rows); });
     auto out = at::zeros({rows(), rows()}, options());
-    std::int64_t first = 0;
-    for (const auto& a : all) {
-      std::int64_t second = 0;
-      for (const auto& b : all) {
-        if (second <= first) {
-          const auto block = gram_block(a, b, scale);
-          out.narrow(0, first, a.rows()).narrow(1, second, b.rows()).copy_(block);
-          out.narrow(0, second, b.rows()).narrow(1, first, a.rows()).copy_(block.t());
-        }
-        second += b.rows();
-      }
-      first += a.rows();
+    const double room = kept_.empty() ? keepable_bytes(kept_bytes_) : INFINITY;
+    std::int64_t held_to = 0;
+    for (bool more = true; more;) {
+      std::vector<std::pair<std::int64_t, RowBatch>> held;
+      double bytes = 0;
+      more = false;
+      for_each(
+          [&](const RowBatch& b, std::int64_t second) {
+            if (!more && (held.empty() || bytes + b.bytes() <= room)) {
+              held.emplace_back(second, b);
+              bytes += b.bytes();
+            } else {
+              more = true;
+            }
+            for (const auto& [first, a] : held) {
+              const auto block = gram_block(a, b, scale);
+              out.narrow(0, first, a.rows()).narrow(1, second, b.rows()).copy_(block);
+              out.narrow(0, second, b.rows()).narrow(1, first, a.rows()).copy_(block.t());
+            }
+          },
+          held_to);
+      held_to += static_cast<std::int64_t>(held.size());
     }
     return out;
   }
@@ -80,7 +87,7 @@ class RowOperator : public GramOperator {
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
     auto out = x * diagonal_;
-    for_each([&](const RowBatch& rows) { rows.add_transposed(rows.times(x), out); });
+    for_each([&](const RowBatch& rows, std::int64_t) { rows.add_transposed(rows.times(x), out); });
     return out;
   }
   at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
@@ -94,7 +101,7 @@ class RowOperator : public GramOperator {
   std::int64_t examples() const override { return point_.objective.data().size(); }
   double trace() const override {
     auto sum = diagonal_.sum(at::kDouble);
-    for_each([&](const RowBatch& batch) {
+    for_each([&](const RowBatch& batch, std::int64_t) {
       for (const auto& rows : batch.layers()) {
         sum = sum + squared_norms(rows).sum(at::kDouble);
       }
@@ -104,16 +111,24 @@ class RowOperator : public GramOperator {
 
  private:
   RowBatch made(const Batch& batch) const { return RowBatch(point_.objective, merged_, batch, choice_, layout_, true); }
+  /// body(rows, the number of the first of them), from batch `skipped` on.
   template <class Body>
-  void for_each(const Body& body) const {
+  void for_each(const Body& body, std::int64_t skipped = 0) const {
     std::int64_t done = 0;
     for (const auto& rows : kept_) {
       check_interruption(done, point_.objective.data().size());
-      body(rows);
+      if (--skipped < 0) {
+        body(rows, done * per_example_);
+      }
       done += rows.examples();
     }
     if (kept_.empty()) {
-      point_.objective.for_each_batch([&](const Batch& batch) { body(made(batch)); });
+      point_.objective.for_each_batch([&](const Batch& batch) {
+        if (--skipped < 0) {
+          body(made(batch), done * per_example_);
+        }
+        done += batch.size();
+      });
     }
   }
 
@@ -133,6 +148,10 @@ class RowOperator : public GramOperator {
     for (std::size_t l = 0; l < a.layers().size(); ++l) {
       const auto& x = a.layers()[l];
       const auto& y = b.layers()[l];
+      if (x.token.defined()) {
+        add_embedding_gram(x, y, constant(scale, x.layer.weight, x.layer.entries(), x.layer.name), out);
+        continue;
+      }
       auto column_scale = at::empty({x.layer.columns()}, scale.options());
       if (x.layer.weight >= 0) {
         column_scale.narrow(0, 0, x.layer.inputs)
@@ -141,7 +160,8 @@ class RowOperator : public GramOperator {
       if (x.layer.bias >= 0) {
         column_scale[x.layer.inputs].fill_(constant(scale, x.layer.bias, x.layer.outputs, x.layer.name));
       }
-      if (!x.formed.defined() && x.input.size(1) == 1) {  // (signal . signal)(input . input)
+      const auto one_place = [](const LayerRows& of) { return !of.formed.defined() && of.input.size(1) == 1; };
+      if (one_place(x) && one_place(y)) {  // (signal . signal)(input . input)
         const auto inputs = at::mm(x.input.squeeze(1) * column_scale, y.input.squeeze(1).t());  // [A, B]
         const auto signals =
             at::mm(x.signal.reshape({-1, x.layer.outputs}), y.signal.reshape({-1, y.layer.outputs}).t());
@@ -168,6 +188,7 @@ class RowOperator : public GramOperator {
   LayerLayout layout_;
   RowChoice choice_;
   at::Tensor diagonal_;
+  double kept_bytes_ = 0;
   std::int64_t per_example_ = 0;
   std::vector<RowBatch> kept_;
 };

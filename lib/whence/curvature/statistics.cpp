@@ -23,10 +23,11 @@ RowKind kind_of(const std::string& labels, std::int64_t rows) {
 }
 
 LayerLayout layout_of(const char* name, const CurvaturePoint& point, std::optional<std::int64_t> widest) {
-  const auto layout = trained_layout(point, widest);
+  const auto beside = widest ? LayerLayout::Beside::kDiagonal : LayerLayout::Beside::kNothing;
+  const auto layout = trained_layout(point, beside, widest.value_or(0));
   if (!layout) {
     throw InvalidArgument(fmt::format("{}: {} is no layer's weight or bias: use --curvature gauss-newton or hessian",
-                                      name, outside_layers(point, widest)));
+                                      name, outside_layers(point, beside, widest.value_or(0))));
   }
   return *layout;
 }

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/solvers/solver.h"
@@ -97,7 +99,9 @@ class AutoSolver : public Solver {
       return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
     }
     if (const auto rows = damped ? traits.rows() : 0; rows > 0 && rows < size && rows <= kFewRows) {
-      return {"woodbury", fmt::format("{} rows are fewer than {} parameters", rows, size)};
+      constexpr double kOwn = 1e-4;  // the tightest that it is held to in float32
+      return {fmt::format("woodbury:relative-tolerance={:g}", std::max(kOwn, options_.relative_tolerance)),
+              fmt::format("{} rows are fewer than {} parameters", rows, size)};
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);

@@ -86,7 +86,7 @@ SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion
   if (!made->factored() && made->family() != CurvatureFamily::kHessian) {
     out.rows = [point = out.point] {
       const auto& data = point->objective.data();
-      return data.outputs() <= kMostOutputs && covered_by_layers(*point) ? data.size() * data.outputs() : 0;  // about
+      return data.outputs() <= kMostOutputs && has_rows(*point) ? data.size() * data.outputs() : 0;  // about
     };
   }
   return out;

@@ -24,7 +24,14 @@ class LayerLayout {
     std::int64_t entries() const { return outputs * columns(); }
   };
 
-  /// A parameter of which only a diagonal is kept: a norm's, an embedding or a head tied to one, or a matrix too wide.
+  /// What is covered beside the layers, as others().
+  enum class Beside {
+    kNothing,
+    kRows,  ///< What an example's gradient is had of without forming a matrix: parameters of norms, of embeddings that
+            ///< are no head, biases of nothing else, and what a tuning makes a weight of.
+    kDiagonal  ///< Those, heads tied to an embedding, and layers of which a side is longer than `widest`.
+  };
+
   struct Other {
     std::string name;
     std::int64_t offset = 0, entries = 0;
@@ -32,11 +39,11 @@ class LayerLayout {
 
   /// Null when an entry of `names` is no weight or bias of a layer that the model's tape records, or is not used as it
   /// is: `values`, the tensors behind the names, must be what `merged` holds.
-  /// With a `widest` side, a norm's or embedding's parameters are others(), as are layers with more inputs or outputs.
   static std::optional<LayerLayout> of(const Objective& objective, const ParameterSet& merged,
                                        const std::vector<std::string>& names, const TensorList& values,
-                                       std::optional<std::int64_t> widest = {});
+                                       Beside beside = Beside::kNothing, std::int64_t widest = 0);
 
+  Beside beside() const { return beside_; }
   const std::vector<Layer>& layers() const { return layers_; }
   const std::vector<Other>& others() const { return others_; }
   std::int64_t entries() const { return entries_; }
@@ -48,13 +55,18 @@ class LayerLayout {
  private:
   std::vector<Layer> layers_;
   std::vector<Other> others_;
+  Beside beside_ = Beside::kNothing;
   std::int64_t entries_ = 0;
 };
 
 /// The layout of what the point trains, or null (see LayerLayout::of).
-std::optional<LayerLayout> trained_layout(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
+std::optional<LayerLayout> trained_layout(const CurvaturePoint& point,
+                                          LayerLayout::Beside beside = LayerLayout::Beside::kNothing,
+                                          std::int64_t widest = 0);
 /// Why that is null, for whoever asked: the first parameter outside, or that the stage is primed.
-std::string outside_layers(const CurvaturePoint& point, std::optional<std::int64_t> widest = {});
+std::string outside_layers(const CurvaturePoint& point, LayerLayout::Beside beside = LayerLayout::Beside::kNothing,
+                           std::int64_t widest = 0);
+/// Of the rows of J.
 std::optional<LayerLayout> parent_layout(const CurvaturePoint& point);
 
 }  // namespace whence::detail

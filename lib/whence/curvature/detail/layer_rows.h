@@ -35,6 +35,9 @@ struct LayerRows {
   at::Tensor input, signal;
   at::Tensor formed = {};   ///< The gradients themselves, [B R, entries], in place of both where that is smaller.
   at::Tensor lengths = {};  ///< Positions of each example, [B]; undefined: all T.
+  /// Of an embedding, [outputs, columns] with a row a token: `formed` is [U, R, columns], for the U pairs of an example
+  /// and a token that it uses, [U] each.
+  at::Tensor owner = {}, token = {};
 };
 
 /// The layer's part of J x for x [K, outputs, columns]: [B, R, K].
@@ -43,10 +46,12 @@ at::Tensor layer_times(const LayerRows& rows, const at::Tensor& x);
 at::Tensor layer_transposed(const LayerRows& rows, const at::Tensor& u);
 /// |row|^2 in the layer, summed over each example's rows: [B].
 at::Tensor squared_norms(const LayerRows& rows);
+/// out [rows of a, rows of b] += scale * J_a J_b' of an embedding.
+void add_embedding_gram(const LayerRows& a, const LayerRows& b, double scale, at::Tensor& out);
 
-/// What a parameter outside the layers saw of one batch, for R cotangents. Where an example uses a matrix (one too
-/// wide, a tied head) at several places, the squares below take the places for independent, as the labels drawn there
-/// are; an embedding's, a norm's and a bias's are exact.
+/// What a parameter outside the layers saw of one batch, for R cotangents, at one of its uses. Where an example uses a
+/// matrix (one too wide, a tied head) at several places, the squares below take the places for independent, as the
+/// labels drawn there are; an embedding's, a norm's and a bias's are exact.
 struct OtherRows {
   LayerLayout::Other parameter;
   bool bias = false;
@@ -55,14 +60,22 @@ struct OtherRows {
   std::int64_t examples = 0;
   ParameterSet theta = {};  ///< The model's, where the parameter is one of those that the layer's weight is made of.
 
+  /// Each example's gradient for one of the signals, [B, entries], of a parameter that is neither an embedding's nor a
+  /// linear layer's matrix.
+  at::Tensor gradients(const at::Tensor& signal) const;
+  /// Whether it is.
+  bool forms() const {
+    return bias || entry.made_by || entry.kind == TapeEntry::Kind::kScale ||
+           entry.kind == TapeEntry::Kind::kConvolution;
+  }
   /// The sum over the rows of the squared entries of their gradients: [entries].
   at::Tensor squares() const;
   /// The sums over each example's rows of gains . gradient^2, gains [entries]: [B].
   at::Tensor quadratic_forms(const at::Tensor& gains) const;
 };
 
-/// Rows of one batch, for the layers of a layout. Cost: a forward pass and R backward passes that form no parameter
-/// gradient.
+/// Rows of one batch, for the layers of a layout; where that is of Beside::kRows, layers() has its others() too. Cost:
+/// a forward pass and R backward passes that form no parameter gradient.
 class RowBatch {
  public:
   /// `form`: replace inputs and signals by gradients where those take less memory.
