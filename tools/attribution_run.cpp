@@ -230,6 +230,8 @@ void AttributionRun::solve(const std::function<void()>& score) {
   const auto attempt = [&] {
     if (attributor_->uses_curvature() || unrolled_) {
       if (!self()) {  // which prepares for itself, a stage at a time
+        const auto progress = terminal_progress(line_.flag("quiet"));
+        const ProgressScope scope(progress, {"prepare to solve", 0, 0, ""});
         source_->make_ready(stages_);
       }
       tell_choice();

@@ -73,6 +73,7 @@ class RowOperator : public GramOperator {
               more = true;
             }
             for (const auto& [first, a] : held) {
+              check_interruption();
               const auto block = gram_block(a, b, scale);
               out.narrow(0, first, a.rows()).narrow(1, second, b.rows()).copy_(block);
               out.narrow(0, second, b.rows()).narrow(1, first, a.rows()).copy_(block.t());

@@ -99,8 +99,9 @@ class AutoSolver : public Solver {
       return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
     }
     if (const auto rows = damped ? traits.rows() : 0; rows > 0 && rows < size && rows <= kFewRows) {
-      constexpr double kOwn = 1e-4;  // the tightest that it is held to in float32
-      return {fmt::format("woodbury:relative-tolerance={:g}", std::max(kOwn, options_.relative_tolerance)),
+      constexpr double kOwn = 1e-4;  // its default, the tightest that float32 is held to
+      const double asked = options_.relative_tolerance;
+      return {asked > kOwn ? fmt::format("woodbury:relative-tolerance={:g}", asked) : "woodbury",
               fmt::format("{} rows are fewer than {} parameters", rows, size)};
     }
     const auto options =

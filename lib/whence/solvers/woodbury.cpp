@@ -79,8 +79,9 @@ class WoodburyInverse : public Inverse {
  protected:
   std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     x = solve(b);
-    const auto whole = damped(a_, system().filter.damping);
-    x = x + solve(b - whole->apply(x));  // a step of refinement takes float32's rounding out
+    auto left = a_->apply(x).add_(x, system().filter.damping).neg_().add_(b);
+    x.add_(solve(left));  // a step of refinement takes float32's rounding out
+    left = at::Tensor();
     auto summaries = approximate_summaries(b, x, fmt::format("Cholesky of {} rows in the dual", a_->rows()), true);
     for (auto& summary : summaries) {
       const bool converged = summary.relative_residual <= relative_tolerance_;
@@ -95,10 +96,10 @@ class WoodburyInverse : public Inverse {
 
  private:
   at::Tensor solve(const at::Tensor& b) const {
-    const auto scaled = (b * scale_).to(b.options());
-    const auto dual_b = a_->times(scaled.to(a_->options())).to(at::kDouble);
+    auto x = (b * scale_).to(b.options());
+    const auto dual_b = a_->times(x.to(a_->options())).to(at::kDouble);
     const auto dual_x = at::cholesky_solve(dual_b.t(), factor_).t().to(a_->options());
-    return scaled - (a_->transposed_times(dual_x.contiguous()) * scale_).to(b.options());
+    return x.sub_(a_->transposed_times(dual_x.contiguous()).mul_(scale_));
   }
 
   std::shared_ptr<const GramOperator> a_;
