@@ -71,6 +71,7 @@ apart() {
 note "debootstrap in $root"
 apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
   { tail -n 20 "$machine/log" >&2; cannot "debootstrap failed (its last lines are above)"; }
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"  # no package has to outlive a loss of power
 git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
 git --git-dir="$root/srv/whence.git" update-ref --no-deref HEAD "$(git rev-parse HEAD)"
 mkdir "$machine/wheels"
