@@ -89,11 +89,15 @@ data = { format = "safetensors", file = "queries.safetensors" }
   /// WHENCE_TEST_DEVICE names, if any.
   ToolResult run(const std::string& arguments) const { return told(run_tool(path_, on_device(arguments))); }
 
-  /// The same by the program itself, started by a shell that does something first.
+  /// The same by the program itself, started by bash that does something first.
   ToolResult start(const std::string& before, const std::string& arguments) const {
-    const auto command = fmt::format("cd '{}' && {}; '{}' {} >out.txt 2>err.txt </dev/null", path_.string(), before,
-                                     WHENCE_TOOL, on_device(arguments));
-    const int status = std::system(("bash -c \"" + command + "\"").c_str());
+    std::string quoted;
+    for (const char c : fmt::format("cd '{}' && {}; '{}' {} >out.txt 2>err.txt </dev/null", path_.string(), before,
+                                    WHENCE_TOOL, on_device(arguments))) {
+      quoted += std::string_view("\\\"$`").find(c) == std::string_view::npos ? "" : "\\";
+      quoted += c;
+    }
+    const int status = std::system(("bash -c \"" + quoted + "\"").c_str());
     return told(WIFEXITED(status) ? WEXITSTATUS(status) : -1);
   }
 

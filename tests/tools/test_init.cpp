@@ -9,16 +9,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// As ToolFolder::run() must be given it: within the quotes of another shell.
-std::string within_quotes(const std::string& command) {
-  std::string out;
-  for (const char c : command) {
-    out += std::string_view("\\\"$`").find(c) == std::string_view::npos ? "" : "\\";
-    out += c;
-  }
-  return out;
-}
-
 /// weights.safetensors: two layers with 6 units between, as an nn.Sequential names them whose first layer is at
 /// `first`.
 void write_sequential(const ToolFolder& folder, int first, std::int64_t inputs, std::int64_t outputs) {
@@ -38,9 +28,7 @@ void write_sequential(const ToolFolder& folder, int first, std::int64_t inputs, 
 std::string check_next(const ToolFolder& folder, const std::string& arguments, const std::string& flags = " --quiet",
                        bool by_bash = false) {
   CAPTURE(arguments);
-  const auto run = [&](const std::string& line) {
-    return by_bash ? folder.start("true", within_quotes(line)) : folder.run(line);
-  };
+  const auto run = [&](const std::string& line) { return by_bash ? folder.start("true", line) : folder.run(line); };
   const auto made = run("init " + arguments);
   CAPTURE(made.err);
   CAPTURE(made.out);
