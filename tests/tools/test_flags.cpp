@@ -175,7 +175,6 @@ TEST_CASE("a memory limit makes blocks and batches small enough, holds, and says
   text.replace(text.find("linear"), 6, "mlp:widths=700/400,activation=tanh");
   text.replace(text.find("queries.safetensors"), 7, "pretrain");
   text.replace(text.find("pretrain"), 8, "few");
-  text.insert(text.find("checkpoint"), "optimizer = \"lbfgs:max-iterations=20\"\n");  // what it takes is looked at
   folder.write_data("few.safetensors", 40, 3);
   folder.write("wide.toml", text);
   const std::string rank = "rank wide.toml --method grad-cos --quiet --out ";
