@@ -1,22 +1,29 @@
 #!/usr/bin/env bash
 # The README's first commands as a stranger types them, on a machine that has nothing: a fresh Debian 12 (debootstrap, minbase) below
 # ${TMPDIR:-/tmp} with a clone of this tree's HEAD at this tree's path, root and no sudo. Of this machine it sees two wheels, the
-# compiler's cache, and what its network needs. Wants root, 5 GB of disk and the network, and ends with 77 where there is no making such a
+# compiler's cache, and what its network needs. Wants root, 8 GB of disk and the network, and ends with 77 where there is no making such a
 # machine; leaves nothing behind, also when interrupted.
 #   tests/bare.sh            the quickstart, then tests/run.sh
 #   tests/bare.sh --short    the quickstart up to its first ranking
 #   tests/bare.sh --cold     the same without the compiler's cache: what a stranger waits for
+#   tests/bare.sh --ci       the quickstart up to its first ranking, then .ci/run --here with ../shared, read-only; 77 also where HEAD is not
+#                            the tree
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tree=$PWD
 
 commands=("examples/quickstart.sh" "tests/run.sh")
-cache=$(command -v ccache >/dev/null && ccache --get-config cache_dir || true)
+cache=$(ccache --get-config cache_dir 2>/dev/null || echo "${CCACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/ccache}")
+shared=
 case "${1:-}" in
   "") ;;
   --short) commands=("examples/quickstart.sh rank") ;;
   --cold) commands=("examples/quickstart.sh rank") cache= ;;
-  *) sed -n '6,8s/^# //p' "$0" >&2; exit 2 ;;
+  --ci)
+    commands=("examples/quickstart.sh rank" ".ci/run --here")
+    [[ ! -d ../shared ]] || shared=$(realpath ../shared)
+    ;;
+  *) sed -n '6,10s/^# //p' "$0" >&2; exit 2 ;;
 esac
 
 note() { echo "bare: $*"; }
@@ -29,7 +36,10 @@ if ! command -v debootstrap >/dev/null; then
     cannot "apt-get could not install debootstrap"
 fi
 unshare --mount --pid --fork true || cannot "unshare --mount is not allowed here"
-[[ -z $(git status --porcelain --untracked-files=no) ]] || note "changes that are not committed are not in the clone"
+if [[ -n $(git status --porcelain --untracked-files=no) ]]; then
+  [[ ${1:-} != --ci ]] || cannot "changes that are not committed would not be in the clone"
+  note "changes that are not committed are not in the clone"
+fi
 
 machine=$(mktemp -d)
 root=$machine/root
@@ -61,6 +71,7 @@ apart() {
 note "debootstrap in $root"
 apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
   { tail -n 20 "$machine/log" >&2; cannot "debootstrap failed (its last lines are above)"; }
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"  # no package has to outlive a loss of power
 git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
 git --git-dir="$root/srv/whence.git" update-ref --no-deref HEAD "$(git rev-parse HEAD)"
 mkdir "$machine/wheels"
@@ -79,20 +90,24 @@ done
 
 cat >"$machine/enter" <<'ENTER'
 set -euo pipefail
-root=$1 wheels=$2 cache=$3
-shift 3
+root=$1 wheels=$2 cache=$3 shared=$4 beside=$5
+shift 5
 bind() { mkdir -p "$2" && mount --rbind "$1" "$2"; }
 mount -t proc proc "$root/proc"
 bind /dev "$root/dev"
 bind "$wheels" "$root/srv/wheels"
 [[ -z $cache ]] || bind "$cache" "$root/root/.cache/ccache"
+if [[ -n $shared ]]; then
+  bind "$shared" "$root$beside"
+  mount -o remount,bind,ro "$root$beside"
+fi
 exec chroot "$root" env -i "$@"
 ENTER
 stranger() {  # types a line in the root, from the clone's folder once that is there
   echo
   note "\$ $1"
   local begin=$SECONDS
-  apart bash "$machine/enter" "$root" "$machine/wheels" "$cache" "${settings[@]}" bash -c "cd '$2' && $1" </dev/null ||
+  apart bash "$machine/enter" "$root" "$machine/wheels" "$cache" "$shared" "${tree%/*}/shared" "${settings[@]}" bash -c "cd '$2' && $1" </dev/null ||
     fail "'$1' failed after $((SECONDS - begin)) s on a bare machine"
   note "$((SECONDS - begin)) s"
 }

@@ -24,7 +24,7 @@ case "${1:-}" in
 esac
 
 packages=(doctest-dev dataset-fashion-mnist)
-[[ $preset != dev ]] || packages+=(clang-16 libclang-rt-16-dev libomp-16-dev)  # compiles in a third of the time of GCC's sanitized build
+[[ $preset != dev ]] || packages+=(clang-16 libclang-rt-16-dev libomp-16-dev lld-16)  # compiles in a third of the time of GCC's sanitized build
 source scripts/setup.sh "${packages[@]}"
 scripts/digits.sh
 cmake --preset "$preset" -DWHENCE_TORCH="${WHENCE_TORCH:-}" -DWHENCE_TESTS=ON -DWHENCE_TEST_HALF=$half  # the quickstart configures without

@@ -94,6 +94,9 @@ void warn(const std::string& message);
 /// The same as `whence: note: …`: what was assumed, where nothing need be wrong.
 void note(const std::string& message);
 
+/// The program, with what main() is given: the exit status, where it returns at all.
+int run(int count, char** values);
+
 /// Each is a subcommand: arguments without the program's and the command's name; returns the exit status.
 int init(const std::vector<std::string>& arguments);
 int train(const std::vector<std::string>& arguments);

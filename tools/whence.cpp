@@ -179,7 +179,7 @@ void occupy_standard_streams() {
 
 }  // namespace
 
-int main(int count, char** values) {
+int whence::cli::run(int count, char** values) {
   std::set_terminate(&tell_and_exit);
   occupy_standard_streams();
   install_signal_handlers();

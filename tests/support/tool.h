@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "support/tool_server.h"
 #include "whence/core/files.h"
 #include "whence/core/random.h"
 #include "whence/data/safetensors.h"
@@ -84,16 +85,24 @@ data = { format = "safetensors", file = "queries.safetensors" }
     write_safetensors(path_ / name, tensors);
   }
 
-  /// Runs `whence ARGUMENTS` in the folder, through the shell, `before` first; on the device that WHENCE_TEST_DEVICE
-  /// names, if any.
-  ToolResult run(const std::string& arguments, const std::string& before = "") const {
-    const auto command = fmt::format("cd '{}' && {} '{}' {} >out.txt 2>err.txt </dev/null", path_.string(),
-                                     before.empty() ? "true;" : before + ";", WHENCE_TOOL, on_device(arguments));
-    const int status = std::system(("bash -c \"" + command + "\"").c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out.txt"), read("err.txt")};
+  /// Runs `whence ARGUMENTS` in the folder, without starting a program (tool_server.h); on the device that
+  /// WHENCE_TEST_DEVICE names, if any.
+  ToolResult run(const std::string& arguments) const { return told(run_tool(path_, on_device(arguments))); }
+
+  /// The same by the program itself, started by bash that does something first.
+  ToolResult start(const std::string& before, const std::string& arguments) const {
+    std::string quoted;
+    for (const char c : fmt::format("cd '{}' && {}; '{}' {} >out.txt 2>err.txt </dev/null", path_.string(), before,
+                                    WHENCE_TOOL, on_device(arguments))) {
+      quoted += std::string_view("\\\"$`").find(c) == std::string_view::npos ? "" : "\\";
+      quoted += c;
+    }
+    const int status = std::system(("bash -c \"" + quoted + "\"").c_str());
+    return told(WIFEXITED(status) ? WEXITSTATUS(status) : -1);
   }
 
  private:
+  ToolResult told(int status) const { return {status, read("out.txt"), read("err.txt")}; }
   static std::string on_device(const std::string& arguments) {
     const auto* device = std::getenv("WHENCE_TEST_DEVICE");
     const auto command = arguments.substr(0, arguments.find(' '));

@@ -90,7 +90,7 @@ TEST_CASE("icl scores the demonstrations, verifies them and writes what they are
 TEST_CASE("icl shades demonstrations where the terminal shows colours, and other methods score too") {
   const test::IclFolder folder;
   folder.write("task.json", test::icl_task().dump());
-  const auto shaded = folder.run("icl --model tiny --task task.json --quiet", "export CLICOLOR_FORCE=1");
+  const auto shaded = folder.start("export CLICOLOR_FORCE=1", "icl --model tiny --task task.json --quiet");
   CHECK(shaded.out.find("\033[48;5;") != std::string::npos);
   CHECK(folder.run("icl --model tiny --task task.json --quiet").out.find("\033[") == std::string::npos);
   for (const char* flags :

@@ -147,7 +147,7 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
   check_whole("whole", folder.run(rank + "whole"));  // found done
 
   // the disk is full when every solve is done and every score made, but their file is not
-  check_fails(less_warnings(folder.run(rank + "full", "ulimit -f 6")), 1, "scores.safetensors: File too large");
+  check_fails(less_warnings(folder.start("ulimit -f 6", rank + "full")), 1, "scores.safetensors: File too large");
   CHECK(names_in(folder / "full") == Names{".whence-partial"});
   fs::copy(folder / "full", folder / "vectors", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "some", fs::copy_options::recursive);
@@ -175,7 +175,7 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
   const std::string score = "score" + kFlags + "--method grad-dot --out ";
   REQUIRE(folder.run(score + "a").status == 0);
   const auto a = folder.read("a/run.json");
-  check_fails(folder.run(score + "a --measurement margin", "ulimit -f 8"), 1, "File too large");
+  check_fails(folder.start("ulimit -f 8", score + "a --measurement margin"), 1, "File too large");
   CHECK(folder.read("a/run.json") == a);
   CHECK(folder.run("inspect a").status == 0);
   CHECK(folder.run(score + "a").out.find("already complete") != std::string::npos);

@@ -118,7 +118,7 @@ TEST_CASE("score: resumable, reused, replayed from run.json, every stage in one 
   CHECK(folder.json("three/run.json")["options"]["measurement"] == "margin");
 
   // A full disk: nothing under the final name; with room again the same command finishes to the same bytes.
-  result = folder.run(base + "--stage pretrain --query-block 2 --out full", "ulimit -f 1");
+  result = folder.start("ulimit -f 1", base + "--stage pretrain --query-block 2 --out full");
   CHECK(result.status == 1);
   CHECK(result.err.find("File too large") != std::string::npos);
   CHECK_FALSE(fs::exists(folder / "full/scores.safetensors"));

@@ -120,7 +120,7 @@ TEST_CASE("the terminal says what a query got, who helped it and whether that ca
   CHECK(result.out.starts_with("proponent: without it the margin falls; opponent: it rises;"));
 
   // blue before orange, one meaning each
-  result = folder.run(rank_command("all", ""), "export CLICOLOR_FORCE=1; unset NO_COLOR");
+  result = folder.start("export CLICOLOR_FORCE=1; unset NO_COLOR", rank_command("all", ""));
   CHECK(has(result.out, "\033[48;5;69m\033[38;5;16mhelpful\033[0m"));
   CHECK(has(result.out, "\033[48;5;208m\033[38;5;16mharmful\033[0m"));
 }

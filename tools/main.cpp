@@ -1,0 +1,3 @@
+#include "cli.h"
+
+int main(int count, char** values) { return whence::cli::run(count, values); }
