@@ -1,8 +1,10 @@
 #include <doctest/doctest.h>
 
+#include <thread>
 #include <vector>
 
 #include "whence/core/memory.h"
+#include "whence/core/seconds.h"
 
 using namespace whence;
 
@@ -28,6 +30,20 @@ TEST_CASE("the peak is what was held since it was last forgotten, and processes 
   const double seconds = process_seconds();
   CHECK(seconds > 0);
   CHECK(process_seconds() >= seconds);
+}
+
+TEST_CASE("a thread's seconds are what it took of a processor, not what it waited") {
+  const auto start = Clock::now();
+  const double before = thread_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(thread_seconds() - before < 0.5 * seconds_since(start));
+  const double slept = thread_seconds();
+  while (thread_seconds() - slept < 0.005 && seconds_since(start) < 60) {
+  }
+  CHECK(thread_seconds() - slept >= 0.005);
+  double of_other = 1;
+  std::thread([&] { of_other = thread_seconds(); }).join();
+  CHECK(of_other < thread_seconds());
 }
 
 TEST_SUITE_END();

@@ -47,17 +47,17 @@ double gradient_seconds(const Stage& stage) {
   constexpr double kLong = 0.5;  // of a batch: what only the first pass pays is less than that
   const BatchGradients gradients(stage);
   const auto step = stage.objective.terms_at_once();
-  auto start = Clock::now();
+  double start = thread_seconds();
   auto seen = gradients.take(0);
-  if (const double first = seconds_since(start); first > kLong) {
+  if (const double first = thread_seconds() - start; first > kLong) {
     return of_all(stage, first, seen);
   }
-  start = Clock::now();
+  start = thread_seconds();
   seen = 0;
   for (std::int64_t i = 0; i < kBatches && i * step < stage.objective.terms(); ++i) {
     seen += gradients.take(i * step);
   }
-  return of_all(stage, seconds_since(start), seen);
+  return of_all(stage, thread_seconds() - start, seen);
 }
 
 double nominal_gradient_seconds(const Stage& stage) {

@@ -6,8 +6,8 @@
 
 namespace whence {
 
-/// Seconds that the gradient of all of a stage's data takes here and now, measured on a few batches and told of all as
-/// if they were alike. Cost: up to four batches.
+/// Seconds of a processor that the gradient of all of a stage's data takes on this machine, measured on a few batches
+/// and told of all as if they were alike. Cost: up to four batches.
 double gradient_seconds(const Stage& stage);
 /// The same on a reference machine, by what the operators do in one batch (core/operation_count.h): equal every time,
 /// whatever else runs, so that what is chosen by it is too. Cost: a batch.

@@ -25,12 +25,14 @@ data = { format = "idx", images = "$idx-t10k-images-idx3-ubyte.gz", labels = "$i
 TOML
 sed -e 's/"adam.*"/"lbfgs:max-iterations=3000,tolerance=1e-7"/' -e 's/gz" }/gz", limit = 1000 }/' -e 's#run/mlp#run/minimum#' -e 's/"mlp:.*"/"linear"/' mlp.toml >minimum.toml
 cat >leverages.py <<'PYTHON'
-import gdb, time
+import gdb
 spent = 0.0
+def taken():  # of a processor, by the process that is looked at
+    times = open(f"/proc/{gdb.selected_inferior().pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(times[11]) + int(times[12])) / 100
 class Entry(gdb.Breakpoint):
     def stop(self):
-        times = open(f"/proc/{gdb.selected_inferior().pid}/stat").read().rsplit(")", 1)[1].split()
-        Exit(gdb.newest_frame(), (int(times[11]) + int(times[12])) / 100)
+        Exit(gdb.newest_frame(), taken())
         return False
 class Exit(gdb.FinishBreakpoint):
     def __init__(self, frame, start):
@@ -38,13 +40,17 @@ class Exit(gdb.FinishBreakpoint):
         self.start = start
     def stop(self):
         global spent
-        times = open(f"/proc/{gdb.selected_inferior().pid}/stat").read().rsplit(")", 1)[1].split()
-        spent += (int(times[11]) + int(times[12])) / 100 - self.start
+        spent += taken() - self.start
+        return False
+class End(gdb.Breakpoint):
+    def stop(self):  # the share in this run, since another takes longer or shorter where the machine is busy
+        open("leverages.txt", "w").write(f"{spent / taken()}\n")
         return False
 gdb.execute("set pagination off")
+gdb.execute("set breakpoint pending on")
 Entry("whence::find_leverages")
+End("_exit")  # by which the tool ends
 gdb.execute("run", to_string=True)  # by the arguments that gdb was given: "run ..." has others in their place
-open("leverages.txt", "w").write(f"{spent}\n")
 PYTHON
 echo "| command | CPU s | SHA-256 | leverages | times as long |"
 echo "|---|---|---|---|---|"
@@ -58,8 +64,8 @@ while read -r command; do
   /usr/bin/time -f '%U %S' -o time.txt perf record -q -F 997 -e cpu-clock -o perf.data "$whence" $command >/dev/null 2>&1
   hashing=$(perf report -q -i perf.data --sort dso 2>/dev/null | awk '/libcrypto/ { print $1 + 0; exit }')
   awk -v command="$command" -v hashing="${hashing:-0}" -v leverages="$(cat leverages.txt)" '{
-    seconds = $1 + $2; spent = seconds * hashing / 100 + leverages
-    printf "| %s | %.2f | %.3f | %.2f | %.3f |\n", command, seconds, seconds * hashing / 100, leverages, seconds / (seconds - spent)
+    seconds = $1 + $2; share = hashing / 100 + leverages
+    printf "| %s | %.2f | %.3f | %.2f | %.3f |\n", command, seconds, seconds * hashing / 100, seconds * leverages, 1 / (1 - share)
   }' time.txt
 done <<'COMMANDS'
 train mlp.toml --quiet --force
