@@ -172,9 +172,11 @@ Told tell(const Rehearsal& rehearsal, double share) {
   out.kept = grown(small.peak, more.peak, 0);
   out.kept_beyond = grown(small.peak, more.peak, filled);
   out.peak = wide.peak + out.kept_beyond;
-  if (!wide.whole) {  // its first products, which may have lacked what comes later
-    out.peak = std::max(out.peak,
-                        large.peak + grown(small.peak, more.peak, 2 * share) + grown(more.peak, large.peak, 2 * share));
+  if (!wide.whole) {                               // its first products, which may have lacked what comes later
+    const bool ended = more.whole && large.whole;  // else one may have stopped before its peak and the other behind it
+    out.peak = std::max(
+        {out.peak, small.peak, more.peak,
+         large.peak + grown(small.peak, more.peak, 2 * share) + (ended ? grown(more.peak, large.peak, 2 * share) : 0)});
   }
   out.seconds = large.ready + grown(small.ready, large.ready, 2 * share) +
                 rehearsal.blocks() * (large.block + grown(small.block, large.block, 2 * share));
@@ -284,11 +286,12 @@ void print_plan(const Json& plan) {
     say("{}\n", plan["chosen"].get<std::string>());
   }
   say("{} queries in blocks of {}\n", plan["queries"].get<std::int64_t>(), plan["query-block"].get<std::int64_t>());
-  say("memory  {} at the peak: the program {}, up to {} with model and data, the rest to solve and to score\n",
-      bytes(memory["peak"]), bytes(memory["program"]), bytes(memory["loaded"]));
+  const auto& seconds = plan["seconds"];
+  say("memory  {}{} at the peak: the program {}, up to {} with model and data, the rest to solve and to score\n",
+      seconds["high"].is_null() ? "at least " : "", bytes(memory["peak"]), bytes(memory["program"]),
+      bytes(memory["loaded"]));
   say("disk    scores {}, vectors until the run is done {}\n", bytes(plan["disk-bytes"]["scores"]),
       bytes(plan["disk-bytes"]["vectors"]));
-  const auto& seconds = plan["seconds"];
   const double low = seconds["low"];
   if (seconds["high"].is_null()) {
     say("time    more than {}: a rehearsal on a part of the data did not come to its end\n", seconds_text(low));
