@@ -82,6 +82,28 @@ TEST_SUITE("models") {
     }
   }
 
+  TEST_CASE("a row's loss and gradient are the same to the last digit, whichever rows are beside it") {
+    for (const char* name : {"cross-entropy", "binary-cross-entropy"}) {
+      CAPTURE(name);
+      const auto loss = create<Loss>(name);
+      Random random(8);
+      constexpr std::int64_t kRows = 37;
+      const auto output = (3 * random.normal({kRows, kOutputs})).to(at::kFloat);
+      const auto targets = random.uniform({kRows}, 0, kOutputs).floor().to(at::kLong);
+      const auto found = [&](std::int64_t begin, std::int64_t rows) {
+        const auto at = leaves({output.narrow(0, begin, rows).clone()});
+        const auto losses = loss->per_example(at[0], with_targets(targets.narrow(0, begin, rows)));
+        return std::pair{losses.detach(), gradient(losses.sum(), at)[0]};
+      };
+      const auto [losses, gradients] = found(0, kRows);
+      for (std::int64_t b = 0; b < kRows; ++b) {
+        const auto [one, slope] = found(b, 1);
+        CHECK(at::equal(one[0], losses[b]));
+        CHECK(at::equal(slope[0], gradients[b]));
+      }
+    }
+  }
+
   TEST_CASE("every loss's root squares to its Hessian, and so do drawn labels' gradients on average") {
     for (const auto& method : methods<Loss>()) {
       if (!create<Loss>(method.name)->is_of_output()) {  // test_exported.cpp

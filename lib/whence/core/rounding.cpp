@@ -58,7 +58,9 @@ std::vector<at::Tensor> widened(const std::vector<at::Tensor>& x) {
 
 at::Tensor exact_softplus(const at::Tensor& x) {
   constexpr double kThreshold = 40;  // beyond which it is x: e^-40 is below float64's spacing
-  return at::softplus(x, 1, kThreshold);
+  // in float64, since vectors and what is left behind the last of them are computed by different code: the last digit
+  // of a training's loss, and with it the training, would depend on how many others are made beside it
+  return at::softplus(x.to(at::kDouble), 1, kThreshold).to(x.scalar_type());
 }
 
 std::string_view dtype_name(c10::ScalarType type) { return carries(type).name; }
