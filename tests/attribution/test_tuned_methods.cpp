@@ -78,16 +78,20 @@ TEST_CASE("what makes parameters, or is folded away before the queries, is compa
 }
 
 TEST_CASE("what cannot be had of a tuned stage is refused before anything is solved") {
-  const test::TuningBench texts(test::kTuningCases[3]);
-  const auto refusal = [&](const std::string& tuning, const char* curvature, std::size_t stage,
-                           Normalization normalization) {
+  const test::TuningBench texts(test::kTuningCases[3]), tied(test::kTuningCases[2]);  // a head and an embedding
+  const auto refusal_on = [](const test::TuningBench& bench, const std::string& tuning, const char* curvature,
+                             std::size_t stage, Normalization normalization) {
     const std::shared_ptr<const Curvature> made = create<Curvature>(curvature);
     const auto source =
-        create<Attributor>("influence")->prepare(texts.begin(tuning), {made, create<Solver>("cg"), {.damping = 0.1}});
+        create<Attributor>("influence")->prepare(bench.begin(tuning), {made, create<Solver>("cg"), {.damping = 0.1}});
     const auto message =
         test::message_of<InvalidArgument>([&] { source->check({stage}, Measurement::kLoss, normalization); });
     CHECK(source->evidence()[1].products == 0);
     return message;
+  };
+  const auto refusal = [&](const std::string& tuning, const char* curvature, std::size_t stage,
+                           Normalization normalization) {
+    return refusal_on(texts, tuning, curvature, stage, normalization);
   };
   const auto holds = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
   const std::string made = "prefix:length=1,mlp=2";
@@ -98,8 +102,9 @@ TEST_CASE("what cannot be had of a tuned stage is refused before anything is sol
   for (const auto normalization : {Normalization::kCosine, Normalization::kRelatif}) {
     CHECK(refusal("lora:rank=1,dora", "hessian", 1, normalization) == "");
   }
-  CHECK(holds(refusal("lora:rank=1", "kfac:labels=data", 0, Normalization::kNone),
+  CHECK(holds(refusal_on(tied, "lora:rank=1", "kfac:labels=data", 0, Normalization::kNone),
               "stage tuned: empirical-fisher: the stage's parent is not used layer by layer"));
+  CHECK(refusal("lora:rank=1", "kfac:labels=data", 0, Normalization::kNone).empty());
   CHECK(refusal("lora:rank=1", "kfac:labels=data", 1, Normalization::kNone).empty());  // nothing goes on to the parent
   CHECK(refusal("lora:rank=1", "gauss-newton", 0, Normalization::kNone).empty());
 }
