@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
 #include "whence/solvers/solver.h"

@@ -32,6 +32,7 @@ class LayerLayout {
     kDiagonal  ///< Those, heads tied to an embedding, and layers of which a side is longer than `widest`.
   };
 
+  /// A parameter that is no part of a layer's matrix here, by where it lies.
   struct Other {
     std::string name;
     std::int64_t offset = 0, entries = 0;
