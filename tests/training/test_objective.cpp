@@ -39,6 +39,24 @@ TEST_CASE("objectives share a digest only where they are the same function of th
   CHECK(others.size() == 9);
 }
 
+TEST_CASE("how far from a minimum: the gradient exactly, an example's length within what 256 of them tell") {
+  const auto few = made_objective("linear", "cross-entropy", 0);
+  const auto many = few.over(at::arange(24, at::kLong).repeat({50}));
+  const auto theta = many.trained().values();
+  TensorList whole;
+  many.value(theta, {}, &whole);
+  const auto point = leaves(theta);
+  double squares = 0;
+  for (std::int64_t i = 0; i < 24; ++i) {
+    const auto g = gradient(few.example_losses(point, {}, few.data().batch(i, i + 1)).sum(), point);
+    squares += exact_dot(g, g) / 24;
+  }
+  const auto found = stationarity(many, theta, {});
+  CHECK(found.gradient_norm == doctest::Approx(std::sqrt(exact_dot(whole, whole))).epsilon(1e-12));
+  CHECK(found.data_gradient_norm == doctest::Approx(std::sqrt(squares)).epsilon(0.15));
+  CHECK(found.relative_gradient_norm == found.gradient_norm / found.data_gradient_norm);
+}
+
 TEST_CASE("every model, loss and tuning that has options says what they are") {
   const auto check = [](const auto& list, auto make) {
     int checked = 0;

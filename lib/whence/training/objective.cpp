@@ -261,8 +261,13 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
 }
 
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
-  constexpr double kPasses = 15;
-  if (theta.front().scalar_type() != at::kDouble && objective.affordable_passes(theta, parent) >= kPasses) {
+  constexpr std::int64_t kTerms = 256;
+  constexpr int kProbes = 4;
+  const auto n = objective.terms();
+  const auto among = std::min(n, kTerms);
+  // in forward passes over all terms, a backward one being two
+  const double passes = 3 + (1 + 2 * kProbes) * static_cast<double>(among) / static_cast<double>(n);
+  if (theta.front().scalar_type() != at::kDouble && objective.affordable_passes(theta, parent) >= passes) {
     TensorList wide, from;
     for (const auto& value : theta) {
       wide.push_back(value.detach().to(at::kDouble));
@@ -279,16 +284,15 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   out.gradient_norm = std::sqrt(exact_dot(g, g));
   // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
   // (Hutchinson 1990).
-  constexpr int kProbes = 4;
-  const auto n = objective.terms();
+  auto random = Random(0).stream("stationarity");
+  const auto sample = among < n ? objective.over(random.permutation(n).narrow(0, 0, among)) : objective;
+  const auto signs = random.uniform({kProbes, among}, -1, 1).sign();
   const auto point = leaves(theta);
   const auto fixed = detach(parent);
-  auto random = Random(0).stream("stationarity");
-  const auto signs = random.uniform({kProbes, n}, -1, 1).sign();
   std::vector<TensorList> sums;
-  objective.for_each_batch([&](const Batch& batch) {
-    const auto losses = objective.term_losses(point, fixed, batch);
-    const auto terms = objective.terms_in(batch);
+  sample.for_each_batch([&](const Batch& batch) {
+    const auto losses = sample.term_losses(point, fixed, batch);
+    const auto terms = sample.terms_in(batch);
     for (int probe = 0; probe < kProbes; ++probe) {
       const auto weights = signs[probe].index_select(0, terms).to(losses.options());
       const auto part = widened(gradient({losses}, point, {weights}, false, probe + 1 < kProbes));
@@ -303,7 +307,7 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   for (const auto& sum : sums) {
     square += exact_dot(sum, sum) / kProbes;
   }
-  out.data_gradient_norm = std::sqrt(square / static_cast<double>(n));
+  out.data_gradient_norm = std::sqrt(square / static_cast<double>(among));
   out.relative_gradient_norm = out.data_gradient_norm > 0 ? out.gradient_norm / out.data_gradient_norm : 0;
   return out;
 }

@@ -127,12 +127,12 @@ class Objective {
 struct Stationarity {
   double objective = 0;
   double gradient_norm = 0;           ///< |grad Phi|
-  double data_gradient_norm = 0;      ///< root mean square over terms of |grad loss_i|
+  double data_gradient_norm = 0;      ///< root mean square of |grad loss_i| over terms, at most 256 drawn at random
   double relative_gradient_norm = 0;  ///< gradient_norm / data_gradient_norm
 };
 
-/// Cost: five passes over the data. Where those take a few seconds at most they are made in float64, so that rounding
-/// is not taken for a minimum, nor a minimum for rounding.
+/// Cost: one pass over the data, forward and backward, and four backward over 256 terms at most. Where those take a few
+/// seconds at most they are made in float64, so that rounding is not taken for a minimum, nor a minimum for rounding.
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent);
 
 }  // namespace whence
