@@ -22,6 +22,15 @@ struct Inverter {
                     std::string_view method = "influence") const {
     return score_matrix(chain, stage, *create<Attributor>(method)->prepare(chain, problem), queries, measurement);
   }
+  /// Of every stage, the loss measured; each stage's inverse is made once.
+  std::vector<at::Tensor> scores_of_all(const Chain& chain, const Dataset& queries) const {
+    const auto source = create<Attributor>("influence")->prepare(chain, problem);
+    std::vector<at::Tensor> out;
+    for (std::size_t s = 0; s < chain.size(); ++s) {
+      out.push_back(score_matrix(chain, s, *source, queries, Measurement::kLoss));
+    }
+    return out;
+  }
 };
 
 /// What stands in for the inverse of a stage's Hessian, [P, P] both.

@@ -41,10 +41,10 @@ TEST_CASE("scores equal the dense recursion over one, two and three stages of ev
     const auto truth = test::dense_scores(chain, queries, test::damped_inverse(damping));
     for (const char* solver : {"direct", "cg:relative-tolerance=1e-13"}) {
       CAPTURE(solver);
-      const Inverter inverter("hessian", solver, {.damping = damping});
+      const auto scores = Inverter("hessian", solver, {.damping = damping}).scores_of_all(chain, queries);
       for (std::size_t s = 0; s < chain.size(); ++s) {
         CAPTURE(s);
-        CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+        CHECK(relative_error(scores[s], truth[s]) < 1e-8);
         const bool felt = !only_head(chain, s);
         CHECK((truth[s].abs().max().item<double>() > 1e-6) == felt);
       }
@@ -57,10 +57,10 @@ TEST_CASE("scores equal central differences of retraining the whole chain") {
     CAPTURE(c);
     const auto chain = test::toy_chain(kChains[c], "mlp:widths=3,activation=tanh", 21 + c);
     const auto queries = toy_queries(chain, 1);
-    const Inverter inverter("hessian", "direct");
+    const auto of_all = Inverter("hessian", "direct").scores_of_all(chain, queries);
     for (std::size_t s = 0; s < chain.size(); ++s) {
       CAPTURE(s);
-      const auto scores = inverter.scores(chain, s, queries, Measurement::kLoss)[0];
+      const auto scores = of_all[s][0];
       const double size = scores.abs().max().item<double>();
       for (const std::int64_t row : {0, 4}) {
         const double truth = test::retrained_derivative(chain, s, row, queries, 0);

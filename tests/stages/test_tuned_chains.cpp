@@ -97,10 +97,10 @@ TEST_CASE("scores of every stage equal the dense recursion, flat directions left
       const auto chain = test::toy_chain(stages, kNet, 31);
       const auto queries = toy_queries(chain);
       const auto truth = test::dense_scores(chain, queries, test::pseudo_inverse(kFlat));
-      const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+      const auto scores = Inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo}).scores_of_all(chain, queries);
       for (std::size_t s = 0; s < chain.size(); ++s) {
         CAPTURE(s);
-        CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+        CHECK(relative_error(scores[s], truth[s]) < 1e-8);
         CHECK(truth[s].abs().max().item<double>() > 1e-4);
       }
     }
@@ -120,9 +120,9 @@ TEST_CASE("where nothing is said, flat directions get just the damping that keep
     const auto truth = test::dense_scores(chain, queries, test::pseudo_inverse(kFlat));
     for (const char* solver : {"direct", "cg:relative-tolerance=1e-9"}) {
       CAPTURE(solver);
-      const Inverter inverter(choice.curvature, solver, choice.options);
+      const auto scores = Inverter(choice.curvature, solver, choice.options).scores_of_all(chain, queries);
       for (std::size_t s = 0; s < chain.size(); ++s) {
-        CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-4);
+        CHECK(relative_error(scores[s], truth[s]) < 1e-4);
       }
     }
   }
@@ -183,10 +183,10 @@ TEST_CASE("scores of every stage equal central differences of retraining the who
     for (const auto& stages : chains_with(tuned)) {
       const auto chain = test::toy_chain(stages, kNet, 31);
       const auto queries = toy_queries(chain, 1);
-      const Inverter inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo});
+      const auto of_all = Inverter("hessian", kPseudo, {.inversion = Inversion::kPseudo}).scores_of_all(chain, queries);
       for (std::size_t s = 0; s < chain.size(); ++s) {
         CAPTURE(s);
-        const auto scores = inverter.scores(chain, s, queries, Measurement::kLoss)[0];
+        const auto scores = of_all[s][0];
         const double size = scores.abs().max().item<double>();
         const double truth = test::retrained_derivative(chain, s, 4, queries, 0, 2e-4);
         CAPTURE(truth);
@@ -254,10 +254,11 @@ TEST_CASE("on transformers of two blocks too, whose texts share rows and are pad
     const auto queries = bench.data().take(at::arange(2));
     const auto truth = test::dense_scores(chain, queries, test::filtered_inverse(kDamping), false);
     test::check_apart(chain);
-    const Inverter inverter("hessian", "direct", {.inversion = Inversion::kFiltered, .damping = kDamping});
+    const auto scores = Inverter("hessian", "direct", {.inversion = Inversion::kFiltered, .damping = kDamping})
+                            .scores_of_all(chain, queries);
     for (std::size_t s = 0; s < chain.size(); ++s) {
       CAPTURE(s);
-      CHECK(relative_error(inverter.scores(chain, s, queries, Measurement::kLoss), truth[s]) < 1e-8);
+      CHECK(relative_error(scores[s], truth[s]) < 1e-8);
       CHECK(truth[s].abs().max().item<double>() > 1e-4);
     }
   }

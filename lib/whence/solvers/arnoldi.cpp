@@ -4,11 +4,11 @@
 #include <Spectra/SymEigsSolver.h>
 #include <fmt/format.h>
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
+#include "whence/solvers/detail/blocks.h"
 #include "whence/solvers/detail/dense.h"
 #include "whence/solvers/detail/low_rank.h"
 #include "whence/solvers/solver.h"
@@ -60,10 +60,10 @@ class Products {
 };
 
 detail::LowRank all_eigenpairs(const LinearOperator& a) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(detail::dense_matrix(a, "arnoldi"));
-  return {
-      .values = eigen.eigenvalues().reverse(),
-      .vectors = detail::to_tensor(eigen.eigenvectors().rowwise().reverse().transpose(), algebra_options(a.options()))};
+  const auto [values, vectors] = at::linalg_eigh(detail::dense_matrix(a, "arnoldi"));
+  const auto largest_first = values.flip(0);
+  return {.values = Eigen::Map<const Eigen::VectorXd>(largest_first.const_data_ptr<double>(), a.size()),
+          .vectors = vectors.t().flip(0).to(algebra_options(a.options()))};
 }
 
 detail::LowRank leading_eigenpairs(const LinearOperator& a, const ArnoldiOptions& options) {

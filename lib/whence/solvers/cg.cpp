@@ -21,7 +21,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
 
@@ -132,10 +131,10 @@ class BlockCg {
       finish_all(Termination::kIterationLimit, rounding_text());  // the last x is the best there is
       return;
     }
-    const Eigen::SelfAdjointEigenSolver<SmallMatrix> ritz(0.5 * (pq + pq.transpose()));
-    const double smallest = ritz.eigenvalues().minCoeff();
+    const auto ritz = detail::eigenpairs(0.5 * (pq + pq.transpose()));
+    const double smallest = ritz.values[0];
     smallest_ritz_ = std::fmin(smallest_ritz_, smallest);
-    largest_ritz_ = std::fmax(largest_ritz_, ritz.eigenvalues().maxCoeff());
+    largest_ritz_ = std::fmax(largest_ritz_, ritz.values[ritz.values.size() - 1]);
     if (!(smallest > 0) && std::abs(smallest) <= system_.a->rounding() * largest_ritz_) {
       finish_all(Termination::kIterationLimit,
                  fmt::format("a direction p has p'Ap / p'p = {:.1e}, which is rounding beside the largest, {:.1e}: {}",
@@ -147,8 +146,8 @@ class BlockCg {
                  fmt::format("a direction p has p'Ap / p'p = {:.3e} at iteration {}", smallest, iteration));
       return;
     }
-    inverse_pq_ =
-        ritz.eigenvectors() * ritz.eigenvalues().cwiseInverse().asDiagonal() * ritz.eigenvectors().transpose();
+    const SmallMatrix weighed = ritz.vectors * ritz.values.cwiseInverse().asDiagonal();
+    inverse_pq_ = weighed * ritz.vectors.transpose();
     const SmallMatrix pv = block_dots(directions_, basis_);
     const SmallMatrix alpha = inverse_pq_ * pv;
     x_.index_add_(0, active(), combine(alpha * factors_, directions_));

@@ -2,12 +2,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
 #include <algorithm>
-#include <cmath>
+#include <tuple>
 
-#include "whence/core/tensors.h"
 #include "whence/solvers/detail/dense.h"
 #include "whence/solvers/solver.h"
 
@@ -29,78 +26,70 @@ struct DirectOptions {
   }
 };
 
-using Matrix = detail::SmallMatrix;
-
 class DirectInverse : public Inverse {
  public:
-  DirectInverse(const System& system, const DirectOptions& options)
-      : Inverse(system), options_(options), matrix_(detail::dense_matrix(*system.a, "direct")) {
+  DirectInverse(const System& system, const DirectOptions& options) : Inverse(system), options_(options) {
     const auto& filter = system.filter;
+    const auto matrix = detail::dense_matrix(*system.a, "direct");
     if (filter.inversion == Inversion::kDamped) {
-      matrix_.diagonal().array() += filter.damping;
-      cholesky_.compute(matrix_);
-      if (cholesky_.info() == Eigen::Success) {
+      matrix.diagonal().add_(filter.damping);
+      const auto [factor, info] = at::linalg_cholesky_ex(matrix);
+      if (info.item<int>() == 0) {
+        cholesky_ = factor;
         return;
       }
     }
-    eigen_.compute(matrix_);
-    const auto& h = eigen_.eigenvalues();
-    const double rounding = system.a->rounding() * h.cwiseAbs().maxCoeff();
+    std::tie(values_, vectors_) = at::linalg_eigh(matrix);
+    const double largest = values_.abs().max().item<double>();
+    const double rounding = system.a->rounding() * largest;
     if (filter.inversion == Inversion::kDamped) {
-      smallest_ = h[0];
-      rounded_ = smallest_ >= -rounding;
-      gains_ = (h.array() > rounding).select(h.array().inverse(), 0.0).matrix();
+      const double smallest = values_[0].item<double>();
+      rounded_ = smallest >= -rounding;
+      indefinite_ = !rounded_;
+      gains_ = at::where(values_ > rounding, values_.reciprocal(), at::zeros_like(values_));
       return;
     }
-    const double zero = filter.inverts() ? std::max(options.pseudo_tolerance * h.cwiseAbs().maxCoeff(), rounding) : 0;
-    const auto gains = filter(at::from_blob(const_cast<double*>(h.data()), {h.size()}, at::kDouble), zero).contiguous();
-    gains_ = Eigen::Map<const Eigen::VectorXd>(gains.const_data_ptr<double>(), h.size());
+    gains_ = filter(values_, filter.inverts() ? std::max(options.pseudo_tolerance * largest, rounding) : 0);
   }
 
   MatrixRoot root() const override {
-    if (indefinite() || rounded_) {
+    if (indefinite_ || rounded_) {
       return {};
     }
-    const auto n = matrix_.rows();
-    const auto options = at::TensorOptions().dtype(at::kDouble);
     if (factored()) {
-      const Matrix rows = cholesky_.matrixL().solve(Eigen::MatrixXd::Identity(n, n));
-      return {detail::to_tensor(rows, options), at::ones({n}, options)};
+      const auto identity = at::eye(cholesky_.size(0), at::kDouble);
+      return {at::linalg_solve_triangular(cholesky_, identity, /*upper=*/false),
+              at::ones({cholesky_.size(0)}, at::kDouble)};
     }
-    const Matrix rows = eigen_.eigenvectors().transpose();
-    return {detail::to_tensor(rows, options), at::from_blob(const_cast<double*>(gains_.data()), {n}, options).clone()};
+    return {vectors_.t().contiguous(), gains_.clone()};
   }
 
  protected:
   std::vector<SolverSummary> do_apply(const at::Tensor& b, at::Tensor& x, const Progress&) const override {
     std::vector<SolverSummary> summaries(static_cast<std::size_t>(b.size(0)));
     x = at::zeros_like(b);
-    if (indefinite()) {
+    if (indefinite_) {
       for (auto& summary : summaries) {
         summary.termination = Termination::kIndefinite;
         summary.relative_residual = 1;
-        summary.smallest_ritz = smallest_;
-        summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
-        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest_ - system().filter.damping);
+        summary.smallest_ritz = smallest();
+        summary.largest_ritz = largest();
+        summary.message = fmt::format("the smallest eigenvalue is {:.3e}", smallest() - system().filter.damping);
       }
       return summaries;
     }
-    const Eigen::MatrixXd rhs = detail::to_matrix(b).transpose();
-    Eigen::MatrixXd solution;
-    if (factored()) {
-      solution = cholesky_.solve(rhs);
-    } else {
-      solution = eigen_.eigenvectors() * (gains_.asDiagonal() * (eigen_.eigenvectors().transpose() * rhs));
-    }
-    x = detail::to_tensor(solution.transpose(), b.options());
+    const auto rhs = b.to(at::kCPU, at::kDouble).t();
+    const auto solution =
+        factored() ? at::cholesky_solve(rhs, cholesky_) : vectors_.mm(vectors_.t().mm(rhs).mul(gains_.unsqueeze(1)));
+    x = solution.t().contiguous().to(b.options());
     const auto residuals =
         system().filter.inverts() ? relative_residuals(system(), b, x) : std::vector<double>(summaries.size(), -1.0);
     for (std::size_t k = 0; k < summaries.size(); ++k) {
       auto& summary = summaries[k];
       summary.relative_residual = residuals[k];
       if (!factored()) {
-        summary.smallest_ritz = eigen_.eigenvalues().minCoeff();
-        summary.largest_ritz = eigen_.eigenvalues().maxCoeff();
+        summary.smallest_ritz = smallest();
+        summary.largest_ritz = largest();
       }
       conclude(summary);
     }
@@ -108,15 +97,16 @@ class DirectInverse : public Inverse {
   }
 
  private:
-  bool factored() const { return gains_.size() == 0; }
-  bool indefinite() const { return std::isfinite(smallest_) && !rounded_; }
+  bool factored() const { return cholesky_.defined(); }
+  double smallest() const { return values_[0].item<double>(); }
+  double largest() const { return values_[-1].item<double>(); }
 
   void conclude(SolverSummary& summary) const {
     if (rounded_) {
       summary.message = fmt::format(
           "the smallest eigenvalue, {:.1e}, is rounding beside the largest, {:.1e}, and such "
           "were left out: {}",
-          smallest_, eigen_.eigenvalues().maxCoeff(), rounding_remedy(*system().a));
+          smallest(), largest(), rounding_remedy(*system().a));
     } else if (summary.relative_residual <= options_.relative_tolerance) {
       summary.termination = Termination::kConverged;
       summary.message = factored() ? "Cholesky" : "eigendecomposition";
@@ -127,12 +117,10 @@ class DirectInverse : public Inverse {
   }
 
   DirectOptions options_;
-  Matrix matrix_;  // damped where the filter is
-  Eigen::LLT<Eigen::MatrixXd> cholesky_;
-  Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen_;
-  Eigen::VectorXd gains_;  // of the eigenvalues, where there is no Cholesky factor
-  double smallest_ = NAN;  // with the damping, where the matrix is not positive definite
-  bool rounded_ = false;   // and whether rounding explains that
+  at::Tensor cholesky_;                        // [P, P], of the damped matrix where that is positive definite; else
+  at::Tensor values_, vectors_;                // [P] ascending and [P, P], with the damping, and
+  at::Tensor gains_;                           // [P], what the filter makes of the values
+  bool indefinite_ = false, rounded_ = false;  // the damped matrix, and whether rounding explains that
 };
 
 class DirectSolver : public Solver {

@@ -54,6 +54,11 @@ SmallMatrix to_matrix(const at::Tensor& tensor) {
   return Eigen::Map<const SmallMatrix>(values.const_data_ptr<double>(), values.size(0), values.size(1));
 }
 
+Eigenpairs eigenpairs(const SmallMatrix& symmetric) {
+  const auto [values, vectors] = at::linalg_eigh(to_tensor(symmetric, at::kDouble));
+  return {Eigen::Map<const Eigen::VectorXd>(values.const_data_ptr<double>(), values.numel()), to_matrix(vectors)};
+}
+
 at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x) {
   return to_tensor(factors.transpose(), x.options()).mm(x);
 }

@@ -19,6 +19,13 @@ at::Tensor to_tensor(const SmallMatrix& matrix, const at::TensorOptions& options
 /// A [M, N] tensor of any type and device in double.
 SmallMatrix to_matrix(const at::Tensor& tensor);
 
+struct Eigenpairs {
+  Eigen::VectorXd values;  ///< Ascending.
+  SmallMatrix vectors;     ///< In columns.
+};
+/// Of a symmetric matrix, of which the lower half is read.
+Eigenpairs eigenpairs(const SmallMatrix& symmetric);
+
 /// factors' x: row i is sum_j factors(j, i) x_j. [M, P] by M x N gives [N, P].
 at::Tensor combine(const SmallMatrix& factors, const at::Tensor& x);
 

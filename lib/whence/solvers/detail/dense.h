@@ -1,11 +1,10 @@
 #pragma once
 #include "whence/curvature/linear_operator.h"
-#include "whence/solvers/detail/blocks.h"
 
 namespace whence::detail {
 
-/// The P x P matrix of an operator, made symmetric; P products, 8 P^2 bytes. Throws NumericalError, naming `owner`,
-/// where an entry is not finite.
-SmallMatrix dense_matrix(const LinearOperator& a, const char* owner);
+/// The matrix of an operator, made symmetric: [P, P] in double on the CPU. P products, 8 P^2 bytes and twice that while
+/// it is made. Throws NumericalError, naming `owner`, where an entry is not finite.
+at::Tensor dense_matrix(const LinearOperator& a, const char* owner);
 
 }  // namespace whence::detail

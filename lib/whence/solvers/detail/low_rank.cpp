@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
 
@@ -13,8 +12,6 @@
 
 namespace whence::detail {
 namespace {
-
-using EigenSolver = Eigen::SelfAdjointEigenSolver<SmallMatrix>;
 
 at::Tensor to_vector(const Eigen::VectorXd& values) {
   return at::from_blob(const_cast<double*>(values.data()), {values.size()}, at::kDouble).clone();
@@ -32,26 +29,26 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
   const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
   const double nudge = a.rounding() / 16 * size * std::sqrt(static_cast<double>(count));
   const SmallMatrix square = block_dots(test, sketch);
-  const EigenSolver core(0.5 * (square + square.transpose()));
+  const auto core = eigenpairs(0.5 * (square + square.transpose()));
   LowRank part;
-  if (core.eigenvalues().size() == 0 || !(size > 0)) {
+  if (core.values.size() == 0 || !(size > 0)) {
     part.vectors = sketch.narrow(0, 0, 0);
     return part;
   }
-  if (core.eigenvalues()[0] < -10 * nudge) {
-    part.most_negative = core.eigenvalues()[0];
+  if (core.values[0] < -10 * nudge) {
+    part.most_negative = core.values[0];
   }
   // B = D^-1/2 W' (Y + nudge test), so that B' B is the approximation plus the nudge
-  const auto above = (core.eigenvalues().array() > 0).count();
-  const SmallMatrix scaled = core.eigenvectors().rightCols(above) *
-                             (core.eigenvalues().tail(above).array() + nudge).rsqrt().matrix().asDiagonal();
+  const auto above = (core.values.array() > 0).count();
+  const SmallMatrix scaled =
+      core.vectors.rightCols(above) * (core.values.tail(above).array() + nudge).rsqrt().matrix().asDiagonal();
   const auto root = combine(scaled, sketch.add(test, nudge));
-  const EigenSolver spectrum(block_dots(root, root));
-  const double least = std::max(10 * nudge, 1e-12 * spectrum.eigenvalues().maxCoeff());
-  const auto kept = (spectrum.eigenvalues().array() > least).count();
-  const SmallMatrix turn = spectrum.eigenvectors().rightCols(kept).rowwise().reverse();
-  part.values = (spectrum.eigenvalues().tail(kept).reverse().array() - nudge).max(0.0);
-  const Eigen::ArrayXd lengths = spectrum.eigenvalues().tail(kept).reverse().array().sqrt();
+  const auto spectrum = eigenpairs(block_dots(root, root));
+  const double least = std::max(10 * nudge, 1e-12 * spectrum.values.maxCoeff());
+  const auto kept = (spectrum.values.array() > least).count();
+  const SmallMatrix turn = spectrum.vectors.rightCols(kept).rowwise().reverse();
+  part.values = (spectrum.values.tail(kept).reverse().array() - nudge).max(0.0);
+  const Eigen::ArrayXd lengths = spectrum.values.tail(kept).reverse().array().sqrt();
   part.vectors = combine(turn * lengths.inverse().matrix().asDiagonal(), root);
   return part;
 }
