@@ -4,7 +4,7 @@
 #   tests/run.sh --fast     optimised build, without the slow tests (installation, examples)
 #   tests/run.sh --dev      AddressSanitizer and UndefinedBehaviorSanitizer, warnings are errors, without the slow tests
 #   tests/run.sh --ci       the optimised build with the half of the tests that is CI's there (tests/CMakeLists.txt)
-#   tests/run.sh --dev-ci   the sanitized build with the other half, and the benches
+#   tests/run.sh --dev-ci   the sanitized build with the other half, and whence_bench
 # WHENCE_UNITY=OFF compiles file by file: quicker while one file is edited, more than twice the time for all of them.
 set -euo pipefail
 [[ -z ${WHENCE_TORCH:-} ]] || export WHENCE_TORCH=$(realpath -s "$WHENCE_TORCH")  # from where it was typed
@@ -19,7 +19,7 @@ case "${1:-}" in
   --fast) choice=(--label-exclude slow) ;;
   --dev) preset=dev choice=(--label-exclude slow) ;;
   --ci) half=optimised ;;
-  --dev-ci) preset=dev half=sanitized targets=(all benches) choice=(--label-exclude slow) ;;
+  --dev-ci) preset=dev half=sanitized targets=(all whence_bench) choice=(--label-exclude slow) ;;
   *) sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
 esac
 

@@ -1,5 +1,5 @@
 // What attribution costs, in units of one training gradient over the same data:
-//   whence_bench PIPELINE [STAGE]      (a trained pipeline; default: its first stage, float32 and float64)
+//   whence_bench chain PIPELINE [STAGE]      (a trained pipeline; default: its first stage, float32 and float64)
 // Every figure is the median of five, in one run. Keep the machine idle, and set OMP_WAIT_POLICY=passive.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -8,6 +8,7 @@
 #include <chrono>
 #include <functional>
 
+#include "bench/bench.h"
 #include "whence/attribution/attribute.h"
 #include "whence/attribution/detail/gradient_source.h"
 #include "whence/core/parallel.h"
@@ -16,17 +17,6 @@
 using namespace whence;
 
 namespace {
-
-double seconds(const std::function<void()>& work) {
-  std::vector<double> times;
-  for (int i = 0; i < 5; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::nth_element(times.begin(), times.begin() + 2, times.end());
-  return times[2];
-}
 
 void measure_stage(const std::string& path, const std::string& stage_name, at::ScalarType dtype) {
   const Pipeline pipeline(path, {.dtype = dtype});
@@ -37,7 +27,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   const auto &theta = stage.theta, &parent = stage.parent;
   const auto n = count_entries(theta);
   TensorList gradient;
-  const double unit = seconds([&] { objective.value(theta, parent, &gradient); });
+  const double unit = median_seconds([&] { objective.value(theta, parent, &gradient); });
   fmt::print("{}: stage {}, {} examples, {} parameters, {} threads; one gradient {:.2f} ms\n", c10::toString(dtype),
              stage.name, objective.data().size(), n, threads(), 1e3 * unit);
   const auto print = [&](const std::string& what, double time, double products = 0) {
@@ -50,7 +40,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
     for (const char* spec : {"hessian", "hessian:graph-bytes=0", "gauss-newton", "gauss-newton:graph-bytes=0"}) {
       const auto a = create<Curvature>(spec)->operator_at({objective, theta, parent});
       print(fmt::format("{} product, {} vector{}", spec, columns, columns == 1 ? "" : "s"),
-            seconds([&] { a->apply(x); }));
+            median_seconds([&] { a->apply(x); }));
     }
   }
   const auto rows = objective.data().take(at::arange(32));
@@ -66,7 +56,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
     inverse->apply(b, x, {});
     const double products = a->products();
     print(fmt::format("cg solve to 1e-3, damping 1e-3, {} quer{}", columns, columns == 1 ? "y" : "ies"),
-          seconds([&] { inverse->apply(b, x, {}); }), products);
+          median_seconds([&] { inverse->apply(b, x, {}); }), products);
   }
   class Discard : public ScoreSink {
    public:
@@ -95,7 +85,7 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
   for (const std::int64_t count : {std::int64_t{1}, std::min<std::int64_t>(32, queries.size())}) {
     Fixed source(chain, index, random.normal({count, merged}).to(dtype));
     const auto some = queries.take(at::arange(count));
-    print(fmt::format("scoring all examples, {} quer{}", count, count == 1 ? "y" : "ies"), seconds([&] {
+    print(fmt::format("scoring all examples, {} quer{}", count, count == 1 ? "y" : "ies"), median_seconds([&] {
             attribute({chain, {index}, {&sink}, some, Measurement::kLoss}, source, {}, {});
           }));
   }
@@ -103,13 +93,14 @@ void measure_stage(const std::string& path, const std::string& stage_name, at::S
 
 }  // namespace
 
-int main(int count, char** values) {
+int bench_chain(int count, char** values) {
   if (count < 2) {
-    fmt::print(stderr, "usage: whence_bench PIPELINE [STAGE]\n");
+    fmt::print(stderr, "usage: whence_bench chain PIPELINE [STAGE]\n");
     return 2;
   }
   set_threads(0);
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     measure_stage(values[1], count > 2 ? values[2] : "", dtype);
   }
+  return 0;
 }

@@ -1,6 +1,6 @@
 // Which damping serves rankings best away from a minimum: the linear datamodelling score of influence under several
 // dampings, times the mean eigenvalue, against trainings from the stage's own start on random halves of its data.
-//   whence_bench_defaults PIPELINE STAGE QUERIES SUBSETS [DRAWS]     (a trained pipeline; float32)
+//   whence_bench defaults PIPELINE STAGE QUERIES SUBSETS [DRAWS]     (a trained pipeline; float32)
 // The truth is the mean of DRAWS trainings a subset that differ in the order of their examples, made once for all rows.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "bench/bench.h"
 #include "whence/attribution/attribute.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/evaluate/statistics.h"
@@ -16,11 +17,6 @@
 using namespace whence;
 
 namespace {
-
-std::vector<double> numbers(const at::Tensor& x) {
-  const auto flat = x.to(at::kDouble).contiguous();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
-}
 
 /// Park et al., "TRAK", ICML 2023, definition 2.4, and how far its mean over the queries is known.
 std::pair<double, double> linear_datamodelling(const at::Tensor& scores, const at::Tensor& inside,
@@ -36,9 +32,9 @@ std::pair<double, double> linear_datamodelling(const at::Tensor& scores, const a
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_defaults(int argc, char** argv) {
   if (argc < 5) {
-    fmt::print(stderr, "usage: whence_bench_defaults PIPELINE STAGE QUERIES SUBSETS [DRAWS]\n");
+    fmt::print(stderr, "usage: whence_bench defaults PIPELINE STAGE QUERIES SUBSETS [DRAWS]\n");
     return 2;
   }
   const Pipeline pipeline(argv[1], {});
@@ -95,5 +91,6 @@ int main(int argc, char** argv) {
       row("influence", "gauss-newton", "auto:relative-tolerance=1e-2", damping);
     }
   }
+  return 0;
   return 0;
 }

@@ -1,7 +1,7 @@
 // What the dual form saves over the arithmetic of DETAIL's authors, which solves a d x d system for each demonstration,
 // and with a model what attribution costs beside the forward pass, and removals beside running every prompt again:
-//   whence_bench_icl [MODEL TASK [THREADS]]
-// One layer, one query, float64, random hidden states; medians of three. The d x d system is factored by LAPACK through
+//   whence_bench icl [MODEL TASK [THREADS]]
+// One layer, one query, float64, random hidden states; medians of five. The d x d system is factored by LAPACK through
 // torch, as theirs is. At d = 4096 one factorization is timed and multiplied. Keep the machine idle.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -12,6 +12,7 @@
 #include <numeric>
 #include <string>
 
+#include "bench/bench.h"
 #include "whence/core/parallel.h"
 #include "whence/core/random.h"
 #include "whence/icl/prompt_reader.h"
@@ -21,17 +22,6 @@
 using namespace whence;
 
 namespace {
-
-double seconds(const std::function<void()>& work, int times = 3) {
-  std::vector<double> found;
-  for (int i = 0; i < times; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    found.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::nth_element(found.begin(), found.begin() + times / 2, found.end());
-  return found[static_cast<std::size_t>(times / 2)];
-}
 
 IclTask made_task(std::int64_t n, std::int64_t d, std::int64_t queries) {
   Random random(1);
@@ -81,9 +71,9 @@ void with_model(const std::string& folder, const std::string& path) {
   PromptReading reading;
   std::vector<double> plain, full, ours, removals, again;
   for (int round = 0; round < 5; ++round) {  // in turns
-    plain.push_back(seconds([&] { forward(order, false); }, 1));
-    full.push_back(seconds([&] { forward(order, true); }, 1));
-    ours.push_back(seconds(
+    plain.push_back(median_seconds([&] { forward(order, false); }, 1));
+    full.push_back(median_seconds([&] { forward(order, true); }, 1));
+    ours.push_back(median_seconds(
         [&] {
           reading = reader.read();
           ridge_scores(reading.task, {});
@@ -91,8 +81,8 @@ void with_model(const std::string& folder, const std::string& path) {
         1));
   }
   for (int round = 0; round < 2; ++round) {
-    removals.push_back(seconds([&] { reader.remove_each(reading, {}); }, 1));
-    again.push_back(seconds(
+    removals.push_back(median_seconds([&] { reader.remove_each(reading, {}); }, 1));
+    again.push_back(median_seconds(
         [&] {
           for (std::size_t i = 0; i < order.size(); ++i) {
             auto rest = order;
@@ -116,7 +106,7 @@ void with_model(const std::string& folder, const std::string& path) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_icl(int argc, char** argv) {
   set_threads(argc > 3 ? std::stoll(argv[3]) : 0);
   if (argc > 2) {
     with_model(argv[1], argv[2]);
@@ -127,14 +117,14 @@ int main(int argc, char** argv) {
   for (const std::int64_t d : {1000, 4096}) {
     const auto task = made_task(20, d, 1);
     IclScores scores;
-    const double ours = seconds([&] { scores = ridge_scores(task, paper); }, 21);
+    const double ours = median_seconds([&] { scores = ridge_scores(task, paper); }, 21);
     at::Tensor theirs;
     double time = 0;
     if (d == 1000) {
-      time = seconds([&] { theirs = refactored(task, 20); });
+      time = median_seconds([&] { theirs = refactored(task, 20); });
     } else {
-      const double none = seconds([&] { refactored(task, 0); }, 1);
-      time = none + 20 * (seconds([&] { theirs = refactored(task, 1); }, 1) - none);
+      const double none = median_seconds([&] { refactored(task, 0); }, 1);
+      time = none + 20 * (median_seconds([&] { theirs = refactored(task, 1); }, 1) - none);
     }
     const double off = ((scores.test[0].narrow(0, 0, theirs.size(0)) - theirs).norm() / theirs.norm()).item<double>();
     fmt::print(
@@ -146,10 +136,11 @@ int main(int argc, char** argv) {
     auto options = paper;
     options.self_lambda = self_lambda;
     fmt::print("n = 1000, d = 4096, 100 queries, self-lambda {}: {:.2f} s\n", self_lambda > 0 ? "1e-9" : "= lambda",
-               seconds([&] { ridge_scores(task, options); }));
+               median_seconds([&] { ridge_scores(task, options); }));
   }
   for (const std::int64_t n : {2000}) {
     const auto task = made_task(n, 512, 100);
-    fmt::print("n = {}, d = 512, 100 queries: {:.2f} s\n", n, seconds([&] { ridge_scores(task, paper); }));
+    fmt::print("n = {}, d = 512, 100 queries: {:.2f} s\n", n, median_seconds([&] { ridge_scores(task, paper); }));
   }
+  return 0;
 }

@@ -1,5 +1,5 @@
 // Many ridge views of many prompts from one forward pass each: what tests/bench/icl/study.py asks.
-//   whence_bench_icl_study MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED >RESULT.jsonl
+//   whence_bench icl-study MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED >RESULT.jsonl
 // TASKS as of whence icl; POSITIONS as column,label,mean. The first QUERIES queries of a task make the scores, the
 // first VERIFIED are also asked without each demonstration. One line a task: what all queries are answered and, for
 // each position with each configuration and every second layer, the scores' means over those queries, their rank
@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/bench.h"
 #include "whence/core/parallel.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/icl/prompt_reader.h"
@@ -106,9 +107,9 @@ Json scored(const IclTask& task, std::int64_t layer, const Configuration& c, con
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_icl_study(int argc, char** argv) {
   if (argc != 8) {
-    fmt::print(stderr, "usage: {} MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED\n", argv[0]);
+    fmt::print(stderr, "usage: whence_bench icl-study MODEL TASKS QUERIES POSITIONS DTYPE THREADS VERIFIED\n");
     return 2;
   }
   const at::NoGradGuard no_gradient;
@@ -163,5 +164,6 @@ int main(int argc, char** argv) {
     fmt::print("{}\n", out.dump());
     std::fflush(stdout);
   }
+  return 0;
   return 0;
 }

@@ -1,4 +1,4 @@
-// What the eNTK of a language model costs: whence_bench_kernels DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL]
+// What the eNTK of a language model costs: whence_bench kernels DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL]
 // [THREADS]. Texts of random tokens, half to all of LENGTH long, are asked for one of OUTPUTS words; gradients are
 // those of the whole model (or of what FILTER keeps), float32. Beside it one backward pass with the weights' gradients
 // an example and output, as somebody would make who forms them: timed for some examples, told for all. Seconds are the
@@ -13,6 +13,7 @@
 #include <functional>
 #include <string>
 
+#include "bench/bench.h"
 #include "whence/core/memory.h"
 #include "whence/core/parallel.h"
 #include "whence/kernels/kernel_blocks.h"
@@ -56,9 +57,9 @@ double seconds_of(const std::function<void()>& body) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_kernels(int argc, char** argv) {
   if (argc < 5) {
-    fmt::print(stderr, "usage: {} DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL] [THREADS]\n", argv[0]);
+    fmt::print(stderr, "usage: whence_bench kernels DIR EXAMPLES LENGTH OUTPUTS [BLOCK] [FILTER] [KERNEL] [THREADS]\n");
     return 2;
   }
   keep_freed_memory();  // as the tool does
@@ -108,5 +109,6 @@ int main(int argc, char** argv) {
       "the model\": {:.2f}, \"planned peak GB\": {:.2f}}}\n",
       examples, data.tokens(), outputs, stage.objective.trained().entries(), plan.block, kernel_seconds, all,
       timed * outputs, kernel_seconds / all, plan.seconds, held / 1e9, plan.peak_bytes() / 1e9);
+  return 0;
   return 0;
 }

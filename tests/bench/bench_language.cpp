@@ -1,4 +1,4 @@
-// What passes over a language model take, beside tests/bench/language/torch_pass.py: whence_bench_language DIR B T
+// What passes over a language model take, beside tests/bench/language/torch_pass.py: whence_bench language DIR B T
 // [THREADS] [QUERIES]. Random tokens, one text a row; the median of several runs, in seconds, as JSON; scores of 1, 8
 // and 32 queries, at most QUERIES (a query is a vector as long as the model).
 #include <ATen/ATen.h>
@@ -11,6 +11,7 @@
 #include <map>
 #include <string>
 
+#include "bench/bench.h"
 #include "whence/core/memory.h"
 #include "whence/core/parallel.h"
 #include "whence/models/language_model.h"
@@ -21,18 +22,6 @@
 using namespace whence;
 
 namespace {
-
-double median_seconds(const std::function<void()>& body) {
-  std::vector<double> seconds;
-  body();  // warms up
-  for (int i = 0; i < 7; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
-}
 
 Dataset random_texts(std::int64_t count, std::int64_t length, std::int64_t vocabulary) {
   Dataset::Contents contents;
@@ -60,9 +49,9 @@ Directions directions(const ParameterSet& theta, std::int64_t count) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_language(int argc, char** argv) {
   if (argc < 4) {
-    fmt::print(stderr, "usage: {} DIR B T [THREADS] [QUERIES]\n", argv[0]);
+    fmt::print(stderr, "usage: whence_bench language DIR B T [THREADS] [QUERIES]\n");
     return 2;
   }
   keep_freed_memory();  // as the tool does
@@ -101,5 +90,6 @@ int main(int argc, char** argv) {
     }
   }
   fmt::print("}}\n");
+  return 0;
   return 0;
 }

@@ -1,14 +1,15 @@
 // What a gradient of each stage takes, beside the nominal seconds that defaults are chosen by (core/operation_count.h):
-//   whence_bench_nominal PIPELINE...
+//   whence_bench nominal PIPELINE...
 #include <fmt/format.h>
 
+#include "bench/bench.h"
 #include "whence/core/operation_count.h"
 #include "whence/stages/cost.h"
 #include "whence/stages/pipeline.h"
 
 using namespace whence;
 
-int main(int count, char** arguments) {
+int bench_nominal(int count, char** arguments) {
   fmt::print("{:<28} {:>10} {:>10} {:>7}\n", "stage", "nominal s", "taken s", "ratio");
   for (int i = 1; i < count; ++i) {
     const Pipeline pipeline(arguments[i], {});
@@ -18,4 +19,5 @@ int main(int count, char** arguments) {
                  taken, nominal / taken);
     }
   }
+  return 0;
 }

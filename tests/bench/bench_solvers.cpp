@@ -1,6 +1,6 @@
 // whence's half of the table of accuracy against cost: every solver on one trained stage, from the loaded model to the
 // scores of all queries, fits included.
-//   whence_bench_solvers FOLDER QUERIES [SPEC ...]
+//   whence_bench solvers FOLDER QUERIES [SPEC ...]
 // FOLDER holds pipeline.toml, trained, and `damping`; a SPEC is CURVATURE/SOLVER, the built-in list where none is
 // given. Writes FOLDER/whence.jsonl and a file of scores each, as tests/bench/solvers/table.py reads them. Float32;
 // seconds are wall time, `gradients` the same in units of one gradient over all examples, the median of 20. Keep the
@@ -15,6 +15,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/bench.h"
 #include "whence/attribution/attribute.h"
 #include "whence/core/parallel.h"
 #include "whence/data/safetensors.h"
@@ -58,9 +59,9 @@ const std::vector<std::string> kSpecs{
 
 }  // namespace
 
-int main(int count, char** arguments) try {
+int bench_solvers(int count, char** arguments) try {
   if (count < 3) {
-    std::cerr << "usage: whence_bench_solvers FOLDER QUERIES [CURVATURE/SOLVER ...]\n";
+    std::cerr << "usage: whence_bench solvers FOLDER QUERIES [CURVATURE/SOLVER ...]\n";
     return 2;
   }
   const std::filesystem::path folder = arguments[1];
@@ -121,6 +122,7 @@ int main(int count, char** arguments) try {
     std::fflush(stdout);
     lines << line.dump() << std::endl;
   }
+  return 0;
   return 0;
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';

@@ -1,6 +1,6 @@
 // What compare_tokenizers.py compares with the Python package: encodings of a file of texts, and the time they take.
-//   whence_bench_tokenizers encode TOKENIZER TEXTS OUT
-//   whence_bench_tokenizers time TOKENIZER TEXTS REPEATS
+//   whence_bench tokenizers encode TOKENIZER TEXTS OUT
+//   whence_bench tokenizers time TOKENIZER TEXTS REPEATS
 // TEXTS is a sequence of (uint32 size, bytes). OUT is, for each text, uint32 count, int32 ids, begins and ends, then
 // the text decoded without and with special tokens, each as (uint32 size, bytes). `time` prints the seconds of the
 // fastest repeat.
@@ -11,6 +11,7 @@
 #include <fstream>
 #include <limits>
 
+#include "bench/bench.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/text/tokenizer.h"
@@ -74,7 +75,7 @@ void time(const Tokenizer& tokenizer, const std::vector<std::string_view>& texts
 
 }  // namespace
 
-int main(int count, char** arguments) try {
+int bench_tokenizers(int count, char** arguments) try {
   if (count != 5) {
     throw InvalidArgument("expected encode TOKENIZER TEXTS OUT or time TOKENIZER TEXTS REPEATS");
   }
@@ -86,6 +87,7 @@ int main(int count, char** arguments) try {
   } else {
     time(tokenizer, texts, std::stoi(arguments[4]));
   }
+  return 0;
 } catch (const std::exception& error) {
   fmt::print(stderr, "{}\n", error.what());
   return 1;

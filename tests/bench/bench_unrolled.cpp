@@ -1,6 +1,6 @@
 // How well scores foretell what a stage's own training, same start and same minibatches, makes of half of its examples
 // and of leaving single ones out: the ceiling of response unrolled beside the others.
-//   whence_bench_unrolled PIPELINE STAGE QUERIES SUBSETS ALONE RESULT...   (a trained pipeline, results of whence
+//   whence_bench unrolled PIPELINE STAGE QUERIES SUBSETS ALONE RESULT...   (a trained pipeline, results of whence
 //   score)
 // SUBSETS random halves give linear datamodelling scores; ALONE examples spread over the first result's scores of the
 // first query, from the most negative to the most positive, are left out one at a time.
@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "bench/bench.h"
 #include "whence/attribution/measurement.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/stages/pipeline.h"
@@ -19,11 +20,6 @@
 using namespace whence;
 
 namespace {
-
-std::vector<double> numbers(const at::Tensor& x) {
-  const auto flat = x.to(at::kDouble).contiguous();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
-}
 
 /// The measurements [Q] of a training with these weights of its examples.
 at::Tensor trained(const Stage& stage, const TrainingRun& run, const at::Tensor& weights, const Dataset& queries) {
@@ -46,9 +42,9 @@ double mean_over_queries(const at::Tensor& predicted, const at::Tensor& actual,
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int bench_unrolled(int argc, char** argv) {
   if (argc < 7) {
-    fmt::print(stderr, "usage: whence_bench_unrolled PIPELINE STAGE QUERIES SUBSETS ALONE RESULT...\n");
+    fmt::print(stderr, "usage: whence_bench unrolled PIPELINE STAGE QUERIES SUBSETS ALONE RESULT...\n");
     return 2;
   }
   const Pipeline pipeline(argv[1], {});
@@ -96,4 +92,5 @@ int main(int argc, char** argv) {
     }
     fmt::print("{}: LDS {:.4f}, leave-one-out Pearson {:.4f}, slope {:.3f}\n", argv[i], lds, single, slope);
   }
+  return 0;
 }

@@ -3,7 +3,7 @@
 
     tests/bench/compare_tokenizers.py BENCH SHARED [compare] [stages] [characters] [speed]
 
-BENCH is whence_bench_tokenizers, SHARED holds data/ and models/. Without further words all four: `compare` encodes and decodes every
+BENCH is whence_bench, SHARED holds data/ and models/. Without further words all four: `compare` encodes and decodes every
 text of SHARED/data and 100,000 random texts with every kind of tokenizer, `stages` random texts with every normalizer and pre-tokenizer
 by itself, `characters` passes every character through those, `speed` encodes text on one thread and counts processor seconds. Ids,
 offsets and decoded texts must be equal; exit status 1 where they are not.
@@ -55,7 +55,7 @@ class Comparison:
     def whence(self, tokenizer, texts):
         """(ids, begins, ends, decoded, decoded with special tokens) of each text."""
         out = pathlib.Path(self.folder.name, "out")
-        subprocess.run([self.bench, "encode", *self.files(tokenizer, texts), out], check=True)
+        subprocess.run([self.bench, "tokenizers", "encode", *self.files(tokenizer, texts), out], check=True)
         data, at = out.read_bytes(), 0
 
         def take(count):
@@ -195,7 +195,7 @@ def speed(comparison, shared):
     for name, tokenizer in tokenizers.items():
         for unit, texts in (("lines", lines), ("pages", [text[i:i + 20000] for i in range(0, len(text), 20000)])):
             file, data = comparison.files(tokenizer, texts)
-            own = float(subprocess.run([comparison.bench, "time", file, data, "5"], check=True, capture_output=True, text=True).stdout.split()[0])
+            own = float(subprocess.run([comparison.bench, "tokenizers", "time", file, data, "5"], check=True, capture_output=True, text=True).stdout.split()[0])
             tokenizer, best = Tokenizer.from_file(str(file)), float("inf")
             for _ in range(3):
                 begin = time.process_time()

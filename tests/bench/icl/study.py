@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What scores of demonstrations are worth, from prompts with wrong labels (prompts.py) and what whence_bench_icl_study made of them.
+"""What scores of demonstrations are worth, from prompts with wrong labels (prompts.py) and what whence_bench icl-study made of them.
 
     study.py detect TASKS.jsonl RESULT.jsonl [--embedder DIR]
                                                         AUROC of finding the wrong labels, and rank correlation with removal, with standard

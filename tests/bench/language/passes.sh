@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Passes over a language model in whence and in PyTorch eager (transformers, sdpa attention), in turns, on the same shapes and threads.
-#   passes.sh WHENCE_BENCH_LANGUAGE PYTHON DIR [B] [T] [THREADS] [ROUNDS] [QUERIES]
+#   passes.sh WHENCE_BENCH PYTHON DIR [B] [T] [THREADS] [ROUNDS] [QUERIES]
 # PYTHON has torch 2.13 and transformers. Prints each side's median seconds over the rounds, and whence's over PyTorch's.
 set -euo pipefail
 bench=$1 python=$2 model=$3 batch=${4:-16} length=${5:-64} threads=${6:-2} rounds=${7:-3} queries=${8:-32}
@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMP_WAIT_POLICY=passive
 for round in $(seq "$rounds"); do
-  OMP_NUM_THREADS=$threads "$bench" "$model" "$batch" "$length" "$threads" "$queries" >"$work/whence.$round"
+  OMP_NUM_THREADS=$threads "$bench" language "$model" "$batch" "$length" "$threads" "$queries" >"$work/whence.$round"
   "$python" "$here/torch_pass.py" "$model" --batch "$batch" --length "$length" --threads "$threads" >"$work/torch.$round"
 done
 "$python" - "$work" "$rounds" <<'PYTHON'

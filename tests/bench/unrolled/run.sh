@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 whence=${WHENCE:-../../../build/release/whence}
-bench=${BENCH:-../../../build/release/tests/whence_bench_unrolled}
+bench=${BENCH:-../../../build/release/tests/whence_bench}
 "$whence" train mlp.toml --quiet
 score() {  # NAME FLAGS...
   local name=$1
@@ -16,4 +16,4 @@ score stationary
 score proximal-bregman --response proximal-bregman
 # response segment is not finite here: where pixels are always 0 Adam divides by epsilon alone
 score grad-dot --method grad-dot
-"$bench" mlp.toml fit test "${1:-100}" "${2:-40}" run/unrolled run/stationary run/proximal-bregman run/grad-dot
+"$bench" unrolled mlp.toml fit test "${1:-100}" "${2:-40}" run/unrolled run/stationary run/proximal-bregman run/grad-dot
