@@ -43,9 +43,10 @@ fi
 
 machine=$(mktemp -d)
 root=$machine/root
-job=
+job= download=
 clean_up() {
   trap '' INT TERM HUP
+  [[ -z $download ]] || kill "$download" 2>/dev/null || true
   if [[ -n $job ]]; then
     kill -KILL "$job" 2>/dev/null || true
     wait "$job" 2>/dev/null || true
@@ -68,17 +69,20 @@ apart() {
   return "$status"
 }
 
+mkdir "$machine/wheels"
+wheels=("torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" "$(grep -o 'scikit-learn==[0-9.]*' scripts/digits.sh)")
+python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" --python-version 3.11 --only-binary=:all: \
+  "${wheels[@]}" &
+download=$!
+
 note "debootstrap in $root"
 apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
   { tail -n 20 "$machine/log" >&2; cannot "debootstrap failed (its last lines are above)"; }
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"  # no package has to outlive a loss of power
 git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
 git --git-dir="$root/srv/whence.git" update-ref --no-deref HEAD "$(git rev-parse HEAD)"
-mkdir "$machine/wheels"
-for wheel in "torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" "$(grep -o 'scikit-learn==[0-9.]*' scripts/digits.sh)"; do
-  python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" --python-version 3.11 --only-binary=:all: \
-    "$wheel" || fail "pip could not download the wheel $wheel"
-done
+wait "$download" || fail "pip could not download the wheels ${wheels[*]}"
+download=
 settings=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_FIND_LINKS=/srv/wheels)
 if [[ -n ${SSL_CERT_FILE:-} ]]; then  # a machine behind a proxy trusts what a fresh one does not
   cp "$SSL_CERT_FILE" "$root/srv/certificates.crt"

@@ -269,7 +269,7 @@ class Matrix {
 }  // namespace
 
 bool changed(const Settings& settings) {
-  constexpr std::size_t kSample = 20;
+  constexpr std::size_t kSample = 10;
   return run_scenario<Matrix>("changed", kSample, settings);
 }
 

@@ -300,7 +300,7 @@ bool disturbed(const Settings& settings) {
     }
     try {
       const Sweep sweep(command, settings);
-      constexpr std::size_t kSample = 4;
+      constexpr std::size_t kSample = 2;
       held = run_jobs(command.name, sweep.jobs(), kSample, settings) && held;
     } catch (const std::runtime_error& error) {
       std::printf("%s: no undisturbed run: %s\n", command.name.c_str(), error.what());

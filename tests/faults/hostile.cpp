@@ -272,7 +272,7 @@ class Files {
 }  // namespace
 
 bool hostile(const Settings& settings) {
-  constexpr std::size_t kSample = 40;
+  constexpr std::size_t kSample = 20;
   return run_scenario<Files>("hostile", kSample, settings);
 }
 

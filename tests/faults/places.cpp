@@ -143,7 +143,7 @@ class Places {
 }  // namespace
 
 bool places(const Settings& settings) {
-  constexpr std::size_t kSample = 20;
+  constexpr std::size_t kSample = 10;
   return run_scenario<Places>("places", kSample, settings);
 }
 

@@ -20,7 +20,7 @@ awk '/<!-- snippet: install -->/ { wanted = 1 } wanted && inside && /^```/ { exi
 (cd "$work/prefix/include" && find whence -name '*.h' | sort | sed 's/.*/#include <&>/') >"$work/every_header.cpp"
 
 cp "$source_dir/CMakeLists.txt" "$work/"
-"$cmake" -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$work/prefix"
+"$cmake" -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG= -DCMAKE_PREFIX_PATH="$work/prefix"
 "$cmake" --build "$work/build"
 "$work/prefix/bin/whence" --version  # finds LibTorch by itself
 "$cmake" -S "$source_dir/../../examples" -B "$work/numbered" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix"

@@ -64,7 +64,7 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   CHECK(nlohmann::json::parse(again.out)[0]["trained"] == false);
 
   const std::string rank =
-      "rank text.toml --stage all --queries test --top 2 --quiet --curvature gauss-newton --relative-damping 0.1 "
+      "rank text.toml --stage all --queries test --top 2 --quiet --curvature gauss-newton --relative-damping 1 "
       "--solver cg:relative-tolerance=1e-6 --out ";  // rankings' own tolerance is wider than what is compared here
   auto result = folder.run(rank + "whole");
   CAPTURE(result.err);
