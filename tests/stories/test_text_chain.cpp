@@ -1,5 +1,5 @@
-// A stranger's first command on a chain of texts: a model of children's stories goes on with 250 passages of plays and
-// 250 film reviews, then learns whether sentences about films are positive. Which texts made it say so?
+// A stranger's first command on a chain of texts: a model of children's stories goes on with 450 passages of plays and
+// 450 film reviews, then learns whether sentences about films are positive. Which texts made it say so?
 #include <chrono>
 #include <numeric>
 
@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t kOfEach = 250;
+constexpr std::int64_t kOfEach = 450;
 
 std::vector<std::string> words_of(const std::string& text) {
   std::vector<std::string> out;
@@ -92,7 +92,7 @@ weight-decay = 1e-4
 optimizer = "adamw:learning-rate=1e-3,epochs=3,batch-size=25,decay=0"
 checkpoint = "run/sst2"
 [queries.test]
-data = {{ format = "tsv", file = "{0}/data/textcls/sst2_dev.tsv", limit = 20, length = 64 }}
+data = {{ format = "tsv", file = "{0}/data/textcls/sst2_dev.tsv", limit = 40, length = 64 }}
 )",
                                          fs::canonical(shared).string()));
   REQUIRE(folder.run("train texts.toml --quiet").status == 0);
