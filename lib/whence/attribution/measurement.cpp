@@ -92,13 +92,10 @@ at::Tensor measure(Measurement measurement, const Loss& loss, const at::Tensor& 
     throw InvalidArgument(fmt::format("measurement = {}, but the queries' targets are values, not classes: use loss{}",
                                       to_string(measurement), else_use));
   }
-  const auto target = batch.targets.unsqueeze(1);
-  const auto chosen = output.gather(1, target).squeeze(1);
   if (measurement == Measurement::kLogit) {
-    return sum_outputs(batch, chosen);
+    return sum_outputs(batch, output.gather(1, batch.targets.unsqueeze(1)).squeeze(1));
   }
-  // log p - log(1 - p): the other classes' log-sum-exp, without the cancellation of 1 - p
-  const auto margin = chosen - output.scatter(1, target, -INFINITY).logsumexp(1);
+  const auto margin = class_log_odds(output, batch.targets);
   return sum_outputs(batch, measurement == Measurement::kMargin ? margin : -exact_softplus(-margin));
 }
 

@@ -327,6 +327,11 @@ at::Tensor activation(std::string_view name, const at::Tensor& x) {
       unknown_name("activation", name, {"tanh", "relu", "gelu", "gelu-tanh", "bloom-gelu", "silu", "quick-gelu"}));
 }
 
+at::Tensor class_log_odds(const at::Tensor& output, const at::Tensor& classes) {
+  const auto own = classes.unsqueeze(1);
+  return output.gather(1, own).squeeze(1) - output.scatter(1, own, -INFINITY).logsumexp(1);
+}
+
 at::Tensor pool(std::string_view name, const at::Tensor& x) {
   if (name == "max") {
     return at::max_pool2d(x, 2);

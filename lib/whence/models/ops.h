@@ -53,6 +53,10 @@ at::Tensor rms_norm(const ParameterSet& theta, const std::string& layer, const a
 /// c tanh(x / c); x where c is 0.
 at::Tensor softcapped(const at::Tensor& x, double c);
 
+/// log p - log(1 - p) of each row's class: output [rows, C], classes [rows] int64, p = softmax(output). The others'
+/// log-sum-exp stands for 1 - p, which is no difference of nearly equal numbers.
+at::Tensor class_log_odds(const at::Tensor& output, const at::Tensor& classes);
+
 /// What is made of products of queries and keys before their softmax.
 struct AttentionLogits {
   AttentionLogits(double scale_by) : scale(scale_by) {}  // NOLINT(google-explicit-constructor): most have no more

@@ -2,16 +2,13 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "whence/core/rounding.h"
+#include "whence/models/ops.h"
 
 namespace whence::detail {
 
 at::Tensor softmax_losses(const at::Tensor& output, const at::Tensor& targets) {
-  const auto z = widened(output);
-  const auto target = targets.unsqueeze(1);
-  return exact_softplus(z.scatter(1, target, -INFINITY).logsumexp(1) - z.gather(1, target).squeeze(1));
+  return exact_softplus(-class_log_odds(widened(output), targets));
 }
 
 at::Tensor softmax_hessian_product(const at::Tensor& output, const at::Tensor& u) {
