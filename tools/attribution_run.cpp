@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "attribution_options.h"
+#include "json.h"
 #include "memory_limit.h"
 #include "plan.h"
 #include "query_split.h"
@@ -20,7 +21,6 @@
 #include "whence/attribution/unrolled_source.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/memory.h"
 #include "whence/core/printable.h"
 #include "whence/store/score_store.h"
@@ -132,13 +132,13 @@ AttributionRun::AttributionRun(const CommandLine& line)
   }
 }
 
-nlohmann::ordered_json AttributionRun::plan() {
+Json AttributionRun::plan() {
   const double program = resident_bytes();
   load();
   record_.add_inputs(pipeline_, queries_);  // as the run does, which takes time and memory
   within_memory([&] { choose(); });
   if (self()) {
-    nlohmann::ordered_json told;
+    Json told;
     for (const auto k : stages_) {
       told["self-influence"][chain_[k].name] = self_influence_plan(self_task(k));
     }

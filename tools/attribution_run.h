@@ -3,13 +3,13 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "cli.h"
+#include "json.h"
 #include "leave_one_out.h"
 #include "run_record.h"
 #include "whence/attribution/attribute.h"
@@ -27,7 +27,7 @@ class AttributionRun {
   explicit AttributionRun(const CommandLine& line);
 
   /// What run() would take, measured on a few batches. Writes nothing.
-  nlohmann::ordered_json plan();
+  Json plan();
 
   /// Scores for the result in `folder`, or finds them done there. With `top` > 0 texts' tokens are scored too, of so
   /// many examples. Throws, before any work, where another's file is in the way.
@@ -133,7 +133,7 @@ class AttributionRun {
   std::int64_t top_ = 0;
   std::map<std::tuple<std::int64_t, std::string, std::int64_t>, std::vector<std::pair<std::string, double>>> tokens_;
   bool reused_ = false;
-  std::optional<nlohmann::ordered_json> spot_checked_;
+  std::optional<Json> spot_checked_;
 };
 
 }  // namespace whence::cli

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "json.h"
 #include "query_split.h"
 #include "result.h"
 #include "say.h"
@@ -26,7 +27,6 @@
 namespace whence::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
 constexpr double kUnaskedSeconds = 600;  // seconds that nobody is asked about
 
 std::vector<std::string> texts_of(const Dataset& data) {

@@ -2,11 +2,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "cli.h"
+#include "json.h"
 #include "method_list.h"
 #include "run_record.h"
 #include "trainings.h"
@@ -20,8 +20,8 @@ class Truth;
 std::vector<double> removed_percents(const CommandLine& line);
 
 /// A number, or null for what JSON has none for.
-nlohmann::ordered_json json_number(double value);
-nlohmann::ordered_json json_ends(const Interval& interval);
+Json json_number(double value);
+Json json_ends(const Interval& interval);
 
 /// What `whence evaluate --methods` compares: methods' scores of a stage's examples for queries, and the trainings that
 /// a truth is made of.
@@ -83,7 +83,7 @@ class Comparison {
   /// One entry a seed.
   std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
   /// What evaluation.json says of the trainings of train().
-  nlohmann::ordered_json told(const std::vector<Retraining>& trained) const;
+  Json told(const std::vector<Retraining>& trained) const;
   /// Warns where the training with weights of 1, whose measurements these are [Q], does not give the checkpoint again.
   void check_repeats(const at::Tensor& measurements);
 

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "json.h"
 #include "whence/attribution/attributor.h"
 
 namespace whence::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using Level = Verdict::Level;
 
 /// A method's row.

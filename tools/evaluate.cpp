@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "evaluate_table.h"
+#include "json.h"
 #include "leave_one_out.h"
 #include "result.h"
 #include "run_record.h"
@@ -15,7 +16,6 @@
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/core/parallel.h"
 #include "whence/core/seconds.h"
@@ -38,7 +38,7 @@ std::string against_help() {
   return of_results + "; with --methods also " + of_methods;
 }
 
-std::string number_text(const nlohmann::ordered_json& value) {
+std::string number_text(const Json& value) {
   return value.is_number() && std::isfinite(value.get<double>()) ? fmt::format("{:.4f}", value.get<double>())
                                                                  : "undefined";
 }
@@ -61,12 +61,12 @@ std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor&
   return {std::move(truth), seconds_since(start) / static_cast<double>(made)};
 }
 
-nlohmann::ordered_json convergence(const Retraining& truth) {
+Json convergence(const Retraining& truth) {
   return {{"largest-gradient-norm", truth.largest_gradient_norm}, {"unconverged-trainings", truth.unconverged}};
 }
 
 /// Leaves examples out one at a time, spread over the scores' range, and trains the rest of the chain again.
-nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
+Json leave_one_out(const Setting& at, std::int64_t examples) {
   const auto& data = at.trainings.stage().objective.data();
   const auto rows = rows_across_scores(at.scores, examples);
   // the first training leaves nothing out: the measurements that the others are compared with, converged in the same
@@ -79,7 +79,7 @@ nlohmann::ordered_json leave_one_out(const Setting& at, std::int64_t examples) {
   return out;
 }
 
-nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subsets, double fraction) {
+Json linear_datamodelling(const Setting& at, std::int64_t subsets, double fraction) {
   const auto n = at.trainings.stage().objective.data().size();
   const auto weights = subset_weights(subsets, n, fraction, at.random.stream("subsets"));
   const auto [truth, seconds] = timed_retrain(at, weights);
@@ -87,17 +87,16 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   const auto predicted = summed_scores(at.scores, inside);
   const auto draws = at.random.stream("bootstrap");
   const auto chance = at.random.stream("random scores").normal(at.scores.sizes());
-  nlohmann::ordered_json out{
-      {"against", "lds"},
-      {"stage", at.trainings.stage().name},
-      {"subsets", subsets},
-      {"fraction", fraction},
-      {"queries", at.scores.size(0)},
-      {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
-      {"lds-interval-95", json_ends(agreement_interval(predicted, truth.measurements, spearman, draws))},
-      {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
-      {"seconds-a-training", seconds},
-      {"train-from", at.trainings.word()}};
+  Json out{{"against", "lds"},
+           {"stage", at.trainings.stage().name},
+           {"subsets", subsets},
+           {"fraction", fraction},
+           {"queries", at.scores.size(0)},
+           {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
+           {"lds-interval-95", json_ends(agreement_interval(predicted, truth.measurements, spearman, draws))},
+           {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
+           {"seconds-a-training", seconds},
+           {"train-from", at.trainings.word()}};
   if (at.ceilinged) {
     const auto other = at.trainings.run(weights, 1, at.progress).measurements;
     out["ceiling"] = json_number(mean_over_queries(other, truth.measurements, spearman));
@@ -108,7 +107,7 @@ nlohmann::ordered_json linear_datamodelling(const Setting& at, std::int64_t subs
   return out;
 }
 
-void print_evaluation(const nlohmann::ordered_json& result) {
+void print_evaluation(const Json& result) {
   if (result["against"] == "lds") {
     say("linear datamodelling score of {}: {:.4f} (random scores: {:.4f}), {} queries, {} subsets of {:g}\n",
         result["stage"].get<std::string>(), result["lds"].get<double>(), result["lds-of-random-scores"].get<double>(),
@@ -133,11 +132,11 @@ void print_evaluation(const nlohmann::ordered_json& result) {
 }
 
 /// What the trainings take, from one that leaves the first example out; cut off where that is long.
-nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::int64_t trainings) {
+Json plan(const Setting& at, const std::string& against, std::int64_t trainings) {
   constexpr double kSeconds = 60;
   const auto one = at.trainings.time(trainings, kSeconds);
   std::int64_t examples = 0;
-  auto stages = nlohmann::ordered_json::array();
+  auto stages = Json::array();
   for (auto k = at.trainings.stage_index(); k < at.trainings.chain().size(); ++k) {
     const auto& stage = at.trainings.chain()[k];
     stages.push_back(stage.name);
@@ -155,7 +154,7 @@ nlohmann::ordered_json plan(const Setting& at, const std::string& against, std::
           {"seconds", {{"low", one.seconds * rounds}, {"high", one.at_most * rounds}}}};
 }
 
-void print_trainings(const nlohmann::ordered_json& plan) {
+void print_trainings(const Json& plan) {
   std::string stages;
   for (const auto& name : plan["stages"]) {
     stages += (stages.empty() ? "" : ", then ") + name.get<std::string>();
@@ -188,10 +187,9 @@ void check_is_pipeline_of(const JsonView& run, const fs::path& path) {
 }
 
 /// Beside the scores the evaluation becomes a part of their result, which takes its verdict.
-void publish(ResultWriter& out, const Result& judged, const CommandLine& line, const nlohmann::ordered_json& result) {
+void publish(ResultWriter& out, const Result& judged, const CommandLine& line, const Json& result) {
   const auto* held = out.finished(judged.key(), {});
-  auto run = held != nullptr ? held->run().json()
-                             : nlohmann::ordered_json{{"command", line.command()}, {"arguments", line.arguments()}};
+  auto run = held != nullptr ? held->run().json() : Json{{"command", line.command()}, {"arguments", line.arguments()}};
   if (run.contains("verdict")) {
     const bool second = result["against"] == "lds" && held->has("evaluation.json");
     run["verdict"] =

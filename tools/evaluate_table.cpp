@@ -6,19 +6,17 @@
 
 #include "comparison.h"
 #include "comparison_verdict.h"
+#include "json.h"
 #include "result.h"
 #include "say.h"
 #include "truth.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/output.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 void check_folder(const ResultWriter& writer) {
   for (const auto& earlier : writer.earlier()) {

@@ -1,14 +1,14 @@
 #pragma once
-#include <nlohmann/json.hpp>
 
 #include "cli.h"
+#include "json.h"
 
 namespace whence::cli {
 
 class Truth;
 
 /// Prints an evaluation.json of such a table.
-void print_comparison(const nlohmann::ordered_json& result, const Truth& truth);
+void print_comparison(const Json& result, const Truth& truth);
 
 /// The flags of `whence evaluate` that compare methods.
 void add_table_options(CommandLine& line);

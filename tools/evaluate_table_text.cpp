@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "evaluate_table.h"
+#include "json.h"
 #include "say.h"
 #include "truth.h"
 
@@ -32,27 +33,26 @@ void print_rows(const std::vector<Cells>& rows) {
 
 }  // namespace
 
-Truth::Figure figure_in(const nlohmann::ordered_json& row, const std::string& key, std::string name, double good) {
-  const auto number = [](const nlohmann::ordered_json& value) {
+Truth::Figure figure_in(const Json& row, const std::string& key, std::string name, double good) {
+  const auto number = [](const Json& value) {
     return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
   };
   const auto& interval = row[key + "-interval-95"];
   return {std::move(name), number(row[key]), {number(interval[0]), number(interval[1])}, good};
 }
 
-std::string number_cell(const nlohmann::ordered_json& value, const char* format) {
+std::string number_cell(const Json& value, const char* format) {
   return value.is_number() ? fmt::format(fmt::runtime(format), value.get<double>()) : "-";
 }
 
-std::string interval_cell(const nlohmann::ordered_json& value, const nlohmann::ordered_json& interval,
-                          const char* format) {
+std::string interval_cell(const Json& value, const Json& interval, const char* format) {
   return value.is_number() && interval[0].is_number()
              ? fmt::format("{} [{}, {}]", number_cell(value, format), number_cell(interval[0], format),
                            number_cell(interval[1], format))
              : number_cell(value, format);
 }
 
-void print_comparison(const nlohmann::ordered_json& result, const Truth& truth) {
+void print_comparison(const Json& result, const Truth& truth) {
   say("{} of {}, {} queries", result["against"].get<std::string>(), result["stage"].get<std::string>(),
       result["queries"].get<std::int64_t>());
   if (result.contains("trainings")) {

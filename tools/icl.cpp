@@ -10,12 +10,12 @@
 #include "icl_settings.h"
 #include "icl_text.h"
 #include "icl_uses.h"
+#include "json.h"
 #include "result.h"
 #include "run_record.h"
 #include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 #include "whence/icl/text_embedding.h"
@@ -26,8 +26,6 @@ namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 void add_options(CommandLine& line) {
   line.add()                                                                                 //

@@ -7,13 +7,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "json.h"
 #include "whence/evaluate/statistics.h"
 #include "whence/icl/ridge_view.h"
 
 namespace whence::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::vector<double> values_of(const at::Tensor& x) {
   const auto flat = x.to(at::kDouble).contiguous();
@@ -137,7 +136,7 @@ Json ridge_agrees(const IclResult& r) {
 
 }  // namespace
 
-nlohmann::ordered_json icl_json(const IclResult& r, bool each_layer) {
+Json icl_json(const IclResult& r, bool each_layer) {
   const auto& scores = r.scores;
   Json out{{"task", r.task.name}, {"queries", Json::array()}};
   for (std::size_t j = 0; j < r.task.queries.size(); ++j) {

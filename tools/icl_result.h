@@ -3,7 +3,7 @@
 #include <string_view>
 #include <vector>
 
-#include "whence/core/json.h"
+#include "json.h"
 #include "whence/icl/advice.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/prompt_reader.h"
@@ -26,7 +26,7 @@ struct IclResult {
 /// icl.json without its options: interface.md, "Demonstrations", what --by-layer and --verify add, and: per query
 /// "probability" (of the prediction: among the outputs, or of all that could be written), "explained-probability";
 /// "self-by", "foretold", "drop", "advice", "verdict".
-nlohmann::ordered_json icl_json(const IclResult& result, bool each_layer);
+Json icl_json(const IclResult& result, bool each_layer);
 /// For `whence report`: the prompt, shaded, and each query.
 Page icl_page(const JsonView& json);
 /// The same queries, each with its most helpful and most harmful demonstrations as examples.

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "json.h"
 #include "whence/core/error.h"
 #include "whence/icl/state_kernel.h"
 
@@ -171,9 +172,9 @@ std::vector<std::int64_t> IclSettings::usual_layers(std::int64_t blocks) const {
   return detail() ? distinct({at(1, 3), at(2, 3)}) : distinct({at(1, 2), at(3, 4), blocks});
 }
 
-nlohmann::ordered_json IclSettings::json() const {
-  nlohmann::ordered_json options;
-  options["preset"] = preset_.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(preset_);
+Json IclSettings::json() const {
+  Json options;
+  options["preset"] = preset_.empty() ? Json(nullptr) : Json(preset_);
   options["method"] = method_name_;
   if (method_->regression() != nullptr) {
     for (const auto& option : describe(ridge_)) {
@@ -189,7 +190,7 @@ nlohmann::ordered_json IclSettings::json() const {
   options["layers"] = line_.text("layers");
   options["position"] = positions_.size() > 1 ? "auto" : std::string(word_of(positions_.front()));
   options["targets"] = line_.text("targets");
-  auto defaults = nlohmann::ordered_json::array();
+  auto defaults = Json::array();
   const auto known = describe(RidgeOptions{});
   for (const auto& [name, value] : options.items()) {
     const auto own = std::find_if(known.begin(), known.end(), [&](const auto& option) { return option.name == name; });

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cli.h"
+#include "json.h"
 #include "whence/icl/prompt_reader.h"
 #include "whence/icl/ridge_view.h"
 
@@ -34,7 +35,7 @@ class IclSettings {
   /// Where nothing is said.
   std::vector<std::int64_t> usual_layers(std::int64_t blocks) const;
   /// Of run.json and icl.json: every option with its value, and under "defaults" those that were not given.
-  nlohmann::ordered_json json() const;
+  Json json() const;
 
  private:
   bool detail() const { return preset_ == "detail"; }

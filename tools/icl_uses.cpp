@@ -6,16 +6,14 @@
 #include <algorithm>
 #include <numeric>
 
+#include "json.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 
 namespace whence::cli {
 namespace po = boost::program_options;
 
-namespace {
-using Json = nlohmann::ordered_json;
-}  // namespace
+namespace {}  // namespace
 
 void IclUses::add_options(CommandLine& line) {
   line.add()                                                                                                  //

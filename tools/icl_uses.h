@@ -1,12 +1,12 @@
 #pragma once
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "cli.h"
 #include "icl_result.h"
 #include "icl_settings.h"
+#include "json.h"
 #include "whence/icl/uses.h"
 #include "whence/store/result_folder.h"
 
@@ -21,7 +21,7 @@ class IclUses {
   /// Throws for flags that do not go together or words that are not known.
   IclUses(const CommandLine& line, const IclSettings& settings, MakeReader reader, Progress progress);
   /// Adds to `json`, and places files where `out` is no null pointer. `read` has read the result's task.
-  void apply(const IclResult& result, PromptReader& read, ResultWriter* out, nlohmann::ordered_json& json) const;
+  void apply(const IclResult& result, PromptReader& read, ResultWriter* out, Json& json) const;
 
  private:
   using Order = std::vector<std::int64_t>;

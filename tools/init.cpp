@@ -6,11 +6,11 @@
 
 #include "cli.h"
 #include "draft.h"
+#include "json.h"
 #include "say.h"
 #include "sniff.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/quoted.h"
 #include "whence/models/checkpoint.h"
 
@@ -107,8 +107,7 @@ int init(const std::vector<std::string>& arguments) {
   const auto next = found.trained ? fmt::format("whence rank {}{}", word, stage)
                                   : fmt::format("whence train {} && whence rank {}{}", word, word, stage);
   if (line.flag("json")) {
-    say("{}\n",
-        Ready{json_text(nlohmann::ordered_json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}, 2)});
+    say("{}\n", Ready{json_text(Json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}, 2)});
   } else {
     say("{}: {}\nnext: {}\n", out.string(), fmt::format("{}", fmt::join(told, "; ")), next);
   }

@@ -7,11 +7,11 @@
 #include "cli.h"
 #include "inspect_model.h"
 #include "inspect_source.h"
+#include "json.h"
 #include "result.h"
 #include "say.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
-#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/store/self_scores.h"
@@ -20,8 +20,6 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Json inspect_safetensors(const fs::path& path) {
   Json out{{"kind", "safetensors"}, {"tensors", Json::array()}};

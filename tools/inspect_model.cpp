@@ -6,8 +6,8 @@
 
 #include <set>
 
+#include "json.h"
 #include "sniff.h"
-#include "whence/core/json.h"
 #include "whence/data/safetensors.h"
 #include "whence/models/checkpoint.h"
 #include "whence/models/exported/exported_model.h"
@@ -18,8 +18,6 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Json inspect_weights(const fs::path& folder) {
   std::int64_t tensors = 0, entries = 0;

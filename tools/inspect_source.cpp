@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "json.h"
 #include "sniff.h"
 #include "whence/core/files.h"
 #include "whence/data/dataset.h"
@@ -14,8 +15,6 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kShown = 8;  // values of a column
 

@@ -9,6 +9,7 @@
 #include <ctime>
 #include <map>
 
+#include "json.h"
 #include "memory_limit.h"
 #include "query_split.h"
 #include "result.h"
@@ -28,7 +29,6 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
-using Json = nlohmann::ordered_json;
 
 constexpr double kPatience = 120;             // seconds that a person waits for what was not asked for in numbers
 constexpr std::int64_t kMostOutputs = 1024;   // N C, the same

@@ -1,12 +1,12 @@
 #pragma once
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "cli.h"
+#include "json.h"
 #include "run_record.h"
 #include "whence/kernels/kernel_blocks.h"
 #include "whence/kernels/kernel_solver.h"
@@ -21,7 +21,7 @@ class KernelRun {
   explicit KernelRun(const CommandLine& line);
 
   /// What run() would make and take.
-  nlohmann::ordered_json plan();
+  Json plan();
   /// Makes the result in `folder`, or finds it there: what its kernel.json says. An earlier run that was interrupted
   /// is gone on with.
   JsonView run(const std::filesystem::path& folder);
@@ -56,10 +56,10 @@ class KernelRun {
   Cost cost() const;
   KernelPoint point(const TensorList& theta) const;
   at::Tensor make(const Job& job, const std::filesystem::path& work);
-  nlohmann::ordered_json judge(const Made& made);
+  Json judge(const Made& made);
   /// The kernel's regression, and what it makes of what is asked.
-  void regress(const Made& made, nlohmann::ordered_json& out) const;
-  void low_rank(nlohmann::ordered_json& out) const;
+  void regress(const Made& made, Json& out) const;
+  void low_rank(Json& out) const;
   bool at_start() const { return line_.text("at") == "start"; }
   bool has_queries() const { return queries_.has_value(); }
   const Stage& stage() const { return chain_.back(); }

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "cli.h"
+#include "json.h"
 #include "result.h"
 #include "whence/core/error.h"
 #include "whence/core/parallel.h"
@@ -57,9 +58,8 @@ void tell_time(Trainings& trainings, const at::Tensor& weights, const SpotCheck&
 
 }  // namespace
 
-nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores,
-                                      const at::Tensor& rows, const Retraining& truth, bool predicts_removal,
-                                      double seconds) {
+Json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores, const at::Tensor& rows,
+                    const Retraining& truth, bool predicts_removal, double seconds) {
   const auto& data = stage.objective.data();
   const auto actual = found_removals(truth.measurements);  // [E, Q]
   const auto predicted = predicted_removals(scores, rows);
@@ -68,7 +68,7 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
   // the queries of one example move together: an example counts once
   const auto interval = correlation_interval(found, rows.size(0));
   const auto line = least_squares(x, y);
-  auto points = nlohmann::ordered_json::array();
+  auto points = Json::array();
   for (std::int64_t q = 0; q < predicted.size(1); ++q) {
     for (std::int64_t e = 0; e < predicted.size(0); ++e) {
       points.push_back({{"query", queries.ids()[q].item<std::int64_t>()},
@@ -96,8 +96,8 @@ nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries
           {"points", std::move(points)}};
 }
 
-nlohmann::ordered_json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, bool quiet) {
+Json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal, const SpotCheck& asked,
+                bool quiet) {
   const auto n = trainings.stage().objective.data().size();
   auto rows = rows_across_scores(scores, asked.examples);
   // in an order of which every beginning is spread over the range too

@@ -1,10 +1,9 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
+#include "json.h"
 #include "trainings.h"
-#include "whence/core/json.h"
 #include "whence/evaluate/confidence.h"
 #include "whence/evaluate/retraining.h"
 #include "whence/store/ranking.h"
@@ -14,9 +13,8 @@ namespace whence::cli {
 
 /// evaluation.json's agreement of predicted removals, of scores [Q, N] float64, with what retraining found:
 /// `truth` has the measurements with every example and then without each of `rows` [E]. `seconds` a training.
-nlohmann::ordered_json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores,
-                                      const at::Tensor& rows, const Retraining& truth, bool predicts_removal,
-                                      double seconds);
+Json agreement_json(const Stage& stage, const Dataset& queries, const at::Tensor& scores, const at::Tensor& rows,
+                    const Retraining& truth, bool predicts_removal, double seconds);
 
 struct SpotCheck {
   std::int64_t examples = 0;  ///< To retrain without, spread across the range of scores.
@@ -25,8 +23,8 @@ struct SpotCheck {
 /// What spot checks of a stage find, as evaluation.json has it, of scores [Q, N] float64 that its `trainings` judge;
 /// what their bank has is not trained again. How long it will take is told on standard error before. Throws
 /// InvalidArgument where two examples would take longer than the limit.
-nlohmann::ordered_json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal,
-                                  const SpotCheck& asked, bool quiet);
+Json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_removal, const SpotCheck& asked,
+                bool quiet);
 
 /// Gives the rankings of a result intervals, where `evaluation` retrained enough examples of their stage, and returns
 /// what the intervals rest on; nothing where there are none. `run` is the result's run.json, or what will be.

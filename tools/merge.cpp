@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
 #include "cli.h"
+#include "json.h"
 #include "say.h"
-#include "whence/core/json.h"
 
 namespace whence::cli {
 namespace po = boost::program_options;
@@ -20,7 +20,7 @@ int merge(const std::vector<std::string>& arguments) {
   const auto stage = line.required("stage"), out = line.required("out");
   const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
   const auto written = pipeline.merge(pipeline.stage_index(stage), out);
-  auto told = nlohmann::ordered_json::array();
+  auto told = Json::array();
   for (const auto& path : written) {
     told.push_back(path.string());
     if (!line.flag("json")) {

@@ -4,10 +4,10 @@
 #include <functional>
 
 #include "cli.h"
+#include "json.h"
 #include "say.h"
 #include "whence/attribution/attributor.h"
 #include "whence/core/error.h"
-#include "whence/core/json.h"
 #include "whence/data/format.h"
 #include "whence/icl/icl_method.h"
 #include "whence/icl/state_kernel.h"
@@ -18,10 +18,10 @@ namespace whence::cli {
 namespace {
 
 template <class Base>
-nlohmann::ordered_json list() {
-  auto out = nlohmann::ordered_json::array();
+Json list() {
+  auto out = Json::array();
   for (const auto& method : whence::methods<Base>()) {
-    auto options = nlohmann::ordered_json::array();
+    auto options = Json::array();
     for (const auto& option : method.options("")) {
       options.push_back(
           {{"name", option.name}, {"default", option.value}, {"expected", option.bound}, {"help", option.help}});
@@ -35,7 +35,7 @@ nlohmann::ordered_json list() {
 struct Room {
   const char* name;
   const char* flag;
-  nlohmann::ordered_json (*list)();
+  Json (*list)();
 };
 
 constexpr std::array kRooms{
@@ -54,7 +54,7 @@ constexpr std::array kRooms{
     Room{"icl-kernels", "whence icl --kernel SPEC", &list<StateKernel>},
 };
 
-void print(const Room& room, const nlohmann::ordered_json& methods) {
+void print(const Room& room, const Json& methods) {
   say("{}  ({})\n", room.name, room.flag);
   for (const auto& method : methods) {
     const auto source = method["source"].get<std::string>();
@@ -77,7 +77,7 @@ int methods(const std::vector<std::string>& arguments) {
   if (!line.parse(arguments)) {
     return kDone;
   }
-  nlohmann::ordered_json all;
+  Json all;
   std::vector<std::string> known;
   for (const auto& room : kRooms) {
     known.emplace_back(room.name);

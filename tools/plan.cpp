@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "json.h"
 #include "memory_limit.h"
 #include "say.h"
 #include "whence/core/error.h"
@@ -20,7 +21,6 @@
 namespace whence::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
 /// The option of a curvature that is called `name`; NaN where there is none, or no number.
 double option(const std::string& curvature, std::string_view name) {
   const auto [method, given] = find_method<Curvature>(curvature);
@@ -121,8 +121,6 @@ class Rehearsal {
     out.peak = peak_bytes() - copied;
     return out;
   }
-  /// Of all the run's queries.
-  double blocks() const { return static_cast<double>(run_.queries.size()) / static_cast<double>(block_); }
   /// What `share` of the examples takes of what all take: a matrix over them grows with their square.
   double of_all(double share) const { return solver_->needs().rows ? share * share : share; }
   /// The least share, from `least` on, that fills a batch of every stage.
@@ -147,7 +145,7 @@ class Rehearsal {
 
 /// What is told of all the data.
 struct Told {
-  double peak = 0, seconds = 0;
+  Foretold work;           ///< Of scoring.
   double kept = 0;         ///< Bytes that are kept of all examples, however many may be.
   double kept_beyond = 0;  ///< Of these and of the peak, what no rehearsal held.
   bool whole = true;       ///< The rehearsals came to their ends.
@@ -160,7 +158,7 @@ Told tell(const Rehearsal& rehearsal, double share) {
   const double filled = rehearsal.fills_a_batch(2 * share);
   const auto wide = rehearsal.at(filled, 1);
   if (filled == 1 && wide.whole) {  // nothing is left to tell
-    return {wide.peak, wide.ready + rehearsal.blocks() * wide.block};
+    return {{wide.peak, wide.ready, wide.block}};
   }
   const auto small = rehearsal.at(share, share), more = rehearsal.at(2 * share, share),
              large = rehearsal.at(2 * share, 2 * share);
@@ -171,15 +169,16 @@ Told tell(const Rehearsal& rehearsal, double share) {
   Told out;
   out.kept = grown(small.peak, more.peak, 0);
   out.kept_beyond = grown(small.peak, more.peak, filled);
-  out.peak = wide.peak + out.kept_beyond;
+  auto& peak = out.work.peak_bytes;
+  peak = wide.peak + out.kept_beyond;
   if (!wide.whole) {                               // its first products, which may have lacked what comes later
     const bool ended = more.whole && large.whole;  // else one may have stopped before its peak and the other behind it
-    out.peak = std::max(
-        {out.peak, small.peak, more.peak,
+    peak = std::max(
+        {peak, small.peak, more.peak,
          large.peak + grown(small.peak, more.peak, 2 * share) + (ended ? grown(more.peak, large.peak, 2 * share) : 0)});
   }
-  out.seconds = large.ready + grown(small.ready, large.ready, 2 * share) +
-                rehearsal.blocks() * (large.block + grown(small.block, large.block, 2 * share));
+  out.work.seconds_once = large.ready + grown(small.ready, large.ready, 2 * share);
+  out.work.seconds_a_block = large.block + grown(small.block, large.block, 2 * share);
   out.whole = small.whole && more.whole && large.whole;
   return out;
 }
@@ -251,10 +250,10 @@ Json make_plan(const PlannedRun& run) {
   const double share = std::min(0.25, kPassSeconds / passes);
   Told told;
   const auto block = std::min(run.query_block, run.queries.size());
+  double blocks = static_cast<double>(run.queries.size()) / static_cast<double>(block);
   if (const auto own = run.source.rehearse({run.queries, run.measurement, 0, block}, run.stages)) {
-    told.peak = own->peak_bytes;
-    told.seconds = own->seconds_once + std::ceil(static_cast<double>(run.queries.size()) / static_cast<double>(block)) *
-                                           own->seconds_a_block;
+    told.work = *own;
+    blocks = std::ceil(blocks);  // which goes the training again for a few queries too
   } else {
     Rehearsal(run, true).at(share, share);  // what only the first time pays
     told = tell(Rehearsal(run, true), share);
@@ -263,12 +262,12 @@ Json make_plan(const PlannedRun& run) {
     told = tell(Rehearsal(run, false), share);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
-    told.peak -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);
+    told.work.peak_bytes -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);
   }
-  const double peak = std::max(loaded_peak, told.peak);
+  const double peak = std::max(loaded_peak, told.work.peak_bytes);
   out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};
   out["disk-bytes"] = {{"scores", scores}, {"vectors", vectors}};
-  const double seconds = before + told.seconds;
+  const double seconds = before + told.work.seconds_once + blocks * told.work.seconds_a_block;
   constexpr double kUnsure = 1.5;  // a part of the data takes other numbers of products
   out["seconds"] = {{"low", fixed || !told.whole ? seconds : seconds / kUnsure},
                     {"high", !told.whole ? Json(nullptr)

@@ -1,8 +1,8 @@
 #pragma once
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "json.h"
 #include "whence/attribution/attribute.h"
 
 namespace whence::cli {
@@ -27,7 +27,7 @@ struct PlannedRun {
 /// with a whole batch and three times with less (or once, where a batch holds all), and what that took is told of all
 /// the data as if examples were alike. Cost: seconds, and where one solve takes longer, up to 10 s of a processor each
 /// time.
-nlohmann::ordered_json make_plan(const PlannedRun& run);
-void print_plan(const nlohmann::ordered_json& plan);
+Json make_plan(const PlannedRun& run);
+void print_plan(const Json& plan);
 
 }  // namespace whence::cli

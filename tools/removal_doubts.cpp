@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "json.h"
 #include "whence/attribution/plausible.h"
 #include "whence/stages/choice.h"
 
@@ -80,7 +81,7 @@ void doubt_leverages(const Stage& stage, const std::vector<Leverage>& leverages,
   const auto example_of = [&](const Leverage& at) {
     return stage.objective.data().ids()[at.removal.row].item<std::int64_t>();
   };
-  auto list = nlohmann::ordered_json::array();
+  auto list = Json::array();
   for (const auto& at : leverages) {
     list.push_back({{"example", example_of(at)},
                     {"leverage", at.leverage},

@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "comparison_verdict.h"
 #include "icl_result.h"
+#include "json.h"
 #include "kernel_result.h"
 #include "leave_one_out.h"
 #include "report_cards.h"
@@ -20,7 +21,6 @@
 #include "verdict.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/report/html.h"
 #include "whence/store/ranking.h"
@@ -30,8 +30,6 @@ namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Fact fact(const std::string& name, const std::string& value, bool good, const std::string& note = {}) {
   return {name, value, good ? Fact::State::kGood : Fact::State::kWarning, note};

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "json.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/parallel.h"
 #include "whence/data/coarse_inputs.h"
 #include "whence/data/training_checks.h"
@@ -28,15 +28,15 @@ RunRecord::RunRecord(const CommandLine& line, std::uint64_t seed) {
   progress_ = terminal_progress(line.flag("quiet"));
   json_["command"] = line.command();
   json_["arguments"] = line.arguments();
-  json_["options"] = nlohmann::ordered_json::object();
+  json_["options"] = Json::object();
   json_["options"]["dtype"] = line.text("dtype");
   json_["options"]["device"] = line.text("device");
   json_["options"]["batch-size"] = line.run_options().batch_size;
   json_["options"]["threads"] = threads();
   json_["seed"] = seed;
   json_["versions"] = {{"whence", WHENCE_VERSION}, {"torch", TORCH_VERSION}};
-  json_["inputs"] = nlohmann::ordered_json::object();
-  json_["warnings"] = nlohmann::ordered_json::array();
+  json_["inputs"] = Json::object();
+  json_["warnings"] = Json::array();
 }
 
 void RunRecord::warning(const std::string& message) {
@@ -47,7 +47,7 @@ void RunRecord::warning(const std::string& message) {
 namespace {
 
 /// A run that begins anew, on other grounds or with less memory, says some things again.
-void add_once(nlohmann::ordered_json& list, const std::string& message) {
+void add_once(Json& list, const std::string& message) {
   if (std::find(list.begin(), list.end(), message) == list.end()) {
     list.push_back(message);
   }
@@ -123,15 +123,15 @@ void RunRecord::add_inputs(const std::vector<fs::path>& files) {
   }
 }
 
-nlohmann::ordered_json validation_of(const std::optional<StageTraining>& training) {
+Json validation_of(const std::optional<StageTraining>& training) {
   if (!training || training->summary.validation.empty()) {
     return nullptr;
   }
   const auto& summary = training->summary;
-  nlohmann::ordered_json out{{"iterations", summary.iterations},
-                             {"kept-after", summary.kept},
-                             {"stopped-early", summary.stopped_early},
-                             {"measurements", nlohmann::ordered_json::array()}};
+  Json out{{"iterations", summary.iterations},
+           {"kept-after", summary.kept},
+           {"stopped-early", summary.stopped_early},
+           {"measurements", Json::array()}};
   for (const auto& at : summary.validation) {
     out["measurements"].push_back({{"iteration", at.iteration}, {"loss", at.loss}});
     if (!std::isnan(at.accuracy)) {
@@ -184,7 +184,7 @@ void RunRecord::add_request(const InverseRequest& asked) {
   auto& options = json_["options"];
   options["curvature"] = asked.curvature;
   options["solver"] = asked.solver;
-  options["damping"] = asked.damping ? nlohmann::ordered_json(*asked.damping) : "auto";
+  options["damping"] = asked.damping ? Json(*asked.damping) : "auto";
   options["relative-damping"] = asked.relative_damping.value_or(0);
   if (asked.relative_damping) {
     options["damping"] = 0;
@@ -207,7 +207,7 @@ void RunRecord::add_choice(const InverseChoice& choice) {
 }
 
 std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const {
-  const auto differ = [](const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {  // whatever the order
+  const auto differ = [](const Json& a, const Json& b) {  // whatever the order
     return nlohmann::json(a) != nlohmann::json(b);
   };
   for (const char* key : {"inputs", "seed", "versions"}) {
@@ -340,17 +340,17 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
     if (summaries.empty()) {
       continue;
     }
-    auto list = nlohmann::ordered_json::array();
+    auto list = Json::array();
     std::int64_t unconverged = 0, approximate = 0;
     double worst = -1, growth = -1, smallest = NAN, largest = NAN;
     const auto& told_of = summaries.front().residual_of;  // of the exact matrix, where any was measured of it
     for (const auto& summary : summaries) {
-      nlohmann::ordered_json solve{{"termination", to_string(summary.termination)},
-                                   {"iterations", summary.iterations},
-                                   {"relative-residual", summary.relative_residual},
-                                   {"residual-of", summary.residual_of},
-                                   {"products", summary.products},
-                                   {"seconds", summary.seconds}};
+      Json solve{{"termination", to_string(summary.termination)},
+                 {"iterations", summary.iterations},
+                 {"relative-residual", summary.relative_residual},
+                 {"residual-of", summary.residual_of},
+                 {"products", summary.products},
+                 {"seconds", summary.seconds}};
       if (summary.energy_growth >= 0) {
         solve["energy-growth"] = summary.energy_growth;
         growth = std::max(growth, summary.energy_growth);
@@ -398,7 +398,7 @@ std::string RunRecord::key() const {
   options.erase("threads");
   options.erase("batch-size");
   options.erase("asked");
-  const auto text = json_text(nlohmann::ordered_json{
+  const auto text = json_text(Json{
       {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}});
   return digest(std::as_bytes(std::span(text)));
 }

@@ -4,8 +4,8 @@
 #include <string>
 
 #include "cli.h"
+#include "json.h"
 #include "whence/attribution/attribute.h"
-#include "whence/core/json.h"
 #include "whence/stages/choice.h"
 
 namespace whence::cli {
@@ -17,7 +17,7 @@ class RunRecord {
   RunRecord(const CommandLine& line, std::uint64_t seed);
   RunRecord(const CommandLine& line, const Pipeline& pipeline);
 
-  nlohmann::ordered_json& json() { return json_; }
+  Json& json() { return json_; }
   /// For those who also read it from a file.
   JsonView view() const { return {json_, "run.json"}; }
   void warning(const std::string& message);
@@ -55,7 +55,7 @@ class RunRecord {
   int exit_status(bool strict) const { return strict && strict_ ? kStrict : kDone; }
 
  private:
-  nlohmann::ordered_json json_;
+  Json json_;
   Progress progress_;
   std::string phase_;
   std::chrono::steady_clock::time_point phase_begin_ = std::chrono::steady_clock::now();
@@ -70,7 +70,7 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
 std::string far_from_minimum_text(const std::string& stage, const Stationarity& at,
                                   const std::optional<StageTraining>& training, const std::string& remedy);
 /// What a validation measured, which parameters were kept, and whether it stopped training; null where there was none.
-nlohmann::ordered_json validation_of(const std::optional<StageTraining>& training);
+Json validation_of(const std::optional<StageTraining>& training);
 /// What data/coarse_inputs.h, in the dtype that it is computed in, and data/training_checks.h say of a stage's data, a
 /// line each; empty where that is fine.
 std::vector<std::string> input_doubts(const std::string& stage, const Dataset& data, at::ScalarType dtype,

@@ -7,13 +7,13 @@
 #include <algorithm>
 #include <numeric>
 
+#include "json.h"
 #include "removal_doubts.h"
 #include "result.h"
 #include "say.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
 #include "whence/core/files.h"
-#include "whence/core/json.h"
 #include "whence/core/tensors.h"
 #include "whence/store/self_scores.h"
 
@@ -120,7 +120,7 @@ void write_self_ranking(const fs::path& path, const AttributionRun& run,
       const auto& data = stage.objective.data();
       const auto predictions = predictions_of(stage);
       for (const auto row : ranking.rows) {
-        nlohmann::ordered_json line{{"stage", stage.name}, {"example", data.ids()[row].item<std::int64_t>()}};
+        Json line{{"stage", stage.name}, {"example", data.ids()[row].item<std::int64_t>()}};
         if (run.predicts_removal()) {
           line["removal"] = removal_of(ranking, row);
         }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "json.h"
 #include "result.h"
 #include "say.h"
 #include "whence/core/error.h"
@@ -17,9 +18,7 @@
 
 namespace whence::cli {
 namespace po = boost::program_options;
-namespace {
-using Json = nlohmann::ordered_json;
-}  // namespace
+namespace {}  // namespace
 
 void add_spectrum_options(CommandLine& line) {
   line.add()                                                                                                       //

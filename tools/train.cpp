@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include "cli.h"
+#include "json.h"
 #include "run_record.h"
 #include "say.h"
-#include "whence/core/json.h"
 #include "whence/core/output.h"
 #include "whence/models/checkpoint.h"
 #include "whence/stages/unfinished.h"
@@ -98,9 +98,9 @@ std::string text(const std::string& stage, const std::string& how, const std::op
       stage, how, training->examples, training->parameters, at.objective, at.gradient_norm, at.relative_gradient_norm);
 }
 
-nlohmann::ordered_json to_json(const StageDescription& stage, bool trained, const std::string& message,
-                               const std::optional<StageTraining>& training) {
-  nlohmann::ordered_json out{{"stage", stage.name}, {"trained", trained}, {"message", message}};
+Json to_json(const StageDescription& stage, bool trained, const std::string& message,
+             const std::optional<StageTraining>& training) {
+  Json out{{"stage", stage.name}, {"trained", trained}, {"message", message}};
   if (training) {
     out["iterations"] = training->summary.iterations;
     out["seconds"] = trained ? training->summary.seconds : 0;
@@ -187,7 +187,7 @@ int train(const std::vector<std::string>& arguments) {
   if (begin == 0 && plans.front().train) {
     warn_of_random_start(pipeline);
   }
-  auto out = nlohmann::ordered_json::array();
+  auto out = Json::array();
   for (auto k = begin; k < end; ++k) {
     const auto& plan = plans[k - begin];
     const auto& stage = pipeline.stages()[k];

@@ -1,12 +1,12 @@
 #pragma once
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "comparison.h"
+#include "json.h"
 #include "whence/core/registry.h"
 
 namespace whence {
@@ -16,7 +16,6 @@ namespace cli {
 /// evaluation.json keeps and columns() shows to people.
 class Truth {
  public:
-  using Json = nlohmann::ordered_json;
   using Columns = std::vector<std::pair<std::string, std::string>>;  ///< Name and cell.
 
   virtual ~Truth() = default;
@@ -53,13 +52,12 @@ class Truth {
 };
 
 /// The number and the interval in a row's keys.
-Truth::Figure figure_in(const nlohmann::ordered_json& row, const std::string& key, std::string name, double good);
+Truth::Figure figure_in(const Json& row, const std::string& key, std::string name, double good);
 
 /// "0.123", or - for null.
-std::string number_cell(const nlohmann::ordered_json& value, const char* format = "{:.3f}");
+std::string number_cell(const Json& value, const char* format = "{:.3f}");
 /// "0.123 [0.1, 0.2]".
-std::string interval_cell(const nlohmann::ordered_json& value, const nlohmann::ordered_json& interval,
-                          const char* format = "{:.3f}");
+std::string interval_cell(const Json& value, const Json& interval, const char* format = "{:.3f}");
 
 }  // namespace cli
 

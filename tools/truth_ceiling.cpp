@@ -4,7 +4,7 @@
 
 namespace whence::cli {
 
-Truth::Json CeilingedTruth::ceiling_of(const at::Tensor& actual, const at::Tensor& other, const Random& random) const {
+Json CeilingedTruth::ceiling_of(const at::Tensor& actual, const at::Tensor& other, const Random& random) const {
   if (!other.defined()) {
     return nullptr;
   }

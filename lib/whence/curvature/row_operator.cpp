@@ -45,13 +45,16 @@ class RowOperator : public GramOperator {
 
   at::Tensor times(const at::Tensor& x) const override {
     TensorList parts;
-    for_each([&](const RowBatch& rows, std::int64_t) { parts.push_back(rows.times(x)); });
+    for_each([&](const RowBatch& rows) { parts.push_back(rows.times(x)); });
     return at::cat(parts, 1);
   }
   at::Tensor transposed_times(const at::Tensor& u) const override {
     auto out = at::zeros({u.size(0), size()}, u.options());
-    for_each(
-        [&](const RowBatch& rows, std::int64_t begin) { rows.add_transposed(u.narrow(1, begin, rows.rows()), out); });
+    std::int64_t begin = 0;
+    for_each([&](const RowBatch& rows) {
+      rows.add_transposed(u.narrow(1, begin, rows.rows()), out);
+      begin += rows.rows();
+    });
     return out;
   }
 
@@ -59,13 +62,14 @@ class RowOperator : public GramOperator {
   at::Tensor gram(const at::Tensor& scale) const override {
     auto out = at::zeros({rows(), rows()}, options());
     const double room = kept_.empty() ? keepable_bytes(kept_bytes_) : INFINITY;
-    std::int64_t held_to = 0;
+    std::int64_t held_to = 0, begin = 0;  // batches that are done, and their rows
     for (bool more = true; more;) {
       std::vector<std::pair<std::int64_t, RowBatch>> held;
       double bytes = 0;
+      std::int64_t second = begin;
       more = false;
       for_each(
-          [&](const RowBatch& b, std::int64_t second) {
+          [&](const RowBatch& b) {
             if (!more && (held.empty() || bytes + b.bytes() <= room)) {
               held.emplace_back(second, b);
               bytes += b.bytes();
@@ -78,9 +82,11 @@ class RowOperator : public GramOperator {
               out.narrow(0, first, a.rows()).narrow(1, second, b.rows()).copy_(block);
               out.narrow(0, second, b.rows()).narrow(1, first, a.rows()).copy_(block.t());
             }
+            second += b.rows();
           },
           held_to);
       held_to += static_cast<std::int64_t>(held.size());
+      begin = held.back().first + held.back().second.rows();
     }
     return out;
   }
@@ -88,7 +94,7 @@ class RowOperator : public GramOperator {
  protected:
   at::Tensor do_apply(const at::Tensor& x) const override {
     auto out = x * diagonal_;
-    for_each([&](const RowBatch& rows, std::int64_t) { rows.add_transposed(rows.times(x), out); });
+    for_each([&](const RowBatch& rows) { rows.add_transposed(rows.times(x), out); });
     return out;
   }
   at::Tensor do_apply_sampled(const at::Tensor& x, std::int64_t batch_size, Random& random) const override {
@@ -102,7 +108,7 @@ class RowOperator : public GramOperator {
   std::int64_t examples() const override { return point_.objective.data().size(); }
   double trace() const override {
     auto sum = diagonal_.sum(at::kDouble);
-    for_each([&](const RowBatch& batch, std::int64_t) {
+    for_each([&](const RowBatch& batch) {
       for (const auto& rows : batch.layers()) {
         sum = sum + squared_norms(rows).sum(at::kDouble);
       }
@@ -112,23 +118,22 @@ class RowOperator : public GramOperator {
 
  private:
   RowBatch made(const Batch& batch) const { return RowBatch(point_.objective, merged_, batch, choice_, layout_, true); }
-  /// body(rows, the number of the first of them), from batch `skipped` on.
+  /// body(rows of a batch), from batch `skipped` on.
   template <class Body>
   void for_each(const Body& body, std::int64_t skipped = 0) const {
     std::int64_t done = 0;
     for (const auto& rows : kept_) {
       check_interruption(done, point_.objective.data().size());
       if (--skipped < 0) {
-        body(rows, done * per_example_);
+        body(rows);
       }
       done += rows.examples();
     }
     if (kept_.empty()) {
       point_.objective.for_each_batch([&](const Batch& batch) {
         if (--skipped < 0) {
-          body(made(batch), done * per_example_);
+          body(made(batch));
         }
-        done += batch.size();
       });
     }
   }

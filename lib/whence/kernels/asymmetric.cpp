@@ -38,12 +38,9 @@ class AsymmetricFit : public KernelFit {
     const auto n = problem_.kernel.size(0), c = problem_.kernel.size(1);
     TensorList as_rows, as_columns;
     for (std::int64_t k = 0; k < c; ++k) {
-      const auto kernel = problem_.kernel.select(3, k).select(1, k);
-      const double size = options_.scale ? kernel.diagonal().abs().mean().item<double>() : 1;
-      if (!(size > 0)) {
-        throw NumericalError("asymmetric: the kernel's diagonal is 0, and nothing can be learnt from it");
-      }
-      const auto y = (c == 1 ? problem_.labels : problem_.labels.eq(k)).to(at::kDouble) * 2 - 1;
+      const auto kernel = detail::own_kernel(problem_, k);
+      const double size = options_.scale ? detail::mean_diagonal(kernel, "asymmetric") : 1;
+      const auto y = detail::class_signs(problem_, k);
       const auto h = y.unsqueeze(1) * (kernel / size) * y;
       const auto diagonal = at::eye(n, at::kDouble) / options_.gamma;
       const auto matrix = at::cat({at::cat({diagonal, h}, 1), at::cat({h.t(), diagonal}, 1)}, 0);
@@ -64,14 +61,14 @@ class AsymmetricFit : public KernelFit {
 
   at::Tensor outputs(const KernelQueries& queries) const override {
     detail::check_queries(problem_, queries);
-    auto out = detail::start_of(problem_, queries) + (1 - options_.mix) * own(queries.kernel, columns_);
+    auto out = detail::start_of(problem_, queries) + (1 - options_.mix) * detail::own_sums(queries.kernel, columns_);
     if (options_.mix > 0) {
       const bool flipped = queries.flipped.defined();
       if (flipped && queries.flipped.sizes() != queries.kernel.permute({2, 3, 0, 1}).sizes()) {
         throw InvalidArgument("asymmetric: queries as columns of another shape than the transpose of them as rows");
       }
       const auto seen = flipped ? queries.flipped.permute({2, 3, 0, 1}) : queries.kernel;
-      out = out + options_.mix * own(seen, rows_);
+      out = out + options_.mix * detail::own_sums(seen, rows_);
     }
     return out;
   }
@@ -84,10 +81,6 @@ class AsymmetricFit : public KernelFit {
   }
 
  private:
-  static at::Tensor own(const at::Tensor& kernel, const at::Tensor& weights) {
-    return (kernel.diagonal(0, 1, 3) * weights).sum(1);
-  }
-
   AsymmetricOptions options_;
   at::Tensor rows_, columns_;  // a y and b y: [N, C]
 };

@@ -93,10 +93,7 @@ struct Chosen {
 Chosen choose_lambda(const KernelProblem& problem, bool separate) {
   const auto kernel = detail::kernel_matrix(problem.kernel, separate), targets = detail::regressed(problem);
   const bool symmetric = detail::is_symmetric(kernel);
-  const double scale = kernel.diagonal().abs().mean().item<double>();
-  if (!(scale > 0)) {
-    throw NumericalError("kernel-ridge: the kernel's diagonal is 0, and nothing can be learnt from it");
-  }
+  const double scale = detail::mean_diagonal(kernel, "kernel-ridge");
   Chosen out{0, std::numeric_limits<double>::infinity(), 0};
   for (int power = 2; power >= -6; --power) {
     const double lambda = scale * std::pow(10.0, power);

@@ -64,6 +64,25 @@ at::Tensor start_of(const KernelProblem& problem, const KernelQueries& queries) 
                                  : at::zeros({queries.kernel.size(0), problem.kernel.size(1)}, at::kDouble);
 }
 
+at::Tensor own_kernel(const KernelProblem& problem, std::int64_t k) { return problem.kernel.select(3, k).select(1, k); }
+
+double mean_diagonal(const at::Tensor& kernel, std::string_view solver) {
+  const double out = kernel.diagonal().abs().mean().item<double>();
+  if (!(out > 0)) {
+    throw NumericalError(fmt::format("{}: the kernel's diagonal is 0, and nothing can be learnt from it", solver));
+  }
+  return out;
+}
+
+at::Tensor class_signs(const KernelProblem& problem, std::int64_t k) {
+  const auto is_of = problem.kernel.size(1) == 1 ? problem.labels : problem.labels.eq(k);
+  return is_of.to(at::kDouble) * 2 - 1;
+}
+
+at::Tensor own_sums(const at::Tensor& kernel, const at::Tensor& weights) {
+  return (kernel.diagonal(0, 1, 3) * weights).sum(1);
+}
+
 LinearFit::LinearFit(KernelProblem problem, bool separate, at::Tensor inverse, bool inverts, bool symmetric)
     : KernelFit(std::move(problem)),
       separate_(separate),

@@ -92,12 +92,8 @@ class SupportVectorFit : public KernelFit {
     std::int64_t vectors = 0;
     for (std::int64_t k = 0; k < c; ++k) {
       check_interruption();
-      const auto kernel = problem_.kernel.select(3, k).select(1, k);
-      const double size = options_.scale ? kernel.diagonal().mean().item<double>() : 1;
-      if (!(size > 0)) {
-        throw NumericalError(
-            "support-vectors: the kernel's diagonal is not above 0, and nothing can be learnt from it");
-      }
+      const auto kernel = detail::own_kernel(problem_, k);
+      const double size = options_.scale ? detail::mean_diagonal(kernel, "support-vectors") : 1;
       const auto machine = train_machine(kernel / size, targets(k), regression, options_);
       weights.push_back(machine.weights / size);
       intercepts.push_back(at::full({1}, machine.intercept, at::kDouble));
@@ -111,8 +107,7 @@ class SupportVectorFit : public KernelFit {
 
   at::Tensor outputs(const KernelQueries& queries) const override {
     detail::check_queries(problem_, queries);
-    const auto own = queries.kernel.diagonal(0, 1, 3);  // [Q, N, C]
-    return detail::start_of(problem_, queries) + (own * coefficients_).sum(1) + intercepts_;
+    return detail::start_of(problem_, queries) + detail::own_sums(queries.kernel, coefficients_) + intercepts_;
   }
   const at::Tensor& coefficients() const override { return coefficients_; }
 
@@ -130,8 +125,7 @@ class SupportVectorFit : public KernelFit {
     if (problem_.targets.defined()) {
       return start(problem_.targets.select(1, k));
     }
-    const auto positive = problem_.kernel.size(1) == 1 ? problem_.labels : problem_.labels.eq(k);
-    return start(positive.to(at::kDouble) * 2 - 1);
+    return start(detail::class_signs(problem_, k));
   }
 
   SupportVectorOptions options_;
@@ -150,7 +144,7 @@ class SupportVectors : public KernelSolver {
                       problem.start.defined() ? "with the model's output at the start as an offset" : "of values"));
     }
     for (std::int64_t k = 0; k < problem.kernel.size(1); ++k) {
-      if (!detail::is_symmetric(problem.kernel.select(3, k).select(1, k))) {
+      if (!detail::is_symmetric(detail::own_kernel(problem, k))) {
         throw InvalidArgument(
             "support-vectors: a kernel that is not symmetric, expected a symmetric one: take asymmetric");
       }

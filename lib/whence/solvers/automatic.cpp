@@ -5,6 +5,7 @@
 
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
+#include "whence/solvers/detail/dense.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
@@ -97,10 +98,10 @@ class AutoSolver : public Solver {
       return {"lanczos", fmt::format("{} parameters are too many for their eigenvectors", size)};
     }
     if (const auto rows = damped ? traits.rows() : 0; rows > 0 && rows < size && rows <= kFewRows) {
-      constexpr double kOwn = 1e-4;  // its default, the tightest that float32 is held to
       const double asked = options_.relative_tolerance;
-      return {asked > kOwn ? fmt::format("woodbury:relative-tolerance={:g}", asked) : "woodbury",
-              fmt::format("{} rows are fewer than {} parameters", rows, size)};
+      return {
+          asked > detail::kFactorisedTolerance ? fmt::format("woodbury:relative-tolerance={:g}", asked) : "woodbury",
+          fmt::format("{} rows are fewer than {} parameters", rows, size)};
     }
     const auto options =
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);

@@ -14,7 +14,7 @@ namespace {
 struct DirectOptions {
   double max_bytes = 4e9;
   double pseudo_tolerance = 1e-12;
-  double relative_tolerance = 1e-4;
+  double relative_tolerance = detail::kFactorisedTolerance;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {

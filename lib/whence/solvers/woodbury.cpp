@@ -9,6 +9,7 @@
 #include "whence/core/tensors.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/models/tape.h"
+#include "whence/solvers/detail/dense.h"
 #include "whence/solvers/solver.h"
 
 namespace whence {
@@ -16,7 +17,7 @@ namespace {
 
 struct WoodburyOptions {
   double max_bytes = 4e9;
-  double relative_tolerance = 1e-4;
+  double relative_tolerance = detail::kFactorisedTolerance;
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {

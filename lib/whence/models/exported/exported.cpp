@@ -15,7 +15,7 @@
 #include "whence/core/printable.h"
 #include "whence/core/progress.h"
 #include "whence/models/exported/detail/archive.h"
-#include "whence/models/exported/detail/kept_values.h"
+#include "whence/models/exported/detail/frozen_program.h"
 #include "whence/models/exported/detail/layers.h"
 #include "whence/models/exported/detail/operators.h"
 #include "whence/models/exported/detail/self_check.h"
@@ -140,23 +140,16 @@ class Exported : public Model, public ExportedModel, public Described {
   detail::Setting setting_of(const ParameterSet& theta) const;
   double copied_percent() const;
 
-  /// The program in two: what `fixed` gives for a batch is kept, since nothing that it is made of is trained.
-  struct Frozen {
-    detail::Program::Parts parts;
-    std::vector<std::size_t> reads;  ///< Inputs of the program that `fixed` is made of.
-  };
-  std::unique_ptr<const Frozen> freeze(const std::set<int>& moving) const;
-  const Frozen* frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const;
-  std::vector<c10::IValue> run_frozen(const Frozen& frozen, std::vector<c10::IValue> inputs,
-                                      const std::vector<at::Tensor>& arguments, const detail::ProgramRun& how,
-                                      const detail::OneByOne* examples) const;
+  const detail::FrozenProgram* frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const;
 
   ExportedOptions options_;
   fs::path file_;
   detail::ProgramSignature signature_;
   std::unique_ptr<const detail::Program> program_;
-  std::unique_ptr<const Frozen> frozen_;       ///< By what the file says is trained; null: nothing of weight is frozen.
-  std::unique_ptr<const Frozen> frozen_body_;  ///< Where the head alone is trained; null as well where there is none.
+  std::unique_ptr<const detail::FrozenProgram>
+      frozen_;  ///< By what the file says is trained; null: nothing of weight is frozen.
+  std::unique_ptr<const detail::FrozenProgram>
+      frozen_body_;  ///< Where the head alone is trained; null as well where there is none.
   mutable detail::KeptValues kept_;
   std::vector<std::string> parameter_of_input_;
   detail::ProgramLayers layers_;
@@ -247,10 +240,11 @@ void Exported::load(detail::ExportArchive archive) {
       }
     }
   }
-  frozen_ = freeze(trained);
-  frozen_body_ = of_head.empty() || of_head == trained ? nullptr : freeze(of_head);
+  frozen_ = detail::FrozenProgram::of(*program_, signature_, trained);
+  frozen_body_ =
+      of_head.empty() || of_head == trained ? nullptr : detail::FrozenProgram::of(*program_, signature_, of_head);
   if (frozen_) {
-    const auto more = detail::ProgramLayers::of(frozen_->parts.moving, parameter_of_input_, theta_);
+    const auto more = detail::ProgramLayers::of(frozen_->moving(), parameter_of_input_, theta_);
     layers_.layers.insert(more.layers.begin(), more.layers.end());
   }
   classes_ = detail::stored<std::string>(archive, "classes");
@@ -387,26 +381,7 @@ const std::vector<c10::IValue>& Exported::fixed_inputs(const detail::Setting& se
   return out;
 }
 
-std::unique_ptr<const Exported::Frozen> Exported::freeze(const std::set<int>& moving) const {
-  auto out = std::make_unique<Frozen>(Frozen{program_->parts(moving), {}});
-  std::set<std::size_t> reads;
-  for (const auto& node : out->parts.fixed.nodes()) {
-    for (const auto& input : node.inputs) {
-      for (const auto slot : input.reads()) {
-        if (slot < std::ssize(signature_.inputs)) {
-          reads.insert(static_cast<std::size_t>(slot));
-        }
-      }
-    }
-  }
-  out->reads.assign(reads.begin(), reads.end());
-  const bool has_weights = std::any_of(reads.begin(), reads.end(), [&](std::size_t i) {
-    return signature_.inputs[i].kind == ProgramInput::Kind::kParameter;
-  });
-  return has_weights ? std::move(out) : nullptr;
-}
-
-const Exported::Frozen* Exported::frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const {
+const detail::FrozenProgram* Exported::frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const {
   const bool head_alone = frozen_body_ && runner == nullptr && [&] {
     for (std::size_t i = 0; i < theta.size(); ++i) {
       if (theta.values()[i].requires_grad() && !head().holds(theta.names()[i])) {
@@ -416,44 +391,6 @@ const Exported::Frozen* Exported::frozen_in(const ParameterSet& theta, const det
     return true;
   }();
   return head_alone ? frozen_body_.get() : frozen_.get();
-}
-
-std::vector<c10::IValue> Exported::run_frozen(const Frozen& frozen, std::vector<c10::IValue> inputs,
-                                              const std::vector<at::Tensor>& arguments, const detail::ProgramRun& how,
-                                              const detail::OneByOne* examples) const {
-  TensorList of, weights;
-  std::size_t next = 0;
-  for (std::size_t i = 0; i < signature_.inputs.size(); ++i) {
-    const bool user = signature_.inputs[i].kind == ProgramInput::Kind::kUser;
-    const auto argument = user ? arguments.at(next++) : at::Tensor();
-    if (!std::binary_search(frozen.reads.begin(), frozen.reads.end(), i)) {
-      continue;
-    }
-    if (user) {
-      of.push_back(examples == nullptr ? argument : examples->of_all(argument));
-    } else if (inputs[i].isTensor()) {
-      weights.push_back(inputs[i].toTensor());
-    }
-  }
-  if (std::any_of(of.begin(), of.end(), [](const at::Tensor& x) { return x.requires_grad(); })) {
-    return program_->run(std::move(inputs), how);
-  }
-  const auto kind = fmt::format("{} {} {} {}", c10::toString(how.setting.wanted), how.setting.device.str(),
-                                examples != nullptr, &frozen == frozen_.get());
-  // behind each value whether examples differ in it
-  auto values = kept_.get(kind, of, weights, [&] {
-    std::vector<c10::IValue> out;
-    for (auto& value : frozen.parts.fixed.run(inputs, how)) {
-      const bool differs = examples != nullptr && value.isTensor() && examples->differs(value.toTensor());
-      out.push_back(differs ? c10::IValue(examples->of_all(value.toTensor())) : value);
-      out.emplace_back(differs);
-    }
-    return out;
-  });
-  for (std::size_t i = 0; i < values.size(); i += 2) {
-    inputs.push_back(values[i + 1].toBool() ? c10::IValue(examples->seen(values[i].toTensor())) : values[i]);
-  }
-  return frozen.parts.moving.run(std::move(inputs), how);
 }
 
 at::Tensor Exported::run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
@@ -472,7 +409,7 @@ at::Tensor Exported::run(const ParameterSet& theta, const std::vector<at::Tensor
   }
   const auto* frozen = frozen_in(theta, runner);
   const detail::ProgramRun how{setting, runner};
-  const auto outputs = frozen != nullptr ? run_frozen(*frozen, std::move(inputs), arguments, how, examples)
+  const auto outputs = frozen != nullptr ? frozen->run(std::move(inputs), arguments, how, examples, kept_)
                                          : program_->run(std::move(inputs), how);
   if (chosen_ >= outputs.size() || !outputs[chosen_].isTensor()) {
     throw DataError(fmt::format("{}: output {} is no tensor", file_.string(), chosen_));

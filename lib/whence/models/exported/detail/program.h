@@ -77,7 +77,7 @@ class Program {
   };
   Program(const JsonView& graph, const std::string& where, Unknown& unknown, int depth);
   void compile(const JsonView& json, SlotNames& names, Unknown& unknown, int depth);
-  void find_writes();
+  void find_writes();  // program_parts.cpp
   void find_last_uses();
 
   std::string where_;
