@@ -123,12 +123,12 @@ class InfluenceSource : public detail::GradientSource {
     } else {
       inverse.apply(g, out.moves, {});
     }
-    const auto bend = row_dots(out.moves, damped(curvature, filter.damping)->apply(out.moves));
+    const auto energies = row_dots(out.moves, damped(curvature, filter.damping)->apply(out.moves));
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
       const auto u = out.moves.narrow(0, i, 1);
       const auto own =
           of_examples[static_cast<std::size_t>(i)]->apply(u) - of_penalty[static_cast<std::size_t>(i)]->apply(u);
-      out.leverages[i] = row_dots(u, own)[0] / (n * bend[i]);
+      out.leverages[i] = row_dots(u, own)[0] / (n * energies[i]);
     }
     out.moves = out.moves / (n * (1 - out.leverages)).unsqueeze(1).to(out.moves.options());
     return out;

@@ -41,7 +41,7 @@ std::vector<PredictedRemoval> largest_removals(const at::Tensor& scores, std::in
 std::vector<Leverage> find_leverages(const Chain& chain, std::size_t stage, ScoreSource& source,
                                      std::vector<PredictedRemoval> removals, const Dataset& queries,
                                      Measurement measurement, double products, double solves) {
-  constexpr double kShare = 0.03, kPassesAProduct = 6, kFewestProducts = 4;
+  constexpr double kShare = 0.02, kPassesAProduct = 6, kFewestProducts = 4;
   constexpr double kFew = 1. / 30;  // of the passes that take seconds
   const auto& at = chain[stage];
   const double passes =

@@ -52,11 +52,11 @@ class StoppingEarly : public SteppingOptimizer {
     const auto start = Clock::now();
     const auto every = validation_.every > 0 ? validation_.every : optimizer_->iterations_an_epoch(objective.terms());
     ProgressEvent last{"train", state.iteration, 0, ""};
-    const auto look_where_due = [&](bool at_end) {
+    const auto validate_where_due = [&](bool at_end) {
       const auto i = state.iteration;
       const bool done = !state.validation.empty() && state.validation.back().iteration == i;
       if (!done && (at_end || (i > 0 && i % every == 0))) {
-        look(data, objective, parent, state, [&](const ProgressEvent& event) {
+        validate_here(data, objective, parent, state, [&](const ProgressEvent& event) {
           report(progress,
                  {last.phase, last.done, last.total, fmt::format("validation, {} of {}", event.done, event.total)});
         });
@@ -64,7 +64,7 @@ class StoppingEarly : public SteppingOptimizer {
     };
     const auto watch = [&](const ProgressEvent& event) {
       last = event;
-      look_where_due(false);
+      validate_where_due(false);
       auto told = event;
       if (!state.validation.empty()) {
         told.detail += (told.detail.empty() ? "" : ", ") + result_text(state.validation.back());
@@ -79,7 +79,7 @@ class StoppingEarly : public SteppingOptimizer {
       watch(last);  // training that goes on may have been interrupted before it measured
       if (!has_ended(state)) {
         out = optimizer_->minimise(objective, parent, state, random, watch);
-        look_where_due(true);
+        validate_where_due(true);
       }
     } catch (const Ended&) {
     }
@@ -136,8 +136,8 @@ class StoppingEarly : public SteppingOptimizer {
     return static_cast<std::int64_t>(since) >= validation_.patience;
   }
 
-  void look(const Dataset& data, const Objective& objective, const TensorList& parent, TrainingState& state,
-            const Progress& progress) const {
+  void validate_here(const Dataset& data, const Objective& objective, const TensorList& parent, TrainingState& state,
+                     const Progress& progress) const {
     auto results = state.validation;
     results.push_back(validate(validation_, data, objective, state.theta, parent, state.iteration, progress));
     if (best_of(results, validation_.by_accuracy) + 1 == results.size()) {

@@ -177,7 +177,7 @@ TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& p
 
   TrainingSummary summary;
   TensorList gradient_at_end;
-  const auto look = [&] {
+  const auto evaluate = [&] {
     try {
       summary.objective = objective_.value(state.theta, parent_, &gradient_at_end);
     } catch (const NumericalError& error) {
@@ -187,11 +187,11 @@ TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& p
     summary.converged = options_.tolerance > 0 && summary.gradient_norm <= options_.tolerance;
   };
 
-  bool looked = false;
+  bool evaluated = false;
   while (true) {
-    looked = state.iteration % per_epoch_ == 0 && options_.tolerance > 0;
-    if (looked) {
-      look();
+    evaluated = state.iteration % per_epoch_ == 0 && options_.tolerance > 0;
+    if (evaluated) {
+      evaluate();
     }
     if (summary.converged || state.iteration >= count_) {
       break;
@@ -199,9 +199,9 @@ TrainingSummary MinibatchSteps::minimise(TrainingState& state, const Progress& p
     const auto taken = advance(state);
     report(progress, {"train", state.iteration, count_, progress_detail(taken.value, taken.length)});
   }
-  if (!looked) {
+  if (!evaluated) {
     report(progress, {"check", 0, 0, "the gradient of all examples"});
-    look();
+    evaluate();
   }
   summary.iterations = state.iteration;
   summary.seconds = seconds_since(start);
