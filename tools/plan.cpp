@@ -123,11 +123,12 @@ class Rehearsal {
   }
   /// What `share` of the examples takes of what all take: a matrix over them grows with their square.
   double of_all(double share) const { return solver_->needs().rows ? share * share : share; }
-  /// The least share, from `least` on, that fills a batch of every stage.
-  double fills_a_batch(double least) const {
+  /// The least share, from `least` on, that fills two batches of every stage: what a batch held lies in the heap while
+  /// the next is made.
+  double fills_batches(double least) const {
     for (auto k = run_.stages.front(); k < run_.chain.size(); ++k) {
       const auto& whole = run_.chain[k].objective;
-      least = std::max(least, static_cast<double>(whole.batch_size()) / static_cast<double>(whole.data().size()));
+      least = std::max(least, 2 * static_cast<double>(whole.batch_size()) / static_cast<double>(whole.data().size()));
     }
     return std::min(1.0, least);
   }
@@ -151,11 +152,11 @@ struct Told {
   bool whole = true;       ///< The rehearsals came to their ends.
 };
 
-/// Tells time and memory of all the data. A batch is rehearsed as large as it will be, since its passes take most of
+/// Tells time and memory of all the data. Batches are rehearsed as large as they will be, since its passes take most of
 /// the memory and it is a max over them: to that comes what is kept of every example, by how the peak grows from a
 /// `share` of them to twice as many. Time is told by what that growth in examples and batches takes.
 Told tell(const Rehearsal& rehearsal, double share) {
-  const double filled = rehearsal.fills_a_batch(2 * share);
+  const double filled = rehearsal.fills_batches(2 * share);
   const auto wide = rehearsal.at(filled, 1);
   if (filled == 1 && wide.whole) {  // nothing is left to tell
     return {{wide.peak, wide.ready, wide.block}};

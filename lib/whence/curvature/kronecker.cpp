@@ -415,8 +415,9 @@ class Kronecker : public Curvature {
       : name_(name), options_(std::move(options)), corrected_(corrected) {}
 
   OperatorPtr operator_at(const CurvaturePoint& point) const override {
-    return std::make_shared<KroneckerOperator>(Fit(name_, options_, point, corrected_).run(),
-                                               detail::penalty_diagonal(point), options_.widest);
+    auto penalty = detail::penalty_diagonal(point);
+    return std::make_shared<KroneckerOperator>(Fit(name_, options_, point, corrected_).run(), std::move(penalty),
+                                               options_.widest);
   }
 
   at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const override {
