@@ -72,6 +72,8 @@ class BlockCg {
     }
     x_ = at::zeros_like(b);
     squares_ = row_dots(b, b);
+    const auto sizes = at::where(b_norms_.gt(0), b_norms_, 1.0).unsqueeze(1).to(b.options());
+    dependences_ = detail::to_tensor(detail::factor_rows(b / sizes, tolerance_).factors, at::kDouble);
     restart(b);
   }
 
@@ -174,7 +176,10 @@ class BlockCg {
   }
 
   /// The recurrence drifts from b - A x: it is computed anew for all every so often, and for those that seem solved,
-  /// which costs each a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396.
+  /// which costs each a product. J. Nash and A. Sofer, "Linear and Nonlinear Programming", 1996, p. 396. The recurrence
+  /// goes on from it where it is another, and not for rounding's sake: that would be directions that are conjugate to
+  /// none before. H. van der Vorst and Q. Ye, "Residual replacement strategies for Krylov subspace iterative methods",
+  /// SIAM J. Sci. Comput. 22 (2000).
   void check_residuals(bool all) {
     std::vector<std::int64_t> checked;
     for (std::size_t i = 0; i < active_.size(); ++i) {
@@ -189,17 +194,21 @@ class BlockCg {
     const auto rows = active().index_select(0, index.to(b_.device()));
     const auto exact = b_.index_select(0, rows) - system_.a->apply(x_.index_select(0, rows));
     auto residuals = combine(factors_, basis_);
-    double drift = 0;
-    for (std::size_t i = 0; i < checked.size(); ++i) {
-      const auto by_rounding = exact.narrow(0, static_cast<std::int64_t>(i), 1) - residuals.narrow(0, checked[i], 1);
-      drift = std::max(drift,
-                       row_norms(by_rounding).item<double>() / b_norm(active_[static_cast<std::size_t>(checked[i])]));
-    }
-    residuals.index_copy_(0, index.to(b_.device()), exact);
     const auto exact_squares = row_dots(exact, exact);
+    const auto drifts = row_norms(exact - residuals.index_select(0, index.to(b_.device())));
+    double drift = 0;
+    bool negligible = true;
+    for (std::size_t i = 0; i < checked.size(); ++i) {
+      const double by_rounding = drifts.const_data_ptr<double>()[i];
+      drift = std::max(drift, by_rounding / b_norm(active_[static_cast<std::size_t>(checked[i])]));
+      negligible = negligible && by_rounding <= kNegligible * std::sqrt(exact_squares.const_data_ptr<double>()[i]);
+    }
+    if (!negligible) {
+      residuals.index_copy_(0, index.to(b_.device()), exact);
+    }
     note_stalls(checked, squares_.index_select(0, index), exact_squares);
     squares_.index_copy_(0, index, exact_squares);
-    restart(residuals, drift);
+    restart(residuals, negligible ? 0 : drift);
   }
 
   /// Rounding has the last word when the recurrence falls and b - A x does not follow (four times in a row), or when
@@ -215,7 +224,7 @@ class BlockCg {
   }
 
   /// Goes on from the residuals of the active right-hand sides, without those that are solved or that rounding holds.
-  /// `drift` is the most that rounding made of a residual, relative to |b|.
+  /// `drift` is the most that rounding made of a residual, relative to |b|; 0: none of them was replaced.
   void restart(const at::Tensor& residuals, double drift = 0) {
     std::vector<std::int64_t> remaining, kept;
     for (std::size_t i = 0; i < active_.size(); ++i) {
@@ -236,15 +245,34 @@ class BlockCg {
       return;
     }
     // In units of |b|: what is left of a residual below the rounding of b - A x is no direction. Where right-hand sides
-    // depend on each other, their residuals do so but for rounding, and a direction made of that is conjugate to none
+    // depend on each other, so do their residuals but for rounding, and a direction made of that is conjugate to none
     // before: with it each restart would lose what the Krylov space had.
     const auto norms = b_norms_.index_select(0, at::tensor(active_, at::kLong)).unsqueeze(1);
-    const auto scaled = residuals.index_select(0, index.to(b_.device())) / norms.to(b_.options());
+    auto scaled = residuals.index_select(0, index.to(b_.device())) / norms.to(b_.options());
+    if (const auto projection = independent(); projection.size() > 0) {
+      scaled = combine(projection, scaled);
+    }
     const double least = (squares_.sqrt() / norms.squeeze(1)).min().item<double>();
     const double rounding = std::min(drift, kNegligible * least);
     auto [basis, factors] = detail::factor_rows(scaled, 0, std::max(rounding, kFloor * tolerance_));
     basis_ = basis;
     factors_ = factors * detail::to_matrix(norms).col(0).asDiagonal();
+  }
+
+  /// The projection of as many numbers as there are active right-hand sides that takes from them what contradicts how
+  /// these depend on each other; empty where they do not.
+  SmallMatrix independent() const {
+    if (dependences_.size(0) == 0) {  // b is not finite
+      return {};
+    }
+    const auto columns = dependences_.index_select(1, at::tensor(active_, at::kLong));
+    const auto [u, values, vt] = at::linalg_svd(columns, /*full_matrices=*/false);
+    const auto rank = values.gt(tolerance_ * values[0]).sum().item<std::int64_t>();
+    if (rank == columns.size(1)) {
+      return {};
+    }
+    const auto rows = vt.narrow(0, 0, rank);
+    return detail::to_matrix(rows.t().mm(rows));
   }
 
   void finish(std::size_t i, Termination termination, const std::string& message) {
@@ -309,6 +337,7 @@ class BlockCg {
   at::Tensor x_;
   std::vector<SolverSummary> summaries_;
   at::Tensor b_norms_;
+  at::Tensor dependences_;  // b / |b| in as many directions as it has: [directions, rows of b]
   std::vector<Checks> checks_;
   std::vector<Energy> energies_;
   double tolerance_;                  // where rounding hides a direction
