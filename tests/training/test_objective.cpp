@@ -57,6 +57,23 @@ TEST_CASE("how far from a minimum: the gradient exactly, an example's length wit
   CHECK(found.relative_gradient_norm == found.gradient_norm / found.data_gradient_norm);
 }
 
+TEST_CASE("how far from a minimum, where one example of a thousand has nearly all of the gradients' square") {
+  const auto few = made_objective("linear", "cross-entropy", 0);
+  auto theta = few.trained().values();
+  auto draws = Random(3);
+  for (auto& value : theta) {
+    value = 20 * draws.normal(value.sizes());
+  }
+  const auto losses = few.example_losses(theta, {}, few.data().batch(0, 24));
+  const auto worst = losses.argmax().reshape({1}), best = losses.argmin().reshape({1});
+  REQUIRE(losses.max().item<double>() > 1);
+  REQUIRE(losses.min().item<double>() < 1e-6);
+  const auto point = leaves(theta);
+  const auto g = gradient(few.example_losses(point, {}, few.data().batch(worst)).sum(), point);
+  const auto many = few.over(at::cat({best.repeat({999}), worst}));
+  CHECK(stationarity(many, theta, {}).data_gradient_norm == doctest::Approx(std::sqrt(exact_dot(g, g) / 1000)));
+}
+
 TEST_CASE("every model, loss and tuning that has options says what they are") {
   const auto check = [](const auto& list, auto make) {
     int checked = 0;

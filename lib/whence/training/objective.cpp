@@ -208,10 +208,11 @@ at::Tensor Objective::batch_weights(const Batch& batch) const {
 }
 
 at::Tensor Objective::batch_loss(const TensorList& theta, const TensorList& parent, const Batch& batch) const {
-  if (inner_) {
-    return term_losses(theta, parent, batch).sum() / static_cast<double>(terms());
-  }
-  return (example_losses(theta, parent, batch) * batch_weights(batch)).sum();
+  return weighted_sum(term_losses(theta, parent, batch), batch);
+}
+
+at::Tensor Objective::weighted_sum(const at::Tensor& losses, const Batch& batch) const {
+  return inner_ ? losses.sum() / static_cast<double>(terms()) : (losses * batch_weights(batch)).sum();
 }
 
 void Objective::for_each_batch(const std::function<void(const Batch&)>& body) const {
@@ -231,7 +232,8 @@ void Objective::pass(const std::function<void(const Batch&)>& body) const {
   }
 }
 
-double Objective::value(const TensorList& theta, const TensorList& parent, TensorList* gradient_out) const {
+double Objective::value(const TensorList& theta, const TensorList& parent, TensorList* gradient_out,
+                        at::Tensor* losses_out) const {
   const DerivativeOrder first(1);
   const auto point = gradient_out != nullptr ? leaves(theta) : detach(theta);
   const auto fixed = detach(parent);
@@ -249,7 +251,14 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
       axpy(1, g, sum);
     }
   };
-  pass([&](const Batch& batch) { add(batch_loss(point, fixed, batch)); });  // training saves itself between iterations
+  TensorList losses;
+  pass([&](const Batch& batch) {  // training saves itself between iterations
+    const auto each = term_losses(point, fixed, batch);
+    add(weighted_sum(each, batch));
+    if (losses_out != nullptr) {
+      losses.push_back(each.detach().to(at::kCPU, at::kDouble));
+    }
+  });
   add(penalty(point, fixed));
   if (!std::isfinite(total)) {
     throw NumericalError(fmt::format("the objective is {} over {} examples", total, data_.size()));
@@ -257,14 +266,17 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
   if (gradient_out != nullptr) {
     *gradient_out = std::move(sum);
   }
+  if (losses_out != nullptr) {
+    *losses_out = at::cat(losses);
+  }
   return total;
 }
 
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
-  constexpr std::int64_t kTerms = 256;
+  constexpr std::int64_t kLargest = 128, kDrawn = 128;
   constexpr int kProbes = 4;
   const auto n = objective.terms();
-  const auto among = std::min(n, kTerms);
+  const auto among = std::min(n, kLargest + kDrawn);
   // in forward passes over all terms, a backward one being two
   const double passes = 3 + (1 + 2 * kProbes) * static_cast<double>(among) / static_cast<double>(n);
   if (theta.front().scalar_type() != at::kDouble && objective.affordable_passes(theta, parent) >= passes) {
@@ -280,22 +292,29 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   const DerivativeOrder first(1);
   Stationarity out;
   TensorList g;
-  out.objective = objective.value(theta, parent, &g);
+  at::Tensor losses;
+  out.objective = objective.value(theta, parent, &g, &losses);
   out.gradient_norm = std::sqrt(exact_dot(g, g));
   // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
   // (Hutchinson 1990).
   auto random = Random(0).stream("stationarity");
-  const auto sample = among < n ? objective.over(random.permutation(n).narrow(0, 0, among)) : objective;
-  const auto signs = random.uniform({kProbes, among}, -1, 1).sign();
+  auto signs = random.uniform({kProbes, among}, -1, 1).sign();
+  auto sample = objective;
+  if (among < n) {  // where a model is sure of nearly all, the few largest losses have nearly all of the square
+    const auto by_loss = losses.argsort(/*dim=*/0, /*descending=*/true);
+    const auto drawn = kLargest + random.permutation(n - kLargest).narrow(0, 0, kDrawn);
+    sample = objective.over(at::cat({by_loss.narrow(0, 0, kLargest), by_loss.index_select(0, drawn)}));
+    signs.narrow(1, kLargest, kDrawn).mul_(std::sqrt(static_cast<double>(n - kLargest) / kDrawn));
+  }
   const auto point = leaves(theta);
   const auto fixed = detach(parent);
   std::vector<TensorList> sums;
   sample.for_each_batch([&](const Batch& batch) {
-    const auto losses = sample.term_losses(point, fixed, batch);
+    const auto each = sample.term_losses(point, fixed, batch);
     const auto terms = sample.terms_in(batch);
     for (int probe = 0; probe < kProbes; ++probe) {
-      const auto weights = signs[probe].index_select(0, terms).to(losses.options());
-      const auto part = widened(gradient({losses}, point, {weights}, false, probe + 1 < kProbes));
+      const auto weights = signs[probe].index_select(0, terms).to(each.options());
+      const auto part = widened(gradient({each}, point, {weights}, false, probe + 1 < kProbes));
       if (sums.size() < kProbes) {
         sums.push_back(clone(part));
       } else {
@@ -307,7 +326,7 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   for (const auto& sum : sums) {
     square += exact_dot(sum, sum) / kProbes;
   }
-  out.data_gradient_norm = std::sqrt(square / static_cast<double>(among));
+  out.data_gradient_norm = std::sqrt(square / static_cast<double>(n));
   out.relative_gradient_norm = out.data_gradient_norm > 0 ? out.gradient_norm / out.data_gradient_norm : 0;
   return out;
 }

@@ -102,12 +102,14 @@ class Objective {
   /// Hessian or the Gauss-Newton matrix takes as long as about six.
   double affordable_passes(const TensorList& theta, const TensorList& parent) const;
 
-  /// Phi, and its gradient in theta where `gradient` is not null. Cost: one pass over the data. Throws NumericalError
-  /// on a value that is not finite.
-  double value(const TensorList& theta, const TensorList& parent, TensorList* gradient) const;
+  /// Phi, and its gradient in theta where `gradient` is not null, and where `losses` is not null those of the terms,
+  /// [terms()] float64, unweighted. Cost: one pass over the data. Throws NumericalError on a value that is not finite.
+  double value(const TensorList& theta, const TensorList& parent, TensorList* gradient,
+               at::Tensor* losses = nullptr) const;
 
  private:
   void pass(const std::function<void(const Batch&)>& body) const;
+  at::Tensor weighted_sum(const at::Tensor& losses, const Batch& batch) const;
   at::Tensor model_output(const ParameterSet& model, const Batch& batch, Tape* tape) const;
   at::Tensor task_loss(const TensorList& theta, const TensorList& parent, const PrimingTask& task) const;
 
@@ -127,11 +129,12 @@ class Objective {
 struct Stationarity {
   double objective = 0;
   double gradient_norm = 0;           ///< |grad Phi|
-  double data_gradient_norm = 0;      ///< root mean square of |grad loss_i| over terms, at most 256 drawn at random
+  double data_gradient_norm = 0;      ///< root mean square over terms of |grad loss_i|, of more than 256 an estimate
   double relative_gradient_norm = 0;  ///< gradient_norm / data_gradient_norm
 };
 
-/// Cost: one pass over the data, forward and backward, and four backward over 256 terms at most. Where those take a few
+/// Cost: one pass over the data, forward and backward, and four backward over 256 terms at most: the 128 of the largest
+/// losses, and of the others as many drawn at random. Where those take a few
 /// seconds at most they are made in float64, so that rounding is not taken for a minimum, nor a minimum for rounding.
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent);
 
