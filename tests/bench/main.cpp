@@ -33,16 +33,17 @@ int bench_icl_study(int count, char** values);
 int bench_kernels(int count, char** values);
 int bench_language(int count, char** values);
 int bench_nominal(int count, char** values);
+int bench_passes(int count, char** values);
 int bench_solvers(int count, char** values);
 int bench_tokenizers(int count, char** values);
 int bench_unrolled(int count, char** values);
 
 int main(int count, char** values) {
   const std::map<std::string, int (*)(int, char**)> benches{
-      {"chain", bench_chain},         {"defaults", bench_defaults}, {"icl", bench_icl},
-      {"icl-study", bench_icl_study}, {"kernels", bench_kernels},   {"language", bench_language},
-      {"nominal", bench_nominal},     {"solvers", bench_solvers},   {"tokenizers", bench_tokenizers},
-      {"unrolled", bench_unrolled},
+      {"chain", bench_chain},           {"defaults", bench_defaults}, {"icl", bench_icl},
+      {"icl-study", bench_icl_study},   {"kernels", bench_kernels},   {"language", bench_language},
+      {"nominal", bench_nominal},       {"passes", bench_passes},     {"solvers", bench_solvers},
+      {"tokenizers", bench_tokenizers}, {"unrolled", bench_unrolled},
   };
   const auto found = benches.find(count > 1 ? values[1] : "");
   if (found == benches.end()) {

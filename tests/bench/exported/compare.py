@@ -7,12 +7,14 @@ models/resnet20-cifar10, WORK gets the files (exports that are there already are
 are seconds of a processor (user and system), which a shared machine stretches less than the clock's. All on ResNet-20,
 the first `--images` training images of CIFAR-10 and the first five test images that it gets wrong:
 
-  gradients    a step of SGD and a forward pass of 32 images, PyTorch eager beside `whence train`; a small GPT-2 too
+  gradients    a forward pass and a gradient of 32 images, PyTorch eager and `whence_bench passes` (--bench) by turns; a
+               small GPT-2 too
   ranking      the default, ekfac, and cg preconditioned by ekfac: seconds, and how far they agree
   captum       the last layer alone: TracInCPFast (one checkpoint) beside grad-dot, and Captum's influence function by an
                explicit Hessian beside influence with the Hessian, the same damping
   kronfluence  convolutions and the last layer, norms frozen: its ekfac beside ekfac, the same damping
-  texts        the matrices of a small GPT-2's blocks: kronfluence's ekfac beside ekfac (needs transformers)
+  texts        the matrices of a small GPT-2's blocks: TracInCP beside grad-dot, kronfluence's ekfac beside ekfac; one norm's
+               128 numbers: Captum's influence function by an explicit Hessian beside influence (needs transformers)
 """
 
 import argparse
@@ -137,54 +139,54 @@ def overlap(a, b, count=10):
     return float(np.mean([len({*np.argsort(-p)[:count]} & {*np.argsort(-q)[:count]}) / count for p, q in zip(a, b)]))
 
 
-def steps(name, work, data, loss, batch, valid):
-    """Seconds of a step of SGD (and of a forward pass where valid), from trainings of two and of 22 steps."""
-    more = f'validation = {{ format = "safetensors", file = "train-{data}.safetensors" }}\nvalidation-every = 1\n'
-    took = []
-    for count in (2, 22):
-        optimizer = f"sgd:learning-rate=1e-4,momentum=0,schedule=constant,batch-size={batch},max-iterations={count}"
-        pipeline(work, name, data, "run/step.safetensors", loss, f'optimizer = "{optimizer}"\n' + more * valid)
-        took.append(whence(["train", f"{name}.toml", "--force"], work)[1])
-    return (took[1] - took[0]) / 20
+class Passes:
+    """The program of `whence_bench passes`, which computes a pass of a stage whenever it is asked."""
+
+    def __init__(self, name, work):
+        self.process = subprocess.Popen([*ARGS.bench.split(), f"{name}.toml"], cwd=work, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, kind):
+        """The loss, and the seconds of a processor."""
+        print(kind, file=self.process.stdin, flush=True)
+        return [float(x) for x in self.process.stdout.readline().split()]
 
 
-def timed(what, times=20):
-    what()
-    start = time.process_time()
-    for _ in range(times):
-        what()
-    return (time.process_time() - start) / times
+def beside_eager(what, name, work, data, loss, model, computed, times=15):
+    """Rows of a forward pass and of a gradient, theirs and ours by turns."""
+    pipeline(work, name, data, loss=loss)
+    ours, weights = Passes(name, work), [p for p in model.parameters() if p.requires_grad]
 
+    def theirs(kind):
+        start = time.thread_time()
+        with torch.set_grad_enabled(kind == "gradient"):
+            value = computed()
+            if kind == "gradient":
+                torch.autograd.grad(value, weights)
+        return value.item(), time.thread_time() - start
 
-def beside_eager(what, name, work, data, loss, model, computed, batch):
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-
-    def step():
-        optimizer.zero_grad()
-        computed().backward()
-        optimizer.step()
-
-    def forward():
-        with torch.no_grad():
-            computed().item()
-
-    def row(kind, theirs, ours):
-        print(f"| {what}, {kind} | {theirs:.3f} | {ours:.3f} | {ours / theirs:.2f} |", flush=True)
-
-    ours = steps(name, work, data, loss, batch, False)
-    row("step", timed(step), ours)
-    row("forward", timed(forward), steps(name, work, data, loss, batch, True) - ours)
+    for kind in ("forward", "gradient"):
+        pairs = [(theirs(kind), ours(kind)) for _ in range(times + 2)][2:]
+        (value, _), (same, _) = pairs[0]
+        if abs(value - same) > 1e-4 * abs(value):
+            sys.exit(f"{what}: the loss is {value} of PyTorch, {same} of whence")
+        peer, mine = (np.array([pair[i][1] for pair in pairs]) for i in (0, 1))
+        low, middle, high = np.quantile(mine / peer, [0.25, 0.5, 0.75])
+        print(f"| {what}, {kind} | {np.median(peer):.4f} | {np.median(mine):.4f} | {np.median(mine) / np.median(peer):.3f} | "
+              f"{middle:.3f} [{low:.3f}, {high:.3f}] | {mine.min() / peer.min():.3f} |", flush=True)
+    ours.process.stdin.close()
 
 
 def gradients(shared, work, train, test):
-    print("\n| | PyTorch eager, s | whence, s | ratio |\n| --- | ---: | ---: | ---: |", flush=True)
+    print("\n| medians of 15 by turns | PyTorch eager, s | whence, s | ratio | ratio of a pair [quartiles] | of the fastest |\n"
+          "| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
     x, y = (part[:32] for part in train)
     write_safetensors(work / "train-step.safetensors", {"inputs": x, "targets": y})
     write_safetensors(work / "test-step.safetensors", {"inputs": x[:2], "targets": y[:2]})
     model = resnet(shared, lambda module: True)
     exported(model, x[:2], work / "step.pt2")
     beside_eager("ResNet-20, 32 images", "step", work, "step", "cross-entropy", model,
-                 lambda: F.cross_entropy(model(x), y), 32)
+                 lambda: F.cross_entropy(model(x), y))
 
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -202,7 +204,7 @@ def gradients(shared, work, train, test):
         logits = gpt(input_ids=tokens, use_cache=False).logits[:, :-1]
         return F.cross_entropy(logits.reshape(-1, 1000), tokens[:, 1:].reshape(-1))
 
-    beside_eager("GPT-2, 4 layers of 128, 64 texts of 64 tokens", "gpt2", work, "gpt2", "next-token", gpt, loss, 64)
+    beside_eager("GPT-2, 4 layers of 128, 64 texts of 64 tokens", "gpt2", work, "gpt2", "next-token", gpt, loss)
 
 
 def ranking(shared, work, train, test):
@@ -322,8 +324,8 @@ def kronfluence(shared, work, train, test):
     line("kronfluence ekfac, kronfluence with another seed", *found[0], found[1])
 
 
-def small_gpt2():
-    """GPT-2 of two blocks whose matrices are nn.Linear and alone trained, texts that count on by 1, 2 or 3, and what
+def small_gpt2(wanted=None):
+    """GPT-2 of two blocks whose matrices are nn.Linear and alone trained (or modules `wanted` by name), texts that count on by 1, 2 or 3, and what
     a hundred steps on those make of it."""
     from transformers import GPT2Config, GPT2LMHeadModel
     from transformers.pytorch_utils import Conv1D
@@ -347,8 +349,63 @@ def small_gpt2():
         F.cross_entropy(logits.reshape(-1, 200), part[:, 1:].reshape(-1)).backward()
         optimizer.step()
     for name, p in model.named_parameters():
-        p.requires_grad_(name.rsplit(".", 1)[0] in names)
+        p.requires_grad_(name.rsplit(".", 1)[0] in (wanted or names))
     return model, names, tokens[:200], tokens[200:]
+
+
+class Logits(nn.Module):
+    """A model of texts as Captum calls it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens):
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+
+class NextToken(nn.Module):
+    """The sum over an example's predictions, as whence has it; targets are the tokens."""
+
+    reduction = "none"
+
+    def forward(self, logits, tokens):
+        return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none").sum(1)
+
+
+def captum_texts(work):
+    from captum.influence import NaiveInfluenceFunction, TracInCP
+
+    def load(net, path):
+        net.load_state_dict(torch.load(path))
+        return 1.0  # the learning rate
+
+    def prepared(wanted):
+        model, names, train, test = small_gpt2(wanted)
+        net = Logits(model)
+        torch.save(net.state_dict(), work / "texts.pt")
+        return net, [f"model.{name}" for name in wanted or names], TensorDataset(train, train), (test, test)
+
+    net, layers, train, test = prepared(None)
+    start = time.process_time()
+    tracin = TracInCP(net, train, [str(work / "texts.pt")], load, layers, NextToken(), batch_size=100)
+    found = tracin.influence(test)
+    seconds = time.process_time() - start
+    line("GPT-2, Captum TracInCP, grad-dot", found, seconds, scores("texts", ["--method", "grad-dot"], work))
+
+    net, layers, train, test = prepared(["transformer.ln_f"])
+    exported(net.model, {"input_ids": test[0][:2]}, work / "norm.pt2")
+    pipeline(work, "norm", "texts", loss="next-token")
+    start = time.process_time()
+    exact = NaiveInfluenceFunction(
+        net, train, str(work / "texts.pt"), load, layers=layers, loss_fn=NextToken(), batch_size=100,
+        projection_dim=10_000, hessian_reg=DAMPING * len(train), hessian_inverse_tol=0,
+    )
+    found = exact.influence(test)
+    seconds = time.process_time() - start
+    options = ["--curvature", "hessian", "--solver", "direct", "--damping", str(DAMPING)]
+    line("GPT-2's last norm, Captum NaiveInfluenceFunction, influence by the Hessian", found, seconds,
+         scores("norm", options, work))
 
 
 def texts(shared, work, train, test):
@@ -374,6 +431,7 @@ def texts(shared, work, train, test):
     for name, tokens in {"train": train, "test": test}.items():
         write_safetensors(work / f"{name}-texts.safetensors", {"tokens": tokens})
     pipeline(work, "texts", "texts", loss="next-token")
+    captum_texts(work)
     ours = scores("texts", ["--curvature", "ekfac", "--relative-damping", "0.1"], work)
     found = [kronfluence_ekfac("gpt2", Continue(), small_gpt2()[0], (train,), (test,), work, seed, None)
              for seed in (0, 1)]
@@ -410,6 +468,7 @@ def arguments(text):
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
+    parser.add_argument("--bench", default="whence_bench passes", help="of gradients: the program and its bench")
     parser.add_argument("--exact", action="store_true", help="of kronfluence: beside cg preconditioned by ekfac too")
     parser.add_argument("--only", default="", choices=["", "gradients", "ranking", "captum", "kronfluence", "texts"])
     ARGS = parser.parse_args()
