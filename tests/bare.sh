@@ -46,7 +46,10 @@ root=$machine/root
 job= download=
 clean_up() {
   trap '' INT TERM HUP
-  [[ -z $download ]] || kill "$download" 2>/dev/null || true
+  if [[ -n $download ]]; then
+    kill "$download" 2>/dev/null || true
+    wait "$download" 2>/dev/null || true
+  fi
   if [[ -n $job ]]; then
     kill -KILL "$job" 2>/dev/null || true
     wait "$job" 2>/dev/null || true
@@ -71,7 +74,7 @@ apart() {
 
 mkdir "$machine/wheels"
 wheels=("torch==$(sed -n 's/^whence_torch=//p' scripts/setup.sh)" "$(grep -o 'scikit-learn==[0-9.]*' scripts/digits.sh)")
-python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" --python-version 3.11 --only-binary=:all: \
+TMPDIR=$machine python3 -m pip download -q --disable-pip-version-check --no-deps -d "$machine/wheels" --python-version 3.11 --only-binary=:all: \
   "${wheels[@]}" &
 download=$!
 

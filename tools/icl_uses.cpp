@@ -13,8 +13,6 @@
 namespace whence::cli {
 namespace po = boost::program_options;
 
-namespace {}  // namespace
-
 void IclUses::add_options(CommandLine& line) {
   line.add()                                                                                                  //
       ("detect-noise", po::bool_switch(), "rank the demonstrations whose labels are suspect: suspects.json")  //

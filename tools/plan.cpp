@@ -152,9 +152,10 @@ struct Told {
   bool whole = true;       ///< The rehearsals came to their ends.
 };
 
-/// Tells time and memory of all the data. Batches are rehearsed as large as they will be, since its passes take most of
-/// the memory and it is a max over them: to that comes what is kept of every example, by how the peak grows from a
-/// `share` of them to twice as many. Time is told by what that growth in examples and batches takes.
+/// Tells time and memory of all the data. Batches are rehearsed as large as they will be, since their
+/// passes take most of the memory and the peak is a max over them: to that comes what is kept of every example, by how
+/// the peak grows from a `share` of them to twice as many. Time is told by what that growth in examples and batches
+/// takes.
 Told tell(const Rehearsal& rehearsal, double share) {
   const double filled = rehearsal.fills_batches(2 * share);
   const auto wide = rehearsal.at(filled, 1);

@@ -24,7 +24,7 @@ struct PlannedRun {
 };
 
 /// Memory, disk, time and which parameters count. The run's first block of queries is rehearsed on parts of the data,
-/// with a whole batch and three times with less (or once, where a batch holds all), and what that took is told of all
+/// with two whole batches and three times with less (or once, where two hold all), and what that took is told of all
 /// the data as if examples were alike. Cost: seconds, and where one solve takes longer, up to 10 s of a processor each
 /// time.
 Json make_plan(const PlannedRun& run);

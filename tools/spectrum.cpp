@@ -18,8 +18,6 @@
 
 namespace whence::cli {
 namespace po = boost::program_options;
-namespace {}  // namespace
-
 void add_spectrum_options(CommandLine& line) {
   line.add()                                                                                                       //
       ("spectrum", po::bool_switch(), "of a trained pipeline: the eigenvalues of a stage's curvature, estimated")  //

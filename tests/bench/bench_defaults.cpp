@@ -92,5 +92,4 @@ int bench_defaults(int argc, char** argv) {
     }
   }
   return 0;
-  return 0;
 }

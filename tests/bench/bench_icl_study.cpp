@@ -165,5 +165,4 @@ int bench_icl_study(int argc, char** argv) {
     std::fflush(stdout);
   }
   return 0;
-  return 0;
 }

@@ -110,5 +110,4 @@ int bench_kernels(int argc, char** argv) {
       examples, data.tokens(), outputs, stage.objective.trained().entries(), plan.block, kernel_seconds, all,
       timed * outputs, kernel_seconds / all, plan.seconds, held / 1e9, plan.peak_bytes() / 1e9);
   return 0;
-  return 0;
 }

@@ -5,10 +5,6 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <algorithm>
-#include <chrono>
-#include <functional>
-#include <map>
 #include <string>
 
 #include "bench/bench.h"
@@ -90,6 +86,5 @@ int bench_language(int argc, char** argv) {
     }
   }
   fmt::print("}}\n");
-  return 0;
   return 0;
 }

@@ -123,7 +123,6 @@ int bench_solvers(int count, char** arguments) try {
     lines << line.dump() << std::endl;
   }
   return 0;
-  return 0;
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';
   return 1;

@@ -103,6 +103,18 @@ TEST_CASE("nystroem refuses no damping, arnoldi none outside its span; nystroem 
   CHECK(x.abs().max().item<double>() == 0);
 }
 
+TEST_CASE("nystroem names a curvature that is negative everywhere, and one whose entries are too large to square") {
+  const auto b = Random(1).normal({1, 6});
+  at::Tensor x;
+  const auto summary =
+      solve("nystroem:rank=3", -at::eye(6, at::kDouble), {.inversion = Inversion::kDamped, .damping = 0.1}, b, x);
+  CHECK(summary.front().termination == Termination::kIndefinite);
+  CHECK(x.isfinite().all().item<bool>());
+  CHECK_THROWS_WITH_AS(solve("nystroem:rank=3", 1e200 * at::eye(6, at::kDouble),
+                             {.inversion = Inversion::kDamped, .damping = 0.1}, b, x),
+                       doctest::Contains("too large to be squared"), NumericalError);
+}
+
 TEST_CASE("the nystroem sketch has orthonormal vectors, and eigenvalues from below") {
   const auto eigenvalues = geometric(100, 1e-4, 60);
   for (const auto type : {at::kDouble, at::kFloat}) {

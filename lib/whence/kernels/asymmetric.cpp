@@ -39,7 +39,7 @@ class AsymmetricFit : public KernelFit {
     TensorList as_rows, as_columns;
     for (std::int64_t k = 0; k < c; ++k) {
       const auto kernel = detail::own_kernel(problem_, k);
-      const double size = options_.scale ? detail::mean_diagonal(kernel, "asymmetric") : 1;
+      const double size = options_.scale ? detail::mean_diagonal(kernel.diagonal().abs(), "asymmetric") : 1;
       const auto y = detail::class_signs(problem_, k);
       const auto h = y.unsqueeze(1) * (kernel / size) * y;
       const auto diagonal = at::eye(n, at::kDouble) / options_.gamma;

@@ -211,10 +211,7 @@ ChosenPenalty choose_penalty(const KernelProblem& problem, const KernelLogisticO
   const auto n = problem.kernel.size(0);
   const auto folds = std::min(options.folds, n);
   const auto kernel = detail::kernel_matrix(problem.kernel, options.outputs == "separate");
-  const double scale = kernel.diagonal().mean().item<double>();
-  if (!(scale > 0)) {
-    throw NumericalError("kernel-logistic: the kernel's diagonal is 0, and nothing can be learnt from it");
-  }
+  const double scale = detail::mean_diagonal(kernel.diagonal(), "kernel-logistic");
   const auto fold = drawn_folds(problem.labels, problem.classes, folds, static_cast<std::uint64_t>(options.seed));
   const auto y = one_hot_targets(problem);
   const auto start = problem.start.defined() ? problem.start : at::zeros_like(y);

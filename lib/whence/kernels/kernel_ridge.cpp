@@ -93,7 +93,7 @@ struct Chosen {
 Chosen choose_lambda(const KernelProblem& problem, bool separate) {
   const auto kernel = detail::kernel_matrix(problem.kernel, separate), targets = detail::regressed(problem);
   const bool symmetric = detail::is_symmetric(kernel);
-  const double scale = detail::mean_diagonal(kernel, "kernel-ridge");
+  const double scale = detail::mean_diagonal(kernel.diagonal().abs(), "kernel-ridge");
   Chosen out{0, std::numeric_limits<double>::infinity(), 0};
   for (int power = 2; power >= -6; --power) {
     const double lambda = scale * std::pow(10.0, power);

@@ -66,10 +66,11 @@ at::Tensor start_of(const KernelProblem& problem, const KernelQueries& queries) 
 
 at::Tensor own_kernel(const KernelProblem& problem, std::int64_t k) { return problem.kernel.select(3, k).select(1, k); }
 
-double mean_diagonal(const at::Tensor& kernel, std::string_view solver) {
-  const double out = kernel.diagonal().abs().mean().item<double>();
+double mean_diagonal(const at::Tensor& diagonal, std::string_view solver) {
+  const double out = diagonal.mean().item<double>();
   if (!(out > 0)) {
-    throw NumericalError(fmt::format("{}: the kernel's diagonal is 0, and nothing can be learnt from it", solver));
+    throw NumericalError(
+        fmt::format("{}: the kernel's diagonal is not above 0, and nothing can be learnt from it", solver));
   }
   return out;
 }

@@ -93,7 +93,7 @@ class SupportVectorFit : public KernelFit {
     for (std::int64_t k = 0; k < c; ++k) {
       check_interruption();
       const auto kernel = detail::own_kernel(problem_, k);
-      const double size = options_.scale ? detail::mean_diagonal(kernel, "support-vectors") : 1;
+      const double size = options_.scale ? detail::mean_diagonal(kernel.diagonal(), "support-vectors") : 1;
       const auto machine = train_machine(kernel / size, targets(k), regression, options_);
       weights.push_back(machine.weights / size);
       intercepts.push_back(at::full({1}, machine.intercept, at::kDouble));

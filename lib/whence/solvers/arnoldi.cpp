@@ -8,6 +8,7 @@
 
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
+#include "whence/core/symmetric_eigen.h"
 #include "whence/solvers/detail/blocks.h"
 #include "whence/solvers/detail/dense.h"
 #include "whence/solvers/detail/low_rank.h"
@@ -60,7 +61,7 @@ class Products {
 };
 
 detail::LowRank all_eigenpairs(const LinearOperator& a) {
-  const auto [values, vectors] = at::linalg_eigh(detail::dense_matrix(a, "arnoldi"));
+  const auto [values, vectors] = symmetric_eigen(detail::dense_matrix(a, "arnoldi"), "arnoldi: the curvature");
   const auto largest_first = values.flip(0);
   return {.values = Eigen::Map<const Eigen::VectorXd>(largest_first.const_data_ptr<double>(), a.size()),
           .vectors = vectors.t().flip(0).to(algebra_options(a.options()))};

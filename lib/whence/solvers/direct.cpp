@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <tuple>
 
+#include "whence/core/symmetric_eigen.h"
 #include "whence/solvers/detail/dense.h"
 #include "whence/solvers/solver.h"
 
@@ -18,7 +18,8 @@ struct DirectOptions {
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field("max-bytes", self.max_bytes, kPositive, "refuse when the dense matrix and its factor would take more");
+    field("max-bytes", self.max_bytes, kPositive,
+          "refuse when the dense matrix and its factor, or where it is not damped its eigenvectors, would take more");
     field("pseudo-tolerance", self.pseudo_tolerance, kUnitInterval,
           "inversion pseudo takes |h| <= this * the largest |h| for zero, or what products in the dtype round away");
     field("relative-tolerance", self.relative_tolerance, kUnitInterval,
@@ -39,7 +40,9 @@ class DirectInverse : public Inverse {
         return;
       }
     }
-    std::tie(values_, vectors_) = at::linalg_eigh(matrix);
+    const auto pairs = symmetric_eigen(matrix, "direct: the curvature");
+    values_ = pairs.values;
+    vectors_ = pairs.vectors;
     const double largest = values_.abs().max().item<double>();
     const double rounding = system.a->rounding() * largest;
     if (filter.inversion == Inversion::kDamped) {
@@ -134,12 +137,14 @@ class DirectSolver : public Solver {
  protected:
   std::unique_ptr<Inverse> do_prepare(const System& system) const override {
     const auto size = static_cast<double>(system.a->size());
-    const double bytes = 2.0 * 8.0 * size * size;
+    const bool factored = system.filter.inversion == Inversion::kDamped;
+    const double bytes = (factored ? 16 : 34) * size * size;  // the second by what LAPACK's divide and conquer takes
     if (bytes > options_.max_bytes) {
       throw InvalidArgument(fmt::format(
-          "direct: {} parameters need {:.1f} GB for the dense matrix and its factor, expected at most {:.1f} GB "
-          "(option max-bytes); use cg",
-          system.a->size(), bytes / 1e9, options_.max_bytes / 1e9));
+          "direct: {} parameters need {:.1f} GB for the dense matrix and its {}, expected at most {:.1f} GB "
+          "(option max-bytes); use {}",
+          system.a->size(), bytes / 1e9, factored ? "factor" : "eigenvectors", options_.max_bytes / 1e9,
+          system.filter.inverts() ? "cg" : "lanczos"));
     }
     return std::make_unique<DirectInverse>(system, options_);
   }

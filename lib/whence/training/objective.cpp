@@ -302,8 +302,10 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   auto sample = objective;
   if (among < n) {  // where a model is sure of nearly all, the few largest losses have nearly all of the square
     const auto by_loss = losses.argsort(/*dim=*/0, /*descending=*/true);
-    const auto drawn = kLargest + random.permutation(n - kLargest).narrow(0, 0, kDrawn);
-    sample = objective.over(at::cat({by_loss.narrow(0, 0, kLargest), by_loss.index_select(0, drawn)}));
+    const auto others =
+        std::get<0>(by_loss.narrow(0, kLargest, n - kLargest).sort());  // whatever rounding made of ties
+    const auto drawn = others.index_select(0, random.permutation(n - kLargest).narrow(0, 0, kDrawn));
+    sample = objective.over(at::cat({by_loss.narrow(0, 0, kLargest), drawn}));
     signs.narrow(1, kLargest, kDrawn).mul_(std::sqrt(static_cast<double>(n - kLargest) / kDrawn));
   }
   const auto point = leaves(theta);

@@ -32,8 +32,9 @@ at::Tensor start_of(const KernelProblem& problem, const KernelQueries& queries);
 
 /// For solvers of one system an output. The kernel of output k with itself: [N, N].
 at::Tensor own_kernel(const KernelProblem& problem, std::int64_t k);
-/// The mean size of a kernel's diagonal [N, N]. Throws NumericalError, which names the solver, where it is not above 0.
-double mean_diagonal(const at::Tensor& kernel, std::string_view solver);
+/// The mean of a kernel's diagonal [N], as sizes or as it is. Throws NumericalError, which names the solver, where it
+/// is not above 0.
+double mean_diagonal(const at::Tensor& diagonal, std::string_view solver);
 /// Whether an example is of the class that output k speaks for: 1 or -1, [N].
 at::Tensor class_signs(const KernelProblem& problem, std::int64_t k);
 /// sum_i K((q, c), (i, c)) w_ic of a kernel [Q, C, N, C] and weights [N, C]: [Q, C].

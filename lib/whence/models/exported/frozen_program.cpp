@@ -35,7 +35,7 @@ std::vector<c10::IValue> FrozenProgram::run(std::vector<c10::IValue> inputs, con
                                             const ProgramRun& how, const OneByOne* examples, KeptValues& kept) const {
   TensorList of, weights;
   for (const auto i : arguments_) {
-    of.push_back(examples == nullptr ? arguments.at(i) : examples->of_all(arguments[i]));
+    of.push_back(examples == nullptr ? arguments.at(i) : examples->of_all(arguments.at(i)));
   }
   for (const auto i : weights_) {
     if (inputs[i].isTensor()) {

@@ -7,6 +7,7 @@
 
 #include "whence/core/parallel.h"
 #include "whence/core/rounding.h"
+#include "whence/core/symmetric_eigen.h"
 #include "whence/core/tensors.h"
 
 namespace whence::detail {
@@ -55,7 +56,7 @@ SmallMatrix to_matrix(const at::Tensor& tensor) {
 }
 
 Eigenpairs eigenpairs(const SmallMatrix& symmetric) {
-  const auto [values, vectors] = at::linalg_eigh(to_tensor(symmetric, at::kDouble));
+  const auto [values, vectors] = symmetric_eigen(to_tensor(symmetric, at::kDouble), "the curvature's small matrix");
   return {Eigen::Map<const Eigen::VectorXd>(values.const_data_ptr<double>(), values.numel()), to_matrix(vectors)};
 }
 

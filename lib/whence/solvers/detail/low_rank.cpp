@@ -27,6 +27,9 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
   const auto sketch = a.apply(test);
   check_finite(sketch, "a product with the curvature");
   const double size = std::sqrt(row_dots(sketch, sketch).sum().item<double>());
+  if (!std::isfinite(size)) {
+    throw NumericalError("a product with the curvature is too large to be squared");
+  }
   const double nudge = a.rounding() / 16 * size * std::sqrt(static_cast<double>(count));
   const SmallMatrix square = block_dots(test, sketch);
   const auto core = eigenpairs(0.5 * (square + square.transpose()));
@@ -40,6 +43,10 @@ LowRank nystroem_approximation(const LinearOperator& a, std::int64_t rank, Rando
   }
   // B = D^-1/2 W' (Y + nudge test), so that B' B is the approximation plus the nudge
   const auto above = (core.values.array() > 0).count();
+  if (above == 0) {
+    part.vectors = sketch.narrow(0, 0, 0);
+    return part;
+  }
   const SmallMatrix scaled =
       core.vectors.rightCols(above) * (core.values.tail(above).array() + nudge).rsqrt().matrix().asDiagonal();
   const auto root = combine(scaled, sketch.add(test, nudge));
