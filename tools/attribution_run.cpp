@@ -14,6 +14,7 @@
 #include "query_split.h"
 #include "removal_doubts.h"
 #include "result.h"
+#include "say.h"
 #include "score_tables.h"
 #include "verdict.h"
 #include "whence/attribution/self_influence.h"
@@ -336,7 +337,7 @@ void AttributionRun::tell_choice() {
   const bool tells = !choice_.reason.empty() && !line_.flag("quiet");
   if (tells) {
     end_progress();
-    fmt::print(stderr, "whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
+    remark("whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
   }
   if (choice_.stationarity.empty()) {  // an earlier run's choice
     choice_.stationarity.resize(chain_.size());
@@ -439,8 +440,8 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
   }
   if (!line_.flag("quiet")) {
     end_progress();
-    fmt::print(stderr, "whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
-               printable(split_));
+    remark("whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
+           printable(split_));
   }
   if (limit > 0 && static_cast<std::size_t>(limit) < rows.size()) {
     rows.resize(static_cast<std::size_t>(limit));

@@ -32,7 +32,7 @@ std::string subject(const JsonView& json) {
   const auto all = json["of-examples"].get<std::size_t>();
   auto out =
       fmt::format("{} kernel at the {} of {}, {}", json["kernel"].get<std::string>(), json["at"].get<std::string>(),
-                  json["stage"].get<std::string>(),
+                  printable(json["stage"].get<std::string>()),
                   examples < all ? fmt::format("{} of {} examples", examples, all) : fmt::format("{} examples", all));
   if (!json["queries"].is_null()) {
     out += fmt::format(", {} queries", json["queries"].size());

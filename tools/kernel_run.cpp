@@ -13,6 +13,7 @@
 #include "memory_limit.h"
 #include "query_split.h"
 #include "result.h"
+#include "say.h"
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/memory.h"
@@ -467,11 +468,11 @@ JsonView KernelRun::run(const fs::path& folder) {
   if (!line_.flag("quiet")) {
     end_progress();
     const auto all = stage().objective.data().size();
-    fmt::print(stderr, "whence: {} examples of {}{}: {} kernel matrices, about {}\n",
-               examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
-               printable(stage().name),
-               examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
-               jobs_.size(), duration_words(cost().seconds));
+    remark("whence: {} examples of {}{}: {} kernel matrices, about {}\n",
+           examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
+           printable(stage().name),
+           examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "", jobs_.size(),
+           duration_words(cost().seconds));
   }
   record_.phase("kernels", "make kernels");
   const auto work = out.begin(key, record_.json());

@@ -2,6 +2,7 @@
 
 #include "cli.h"
 #include "json.h"
+#include "run_record.h"
 #include "say.h"
 
 namespace whence::cli {
@@ -20,6 +21,9 @@ int merge(const std::vector<std::string>& arguments) {
   const auto stage = line.required("stage"), out = line.required("out");
   const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
   const auto written = pipeline.merge(pipeline.stage_index(stage), out);
+  for (const auto& text : changes_texts(pipeline)) {
+    warn(text);
+  }
   auto told = Json::array();
   for (const auto& path : written) {
     told.push_back(path.string());

@@ -313,15 +313,16 @@ int report(const std::vector<std::string>& arguments) {
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
   const auto lock =
       line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
-  const auto tell = [&] {
+  const auto name_it = [&] {
     say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
   if (folders.size() > 1) {
     auto page = joint_page(folders, line, out);
+    check_replaceable(out, kPageBeginning);
     cut_queries(page);
     write_text(out, render_page(page));
-    return tell();
+    return name_it();
   }
   std::optional<ResultWriter> writer;
   if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
@@ -329,12 +330,15 @@ int report(const std::vector<std::string>& arguments) {
   }
   const Result result(folder);
   auto page = page_of(result, line, out);
+  if (!writer) {
+    check_replaceable(out, kPageBeginning);
+  }
   cut_queries(page);
   write_text(writer ? writer->place("report.html") : out, render_page(page));
   if (writer) {
     writer->publish(result.key(), result.run().json());
   }
-  return tell();
+  return name_it();
 }
 
 }  // namespace whence::cli

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <string_view>
 
 #include "whence/core/error.h"
@@ -94,6 +95,19 @@ void check_spares_inputs(const JsonView& run, const fs::path& folder, const std:
     places.push_back(folder / name);
   }
   check_spares_inputs(run, places);
+}
+
+void check_replaceable(const fs::path& output, std::string_view beginning) {
+  std::error_code absent;
+  if (!fs::is_regular_file(output, absent) || fs::file_size(output, absent) == 0) {
+    return;
+  }
+  std::string found(beginning.size(), '\0');
+  std::ifstream(output, std::ios::binary).read(found.data(), static_cast<std::streamsize>(found.size()));
+  if (found != beginning) {
+    throw InvalidArgument(fmt::format("{} is there and is no {}: it would be written over, so name another place",
+                                      output.string(), beginning == kSvgBeginning ? "plot" : "page"));
+  }
 }
 
 ScatterPlot leave_one_out_plot(const JsonView& evaluation) {

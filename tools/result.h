@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "whence/attribution/prediction.h"
 #include "whence/core/json.h"
@@ -57,6 +58,11 @@ void check_spares_inputs(const JsonView& run, const std::vector<std::filesystem:
 /// The same of a result: files of these names in `folder`, and its run.json.
 void check_spares_inputs(const JsonView& run, const std::filesystem::path& folder,
                          const std::vector<std::string>& names);
+
+/// Throws InvalidArgument where a file lies there that does not begin like what is to be written, as another page or
+/// plot does.
+void check_replaceable(const std::filesystem::path& output, std::string_view beginning);
+inline constexpr std::string_view kPageBeginning = "<!DOCTYPE html>", kSvgBeginning = "<svg ";
 
 /// The scatter of predicted on actual changes that evaluation.json holds.
 ScatterPlot leave_one_out_plot(const JsonView& evaluation);

@@ -34,6 +34,16 @@ void say(fmt::format_string<Args...> format, Args&&... args) {
   print(shown(args)...);
 }
 
+/// The one way to standard error of what is no warning: lost where that is closed or full, as nothing rests on it.
+template <class... Args>
+void remark(fmt::format_string<Args...> format, Args&&... args) {
+  const auto print = [&](const auto&... ready) {
+    const auto text = fmt::vformat(format, fmt::make_format_args(ready...));
+    std::fwrite(text.data(), 1, text.size(), stderr);
+  };
+  print(shown(args)...);
+}
+
 }  // namespace whence::cli
 
 template <>

@@ -95,6 +95,9 @@ Json inspect_spectrum(const CommandLine& line, const Pipeline& pipeline) {
   const auto probes = line.whole("probes", 1), steps = line.whole("steps", 1);
   const auto index = line.has("stage") ? pipeline.stage_index(line.text("stage")) : pipeline.stages().size() - 1;
   create<Curvature>(line.text("curvature"));
+  if (line.has("plot")) {
+    check_replaceable(line.text("plot"), kSvgBeginning);
+  }
   const auto lock = line.has("plot") ? OutputLock::beside(line.text("plot")) : OutputLock();  // written after work
   const auto chain = pipeline.load(index + 1);
   auto out = spectrum_of(chain.back(), line.text("curvature"), probes, steps,

@@ -68,6 +68,7 @@ Verdict verdict_of_evaluation(const JsonView& evaluation) {
   const auto [apart, without] = apart_of(evaluation);
   return judge(Agreement{.pearson = number_of(evaluation, "pearson"),
                          .interval = interval_of(evaluation, "pearson-interval-95"),
+                         .spearman = number_of(evaluation, "spearman"),
                          .slope = number_of(evaluation, "slope"),
                          .sizes = evaluation.value("predicts-removal", true),
                          .examples = evaluation["examples"].get<std::int64_t>(),

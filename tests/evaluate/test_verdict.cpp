@@ -51,6 +51,13 @@ TEST_SUITE("evaluate") {
     auto all = agreement(0.6, 10);
     all.available = 10;  // no more to leave out
     CHECK_FALSE(says(judge(all), "--examples"));
+    auto few_large = agreement(0.994, 20, 0.6);
+    few_large.spearman = 0.44;
+    CHECK(judge(few_large).level == Level::kCare);
+    CHECK(says(judge(few_large), "by a few large changes: of all the ranks agree to 0.44"));
+    CHECK_FALSE(says(judge(few_large), "the order holds"));
+    few_large.spearman = 0.6;
+    CHECK(says(judge(few_large), "the order holds"));
     auto order = agreement(0.994, 20, 300);
     order.sizes = false;
     CHECK(judge(order).level == Level::kTrusted);

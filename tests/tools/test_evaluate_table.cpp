@@ -44,6 +44,7 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
       " --curvature ekfac --solver direct"));
   CHECK_FALSE(row_of(result["table"], "random").contains("rank"));
   REQUIRE(folder.run("report out").status == 0);
+  check_fails(folder.run("report out --out out/run.json"), 1, "out/run.json is there and is no page");
   CHECK(contains(folder.read("out/report.html"), "Methods against lds"));
   CHECK(contains(folder.read("out/report.html"), "dashed: the ceiling"));
   CHECK(row_of(result["table"], "influence")["lds"] > row_of(result["table"], "random")["lds"]);

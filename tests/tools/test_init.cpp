@@ -104,7 +104,8 @@ TEST_CASE("init: an exported model, its weights as they are, on tensors, values,
   const auto said = check_next(folder, "convnet.pt2 images.safetensors images_test.safetensors", flags);
   CHECK(said.find("the weights of convnet.pt2 as they are, trained on images.safetensors by cross-entropy") !=
         said.npos);
-  CHECK(said.find("next: whence rank images.toml\n") != said.npos);  // nothing is to be trained
+  CHECK(said.find("next: whence rank images.toml --limit-queries 3 --out result\n") !=
+        said.npos);  // nothing is to be trained
   const auto text = folder.read("images.toml");
   CHECK(text.find("exported = \"convnet.pt2\"  # takes x [any, 2, 6, 6]\n# head = \"fc\"") != text.npos);
   CHECK(text.find("[queries.test]") != text.npos);
@@ -290,7 +291,7 @@ TEST_CASE("init: images, tensors, and the weights of a model that was trained el
   check_next(folder, "pretrain.safetensors queries.safetensors --out tensors.toml");
   write_sequential(folder, 0, 4, 3);
   const auto said = check_next(folder, "weights.safetensors pretrain.safetensors queries.safetensors --out mlp.toml");
-  CHECK(said.find("next: whence rank mlp.toml\n") != said.npos);
+  CHECK(said.find("next: whence rank mlp.toml --limit-queries 3 --out result\n") != said.npos);
   CHECK(folder.read("mlp.toml").find("mlp:widths=6,activation=relu") != std::string::npos);
 }
 
@@ -309,9 +310,9 @@ TEST_CASE("init: a model of texts, with texts and with labelled ones") {
   }
   folder.write("stories.jsonl", corpus);
   folder.write("moods.tsv", labelled);
-  auto said = check_next(folder, fmt::format("{} stories.jsonl", model.string()),
-                         " --limit-queries 1 --quiet --method grad-dot");
-  CHECK(said.find("next: whence rank stories.toml\n") != said.npos);  // its weights are the stage's result
+  auto said = check_next(folder, fmt::format("{} stories.jsonl", model.string()), " --quiet --method grad-dot");
+  CHECK(said.find("next: whence rank stories.toml --limit-queries 3 --out result\n") !=
+        said.npos);  // its weights are the stage's result
   said = check_next(folder, fmt::format("{} moods.tsv", model.string()), " --quiet --json");
   CHECK(said.find("column sentence of moods.tsv is classified into label") != said.npos);
 }
@@ -340,7 +341,7 @@ TEST_CASE("init: images and the weights of an nn.Sequential") {
   write_sequential(folder, 1, 16, 2);  // behind a Flatten
   const auto said = check_next(folder, "weights.safetensors train-images-idx3-ubyte t10k-images-idx3-ubyte");
   CHECK(said.find("40 examples of 0, 1") != said.npos);
-  CHECK(said.find("next: whence rank train-images-idx3-ubyte.toml\n") != said.npos);
+  CHECK(said.find("next: whence rank train-images-idx3-ubyte.toml --limit-queries 3 --out result\n") != said.npos);
 }
 
 TEST_CASE("init: columns that say nothing, or hold lists, are left out") {

@@ -168,6 +168,11 @@ TEST_CASE("inspect --spectrum estimates the eigenvalues of a trained stage and p
   CHECK(told["largest"].get<double>() > told["mean"].get<double>());
   CHECK(told["mean"].get<double>() > told["smallest"].get<double>());
   CHECK(fs::exists(folder / "s.svg"));
+  const std::string again = "inspect pipeline.toml --spectrum --steps 2 --quiet --plot ";
+  CHECK(folder.run(again + "s.svg").status == 0);
+  const auto kept = folder.read("run/pretrain.safetensors");
+  check_fails(folder.run(again + "run/pretrain.safetensors"), 1, "run/pretrain.safetensors is there and is no plot");
+  CHECK(folder.read("run/pretrain.safetensors") == kept);
   CHECK(folder.run("inspect pipeline.toml --spectrum --quiet").out.find("largest") != std::string::npos);
   check_fails(folder.run("inspect pipeline.toml --spectrum --steps 0"), 2, "--steps = 0, expected a whole number >= 1");
   check_fails(folder.run("inspect run/pretrain.safetensors --spectrum"), 2, "is no pipeline (.toml)");

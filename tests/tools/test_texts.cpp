@@ -60,6 +60,9 @@ TEST_CASE("a chain on text: trained into Hugging Face directories, ranked by tok
   CHECK(fs::exists(folder / "run/pretrain/model.safetensors"));
   CHECK(folder.json("run/finetune/config.json")["architectures"][0] == "GPT2ForSequenceClassification");
   CHECK(folder.json("run/finetune/config.json")["label2id"]["good"] == 1);
+  const auto kernel = folder.run("kernel text.toml --stage finetune --quiet --out kernel");  // from its start
+  CAPTURE(kernel.err);
+  CHECK(kernel.status == 0);
   const auto again = folder.run("train text.toml --quiet --json");
   CHECK(nlohmann::json::parse(again.out)[0]["trained"] == false);
 

@@ -256,6 +256,15 @@ TEST_CASE("a file that changes while it is trained on makes the checkpoint stale
   CHECK(pipeline.changes(0).empty());
 }
 
+TEST_CASE("a changed file is told whatever the files' times say") {
+  const ToolFolder folder;
+  const Pipeline pipeline(folder / "pipeline.toml", {.dtype = at::kDouble});
+  pipeline.train(0, {});
+  folder.write_data("pretrain.safetensors", 200, 7);
+  fs::last_write_time(folder / "run/pretrain.safetensors", fs::file_time_type::clock::now() + std::chrono::hours(1));
+  CHECK(pipeline.changes(0) == std::vector<std::string>{"pretrain.safetensors has changed"});
+}
+
 TEST_CASE("a validation stops training early, and everything that reads the checkpoint says so") {
   const ToolFolder folder;
   folder.write_data("unseen.safetensors", 40, 9);

@@ -141,6 +141,13 @@ Verdict judge(const Agreement& a) {
     return make(Level::kNot, found + ": predictions or retrainings do not differ between examples");
   }
   const bool sized = !a.sizes || (a.slope >= 0.8 && a.slope <= 1.25);
+  constexpr double kOrdered = 0.5;
+  if (low >= 0.8 && a.spearman < kOrdered) {
+    return make(
+        Level::kCare,
+        fmt::format("{}, by a few large changes: of all the ranks agree to {}{}", found, correlation(a.spearman),
+                    sized ? "" : fmt::format("; changes are {:.2g} times what is predicted", a.slope)));
+  }
   if (low >= 0.8) {
     return sized ? make(Level::kTrusted, a.sizes ? fmt::format("{}, slope {:.2f}", found, a.slope) : found)
                  : make(Level::kCare, fmt::format("{}: the order holds, but changes are {:.2g} times what is predicted",

@@ -1,4 +1,5 @@
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -22,6 +23,7 @@ struct Verdict {
 struct Agreement {
   double pearson = 0;
   Interval interval{0, 0};  ///< Of the Pearson correlation, 95 %: correlation_interval of the examples.
+  double spearman = NAN;    ///< Of ranks; NaN: not known.
   double slope = 1;         ///< Of actual on predicted.
   bool sizes = true;        ///< Whether the method predicts sizes, so that a slope of 1 is expected.
   std::int64_t examples = 0;
@@ -30,9 +32,10 @@ struct Agreement {
   double without = 0;          ///< ... and the Pearson correlation of the others.
   double seconds = 0;          ///< A retraining took.
 };
-/// Trusted where the whole interval is above 0.8 (and the slope within 0.8 to 1.25), not where it is below 0.5 or no
-/// better than chance. Too few: an interval wider than 0.4 that settles neither; says how many examples would narrow it
-/// to that, and how long they take.
+/// Trusted where the whole interval is above 0.8 (and the slope within 0.8 to 1.25, and the rank correlation no less
+/// than 0.5, or else a few large changes make the other), not where it is below 0.5 or no better than chance. Too few:
+/// an interval wider than 0.4 that settles neither; says how many examples would narrow it to that, and how long they
+/// take.
 Verdict judge(const Agreement& agreement);
 
 /// A linear datamodelling score: the mean rank correlation of summed scores with what trainings on subsets gave.

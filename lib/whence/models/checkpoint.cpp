@@ -99,12 +99,17 @@ bool is_whence_checkpoint(const fs::path& checkpoint) {
   return fs::exists(file) && read_safetensors_metadata(file).count("tuning") > 0;
 }
 
-std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& key) {
-  const auto file = file_of(checkpoint);
-  if (!fs::is_regular_file(file) || is_exported(file)) {
-    return "";
+std::map<std::string, std::string> checkpoint_metadata(const fs::path& checkpoint) {
+  for (const auto& file : checkpoint_files(checkpoint)) {
+    if (file.extension() == ".safetensors" || (file == checkpoint && !is_exported(file))) {
+      return read_safetensors_metadata(file);
+    }
   }
-  const auto metadata = read_safetensors_metadata(file);
+  return {};
+}
+
+std::string checkpoint_metadata(const fs::path& checkpoint, const std::string& key) {
+  const auto metadata = checkpoint_metadata(checkpoint);
   const auto found = metadata.find(key);
   return found == metadata.end() ? "" : found->second;
 }

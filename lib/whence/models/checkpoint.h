@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,9 @@ std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path&
 /// What a checkpoint of the model says of its outputs: how many, and which class each is, where it was trained here or
 /// has an id2label. Nothing of one without a head of its own, or whose head is not to be told from other layers.
 HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const Model& model);
-/// An entry of the metadata that training wrote into a safetensors file; empty where there is none.
+/// The metadata that training wrote into a checkpoint's safetensors file; empty where there is none.
+std::map<std::string, std::string> checkpoint_metadata(const std::filesystem::path& checkpoint);
+/// An entry of it.
 std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const std::string& key);
 
 /// Whether `whence train` wrote it, so that it may write it again.

@@ -68,7 +68,8 @@ class Pipeline {
   std::optional<StageTraining> training(std::size_t stage) const;
   /// What a stage's checkpoint was trained with that is otherwise today, a phrase for each key of the objective, file
   /// or parent ("weight-decay = 0.01, now 0.02"). The optimizer counts where training ended before the minimum. Empty
-  /// where there is no checkpoint or it says nothing. Reads only those files that are newer than the checkpoint.
+  /// where there is no checkpoint or it says nothing. Of files above 32 MiB reads only those that are newer than the
+  /// checkpoint.
   std::vector<std::string> changes(std::size_t stage) const;
 
   /// The training data of a stage. Read once.

@@ -12,20 +12,7 @@
 
 namespace whence {
 namespace fs = std::filesystem;
-namespace {
 using nlohmann::json;
-
-/// What a checkpoint says of its training; empty where it came from elsewhere.
-std::map<std::string, std::string> metadata_of(const fs::path& checkpoint) {
-  for (const auto& file : checkpoint_files(checkpoint)) {
-    if (file.extension() == ".safetensors") {
-      return read_safetensors_metadata(file);
-    }
-  }
-  return {};
-}
-
-}  // namespace
 
 std::vector<fs::path> Pipeline::snapshot_files(std::size_t stage) const {
   const auto& description = file_.stages.at(stage);
@@ -42,7 +29,7 @@ bool Pipeline::is_trained(std::size_t stage) const {
 
 std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
   const auto& checkpoint = file_.stages.at(stage).checkpoint;
-  const auto metadata = metadata_of(checkpoint);
+  const auto metadata = checkpoint_metadata(checkpoint);
   const auto found = metadata.find(detail::kTraining);
   if (found == metadata.end()) {
     return {};
@@ -51,7 +38,7 @@ std::optional<StageTraining> Pipeline::training(std::size_t stage) const {
 }
 
 std::vector<fs::path> Pipeline::trained_from(std::size_t stage) const {
-  const auto metadata = metadata_of(file_.stages.at(stage).checkpoint);
+  const auto metadata = checkpoint_metadata(file_.stages.at(stage).checkpoint);
   const auto found = metadata.find(detail::kTrainedFrom);
   std::vector<fs::path> out;
   if (found != metadata.end()) {
@@ -125,7 +112,7 @@ json Pipeline::record(std::size_t stage, const Dataset& data, const TrainingSumm
 
 std::vector<std::string> Pipeline::changes(std::size_t stage) const {
   const auto& description = file_.stages.at(stage);
-  const auto metadata = metadata_of(description.checkpoint);
+  const auto metadata = checkpoint_metadata(description.checkpoint);
   const auto found = metadata.find(detail::kTrainedFrom);
   if (found == metadata.end()) {
     return {};

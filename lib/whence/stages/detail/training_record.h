@@ -39,8 +39,8 @@ StageTraining read_training(const std::string& text, const std::string& where);
 /// SHA-256 of each file (kAbsent of what is not there), by its name as seen from `folder`.
 nlohmann::json file_digests(const std::vector<std::filesystem::path>& files, const std::filesystem::path& folder);
 
-/// The files of `digests` whose bytes are others now. Only those are read that came to their place or changed at
-/// `since` or later; a file that is gone counts as unchanged.
+/// The files of `digests` whose bytes are others now. Of those above 32 MiB only such are read as came to their place
+/// or changed at `since` or later; a file that is gone counts as unchanged.
 std::vector<std::string> changed_files(const nlohmann::json& digests, const std::filesystem::path& folder,
                                        const timespec& since);
 /// Whether a file came to its place or changed at `since` or later; false where it is gone.
