@@ -18,11 +18,11 @@
 #include "bench/bench.h"
 #include "whence/attribution/attribute.h"
 #include "whence/core/parallel.h"
+#include "whence/core/seconds.h"
 #include "whence/data/safetensors.h"
 #include "whence/stages/pipeline.h"
 
 using namespace whence;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
