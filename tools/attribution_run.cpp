@@ -23,7 +23,6 @@
 #include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/memory.h"
-#include "whence/core/printable.h"
 #include "whence/store/score_store.h"
 #include "whence/store/self_scores.h"
 
@@ -337,7 +336,7 @@ void AttributionRun::tell_choice() {
   const bool tells = !choice_.reason.empty() && !line_.flag("quiet");
   if (tells) {
     end_progress();
-    remark("whence: {}\n", printable(choice_text(choice_, source_->evidence(), chain_)));
+    remark("whence: {}\n", choice_text(choice_, source_->evidence(), chain_));
   }
   if (choice_.stationarity.empty()) {  // an earlier run's choice
     choice_.stationarity.resize(chain_.size());
@@ -440,8 +439,7 @@ Dataset AttributionRun::wrong_queries(std::int64_t limit) const {
   }
   if (!line_.flag("quiet")) {
     end_progress();
-    remark("whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(),
-           printable(split_));
+    remark("whence: the model gets {} of {} queries of [queries.{}] wrong\n", rows.size(), all.size(), split_);
   }
   if (limit > 0 && static_cast<std::size_t>(limit) < rows.size()) {
     rows.resize(static_cast<std::size_t>(limit));

@@ -19,7 +19,6 @@
 #include "whence/core/memory.h"
 #include "whence/core/operation_count.h"
 #include "whence/core/parallel.h"
-#include "whence/core/printable.h"
 #include "whence/data/safetensors.h"
 #include "whence/evaluate/verdict.h"
 #include "whence/kernels/low_rank.h"
@@ -470,9 +469,8 @@ JsonView KernelRun::run(const fs::path& folder) {
     const auto all = stage().objective.data().size();
     remark("whence: {} examples of {}{}: {} kernel matrices, about {}\n",
            examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
-           printable(stage().name),
-           examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "", jobs_.size(),
-           duration_words(cost().seconds));
+           stage().name, examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
+           jobs_.size(), duration_words(cost().seconds));
   }
   record_.phase("kernels", "make kernels");
   const auto work = out.begin(key, record_.json());

@@ -313,7 +313,7 @@ int report(const std::vector<std::string>& arguments) {
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
   const auto lock =
       line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
-  const auto name_it = [&] {
+  const auto tell = [&] {
     say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
     return kDone;
   };
@@ -322,7 +322,7 @@ int report(const std::vector<std::string>& arguments) {
     check_replaceable(out, kPageBeginning);
     cut_queries(page);
     write_text(out, render_page(page));
-    return name_it();
+    return tell();
   }
   std::optional<ResultWriter> writer;
   if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
@@ -338,7 +338,7 @@ int report(const std::vector<std::string>& arguments) {
   if (writer) {
     writer->publish(result.key(), result.run().json());
   }
-  return name_it();
+  return tell();
 }
 
 }  // namespace whence::cli
