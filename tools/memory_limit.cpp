@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 #include <string_view>
@@ -43,11 +44,36 @@ std::string readable_bytes(double bytes) {
 
 bool is_out_of_memory(const std::exception& error) {
   constexpr std::array kWords{"can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory"};
-  const std::string_view message = error.what();
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);  // whose what() asks for memory
+  const std::string_view message = torch != nullptr ? torch->what_without_backtrace() : error.what();
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
          dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
          std::any_of(kWords.begin(), kWords.end(),
                      [&](const char* words) { return message.find(words) != message.npos; });
+}
+
+namespace {
+
+std::atomic<void*> reserve{nullptr};
+
+void find_memory() {
+  if (std::uncaught_exceptions() == 0 || !release_reserve()) {
+    throw std::bad_alloc();
+  }
+}
+
+}  // namespace
+
+void keep_reserve() {
+  constexpr std::size_t kBytes = 64 << 10;  // below what malloc maps, or gives back when it is free
+  reserve = std::malloc(kBytes);
+  std::set_new_handler(&find_memory);
+}
+
+bool release_reserve() {
+  void* kept = reserve.exchange(nullptr);
+  std::free(kept);
+  return kept != nullptr;
 }
 
 }  // namespace whence::cli

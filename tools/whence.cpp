@@ -138,6 +138,7 @@ int fail_of_output(int code) {
 
 /// Tells in one line what is being thrown; the exit status that belongs to it.
 int tell_exception() {
+  release_reserve();
   try {
     throw;
   } catch (const Interrupted&) {
@@ -181,6 +182,7 @@ void occupy_standard_streams() {
 
 int whence::cli::run(int count, char** values) {
   std::set_terminate(&tell_and_exit);
+  keep_reserve();
   occupy_standard_streams();
   install_signal_handlers();
   int status = kDone;

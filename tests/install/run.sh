@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs a build of whence below a temporary prefix, then configures, builds and runs against it the program that docs/cpp.md shows and
+# Installs a build of whence below a folder of its own, then configures, builds and runs against it the program that docs/cpp.md shows and
 # the last of the numbered ones of examples/.
 #   tests/install/run.sh CMAKE BUILD
 set -euo pipefail
 cmake=$1 build=$2
 source_dir=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
+work=$(realpath "$build")/installation  # the same folder each time: ccache knows what is compiled there
+rm -rf "$work"
+mkdir "$work"
 trap 'rm -rf "$work"' EXIT
 
 "$cmake" --install "$build" --prefix "$work/prefix" >"$work/install.log"
