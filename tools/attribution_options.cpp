@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "whence/attribution/attributor.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 
@@ -94,6 +95,11 @@ void repeat_choice(CommandLine& line, const JsonView& options) {
 
 }  // namespace
 
+const std::vector<std::string>& inverse_flags() {
+  static const std::vector<std::string> flags{"curvature", "solver", "damping", "relative-damping", "inversion"};
+  return flags;
+}
+
 void read_response(const std::string& spec, InverseOptions& options) {
   const auto word = spec.substr(0, spec.find(':'));
   std::vector<std::string> words;
@@ -157,12 +163,14 @@ bool parse_with_earlier(CommandLine& line, const std::vector<std::string>& argum
   };
   const bool chosen_anew = given_any(kChoices);
   const bool of_queries = given_any(kOfQueries), of_damping = given_any(kDampings), self = line.given("self");
+  const bool inverts = !line.given("method") || create<Attributor>(line.text("method"))->uses_curvature();
   if (!line.has("PIPELINE")) {
     line.read({run["pipeline"].get<std::string>()});
   }
   line.read(run["arguments"].get<std::vector<std::string>>(), [&](const std::string& earlier) {
     return !(of_damping && holds(kDampings, earlier)) && !(self && holds(kOfQueries, earlier)) &&
-           !(of_queries && earlier == "self");
+           !(of_queries && earlier == "self") &&
+           (inverts || (earlier != "response" && !holds(inverse_flags(), earlier)));
   });
   if (!chosen_anew && run.contains("options") && run["options"].contains("asked")) {
     repeat_choice(line, run["options"]);

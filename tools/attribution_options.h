@@ -24,6 +24,9 @@ ResponseTraits response_traits(const std::string& spec);
 /// The flags that rank and score share.
 void add_attribution_options(CommandLine& line);
 
+/// The flags that say how a curvature is inverted, without --response.
+const std::vector<std::string>& inverse_flags();
+
 /// What --curvature, --solver, --damping, --relative-damping, --response and --inversion ask. Throws UsageError or
 /// InvalidArgument with what was expected.
 InverseRequest inverse_request(const CommandLine& line);

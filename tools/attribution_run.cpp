@@ -60,7 +60,7 @@ void check_unrolled(const CommandLine& line) {
         "--response unrolled takes a training for every block of queries, and --self makes a query of every example: "
         "give --queries, or leave out --response");
   }
-  for (const char* other : {"curvature", "solver", "damping", "relative-damping", "inversion"}) {
+  for (const auto& other : inverse_flags()) {
     if (line.given(other)) {
       throw UsageError(fmt::format(
           "--response unrolled goes through training itself and inverts no curvature: leave out --{}", other));
@@ -129,6 +129,10 @@ AttributionRun::AttributionRun(const CommandLine& line)
       options["inversion"] = to_string(asked_.options.inversion);
       record_.add_request(asked_);
     }
+  } else {
+    auto unused = inverse_flags();
+    unused.emplace_back("response");
+    line.note_unused(unused, fmt::format("--method {} inverts no curvature", line.text("method")));
   }
 }
 
@@ -157,6 +161,7 @@ Json AttributionRun::plan() {
 void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   top_ = top;
   out_.emplace(folder, outputs());
+  check_kind(*out_, line_.command());
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);

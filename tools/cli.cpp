@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 
@@ -48,10 +49,11 @@ CommandLine::CommandLine(std::string command, std::string usage, std::string sum
       ("memory-limit", po::value<std::string>(),
        "the most memory to hold, such as 4G; rank and score then halve --query-block and --batch-size until it does, "
        "the "
-       "others stop where it does not")                                                                            //
-      ("quiet", po::bool_switch(), "no progress on standard error")                                                //
-      ("json", po::bool_switch(), "machine-readable standard output")                                              //
-      ("strict", po::bool_switch(), "exit 4 when a solve did not converge or a checkpoint is far from a minimum")  //
+       "others stop where it does not")                                //
+      ("quiet", po::bool_switch(), "no progress on standard error")    //
+      ("json", po::bool_switch(), "machine-readable standard output")  //
+      ("strict", po::bool_switch(),
+       "exit 4 when a solve did not converge, or a checkpoint is far from a minimum or was trained otherwise")  //
       ("help,h", po::bool_switch(), "this text");
 }
 
@@ -99,6 +101,18 @@ std::string CommandLine::help() const {
 bool CommandLine::parse(const std::vector<std::string>& arguments) {
   read(arguments);
   return ready();
+}
+
+void CommandLine::note_unused(const std::vector<std::string>& names, const std::string& why) const {
+  std::vector<std::string> unused;
+  for (const auto& name : names) {
+    if (given(name) && !flag("quiet")) {
+      unused.push_back("--" + name);
+    }
+  }
+  if (!unused.empty()) {
+    note(fmt::format("{} play{} no part: {}", fmt::join(unused, ", "), unused.size() == 1 ? "s" : "", why));
+  }
 }
 
 void CommandLine::read(const std::vector<std::string>& arguments, const Wanted& wanted) {

@@ -56,6 +56,8 @@ class CommandLine {
   std::int64_t whole(const std::string& name, std::int64_t least) const;
   /// Whether the flag stands on the command line, rather than having its default.
   bool given(const std::string& name) const { return has(name) && !values_[name].defaulted(); }
+  /// Notes those of `names` that are given: they play no part here, for `why`.
+  void note_unused(const std::vector<std::string>& names, const std::string& why) const;
   /// Throws UsageError when the flag was not given.
   std::string required(const std::string& name) const;
   bool flag(const std::string& name) const { return get<bool>(name); }

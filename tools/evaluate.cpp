@@ -177,6 +177,25 @@ void check_takes_evaluation(const ResultWriter& out, const Result& judged) {
   }
 }
 
+/// Of the flags that other truths look at, and of those that say what is scored where scores are there.
+void note_unused_flags(const CommandLine& line, const Truth& truth) {
+  const auto used = truth.flags();
+  std::vector<std::string> unused;
+  for (const auto& method : whence::methods<Truth>()) {
+    for (const auto& flag : method.make("")->flags()) {
+      if (std::find(used.begin(), used.end(), flag) == used.end()) {
+        unused.push_back(flag);
+      }
+    }
+  }
+  std::sort(unused.begin(), unused.end());
+  unused.erase(std::unique(unused.begin(), unused.end()), unused.end());
+  line.note_unused(unused, fmt::format("--against {} goes without", line.text("against")));
+  if (line.has("scores")) {
+    line.note_unused({"queries", "limit-queries", "measurement", "train-from"}, "the scores have their own");
+  }
+}
+
 /// Throws where the scores are not of this pipeline.
 void check_is_pipeline_of(const JsonView& run, const fs::path& path) {
   const auto scored = run["pipeline"].get<std::string>();
@@ -239,7 +258,9 @@ int evaluate(const std::vector<std::string>& arguments) {
   if (!(fraction > 0 && fraction < 1)) {
     throw UsageError(fmt::format("--fraction = {}, expected in (0, 1)", fraction));
   }
-  const bool scores_alone = create<Truth>(against)->judges_results();
+  const auto truth = create<Truth>(against);
+  const bool scores_alone = truth->judges_results();
+  note_unused_flags(line, *truth);
   if (!line.has("scores") && (line.has("methods") || line.has("queries") || !scores_alone)) {
     return evaluate_table(line);
   }
@@ -277,10 +298,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   const auto scores = read_scores(judged.file("scores.safetensors"));
   Pipeline pipeline(line.text("PIPELINE"), options);
   check_is_pipeline_of(run, pipeline.path());
-  const auto changes = changes_texts(pipeline);
-  for (const auto& text : changes) {
-    warn(text);
-  }
+  const bool changed = warn_of_changes(pipeline);
   const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
   if (name == kEveryStage) {
     throw UsageError(fmt::format("the scores in {} are of every stage: say whose examples to leave out with --stage {}",
@@ -344,7 +362,7 @@ int evaluate(const std::vector<std::string>& arguments) {
                      result["unconverged-trainings"].get<std::int64_t>()));
     return line.flag("strict") ? kStrict : kDone;
   }
-  return !changes.empty() && line.flag("strict") ? kStrict : kDone;
+  return changed && line.flag("strict") ? kStrict : kDone;
 }
 
 }  // namespace whence::cli

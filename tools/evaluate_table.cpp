@@ -16,18 +16,6 @@
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
-namespace {
-
-void check_folder(const ResultWriter& writer) {
-  for (const auto& earlier : writer.earlier()) {
-    if (earlier["command"].get<std::string>() != "evaluate") {
-      throw InvalidArgument(fmt::format("{} holds a result of whence {}: choose another --out",
-                                        writer.folder().string(), earlier["command"].get<std::string>()));
-    }
-  }
-}
-
-}  // namespace
 
 void add_table_options(CommandLine& line) {
   line.add()  //
@@ -62,7 +50,7 @@ int evaluate_table(const CommandLine& line) {
   std::optional<ResultWriter> writer;
   if (!plan) {
     writer.emplace(folder, names);
-    check_folder(*writer);
+    check_kind(*writer, line.command());
     check_spares_inputs(at.record().view(), folder, names);
   }
   const auto* earlier = writer ? writer->finished(at.record().key(), names) : nullptr;

@@ -145,6 +145,7 @@ class IclRun {
       read["inputs"][read["tasks"].get<std::string>()] = "";
       check_spares_inputs({read, "run.json"}, folder_, outputs());
       out_.emplace(folder_, many_ ? std::vector<std::string>() : outputs());
+      check_kind(*out_, line_.command());
     }
   }
 

@@ -9,6 +9,7 @@
 #include "inspect_source.h"
 #include "json.h"
 #include "result.h"
+#include "run_record.h"
 #include "say.h"
 #include "spectrum.h"
 #include "whence/core/error.h"
@@ -123,7 +124,15 @@ Json inspect_result(const fs::path& folder) {
       warn(fmt::format("{} is missing", (folder / name).string()));
     }
   }
+  try {
+    check_inputs_unchanged(run);
+  } catch (const DataError& error) {
+    warn(error.what());
+  }
   Json out{{"kind", "result"}, {"command", run["command"].json()}};
+  if (run.contains("verdict")) {
+    out["verdict"] = run["verdict"].json();
+  }
   if (!result.has("scores.safetensors")) {  // of icl, or an evaluation alone
     for (const char* key : {"options", "warnings", "files"}) {
       if (run.contains(key)) {
@@ -220,6 +229,7 @@ int inspect(const std::vector<std::string>& arguments) {
   }
   const fs::path path = line.text("PATH");
   Json out;
+  bool changed = false;  // a stage, since it was trained
   if (line.flag("spectrum") && !has_ending(path, ".toml")) {
     throw UsageError(fmt::format("--spectrum: {} is no pipeline (.toml)", path.string()));
   }
@@ -230,7 +240,7 @@ int inspect(const std::vector<std::string>& arguments) {
   } else if (is_adapter(path)) {
     out = inspect_adapter(path);
   } else if (fs::is_directory(path)) {
-    if (!fs::exists(path / "run.json")) {
+    if (!is_result(path)) {
       throw InvalidArgument(fmt::format(
           "{}: expected a folder with a config.json (a model) or a run.json (the result of whence rank or score)",
           path.string()));
@@ -242,6 +252,7 @@ int inspect(const std::vector<std::string>& arguments) {
     out = inspect_tokenizer(path);
   } else if (has_ending(path, ".toml")) {
     const Pipeline pipeline(path, line.run_options());
+    changed = warn_of_changes(pipeline);
     out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
   } else if (is_exported(path)) {
     out = inspect_exported(path);
@@ -259,7 +270,7 @@ int inspect(const std::vector<std::string>& arguments) {
   } else {
     print(out);
   }
-  return kDone;
+  return changed && line.flag("strict") ? kStrict : kDone;
 }
 
 }  // namespace whence::cli

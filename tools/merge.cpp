@@ -21,9 +21,7 @@ int merge(const std::vector<std::string>& arguments) {
   const auto stage = line.required("stage"), out = line.required("out");
   const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
   const auto written = pipeline.merge(pipeline.stage_index(stage), out);
-  for (const auto& text : changes_texts(pipeline)) {
-    warn(text);
-  }
+  const bool changed = warn_of_changes(pipeline);
   auto told = Json::array();
   for (const auto& path : written) {
     told.push_back(path.string());
@@ -34,7 +32,7 @@ int merge(const std::vector<std::string>& arguments) {
   if (line.flag("json")) {
     say("{}\n", Ready{json_text(told, 2)});
   }
-  return kDone;
+  return changed && line.flag("strict") ? kStrict : kDone;
 }
 
 }  // namespace whence::cli

@@ -157,9 +157,7 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
-  for (const auto& text : changes_texts(pipeline)) {
-    warn(text);
-  }
+  warn_of_changes(pipeline);
   const auto stage = run["options"]["stage"].get<std::string>();
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
                                  stage == kEveryStage ? "every stage" : "stage " + stage);

@@ -77,6 +77,16 @@ void check_inputs_unchanged(const JsonView& run) {
   }
 }
 
+void check_kind(const ResultWriter& out, const std::string& command) {
+  const auto kind = [](const std::string& name) { return name == "score" ? "rank" : name; };
+  for (const auto& earlier : out.earlier()) {
+    if (const auto other = earlier["command"].get<std::string>(); kind(other) != kind(command)) {
+      throw InvalidArgument(
+          fmt::format("{} holds a result of whence {}: choose another --out", out.folder().string(), other));
+    }
+  }
+}
+
 void check_spares_inputs(const JsonView& run, const std::vector<fs::path>& outputs) {
   for (const auto& output : outputs) {
     for (const auto& [input, digest] : run["inputs"].items()) {

@@ -53,6 +53,10 @@ std::int64_t query_row(const Scores& scores, std::int64_t query);
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
 void check_inputs_unchanged(const JsonView& run);
 
+/// Throws InvalidArgument where the folder has a result, finished or begun, of a command that makes another kind than
+/// `command` does. rank and score make the same.
+void check_kind(const ResultWriter& out, const std::string& command);
+
 /// Throws InvalidArgument where one of `outputs` is a file that `run` (a run.json) was made from.
 void check_spares_inputs(const JsonView& run, const std::vector<std::filesystem::path>& outputs);
 /// The same of a result: files of these names in `folder`, and its run.json.

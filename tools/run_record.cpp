@@ -276,6 +276,14 @@ std::vector<std::string> changes_texts(const Pipeline& pipeline) {
   return out;
 }
 
+bool warn_of_changes(const Pipeline& pipeline) {
+  const auto texts = changes_texts(pipeline);
+  for (const auto& text : texts) {
+    warn(text);
+  }
+  return !texts.empty();
+}
+
 void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
                            const std::vector<std::optional<Stationarity>>& stationarity, bool assumes_minimum,
                            const std::string& remedy) {

@@ -19,7 +19,9 @@ class Truth {
   using Columns = std::vector<std::pair<std::string, std::string>>;  ///< Name and cell.
 
   virtual ~Truth() = default;
-  /// The flags that it needs. Throws UsageError.
+  /// The flags that it looks at, of those that not every truth does.
+  virtual std::vector<std::string> flags() const = 0;
+  /// Whether what it needs is given. Throws UsageError.
   virtual void check_flags(const CommandLine&) const {}
   /// Throws InvalidArgument for a method that it has no row for.
   virtual void check_method(const ListedMethod&) const {}

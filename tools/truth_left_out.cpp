@@ -23,6 +23,7 @@ at::Tensor spread_rows(const std::vector<at::Tensor>& scores, std::int64_t count
 class LeftOut : public CeilingedTruth {
  public:
   explicit LeftOut(NoOptions) : CeilingedTruth("pearson", pearson, 0.8) {}
+  std::vector<std::string> flags() const override { return {"examples", "no-ceiling"}; }
   bool judges_results() const override { return true; }
   std::string more() const override { return "--examples"; }
 

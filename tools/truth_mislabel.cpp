@@ -20,6 +20,7 @@ namespace {
 class Mislabelled : public Truth {
  public:
   explicit Mislabelled(NoOptions) {}
+  std::vector<std::string> flags() const override { return {"fraction"}; }
 
   void check_method(const ListedMethod& method) const override {
     if (method.unrolled) {

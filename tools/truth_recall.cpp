@@ -15,6 +15,7 @@ namespace {
 class KnownSources : public Truth {
  public:
   explicit KnownSources(NoOptions) {}
+  std::vector<std::string> flags() const override { return {"source-column"}; }
 
   void check_flags(const CommandLine& line) const override { line.required("source-column"); }
   bool trains() const override { return false; }

@@ -63,6 +63,8 @@ std::string usage() {
 
 /// The one that runs; null before.
 const Command* at_work = nullptr;
+/// Whether it has somewhere to keep what is done of it: checkpoints, or a folder, which --from may bring.
+bool keeps_work = true;
 
 /// OpenMP's threads wait for work by spinning, which on a few cores takes the time that the work needs: 3.4 s of
 /// training became 70 s on two. The policy is read when the runtime is loaded, before main(), so the program starts
@@ -90,6 +92,9 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
   for (const auto& command : kCommands) {
     if (arguments[0] == command.name) {
       at_work = &command;
+      keeps_work = command.run == &cli::train || std::any_of(arguments.begin(), arguments.end(), [](const auto& word) {
+                     return word.starts_with("--out") || word.starts_with("--scores") || word.starts_with("--from");
+                   });
       if (command.work != Work::kReads) {
         wait_without_spinning(values);
         keep_freed_memory();
@@ -142,7 +147,10 @@ int tell_exception() {
   try {
     throw;
   } catch (const Interrupted&) {
-    return fail("interrupted", "what is complete stays; the same command goes on from there", 128 + received_signal());
+    return fail(
+        "interrupted",
+        keeps_work ? "what is complete stays; the same command goes on from there" : "nothing stays without --out DIR",
+        128 + received_signal());
   } catch (const UsageError& error) {
     return fail("error", error.what(), kUsage);
   } catch (const Error& error) {

@@ -94,6 +94,21 @@ TEST_CASE("what a method cannot do is one line with the remedy") {
               "pipeline.toml --stage finetune --force");
 }
 
+TEST_CASE("a flag that plays no part is told") {
+  const ToolFolder folder;
+  REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);
+  const std::string rank = "rank pipeline.toml --stage finetune --queries test ";
+  const std::string told = "whence: note: --curvature, --solver play no part: --method grad-dot inverts no curvature";
+  const auto result = folder.run(rank + "--method grad-dot --curvature ekfac --solver cg --out out");
+  CHECK(result.status == 0);
+  CHECK(contains(result.err, told));
+  REQUIRE(folder.run(rank + "--curvature ekfac --solver ekfac --relative-damping 1 --out solved").status == 0);
+  CHECK_FALSE(contains(folder.run("rank --from solved/run.json --method grad-dot --out other").err, "no part"));
+  CHECK(contains(folder.run("evaluate pipeline.toml --scores out --examples 3 --subsets 5 --limit-queries 2").err,
+                 "whence: note: --subsets plays no part: --against retraining goes without\n"
+                 "whence: note: --limit-queries plays no part: the scores have their own"));
+}
+
 TEST_CASE("every curvature, solver and response scores a chain, and run.json says what each left") {
   const ToolFolder folder;
   folder.write("pipeline.toml", folder.pipeline());

@@ -60,6 +60,11 @@ TEST_CASE("a stage whose checkpoint is a folder is written and read as an adapte
   CHECK(tensors.size() == 4);
   CHECK(folder.run("train text.toml").out.find("has a checkpoint") != std::string::npos);
   CHECK(folder.run("inspect run/tuned").out.find("lora:rank=2,alpha=4") != std::string::npos);
+  auto edited = config;
+  edited["lora_alpha"] = 5;
+  folder.write("run/tuned/adapter_config.json", edited.dump());
+  check_fails(folder.run("merge text.toml --stage tuned --out merged"), 1, "but run/tuned holds alpha = 5");
+  folder.write("run/tuned/adapter_config.json", config.dump());
 
   write_pipeline(folder, "", "run/tuned");  // its settings say what it is
   CHECK(folder.run("inspect text.toml").out.find("lora:rank=2,alpha=4") != std::string::npos);

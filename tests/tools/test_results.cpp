@@ -81,6 +81,11 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   CHECK(names_in(folder / "out") == Names{"bank", "notes.txt", "run.json", "scores.safetensors"});
   check_fails(folder.run("report out"), 1, "holds no ranking.jsonl");
 
+  // nor a result of another kind
+  check_fails(folder.run("kernel pipeline.toml --quiet --out out"), 1,
+              "out holds a result of whence score: choose another --out");
+  CHECK(fs::exists(folder / "out/scores.safetensors"));
+
   // before any work
   folder.write("out/ranking.jsonl", "mine too");
   check_fails(folder.run(rank), 1,
@@ -149,6 +154,11 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
   // the disk is full when every solve is done and every score made, but their file is not
   check_fails(less_warnings(folder.start("ulimit -f 6", rank + "full")), 1, "scores.safetensors: File too large");
   CHECK(names_in(folder / "full") == Names{".whence-partial"});
+  for (const char* reader : {"report", "inspect"}) {
+    check_fails(folder.run(fmt::format("{} full", reader)), 1,
+                "full: a run was stopped before it was done; the same command goes on from there: whence rank "
+                "pipeline.toml --stage all");
+  }
   fs::copy(folder / "full", folder / "vectors", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "some", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "torn", fs::copy_options::recursive);

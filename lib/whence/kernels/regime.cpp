@@ -165,6 +165,9 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
   if (evidence.asked < kFewestAsked || !out.linear) {
     out.level = Level::kTooFew;
     out.text = "too few to say: " + told;
+    if (evidence.asked < kFewestAsked) {
+      out.text += fmt::format("; {} {} at least are wanted", kFewestAsked, evidence.held_out ? "queries" : "examples");
+    }
     if (!out.linear) {
       out.text += "; the fine-tune improved nothing that could be compared";
     }

@@ -194,6 +194,13 @@ Chain Pipeline::load(std::size_t count) const {
     auto stage = untrained(i, chain);
     const auto where = fmt::format("{} (stage {})", description.checkpoint.string(), description.name);
     const auto& trained = stage.objective.trained();
+    if (is_adapter(description.checkpoint)) {  // also of its own: adapter_config.json may have been edited since
+      try {
+        check_same_tuning(description.tuning, description.checkpoint);
+      } catch (const InvalidArgument& error) {
+        throw InvalidArgument(fmt::format("stage {}: {}", description.name, error.what()));
+      }
+    }
     const auto read = is_adapter(description.checkpoint)
                           ? NamedTensors{read_peft(description.checkpoint, *model_, trained,
                                                    stage.objective.parent_layout().with(stage.parent), where),

@@ -99,11 +99,27 @@ std::string command_of(const Json& run) {
   return out;
 }
 
+/// What a run that is not finished wrote when it began.
+std::optional<Json> begun_run_record(const fs::path& partial) {
+  try {
+    auto begun = lies_at(partial / kRun) ? std::optional(read_record(partial / kRun)) : std::nullopt;
+    return begun && begun->contains(kKey) && !(*begun)[kKey].is_string() ? std::nullopt : begun;
+  } catch (const DataError&) {
+    return std::nullopt;
+  }
+}
+
 /// That of a folder into which nothing is being moved.
 Json finished_run_record(const fs::path& folder) {
   if (const auto staged = folder / kNew / kRun; lies_at(staged)) {
     throw DataError(fmt::format("{}: a run was stopped while it moved its files in; the same command finishes that: {}",
                                 folder.string(), command_of(read_run_record(staged))));
+  }
+  if (!lies_at(folder / kRun)) {
+    if (const auto begun = begun_run_record(folder / kPartial)) {
+      throw DataError(fmt::format("{}: a run was stopped before it was done; the same command goes on from there: {}",
+                                  folder.string(), command_of(*begun)));
+    }
   }
   return read_run_record(folder / kRun);
 }
@@ -131,7 +147,9 @@ Json read_record(const fs::path& path) {
   return record;
 }
 
-bool is_result(const fs::path& folder) { return lies_at(folder / kRun) || lies_at(folder / kNew / kRun); }
+bool is_result(const fs::path& folder) {
+  return lies_at(folder / kRun) || lies_at(folder / kNew / kRun) || lies_at(folder / kPartial / kRun);
+}
 
 Result::Result(const fs::path& folder) : folder_(folder), run_(finished_run_record(folder), (folder / kRun).string()) {}
 
@@ -236,22 +254,13 @@ void ResultWriter::read_former() {
   } catch (const DataError& error) {
     throw InvalidArgument(fmt::format("{}; move it away, or choose another --out", error.what()));
   }
-  const auto begun = unfinished();
+  const auto begun = begun_run_record(partial_);
   if (!begun || !begun->contains(kKey) || begun->value(kKey, "") == former_->key()) {  // nobody's, or this one's
     clear_away(partial_);
   }
 }
 
 /// What begin() wrote; nothing where it was damaged, so that nobody can tell whose work lies there.
-std::optional<Json> ResultWriter::unfinished() const {
-  try {
-    auto begun = lies_at(partial_ / kRun) ? std::optional(read_record(partial_ / kRun)) : std::nullopt;
-    return begun && begun->contains(kKey) && !(*begun)[kKey].is_string() ? std::nullopt : begun;
-  } catch (const DataError&) {
-    return std::nullopt;
-  }
-}
-
 const Result* ResultWriter::finished(const std::string& key, const std::vector<std::string>& files) const {
   if (!former_ || former_->key() != key) {
     return nullptr;
@@ -270,7 +279,7 @@ std::vector<JsonView> ResultWriter::earlier() const {
   if (former_) {
     out.push_back(former_->run());
   }
-  if (auto begun = unfinished()) {
+  if (auto begun = begun_run_record(partial_)) {
     out.emplace_back(std::move(*begun), (partial_ / kRun).string());
   }
   return out;
@@ -278,7 +287,7 @@ std::vector<JsonView> ResultWriter::earlier() const {
 
 fs::path ResultWriter::begin(const std::string& key, Json run) {
   hold();
-  const auto begun = unfinished();
+  const auto begun = begun_run_record(partial_);
   if (begun && begun->value(kKey, key) != key) {
     throw InvalidArgument(fmt::format(
         "{} holds an unfinished run with other settings; finish it ({}), choose another --out, or remove {}",

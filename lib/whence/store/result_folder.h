@@ -39,7 +39,7 @@ class Result {
   mutable std::set<std::string> whole_;  // known to be, since hashing takes a second or two a GB
 };
 
-/// Whether the folder holds a result, or one that was being moved in when a run was killed.
+/// Whether the folder holds a result, or what a run that was stopped left of one.
 bool is_result(const std::filesystem::path& folder);
 
 /// Makes the result of one run visible in a folder as a whole.
@@ -91,7 +91,6 @@ class ResultWriter {
   void check_outputs() const;
   void move_in();
   void read_former();
-  std::optional<nlohmann::ordered_json> unfinished() const;
 
   std::filesystem::path folder_, new_, partial_;
   std::vector<std::string> outputs_;
