@@ -386,6 +386,11 @@ std::string Dataset::origin(std::int64_t row) const {
                      origin.file.filename().string());
 }
 
+const std::string& Dataset::digest(const std::function<std::string()>& make) const {
+  std::call_once(digest_->made, [&] { digest_->text = make(); });
+  return digest_->text;
+}
+
 Dataset Dataset::without_packing() const {
   Dataset out = *this;
   out.packed_ = false;
@@ -441,6 +446,7 @@ Dataset Dataset::to(at::ScalarType dtype, at::Device device) const {
     throw InvalidArgument(fmt::format("dataset: batches of {}, expected a floating type", c10::toString(dtype)));
   }
   Dataset out = *this;
+  out.digest_ = std::make_shared<Once>();
   out.dtype_ = dtype;
   out.device_ = device;
   out.ready_inputs_ = at::Tensor();
@@ -458,6 +464,7 @@ Dataset Dataset::to(at::ScalarType dtype, at::Device device) const {
 Dataset Dataset::take(const at::Tensor& rows) const {
   check_rows(rows);
   Dataset out = *this;
+  out.digest_ = std::make_shared<Once>();
   auto& c = out.contents_;
   for (auto* part : {&c.inputs, &c.targets, &c.ids, &c.texts.begins, &c.texts.lengths, &c.texts.asked}) {
     if (part->defined()) {

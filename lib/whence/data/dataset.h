@@ -2,7 +2,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
@@ -127,7 +129,14 @@ class Dataset {
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
+  /// What `make` says of these examples, which copies of them know too: dataset_digest() takes a second a GB.
+  const std::string& digest(const std::function<std::string()>& make) const;
+
  private:
+  struct Once {
+    std::once_flag made;
+    std::string text;
+  };
   Batch make_batch(at::Tensor inputs, at::Tensor targets, const at::Tensor& rows) const;
   Batch text_batch(const at::Tensor& rows) const;
   void check_rows(const at::Tensor& rows) const;
@@ -137,6 +146,7 @@ class Dataset {
   at::Tensor ready_inputs_;  // scaled, in dtype_ on device_; undefined where each batch is converted on its own
   at::ScalarType dtype_ = at::kDouble;
   at::Device device_ = at::kCPU;
+  std::shared_ptr<Once> digest_ = std::make_shared<Once>();
   bool packed_ = true;
   bool sampled_ = false;
 };

@@ -7,8 +7,9 @@
 #include "whence/core/digest.h"
 
 namespace whence {
+namespace {
 
-std::string dataset_digest(const Dataset& data) {
+std::string digest_of(const Dataset& data) {
   Digest digest;
   const auto& texts = data.texts();
   digest.add(fmt::format("dataset 1: {} of kind {}, vocabulary {}", data.size(), static_cast<int>(data.target_kind()),
@@ -37,6 +38,12 @@ std::string dataset_digest(const Dataset& data) {
     }
   }
   return digest.text();
+}
+
+}  // namespace
+
+std::string dataset_digest(const Dataset& data) {
+  return data.digest([&] { return digest_of(data); });
 }
 
 }  // namespace whence
