@@ -42,7 +42,7 @@ std::vector<Leverage> find_leverages(const Chain& chain, std::size_t stage, Scor
                                      std::vector<PredictedRemoval> removals, const Dataset& queries,
                                      Measurement measurement, double products, double solves) {
   constexpr double kShare = 0.02, kPassesAProduct = 6, kFewestProducts = 4;
-  constexpr double kFew = 1. / 60;  // of the passes that take seconds
+  constexpr double kFew = 1. / 200;  // of the passes that take seconds
   const auto& at = chain[stage];
   const double passes =
       std::max(kShare * kPassesAProduct * products, kFew * at.objective.affordable_passes(at.theta, at.parent));

@@ -34,8 +34,8 @@ struct Leverage {
 };
 
 /// Those of `removals`, or of as many of the first as can be afforded, whose example has more leverage than kLeverage,
-/// the most first. Cost: 2 % of the `products` that were spent on `solves` solves with the stage's curvature, or one
-/// billion multiplications where those are more. Empty, too, where that buys nothing, or the method has no inverse
+/// the most first. Cost: 2 % of the `products` that were spent on `solves` solves with the stage's curvature, or 300
+/// million multiplications where those are more. Empty, too, where that buys nothing, or the method has no inverse
 /// curvature. Deterministic.
 std::vector<Leverage> find_leverages(const Chain& chain, std::size_t stage, ScoreSource& source,
                                      std::vector<PredictedRemoval> removals, const Dataset& queries,
