@@ -144,7 +144,7 @@ std::vector<double> stage_shares(const Scores& scores, const QueryCard& card, co
 }
 
 /// What a page shows of a ranking or of --self. Warns of what has changed since.
-Page scored_page(const Result& result, const CommandLine& line, const fs::path& out) {
+Page scored_page(const Result& result, const CommandLine& line) {
   const auto& run = result.run();
   const auto& folder = result.folder();
   check_scored(result);
@@ -153,7 +153,6 @@ Page scored_page(const Result& result, const CommandLine& line, const fs::path& 
         fmt::format("{} holds no ranking.jsonl: make it with whence rank --out {}", folder.string(), folder.string()));
   }
   check_inputs_unchanged(run);
-  check_spares_inputs(run, {out});
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
@@ -241,7 +240,7 @@ Page comparison_page(const Result& result, const Json& table) {
 }
 
 /// What a page shows of any result.
-Page page_of(const Result& result, const CommandLine& line, const fs::path& out) {
+Page page_of(const Result& result, const CommandLine& line) {
   const auto command = result.run().value("command", "");
   if (command == "icl") {
     if (!result.has("icl.json")) {
@@ -257,7 +256,7 @@ Page page_of(const Result& result, const CommandLine& line, const fs::path& out)
       return comparison_page(result, table);
     }
   }
-  auto page = scored_page(result, line, out);
+  auto page = scored_page(result, line);
   if (line.flag("spectrum")) {
     auto more = spectra(result, line);
     std::move(more.begin(), more.end(), std::back_inserter(page.evaluations));
@@ -266,11 +265,11 @@ Page page_of(const Result& result, const CommandLine& line, const fs::path& out)
 }
 
 /// One page of several results, for which of their queries are the same.
-Page joint_page(const std::vector<std::string>& folders, const CommandLine& line, const fs::path& out) {
-  std::vector<JoinedResult> results;
-  for (const auto& folder : folders) {
-    const Result result(folder);
-    auto page = page_of(result, line, out);
+Page joint_page(const std::vector<Result>& results, const CommandLine& line) {
+  std::vector<JoinedResult> joined;
+  for (const auto& result : results) {
+    const auto folder = result.folder().string();
+    auto page = page_of(result, line);
     const auto command = result.run().value("command", "");
     if (command == "icl") {
       page.queries = icl_cards(JsonView::read(result.file("icl.json")));
@@ -283,9 +282,9 @@ Page joint_page(const std::vector<std::string>& folders, const CommandLine& line
       page.title = fmt::format("{}: examples of {}, by {}", folder, stage == kEveryStage ? "every stage" : stage,
                                brief_spec<Attributor>(options["method"].get<std::string>()));
     }
-    results.push_back({folder, std::move(page), result.run().value("pipeline", ""), command == "kernel"});
+    joined.push_back({folder, std::move(page), result.run().value("pipeline", ""), command == "kernel"});
   }
-  return join(std::move(results));
+  return join(std::move(joined));
 }
 
 }  // namespace
@@ -311,32 +310,25 @@ int report(const std::vector<std::string>& arguments) {
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : folder / "report.html";
   const auto lock =
       line.has("out") ? OutputLock::beside(out) : OutputLock();  // what cannot be written is found before work
-  const auto tell = [&] {
-    say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
-    return kDone;
-  };
-  if (folders.size() > 1) {
-    auto page = joint_page(folders, line, out);
-    check_replaceable(out, kPageBeginning);
-    cut_queries(page);
-    write_text(out, render_page(page));
-    return tell();
-  }
   std::optional<ResultWriter> writer;
   if (!line.has("out") && is_result(folder)) {  // the page lies beside what it is of and is a part of it
     writer.emplace(folder, std::vector<std::string>{"report.html"});
   }
-  const Result result(folder);
-  auto page = page_of(result, line, out);
+  const std::vector<Result> results(folders.begin(), folders.end());
   if (!writer) {
+    for (const auto& result : results) {
+      check_spares_inputs(result.run(), {out});
+    }
     check_replaceable(out, kPageBeginning);
   }
+  auto page = results.size() > 1 ? joint_page(results, line) : page_of(results.front(), line);
   cut_queries(page);
   write_text(writer ? writer->place("report.html") : out, render_page(page));
   if (writer) {
-    writer->publish(result.key(), result.run().json());
+    writer->publish(results.front().key(), results.front().run().json());
   }
-  return tell();
+  say("{}\n", line.flag("json") ? json_text(Json{{"report", out.string()}}) : out.string());
+  return kDone;
 }
 
 }  // namespace whence::cli

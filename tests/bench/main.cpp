@@ -26,25 +26,26 @@ std::vector<double> numbers(const at::Tensor& x) {
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
-int bench_chain(int count, char** values);
-int bench_defaults(int count, char** values);
-int bench_icl(int count, char** values);
-int bench_icl_study(int count, char** values);
-int bench_kernels(int count, char** values);
-int bench_language(int count, char** values);
-int bench_nominal(int count, char** values);
-int bench_passes(int count, char** values);
-int bench_solvers(int count, char** values);
-int bench_tokenizers(int count, char** values);
-int bench_unrolled(int count, char** values);
+// One line a bench: X(id, name), whose file bench_ID.cpp defines `int bench_ID(int count, char** values)`.
+#define BENCHES(X)            \
+  X(chain, "chain")           \
+  X(defaults, "defaults")     \
+  X(icl, "icl")               \
+  X(icl_study, "icl-study")   \
+  X(kernels, "kernels")       \
+  X(language, "language")     \
+  X(nominal, "nominal")       \
+  X(passes, "passes")         \
+  X(solvers, "solvers")       \
+  X(tokenizers, "tokenizers") \
+  X(unrolled, "unrolled")
+
+#define DECLARE(id, name) int bench_##id(int count, char** values);
+BENCHES(DECLARE)
 
 int main(int count, char** values) {
-  const std::map<std::string, int (*)(int, char**)> benches{
-      {"chain", bench_chain},           {"defaults", bench_defaults}, {"icl", bench_icl},
-      {"icl-study", bench_icl_study},   {"kernels", bench_kernels},   {"language", bench_language},
-      {"nominal", bench_nominal},       {"passes", bench_passes},     {"solvers", bench_solvers},
-      {"tokenizers", bench_tokenizers}, {"unrolled", bench_unrolled},
-  };
+#define ENTRY(id, name) {name, bench_##id},
+  const std::map<std::string, int (*)(int, char**)> benches{BENCHES(ENTRY)};
   const auto found = benches.find(count > 1 ? values[1] : "");
   if (found == benches.end()) {
     fmt::print(stderr, "usage: whence_bench NAME ARGUMENTS..., NAME one of");
