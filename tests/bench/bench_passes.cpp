@@ -13,6 +13,7 @@
 #include "whence/core/memory.h"
 #include "whence/core/seconds.h"
 #include "whence/core/tensors.h"
+#include "whence/models/ops.h"
 #include "whence/stages/pipeline.h"
 
 using namespace whence;
@@ -29,6 +30,7 @@ int bench_passes(int count, char** arguments) {
   const auto& stage = chain.back();
   const auto theta = leaves(stage.theta), parent = detach(stage.parent);
   const auto batch = stage.objective.data().batch(0, stage.objective.terms());
+  const DerivativeOrder first(1);  // as training says
   for (std::string pass; std::getline(std::cin, pass);) {
     const bool forward = pass == "forward";
     const double start = thread_seconds();

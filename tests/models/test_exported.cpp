@@ -19,6 +19,7 @@
 #include "whence/data/safetensors.h"
 #include "whence/models/exported/detail/zip.h"
 #include "whence/models/exported/exported_model.h"
+#include "whence/models/ops.h"
 #include "whence/models/per_sample.h"
 
 using namespace whence;
@@ -98,6 +99,14 @@ std::array<double, 3> errors_of(const Fixture& f) {
           relative_error(gradient(dot, free), f.expected("hessian"))};
 }
 
+/// Of the gradient where no second one is to come, relative.
+double error_of_first(const Fixture& f) {
+  const DerivativeOrder first(1);
+  const auto free = leaves(f.theta.values());
+  const auto losses = f.loss()(f.model->output(f.theta.with(free), f.batch), f.batch);
+  return relative_error(gradient(losses.sum(), free), f.expected("gradient"));
+}
+
 /// Of each example's gradient times a direction, and of its squared norm, relative.
 std::array<double, 2> errors_of_examples(const Fixture& f) {
   Directions directions;
@@ -136,7 +145,22 @@ TEST_SUITE("models") {
       for (const auto error : errors) {
         CHECK(error < kSame);
       }
+      CHECK(error_of_first(f) < kSame);
       CHECK_FALSE(f.model->output(f.theta, f.batch).requires_grad());
+    }
+  }
+
+  TEST_CASE("exported models: attention is torch's own where a first derivative of a whole batch is all") {
+    for (const char* name : {"gpt", "masked"}) {
+      CAPTURE(name);
+      const Fixture f(name);
+      const char* fused = "aten::scaled_dot_product_attention";
+      CHECK(calls_of(fused, [&] { error_of_first(f); }) > 0);
+      CHECK(calls_of(fused, [&] { errors_of(f); }) == 0);
+      CHECK(calls_of(fused, [&] {
+              const DerivativeOrder first(1);
+              errors_of_examples(f);
+            }) == 0);
     }
   }
 

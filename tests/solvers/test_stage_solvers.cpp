@@ -14,6 +14,7 @@ namespace {
 struct Problem {
   Stage stage;
   OperatorPtr a;
+  bool semidefinite;
   at::Tensor b;
   at::Tensor dense;
 
@@ -21,12 +22,13 @@ struct Problem {
           std::int64_t width = 3, std::int64_t examples = 12)
       : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width, 5)[0]),
         a(create<Curvature>(curvature)->operator_at({stage.objective, stage.theta, stage.parent})),
+        semidefinite(create<Curvature>(curvature)->family() != CurvatureFamily::kHessian),
         b(Random(2).normal({3, a->size()})),
         dense(a->apply(at::eye(a->size(), at::kDouble))) {}
   std::vector<SolverSummary> solve(std::string_view spec, double damping, at::Tensor& x) const {
     const auto solver = create<Solver>(spec);
     const auto point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent});
-    return test::applied(*solver->prepare({a, {Inversion::kDamped, damping}, point}), b, x);
+    return test::applied(*solver->prepare({a, {Inversion::kDamped, damping}, point, semidefinite}), b, x);
   }
   at::Tensor inverse(double damping) const {
     return at::linalg_solve(dense + damping * at::eye(a->size(), at::kDouble), b.t()).t();
@@ -134,6 +136,10 @@ TEST_CASE("auto takes the eigenvectors, the dense matrix, the dual or cg, and sa
             .front()
             .message.find("auto picked cg:preconditioner=ekfac") != std::string::npos);
   CHECK(relative_error(x, large.inverse(0.1)) < 1e-8);
+  const Problem many("gauss-newton", "cross-entropy", "mlp:widths=20", 30, 1400);  // 4200 rows
+  CHECK(many.solve("auto:relative-tolerance=1e-10", 0.1, x).front().message.find("auto picked cg:relative-tolerance") !=
+        std::string::npos);
+  CHECK(relative_error(x, many.inverse(0.1)) < 1e-8);
 }
 
 TEST_CASE("cg and lissa with ekfac and diagonal preconditioners reach the same answer in fewer products") {

@@ -1,5 +1,7 @@
-// Picks a solver by what the operator is and how large: the cheapest exact one, then preconditioned conjugate
-// gradients.
+// Picks a solver by what the operator is and how large: the cheapest exact one, then conjugate gradients. ekfac is
+// their preconditioner for the Hessian alone. A Gauss-Newton matrix has a few large eigenvalues, the examples that are
+// not learned, and is the damping and the penalty elsewhere, which conjugate gradients take in one step; ekfac spreads
+// those few over many directions, where it then divides by what is not there (docs/accuracy-and-cost.md).
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -60,7 +62,8 @@ SystemTraits traits_of(const System& system) {
   SystemTraits out{.parameters = system.a->size(),
                    .eigenvectors = dynamic_cast<const SpectralOperator*>(system.a.get()) != nullptr,
                    .inversion = system.filter.inversion,
-                   .point = system.point};
+                   .point = system.point,
+                   .semidefinite = system.semidefinite};
   if (const auto* gram = dynamic_cast<const GramOperator*>(system.a.get())) {
     out.rows = [gram, damping = system.filter.damping] {
       return gram->diagonal().min().item<double>() + damping > 0 ? gram->rows() : 0;
@@ -107,6 +110,9 @@ class AutoSolver : public Solver {
         fmt::format("relative-tolerance={:g},max-iterations={}", options_.relative_tolerance, options_.max_iterations);
     if (traits.inversion == Inversion::kPseudo) {
       return {"cg:" + options, fmt::format("{} parameters; a preconditioner would leave the curvature's range", size)};
+    }
+    if (traits.semidefinite && damped) {
+      return {"cg:" + options, fmt::format("{} parameters, of a curvature without negative eigenvalues", size)};
     }
     return traits.point && covered_by_layers(*traits.point)
                ? Choice{"cg:preconditioner=ekfac," + options,

@@ -81,9 +81,9 @@ class BlockCg {
     ProgressScope scope(progress_, {"solve", 0, options_.max_iterations, standing()});
     for (std::int64_t iteration = 1; !active_.empty() && iteration <= options_.max_iterations; ++iteration) {
       iterate(iteration);
-      scope.at(iteration, standing());
+      scope.at(iteration, standing() + (iteration >= kMany ? another_preconditioner() : ""));
     }
-    finish_all(Termination::kIterationLimit, "iteration limit");
+    finish_all(Termination::kIterationLimit, "iteration limit" + another_preconditioner());
     for (auto& summary : summaries_) {
       summary.smallest_ritz = smallest_ritz_;
       summary.largest_ritz = largest_ritz_;
@@ -114,6 +114,12 @@ class BlockCg {
       largest = std::max(largest, summary.relative_residual);
     }
     return fmt::format("{} of {} solved, largest residual {:.1e}", solved, summaries_.size(), largest);
+  }
+  /// "; --solver cg:preconditioner=nystroem may take fewer iterations", where that is another.
+  std::string another_preconditioner() const {
+    return options_.preconditioning.preconditioner == "nystroem"
+               ? ""
+               : "; --solver cg:preconditioner=nystroem may take fewer iterations";
   }
   /// Where the active right-hand sides are in b and x.
   at::Tensor active() const { return at::tensor(active_, at::kLong).to(b_.device()); }
@@ -307,6 +313,8 @@ class BlockCg {
     double least = INFINITY;  ///< Its least square.
   };
   static constexpr int kMostDrifts = 4, kMostIdle = 20;
+  /// Iterations after which another preconditioner is named.
+  static constexpr std::int64_t kMany = 50;
   /// Times tolerance_ and |b|: a residual that holds no direction.
   static constexpr double kFloor = 0.1;
   /// Times a residual: what of it may wait for the next true residual.

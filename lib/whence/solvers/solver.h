@@ -73,6 +73,7 @@ struct System {
   OperatorPtr a;
   Filter filter = {};
   std::shared_ptr<const CurvaturePoint> point = nullptr;
+  bool semidefinite = false;  ///< The curvature is of a family without negative eigenvalues.
 };
 
 /// What is known of a system before its operator is made.
@@ -81,6 +82,7 @@ struct SystemTraits {
   bool eigenvectors = false;  ///< They come with the curvature (SpectralOperator).
   Inversion inversion = Inversion::kDamped;
   std::shared_ptr<const CurvaturePoint> point = nullptr;  ///< As System::point.
+  bool semidefinite = false;                              ///< As System::semidefinite.
   /// Of a root J that the curvature can be inverted by in the dual; 0: none. Asked by who goes by them, since that may
   /// take a pass.
   std::function<std::int64_t()> rows = [] { return 0; };

@@ -122,6 +122,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   evidence.damping = options_.damping;
   const auto thetas = points(stage);
   evidence.points = static_cast<std::int64_t>(thetas.size());
+  const bool semidefinite = curvature_.family() != CurvatureFamily::kHessian;
   for (std::size_t i = 0; i < thetas.size(); ++i) {
     Prepared::Segment segment;
     segment.theta = thetas[i];
@@ -153,9 +154,9 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       }
       auto left = filter;
       left.inversion = Inversion::kMemory;
-      segment.memory = solver_.prepare({solved, left, point});
+      segment.memory = solver_.prepare({solved, left, point, semidefinite});
     }
-    segment.response = solver_.prepare({solved, filter, point});
+    segment.response = solver_.prepare({solved, filter, point, semidefinite});
     evidence.solver = segment.response->picked();
     segment.filter = filter;
     made->segments.push_back(std::move(segment));

@@ -82,7 +82,8 @@ SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion
       .parameters = stage.objective.trained().entries(),
       .eigenvectors = made->factored(),
       .inversion = inversion,
-      .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent})};
+      .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent}),
+      .semidefinite = made->family() != CurvatureFamily::kHessian};
   if (!made->factored() && made->family() != CurvatureFamily::kHessian) {
     out.rows = [point = out.point] {
       const auto& data = point->objective.data();

@@ -1,5 +1,6 @@
 // Operators that are called otherwise than the exported program says, with the same values.
 #include <ATen/ATen.h>
+#include <ATen/functorch/DynamicLayer.h>
 #include <fmt/format.h>
 
 #include <limits>
@@ -67,8 +68,9 @@ void layer_norm_in_pieces(Stack& stack) {
   stack.emplace_back(bias ? out + *bias : out);
 }
 
-/// By products of matrices and a softmax: the fused kernels have first derivatives in reverse mode alone.
-void attention_by_products(Stack& stack) {
+/// Torch's fused kernels have first derivatives in reverse mode alone, and no rule for vmap: beyond those, by products
+/// of matrices and a softmax.
+void attention(Stack& stack) {
   const bool shared = torch::jit::pop(stack).toBool();
   const auto scale = torch::jit::pop(stack).toOptional<double>();
   const bool causal = torch::jit::pop(stack).toBool();
@@ -77,6 +79,10 @@ void attention_by_products(Stack& stack) {
   const auto v = torch::jit::pop(stack).toTensor();
   const auto k = torch::jit::pop(stack).toTensor();
   const auto q = torch::jit::pop(stack).toTensor();
+  if (DerivativeOrder::current() < 2 && !at::functorch::maybeCurrentDynamicLayer()) {
+    stack.emplace_back(at::scaled_dot_product_attention(q, k, v, mask, 0, causal, scale, shared));
+    return;
+  }
   if (mask && mask->scalar_type() == at::kBool) {  // where to look; the inner function adds what it is given
     mask = at::where(*mask, at::scalar_tensor(0, q.options()),
                      at::scalar_tensor(-std::numeric_limits<double>::infinity(), q.options()));
@@ -131,7 +137,7 @@ OperatorCall rewritten(const c10::OperatorHandle& handle) {
       {"aten::detach_.", detach_apart},
       {"aten::hardsigmoid.", hardsigmoid_by_clamp},
       {"aten::layer_norm.", layer_norm_in_pieces},
-      {"aten::scaled_dot_product_attention.", attention_by_products},
+      {"aten::scaled_dot_product_attention.", attention},
       {"aten::_native_batch_norm_legit_no_training.", batch_norm_checked},
       {"aten::_weight_norm.", weight_norm_checked},
       {"aten::_weight_norm_interface.", weight_norm_interface_checked},
