@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include "support/near.h"
 #include "support/scratch.h"
@@ -70,6 +71,28 @@ TEST_CASE("images are scaled as an exported model says, unless their table says 
   CHECK(values(other.queries("q")) == std::vector<double>{0, 1});
   REQUIRE(other.notes().size() == 1);
   CHECK(other.notes()[0].find("was exported with mean = [0.5], std = [0.25]") != std::string::npos);
+}
+
+TEST_CASE("labels are an exported model's outputs by their places, all or some of them; words must be listed") {
+  const Scratch scratch;
+  fs::copy(fs::path(WHENCE_TESTS) / "models/exported/mlp.pt2", scratch / "m.pt2");  // three outputs
+  const auto with_labels = [&](const std::string& first, const std::string& second, const std::string& keys = "") {
+    scratch.put("d.csv", fmt::format("a,b,c,d,label\n1,2,3,4,{}\n0,1,0,2,{}\n", first, second));
+    scratch.put("p.toml", fmt::format("[model]\nexported = \"m.pt2\"\n[[stage]]\nname = \"a\"\ntrain = {{ format = "
+                                      "\"csv\", file = \"d.csv\"{} }}\ncheckpoint = \"m.pt2\"\n",
+                                      keys));
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
+  };
+  const auto some = with_labels("0", "1");
+  CHECK(some.training_data(0).classes() == std::vector<std::string>{"0", "1", "2"});
+  CHECK(some.load().size() == 1);
+  const auto named = with_labels("dog", "cat", ", classes = [\"dog\", \"cat\", \"fox\"]");
+  CHECK(named.training_data(0).targets()[1].item<std::int64_t>() == 1);
+  for (const char* label : {"3", "dog"}) {
+    const auto told = test::message_of<InvalidArgument>([&] { with_labels("0", label).training_data(0); });
+    CHECK(told.find("m.pt2 has 3 outputs and does not say which class each is") != std::string::npos);
+    CHECK(told.find("list all 3 classes in the order of the outputs: classes = [") != std::string::npos);
+  }
 }
 
 TEST_SUITE_END();

@@ -181,7 +181,10 @@ TEST_CASE("init: what an exported model cannot be given") {
   check_fails(folder.run("init masked.pt2 images.safetensors"), 1, "");
   check_fails(folder.run("init training.pt2 images.safetensors"), 1, "model.eval()");
   take_export(folder, "residual");
-  check_fails(folder.run("init pretrain.safetensors residual.pt2 --out p.toml"), 1, "for argument x");  // [N, 4]
+  write_images(folder, "two.safetensors", at::arange(6, at::kLong).remainder(2));
+  check_fails(folder.run("init two.safetensors residual.pt2 --out p.toml"), 1, "for argument x");  // [N, 2, 6, 6]
+  check_fails(folder.run("init pretrain.safetensors residual.pt2 --out p.toml"), 1,
+              "residual.pt2 has 2 outputs, and pretrain.safetensors has 3 labels, 0, 1, 2: classes = […] lists the 2");
   CHECK_FALSE(fs::exists(folder / "p.toml"));
 }
 
@@ -214,8 +217,9 @@ TEST_CASE("train: the data of a stage that was trained elsewhere is read, and it
   const auto kept = folder.run("train p.toml");
   CHECK(kept.status == 0);
   CHECK(kept.out.find("has a checkpoint  from elsewhere") != kept.out.npos);
-  pipeline("pretrain.safetensors");
-  check_fails(folder.run("train p.toml"), 1, "examples of shape [4] for argument x, expected [1, 5, 5]");
+  write_images(folder, "larger.safetensors", at::arange(6, at::kLong).remainder(2));
+  pipeline("larger.safetensors");
+  check_fails(folder.run("train p.toml"), 1, "examples of shape [2, 6, 6] for argument x, expected [1, 5, 5]");
   pipeline("nowhere.safetensors");
   check_fails(folder.run("train p.toml"), 1, "nowhere.safetensors");
 }

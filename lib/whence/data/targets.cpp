@@ -142,6 +142,7 @@ struct Numbering {
   std::vector<std::string> classes;
   std::map<std::string, std::int64_t> numbers;  // of labels
   std::set<std::string> kept;                   // empty: all
+  bool some = false;                            // of those that are kept may be all that there are
   std::string expected;                         // of an unknown label
 };
 
@@ -212,6 +213,7 @@ class Settlement {
       return by_name(head_.names);
     }
     if (count(listed_) == outputs && head_.names.empty()) {
+      out_.some = true;
       return by_name(listed_);
     }
     if (by_places_too() && are_places(labels, outputs)) {
@@ -225,6 +227,12 @@ class Settlement {
     const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
     if (listed_.empty() && count(distinct_) == outputs && (numbers || head_.sorted)) {
       return by_value();
+    }
+    if (listed_.empty() && count(distinct_) > outputs) {
+      throw InvalidArgument(fmt::format(
+          "{}: {} has {} outputs, and {} has {} labels, {}: classes = […] lists the {} that are the outputs, in their "
+          "order, and leaves the examples of the others out",
+          format_, head_.from, outputs, source_.targets_from, distinct_.size(), shown(distinct_), outputs));
     }
     throw InvalidArgument(fmt::format(
         "{}: {} has {} outputs and does not say which class each is, and {} has the labels {}: list all {} classes in "
@@ -377,7 +385,7 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
     }
   }
   for (const auto& name : numbering.kept) {
-    if (met.count(name) == 0) {
+    if (met.count(name) == 0 && !numbering.some) {
       throw InvalidArgument(
           fmt::format("{}: key classes: no example of {} has label {}", format, source.targets_from, name));
     }

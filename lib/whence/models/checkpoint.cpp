@@ -165,7 +165,9 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
   if (is_exported(checkpoint)) {
     if (const auto* exported = dynamic_cast<const ExportedModel*>(&model)) {
       out.names = exported->class_names();
-      out.outputs = static_cast<std::int64_t>(out.names.size());
+      const auto facts = exported->facts();
+      const bool of_examples = facts.dimensions == 2 && facts.width > 1;  // rather than of tokens, or of one event
+      out.outputs = !out.names.empty() ? static_cast<std::int64_t>(out.names.size()) : of_examples ? facts.width : 0;
     }
     return out;
   }
