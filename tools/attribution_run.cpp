@@ -224,6 +224,7 @@ void AttributionRun::within_memory(const std::function<void()>& work) {
     }
     record_.json()["options"]["batch-size"] = largest;
     forget_peak();  // which gives freed memory back
+    keep_reserve();
     if (!line_.flag("quiet")) {
       end_progress();
       note(fmt::format("--query-block {} --batch-size {}, to stay within --memory-limit", query_block_, largest));

@@ -192,7 +192,11 @@ void note_unused_flags(const CommandLine& line, const Truth& truth) {
   unused.erase(std::unique(unused.begin(), unused.end()), unused.end());
   line.note_unused(unused, fmt::format("--against {} goes without", line.text("against")));
   if (line.has("scores")) {
-    line.note_unused({"queries", "limit-queries", "measurement", "train-from"}, "the scores have their own");
+    line.note_unused({"queries", "limit-queries", "measurement"}, "the scores have their own");
+    line.note_unused({"train-from"}, "with --scores trainings begin where the stage's did, or at its minimum");
+    if (line.text("against") == "retraining") {
+      line.note_unused({"no-ceiling"}, "with --scores lds alone has a ceiling");
+    }
   }
 }
 
@@ -298,7 +302,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   const auto scores = read_scores(judged.file("scores.safetensors"));
   Pipeline pipeline(line.text("PIPELINE"), options);
   check_is_pipeline_of(run, pipeline.path());
-  const bool changed = warn_of_changes(pipeline);
+  const bool changed = tell_changes(pipeline);
   const auto name = line.has("stage") ? line.text("stage") : run["options"]["stage"].get<std::string>();
   if (name == kEveryStage) {
     throw UsageError(fmt::format("the scores in {} are of every stage: say whose examples to leave out with --stage {}",

@@ -254,6 +254,9 @@ class IclRun {
   void explain(const PromptTask& task) {
     std::optional<ResultWriter> own;
     auto* out = many_ ? &own.emplace(folder_ / task.name, outputs()) : out_ ? &*out_ : nullptr;
+    if (own) {
+      check_kind(*own, line_.command());
+    }
     const auto said = record_.key() + json_text(to_json(task));
     const auto key = digest(std::as_bytes(std::span(said)));
     const auto* finished = out == nullptr ? nullptr : out->finished(key, {"icl.json"});

@@ -114,7 +114,7 @@ Json inspect_scores(const std::string& name, const at::Tensor& scores, const at:
           {"highest", scores.max().item<double>()}};
 }
 
-Json inspect_result(const fs::path& folder) {
+Json inspect_result(const fs::path& folder, bool& changed) {
   const Result result(folder);
   const auto& run = result.run();
   for (const auto& name : result.files()) {
@@ -124,10 +124,9 @@ Json inspect_result(const fs::path& folder) {
       warn(fmt::format("{} is missing", (folder / name).string()));
     }
   }
-  try {
-    check_inputs_unchanged(run);
-  } catch (const DataError& error) {
-    warn(error.what());
+  for (const auto& text : changed_inputs(run)) {
+    warn(text);
+    changed = true;
   }
   Json out{{"kind", "result"}, {"command", run["command"].json()}};
   if (run.contains("verdict")) {
@@ -229,7 +228,7 @@ int inspect(const std::vector<std::string>& arguments) {
   }
   const fs::path path = line.text("PATH");
   Json out;
-  bool changed = false;  // a stage, since it was trained
+  bool changed = false;  // what a stage or a result was made from, since then
   if (line.flag("spectrum") && !has_ending(path, ".toml")) {
     throw UsageError(fmt::format("--spectrum: {} is no pipeline (.toml)", path.string()));
   }
@@ -245,14 +244,14 @@ int inspect(const std::vector<std::string>& arguments) {
           "{}: expected a folder with a config.json (a model) or a run.json (the result of whence rank or score)",
           path.string()));
     }
-    out = inspect_result(path);
+    out = inspect_result(path, changed);
   } else if (path.filename() == "config.json") {
     out = inspect_model(path.parent_path().empty() ? "." : path.parent_path());
   } else if (has_ending(path, "tokenizer.json")) {
     out = inspect_tokenizer(path);
   } else if (has_ending(path, ".toml")) {
     const Pipeline pipeline(path, line.run_options());
-    changed = warn_of_changes(pipeline);
+    changed = tell_changes(pipeline);
     out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
   } else if (is_exported(path)) {
     out = inspect_exported(path);

@@ -65,9 +65,13 @@ void find_memory() {
 }  // namespace
 
 void keep_reserve() {
-  constexpr std::size_t kBytes = 64 << 10;  // below what malloc maps, or gives back when it is free
-  reserve = std::malloc(kBytes);
+  constexpr std::size_t kBytes = 1 << 20;  // a vocabulary of 50,000 as JSON takes 800 KB to destroy
   std::set_new_handler(&find_memory);
+  void* none = nullptr;
+  void* kept = reserve == nullptr ? std::malloc(kBytes) : nullptr;
+  if (!reserve.compare_exchange_strong(none, kept)) {
+    std::free(kept);
+  }
 }
 
 bool release_reserve() {

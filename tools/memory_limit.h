@@ -14,7 +14,8 @@ std::string readable_bytes(double bytes);
 bool is_out_of_memory(const std::exception& error);
 
 /// Keeps memory for when there is no other: destructors of JSON allocate, and where one cannot while an exception that
-/// says so unwinds, the program ends without a word. It is used up by the first that needs it.
+/// says so unwinds, the program ends without a word. It is used up by the first that needs it: whoever catches and goes
+/// on keeps one anew. Nothing where one is kept.
 void keep_reserve();
 /// Gives it back, for what tells that memory was short. False where it was already.
 bool release_reserve();

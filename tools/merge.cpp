@@ -21,7 +21,7 @@ int merge(const std::vector<std::string>& arguments) {
   const auto stage = line.required("stage"), out = line.required("out");
   const Pipeline pipeline(line.text("PIPELINE"), line.run_options());
   const auto written = pipeline.merge(pipeline.stage_index(stage), out);
-  const bool changed = warn_of_changes(pipeline);
+  const bool changed = tell_changes(pipeline);
   auto told = Json::array();
   for (const auto& path : written) {
     told.push_back(path.string());

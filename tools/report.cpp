@@ -156,7 +156,7 @@ Page scored_page(const Result& result, const CommandLine& line) {
   auto options = line.run_options();
   options.seed = run["seed"].get<std::uint64_t>();
   const Pipeline pipeline(run["pipeline"].get<std::string>(), options);
-  warn_of_changes(pipeline);
+  tell_changes(pipeline);
   const auto stage = run["options"]["stage"].get<std::string>();
   const auto whose = fmt::format("{}: examples of {}", pipeline.path().filename().string(),
                                  stage == kEveryStage ? "every stage" : "stage " + stage);

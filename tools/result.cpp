@@ -63,17 +63,23 @@ std::int64_t query_row(const Scores& scores, std::int64_t query) {
   return found.size(0) == 0 ? -1 : found[0][0].item<std::int64_t>();
 }
 
-void check_inputs_unchanged(const JsonView& run) {
-  for (const auto& [file, expected] : run["inputs"].items()) {
+std::vector<std::string> changed_inputs(const JsonView& run) {
+  std::vector<std::string> out;
+  for (const auto& [file, expected] : run.contains("inputs") ? run["inputs"].items() : decltype(run.items())()) {
     const auto then = expected.get<std::string>();
     const auto now = then == kAbsent ? digest_if_there(file) : digest(file);
     if (now != then) {
-      throw DataError(then == kAbsent
-                          ? fmt::format("{} was not there when the scores were made: score again", file)
-                          : fmt::format("{} has changed since the scores were made (SHA-256 {}…, expected {}…): score "
-                                        "again",
-                                        file, now.substr(0, 12), then.substr(0, 12)));
+      out.push_back(then == kAbsent ? fmt::format("{} was not there when this was made", file)
+                                    : fmt::format("{} has changed since this was made (SHA-256 {}…, expected {}…)",
+                                                  file, now.substr(0, 12), then.substr(0, 12)));
     }
+  }
+  return out;
+}
+
+void check_inputs_unchanged(const JsonView& run) {
+  if (const auto changes = changed_inputs(run); !changes.empty()) {
+    throw DataError(changes.front() + ": score again");
   }
 }
 

@@ -50,6 +50,8 @@ const StageScores& scores_of(const Scores& scores, const JsonView& run, const st
 /// The row of a query in scores; -1 where it is not there.
 std::int64_t query_row(const Scores& scores, std::int64_t query);
 
+/// A line for each of the files that a run.json was made from that has changed since. Cost: SHA-256 of all of them.
+std::vector<std::string> changed_inputs(const JsonView& run);
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
 void check_inputs_unchanged(const JsonView& run);
 

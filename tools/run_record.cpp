@@ -276,7 +276,7 @@ std::vector<std::string> changes_texts(const Pipeline& pipeline) {
   return out;
 }
 
-bool warn_of_changes(const Pipeline& pipeline) {
+bool tell_changes(const Pipeline& pipeline) {
   const auto texts = changes_texts(pipeline);
   for (const auto& text : texts) {
     warn(text);

@@ -81,6 +81,6 @@ std::string changes_text(const Pipeline& pipeline, std::size_t stage);
 /// Those of all stages.
 std::vector<std::string> changes_texts(const Pipeline& pipeline);
 /// Tells them; whether there is one.
-bool warn_of_changes(const Pipeline& pipeline);
+bool tell_changes(const Pipeline& pipeline);
 
 }  // namespace whence::cli

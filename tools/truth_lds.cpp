@@ -12,7 +12,9 @@ namespace {
 class LinearDatamodelling : public CeilingedTruth {
  public:
   explicit LinearDatamodelling(NoOptions) : CeilingedTruth("lds", spearman, 0.5) {}
-  std::vector<std::string> flags() const override { return {"subsets", "fraction", "no-ceiling"}; }
+  std::vector<std::string> flags() const override {
+    return {"subsets", "fraction", "no-ceiling", "optimizer", "train-from"};
+  }
   bool judges_results() const override { return true; }
   std::string more() const override { return "--subsets"; }
 

@@ -23,7 +23,7 @@ at::Tensor spread_rows(const std::vector<at::Tensor>& scores, std::int64_t count
 class LeftOut : public CeilingedTruth {
  public:
   explicit LeftOut(NoOptions) : CeilingedTruth("pearson", pearson, 0.8) {}
-  std::vector<std::string> flags() const override { return {"examples", "no-ceiling"}; }
+  std::vector<std::string> flags() const override { return {"examples", "no-ceiling", "optimizer", "train-from"}; }
   bool judges_results() const override { return true; }
   std::string more() const override { return "--examples"; }
 
@@ -78,6 +78,7 @@ class LeftOut : public CeilingedTruth {
 class FurtherTraining : public LeftOut {
  public:
   using LeftOut::LeftOut;
+  std::vector<std::string> flags() const override { return {"examples", "no-ceiling", "optimizer"}; }
   bool judges_results() const override { return false; }
   std::string train_from(const CommandLine&) const override { return "checkpoint"; }
 };

@@ -20,7 +20,7 @@ namespace {
 class Mislabelled : public Truth {
  public:
   explicit Mislabelled(NoOptions) {}
-  std::vector<std::string> flags() const override { return {"fraction"}; }
+  std::vector<std::string> flags() const override { return {"fraction", "optimizer", "train-from"}; }
 
   void check_method(const ListedMethod& method) const override {
     if (method.unrolled) {

@@ -27,7 +27,7 @@ double foretold_worse(const Comparison& at, const at::Tensor& scores, const at::
 class Removal : public Truth {
  public:
   explicit Removal(NoOptions) {}
-  std::vector<std::string> flags() const override { return {"remove"}; }
+  std::vector<std::string> flags() const override { return {"remove", "optimizer", "train-from"}; }
 
   std::optional<Json> compare(Comparison& at) const override {
     const auto n = at.data().size();

@@ -34,21 +34,24 @@ struct Command {
   const char* name;
   int (*run)(const std::vector<std::string>&);
   Work work;
+  bool kept_in_out;  ///< What is done of it, in the folder --out or --scores, and nowhere else.
   const char* summary;
 };
 
 constexpr std::array kCommands{
-    Command{"init", &init, Work::kReads, "look at a model and data files, and write a pipeline that runs"},
-    Command{"train", &train, Work::kComputes, "train the stages that have no checkpoint yet, in order"},
-    Command{"rank", &rank, Work::kScores, "score, then show and save the strongest examples per query"},
-    Command{"score", &score, Work::kScores, "the whole score matrix, for batches; resumable"},
-    Command{"icl", &icl, Work::kComputes, "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
-    Command{"kernel", &kernel, Work::kComputes, "does this fine-tune behave like its kernel?"},
-    Command{"evaluate", &evaluate, Work::kComputes, "do the scores predict what retraining does?"},
-    Command{"report", &cli::report, Work::kReads, "one self-contained HTML page of a result directory"},
-    Command{"merge", &cli::merge, Work::kComputes, "the model after a stage as plain weights"},
-    Command{"inspect", &inspect, Work::kReads, "what a checkpoint, data set, pipeline or result holds"},
-    Command{"methods", &cli::methods, Work::kReads, "every registered method, its options, bounds, defaults, source"},
+    Command{"init", &init, Work::kReads, false, "look at a model and data files, and write a pipeline that runs"},
+    Command{"train", &train, Work::kComputes, false, "train the stages that have no checkpoint yet, in order"},
+    Command{"rank", &rank, Work::kScores, true, "score, then show and save the strongest examples per query"},
+    Command{"score", &score, Work::kScores, true, "the whole score matrix, for batches; resumable"},
+    Command{"icl", &icl, Work::kComputes, true,
+            "which demonstrations of a prompt help, which hurt, which are mislabelled?"},
+    Command{"kernel", &kernel, Work::kComputes, false, "does this fine-tune behave like its kernel?"},
+    Command{"evaluate", &evaluate, Work::kComputes, true, "do the scores predict what retraining does?"},
+    Command{"report", &cli::report, Work::kReads, false, "one self-contained HTML page of a result directory"},
+    Command{"merge", &cli::merge, Work::kComputes, false, "the model after a stage as plain weights"},
+    Command{"inspect", &inspect, Work::kReads, false, "what a checkpoint, data set, pipeline or result holds"},
+    Command{"methods", &cli::methods, Work::kReads, false,
+            "every registered method, its options, bounds, defaults, source"},
 };
 
 std::string usage() {
@@ -76,6 +79,13 @@ void wait_without_spinning(char** arguments) {
   }
 }
 
+/// Whether one of them stands there, with its value or before it.
+bool has_flag(const std::vector<std::string>& arguments, std::initializer_list<std::string_view> flags) {
+  return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& word) {
+    return std::find(flags.begin(), flags.end(), word.substr(0, word.find('='))) != flags.end();
+  });
+}
+
 int dispatch(char** values, const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
     throw UsageError("a command is missing; `whence --help` lists them");
@@ -92,9 +102,7 @@ int dispatch(char** values, const std::vector<std::string>& arguments) {
   for (const auto& command : kCommands) {
     if (arguments[0] == command.name) {
       at_work = &command;
-      keeps_work = command.run == &cli::train || std::any_of(arguments.begin(), arguments.end(), [](const auto& word) {
-                     return word.starts_with("--out") || word.starts_with("--scores") || word.starts_with("--from");
-                   });
+      keeps_work = !command.kept_in_out || has_flag(arguments, {"--out", "--scores", "--from"});
       if (command.work != Work::kReads) {
         wait_without_spinning(values);
         keep_freed_memory();

@@ -22,7 +22,7 @@ struct Problem {
           std::int64_t width = 3, std::int64_t examples = 12)
       : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width, 5)[0]),
         a(create<Curvature>(curvature)->operator_at({stage.objective, stage.theta, stage.parent})),
-        semidefinite(create<Curvature>(curvature)->family() != CurvatureFamily::kHessian),
+        semidefinite(create<Curvature>(curvature)->is_semidefinite()),
         b(Random(2).normal({3, a->size()})),
         dense(a->apply(at::eye(a->size(), at::kDouble))) {}
   std::vector<SolverSummary> solve(std::string_view spec, double damping, at::Tensor& x) const {

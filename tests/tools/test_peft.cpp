@@ -63,7 +63,8 @@ TEST_CASE("a stage whose checkpoint is a folder is written and read as an adapte
   auto edited = config;
   edited["lora_alpha"] = 5;
   folder.write("run/tuned/adapter_config.json", edited.dump());
-  check_fails(folder.run("merge text.toml --stage tuned --out merged"), 1, "but run/tuned holds alpha = 5");
+  check_fails(folder.run("merge text.toml --stage tuned --out merged"), 1,
+              "but run/tuned/adapter_config.json says lora_alpha = 5, expected 4: leave tuning out");
   folder.write("run/tuned/adapter_config.json", config.dump());
 
   write_pipeline(folder, "", "run/tuned");  // its settings say what it is
@@ -85,6 +86,20 @@ TEST_CASE("a stage whose checkpoint is a folder is written and read as an adapte
   check_fails(folder.run("merge text.toml --stage tuned --out base"), 1,
               "a model lies there (config.json), in whose folder nothing is written");
   check_fails(folder.run("merge text.toml --stage tuned"), 2, "--out is missing");
+}
+
+TEST_CASE("an adapter that whence trained is as its tuning says, however that is written") {
+  for (const char* more : {"alphas=c_attn:8", "ranks=c_attn:1", "dora=true"}) {
+    CAPTURE(more);
+    const ToolFolder folder;
+    write_pipeline(folder, fmt::format("lora:rank=2,alpha=4,targets=c_attn,{}", more), "run/tuned");
+    const auto trained = folder.run("train text.toml --quiet");
+    CAPTURE(trained.err);
+    REQUIRE(trained.status == 0);
+    const auto merged = folder.run("merge text.toml --stage tuned --out merged");
+    CAPTURE(merged.err);
+    CHECK(merged.status == 0);
+  }
 }
 
 TEST_CASE("a tuning that is written must be that of the adapter from elsewhere") {

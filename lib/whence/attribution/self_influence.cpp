@@ -51,7 +51,7 @@ Choice choose(const SelfInfluenceTask& task) {
     return {"ekfac:residual=false", "by the curvature's own eigenvectors"};
   }
   const double most_rows = std::min(kMostRows, p);
-  if (damped && task.curvature->family() != CurvatureFamily::kHessian && n <= most_rows && 4 * n * product <= kMinute) {
+  if (damped && task.curvature->is_semidefinite() && n <= most_rows && 4 * n * product <= kMinute) {
     const auto curvature = task.curvature->operator_at({stage.objective, stage.theta, stage.parent});
     const auto* gram = dynamic_cast<const GramOperator*>(curvature.get());
     if (gram != nullptr && static_cast<double>(gram->rows()) <= most_rows &&

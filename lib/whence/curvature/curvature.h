@@ -35,6 +35,8 @@ class Curvature {
   /// (d^2 Phi / d parent d theta) v for each row of v: [K, P] to [K, entries of parent]. formulas.md 9.4.
   virtual at::Tensor mixed_product(const CurvaturePoint& point, const at::Tensor& v) const = 0;
   virtual CurvatureFamily family() const { return CurvatureFamily::kGaussNewton; }
+  /// No eigenvalue is negative, for a loss that is convex in the outputs.
+  bool is_semidefinite() const { return family() != CurvatureFamily::kHessian; }
   /// What a residual of its operator is said to be of: "hessian", "ekfac", "hessian of 100 examples".
   virtual std::string name() const { return std::string(to_string(family())); }
   /// Whether the operator is the family's matrix of all the data, which then has its name.

@@ -129,10 +129,10 @@ class Dataset {
   /// The examples of `rows` ([B] int64 on the CPU), with their ids.
   Dataset take(const at::Tensor& rows) const;
 
-  /// What `make` says of these examples, which copies of them know too: dataset_digest() takes a second a GB.
-  const std::string& digest(const std::function<std::string()>& make) const;
-
  private:
+  friend std::string dataset_digest(const Dataset& data);
+  /// What `make` says of these examples, once for them and their copies.
+  const std::string& digest(const std::function<std::string()>& make) const;
   struct Once {
     std::once_flag made;
     std::string text;

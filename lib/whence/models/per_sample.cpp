@@ -253,6 +253,7 @@ at::Tensor squared_bias_norms(const std::vector<const LayerUse*>& uses) {
 at::Tensor products_by_double_backward(const Model& model, const PerExample& values, const ParameterSet& theta,
                                        const Batch& batch, const Directions& directions) {
   const c10::AutoGradMode with_grad(true);
+  const DerivativeOrder second(2);
   const auto free = theta.with(leaves(theta.values()));
   const auto of_examples = values(model.output(free, batch), batch);
   const auto u = at::ones_like(of_examples).requires_grad_(true);

@@ -111,7 +111,7 @@ class AutoSolver : public Solver {
     if (traits.inversion == Inversion::kPseudo) {
       return {"cg:" + options, fmt::format("{} parameters; a preconditioner would leave the curvature's range", size)};
     }
-    if (traits.semidefinite && damped) {
+    if (traits.semidefinite) {
       return {"cg:" + options, fmt::format("{} parameters, of a curvature without negative eigenvalues", size)};
     }
     return traits.point && covered_by_layers(*traits.point)

@@ -115,11 +115,11 @@ class BlockCg {
     }
     return fmt::format("{} of {} solved, largest residual {:.1e}", solved, summaries_.size(), largest);
   }
-  /// "; --solver cg:preconditioner=nystroem may take fewer iterations", where that is another.
+  /// "; --solver cg:preconditioner=nystroem may take fewer iterations", where that is another and measurements say so.
   std::string another_preconditioner() const {
-    return options_.preconditioning.preconditioner == "nystroem"
-               ? ""
-               : "; --solver cg:preconditioner=nystroem may take fewer iterations";
+    return system_.may_be_sketched && options_.preconditioning.preconditioner != "nystroem"
+               ? "; --solver cg:preconditioner=nystroem may take fewer iterations"
+               : "";
   }
   /// Where the active right-hand sides are in b and x.
   at::Tensor active() const { return at::tensor(active_, at::kLong).to(b_.device()); }
@@ -362,7 +362,12 @@ class CgSolver : public detail::PreconditionedSolver<CgOptions, BlockCg> {
  public:
   using PreconditionedSolver::PreconditionedSolver;
   ProductCount product_count(const SystemTraits& traits) const override {
-    return ProductCount::up_to(static_cast<double>(std::min(options().max_iterations, traits.parameters)));
+    auto out = ProductCount::up_to(static_cast<double>(std::min(options().max_iterations, traits.parameters)));
+    if (options().preconditioning.preconditioner == "nystroem") {
+      out.once = static_cast<double>(std::min(options().preconditioning.rank, traits.parameters)) *
+                 (traits.inversion == Inversion::kDamped ? 1 : 2);
+    }
+    return out;
   }
 };
 

@@ -166,8 +166,11 @@ LinearSystem linear_system(const System& system) {
   check_damping(filter);
   switch (filter.inversion) {
     case Inversion::kDamped:
-      return {
-          .base = system.a, .shift = filter.damping, .a = damped(system.a, filter.damping), .target_is_product = false};
+      return {.base = system.a,
+              .shift = filter.damping,
+              .a = damped(system.a, filter.damping),
+              .target_is_product = false,
+              .may_be_sketched = system.semidefinite};
     case Inversion::kFiltered:
     case Inversion::kPseudo: {
       const double shift = filter.inversion == Inversion::kPseudo ? 0 : filter.damping * filter.damping;

@@ -73,7 +73,7 @@ struct System {
   OperatorPtr a;
   Filter filter = {};
   std::shared_ptr<const CurvaturePoint> point = nullptr;
-  bool semidefinite = false;  ///< The curvature is of a family without negative eigenvalues.
+  bool semidefinite = false;  ///< Curvature::is_semidefinite().
 };
 
 /// What is known of a system before its operator is made.
@@ -188,6 +188,9 @@ struct LinearSystem {
   OperatorPtr a;                  ///< base + shift I; positive definite if a solve is to converge.
   BlockMap precondition = {};     ///< A fixed symmetric positive definite approximate inverse of `a`; empty: none.
   bool target_is_product = true;  ///< The right-hand side is A b and not b.
+  /// A sketch of A, which cg:preconditioner=nystroem makes, may stand for it: A has no negative eigenvalues, and its
+  /// small ones are not to be kept apart, as they are for a pseudo-inverse.
+  bool may_be_sketched = false;
 };
 /// Throws InvalidArgument where the filter is no inverse (segment, memory) or the damping is negative.
 LinearSystem linear_system(const System& system);

@@ -122,7 +122,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   evidence.damping = options_.damping;
   const auto thetas = points(stage);
   evidence.points = static_cast<std::int64_t>(thetas.size());
-  const bool semidefinite = curvature_.family() != CurvatureFamily::kHessian;
+  const bool semidefinite = curvature_.is_semidefinite();
   for (std::size_t i = 0; i < thetas.size(); ++i) {
     Prepared::Segment segment;
     segment.theta = thetas[i];

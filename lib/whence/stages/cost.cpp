@@ -83,8 +83,8 @@ SystemTraits traits_of(std::string_view curvature, const Stage& stage, Inversion
       .eigenvectors = made->factored(),
       .inversion = inversion,
       .point = std::make_shared<CurvaturePoint>(CurvaturePoint{stage.objective, stage.theta, stage.parent}),
-      .semidefinite = made->family() != CurvatureFamily::kHessian};
-  if (!made->factored() && made->family() != CurvatureFamily::kHessian) {
+      .semidefinite = made->is_semidefinite()};
+  if (!made->factored() && made->is_semidefinite()) {
     out.rows = [point = out.point] {
       const auto& data = point->objective.data();
       return data.outputs() <= kMostOutputs && has_rows(*point) ? data.size() * data.outputs() : 0;  // about

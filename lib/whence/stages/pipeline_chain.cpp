@@ -193,14 +193,8 @@ Chain Pipeline::load(std::size_t count) const {
     check_seed(i);
     auto stage = untrained(i, chain);
     const auto where = fmt::format("{} (stage {})", description.checkpoint.string(), description.name);
+    const auto remedy = fmt::format("run whence train {} --stage {} --force", file_.path.string(), description.name);
     const auto& trained = stage.objective.trained();
-    if (is_adapter(description.checkpoint)) {  // also of its own: adapter_config.json may have been edited since
-      try {
-        check_same_tuning(description.tuning, description.checkpoint);
-      } catch (const InvalidArgument& error) {
-        throw InvalidArgument(fmt::format("stage {}: {}", description.name, error.what()));
-      }
-    }
     const auto read = is_adapter(description.checkpoint)
                           ? NamedTensors{read_peft(description.checkpoint, *model_, trained,
                                                    stage.objective.parent_layout().with(stage.parent), where),
@@ -208,12 +202,20 @@ Chain Pipeline::load(std::size_t count) const {
                           : read_checkpoint(description.checkpoint, *model_, trained, description.rename, where);
     stage.theta = read.tensors.values();
     stage.objective = stage.objective.at(stage.theta, stage.parent);  // lets the fresh ones go
+    if (is_adapter(description.checkpoint) && description.says_tuning && is_whence_checkpoint(description.checkpoint)) {
+      try {
+        check_written(as_adapter(i, stage, stage.theta), description.checkpoint);
+      } catch (const InvalidArgument& error) {
+        throw InvalidArgument(
+            fmt::format("stage {}: tuning = \"{}\", {}: leave tuning out, and it is read from there, or {}",
+                        description.name, description.tuning, error.what(), remedy));
+      }
+    }
     if (!read.note.empty()) {
       note(language_model_ != nullptr ? read.note
                                       : fmt::format("{}; files do not tell activations: this is {}", read.note,
                                                     resolved_spec<Model>(model_spec_)));
     }
-    const auto remedy = fmt::format("run whence train {} --stage {} --force", file_.path.string(), description.name);
     if (const auto told = training(i); told && !told->stationarity_of.empty()) {
       stage.measured = {told->stationarity_of, told->stationarity};
     }

@@ -99,7 +99,7 @@ std::string command_of(const Json& run) {
   return out;
 }
 
-/// What a run that is not finished wrote when it began.
+/// What ResultWriter::begin() wrote; nothing where it was damaged, so that nobody can tell whose work lies there.
 std::optional<Json> begun_run_record(const fs::path& partial) {
   try {
     auto begun = lies_at(partial / kRun) ? std::optional(read_record(partial / kRun)) : std::nullopt;
@@ -117,8 +117,9 @@ Json finished_run_record(const fs::path& folder) {
   }
   if (!lies_at(folder / kRun)) {
     if (const auto begun = begun_run_record(folder / kPartial)) {
-      throw DataError(fmt::format("{}: a run was stopped before it was done; the same command goes on from there: {}",
-                                  folder.string(), command_of(*begun)));
+      throw DataError(fmt::format(
+          "{}: its run is not done: it is at work, or was stopped and the same command goes on from there: {}",
+          folder.string(), command_of(*begun)));
     }
   }
   return read_run_record(folder / kRun);
@@ -260,7 +261,6 @@ void ResultWriter::read_former() {
   }
 }
 
-/// What begin() wrote; nothing where it was damaged, so that nobody can tell whose work lies there.
 const Result* ResultWriter::finished(const std::string& key, const std::vector<std::string>& files) const {
   if (!former_ || former_->key() != key) {
     return nullptr;

@@ -18,8 +18,8 @@ namespace whence {
 ///   "sha256": of run.json itself without this entry.
 class Result {
  public:
-  /// Throws DataError where there is no run.json, one of another program or version, one that was changed, or one whose
-  /// files were being moved in when a run was killed.
+  /// Throws DataError where there is no run.json, or that of a run that is not done, one of another program or version,
+  /// one that was changed, or one whose files were being moved in when a run was killed.
   explicit Result(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }

@@ -41,6 +41,10 @@ struct PeftAdapter {
 PeftAdapter to_peft(const std::string& tuning, const Model& model, const ParameterSet& trained,
                     const ParameterSet& parent, const std::filesystem::path& base);
 
+/// Throws InvalidArgument where adapter_config.json of a folder that whence wrote says otherwise than `adapter`, naming
+/// the key, but of the base's place.
+void check_written(const PeftAdapter& adapter, const std::filesystem::path& directory);
+
 /// The folder appears complete. `metadata` stands in the weights' file, which says that whence wrote it. Throws
 /// InvalidArgument where the folder holds what whence did not write.
 void write_peft(const std::filesystem::path& directory, const PeftAdapter& adapter,

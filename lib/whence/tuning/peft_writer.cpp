@@ -333,6 +333,17 @@ PeftAdapter to_peft(const std::string& tuning, const Model& model, const Paramet
   return out;
 }
 
+void check_written(const PeftAdapter& adapter, const fs::path& directory) {
+  const auto path = directory / detail::kPeftConfig;
+  const auto held = read_json<nlohmann::json>(path);
+  for (const auto& [key, value] : adapter.config.items()) {
+    if (held.contains(key) && held[key] != value && key != "base_model_name_or_path") {
+      throw InvalidArgument(
+          fmt::format("but {} says {} = {}, expected {}", path.string(), key, json_text(held[key]), json_text(value)));
+    }
+  }
+}
+
 void write_peft(const fs::path& directory, const PeftAdapter& adapter, std::map<std::string, std::string> metadata) {
   if (fs::exists(directory) && !fs::is_empty(directory) &&
       !(is_adapter(directory) && is_whence_checkpoint(directory))) {

@@ -49,6 +49,7 @@ std::vector<c10::IValue> FrozenProgram::run(std::vector<c10::IValue> inputs, con
                                 examples != nullptr, fmt::ptr(this));
   // behind each value whether examples differ in it
   const auto values = kept.get(kind, of, weights, [&] {
+    const DerivativeOrder none(1);  // nothing in it is differentiated: the same values, whoever asks first
     std::vector<c10::IValue> out;
     for (auto& value : parts_.fixed.run(inputs, how)) {
       const bool differs = examples != nullptr && value.isTensor() && examples->differs(value.toTensor());

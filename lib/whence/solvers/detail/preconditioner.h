@@ -14,10 +14,9 @@ struct PreconditionerOptions {
 
   template <class Self, class Field>
   static void fields(Self& self, Field&& field) {
-    field(
-        "preconditioner", self.preconditioner, OneOf{"none|diagonal|ekfac|nystroem"},
-        "approximate inverse that the solve starts from: of the diagonal or ekfac curvature, for the Hessian, or of a "
-        "random sketch, nystroem, for the Gauss-Newton family too, where ekfac makes solves longer");
+    field("preconditioner", self.preconditioner, OneOf{"none|diagonal|ekfac|nystroem"},
+          "approximate inverse that the solve starts from: of the diagonal or ekfac curvature, or of a random sketch, "
+          "nystroem; docs/accuracy-and-cost.md has which makes cg shorter where");
     field("rank", self.rank, kAtLeastOne, "of preconditioner nystroem, which costs as many products, once");
   }
 };
