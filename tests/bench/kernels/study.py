@@ -26,8 +26,9 @@ TASKS = {
     "ag": (("ag_news_test.tsv", None), "{text} Topic:", {"World": " World", "Sports": " Sports", "Business": " Business", "Sci/Tech": " Technology"}),
 }
 OPTIMIZERS = {"sgd": ["entk"], "adam": ["entk", "signgd", "a-signgd"]}  # and the kernels that are to foretell each
-COLUMNS = ["task", "seed", "shots", "model", "form", "optimizer", "rate", "steps", "kernel", "before", "after", "linearised", "regression", "regression-otherwise",
+COLUMNS = ["task", "seed", "shots", "model", "form", "optimizer", "rate", "steps", "batch", "queries", "length", "kernel", "before", "after", "linearised", "regression", "regression-otherwise",
            "leave-one-out", "feature-change", "share-of-move", "solves", "linear", "fixed", "level", "train-seconds", "kernel-seconds", "peak-bytes"]
+KEYS = COLUMNS.index("kernel") + 1  # what tells rows apart
 
 
 def rows_of(path):
@@ -97,11 +98,11 @@ def run(command, log, folder=None):
 def fine_tune(args, task, seed, shots, model, optimizer, rate, table, known):
     """One fine-tune and a row of the table for each of its kernels that has none."""
     name, folder, form = model
-    case = (task, seed, shots, name, form, optimizer, rate, str(args.steps))
-    kernels = [k for k in OPTIMIZERS[optimizer] if case + (k,) not in known]
+    case = (task, seed, shots, name, form, optimizer, rate, str(args.steps), str(args.batch), str(args.queries), str(args.length))
+    kernels = [k for k in OPTIMIZERS[optimizer] if k in args.kernels.split(",") and case + (k,) not in known]
     if not kernels:
         return
-    place = args.work / f"{task}-{seed}-{shots}-{name}"
+    place = args.work / f"{task}-{seed}-{shots}-{name}-{args.steps}x{args.batch}-{args.queries}-{args.length}"
     place.mkdir(exist_ok=True)
     if not (place / "train.tsv").exists():
         sample(args, task, int(seed), int(shots), place)
@@ -137,6 +138,7 @@ def main():
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--shots", default="16")
     parser.add_argument("--optimizers", default="sgd,adam")
+    parser.add_argument("--kernels", default="entk,signgd,a-signgd", help="which of them are made")
     parser.add_argument("--tuning", default="full")
     parser.add_argument("--filter", default="no-embeddings", help="of the kernels: signs of embeddings that no example reads are 0")
     parser.add_argument("--steps", type=int, default=12)
@@ -153,7 +155,7 @@ def main():
     known = set()
     if table.exists():
         with open(table, newline="") as file:
-            known = {tuple(row[key] for key in COLUMNS[:9]) for row in csv.DictReader(file, delimiter="\t")}
+            known = {tuple(row[key] for key in COLUMNS[:KEYS]) for row in csv.DictReader(file, delimiter="\t")}
     else:
         table.write_text("\t".join(COLUMNS) + "\n")
     for task in args.tasks.split(","):
