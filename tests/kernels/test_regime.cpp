@@ -128,8 +128,11 @@ TEST_CASE("the verdict: each test at its threshold") {
   const auto judged = [](const RegimeEvidence& at) { return judge_regime(at); };
   using Level = RegimeVerdict::Level;
   CHECK(judged(evidence).level == Level::kIn);
-  CHECK(judged(evidence).text.starts_with("in the kernel regime: on 100 queries the fine-tune goes from 50.0 % to"));
+  CHECK(judged(evidence).text.starts_with(
+      "in the kernel regime: on 100 queries (figures to ± 5 points) the fine-tune goes from 50.0 % to"));
   auto other = evidence;
+  other.linearised = 0.7;  // half, whatever its rounding
+  CHECK(judged(other).linear == false);
   other.linearised = 0.69;  // less than half of the way from 0.5 to 0.9
   CHECK(judged(other).level == Level::kOut);
   CHECK(judged(other).linear == false);

@@ -264,6 +264,23 @@ TEST_SUITE("models") {
     CHECK(convolutions(true) == 0);
   }
 
+  TEST_CASE("exported models: what is computed once is the same, whoever asks first") {
+    const Fixture f("masked");
+    const auto output = [&](int order) {
+      const auto model = open("masked", ",head=fc");
+      Random random(1);
+      auto theta = model->initial({}, 0, random);
+      for (std::size_t i = 0; i < theta.size(); ++i) {
+        theta.values()[i].requires_grad_(model->head().holds(theta.names()[i]));
+      }
+      const DerivativeOrder first(order);
+      return model->output(theta, f.batch).detach();
+    };
+    const auto expected = output(2);
+    CHECK(at::equal(output(1), expected));
+    CHECK(calls_of("aten::scaled_dot_product_attention", [&] { output(2); }) == 1);
+  }
+
   TEST_CASE("exported models: what a layer refuses names the file and the node") {
     const whence::detail::Zip zip(kFolder / "padded.pt2");
     std::vector<std::pair<std::string, std::string>> members;

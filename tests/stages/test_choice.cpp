@@ -186,6 +186,10 @@ TEST_CASE("what solves will cost is that of the solver that auto picks") {
   CHECK(solver_at_work("lanczos", "ekfac", wide, Inversion::kDamped) == "lanczos");
   CHECK(solver_at_work("auto:max-iterations=7", "hessian", wide, Inversion::kDamped) ==
         "cg:preconditioner=ekfac,relative-tolerance=1e-06,max-iterations=7");
+  const auto tall = test::toy_stage("mlp:widths=200,activation=tanh", 0, /*examples=*/5000);
+  CHECK(solver_at_work("auto", "gauss-newton", tall, Inversion::kDamped) ==
+        "cg:relative-tolerance=1e-06,max-iterations=1000");
+  CHECK(product_count("cg:preconditioner=nystroem,rank=30", "gauss-newton", wide, Inversion::kDamped).once == 30);
   CHECK(product_count("lissa", "hessian", wide, Inversion::kDamped).high == 20000);  // depth 0: as many as max-depth
   CHECK(product_count("lissa:depth=50", "hessian", wide, Inversion::kDamped).high == 50);
   CHECK_FALSE(product_count("identity", "hessian", wide, Inversion::kDamped).known);

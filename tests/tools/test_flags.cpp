@@ -1,6 +1,10 @@
 // What users need not say, and what help shows.
 #include <sys/resource.h>
 
+#include <limits>
+#include <new>
+
+#include "../tools/memory_limit.h"
 #include "support/near.h"
 #include "support/tool.h"
 #include "whence/store/score_store.h"
@@ -213,5 +217,49 @@ TEST_CASE("a memory limit makes blocks and batches small enough, holds, and says
               "out of memory within 2.0 GiB: 29 GB were asked for at once: lower --batch-size (examples at a time)\n");
 #endif
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose operator new has no such handler
+namespace {
+
+bool can_allocate(std::size_t bytes) {
+  try {
+    ::operator delete(::operator new(bytes));
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+constexpr std::size_t kTooMuch = std::numeric_limits<std::size_t>::max() / 4;
+
+/// Asks for too much while an exception unwinds, as JSON's destructors may.
+struct Greedy {
+  bool& got;
+  ~Greedy() { got = can_allocate(kTooMuch); }
+};
+
+}  // namespace
+
+TEST_CASE("the reserve is for what is asked for while an exception unwinds, once, and is kept anew") {
+  const auto handler = std::get_new_handler();
+  for (int time = 0; time < 2; ++time) {
+    cli::keep_reserve();
+    cli::keep_reserve();  // one is kept
+    CHECK_FALSE(can_allocate(kTooMuch));
+    CHECK(cli::release_reserve());
+    CHECK_FALSE(cli::release_reserve());
+    cli::keep_reserve();
+    bool got = true;
+    try {
+      const Greedy greedy{got};
+      throw 1;
+    } catch (int) {
+    }
+    CHECK_FALSE(got);
+    CHECK_FALSE(cli::release_reserve());  // it was tried
+  }
+  std::set_new_handler(handler);
+}
+#endif
 
 TEST_SUITE_END();

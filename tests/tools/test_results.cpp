@@ -75,6 +75,10 @@ TEST_CASE("a result folder holds one run's files and none of another's") {
   REQUIRE(folder.run("evaluate pipeline.toml --scores random --out judged --examples 2 --quiet").status == 0);
   CHECK(folder.json("judged/evaluation.json")["key"] == folder.json("random/run.json")["key"]);
 
+  const auto judged = folder.run("inspect judged");
+  CHECK(judged.status == 0);
+  CHECK_FALSE(contains(judged.err, "warning"));
+
   // another run: nothing of the first stays but trainings, which no scores rest on, and nothing of the user's goes
   folder.write("out/notes.txt", "mine");
   REQUIRE(folder.run("score" + kFlags + "--method random --out out").status == 0);

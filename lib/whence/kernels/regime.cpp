@@ -130,7 +130,8 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
     out.solves = evidence.kernel >= kKernelSolves * evidence.after;
   }
   if (improves || moves) {
-    out.linear = (!improves || evidence.linearised - evidence.before > kLinearRecovers * improved) &&
+    constexpr double kRounding = 1e-9;  // of shares of a few queries: exactly half is not more than half
+    out.linear = (!improves || evidence.linearised - evidence.before > (kLinearRecovers + kRounding) * improved) &&
                  (!moves || evidence.linear_share > kLinearRecovers);
   }
   if (!std::isnan(evidence.feature_change)) {
@@ -139,8 +140,12 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
   const auto figure = [&](double value) {
     return evidence.classes ? fmt::format("{:.1f} %", 100 * value) : fmt::format("R^2 {:.3f}", value);
   };
-  std::string told = fmt::format("on {} {} the fine-tune goes from {} to {}", evidence.asked,
-                                 evidence.held_out ? "queries" : "of its own examples", figure(evidence.before),
+  // the standard error of a share, at most
+  const auto error = evidence.classes ? fmt::format(" (figures to ± {:.0f} points)",
+                                                    50 / std::sqrt(std::max(1.0, static_cast<double>(evidence.asked))))
+                                      : "";
+  std::string told = fmt::format("on {} {}{} the fine-tune goes from {} to {}", evidence.asked,
+                                 evidence.held_out ? "queries" : "of its own examples", error, figure(evidence.before),
                                  figure(evidence.after));
   told += fmt::format(", its linearisation to {}{} (more than half: {})", figure(evidence.linearised),
                       moves ? fmt::format(" and by {:.0f} % of the outputs' move", 100 * evidence.linear_share) : "",
