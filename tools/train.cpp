@@ -7,6 +7,7 @@
 #include "say.h"
 #include "whence/core/output.h"
 #include "whence/models/checkpoint.h"
+#include "whence/models/loss.h"
 #include "whence/stages/unfinished.h"
 
 namespace whence::cli {
@@ -210,8 +211,11 @@ int train(const std::vector<std::string>& arguments) {
     if (training && training->stationarity.relative_gradient_norm > kFarFromMinimum) {
       doubt(far_from_minimum_text(
           stage.name, training->stationarity, training,
-          fmt::format("whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact Hessian "
-                      "{} and train with --force",
+          fmt::format("{} {} and train with --force",
+                      create<Loss>(stage.loss)->is_of_output()
+                          ? "whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact "
+                            "Hessian"
+                          : "whence rank assumes one, since a loss inside the model has no Gauss-Newton matrix:",
                       stage.validation.is_null() ? "raise the optimizer's max-iterations or epochs"
                                                  : "leave the validation out")));
       const auto guesses = plan.train ? guessing_text(pipeline, k, training->stationarity.objective) : std::string();

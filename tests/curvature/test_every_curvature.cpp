@@ -11,6 +11,7 @@
 #include "whence/curvature/curvature.h"
 #include "whence/curvature/gram_operator.h"
 #include "whence/curvature/spectral_operator.h"
+#include "whence/models/ops.h"
 
 using namespace whence;
 using test::relative_error;
@@ -331,6 +332,52 @@ TEST_CASE("gauss-newton by rows equals it by differentiating twice, also through
     CHECK(relative_error(kronecker->apply(at::eye(fresh.entries(), at::kDouble)).diagonal().sum(),
                          dense.diagonal().sum()) < Tolerance::kSameAlgebra);
   }
+}
+
+namespace {
+
+/// Two layers of one matrix with biases of their own, and a head.
+class TwoBiases : public Model {
+ public:
+  ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override {
+    ParameterSet theta;
+    const auto add = [&](const std::string& name, at::IntArrayRef sizes) {
+      theta.add(name, random.stream(name).normal(sizes));
+    };
+    add("a.weight", {input_shape[0], input_shape[0]});
+    add("a.bias", {input_shape[0]});
+    add("b.bias", {input_shape[0]});
+    add("head.weight", {outputs, input_shape[0]});
+    add("head.bias", {outputs});
+    return theta;
+  }
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    const at::Tensor first = linear(theta, LinearNames{"a.weight", "a.bias"}, inputs_like(theta, batch.inputs), tape);
+    return linear(theta, "head", linear(theta, LinearNames{"a.weight", "b.bias"}, first.tanh(), tape).tanh(), tape);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a matrix that two layers multiply by, each with its own bias, has both") {
+  Dataset::Contents contents;
+  contents.inputs = Random(1).normal({7, 4});
+  contents.targets = at::arange(7).remainder(3);
+  contents.ids = at::arange(7);
+  contents.classes = {"a", "b", "c"};
+  const auto data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU);
+  const auto model = std::make_shared<const TwoBiases>();
+  auto draws = Random(2);
+  const auto fresh = model->initial({4}, 3, draws);
+  const Objective objective(model, create<Loss>("cross-entropy"), create<Tuning>("full"), data, 0.1, fresh, {}, 3);
+  const CurvaturePoint point{objective, fresh.values(), {}};
+  const auto dense = [&](const char* spec) {
+    return create<Curvature>(spec)->operator_at(point)->apply(at::eye(fresh.entries(), at::kDouble));
+  };
+  const auto truth = dense("gauss-newton:rows=false");
+  CHECK(relative_error(dense("gauss-newton"), truth) < Tolerance::kSameAlgebra);
+  CHECK(relative_error(dense("diagonal").diagonal(), truth.diagonal()) < Tolerance::kSameAlgebra);
+  CHECK(relative_error(dense("ekfac").diagonal().sum(), truth.diagonal().sum()) < Tolerance::kSameAlgebra);
 }
 
 TEST_CASE("the Hessian of dense layers, written out, equals double backward") {

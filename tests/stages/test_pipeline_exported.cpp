@@ -1,9 +1,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "support/near.h"
 #include "support/scratch.h"
 #include "support/stored_zip.h"
+#include "whence/core/files.h"
 #include "whence/models/exported/detail/zip.h"
 #include "whence/stages/pipeline.h"
 
@@ -83,6 +85,21 @@ TEST_CASE("labels are an exported model's outputs by their places, all or some o
                                       keys));
     return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
   };
+  const auto trained_on = [&](const std::string& first, const std::string& second, const std::string& head = "") {
+    with_labels(first, second);
+    auto text = read_text(scratch / "p.toml");
+    text.replace(text.find("checkpoint = \"m.pt2\""), 20,
+                 "checkpoint = \"run/a.safetensors\"\nloss = \"cross-entropy\"");
+    text.insert(text.find("[[stage]]"), head);
+    scratch.put("p.toml", text);
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
+  };
+  CHECK(trained_on("0", "1").training_data(0).classes() == std::vector<std::string>{"0", "1", "2"});
+  CHECK(trained_on("cat", "dog").training_data(0).outputs() == 2);  // of which the file says nothing
+  const auto anew = trained_on("0", "1", "head = \"2\"\n");
+  CHECK(anew.training_data(0).outputs() == 2);
+  CHECK(fmt::format("{}", fmt::join(anew.notes(), "\n")).find("m.pt2 has 3 outputs, and the examples have 2 classes") !=
+        std::string::npos);
   const auto some = with_labels("0", "1");
   CHECK(some.training_data(0).classes() == std::vector<std::string>{"0", "1", "2"});
   CHECK(some.load().size() == 1);

@@ -154,7 +154,7 @@ TEST_CASE("init: an exported model that makes its own loss, of tensors without t
   tensors.add("label", at::arange(9, at::kLong).remainder(3));
   write_safetensors(folder / "labelled.safetensors", tensors);
   write_safetensors(folder / "labelled_test.safetensors", tensors);
-  check_next(folder, "labelled.safetensors labelled_test.safetensors loss-inside.pt2", " --quiet --method grad-dot");
+  check_next(folder, "labelled.safetensors labelled_test.safetensors loss-inside.pt2", " --quiet");
   const auto text = folder.read("labelled.toml");
   CHECK(text.find("loss = \"exported\"") != text.npos);
   CHECK(text.find("file = \"labelled_test.safetensors\", targets = \"none\"") != text.npos);

@@ -145,7 +145,7 @@ TEST_CASE("a file beside the model that appears later is told where it was looke
   REQUIRE(folder.run("report out").status == 0);
   const auto key = folder.json("out/run.json")["key"];
   folder.write("base/special_tokens_map.json", "{}");
-  check_fails(folder.run("report out"), 1, "base/special_tokens_map.json was not there when the scores were made");
+  check_fails(folder.run("report out"), 1, "base/special_tokens_map.json was not there when this was made");
   const auto again = folder.run(rank + "again");
   CHECK(again.status == 0);
   CHECK(again.err.find("base/special_tokens_map.json has changed") != std::string::npos);  // since it was trained

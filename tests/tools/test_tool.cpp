@@ -283,7 +283,7 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
   REQUIRE(folder.run(rank).status == 0);
   folder.write_data("queries.safetensors", 5, 77);
   check_fails(folder.run("evaluate pipeline.toml --stage pretrain --scores result"), 1,
-              "queries.safetensors has changed since the scores were made");
+              "queries.safetensors has changed since this was made");
 }
 
 TEST_CASE("methods lists every room, and what it lists can be made") {

@@ -209,12 +209,19 @@ class LograSource : public detail::FeatureSource {
       const auto layer = projected(whole);
       for (std::int64_t group = 0; group < whole.groups; ++group) {
         const auto entry = of_group(whole, group);
-        Use use{&*layer, input_columns(entry, layer->weight, layer->bias),
+        const bool own_bias = layer->bias && whole.bias == layer->bias_name;  // another use of the weight may have none
+        if (!layer->weight && !own_bias) {
+          continue;
+        }
+        Use use{&*layer, input_columns(entry, layer->weight, own_bias),
                 widened(signal_positions(entry, of_group(whole, signals[i], group)))};
         (whole.transposed ? use.first_input : use.first_output) =
             group * (whole.transposed ? use.inputs : use.signals).size(2);
         if (whole.transposed != layer->transposed) {  // a matrix used both ways round: each side of it stays one side
           std::swap(use.inputs, use.signals);
+        }
+        if (layer->bias && !own_bias) {
+          use.inputs = at::constant_pad_nd(use.inputs, {0, 1});
         }
         out.push_back(std::move(use));
       }

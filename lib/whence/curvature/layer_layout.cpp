@@ -33,11 +33,15 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
     return std::nullopt;
   }
   std::set<std::string> tied;                   // matrices that the forward pass uses in more than one way
+  std::set<std::string> with_biases;            // those that it adds one bias to here, and another or none there
   std::map<std::string, const TapeEntry*> met;  // the first use
   for (const auto& entry : tape.entries) {
     const auto& first = *met.emplace(entry.weight, &entry).first->second;
     if (first.multiplies() != entry.multiplies() || first.transposed != entry.transposed) {
       tied.insert(entry.weight);
+    }
+    if (first.bias != entry.bias) {
+      with_biases.insert(entry.weight);
     }
   }
   LayerLayout out;
@@ -53,7 +57,8 @@ std::optional<LayerLayout> LayerLayout::of(const Objective& objective, const Par
       return std::nullopt;
     }
     const bool source = entry->made_by && entry->bias != name;
-    bool row = entry->weight.empty() || source;  // a bias alone, or what a weight is made of
+    // a bias alone, one of several of a weight, or what a weight is made of
+    bool row = entry->weight.empty() || source || (entry->bias == name && with_biases.count(entry->weight) > 0);
     bool diagonal = false;
     if (!row) {
       const auto& weight = merged.at(entry->weight);
@@ -156,7 +161,9 @@ std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
 
 namespace whence {
 
-bool covered_by_layers(const CurvaturePoint& point) { return detail::trained_layout(point).has_value(); }
+bool covered_by_layers(const CurvaturePoint& point) {
+  return point.objective.loss().is_of_output() && detail::trained_layout(point).has_value();
+}
 
 bool has_rows(const CurvaturePoint& point) {
   return detail::trained_layout(point, detail::LayerLayout::Beside::kRows).has_value();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "whence/core/json.h"
 #include "whence/data/example_column.h"
@@ -240,6 +241,30 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
                                              : fmt::format("{}", fmt::join(start.names, ", ")),
                          fmt::join(data.classes(), ", "),
                          start.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
+      }
+    }
+    if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
+        exported != nullptr && !trained && data.target_kind() == TargetKind::kClasses && data.head_outputs() > 0) {
+      auto start = checkpoint_classes(exported->file(), *model_);
+      const auto all = [&](const auto& is) { return std::all_of(data.classes().begin(), data.classes().end(), is); };
+      const bool names = all([&](const std::string& name) {
+        return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
+      });
+      std::set<std::string> numbers;
+      for (std::int64_t k = 0; k < start.outputs; ++k) {
+        numbers.insert(std::to_string(k));
+      }
+      const bool places = all([&](const std::string& name) { return numbers.contains(name); });
+      if (exported->has_head() && data.outputs() != start.outputs && start.outputs > 0) {
+        note(fmt::format(
+            "stage {}: {} has {} outputs, and the examples have {} classes: training starts from a new head",
+            description.name, start.from, start.outputs, data.outputs()));
+      } else if (names || places) {  // training goes on with the outputs that it has
+        if (!names) {
+          start.names.clear();  // the labels of all data are numbers
+        }
+        reading.head = start;
+        data = read(description.train, stage, reading);
       }
     }
     check_classes_differ(data, /*fresh=*/!trained);

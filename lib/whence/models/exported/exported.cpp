@@ -125,10 +125,12 @@ class Exported : public Model, public ExportedModel, public Described {
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override;
   at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override;
   ParameterSet read_parameters(const fs::path& file) const override;
+  bool has_head() const override { return !options_.head.empty(); }
   ExportedFacts facts() const override;
 
  private:
   void load(detail::ExportArchive archive);
+  void leave_unused(detail::ExportArchive& archive);
   ParameterSet parameters_of(const detail::ExportArchive& archive) const;
   std::string name_here(const std::string& name) const;
   std::vector<at::Tensor> arguments_of(const Batch& batch, const detail::Setting& setting) const;
@@ -185,6 +187,38 @@ ParameterSet Exported::parameters_of(const detail::ExportArchive& archive) const
   return out;
 }
 
+/// What no node reads has no derivative and is not trained, as if it were frozen.
+void Exported::leave_unused(detail::ExportArchive& archive) {
+  std::set<int> read;
+  for (const auto& node : program_->nodes()) {
+    for (const auto& input : node.inputs) {
+      const auto slots = input.reads();
+      read.insert(slots.begin(), slots.end());
+    }
+  }
+  std::set<std::string> places;  // of weights that are read, by whatever name
+  for (std::size_t i = 0; i < signature_.inputs.size(); ++i) {
+    if (const auto& input = signature_.inputs[i];
+        input.kind == ProgramInput::Kind::kParameter && read.contains(static_cast<int>(i))) {
+      places.insert(archive.weights.at(input.name).place);
+    }
+  }
+  std::vector<std::string> left;
+  for (const auto& input : signature_.inputs) {
+    if (input.kind != ProgramInput::Kind::kParameter) {
+      continue;
+    }
+    if (auto& stored = archive.weights.at(input.name); stored.trained && !places.contains(stored.place)) {
+      stored.trained = false;
+      left.push_back(input.name);
+    }
+  }
+  if (!left.empty()) {
+    notes_.push_back(fmt::format("{}: forward does not use {}: {} as it is", archive.where, fmt::join(left, ", "),
+                                 left.size() == 1 ? "it stays" : "each stays"));
+  }
+}
+
 void Exported::load(detail::ExportArchive archive) {
   notes_ = archive.notes;
   signature_ = detail::ProgramSignature::read(archive);
@@ -192,6 +226,7 @@ void Exported::load(detail::ExportArchive archive) {
   detail::check_pure(*program_, signature_, archive.where);
   chosen_ = signature_.chosen_output(options_.output, archive.where);
   arguments_ = signature_.arguments();
+  leave_unused(archive);
   theta_ = parameters_of(archive);
   if (theta_.empty()) {
     throw DataError(

@@ -43,6 +43,8 @@ class ExportedModel {
   /// the file says; else empty.
   virtual const std::vector<double>& channel_means() const = 0;
   virtual const std::vector<double>& channel_deviations() const = 0;
+  /// Whether head = "…" names the module that makes the outputs: for another number of classes a new one is drawn.
+  virtual bool has_head() const = 0;
   virtual ExportedFacts facts() const = 0;
   /// The parameters that a file (.pt2) holds: this model's, or another export of it. Throws DataError where it is none,
   /// or its buffers are others, which this model's program would not use.
