@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's first commands as a stranger types them, on a machine that has nothing: a fresh Debian 12 (debootstrap, minbase) below
+# The README's first commands as a stranger types them, on a machine that has nothing: a fresh Debian 12 with git (debootstrap, minbase) below
 # ${TMPDIR:-/tmp} with a clone of this tree's HEAD at this tree's path, root and no sudo. Of this machine it sees two wheels, the
 # compiler's cache, and what its network needs. Wants root, 8 GB of disk and the network, and ends with 77 where there is no making such a
 # machine; leaves nothing behind, also when interrupted.
@@ -79,7 +79,7 @@ TMPDIR=$machine python3 -m pip download -q --disable-pip-version-check --no-deps
 download=$!
 
 note "debootstrap in $root"
-apart debootstrap --variant=minbase bookworm "$root" >"$machine/log" 2>&1 ||
+apart debootstrap --variant=minbase --include=git,ca-certificates bookworm "$root" >"$machine/log" 2>&1 ||
   { tail -n 20 "$machine/log" >&2; cannot "debootstrap failed (its last lines are above)"; }
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"  # no package has to outlive a loss of power
 git clone -q --bare --no-hardlinks . "$root/srv/whence.git"
@@ -121,7 +121,6 @@ stranger() {  # types a line in the root, from the clone's folder once that is t
 
 [[ -z $cache ]] || mkdir -p "$cache"
 begin=$SECONDS
-stranger "apt-get -qq update && apt-get -qq -y install git >/dev/null 2>&1" /
 stranger "git clone -q /srv/whence.git '$tree'" /
 for command in "${commands[@]}"; do
   stranger "$command" "$tree"

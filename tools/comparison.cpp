@@ -27,8 +27,6 @@
 namespace whence::cli {
 namespace {
 
-constexpr double kUnaskedSeconds = 600;  // seconds that nobody is asked about
-
 std::vector<std::string> texts_of(const Dataset& data) {
   std::vector<std::string> out;
   for (std::int64_t i = 0; i < data.size(); ++i) {
@@ -263,30 +261,21 @@ bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint6
   if (!asked && (missing == 0 || line_.given(count_flag))) {
     return false;
   }
-  report(progress_, {"time a training", 0, 0, ""});
-  constexpr double kLimit = 20;
-  const auto one = trainings_->time(missing, kLimit);
-  end_progress();
-  const auto at_once = std::clamp<std::int64_t>(missing, 1, threads());
-  const auto rounds = std::ceil(static_cast<double>(missing) / static_cast<double>(at_once));
-  const double seconds = rounds * (std::isnan(one.at_most) ? one.seconds : one.at_most);
-  const auto told = fmt::format("{}about {}", std::isnan(one.at_most) ? "more than " : "", duration_words(seconds));
+  const auto time = time_trainings(*trainings_, missing, progress_);
   if (asked) {
-    const Json plan{{"against", line_.text("against")},  {"trainings", all},        {"kept-trainings", all - missing},
-                    {"seconds-a-training", one.seconds}, {"side-by-side", at_once}, {"seconds", seconds}};
+    const Json plan{{"against", line_.text("against")}, {"trainings", all},
+                    {"kept-trainings", all - missing},  {"seconds-a-training", time.one.seconds},
+                    {"side-by-side", time.at_once},     {"seconds", time.seconds}};
     line_.flag("json")
         ? say("{}\n", Ready{json_text(plan, 2)})
-        : say("{} trainings, {} of them kept, {} at a time\ntime    {}\n", all, all - missing, at_once, told);
+        : say("{} trainings, {} of them kept, {} at a time\ntime    {}\n", all, all - missing, time.at_once, time.told);
     return true;
   }
-  if (seconds > kUnaskedSeconds) {
-    const auto& count = record_.json()["options"][count_flag];
-    throw InvalidArgument(
-        fmt::format("{} trainings would take {}, a training {}: to wait for them type --{} {}, or fewer{}", missing,
-                    told, duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most), count_flag,
-                    count.is_string() ? count.get<std::string>() : count.dump(),
-                    seeds.size() > 1 ? "; --no-ceiling halves them" : ""));
-  }
+  const auto& count = record_.json()["options"][count_flag];
+  check_patience(time, missing,
+                 fmt::format("to wait for them type --{} {}, or fewer{}", count_flag,
+                             count.is_string() ? count.get<std::string>() : count.dump(),
+                             seeds.size() > 1 ? "; --no-ceiling halves them" : ""));
   return false;
 }
 

@@ -51,11 +51,17 @@ struct Setting {
   bool ceilinged;     ///< Another seed's are made too: at a minimum, found again from nearby, seeds make none.
   Progress progress;
   bool predicts_removal;
+  bool asked;          ///< For so many trainings, however long they take.
+  std::string remedy;  ///< What to type where they take long.
 };
 
 /// Retrains, with what each training took that the bank did not have.
 std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor& weights) {
-  const auto made = std::max<std::int64_t>(1, at.trainings.missing(weights, 0));
+  const auto missing = at.trainings.missing(weights, 0);
+  if (!at.asked && missing > 0) {
+    check_patience(time_trainings(at.trainings, missing, at.progress), missing, at.remedy);
+  }
+  const auto made = std::max<std::int64_t>(1, missing);
   const auto start = Clock::now();
   auto truth = at.trainings.run(weights, 0, at.progress);
   return {std::move(truth), seconds_since(start) / static_cast<double>(made)};
@@ -328,13 +334,19 @@ int evaluate(const std::vector<std::string>& arguments) {
   const bool from_start = optimizer.empty() && judged_from_start(pipeline, chain, stage);
   const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
   Trainings trainings({pipeline, chain, stage, queries, measurement, optimizer, from_start, out / "bank"});
-  const Setting setting{trainings,
-                        held.scores.to(at::kDouble),
-                        Random(pipeline.seed()).stream("evaluate"),
-                        from_start && against == "lds" && !line.flag("no-ceiling"),
-                        terminal_progress(line.flag("quiet")),
-                        create<Attributor>(run["options"]["method"].get<std::string>())
-                            ->predicts_removal(parse_normalization(run["options"].value("normalize", "none")))};
+  const std::string count_flag = against == "lds" ? "subsets" : "examples";
+  const auto further = further_training_command(run, name);
+  const Setting setting{
+      trainings,
+      held.scores.to(at::kDouble),
+      Random(pipeline.seed()).stream("evaluate"),
+      from_start && against == "lds" && !line.flag("no-ceiling"),
+      terminal_progress(line.flag("quiet")),
+      create<Attributor>(run["options"]["method"].get<std::string>())
+          ->predicts_removal(parse_normalization(run["options"].value("normalize", "none"))),
+      line.given(count_flag) || line.flag("plan"),
+      fmt::format("to wait for them type --{} {}, or fewer{}", count_flag, against == "lds" ? subsets : examples,
+                  further.empty() ? "" : "; to compare with training that goes on: " + further)};
   if (line.flag("plan")) {
     const auto count = against == "lds" ? subsets * (setting.ceilinged ? 2 : 1)
                                         : std::min(examples, trainings.stage().objective.data().size()) + 1;

@@ -15,6 +15,7 @@
 #include "whence/models/addition.h"
 #include "whence/models/checkpoint.h"
 #include "whence/store/result_folder.h"
+#include "whence/training/steps.h"
 #include "whence/version.h"
 
 namespace whence::cli {
@@ -305,6 +306,10 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
     const auto& at = *stationarity[k];
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
+    if (!training && at.relative_gradient_norm > kFarFromMinimum) {
+      const bool steps = dynamic_cast<const SteppingOptimizer*>(stage.optimizer.get()) != nullptr;
+      told["further-training"] = steps ? "" : "sgd:learning-rate=0.01,epochs=1";
+    }
     for (auto later = chain.size() - 1; later > k; --later) {
       if (!chain[later].objective.trained().select(kAddedPrefix).empty()) {
         told["through"] = chain[later].name;

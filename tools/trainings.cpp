@@ -3,15 +3,19 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <mutex>
 
 #include "whence/core/digest.h"
 #include "whence/core/error.h"
 #include "whence/core/json.h"
 #include "whence/core/output.h"
+#include "whence/core/parallel.h"
 #include "whence/data/dataset_digest.h"
 #include "whence/data/sealed_safetensors.h"
 #include "whence/evaluate/training_bank.h"
+#include "whence/evaluate/verdict.h"
 #include "whence/stages/choice.h"
 #include "whence/training/objective_digest.h"
 #include "whence/training/steps.h"
@@ -143,6 +147,27 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   keep_in_bank(place, layout.with(stage.theta),
                {{"gradient-norm", fmt::format("{}", out.gradient_norm)}, {"converged", out.converged ? "1" : "0"}});
   return out;
+}
+
+TrainingsTime time_trainings(Trainings& trainings, std::int64_t missing, const Progress& progress) {
+  report(progress, {"time a training", 0, 0, ""});
+  constexpr double kLimit = 20;
+  TrainingsTime out{trainings.time(missing, kLimit), std::clamp<std::int64_t>(missing, 1, threads()), 0, ""};
+  end_progress();
+  const bool known = !std::isnan(out.one.at_most);
+  const auto rounds = std::ceil(static_cast<double>(missing) / static_cast<double>(out.at_once));
+  out.seconds = rounds * (known ? out.one.at_most : out.one.seconds);
+  out.told = fmt::format("{}about {}", known ? "" : "more than ", duration_words(out.seconds));
+  return out;
+}
+
+void check_patience(const TrainingsTime& time, std::int64_t missing, const std::string& remedy) {
+  constexpr double kUnaskedSeconds = 600;
+  if (time.seconds > kUnaskedSeconds) {
+    throw InvalidArgument(
+        fmt::format("{} trainings would take {}, a training {}: {}", missing, time.told,
+                    duration_words(std::isnan(time.one.at_most) ? time.one.seconds : time.one.at_most), remedy));
+  }
 }
 
 bool judged_from_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {

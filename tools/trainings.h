@@ -64,6 +64,18 @@ class Trainings {
   std::string base_key_;
 };
 
+/// What so many trainings take, by one of them.
+struct TrainingsTime {
+  RetrainingTime one;
+  std::int64_t at_once = 1;
+  double seconds = 0;  ///< At most, where that is known; else at least.
+  std::string told;    ///< "about 5 minutes", "more than about 5 minutes".
+};
+/// Times one of at most about 20 seconds.
+TrainingsTime time_trainings(Trainings& trainings, std::int64_t missing, const Progress& progress);
+/// Throws InvalidArgument, which ends in `remedy`, where that is more than the ten minutes that nobody is asked about.
+void check_patience(const TrainingsTime& time, std::int64_t missing, const std::string& remedy);
+
 /// Whether the retrainings that judge a ranking begin where the chain's own training began, with its minibatches: if
 /// steps took a stage from `stage` on to no minimum and all starts are known, as to go on from there would be another
 /// training. Else they begin at the chain's parameters, from which a minimum is soon found again.

@@ -93,6 +93,25 @@ std::optional<JsonView> evaluation_of(const Result& result) {
   return found.empty() ? std::nullopt : std::optional(found.front());
 }
 
+std::string further_training_command(const JsonView& run, const std::string& stage) {
+  const auto options = run["options"];
+  const auto stages = run["stages"];
+  if (!stages.contains(stage) || !stages[stage].contains("further-training")) {
+    return "";
+  }
+  auto method = name_of(options["method"].get<std::string>());
+  if (method == "influence" && options.contains("curvature")) {
+    method = name_of(options["curvature"].get<std::string>());
+  }
+  const auto optimizer = stages[stage]["further-training"].get<std::string>();
+  const auto limit = options.value("limit-queries", std::int64_t{0});
+  return fmt::format("whence evaluate {}{} --queries {}{} --methods {} --against further-training{}",
+                     fs::path(run["pipeline"].get<std::string>()).filename().string(),
+                     stages.items().size() > 1 ? " --stage " + stage : "", options["queries"].get<std::string>(),
+                     limit > 0 ? fmt::format(" --limit-queries {}", limit) : "", method,
+                     optimizer.empty() ? "" : " --optimizer " + optimizer);
+}
+
 Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& evaluation, const fs::path& folder) {
   const auto options = run["options"];
   const auto method = create<Attributor>(options["method"].get<std::string>());
@@ -151,9 +170,12 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   if (is_self(run)) {
     return judge(evidence);  // there is no query to retrain for
   }
-  evidence.check =
-      fmt::format("whence evaluate {}{} --scores {}", fs::path(run["pipeline"].get<std::string>()).filename().string(),
-                  stage == kEveryStage ? " --stage NAME" : "", folder.string());
+  evidence.check = further_training_command(run, stage);
+  if (evidence.check.empty()) {
+    evidence.check = fmt::format("whence evaluate {}{} --scores {}",
+                                 fs::path(run["pipeline"].get<std::string>()).filename().string(),
+                                 stage == kEveryStage ? " --stage NAME" : "", folder.string());
+  }
   auto out = judge(evidence);
   if (!response.inverts && !evaluation && out.level == Verdict::Level::kTrusted) {
     out.level = Verdict::Level::kCare;

@@ -293,6 +293,7 @@ class Sweep {
 
 bool disturbed(const Settings& settings) {
   bool held = true;
+  std::set<std::string> verbs;
   for (const auto& command : kCommands) {
     const bool any = settings.only.find('/') == 0 || settings.only.empty();  // of a kind
     if (!any && settings.only != command.name && !settings.only.starts_with(command.name + "/")) {
@@ -300,8 +301,8 @@ bool disturbed(const Settings& settings) {
     }
     try {
       const Sweep sweep(command, settings);
-      constexpr std::size_t kSample = 2;
-      held = run_jobs(command.name, sweep.jobs(), kSample, settings) && held;
+      const bool first = verbs.insert(command.line.substr(0, command.line.find(' '))).second;
+      held = run_jobs(command.name, sweep.jobs(), /*sample=*/first ? 2 : 1, settings) && held;
     } catch (const std::runtime_error& error) {
       std::printf("%s: no undisturbed run: %s\n", command.name.c_str(), error.what());
       held = false;
