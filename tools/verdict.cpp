@@ -99,10 +99,9 @@ std::string further_training_command(const JsonView& run, const std::string& sta
   if (!stages.contains(stage) || !stages[stage].contains("further-training")) {
     return "";
   }
-  auto method = name_of(options["method"].get<std::string>());
-  if (method == "influence" && options.contains("curvature")) {
-    method = name_of(options["curvature"].get<std::string>());
-  }
+  const auto spec = options["method"].get<std::string>();
+  const bool inverted = create<Attributor>(spec)->uses_curvature() && options.contains("curvature");
+  const auto method = name_of(inverted ? options["curvature"].get<std::string>() : spec);
   const auto optimizer = stages[stage]["further-training"].get<std::string>();
   const auto limit = options.value("limit-queries", std::int64_t{0});
   return fmt::format("whence evaluate {}{} --queries {}{} --methods {} --against further-training{}",
