@@ -150,6 +150,11 @@ nlohmann::json with_channels(const ExportedModel& model, nlohmann::json table,
   return table;
 }
 
+bool all_among(const std::vector<std::string>& labels, const std::vector<std::string>& names) {
+  const std::set<std::string> known(names.begin(), names.end());
+  return std::all_of(labels.begin(), labels.end(), [&](const auto& label) { return known.contains(label); });
+}
+
 }  // namespace
 
 Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReading reading) const {
@@ -228,10 +233,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
         data.head_outputs() > 0) {
       const auto start = checkpoint_classes(language_model_->directory(), *model_);
-      const auto is_output = [&](const std::string& name) {
-        return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
-      };
-      if (!start.names.empty() && std::all_of(data.classes().begin(), data.classes().end(), is_output)) {
+      if (!start.names.empty() && all_among(data.classes(), start.names)) {
         reading.head = start;  // training starts from a head whose outputs have these names
         data = read(description.train, stage, reading);
       } else if (start.outputs > 0) {
@@ -246,20 +248,16 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
         exported != nullptr && !trained && data.target_kind() == TargetKind::kClasses && data.head_outputs() > 0) {
       auto start = checkpoint_classes(exported->file(), *model_);
-      const auto all = [&](const auto& is) { return std::all_of(data.classes().begin(), data.classes().end(), is); };
-      const bool names = all([&](const std::string& name) {
-        return std::find(start.names.begin(), start.names.end(), name) != start.names.end();
-      });
-      std::set<std::string> numbers;
+      std::vector<std::string> numbers;
       for (std::int64_t k = 0; k < start.outputs; ++k) {
-        numbers.insert(std::to_string(k));
+        numbers.push_back(std::to_string(k));
       }
-      const bool places = all([&](const std::string& name) { return numbers.contains(name); });
+      const bool names = all_among(data.classes(), start.names);
       if (exported->has_head() && data.outputs() != start.outputs && start.outputs > 0) {
         note(fmt::format(
             "stage {}: {} has {} outputs, and the examples have {} classes: training starts from a new head",
             description.name, start.from, start.outputs, data.outputs()));
-      } else if (names || places) {  // training goes on with the outputs that it has
+      } else if (names || all_among(data.classes(), numbers)) {  // training goes on with the outputs that it has
         if (!names) {
           start.names.clear();  // the labels of all data are numbers
         }
