@@ -1,6 +1,7 @@
 #include "memory_limit.h"
 
 #include <c10/util/Exception.h>
+#include <execinfo.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -67,6 +68,11 @@ void find_memory() {
 void keep_reserve() {
   constexpr std::size_t kBytes = 1 << 20;  // a vocabulary of 50,000 as JSON takes 800 KB to destroy
   std::set_new_handler(&find_memory);
+  // Where an exception first passes through a function of glibc, it loads what unwinds that, and aborts where there is
+  // no memory: this loads it.
+  static void* frame = nullptr;
+  static const int loaded = ::backtrace(&frame, 1);
+  static_cast<void>(loaded);
   void* none = nullptr;
   void* kept = reserve == nullptr ? std::malloc(kBytes) : nullptr;
   if (!reserve.compare_exchange_strong(none, kept)) {

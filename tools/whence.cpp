@@ -134,7 +134,7 @@ int fail_of_memory(const std::string& message) {
   return fail("error",
               fmt::format("out of memory{}{}{}: lower --batch-size (examples at a time){}", limit,
                           phase.empty() ? "" : fmt::format(" during {}", phase),
-                          bytes > 0 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : "",
+                          bytes >= 1e6 ? fmt::format(": {:.2g} GB were asked for at once", bytes / 1e9) : "",
                           scores ? " or --query-block (queries at a time); --plan tells what they take" : ""),
               kUserError);
 }

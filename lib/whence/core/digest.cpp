@@ -15,18 +15,30 @@ namespace {
 
 void check(int code) {
   if (code != 1) {
-    throw Error("SHA-256 failed");
+    throw Error("SHA-256 failed: not enough memory");  // nothing else makes it fail
   }
+}
+
+/// OpenSSL's first use ends the program where it runs out of memory: it begins where there is some.
+const EVP_MD* sha256() {
+  static const EVP_MD* const method = [] {
+    constexpr std::int64_t kEnough = 4 << 20;
+    at::empty({kEnough}, at::kByte);
+    return EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  }();
+  check(method != nullptr ? 1 : 0);
+  return method;
 }
 
 }  // namespace
 
 struct Digest::Context {
+  Context() { check(evp != nullptr ? 1 : 0); }
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> evp{EVP_MD_CTX_new(), EVP_MD_CTX_free};
 };
 
 Digest::Digest() : context_(std::make_unique<Context>()) {
-  check(EVP_DigestInit_ex(context_->evp.get(), EVP_sha256(), nullptr));
+  check(EVP_DigestInit_ex(context_->evp.get(), sha256(), nullptr));
 }
 
 Digest::~Digest() = default;
