@@ -81,7 +81,7 @@ TEST_CASE("every family at every tuning is its matrix, and its mixed products ar
     const auto stage = bench.tuned(spec);
     const CurvaturePoint point{stage.objective, stage.theta, stage.parent};
     const auto p = count_entries(stage.theta), q = count_entries(stage.parent);
-    const auto x = Random(3).normal({2, p});
+    const auto x = Random(3).normal({1, p});
     for (const char* name : {"hessian", "gauss-newton", "gauss-newton:rows=false", "empirical-fisher"}) {
       CAPTURE(name);
       const auto curvature = create<Curvature>(name);

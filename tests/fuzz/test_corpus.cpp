@@ -49,7 +49,7 @@ TEST_CASE("every reader takes its corpus, and what is made of it by cutting and 
       }
     }
     std::mt19937 random(0);
-    constexpr std::size_t kFlips = 1000;  // of one bit, over all files
+    constexpr std::size_t kFlips = 600;  // of one bit, over all files
     for (std::size_t i = 0; i < kFlips; ++i) {
       auto flipped = texts[i % texts.size()];
       if (!flipped.empty()) {
