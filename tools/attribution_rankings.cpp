@@ -83,7 +83,9 @@ std::vector<Ranking> AttributionRun::ranked(std::int64_t top) const {
       ranking.query = queries_.ids()[q].item<std::int64_t>();
       ranking.stage = chain_[stages_[s]].name;
       ranking.measurement = measurements_[q].item<double>();
-      ranking.prediction = predictions.at(static_cast<std::size_t>(q));
+      if (!predictions.empty()) {
+        ranking.prediction = predictions.at(static_cast<std::size_t>(q));
+      }
       const auto* inner = chain_[stages_[s]].objective.inner();
       if (inner != nullptr && attributor_->predicts_removal(normalization_)) {
         ranking.tasks = ranked_tasks(*inner, scores.stages.at(s).scores[q]);

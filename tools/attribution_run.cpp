@@ -356,9 +356,10 @@ void AttributionRun::tell_choice() {
       needs_none && tells && asked_.curvature_is_open() ? std::string()
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
-      : std::all_of(chain_.begin(), chain_.end(), [](const auto& s) { return s.objective.loss().is_of_output(); })
+      : std::all_of(chain_.begin(), chain_.end(), [](const auto& s) { return s.objective.has_gauss_newton(); })
           ? "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none"
-          : "scores assume a minimum, and a loss inside the model has no Gauss-Newton matrix, which would need none";
+          : "scores assume a minimum, and no Gauss-Newton matrix, which would need none, is to be had of this "
+            "objective";
   std::string advice;
   for (auto k = stages_.front(); k < chain_.size() && advice.empty() && !unrolled_; ++k) {
     if (!near_minimum(k) && normalization_ == Normalization::kNone && !self()) {

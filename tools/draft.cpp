@@ -145,7 +145,7 @@ class Writer {
             fmt::format("checkpoint = {}  # the model as it is; to train it on these texts first, name a new folder "
                         "here: \"run/fit\"\n",
                         toml_text(relative(model_->path))));
-      assumed_.push_back(fmt::format("the weights of {} as they are, trained on {}", model_->path.string(),
+      assumed_.push_back(fmt::format("the weights of {} as they are, as if trained on {}", model_->path.string(),
                                      plain.size() == 1 ? plain[0].first->path.filename().string()
                                                        : fmt::format("{} files of texts", plain.size())));
       columns_ = plain[0].second;
@@ -251,11 +251,13 @@ class Writer {
     stage("fit", data_table(source, columns_, length), loss,
           fmt::format(
               "{}# weight-decay = 1e-4  # if it was trained with one\ncheckpoint = {}  # its weights as they are; "
-              "to train it here, name a new file: \"run/fit.safetensors\"\n",
+              "to train it here, name a new file: \"run/fit.safetensors\"\n"
+              "# optimizer = \"adamw:learning-rate=1e-4,epochs=3,batch-size=32\"  # as it is trained then\n",
               of_tokens ? "# or masked-token, of a model that sees the tokens after each\n" : "",
               toml_text(relative(model_->path))));
-    assumed_.push_back(fmt::format("the weights of {} as they are, trained on {} by {}, without weight decay", file,
-                                   source.path.filename().string(), loss));
+    assumed_.push_back(fmt::format("the weights of {} as they are, as if trained on {} by {}, without weight decay",
+                                   file, source.path.filename().string(),
+                                   source.has_targets ? loss : "the loss that it gives"));
   }
 
   /// Tables, images and tensors: a built-in model, or the weights of one.

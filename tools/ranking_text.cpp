@@ -60,6 +60,9 @@ std::vector<Column> columns_of(const std::vector<RankedExample>& list, const Dat
   if (!removals) {
     out.erase(out.begin() + 2);
   }
+  if (data.target_kind() == TargetKind::kValues && data.outputs() == 0) {
+    out.erase(out.begin() + 1);
+  }
   return out;
 }
 
@@ -179,8 +182,9 @@ void print_table(const AttributionRun& run, const std::vector<Ranking>& rankings
     const auto q = static_cast<std::int64_t>(i / run.stages().size());
     const auto& data = run.chain()[run.stages()[s]].objective.data();
     if (s == 0) {
-      say("\nquery {}: {}; {}, {} {:.4g}\n", ranking.query, run.queries().origin(q),
-          ranking.prediction ? prediction_text(*ranking.prediction) : "", to_string(measurement), ranking.measurement);
+      say("\nquery {}: {}; {}{} {:.4g}\n", ranking.query, run.queries().origin(q),
+          ranking.prediction ? prediction_text(*ranking.prediction) + ", " : "", to_string(measurement),
+          ranking.measurement);
       if (run.queries().is_text()) {
         say("    {}\n", Ready{shaded_text(visible_tokens(run.queries(), q, {}), 1)});
       }

@@ -177,8 +177,12 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
                            ? fmt::format("{:g} x mean eigenvalue{}", choice.options.relative_damping,
                                          dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
                            : fmt::format("{:.3g}", choice.options.damping);
-  return fmt::format("curvature {}, solver {}, damping {}: {}; {}", name_of(choice.curvature),
-                     fmt::join(solvers, " and "), damping, choice.reason, choice.otherwise);
+  const bool iterative =
+      name_of(choice.solver) == "auto" &&
+      std::all_of(solvers.begin(), solvers.end(), [](const auto& s) { return s == "auto" || s == "cg"; });
+  return fmt::format("curvature {}, solver {}, damping {}: {}; {}{}", name_of(choice.curvature),
+                     fmt::join(solvers, " and "), damping, choice.reason, choice.otherwise,
+                     iterative ? ", --solver cg:relative-tolerance=1e-6 for more digits" : "");
 }
 
 void RunRecord::add_request(const InverseRequest& asked) {
@@ -316,6 +320,9 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
       }
     }
     told["relative-gradient-norm"] = at.relative_gradient_norm;
+    if (!stage.objective.has_gauss_newton()) {
+      told["gauss-newton"] = false;
+    }
     if (!assumes_minimum) {
       continue;
     }

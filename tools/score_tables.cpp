@@ -23,7 +23,7 @@ std::vector<OutputColumn> describe(const Dataset& data, const char* noun) {
   std::vector<OutputColumn> out{{noun, data.ids().cpu()}};
   OutputColumn labels{"label"}, texts{"text"};
   for (std::int64_t row = 0; row < data.size(); ++row) {
-    if (data.targets().defined()) {
+    if (data.targets().defined() && data.outputs() > 0) {
       labels.texts.push_back(example_label(data, row));
     }
     if (data.is_text()) {

@@ -84,9 +84,8 @@ Json spectrum_of(const Stage& stage, const std::string& spec, std::int64_t probe
   }
   if (spectrum.smallest < -rounding) {
     out["remedy"] = fmt::format(
-        "indefinite: a damped inverse needs --damping > {:.3g}; or --curvature gauss-newton, or --inversion filtered, "
-        "or training to a minimum",
-        -spectrum.smallest);
+        "indefinite: a damped inverse needs --damping > {:.3g}; or {}--inversion filtered, or training to a minimum",
+        -spectrum.smallest, stage.objective.has_gauss_newton() ? "--curvature gauss-newton, or " : "");
   }
   return out;
 }

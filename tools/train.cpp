@@ -212,10 +212,11 @@ int train(const std::vector<std::string>& arguments) {
       doubt(far_from_minimum_text(
           stage.name, training->stationarity, training,
           fmt::format("{} {} and train with --force",
-                      create<Loss>(stage.loss)->is_of_output()
+                      stage.priming.empty() && create<Loss>(stage.loss)->is_of_output()
                           ? "whence rank then takes a Gauss-Newton curvature, which needs no minimum; for the exact "
                             "Hessian"
-                          : "whence rank assumes one, since a loss inside the model has no Gauss-Newton matrix:",
+                          : "whence rank then takes the Hessian with a damping that outweighs its negative curvature; "
+                            "for a smaller one",
                       stage.validation.is_null() ? "raise the optimizer's max-iterations or epochs"
                                                  : "leave the validation out")));
       const auto guesses = plan.train ? guessing_text(pipeline, k, training->stationarity.objective) : std::string();

@@ -136,6 +136,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
     told.through = own_end ? "" : stage.value("through", "");
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
+    told.gauss_newton = stage.value("gauss-newton", true);
     told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);
     if (stage.contains("leverages")) {
       const auto& worst = stage["leverages"][0];

@@ -94,6 +94,10 @@ TEST_SUITE("evaluate") {
     far.stages[0].relative_gradient = 0.4;
     CHECK(judge(far).level == Level::kNot);
     CHECK(says(judge(far), "type --curvature gauss-newton"));
+    far.stages[0].gauss_newton = false;  // the Hessian's damping is all there is
+    CHECK(judge(far).level == Level::kCare);
+    CHECK(says(judge(far), "at fit its checkpoint is no minimum"));
+    far.stages[0].gauss_newton = true;
     far.hessian = false;
     CHECK(judge(far).level == Level::kCare);
     CHECK(says(judge(far), "to check: whence evaluate p.toml --scores out"));

@@ -112,4 +112,43 @@ TEST_CASE("labels are an exported model's outputs by their places, all or some o
   }
 }
 
+TEST_CASE("labels that are numbers have the names that an exported model's file holds, before training and after") {
+  const Scratch scratch;
+  fs::copy(fs::path(WHENCE_TESTS) / "models/exported/named.pt2", scratch / "m.pt2");  // cat, dog, fox; one layer unused
+  scratch.put("d.csv", "a,b,c,d,label\n1,2,3,4,2\n0,1,0,2,1\n2,1,0,1,1\n1,1,0,1,0\n");
+  scratch.put("words.csv", "a,b,c,d,label\n1,2,3,4,fox\n0,1,0,2,cat\n");
+  const auto with = [&](const std::string& checkpoint, const std::string& classes) {
+    scratch.put(
+        "p.toml",
+        fmt::format("[model]\nexported = \"m.pt2\"\n[[stage]]\nname = \"a\"\ntrain = {{ format = \"csv\", file = "
+                    "\"d.csv\", standardize = false{} }}\nloss = \"cross-entropy\"\noptimizer = "
+                    "\"adam:learning-rate=0.01,epochs=1\"\ncheckpoint = \"{}\"\n[queries.numbers]\ndata = {{ format "
+                    "= \"csv\", file = \"d.csv\" }}\n[queries.words]\ndata = {{ format = \"csv\", file = "
+                    "\"words.csv\" }}\n",
+                    classes, checkpoint));
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
+  };
+  const auto numbers = [](const Dataset& data) {
+    return std::vector<std::int64_t>(data.targets().const_data_ptr<std::int64_t>(),
+                                     data.targets().const_data_ptr<std::int64_t>() + data.size());
+  };
+  const std::vector<std::string> names{"cat", "dog", "fox"};
+  with("run/a.safetensors", "").train(0, {});
+  for (const char* checkpoint : {"m.pt2", "run/a.safetensors", "run/new.safetensors"}) {
+    CAPTURE(checkpoint);
+    const auto pipeline = with(checkpoint, "");
+    CHECK(pipeline.training_data(0).classes() == names);
+    CHECK(numbers(pipeline.training_data(0)) == std::vector<std::int64_t>{2, 1, 1, 0});
+    CHECK(numbers(pipeline.queries("numbers")) == std::vector<std::int64_t>{2, 1, 1, 0});
+    CHECK(numbers(pipeline.queries("words")) == std::vector<std::int64_t>{2, 0});
+    CHECK(fmt::format("{}", fmt::join(pipeline.notes(), "\n"))
+              .find("forward does not use left.weight, left.bias: each stays") != std::string::npos);
+    const auto some = with(checkpoint, ", classes = [\"fox\", \"dog\"]");
+    CHECK(some.training_data(0).classes() == names);
+    CHECK(numbers(some.training_data(0)) == std::vector<std::int64_t>{2, 1, 1});
+  }
+  const auto trained = with("run/a.safetensors", "").load()[0];
+  CHECK(trained.objective.trained().names() == std::vector<std::string>{"fc.weight", "fc.bias"});
+}
+
 TEST_SUITE_END();

@@ -102,7 +102,7 @@ TEST_CASE("init: an exported model, its weights as they are, on tensors, values,
   write_images(folder, "images_test.safetensors", classes.narrow(0, 0, 3));
   const std::string flags = " --quiet --method grad-dot";
   const auto said = check_next(folder, "convnet.pt2 images.safetensors images_test.safetensors", flags);
-  CHECK(said.find("the weights of convnet.pt2 as they are, trained on images.safetensors by cross-entropy") !=
+  CHECK(said.find("the weights of convnet.pt2 as they are, as if trained on images.safetensors by cross-entropy") !=
         said.npos);
   CHECK(said.find("next: whence rank images.toml --limit-queries 3 --out result\n") !=
         said.npos);  // nothing is to be trained
@@ -155,9 +155,21 @@ TEST_CASE("init: an exported model that makes its own loss, of tensors without t
   write_safetensors(folder / "labelled.safetensors", tensors);
   write_safetensors(folder / "labelled_test.safetensors", tensors);
   check_next(folder, "labelled.safetensors labelled_test.safetensors loss-inside.pt2", " --quiet");
+  const auto shown = folder.run("rank labelled.toml --limit-queries 1 --top 2 --quiet --out shown");
+  CAPTURE(shown.out);
+  CHECK(shown.out.find("query 0: row 0 of labelled_test.safetensors; loss ") != shown.out.npos);  // it says no more
+  for (const char* absent : {"predicts", "expected", "value", "cannot be trusted", "gauss-newton"}) {
+    CHECK(shown.out.find(absent) == shown.out.npos);
+  }
+  CHECK(folder.read("shown/ranking.jsonl").find("prediction") == std::string::npos);
   const auto text = folder.read("labelled.toml");
   CHECK(text.find("loss = \"exported\"") != text.npos);
   CHECK(text.find("file = \"labelled_test.safetensors\", targets = \"none\"") != text.npos);
+  auto compared = text;
+  compared.replace(compared.find("\"exported\""), 10, "\"squared-error\"");
+  folder.write("compared.toml", compared);
+  CHECK(folder.run("rank compared.toml").err.find("targets = \"none\" is for a model that gives its loss itself") !=
+        std::string::npos);
   take_export(folder, "two");
   ParameterSet pairs;
   pairs.add("x", Random(8).normal({9, 3}).to(at::kFloat));

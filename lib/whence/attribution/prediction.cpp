@@ -67,6 +67,9 @@ void predict_tokens(const at::Tensor& output, const Batch& batch, std::vector<Pr
 
 std::vector<Prediction> predict(const Stage& last, const Dataset& queries) {
   check_measurable(last);
+  if (!last.objective.loss().is_of_output()) {
+    return {};
+  }
   const at::NoGradGuard no_gradient;
   std::vector<Prediction> out;
   const auto step = last.objective.batch_size();

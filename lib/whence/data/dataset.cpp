@@ -64,7 +64,7 @@ void check_shapes(const Dataset::Contents& c) {
   }
   const auto count = c.inputs.size(0);
   const bool targets_fit = c.classes.empty()
-                               ? c.targets.dim() == 2 && c.targets.size(1) > 0 && c.targets.is_floating_point()
+                               ? c.targets.dim() == 2 && c.targets.is_floating_point()
                                : c.targets.dim() == 1 && c.targets.scalar_type() == at::kLong;
   if (!targets_fit || c.targets.size(0) != count) {
     throw InvalidArgument(fmt::format("dataset: targets [{}] of {}, expected {} for {} inputs",

@@ -48,12 +48,13 @@ class Dataset {
  public:
   struct Contents {
     at::Tensor inputs;  ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for. Undefined: texts.
-    at::Tensor targets;  ///< [N] int64 class numbers, or [N, k] floating values. Undefined: tokens are predicted.
+    at::Tensor targets;  ///< [N] int64 class numbers, or [N, k] floating values, k = 0: none. Undefined: tokens are predicted.
     at::Tensor ids;      ///< [N] int64.
     double scale = 1;    ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
     at::Tensor mean = {},
                deviation = {};         ///< [1, C, 1, …] double: then subtracted, and divided by. Undefined: neither.
     std::vector<std::string> classes;  ///< Name of each class number; empty for values.
+    bool numbered = false;             ///< Labels are the class numbers, and `classes` are names from elsewhere.
     std::vector<std::filesystem::path> files;        ///< Where it came from.
     std::vector<Origin> origins = {};                ///< Where its rows came from, ids rising.
     TokenSequences texts = {};                       ///< In place of inputs.
@@ -73,6 +74,7 @@ class Dataset {
   bool is_text() const { return contents_.texts.tokens.defined(); }
   const TokenSequences& texts() const { return contents_.texts; }
   const std::vector<std::string>& classes() const { return contents_.classes; }
+  bool numbered() const { return contents_.numbered; }
   const std::vector<std::filesystem::path>& files() const { return contents_.files; }
   const std::vector<std::string>& notes() const { return contents_.notes; }
   /// What is subtracted from the channels of every batch and what they are divided by, [1, C, 1, …] double; undefined:

@@ -178,6 +178,7 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     rows = std::move(targets.rows);
     contents.targets = targets.values.defined() ? targets.values : at::tensor(targets.numbers, at::kLong);
     contents.classes = std::move(targets.classes);
+    contents.numbered = targets.numbered;
     class_places = std::move(targets.places);
   } else if (!keys.classes.empty() || !keys.drop_labels.empty()) {
     throw InvalidArgument(fmt::format("{}: key {}: the targets of {} are tokens", format,

@@ -118,7 +118,7 @@ class SafetensorsFormat : public DataFormat {
       return source;
     }
     if (keys.targets == "none") {
-      source.values = at::zeros({source.inputs.size(0), 1}, at::kFloat);
+      source.values = at::zeros({source.inputs.size(0), 0}, at::kFloat);
       return source;
     }
     const auto targets = named_tensor(tensors, keys.targets, path);

@@ -142,6 +142,7 @@ struct Numbering {
   std::vector<std::string> classes;
   std::map<std::string, std::int64_t> numbers;  // of labels
   std::set<std::string> kept;                   // empty: all
+  bool numbered = false;                        // Dataset::numbered()
   bool some = false;                            // of those that are kept may be all that there are
   std::string expected;                         // of an unknown label
 };
@@ -183,8 +184,16 @@ class Settlement {
     }
   }
 
-  /// Labels 0, 1, … are the outputs by their places.
+  /// Labels 0, 1, … are the outputs by their places; those that are listed may be names of theirs.
   void by_place(std::int64_t outputs, const std::vector<std::string>& names) {
+    out_.numbered = !names.empty();
+    for (const auto& name : listed_) {
+      const auto place = std::find(names.begin(), names.end(), name) - names.begin();
+      if (place < std::ssize(names)) {
+        out_.kept.erase(name);
+        out_.kept.insert(std::to_string(place));
+      }
+    }
     for (std::int64_t k = 0; k < outputs; ++k) {
       out_.numbers.emplace(std::to_string(k), k);
       out_.classes.push_back(names.empty() ? std::to_string(k) : names[static_cast<std::size_t>(k)]);
@@ -210,7 +219,9 @@ class Settlement {
       return std::find(head_.names.begin(), head_.names.end(), label) != head_.names.end();
     };
     if (!head_.names.empty() && std::all_of(labels.begin(), labels.end(), named)) {
-      return by_name(head_.names);
+      const bool numbers =
+          by_places_too() && std::none_of(distinct_.begin(), distinct_.end(), named) && are_places(distinct_, outputs);
+      return numbers ? by_place(outputs, head_.names) : by_name(head_.names);
     }
     if (count(listed_) == outputs && head_.names.empty()) {
       out_.some = true;
@@ -391,6 +402,7 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
     }
   }
   out.classes = std::move(numbering.classes);
+  out.numbered = numbering.numbered;
   out.places = std::move(numbering.numbers);
   return out;
 }

@@ -67,7 +67,7 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
       return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}){}", at.unconverged,
                                      at.solves, at.stage, at.residual, more_damping));
     }
-    if (evidence.assumes_minimum && evidence.hessian && at.relative_gradient > kNear) {
+    if (evidence.assumes_minimum && evidence.hessian && at.gauss_newton && at.relative_gradient > kNear) {
       return make(level,
                   fmt::format("the checkpoint of {} is {}, which the Hessian assumes; type --curvature gauss-newton",
                               at.stage, no_minimum(at)));

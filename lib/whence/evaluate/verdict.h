@@ -62,6 +62,7 @@ struct StageEvidenceSummary {
   std::string more_damping = {};  ///< ... which these flags would mend; empty where none is known.
   double leverage = kUnknown;     ///< The largest above kLeverage that was met (attribution/leverage.h) ...
   std::int64_t leans_on = -1;     ///< ... and the example's id.
+  bool gauss_newton = true;       ///< Whether there is one, and not the Hessian alone.
   bool stopped_early = false;     ///< Training ended by its validation, not at a minimum.
   std::string through = {};       ///< A later stage that its scores go through and that adds to its body: such a tuning
                                   ///< has several minima, and which it ends at may change with an example.

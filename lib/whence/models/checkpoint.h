@@ -29,6 +29,8 @@ std::vector<std::filesystem::path> checkpoint_files(const std::filesystem::path&
 /// What a checkpoint of the model says of its outputs: how many, and which class each is, where it was trained here or
 /// has an id2label. Nothing of one without a head of its own, or whose head is not to be told from other layers.
 HeadClasses checkpoint_classes(const std::filesystem::path& checkpoint, const Model& model);
+/// What training writes of its data into a checkpoint's metadata: checkpoint_classes() is made of it.
+std::map<std::string, std::string> data_metadata(const Dataset& data);
 /// The metadata that training wrote into a checkpoint's safetensors file; empty where there is none.
 std::map<std::string, std::string> checkpoint_metadata(const std::filesystem::path& checkpoint);
 /// An entry of it.

@@ -291,11 +291,18 @@ class Chooser {
     if (negative_stage_) {
       throw NumericalError(fmt::format(
           "stage {}: the Hessian has negative curvature, a direction p with p'Hp / p'p = {:.3g}, and the damping does "
-          "not outweigh it, so that solves would fail: type --damping {:.2g}, or --curvature gauss-newton "
-          "--relative-damping {:g}, which has none{}",
-          chain_[*negative_stage_].name, smallest_, sufficient_damping(), kRelativeDamping,
+          "not outweigh it, so that solves would fail: type --damping {:.2g}{}{}",
+          chain_[*negative_stage_].name, smallest_, sufficient_damping(),
+          has_gauss_newton()
+              ? fmt::format(", or --curvature gauss-newton --relative-damping {:g}, which has none", kRelativeDamping)
+              : std::string(),
           at_minimum() ? "" : fmt::format(" (the checkpoint is no minimum: {})", gradient_text())));
     }
+  }
+
+  bool has_gauss_newton() const {
+    return std::all_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                       [](const Stage& stage) { return stage.objective.has_gauss_newton(); });
   }
 
   void tell_otherwise() {
@@ -306,9 +313,8 @@ class Chooser {
           passes_.empty() ? std::string() : fmt::format(" (about {})", seconds_text(solver_seconds("hessian")));
       out_.otherwise = fmt::format("--curvature hessian for the Hessian{}, --damping X for another damping", cost);
     } else if (request_.curvature_is_open()) {
-      out_.otherwise =
-          "--curvature gauss-newton or --damping X for another choice, --solver cg:relative-tolerance=1e-6 for more "
-          "digits";
+      out_.otherwise = has_gauss_newton() ? "--curvature gauss-newton or --damping X for another choice"
+                                          : "--damping X for another damping";
     } else if (request_.damping_is_open()) {
       out_.otherwise = "--damping X for another damping";
     } else {

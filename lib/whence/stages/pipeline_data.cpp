@@ -155,6 +155,28 @@ bool all_among(const std::vector<std::string>& labels, const std::vector<std::st
   return std::all_of(labels.begin(), labels.end(), [&](const auto& label) { return known.contains(label); });
 }
 
+/// Whether labels are the numbers of a head's outputs, all or some of them.
+bool are_places(const std::vector<std::string>& labels, const HeadClasses& head) {
+  std::vector<std::string> numbers;
+  for (std::int64_t k = 0; k < head.outputs; ++k) {
+    numbers.push_back(std::to_string(k));
+  }
+  return all_among(labels, numbers);
+}
+
+/// Whether a data table's key `classes` names outputs that training goes on with: all of them or, where it cannot draw
+/// new ones, some.
+bool lists_outputs(const nlohmann::json& table, const HeadClasses& head, bool has_head) {
+  const auto classes = table.is_object() ? table.value("classes", nlohmann::json()) : nlohmann::json();
+  if (has_head && std::ssize(classes) != head.outputs) {
+    return false;
+  }
+  const std::set<std::string> known(head.names.begin(), head.names.end());
+  return classes.is_array() && !classes.empty() && std::all_of(classes.begin(), classes.end(), [&](const auto& name) {
+           return name.is_string() && known.contains(name.template get<std::string>());
+         });
+}
+
 }  // namespace
 
 Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReading reading) const {
@@ -163,7 +185,8 @@ Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReadi
                          ? given
                          : with_channels(*exported, with_arguments(*exported, file_.stages.at(stage).loss, given),
                                          [&](const std::string& text) { note(text); });
-  const auto wanted = create<Loss>(file_.stages.at(stage).loss)->wants();
+  const auto loss = create<Loss>(file_.stages.at(stage).loss);
+  const auto wanted = loss->wants();
   const bool of_tokens = are_tokens(wanted);
   if (of_tokens && !reading_) {
     throw InvalidArgument(fmt::format("loss = {}, but {} is no model of texts", file_.stages[stage].loss, model_spec_));
@@ -193,6 +216,13 @@ Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReadi
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
   auto data = read_dataset(table, file_.path.parent_path(), reading).to(options_.dtype, options_.device);
+  if (loss->is_of_output() && data.target_kind() == TargetKind::kValues && data.outputs() == 0) {
+    throw InvalidArgument(
+        fmt::format("targets = \"none\" is for a model that gives its loss itself (loss = \"exported\"), and loss = "
+                    "\"{}\" compares "
+                    "with targets",
+                    file_.stages[stage].loss));
+  }
   check_targets(data, wanted);
   for (const auto& text : data.notes()) {
     note(text);
@@ -229,39 +259,35 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     if (stage > 0) {
       check_channels_said(description.train, file_.stages[stage - 1]);
     }
+    const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
+    const auto start = exported != nullptr ? checkpoint_classes(exported->file(), *model_) : HeadClasses();
+    if (!trained && exported != nullptr && lists_outputs(description.train, start, exported->has_head())) {
+      reading.head = start;
+    }
     auto data = read(description.train, stage, reading);
     if (reading.head.from.empty() && language_model_ != nullptr && data.target_kind() == TargetKind::kClasses &&
         data.head_outputs() > 0) {
-      const auto start = checkpoint_classes(language_model_->directory(), *model_);
-      if (!start.names.empty() && all_among(data.classes(), start.names)) {
-        reading.head = start;  // training starts from a head whose outputs have these names
+      const auto head = checkpoint_classes(language_model_->directory(), *model_);
+      if (!head.names.empty() && all_among(data.classes(), head.names)) {
+        reading.head = head;  // training starts from a head whose outputs have these names
         data = read(description.train, stage, reading);
-      } else if (start.outputs > 0) {
+      } else if (head.outputs > 0) {
         note(fmt::format("stage {}: the head in {} is one of {}, not of {}: training starts from {}", description.name,
-                         start.from,
-                         start.names.empty() ? fmt::format("{} classes without names", start.outputs)
-                                             : fmt::format("{}", fmt::join(start.names, ", ")),
+                         head.from,
+                         head.names.empty() ? fmt::format("{} classes without names", head.outputs)
+                                            : fmt::format("{}", fmt::join(head.names, ", ")),
                          fmt::join(data.classes(), ", "),
-                         start.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
+                         head.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
       }
     }
-    if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
-        exported != nullptr && !trained && data.target_kind() == TargetKind::kClasses && data.head_outputs() > 0) {
-      auto start = checkpoint_classes(exported->file(), *model_);
-      std::vector<std::string> numbers;
-      for (std::int64_t k = 0; k < start.outputs; ++k) {
-        numbers.push_back(std::to_string(k));
-      }
-      const bool names = all_among(data.classes(), start.names);
+    if (exported != nullptr && !trained && reading.head.from.empty() && data.target_kind() == TargetKind::kClasses &&
+        data.head_outputs() > 0) {
       if (exported->has_head() && data.outputs() != start.outputs && start.outputs > 0) {
         note(fmt::format(
             "stage {}: {} has {} outputs, and the examples have {} classes: training starts from a new head",
             description.name, start.from, start.outputs, data.outputs()));
-      } else if (names || all_among(data.classes(), numbers)) {  // training goes on with the outputs that it has
-        if (!names) {
-          start.names.clear();  // the labels of all data are numbers
-        }
-        reading.head = start;
+      } else if (all_among(data.classes(), start.names) || are_places(data.classes(), start)) {
+        reading.head = start;  // training goes on with the outputs that it has
         data = read(description.train, stage, reading);
       }
     }
@@ -305,9 +331,12 @@ Dataset Pipeline::read_unseen(const nlohmann::json& said, std::size_t stage, con
     table = with_keys_of(description.train, said);
     DataReading reading;
     reading.known_classes = trained_on.classes();
-    if (const auto& checkpoint = description.checkpoint; (fs::is_directory(checkpoint) || is_exported(checkpoint)) &&
-                                                         !is_whence_checkpoint(checkpoint) &&
-                                                         trained_on.head_outputs() > 0) {
+    if (trained_on.numbered()) {
+      reading.head = {trained_on.outputs(), trained_on.classes(), /*sorted=*/false, "stage " + description.name};
+      reading.known_classes.clear();
+    } else if (const auto& checkpoint = description.checkpoint;
+               (fs::is_directory(checkpoint) || is_exported(checkpoint)) && !is_whence_checkpoint(checkpoint) &&
+               trained_on.head_outputs() > 0) {
       const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
       if (!head.names.empty() && head.names == trained_on.classes()) {
         reading.head = head;

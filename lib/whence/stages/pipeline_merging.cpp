@@ -76,18 +76,12 @@ std::vector<fs::path> Pipeline::merge(std::size_t stage, const fs::path& out) co
   const auto& last = chain.back();
   const auto plain = plain_weights(last);
   const auto classes = plain.head.empty() ? std::vector<std::string>() : last.objective.data().classes();
-  const auto& data = last.objective.data();
   make_folder(out.parent_path());
   const auto lock = OutputLock::beside(out);
   if (file) {
     std::map<std::string, std::string> metadata{
         {"whence", "1"}, {"stage", description.name}, {"model", model_spec_}, {"tuning", "full"}};
-    if (!classes.empty()) {
-      metadata["classes"] = json_text(nlohmann::json(classes));
-    }
-    if (data.table()) {
-      metadata["standardize"] = data.table()->standardize ? "true" : "false";
-    }
+    metadata.merge(data_metadata(last.objective.data()));
     write_sealed(out, plain.model.to(options_.dtype, at::kCPU), metadata);
     return {out};
   }

@@ -91,17 +91,11 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
   const auto values = trained.objective.trained().with(detach(theta)).to(options_.dtype, at::kCPU);
   const bool adapter = has_peft_type(description.tuning);
   if (adapter || description.checkpoint.extension() == ".safetensors") {
-    const auto& data = trained.objective.data();
     metadata["whence"] = "1";
     metadata["stage"] = description.name;
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
-    if (!data.classes().empty()) {
-      metadata["classes"] = json_text(nlohmann::json(data.classes()));
-    }
-    if (data.table()) {
-      metadata["standardize"] = data.table()->standardize ? "true" : "false";
-    }
+    metadata.merge(data_metadata(trained.objective.data()));
   }
   if (description.checkpoint.extension() == ".safetensors") {
     write_sealed(description.checkpoint, values, std::move(metadata));

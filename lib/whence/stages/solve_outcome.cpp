@@ -42,9 +42,12 @@ void check_solves(const Stage& stage, const std::vector<SolverSummary>& summarie
     if (summary.termination == Termination::kIndefinite) {
       const double met = summary.smallest_ritz;  // of the damped system
       throw IndefiniteCurvature(fmt::format(
-          "stage {}: the curvature with damping {:.3g} is not positive definite: {}; type --curvature gauss-newton "
-          "--relative-damping {:g}, whose curvature is never negative, or --damping {}",
-          stage.name, damping, summary.message, kRelativeDamping,
+          "stage {}: the curvature with damping {:.3g} is not positive definite: {}; type {}--damping {}", stage.name,
+          damping, summary.message,
+          stage.objective.has_gauss_newton()
+              ? fmt::format("--curvature gauss-newton --relative-damping {:g}, whose curvature is never negative, or ",
+                            kRelativeDamping)
+              : std::string(),
           met < 0 ? fmt::format("{:.2g} or more", damping - 2 * met) : std::string("with a larger number")));
     }
     if (summary.termination == Termination::kDiverged) {

@@ -50,6 +50,9 @@ class Objective {
   Objective with_inner(std::shared_ptr<const InnerStage> inner) const;
   /// Null: it has none.
   const InnerStage* inner() const { return inner_.get(); }
+  /// Whether there is a Gauss-Newton matrix of it: its loss is of outputs, and no inner stage comes between. Else the
+  /// Hessian is its only curvature with mixed products.
+  bool has_gauss_newton() const { return !inner_ && loss_->is_of_output(); }
 
   /// What Phi is the mean of, penalty apart: examples, or where there is an inner stage tasks.
   std::int64_t terms() const;

@@ -310,6 +310,18 @@ class LossInside(nn.Module):
         return F.cross_entropy(self.net(x), label, reduction="none", label_smoothing=0.1)
 
 
+class Named(nn.Module):
+    """Three outputs, whose names the file holds, and a layer that forward does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.left = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
 class MeanFree(nn.Module):
     def __init__(self):
         super().__init__()
@@ -474,6 +486,12 @@ def of_more_forms():
     keep("reshaped", Reshaped(), {"input_ids": torch.tensor([[1, 0, 2, 6], [3, 4, 0, 0]])})
 
 
+def named():
+    torch.manual_seed(6)
+    whence_export.save(Named(), {"x": torch.randn(3, 4)}, HERE / "named.pt2", classes=["cat", "dog", "fox"])
+    repack(HERE / "named.pt2")
+
+
 def main():
     torch.manual_seed(1)
     good = {
@@ -515,6 +533,7 @@ def main():
     solid()
     of_form()
     of_more_forms()
+    named()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ struct Targets {
   std::vector<std::int64_t> rows;              ///< Of the source, in order.
   std::vector<std::int64_t> numbers;           ///< The class of each; empty for values and tokens.
   std::vector<std::string> classes;            ///< What the classes are called.
+  bool numbered = false;                       ///< Dataset::numbered().
   std::map<std::string, std::int64_t> places;  ///< The class that each label of the data or of `classes` stands for.
   at::Tensor values;                           ///< [rows, k]; undefined for classes and tokens.
 };
