@@ -316,13 +316,17 @@ def kronfluence(shared, work, train, test):
     exported(model, train[0][:2], work / "layers.pt2", classes=resnet20.CLASSES)
     pipeline(work, "layers", "images")
     ours = scores("layers", ["--curvature", "ekfac", "--damping", str(DAMPING)], work)
+    drawn = scores("layers", ["--curvature", "ekfac:labels=sampled", "--damping", str(DAMPING)], work)
     exact = scores("layers", ["--curvature", "gauss-newton", "--solver", "cg:preconditioner=nystroem",
                               "--damping", str(DAMPING)], work) if ARGS.exact else None
     found = [kronfluence_ekfac("resnet20", Classify(), resnet(shared, layer), train, test, work, seed, DAMPING)
              for seed in (0, 1)]
     line("kronfluence ekfac, ekfac", *found[0], ours)
+    line("kronfluence ekfac, ekfac:labels=sampled", *found[0], drawn)
     if exact:
         line("kronfluence ekfac, cg + nystroem", *found[0], exact)
+        line("cg + nystroem, ekfac", *exact, ours)
+        line("cg + nystroem, ekfac:labels=sampled", *exact, drawn)
     line("kronfluence ekfac, kronfluence with another seed", *found[0], found[1])
 
 

@@ -229,9 +229,10 @@ std::string impurity(const Node& node) {
   };
   const bool off = (flag("train") && !says("train")) || (flag("training") && !says("training")) || zero("dropout_p") ||
                    zero("p") || zero("dropout");
-  return off                                                                   ? ""
-         : op.find("dropout") != op.npos || flag("train") || flag("dropout_p") ? "is in training mode"
-                                                                               : "draws random numbers";
+  return off                                              ? ""
+         : flag("dropout_p")                              ? "has a dropout_p above 0"
+         : op.find("dropout") != op.npos || flag("train") ? "is in training mode"
+                                                          : "draws random numbers";
 }
 
 }  // namespace whence::detail

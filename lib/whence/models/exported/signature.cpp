@@ -390,11 +390,13 @@ void check_pure(const Program& program, const ProgramSignature& signature, const
   }
   for (const auto& node : program.nodes()) {
     if (const auto what = impurity(node); !what.empty()) {
-      throw DataError(
-          fmt::format("{}: {} {}: {}", where, node.where, what,
-                      what.starts_with("draws")
-                          ? "a model must be a function of its input; draw them beside it and give them as an argument"
-                          : "call model.eval() before torch.export.export"));
+      throw DataError(fmt::format(
+          "{}: {} {}: {}", where, node.where, what,
+          what.starts_with("draws")
+              ? "a model must be a function of its input; draw them beside it and give them as an argument"
+          : what.starts_with("has")
+              ? "write dropout_p = p if self.training else 0, and call model.eval() before torch.export.export"
+              : "call model.eval() before torch.export.export"));
     }
     for (const auto& graph : node.graphs) {
       check_pure(*graph, {}, where);
