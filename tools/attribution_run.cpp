@@ -161,7 +161,7 @@ Json AttributionRun::plan() {
 void AttributionRun::run(const fs::path& folder, std::int64_t top) {
   top_ = top;
   out_.emplace(folder, outputs());
-  check_kind(*out_, line_.command());
+  check_kind(*out_, kAttributionCommands);
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);

@@ -19,6 +19,9 @@
 
 namespace whence::cli {
 
+/// The attribution commands: either goes on with the other's scores.
+inline const std::vector<std::string> kAttributionCommands{"rank", "score"};
+
 /// A run of an attribution command: what it was asked, and the scores that it made.
 class AttributionRun {
  public:

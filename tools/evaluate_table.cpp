@@ -50,7 +50,7 @@ int evaluate_table(const CommandLine& line) {
   std::optional<ResultWriter> writer;
   if (!plan) {
     writer.emplace(folder, names);
-    check_kind(*writer, line.command());
+    check_kind(*writer, {line.command()});
     check_spares_inputs(at.record().view(), folder, names);
   }
   const auto* earlier = writer ? writer->finished(at.record().key(), names) : nullptr;

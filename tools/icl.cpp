@@ -145,7 +145,7 @@ class IclRun {
       read["inputs"][read["tasks"].get<std::string>()] = "";
       check_spares_inputs({read, "run.json"}, folder_, outputs());
       out_.emplace(folder_, many_ ? std::vector<std::string>() : outputs());
-      check_kind(*out_, line_.command());
+      check_kind(*out_, {line_.command()});
     }
   }
 
@@ -255,7 +255,7 @@ class IclRun {
     std::optional<ResultWriter> own;
     auto* out = many_ ? &own.emplace(folder_ / task.name, outputs()) : out_ ? &*out_ : nullptr;
     if (own) {
-      check_kind(*own, line_.command());
+      check_kind(*own, {line_.command()});
     }
     const auto said = record_.key() + json_text(to_json(task));
     const auto key = digest(std::as_bytes(std::span(said)));

@@ -454,7 +454,7 @@ Json KernelRun::judge(const Made& made) {
 
 JsonView KernelRun::run(const fs::path& folder) {
   ResultWriter out(folder, kFiles);
-  check_kind(out, line_.command());
+  check_kind(out, {line_.command()});
   record_.phase("load");
   load();
   check_spares_inputs(record_.view(), folder, kFiles);

@@ -83,10 +83,10 @@ void check_inputs_unchanged(const JsonView& run) {
   }
 }
 
-void check_kind(const ResultWriter& out, const std::string& command) {
-  const auto kind = [](const std::string& name) { return name == "score" ? "rank" : name; };
+void check_kind(const ResultWriter& out, const std::vector<std::string>& makers) {
   for (const auto& earlier : out.earlier()) {
-    if (const auto other = earlier["command"].get<std::string>(); kind(other) != kind(command)) {
+    if (const auto other = earlier["command"].get<std::string>();
+        std::find(makers.begin(), makers.end(), other) == makers.end()) {
       throw InvalidArgument(
           fmt::format("{} holds a result of whence {}: choose another --out", out.folder().string(), other));
     }

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 void AttributionRun::run_self(const fs::path& folder) {
   out_.emplace(folder, outputs());
-  check_kind(*out_, line_.command());
+  check_kind(*out_, kAttributionCommands);
   record_.phase("load");
   load();
   record_.add_inputs(pipeline_, queries_);

@@ -448,7 +448,7 @@ class Ekfac : public Kronecker {
 }  // namespace
 
 bool factored_by_layers(const CurvaturePoint& point) {
-  return point.objective.loss().is_of_output() && detail::trained_layout(point, kDiagonal, kWidest).has_value();
+  return point.objective.has_gauss_newton() && detail::trained_layout(point, kDiagonal, kWidest).has_value();
 }
 
 bool has_exact_forms(const CurvaturePoint& point) {

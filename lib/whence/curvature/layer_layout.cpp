@@ -162,7 +162,7 @@ std::optional<LayerLayout> parent_layout(const CurvaturePoint& point) {
 namespace whence {
 
 bool covered_by_layers(const CurvaturePoint& point) {
-  return point.objective.loss().is_of_output() && detail::trained_layout(point).has_value();
+  return point.objective.has_gauss_newton() && detail::trained_layout(point).has_value();
 }
 
 bool has_rows(const CurvaturePoint& point) {
