@@ -72,6 +72,21 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::siz
   return last ? query_split(line, pipeline).value_or("") : "";
 }
 
+/// By what to rank a fine-tune.
+std::string advice(RegimeVerdict::Level level) {
+  switch (level) {
+    case RegimeVerdict::Level::kIn:
+      return "; whence rank --method kernel has its influence in closed form";
+    case RegimeVerdict::Level::kPartly:
+      return "; whether --method kernel or influence ranks it better: whence evaluate --methods kernel,influence";
+    case RegimeVerdict::Level::kOut:
+      return "; whence rank without --method kernel is for it";
+    case RegimeVerdict::Level::kTooFew:
+      return "";
+  }
+  return "";
+}
+
 }  // namespace
 
 struct KernelRun::Made {
@@ -427,7 +442,7 @@ Json KernelRun::judge(const Made& made) {
                                 .of_examples = data.size()};
   const auto verdict = judge_regime(evidence);
   using Regime = RegimeVerdict::Level;
-  out["verdict"] = verdict.text;
+  out["verdict"] = verdict.text + advice(verdict.level);
   out["level"] = verdict.level == Regime::kIn       ? "in"
                  : verdict.level == Regime::kPartly ? "partly"
                  : verdict.level == Regime::kOut    ? "out"

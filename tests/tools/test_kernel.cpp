@@ -109,6 +109,7 @@ data = { format = "safetensors", file = "queries.safetensors" }
   REQUIRE(result.status == 0);
   const auto near = folder.json("near/kernel.json");
   CHECK(near["level"] == "in");
+  CHECK(has(near["verdict"], "; whence rank --method kernel has its influence in closed form"));
   CHECK(near["feature-change"]["relative"].get<double>() < 2);
   CHECK(near["share-of-move"]["linearised"].get<double>() > 0.9);
   CHECK(near["feature-change"]["frobenius"].get<double>() < 0.5);
@@ -120,6 +121,7 @@ data = { format = "safetensors", file = "queries.safetensors" }
   REQUIRE(result.status == 0);
   const auto far = other.json("far/kernel.json");
   CHECK(far["level"] != "in");
+  CHECK_FALSE(has(far["verdict"], "closed form"));
   CHECK(far["share-of-move"]["linearised"].get<double>() < near["share-of-move"]["linearised"].get<double>());
   CHECK(far["feature-change"]["frobenius"].get<double>() > near["feature-change"]["frobenius"].get<double>());
 }
