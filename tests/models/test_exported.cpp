@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 
+#include "models/exports.h"
 #include "models/made.h"
 #include "support/near.h"
 #include "support/scratch.h"
@@ -30,29 +31,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const fs::path kFolder = fs::path(WHENCE_TESTS) / "models/exported";
-
-std::unique_ptr<Model> open(const std::string& name, const std::string& more = "", const fs::path& folder = kFolder) {
-  return create<Model>("exported:file=" + (folder / (name + ".pt2")).string() + more);
-}
-
-std::string refusal(const std::string& name, const std::string& more = "") {
-  try {
-    open(name, more);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 /// A fixture, and what PyTorch computed of it (make_fixtures.py): float64.
 struct Fixture {
   std::unique_ptr<Model> model;
   ParameterSet theta, told;
   Batch batch;
 
-  explicit Fixture(const std::string& name, const fs::path& folder = kFolder)
-      : model(open(name, "", folder)), told(read_safetensors(folder / (name + ".safetensors"))) {
+  explicit Fixture(const std::string& name, const fs::path& folder = kExports)
+      : model(open_export(name, "", folder)), told(read_safetensors(folder / (name + ".safetensors"))) {
     Random random(1);
     theta = model->initial({}, 0, random);
     TensorList arguments;
@@ -180,7 +166,7 @@ TEST_SUITE("models") {
   TEST_CASE(
       "exported models: convolutions of every kind and recurrent cells are layers, what has another use is copied") {
     const auto facts = [](const std::string& name) {
-      const auto model = open(name);
+      const auto model = open_export(name);
       return dynamic_cast<const ExportedModel&>(*model).facts();
     };
     using Layers = std::vector<std::pair<std::string, std::int64_t>>;
@@ -241,7 +227,7 @@ TEST_SUITE("models") {
 
   TEST_CASE("exported models: where the head alone is trained, the body is computed once a batch and body") {
     const Fixture whole("convnet");
-    const auto model = open("convnet", ",head=fc");
+    const auto model = open_export("convnet", ",head=fc");
     Random random(1);
     auto theta = model->initial({}, 0, random);
     const auto output_of = [&](bool head_alone) {
@@ -269,7 +255,7 @@ TEST_SUITE("models") {
   TEST_CASE("exported models: what is computed once is the same, whoever asks first") {
     const Fixture f("masked");
     const auto output = [&](int order) {
-      const auto model = open("masked", ",head=fc");
+      const auto model = open_export("masked", ",head=fc");
       Random random(1);
       auto theta = model->initial({}, 0, random);
       for (std::size_t i = 0; i < theta.size(); ++i) {
@@ -284,7 +270,7 @@ TEST_SUITE("models") {
   }
 
   TEST_CASE("exported models: what a layer refuses names the file and the node") {
-    const whence::detail::Zip zip(kFolder / "padded.pt2");
+    const whence::detail::Zip zip(kExports / "padded.pt2");
     std::vector<std::pair<std::string, std::string>> members;
     for (const auto& name : zip.names()) {
       auto text = zip.text(name);
@@ -311,7 +297,7 @@ TEST_SUITE("models") {
     Random random(1);
     for (const std::string spec : {"convnet:channels=8/8", "exported"}) {
       CAPTURE(spec);
-      const auto model = spec == "exported" ? open("convnet") : create<Model>(spec);
+      const auto model = spec == "exported" ? open_export("convnet") : create<Model>(spec);
       const auto theta = model->initial({2, 6, 6}, 3, random);
       const auto x = random.normal({256, 2, 6, 6}), rows = at::arange(256, at::kLong);
       const Batch batch{x, rows, rows, rows};
@@ -338,7 +324,7 @@ TEST_SUITE("models") {
 
   TEST_CASE("exported models: tokens are looked up in a table, whatever shape they are given first") {
     for (const std::string name : {"gpt", "masked", "reshaped"}) {
-      const auto model = open(name);
+      const auto model = open_export(name);
       CHECK(dynamic_cast<const ExportedModel&>(*model).vocabulary() == 7);
     }
   }
@@ -380,7 +366,7 @@ TEST_SUITE("models") {
 
   TEST_CASE("exported models: any batch, an exported batch of one, and float32") {
     const Fixture f("mlp");
-    const auto one = open("one");
+    const auto one = open_export("one");
     const auto whole = f.model->output(f.theta, f.batch);
     const auto part = slice(Batch{f.batch.inputs, f.batch.ids, f.batch.ids, f.batch.ids}, 1, 2);
     CHECK(relative_error(f.model->output(f.theta, part), whole.narrow(0, 1, 2)) < kSame);
@@ -396,7 +382,7 @@ TEST_SUITE("models") {
   TEST_CASE("exported models: parameters of the state dict, ties once, frozen ones not, the head behind head.") {
     const auto names = [](const std::string& file, const std::string& more = "") {
       Random random(1);
-      return open(file, more)->initial({}, 0, random).names();
+      return open_export(file, more)->initial({}, 0, random).names();
     };
     const auto gpt = names("gpt");
     CHECK(std::count(gpt.begin(), gpt.end(), "wte.weight") == 1);
@@ -406,39 +392,14 @@ TEST_SUITE("models") {
     const auto headed = names("convnet", ",head=fc");
     CHECK(headed.back() == "head.fc.bias");
     CHECK_THROWS_WITH_AS(names("convnet", ",head=fcc"), doctest::Contains("did you mean \"fc\""), InvalidArgument);
-    const auto convnet = open("convnet", ",head=fc");
+    const auto convnet = open_export("convnet", ",head=fc");
     Random random(1);
     const auto fresh = convnet->initial({2, 6, 6}, 5, random);
     CHECK(fresh.at("head.fc.weight").size(0) == 5);
-    CHECK_THROWS_WITH_AS(open("convnet")->initial({2, 6, 6}, 5, random), doctest::Contains("head = \"fc\""),
+    CHECK_THROWS_WITH_AS(open_export("convnet")->initial({2, 6, 6}, 5, random), doctest::Contains("head = \"fc\""),
                          InvalidArgument);
-    CHECK_THROWS_WITH_AS(open("convnet")->initial({3, 6, 6}, 3, random), doctest::Contains("expected [2, 6, 6]"),
+    CHECK_THROWS_WITH_AS(open_export("convnet")->initial({3, 6, 6}, 3, random), doctest::Contains("expected [2, 6, 6]"),
                          InvalidArgument);
-  }
-
-  TEST_CASE("exported models: what is no pure function is refused with what mends it") {
-    for (const auto& [name, why] :
-         std::vector<std::pair<std::string, std::string>>{{"training", "model.eval()"},
-                                                          {"dropout", "is in training mode: call model.eval()"},
-                                                          {"mean-free", "examples see each other"},
-                                                          {"noisy", "draws random numbers"},
-                                                          {"watched", "model.eval()"},
-                                                          {"fixed", "the batch is fixed"}}) {
-      CAPTURE(name);
-      const auto text = refusal(name);
-      CHECK(text.find(why) != text.npos);
-      CHECK(text.find('\n') == text.npos);
-    }
-    const auto notes = [](const std::string& name) {
-      const auto model = open(name);
-      const auto& list = dynamic_cast<const ExportedModel&>(*model).notes();
-      return list.empty() ? std::string() : list.front();
-    };
-    CHECK(notes("decomposed").find("run_decompositions()") != std::string::npos);
-    CHECK(notes("rounded").find("a backward of its own") != std::string::npos);
-    CHECK(notes("mlp").empty());
-    CHECK(notes("two").find("by a copy an example (token)") != std::string::npos);
-    CHECK(notes("projected").find("one example at a time") != std::string::npos);
   }
 
   TEST_CASE("exported models: the loss that a model makes itself is an example's loss, without a Gauss-Newton") {
@@ -451,121 +412,12 @@ TEST_SUITE("models") {
     contents.inputs = f.batch.inputs;
     contents.ids = f.batch.ids;
     contents.targets = at::zeros({f.batch.size(), 1}, at::kDouble);
-    const std::shared_ptr<const Model> model = open("loss-inside");
+    const std::shared_ptr<const Model> model = open_export("loss-inside");
     const Objective objective(model, create<Loss>("exported"), create<Tuning>("full"), Dataset(std::move(contents)), 0,
                               f.theta, {}, 4);
     CHECK_FALSE(covered_by_layers({objective, f.theta.values(), {}}));  // or auto would have ekfac for cg
     const Fixture mlp("mlp");
     CHECK_THROWS_WITH_AS(loss->per_example(mlp.model->output(mlp.theta, mlp.batch), mlp.batch),
                          doctest::Contains("one number an example"), InvalidArgument);
-  }
-
-  TEST_CASE("exported models: hostile files are refused in one line, and none is run") {
-    const whence::detail::Zip zip(kFolder / "mlp.pt2");
-    std::vector<std::pair<std::string, std::string>> members;
-    for (const auto& name : zip.names()) {
-      members.emplace_back("m/" + name, zip.text(name));
-    }
-    const Scratch scratch;
-    const auto refused = [&](const std::string& bytes) -> std::string {
-      const auto path = scratch.put("hostile.pt2", bytes);
-      try {
-        create<Model>("exported:file=" + path.string());
-      } catch (const Error& error) {
-        const std::string text = error.what();
-        CHECK(text.find('\n') == text.npos);
-        return text;
-      }
-      return "";
-    };
-    CHECK(refused(stored_zip(members)).empty());
-    /// The file with one member changed.
-    const auto with = [&](const std::string& name, auto&& change) {
-      auto changed = members;
-      for (auto& [member, data] : changed) {
-        if (member == "m/" + name) {
-          change(data);
-        }
-      }
-      return refused(stored_zip(changed));
-    };
-    /// The program or the weights' table with a text in it replaced.
-    const auto replaced = [&](const std::string& name, const std::string& from, const std::string& to) {
-      return with(name, [&](std::string& data) {
-        const auto place = data.find(from);
-        REQUIRE(place != data.npos);
-        data.replace(place, from.size(), to);
-      });
-    };
-    const std::string program = "models/model.json", weights = "data/weights/model_weights_config.json";
-    const std::string node = "torch.ops.aten.tanh.default";
-    for (const auto& [op, why] : std::vector<std::pair<std::string, std::string>>{
-             {"torch.ops.aten.from_file.default", "that are not run"},
-             {"torch.ops.aten.set_.source_Tensor", "that are not run"},
-             {"torch.ops.aten._index_put_impl_.default", "that are not run"},
-             {"torch.ops.aten.max_pool2d_with_indices_backward.default", "that are not run"},
-             {"torch.ops.aten.segment_reduce.default", "that are not run"},
-             {"torch.ops.aten.sparse_csr_tensor.crow_col_value_size", "that are not run"},
-             {"torch.ops.aten.mkldnn_rnn_layer.default", "that are not run"},
-             {"torch.ops.mine.twice.default", "torch.ops.mine.twice.default (tanh in 1)"},
-             {"torch.ops.higher_order.while_loop", "that are not run"},
-             {"os.system", "that are not run"},
-             {"torch.ops.aten.bernoulli.default", "draws random numbers"},
-             {"torch.ops.aten.mm.default", "without its argument mat2"}}) {
-      CAPTURE(op);
-      CHECK(replaced(program, node, op).find(why) != std::string::npos);
-    }
-    for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
-             {"\"as_int\": 5", "\"as_int\": 5000000000"},
-             {"\"as_int\": 5", "\"as_int\": -5"},
-             {"\"as_int\": 5", "\"as_expr\": 5"},
-             {"\"use_pickle\": false", "\"use_pickle\": true"},
-             {"\"path_name\": \"weight_0\"", "\"path_name\": \"../../etc/passwd\""},
-             {"\"storage_offset\": {\"as_int\": 0}", "\"storage_offset\": {\"as_int\": 9223372036854775807}"},
-             {"\"dtype\": 7", "\"dtype\": 77"},
-             {"\"layout\": 7", "\"layout\": 1"}}) {
-      CAPTURE(to);
-      CHECK_FALSE(replaced(weights, from, to).empty());
-    }
-    // many names, each of as much as a few bytes may be seen as
-    CHECK(with(weights, [](std::string& data) {
-            auto json = parse_json(data, "weights");
-            auto entry = json["config"].begin().value();
-            const auto sizes = [](std::int64_t size) {
-              return nlohmann::json::array({nlohmann::json::object({{"as_int", size}})});
-            };
-            entry["tensor_meta"]["strides"] = sizes(0);
-            for (int i = 0; i < 8; ++i) {
-              entry["tensor_meta"]["sizes"] = sizes((1 << 22) - i);
-              json["config"]["more" + std::to_string(i)] = entry;
-            }
-            data = json.dump();
-          }).find("tensors of more than 2 times its") != std::string::npos);
-    CHECK(replaced(program, "\"major\":8", "\"major\":9").find("schema version 9") != std::string::npos);
-    CHECK_FALSE(with(program, [](std::string& data) { data.resize(data.size() / 2); }).empty());
-    CHECK_FALSE(with(program, [](std::string& data) { data = std::string(4000, '['); }).empty());
-    CHECK(with("archive_format", [](std::string& data) { data = "pt3"; }).find("expected pt2") != std::string::npos);
-    auto pickled = members;
-    pickled.emplace_back("m/data/weights/model.pt", "");
-    CHECK(refused(stored_zip(pickled)).find("as a pickle") != std::string::npos);
-    pickled.back().first = "m/" + program;
-    CHECK(refused(stored_zip(pickled)).find("there twice") != std::string::npos);
-    CHECK(refused(stored_zip({{"m/data.pkl", ""}})).find("torch.save") != std::string::npos);
-    CHECK(refused(stored_zip({{"m/serialized_exported_program.json", ""}})).find("before 2.8") != std::string::npos);
-    const auto whole = stored_zip(members);
-    for (std::size_t size = 0; size < whole.size(); size += 97) {
-      CHECK_FALSE(refused(whole.substr(0, size)).empty());
-    }
-    auto packed = whole;
-    packed[8] = 8;  // deflated, says the first member; the directory counts
-    packed[packed.find("PK\x01\x02") + 10] = 8;
-    CHECK(refused(packed).find("compressed") != std::string::npos);
-    Random random(3);
-    for (int i = 0; i < 200; ++i) {  // a flipped byte is no fault, and almost always found
-      auto flipped = whole;
-      const auto place = random.stream(std::to_string(i)).uniform({1}, 0, static_cast<double>(whole.size()));
-      flipped[static_cast<std::size_t>(place.item<double>())] ^= 0x10;
-      CHECK_NOTHROW(refused(flipped));
-    }
   }
 }
