@@ -63,9 +63,8 @@ void check_shapes(const Dataset::Contents& c) {
     throw InvalidArgument("dataset: inputs [N, ...], targets and ids are needed");
   }
   const auto count = c.inputs.size(0);
-  const bool targets_fit = c.classes.empty()
-                               ? c.targets.dim() == 2 && c.targets.is_floating_point()
-                               : c.targets.dim() == 1 && c.targets.scalar_type() == at::kLong;
+  const bool targets_fit = c.classes.empty() ? c.targets.dim() == 2 && c.targets.is_floating_point()
+                                             : c.targets.dim() == 1 && c.targets.scalar_type() == at::kLong;
   if (!targets_fit || c.targets.size(0) != count) {
     throw InvalidArgument(fmt::format("dataset: targets [{}] of {}, expected {} for {} inputs",
                                       fmt::join(c.targets.sizes(), ", "), c10::toString(c.targets.scalar_type()),

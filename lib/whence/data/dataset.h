@@ -48,9 +48,10 @@ class Dataset {
  public:
   struct Contents {
     at::Tensor inputs;  ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for. Undefined: texts.
-    at::Tensor targets;  ///< [N] int64 class numbers, or [N, k] floating values, k = 0: none. Undefined: tokens are predicted.
-    at::Tensor ids;      ///< [N] int64.
-    double scale = 1;    ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
+    at::Tensor
+        targets;  ///< [N] int64 class numbers, or [N, k] floating values, k = 0: none. Undefined: tokens are predicted.
+    at::Tensor ids;    ///< [N] int64.
+    double scale = 1;  ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
     at::Tensor mean = {},
                deviation = {};         ///< [1, C, 1, …] double: then subtracted, and divided by. Undefined: neither.
     std::vector<std::string> classes;  ///< Name of each class number; empty for values.
@@ -166,6 +167,9 @@ struct HeadClasses {
   std::vector<std::string> names = {};  ///< The class of each output; empty: the checkpoint does not say.
   bool sorted = false;                  ///< Whether words that are not listed are in order: so whence numbered them.
   std::string from = {};                ///< The checkpoint, as messages name it.
+
+  /// Whether labels are the numbers of its outputs, all or some of them.
+  bool are_places(const std::vector<std::string>& labels) const;
 };
 
 /// What examples are read for.

@@ -201,12 +201,6 @@ class Settlement {
     out_.expected = fmt::format("one of 0 to {}", outputs - 1);
   }
 
-  static bool are_places(const std::vector<std::string>& labels, std::int64_t outputs) {
-    return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
-      return is_whole(label) && label.size() < 10 && std::stoll(label) >= 0 && std::stoll(label) < outputs;
-    });
-  }
-
   /// Whether numbers are places among outputs that another program named.
   bool by_places_too() const { return !head_.sorted || head_.names.empty(); }
 
@@ -220,14 +214,14 @@ class Settlement {
     };
     if (!head_.names.empty() && std::all_of(labels.begin(), labels.end(), named)) {
       const bool numbers =
-          by_places_too() && std::none_of(distinct_.begin(), distinct_.end(), named) && are_places(distinct_, outputs);
+          by_places_too() && std::none_of(distinct_.begin(), distinct_.end(), named) && head_.are_places(distinct_);
       return numbers ? by_place(outputs, head_.names) : by_name(head_.names);
     }
     if (count(listed_) == outputs && head_.names.empty()) {
       out_.some = true;
       return by_name(listed_);
     }
-    if (by_places_too() && are_places(labels, outputs)) {
+    if (by_places_too() && head_.are_places(labels)) {
       return by_place(outputs, head_.names);
     }
     if (!head_.names.empty()) {
@@ -408,3 +402,14 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
 }
 
 }  // namespace whence::detail
+
+namespace whence {
+
+bool HeadClasses::are_places(const std::vector<std::string>& labels) const {
+  const auto count = names.empty() ? outputs : std::ssize(names);
+  return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
+    return detail::is_whole(label) && label.size() < 10 && std::stoll(label) >= 0 && std::stoll(label) < count;
+  });
+}
+
+}  // namespace whence

@@ -155,15 +155,6 @@ bool all_among(const std::vector<std::string>& labels, const std::vector<std::st
   return std::all_of(labels.begin(), labels.end(), [&](const auto& label) { return known.contains(label); });
 }
 
-/// Whether labels are the numbers of a head's outputs, all or some of them.
-bool are_places(const std::vector<std::string>& labels, const HeadClasses& head) {
-  std::vector<std::string> numbers;
-  for (std::int64_t k = 0; k < head.outputs; ++k) {
-    numbers.push_back(std::to_string(k));
-  }
-  return all_among(labels, numbers);
-}
-
 /// Whether a data table's key `classes` names outputs that training goes on with: all of them or, where it cannot draw
 /// new ones, some.
 bool lists_outputs(const nlohmann::json& table, const HeadClasses& head, bool has_head) {
@@ -286,7 +277,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
         note(fmt::format(
             "stage {}: {} has {} outputs, and the examples have {} classes: training starts from a new head",
             description.name, start.from, start.outputs, data.outputs()));
-      } else if (all_among(data.classes(), start.names) || are_places(data.classes(), start)) {
+      } else if (all_among(data.classes(), start.names) || start.are_places(data.classes())) {
         reading.head = start;  // training goes on with the outputs that it has
         data = read(description.train, stage, reading);
       }
