@@ -55,8 +55,8 @@ std::vector<std::string> changed_inputs(const JsonView& run);
 /// Throws DataError naming the first of the pipeline's files that has changed since the run.
 void check_inputs_unchanged(const JsonView& run);
 
-/// Throws InvalidArgument where the folder has a result, finished or begun, of another command than `makers`, which make
-/// the same kind.
+/// Throws InvalidArgument where the folder has a result, finished or begun, of another command than `makers`, which
+/// make the same kind.
 void check_kind(const ResultWriter& out, const std::vector<std::string>& makers);
 
 /// Throws InvalidArgument where one of `outputs` is a file that `run` (a run.json) was made from.

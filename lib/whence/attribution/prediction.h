@@ -20,8 +20,8 @@ struct Prediction {
   double perplexity = kAbsent;                ///< and exp of their mean negative log-probability.
 };
 
-/// What the chain's last stage says of every query; empty where it gives its loss alone. Throws as check_measurable(). Cost: one forward pass over
-/// the queries.
+/// What the chain's last stage says of every query; empty where it gives its loss alone. Throws as check_measurable().
+/// Cost: one forward pass over the queries.
 std::vector<Prediction> predict(const Stage& last, const Dataset& queries);
 
 }  // namespace whence

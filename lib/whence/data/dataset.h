@@ -48,8 +48,8 @@ class Dataset {
  public:
   struct Contents {
     at::Tensor inputs;  ///< [N, ...] any real dtype; kept as it is stored until a batch is asked for. Undefined: texts.
-    at::Tensor
-        targets;  ///< [N] int64 class numbers, or [N, k] floating values, k = 0: none. Undefined: tokens are predicted.
+    /// [N] int64 class numbers, or [N, k] floating values, k = 0: none. Undefined: tokens are predicted.
+    at::Tensor targets;
     at::Tensor ids;    ///< [N] int64.
     double scale = 1;  ///< Multiplies the inputs of every batch: 1/255 for stored bytes.
     at::Tensor mean = {},
