@@ -122,6 +122,8 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
         result = _chosen(model(**{name: value.clone() for name, value in sample.items()}), output)
         gradients = torch.autograd.grad(result.square().sum(), trained, allow_unused=True)
         norm = sum(g.double().square().sum().item() for g in gradients if g is not None) ** 0.5
+    if classes is not None and result.dim() == 2 and 1 < result.size(1) != len(classes):
+        raise ValueError(f"whence_export: {len(classes)} classes, and the model has {result.size(1)} outputs")
     note = {
         "version": 1,
         "sample": {name: _as_text(value) for name, value in sample.items()},

@@ -77,13 +77,17 @@ Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
   std::transform(level.begin() + 1, level.end(), std::back_inserter(others),
                  [](const Standing& at) { return at.method; });
   found += others.empty() ? ", apart from all others" : fmt::format("; not apart from it: {}", fmt::join(others, ", "));
-  std::erase_if(level, [](const Standing& at) { return at.command.empty(); });
+  constexpr double kNearly = 0.95;  // of the best: what a quicker method may lose
+  std::erase_if(
+      level, [&](const Standing& at) { return at.command.empty() || at.figure.value < kNearly * best.figure.value; });
   const auto quickest = std::min_element(level.begin(), level.end(),
                                          [](const Standing& a, const Standing& b) { return a.seconds < b.seconds; });
   if (quickest != level.end()) {
     found += fmt::format(
         "{}; type {}",
-        others.empty() ? "" : fmt::format("; the quickest is {}, {:.2g} s", quickest->method, quickest->seconds),
+        quickest->method == best.method
+            ? ""
+            : fmt::format("; the quickest of those within 5 % is {}, {:.2g} s", quickest->method, quickest->seconds),
         quickest->command);
   }
   if (!others.empty()) {

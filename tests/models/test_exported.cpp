@@ -66,9 +66,10 @@ struct Fixture {
   }
 };
 
-const std::vector<std::string> kModels = {"mlp",       "convnet",   "residual",    "gpt",     "masked",  "lstm",
-                                          "two",       "conv1",     "loss-inside", "solid",   "grouped", "transposed",
-                                          "recurrent", "projected", "padded",      "spelled", "headed",  "reshaped"};
+const std::vector<std::string> kModels = {"mlp",     "convnet",    "residual",  "gpt",         "masked",
+                                          "lstm",    "two",        "conv1",     "loss-inside", "solid",
+                                          "grouped", "transposed", "recurrent", "projected",   "padded",
+                                          "spelled", "headed",     "reshaped",  "scaled"};
 constexpr double kSame = 1e-10;
 
 /// Of output, gradient and Hessian product, relative.

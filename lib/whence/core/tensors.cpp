@@ -98,6 +98,8 @@ TensorList zeros_like(const TensorList& values) {
   return out;
 }
 
+at::Tensor rows_of(const at::Tensor& block) { return block.dim() == 1 ? block.unsqueeze(1) : block.flatten(1); }
+
 double exact_dot(const at::Tensor& a, const at::Tensor& b) {
   if (!a.is_cpu() || a.scalar_type() != b.scalar_type() ||
       (a.scalar_type() != at::kFloat && a.scalar_type() != at::kDouble)) {

@@ -24,6 +24,9 @@ TensorList detach(const TensorList& values);
 TensorList clone(const TensorList& values);
 TensorList zeros_like(const TensorList& values);
 
+/// [K, ...] as [K, entries]: a view where it can be. Numbers [K] are [K, 1].
+at::Tensor rows_of(const at::Tensor& block);
+
 /// sum over all entries of a * b, accumulated in double in an order that does not depend on the thread count.
 double exact_dot(const at::Tensor& a, const at::Tensor& b);
 double exact_dot(const TensorList& a, const TensorList& b);

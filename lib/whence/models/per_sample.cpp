@@ -10,6 +10,7 @@
 
 #include "whence/core/chunks.h"
 #include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
 #include "whence/models/addition.h"
 #include "whence/models/exported/exported_model.h"
 #include "whence/models/ops.h"
@@ -45,7 +46,7 @@ at::Tensor embedding_gradients(const at::Tensor& ids, const at::Tensor& signals,
 /// right factors and one with the left, which never forms a gradient. For layers of rows, not convolutions.
 at::Tensor row_products(const LayerUse& use, const at::Tensor& directions) {
   if (use.entry.kind == TapeEntry::Kind::kScale) {
-    return at::mm(use.signal * use.entry.input, directions.flatten(1).t());
+    return at::mm(use.signal * use.entry.input, rows_of(directions).t());
   }
   if (use.entry.kind == TapeEntry::Kind::kEmbedding) {
     TensorList columns;
@@ -69,7 +70,7 @@ at::Tensor row_products(const LayerUse& use, const at::Tensor& directions) {
 
 /// The same through gradients, formed for some examples at a time.
 void add_formed_products(const LayerUse& use, const at::Tensor& directions, at::Tensor& scores) {
-  const auto rows = directions.flatten(1);  // [K, entries]
+  const auto rows = rows_of(directions);  // [K, entries]
   const auto add = [&](std::int64_t begin, const at::Tensor& gradients) {
     scores.narrow(1, begin, gradients.size(0))
         .add_(rows.size(0) > gradients.size(0) ? at::mm(gradients, rows.t()).t() : at::mm(rows, gradients.t()));
@@ -120,7 +121,7 @@ void add_weight_products(const LayerUse& use, const at::Tensor& directions, at::
   if (better_formed(use.entry, directions.size(0), directions.size(1))) {
     add_formed_products(use, directions, scores);
   } else if (use.entry.kind == TapeEntry::Kind::kScale) {
-    scores.add_(at::mm(directions.flatten(1), by_owner(use.entry, use.signal * use.entry.input).t()));
+    scores.add_(at::mm(rows_of(directions), by_owner(use.entry, use.signal * use.entry.input).t()));
   } else {
     scores.add_(by_owner(use.entry, row_products(use, directions)).t());
   }
@@ -309,7 +310,7 @@ at::Tensor per_sample_products(const Model& model, const PerExample& values, con
       add_weight_products(use, weight, scores);
     }
     if (wanted.contains(use.entry.bias)) {
-      scores.add_(at::mm(wanted.at(use.entry.bias).flatten(1), bias_gradients(use.entry, use.signal).t()));
+      scores.add_(at::mm(rows_of(wanted.at(use.entry.bias)), bias_gradients(use.entry, use.signal).t()));
     }
   }
   return scores;

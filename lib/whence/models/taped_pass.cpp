@@ -8,6 +8,7 @@
 #include "whence/core/chunks.h"
 #include "whence/core/error.h"
 #include "whence/core/rounding.h"
+#include "whence/core/tensors.h"
 #include "whence/models/addition.h"
 #include "whence/models/ops.h"
 
@@ -123,7 +124,7 @@ at::Tensor source_gradients(const ParameterSet& theta, const TapeEntry& entry, c
     const auto gradients = at::bmm(left.narrow(0, begin, length).transpose(1, 2), right.narrow(0, begin, length))
                                .view(direction_shape(length, weight));
     const auto pulled = pull_from_weight(theta, entry, gradients, {source});
-    out.narrow(0, begin, length).copy_(pulled.values().front().flatten(1));
+    out.narrow(0, begin, length).copy_(rows_of(pulled.values().front()));
   });
   return out;
 }

@@ -310,6 +310,19 @@ class LossInside(nn.Module):
         return F.cross_entropy(self.net(x), label, reduction="none", label_smoothing=0.1)
 
 
+class Scaled(nn.Module):
+    """A trained number of no dimension, as CLIP's logit_scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 4)
+        self.b = nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.tensor(0.4))
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x)) * self.scale.exp())
+
+
 class Named(nn.Module):
     """Three outputs, whose names the file holds, and a layer that forward does not use."""
 
@@ -486,6 +499,11 @@ def of_more_forms():
     keep("reshaped", Reshaped(), {"input_ids": torch.tensor([[1, 0, 2, 6], [3, 4, 0, 0]])})
 
 
+def scaled():
+    torch.manual_seed(7)
+    keep("scaled", Scaled(), {"x": torch.randn(4, 3)})
+
+
 def named():
     torch.manual_seed(6)
     whence_export.save(Named(), {"x": torch.randn(3, 4)}, HERE / "named.pt2", classes=["cat", "dog", "fox"])
@@ -534,6 +552,7 @@ def main():
     of_form()
     of_more_forms()
     named()
+    scaled()
 
 
 if __name__ == "__main__":

@@ -283,6 +283,13 @@ void Exported::load(detail::ExportArchive archive) {
     layers_.layers.insert(more.layers.begin(), more.layers.end());
   }
   classes_ = detail::stored<std::string>(archive, "classes");
+  if (const auto width = signature_.width(chosen_); !classes_.empty() && width && *width > 1 &&
+                                                    std::ssize(signature_.output_shapes.at(chosen_)) == 2 &&
+                                                    std::ssize(classes_) != *width) {
+    throw DataError(
+        fmt::format("{}: it names {} classes and has {} outputs: classes = [...] of whence_export.save names each",
+                    archive.where, classes_.size(), *width));
+  }
   means_ = detail::stored<double>(archive, "mean");
   deviations_ = detail::stored<double>(archive, "std");
   vocabulary_ = vocabulary_of(*program_, signature_, archive);
