@@ -25,11 +25,11 @@ checkpoint = "fit.safetensors"
 data = { format = "cifar", file = "DATA/cifar10_test_1000.bin.gz", classes = [1, 4], limit = 40 }
 TOML
 "$whence" train cifar.toml --threads 1 --quiet
-methods=influence,ekfac,trak,logra,grad-dot,tracin,rep-sim,kernel
+methods=influence,ekfac,trak,logra,grad-dot,rep-sim,kernel followed=unrolled,segment,tracin  # these need a training that was followed
 for against in "$@"; do
   echo "== $against"
-  options=(--methods "unrolled,segment,$methods" --subsets "${SUBSETS:-40}")
-  [[ $against != mislabel ]] || options=(--methods "$methods")  # unrolled has no self-influence; segment is refused
-  [[ $against != removal ]] || options=(--methods "unrolled,segment,$methods" --remove 10,20)
+  options=(--methods "$followed,$methods" --subsets "${SUBSETS:-40}")
+  [[ $against != mislabel ]] || options=(--methods "$methods")  # of the stage on changed labels no snapshots are kept
+  [[ $against != removal ]] || options=(--methods "$followed,$methods" --remove 10,20)
   "$whence" evaluate cifar.toml --stage fit --queries test --against "$against" "${options[@]}" --out "$against" --threads 1 --quiet
 done
