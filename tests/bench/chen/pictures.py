@@ -10,10 +10,10 @@ import struct
 import sys
 
 # which classes, and how many pictures, of the training file but for those behind the bar
-CIFAR = {"pretrain": ([2, 6], 240), "finetune": ([1, 4], 160), "few": ([1, 4], 8), "against": ([1, 4], 40), "test": ([1, 4], 120)}
+CIFAR = {"pretrain": ([2, 6], 240), "finetune": ([1, 4], 160), "few": ([1, 4], 8), "against": ([1, 4], 40), "test": ([1, 4], 792)}
 MNIST = {"pretrain": ([0, 1, 2, 3], 400), "finetune": ([4, 5, 6, 7], 120), "few": ([4, 5, 6, 7], 10), "against": ([4, 5, 6, 7], 40),
          "test": ([4, 5, 6, 7], 1000)}
-OF_TEST = ("few", "against", "test")  # one after the other
+OF_TEST = ("few", "against", "test")  # one after the other; "test" goes on with what fine-tuning leaves of the training file
 
 
 def read(part):
@@ -53,10 +53,12 @@ def data(folder, out):
     for task, parts in (("cifar", CIFAR), ("mnist", MNIST)):
         used = 0
         for part, (classes, count) in parts.items():
-            source = [picture for picture in sources[task][part in OF_TEST] if picture[0] in classes]
+            of_train, of_test = ([picture for picture in source if picture[0] in classes] for source in sources[task])
+            source = of_test[used:] if part in OF_TEST else of_train
             if part in OF_TEST:
-                source = source[used:]
                 used += count
+            if part == "test":
+                source += of_train[parts["finetune"][1]:]
             write(out / f"{task}-{part}", source[:count], task == "cifar")
 
 
