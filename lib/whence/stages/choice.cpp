@@ -229,9 +229,19 @@ class Chooser {
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto products =
           product_count(request_.solver, curvature, chain_[k], request_.options.effective_inversion());
-      total += solve_seconds(products, queries_, pass_seconds(k));
+      const double others = static_cast<double>(queries_ - 1) * share_of_another(curvature, chain_[k]);
+      total += solve_seconds(products, 1 + others, pass_seconds(k));
     }
     return total;
+  }
+  /// What another right-hand side adds to a product, in what the first one's takes: by rows a block shares its passes,
+  /// and what is left are multiplications with what is trained.
+  static double share_of_another(const std::string& curvature, const Stage& stage) {
+    if (!create<Curvature>(curvature)->is_semidefinite() || !has_rows({stage.objective, stage.theta, stage.parent})) {
+      return 1;
+    }
+    const auto trained = static_cast<double>(stage.objective.trained().entries());
+    return std::min(1.0, trained / static_cast<double>(stage.objective.merge(stage.theta, stage.parent).entries()));
   }
   double pass_seconds(std::size_t k) {
     if (passes_.empty()) {

@@ -106,8 +106,8 @@ std::string solver_at_work(std::string_view solver, std::string_view curvature, 
   return made->picks() ? made->pick(traits_of(curvature, stage, inversion)) : std::string(solver);
 }
 
-double solve_seconds(const ProductCount& products, std::int64_t queries, double pass) {
-  return (products.expected() * static_cast<double>(queries) + products.once) * kPassesAProduct * pass;
+double solve_seconds(const ProductCount& products, double queries, double pass) {
+  return (products.expected() * queries + products.once) * kPassesAProduct * pass;
 }
 
 std::string seconds_text(double seconds) {

@@ -24,8 +24,9 @@ ProductCount product_count(std::string_view solver, std::string_view curvature, 
 std::string solver_at_work(std::string_view solver, std::string_view curvature, const Stage& stage,
                            Inversion inversion);
 
-/// Seconds that solving for so many queries is expected to take at a stage, its gradient taking `pass` seconds.
-double solve_seconds(const ProductCount& products, std::int64_t queries, double pass);
+/// Seconds that solving for so many queries (or shares of one, in what they add) is expected to take at a stage, its
+/// gradient taking `pass` seconds.
+double solve_seconds(const ProductCount& products, double queries, double pass);
 
 /// "12 s", "3 min" or "2.5 h".
 std::string seconds_text(double seconds);
