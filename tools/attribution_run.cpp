@@ -356,7 +356,7 @@ void AttributionRun::tell_choice() {
       needs_none && tells && asked_.curvature_is_open() ? std::string()
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
-      : std::all_of(chain_.begin(), chain_.end(), [](const auto& s) { return s.objective.has_gauss_newton(); })
+      : have_gauss_newton(chain_, 0)
           ? "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none"
           : "scores assume a minimum, and no Gauss-Newton matrix, which would need none, is to be had of this "
             "objective";

@@ -70,9 +70,8 @@ void keep_reserve() {
   std::set_new_handler(&find_memory);
   // Where an exception first passes through a function of glibc, it loads what unwinds that, and aborts where there is
   // no memory: this loads it.
-  static void* frame = nullptr;
-  static const int loaded = ::backtrace(&frame, 1);
-  static_cast<void>(loaded);
+  void* frame = nullptr;
+  ::backtrace(&frame, 1);
   void* none = nullptr;
   void* kept = reserve == nullptr ? std::malloc(kBytes) : nullptr;
   if (!reserve.compare_exchange_strong(none, kept)) {

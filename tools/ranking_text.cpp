@@ -60,7 +60,7 @@ std::vector<Column> columns_of(const std::vector<RankedExample>& list, const Dat
   if (!removals) {
     out.erase(out.begin() + 2);
   }
-  if (data.target_kind() == TargetKind::kValues && data.outputs() == 0) {
+  if (data.outputs() == 0) {
     out.erase(out.begin() + 1);
   }
   return out;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "models/exports.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "support/stored_zip.h"
@@ -41,7 +42,7 @@ std::vector<Place> places(const Json& json) {
 class Changed {
  public:
   Changed() {
-    const whence::detail::Zip zip(fs::path(WHENCE_TESTS) / "models/exported/mlp.pt2");
+    const whence::detail::Zip zip(test::kExports / "mlp.pt2");
     for (const auto& name : zip.names()) {
       members_.emplace_back("m/" + name, zip.text(name));
     }

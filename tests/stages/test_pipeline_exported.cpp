@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "models/exports.h"
 #include "support/near.h"
 #include "support/scratch.h"
 #include "support/stored_zip.h"
@@ -18,7 +19,7 @@ namespace {
 /// A model of images [1, 5, 5] whose file tells that they were scaled by 0.5 and 0.25, and three black and white
 /// images.
 void put_scaled_model(const Scratch& scratch) {
-  const whence::detail::Zip zip(fs::path(WHENCE_TESTS) / "models/exported/residual.pt2");
+  const whence::detail::Zip zip(test::kExports / "residual.pt2");
   std::vector<std::pair<std::string, std::string>> members;
   for (const auto& name : zip.names()) {
     auto data = zip.text(name);
@@ -77,7 +78,7 @@ TEST_CASE("images are scaled as an exported model says, unless their table says 
 
 TEST_CASE("labels are an exported model's outputs by their places, all or some of them; words must be listed") {
   const Scratch scratch;
-  fs::copy(fs::path(WHENCE_TESTS) / "models/exported/mlp.pt2", scratch / "m.pt2");  // three outputs
+  fs::copy(test::kExports / "mlp.pt2", scratch / "m.pt2");  // three outputs
   const auto with_labels = [&](const std::string& first, const std::string& second, const std::string& keys = "") {
     scratch.put("d.csv", fmt::format("a,b,c,d,label\n1,2,3,4,{}\n0,1,0,2,{}\n", first, second));
     scratch.put("p.toml", fmt::format("[model]\nexported = \"m.pt2\"\n[[stage]]\nname = \"a\"\ntrain = {{ format = "
@@ -114,7 +115,7 @@ TEST_CASE("labels are an exported model's outputs by their places, all or some o
 
 TEST_CASE("labels that are numbers have the names that an exported model's file holds, before training and after") {
   const Scratch scratch;
-  fs::copy(fs::path(WHENCE_TESTS) / "models/exported/named.pt2", scratch / "m.pt2");  // cat, dog, fox; one layer unused
+  fs::copy(test::kExports / "named.pt2", scratch / "m.pt2");  // cat, dog, fox; one layer unused
   scratch.put("d.csv", "a,b,c,d,label\n1,2,3,4,2\n0,1,0,2,1\n2,1,0,1,1\n1,1,0,1,0\n");
   scratch.put("words.csv", "a,b,c,d,label\n1,2,3,4,fox\n0,1,0,2,cat\n");
   const auto with = [&](const std::string& checkpoint, const std::string& classes) {

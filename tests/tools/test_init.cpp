@@ -1,4 +1,5 @@
 // `whence init`: what it writes runs.
+#include "models/exports.h"
 #include "support/tool.h"
 #include "whence/core/quoted.h"
 
@@ -76,7 +77,7 @@ void write_idx(const ToolFolder& folder, const std::string& name, std::int64_t c
 
 /// The fixture NAME.pt2 of tests/models/exported, in the folder.
 void take_export(const ToolFolder& folder, const std::string& name) {
-  fs::copy_file(fs::path(WHENCE_TESTS) / "models/exported" / (name + ".pt2"), folder / (name + ".pt2"));
+  fs::copy_file(test::kExports / (name + ".pt2"), folder / (name + ".pt2"));
 }
 
 /// Examples with these targets, of the shape that the fixture convnet takes, or another.

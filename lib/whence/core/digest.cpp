@@ -13,8 +13,8 @@
 namespace whence {
 namespace {
 
-void check(int code) {
-  if (code != 1) {
+void check(bool done) {
+  if (!done) {
     throw Error("SHA-256 failed: not enough memory");  // nothing else makes it fail
   }
 }
@@ -26,25 +26,25 @@ const EVP_MD* sha256() {
     at::empty({kEnough}, at::kByte);
     return EVP_MD_fetch(nullptr, "SHA256", nullptr);
   }();
-  check(method != nullptr ? 1 : 0);
+  check(method != nullptr);
   return method;
 }
 
 }  // namespace
 
 struct Digest::Context {
-  Context() { check(evp != nullptr ? 1 : 0); }
+  Context() { check(evp != nullptr); }
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> evp{EVP_MD_CTX_new(), EVP_MD_CTX_free};
 };
 
 Digest::Digest() : context_(std::make_unique<Context>()) {
-  check(EVP_DigestInit_ex(context_->evp.get(), sha256(), nullptr));
+  check(EVP_DigestInit_ex(context_->evp.get(), sha256(), nullptr) == 1);
 }
 
 Digest::~Digest() = default;
 
 Digest& Digest::bytes(std::span<const std::byte> bytes) {
-  check(EVP_DigestUpdate(context_->evp.get(), bytes.data(), bytes.size()));
+  check(EVP_DigestUpdate(context_->evp.get(), bytes.data(), bytes.size()) == 1);
   return *this;
 }
 
@@ -80,7 +80,7 @@ Digest& Digest::values(const at::Tensor& tensor) {
 std::string Digest::text() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
   unsigned length = 0;
-  check(EVP_DigestFinal_ex(context_->evp.get(), hash.data(), &length));
+  check(EVP_DigestFinal_ex(context_->evp.get(), hash.data(), &length) == 1);
   return fmt::format("{:02x}", fmt::join(hash.begin(), hash.begin() + length, ""));
 }
 

@@ -310,10 +310,7 @@ class Chooser {
     }
   }
 
-  bool has_gauss_newton() const {
-    return std::all_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
-                       [](const Stage& stage) { return stage.objective.has_gauss_newton(); });
-  }
+  bool has_gauss_newton() const { return have_gauss_newton(chain_, first_); }
 
   void tell_otherwise() {
     if (request_.curvature_is_open() && family_is_fixed()) {
@@ -352,6 +349,11 @@ class Chooser {
 double rounded_up(double damping) {
   const double unit = std::pow(10, std::floor(std::log10(damping)) - 1);
   return std::ceil(damping / unit) * unit;
+}
+
+bool have_gauss_newton(const Chain& chain, std::size_t first) {
+  return std::all_of(chain.begin() + static_cast<std::ptrdiff_t>(first), chain.end(),
+                     [](const Stage& stage) { return stage.objective.has_gauss_newton(); });
 }
 
 InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,

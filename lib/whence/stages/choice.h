@@ -52,6 +52,9 @@ struct InverseChoice {
 InverseChoice choose_inverse(const Chain& chain, std::size_t first, std::int64_t queries, const InverseRequest& request,
                              const Progress& progress = {});
 
+/// Whether every stage from `first` on has a Gauss-Newton matrix (Objective::has_gauss_newton).
+bool have_gauss_newton(const Chain& chain, std::size_t first);
+
 /// A damping > 0 rounded up to two digits, so that it can be typed.
 double rounded_up(double damping);
 

@@ -250,9 +250,9 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
     if (stage > 0) {
       check_channels_said(description.train, file_.stages[stage - 1]);
     }
-    const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
+    const auto* exported = trained ? nullptr : dynamic_cast<const ExportedModel*>(model_.get());  // as training begins
     const auto start = exported != nullptr ? checkpoint_classes(exported->file(), *model_) : HeadClasses();
-    if (!trained && exported != nullptr && lists_outputs(description.train, start, exported->has_head())) {
+    if (exported != nullptr && lists_outputs(description.train, start, exported->has_head())) {
       reading.head = start;
     }
     auto data = read(description.train, stage, reading);
@@ -271,7 +271,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
                          head.outputs == data.outputs() ? "it, its outputs in this order" : "a new one"));
       }
     }
-    if (exported != nullptr && !trained && reading.head.from.empty() && data.target_kind() == TargetKind::kClasses &&
+    if (exported != nullptr && reading.head.from.empty() && data.target_kind() == TargetKind::kClasses &&
         data.head_outputs() > 0) {
       if (exported->has_head() && data.outputs() != start.outputs && start.outputs > 0) {
         note(fmt::format(
