@@ -387,7 +387,8 @@ TEST_CASE("the Hessian of dense layers, written out, equals double backward") {
     for (const char* loss : {"cross-entropy", "squared-error"}) {
       CAPTURE(model);
       CAPTURE(loss);
-      const auto stage = test::toy_chain({{.tuning = "full", .loss = loss, .examples = 30}}, model, 1, 3, 11)[0];
+      const auto stage =
+          test::toy_chain({{.tuning = "full", .loss = loss, .examples = 30, .trained = false}}, model, 1, 3, 11)[0];
       auto weights = Random(5).uniform({30}, 0, 2);
       const auto objective = stage.objective.with_weights(weights);
       const auto x = Random(4).normal({3, count_entries(stage.theta)});

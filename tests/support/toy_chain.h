@@ -17,6 +17,7 @@ struct ToyStage {
   std::string loss = "squared-error";
   double weight_decay = 0.05;
   std::int64_t examples = 12;
+  bool trained = true;  ///< To its minimum; else as it begins.
 };
 
 /// `examples` random inputs [N, width], with values [N, 2] or 3 classes, whichever the loss wants.
@@ -43,7 +44,7 @@ inline void converge(Stage& stage) {
   stage.theta = detach(state.theta);
 }
 
-/// A chain of small stages on random data, in double, each trained to its minimum.
+/// A chain of small stages on random data, in double.
 inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_ptr<const Model>& net,
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
   Chain chain;
@@ -59,20 +60,22 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_pt
                                  .weight_decay = stages[k].weight_decay,
                                  .batch_size = batch_size},
                                 chain, draws));
-    converge(chain.back());
+    if (stages[k].trained) {
+      converge(chain.back());
+    }
   }
   return chain;
 }
 
-/// Each such chain is trained once in a run of the tests: training gives the same bits every time.
+/// Each such chain is made once in a run of the tests: training gives the same bits every time.
 inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
-  static std::map<std::string, Chain> trained;
+  static std::map<std::string, Chain> made;
   auto key = fmt::format("{} {} {} {}", model, seed, width, batch_size);
-  for (const auto& [tuning, loss, weight_decay, examples] : stages) {
-    key += fmt::format(" / {} {} {} {}", tuning, loss, weight_decay, examples);
+  for (const auto& [tuning, loss, weight_decay, examples, trained] : stages) {
+    key += fmt::format(" / {} {} {} {} {}", tuning, loss, weight_decay, examples, trained);
   }
-  auto& held = trained[key];
+  auto& held = made[key];
   if (held.empty()) {
     held = toy_chain(stages, create<Model>(model), seed, width, batch_size);
   }
