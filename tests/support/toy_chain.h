@@ -114,8 +114,8 @@ inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights
   return chain;
 }
 
-/// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient
-/// of the per-example sum: no code of the curvature room.
+/// d^2 objective / d theta d (theta, parent) [P, P and entries of the parent], by differentiating each entry of theta's
+/// gradient of the per-example sum: no code of the curvature room.
 inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent,
                                 bool one_by_one = true) {
   auto point = leaves(theta);
@@ -132,7 +132,7 @@ inline at::Tensor dense_hessian(const Objective& objective, const TensorList& th
   }
   auto all = point;
   all.insert(all.end(), from.begin(), from.end());
-  const auto g = flatten(gradient(value, all, true));
+  const auto g = flatten(gradient(value, point, true));
   TensorList rows;
   for (std::int64_t i = 0; i < g.numel(); ++i) {
     rows.push_back(flatten(gradient(g[i], all, false, true)));
