@@ -37,7 +37,7 @@ class Trainings {
   /// A stage as its training with the pipeline's own seed begins.
   Stage begin(std::size_t stage, const Chain& before);
   /// Trains what begin() gave, its objective another one perhaps, as the stage was trained; or takes from the bank what
-  /// that became.
+  /// that became, which holds none with snapshots.
   TrainingSummary train(Stage& stage, const Progress& progress);
   const Chain& chain() const { return what_.chain; }
   std::size_t stage_index() const { return what_.stage; }
