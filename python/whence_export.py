@@ -83,6 +83,18 @@ def _chosen(result, output):
     return found[output]
 
 
+def _check_output(shape, classes):
+    """Raises ValueError unless an output of that shape has a row or a number for each of the examples, and each of its
+    columns a name where there are names."""
+    if shape[:1] != [SAMPLE]:
+        hint = "" if shape else ': a loss needs reduction="none", and no mean() or sum()'
+        raise ValueError(
+            f"whence_export: an output {shape} for {SAMPLE} examples, expected a row or a number for each{hint}"
+        )
+    if classes is not None and len(shape) == 2 and 1 < shape[1] != len(classes):
+        raise ValueError(f"whence_export: {len(classes)} classes, and the model has {shape[1]} outputs")
+
+
 def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=None, output=None):
     """Exports `model` to `path`.
 
@@ -120,10 +132,9 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
         program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=sizes, strict=False)
         sample = {name: value[:SAMPLE].clone() for name, value in untouched.items()}
         result = _chosen(model(**{name: value.clone() for name, value in sample.items()}), output)
+        _check_output(list(result.shape), classes)
         gradients = torch.autograd.grad(result.square().sum(), trained, allow_unused=True)
         norm = sum(g.double().square().sum().item() for g in gradients if g is not None) ** 0.5
-    if classes is not None and result.dim() == 2 and 1 < result.size(1) != len(classes):
-        raise ValueError(f"whence_export: {len(classes)} classes, and the model has {result.size(1)} outputs")
     note = {
         "version": 1,
         "sample": {name: _as_text(value) for name, value in sample.items()},

@@ -22,7 +22,8 @@ namespace {
 /// A pipeline file in the making.
 class Writer {
  public:
-  Writer(std::vector<Source> sources, fs::path out) : out_(std::move(out)) {
+  Writer(std::vector<Source> sources, fs::path out, ListedClasses classes)
+      : out_(std::move(out)), classes_(std::move(classes)) {
     const bool exported = std::any_of(sources.begin(), sources.end(),
                                       [](const Source& source) { return source.kind == SourceKind::kExported; });
     for (auto& source : sources) {
@@ -109,6 +110,15 @@ class Writer {
       keys += columns.fills ? ", missing = \"median\"" : "";
     }
     return fmt::format("{{ {}{} }}", keys, more);
+  }
+
+  /// That of the data that a model of examples was trained on, its classes in the outputs' order where that was asked.
+  std::string trained_table(const Source& source, std::string more = "") const {
+    if (classes_.names.empty()) {
+      return data_table(source, columns_, more);
+    }
+    more += fmt::format(", classes = {}", toml_text(classes_.names));
+    return fmt::format("{}  # {}", data_table(source, columns_, more), classes_.why);
   }
 
   void stage(const std::string& name, const std::string& train, const std::string& loss, const std::string& rest) {
@@ -248,7 +258,7 @@ class Writer {
                        : source.has_values || columns_.values ? "squared-error"
                                                               : "cross-entropy";
     const char* length = source.kind == SourceKind::kPlainText ? ", length = 128" : "";
-    stage("fit", data_table(source, columns_, length), loss,
+    stage("fit", trained_table(source, length), loss,
           fmt::format(
               "{}# weight-decay = 1e-4  # if it was trained with one\ncheckpoint = {}  # its weights as they are; "
               "to train it here, name a new file: \"run/fit.safetensors\"\n"
@@ -293,7 +303,7 @@ class Writer {
       optimizer = "lbfgs:max-iterations=500,tolerance=1e-5";
       assume_columns();
     }
-    stage("fit", data_table(source, columns_), values ? "squared-error" : "cross-entropy",
+    stage("fit", trained_table(source), values ? "squared-error" : "cross-entropy",
           model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n", toml_text(relative(model_->path)))
                  : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = {}\n", decay, toml_text(optimizer),
                                toml_text(fmt::format("run/{}.safetensors", out_.stem().string()))));
@@ -327,6 +337,7 @@ class Writer {
   fs::path out_;
   std::optional<Source> model_;
   fs::path tokenizer_;  ///< For an exported model.
+  ListedClasses classes_;
   std::vector<Source> training_, queries_;
   Columns columns_;  ///< Of the last stage's table, which the queries' has too.
   std::string model_text_, stages_text_, queries_text_;
@@ -335,8 +346,8 @@ class Writer {
 
 }  // namespace
 
-Draft draft_pipeline(std::vector<Source> sources, const fs::path& out) {
-  return Writer(std::move(sources), out).draft();
+Draft draft_pipeline(std::vector<Source> sources, const fs::path& out, const ListedClasses& classes) {
+  return Writer(std::move(sources), out, classes).draft();
 }
 
 }  // namespace whence::cli

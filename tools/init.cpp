@@ -1,8 +1,10 @@
 // `whence init`: a pipeline file to begin with, from a look at what the user has.
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "cli.h"
 #include "draft.h"
@@ -53,6 +55,34 @@ Found check(const fs::path& path, const RunOptions& options) {
   return out;
 }
 
+/// The classes of a pipeline's one stage in the order of its model's outputs: each at the output that its examples
+/// raise most above the mean of all. Empty where two share one.
+ListedClasses in_order_of_outputs(const fs::path& path, const RunOptions& options) {
+  const auto chain = Pipeline(path, options).load();
+  const auto& stage = chain.front();
+  const auto& data = stage.objective.data();
+  constexpr std::int64_t kMost = 1024;
+  const auto batch = data.batch(at::arange(0, data.size(), (data.size() + kMost - 1) / kMost, at::kLong));
+  const at::NoGradGuard no_gradient;
+  const auto logs = at::log_softmax(stage.objective.output(stage.theta, stage.parent, batch).cpu(), 1);
+  const auto targets = batch.targets.cpu();
+  const auto above = logs - logs.mean(0);
+  std::vector<std::string> names(static_cast<std::size_t>(logs.size(1)));
+  at::Tensor outputs = at::zeros({data.outputs()}, at::kLong);
+  for (std::int64_t k = 0; k < data.outputs(); ++k) {
+    const auto own = above.index_select(0, targets.eq(k).nonzero().squeeze(1));
+    outputs[k] = own.sum(0).argmax();
+    auto& name = names[static_cast<std::size_t>(outputs[k].item<std::int64_t>())];
+    if (own.size(0) == 0 || !name.empty()) {
+      return {};
+    }
+    name = data.classes()[static_cast<std::size_t>(k)];
+  }
+  const auto right = logs.argmax(1).eq(outputs.index_select(0, targets)).to(at::kDouble).mean().item<double>();
+  return {names, fmt::format("the outputs in order, by what the model predicts: right for {:.0f} % of {} examples",
+                             100 * right, batch.size())};
+}
+
 }  // namespace
 
 int init(const std::vector<std::string>& arguments) {
@@ -86,18 +116,44 @@ int init(const std::vector<std::string>& arguments) {
   stem = stem.substr(0, std::min(stem.find('.'), stem.size()));
   stem = stem.empty() ? "pipeline" : stem;
   const fs::path out = line.has("out") ? fs::path(line.text("out")) : fs::path(stem + ".toml");
-  const auto draft = draft_pipeline(std::move(sources), out);
+  auto draft = draft_pipeline(sources, out);  // before it is said that a file is in the way
   if (fs::exists(out)) {
     throw InvalidArgument(
         fmt::format("{} is there already and stays as it is: --out OTHER.toml, or remove it", out.string()));
   }
-  write_text(out, draft.text);
   Found found;
+  const auto write = [&](const ListedClasses& classes) {
+    draft = draft_pipeline(sources, out, classes);
+    write_text(out, draft.text);
+    if (!classes.names.empty()) {
+      draft.assumed.push_back(fmt::format("classes = {}: {}", toml_text(classes.names), classes.why));
+    }
+  };
+  bool to_be_filled = false;
   try {
-    found = check(out, line.run_options());
+    write({});
+    try {
+      found = check(out, line.run_options());
+    } catch (const ClassesNeeded& needed) {
+      to_be_filled = std::ssize(needed.labels) != needed.outputs;
+      write({needed.labels, to_be_filled
+                                ? fmt::format("list here the {} classes of the outputs, in their order", needed.outputs)
+                                : std::string("are the outputs in this order? the model does not say")});
+      if (to_be_filled) {
+        throw InvalidArgument(
+            fmt::format("{}; {} is written, where they are to be listed", needed.what(), out.string()));
+      }
+      found = check(out, line.run_options());
+      if (const auto seen = in_order_of_outputs(out, line.run_options()); !seen.names.empty()) {
+        write(seen);
+        found = check(out, line.run_options());
+      }
+    }
   } catch (...) {
     std::error_code ignored;
-    fs::remove(out, ignored);
+    if (!to_be_filled) {
+      fs::remove(out, ignored);
+    }
     throw;
   }
   const auto stage = found.examples.size() == 1 ? "" : " --stage all";

@@ -152,6 +152,17 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
   CHECK(at::equal(with(named, {5, 6, 7, 5}).targets(), integers({1, 2, 0, 1})));
   CHECK(at::equal(with(named, {0, 2}).targets(), integers({0, 2})));
   CHECK_MESSAGE_HOLDS(DataError, "has label 9, expected one of 7, 5, 6", with(named, {5, 9}));
+  // numbers that are not the outputs': the first that is none, and whether all are one too high
+  const HeadClasses animals{3, {"cat", "dog", "fox"}, false, "m.pt2"};
+  const std::string from_one = ": labels 1 to 3 seem to count from 1, where outputs count from 0: take 1 from each";
+  CHECK_MESSAGE_HOLDS(DataError, "example 2 has label 3, expected one of 0 to 2" + from_one,
+                      with(animals, {1, 2, 3, 1}));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "example 1 has label 3, expected one of 0 to 2" + from_one, with(three, {1, 3}));
+  CHECK_MESSAGE_HOLDS(DataError, "example 1 has label 7, expected one of 0 to 2; drop-labels", with(animals, {0, 7}));
+  REQUIRE(with(three, {1, 2, 3}).notes().size() == 1);
+  CHECK(with(three, {1, 2, 3}).notes()[0].find("1, 2, 3 are taken for the outputs of mlp.safetensors in this order") !=
+        std::string::npos);
+  CHECK(with(animals, {0, 2}).notes().empty());
 
   const auto words = [](const HeadClasses& head, json keys = json::object()) {
     const Scratch scratch;
@@ -166,6 +177,11 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
                       words({2, {}, false, "mlp.safetensors"}));
   CHECK(at::equal(words({2, {}, false, ""}, {{"classes", {"good", "bad"}}}), integers({0, 1})));
   CHECK(at::equal(words({2, {"good", "bad"}, false, ""}), integers({0, 1})));
+  // other words than the program's are listed in its outputs' order, but for a checkpoint of whence's own
+  const HeadClasses ours{2, {"up", "down"}, true, "run/a"}, theirs{2, {"up", "down"}, false, "m.pt2"};
+  CHECK(at::equal(words(theirs, {{"classes", {"good", "bad"}}}), integers({0, 1})));
+  CHECK_MESSAGE_HOLDS(InvalidArgument, "m.pt2 has 2 outputs and calls them up, down, and", words(theirs));
+  CHECK_MESSAGE_HOLDS(DataError, "has label good, expected one of up, down, the classes of run/a", words(ours));
   CHECK(at::equal(words({2, {}, true, ""}), integers({1, 0})));  // as whence numbered them before it wrote them down
 }
 

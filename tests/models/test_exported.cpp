@@ -421,4 +421,22 @@ TEST_SUITE("models") {
     CHECK_THROWS_WITH_AS(loss->per_example(mlp.model->output(mlp.theta, mlp.batch), mlp.batch),
                          doctest::Contains("one number an example"), InvalidArgument);
   }
+
+  TEST_CASE("exported models: an example that does not run is named, and so is one without the integers it needs") {
+    const Fixture f("loss-inside");  // x [3] and label, of three classes
+    auto batch = f.batch;
+    batch.ids = batch.ids + 10;
+    const auto told = [&](double label, Tape* tape) {
+      batch.inputs = f.batch.inputs.clone();
+      batch.inputs[2][3] = label;
+      return test::message_of<InvalidArgument>([&] { f.model->output(f.theta, batch, tape); });
+    };
+    Tape tape;
+    for (auto* const by_layers : {static_cast<Tape*>(nullptr), &tape}) {
+      CHECK(told(9, by_layers).ends_with("out of bounds.: example 12 (label 9)"));
+      CHECK(told(1.5, by_layers).find("example 12 has 1.5 for argument label, expected whole numbers (Long)") !=
+            std::string::npos);
+      CHECK(told(0x1p53, by_layers).find("up to which Double holds all of them") != std::string::npos);
+    }
+  }
 }

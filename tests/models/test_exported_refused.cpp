@@ -41,6 +41,43 @@ TEST_SUITE("models") {
     CHECK(notes("projected").find("one example at a time") != std::string::npos);
   }
 
+  /// The fixture NAME with a text in one of its members replaced, as a file that is refused; what is said of it.
+  std::string refusal(const std::string& name, const std::string& member, const std::string& from,
+                      const std::string& to) {
+    const whence::detail::Zip zip(kExports / (name + ".pt2"));
+    std::vector<std::pair<std::string, std::string>> members;
+    for (const auto& part : zip.names()) {
+      auto data = zip.text(part);
+      if (part == member) {
+        REQUIRE(data.find(from) != data.npos);
+        data.replace(data.find(from), from.size(), to);
+      }
+      members.emplace_back("m/" + part, data);
+    }
+    const Scratch scratch;
+    scratch.put("m.pt2", stored_zip(members));
+    return message_of<Error>([&] { open_export("m", "", scratch.folder()); });
+  }
+
+  TEST_CASE(
+      "exported models: dropout of an attention, a mean loss and names that are not the outputs' are told as such") {
+    const std::string value = R"({"name":"value","arg":{"as_tensor":{"name":"view_5"}},"kind":1})";
+    CHECK(
+        refusal("conv1", "models/model.json", value, value + R"(,{"name":"dropout_p","arg":{"as_float":0.1},"kind":1})")
+            .find("has a dropout_p above 0: write dropout_p = p if self.training else 0") != std::string::npos);
+    CHECK(refusal("named", "extra/whence.json", R"(["cat", "dog", "fox"])", R"(["cat", "dog"])")
+              .find("it names 2 classes and has 3 outputs") != std::string::npos);
+    const std::string reduction = R"({"name":"reduction","arg":{"as_int":)";
+    CHECK(refusal("loss-inside", "models/model.json", reduction + "0", reduction + "1")
+              .find("an output of one number for a batch of 2, expected one row an example: a loss inside the model is "
+                    "one number an example: reduction=\"none\"") != std::string::npos);
+  }
+
+  TEST_CASE("exported models: a head that is no module is told those that are, once each") {
+    const auto text = message_of<InvalidArgument>([] { open_export("convnet", ",head=classifier"); });
+    CHECK(text.find("known: a, bn, b, depth, fc") != text.npos);
+  }
+
   TEST_CASE("exported models: hostile files are refused in one line, and none is run") {
     const whence::detail::Zip zip(kExports / "mlp.pt2");
     std::vector<std::pair<std::string, std::string>> members;

@@ -7,6 +7,7 @@
 #include "support/scratch.h"
 #include "support/stored_zip.h"
 #include "whence/core/files.h"
+#include "whence/data/safetensors.h"
 #include "whence/models/exported/detail/zip.h"
 #include "whence/stages/pipeline.h"
 
@@ -172,6 +173,94 @@ TEST_CASE("labels that are numbers have the names that an exported model's file 
   }
   const auto trained = with("run/a.safetensors", "").load()[0];
   CHECK(trained.objective.trained().names() == std::vector<std::string>{"fc.weight", "fc.bias"});
+}
+
+TEST_CASE("a new head for some of an exported model's classes, by name where labels are numbers") {
+  const Scratch scratch;
+  fs::copy(test::kExports / "named.pt2", scratch / "m.pt2");  // cat, dog, fox
+  scratch.put("d.csv", "a,b,c,d,label\n1,2,3,4,2\n0,1,0,2,1\n2,1,0,1,0\n1,1,0,1,0\n");
+  scratch.put("words.csv", "a,b,c,d,label\n1,2,3,4,fox\n0,1,0,2,cat\n");
+  const auto with = [&](const std::string& classes) {
+    scratch.put(
+        "p.toml",
+        fmt::format("[model]\nexported = \"m.pt2\"\nhead = \"fc\"\n[[stage]]\nname = \"a\"\ntrain = {{ format "
+                    "= \"csv\", file = \"d.csv\", classes = {} }}\nloss = \"cross-entropy\"\noptimizer = "
+                    "\"adam:epochs=1\"\ncheckpoint = \"run/a.safetensors\"\n[queries.numbers]\ndata = {{ format "
+                    "= \"csv\", file = \"d.csv\", classes = [\"cat\"] }}\n[queries.words]\ndata = {{ format = "
+                    "\"csv\", file = \"words.csv\" }}\n[queries.all]\ndata = {{ format = \"csv\", file = \"d.csv\" "
+                    "}}\n",
+                    classes));
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
+  };
+  const auto numbers = [](const Dataset& data) {
+    return std::vector<std::int64_t>(data.targets().const_data_ptr<std::int64_t>(),
+                                     data.targets().const_data_ptr<std::int64_t>() + data.size());
+  };
+  for (const char* classes : {"[\"fox\", \"cat\"]", "[2, \"cat\"]", "[\"fox\", \"cat\"]"}) {  // last: trained
+    CAPTURE(classes);
+    const auto pipeline = with(classes);
+    CHECK(pipeline.training_data(0).classes() == std::vector<std::string>{"fox", "cat"});
+    CHECK(numbers(pipeline.training_data(0)) == std::vector<std::int64_t>{0, 1, 1});
+    CHECK(numbers(pipeline.queries("numbers")) == std::vector<std::int64_t>{1, 1});
+    CHECK(numbers(pipeline.queries("words")) == std::vector<std::int64_t>{0, 1});
+    CHECK_THROWS_WITH_AS(pipeline.queries("all"), doctest::Contains("has label 1, expected one of 2, 0: fox, cat"),
+                         DataError);
+    if (classes[1] == '2') {
+      pipeline.train(0, {});
+    }
+  }
+  CHECK(with("[\"fox\", \"cat\"]").load()[0].objective.data().outputs() == 2);
+  fs::remove_all(scratch / "run");
+  CHECK_THROWS_WITH_AS(with("[\"fox\", \"cta\"]").training_data(0),
+                       doctest::Contains("unknown class \"cta\"; did you mean \"cat\"?"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(with("[\"mouse\"]").training_data(0), doctest::Contains("has label mouse, only 0, 1, 2"),
+                       InvalidArgument);
+  CHECK(with("[2, 0]").training_data(0).classes() == std::vector<std::string>{"2", "0"});  // of whatever data
+}
+
+TEST_CASE("inputs that do not fit an exported model are told before labels and channels, by name and file") {
+  const Scratch scratch;
+  put_scaled_model(scratch);  // [1, 5, 5] in two classes
+  const auto told = [&](const at::Tensor& inputs, const std::string& more = "") {
+    ParameterSet tensors;
+    tensors.add("inputs", inputs);
+    tensors.add("targets", at::arange(3, at::kLong) + 5);
+    write_safetensors(scratch / "d.safetensors", tensors);
+    scratch.put("p.toml",
+                "[model]\nexported = \"m.pt2\"\n[[stage]]\nname = \"a\"\ntrain = { format = \"safetensors\", file = "
+                "\"d.safetensors\"" +
+                    more + " }\ncheckpoint = \"m.pt2\"\n");
+    return test::message_of<Error>([&] { Pipeline(scratch / "p.toml", {}).training_data(0); });
+  };
+  CHECK(told(at::zeros({3, 3, 4, 5}), ", mean = [1, 2]")
+            .find("d.safetensors: examples of shape [3, 4, 5] for argument x of " + (scratch / "m.pt2").string() +
+                  ", expected [1, 5, 5]") != std::string::npos);
+  for (const auto& shape : std::vector<std::vector<std::int64_t>>{{3, 25}, {3, 5, 5}, {3, 5, 5, 1}}) {
+    CHECK(told(at::zeros(shape)).find("example 0 has label 5, expected one of 0 to 1") != std::string::npos);
+  }
+  fs::remove(scratch / "m.pt2");
+  fs::copy(test::kExports / "padded.pt2", scratch / "m.pt2");  // [2, 4, 5]
+  CHECK(told(at::zeros({3, 4, 5, 2})).find("expected [2, 4, 5]: the same sizes in another order") != std::string::npos);
+
+  fs::copy(test::kExports / "mlp.pt2", scratch / "t.pt2");  // 4 numbers
+  scratch.put("d.csv", "a,b,c,label\n1,2,3,cat\n0,1,0,dog\n");
+  scratch.put("p.toml",
+              "[model]\nexported = \"t.pt2\"\n[[stage]]\nname = \"a\"\ntrain = { format = \"csv\", file = "
+              "\"d.csv\" }\ncheckpoint = \"t.pt2\"\n");
+  CHECK_THROWS_WITH_AS(Pipeline(scratch / "p.toml", {}).training_data(0),
+                       doctest::Contains("d.csv: examples of shape [3] for argument input of"), InvalidArgument);
+
+  fs::copy(test::kExports / "two.pt2", scratch / "two.pt2");  // x [3] and y [2]
+  ParameterSet swapped;
+  swapped.add("x", at::zeros({3, 2}));
+  swapped.add("y", at::zeros({3, 3}));
+  swapped.add("targets", at::zeros({3, 8}));
+  write_safetensors(scratch / "swapped.safetensors", swapped);
+  scratch.put("p.toml",
+              "[model]\nexported = \"two.pt2\"\n[[stage]]\nname = \"a\"\nloss = \"squared-error\"\ntrain = { format = "
+              "\"safetensors\", file = \"swapped.safetensors\" }\ncheckpoint = \"two.pt2\"\n");
+  CHECK_THROWS_WITH_AS(Pipeline(scratch / "p.toml", {}).training_data(0),
+                       doctest::Contains("examples of shape [2] for argument x of"), InvalidArgument);
 }
 
 TEST_SUITE_END();

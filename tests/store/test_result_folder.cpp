@@ -1,5 +1,10 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -212,6 +217,26 @@ TEST_CASE("result folder: unfinished work is gone on with, refused to others, an
     place(out, "one", {"scores"});  // a failure ends it here: what was placed goes
   }
   CHECK_FALSE(fs::exists(folder / ".whence-new"));
+  const auto read = [&] { return test::message_of<DataError>([&] { Result(folder.path); }); };
+  const auto lock = folder / ".lock";
+  std::ofstream(lock) << "process 1 (started 2026-01-01 00:00:00 UTC)\n";
+  CHECK(
+      contains(read(), "its run is not done: it was stopped, and the same command goes on"));  // killed: no lock on it
+  std::array<int, 2> ready{};
+  REQUIRE(::pipe(ready.data()) == 0);
+  const auto child = ::fork();
+  if (child == 0) {
+    ::flock(::open(lock.c_str(), O_RDWR), LOCK_EX);
+    static_cast<void>(::write(ready[1], "", 1));
+    ::pause();
+  }
+  char byte = 0;
+  CHECK(::read(ready[0], &byte, 1) == 1);
+  CHECK(contains(read(), "its run is not done: process 1 (started 2026-01-01 00:00:00 UTC) is at work on it: whence"));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
   {
     ResultWriter out(folder.path, kNames);
     const auto refused = test::message_of<InvalidArgument>([&] { out.begin("two", run_of("two")); });

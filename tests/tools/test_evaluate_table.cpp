@@ -1,6 +1,7 @@
 // `whence evaluate --methods`: several methods against one truth, through the binary.
 #include <algorithm>
 
+#include "../tools/comparison_verdict.h"
 #include "support/contents.h"
 #include "support/tool.h"
 
@@ -23,6 +24,22 @@ nlohmann::json row_of(const nlohmann::json& table, const std::string& method) {
 }  // namespace
 
 TEST_SUITE_BEGIN("tools");
+
+TEST_CASE("a table's verdict names a quicker method where it comes within 5 % of the best, and else the best") {
+  const auto lds = create<cli::Truth>("lds");
+  const auto verdict = [&](double quicker) {
+    const auto row = [](const char* method, double value, double seconds) {
+      return nlohmann::ordered_json{{"method", method},
+                                    {"lds", value},
+                                    {"lds-interval-95", {value - 0.1, value + 0.1}},
+                                    {"seconds", seconds},
+                                    {"rank", "whence rank by " + std::string(method)}};
+    };
+    return cli::verdict_of_comparison({{"table", {row("influence", 0.8, 9), row("ekfac", quicker, 1)}}}, *lds).text;
+  };
+  CHECK(contains(verdict(0.77), "the quickest of those within 5 % is ekfac, 1 s; type whence rank by ekfac"));
+  CHECK(contains(verdict(0.75), "not apart from it: ekfac; type whence rank by influence"));
+}
 
 TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later runs take from the bank") {
   const ToolFolder folder;

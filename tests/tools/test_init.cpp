@@ -196,9 +196,44 @@ TEST_CASE("init: what an exported model cannot be given") {
   take_export(folder, "residual");
   write_images(folder, "two.safetensors", at::arange(6, at::kLong).remainder(2));
   check_fails(folder.run("init two.safetensors residual.pt2 --out p.toml"), 1, "for argument x");  // [N, 2, 6, 6]
-  check_fails(folder.run("init pretrain.safetensors residual.pt2 --out p.toml"), 1,
-              "residual.pt2 has 2 outputs, and pretrain.safetensors has 3 labels, 0, 1, 2: classes = […] lists the 2");
   CHECK_FALSE(fs::exists(folder / "p.toml"));
+  write_images(folder, "three.safetensors", at::arange(6, at::kLong).remainder(3), {1, 5, 5});
+  check_fails(folder.run("init three.safetensors residual.pt2 --out p.toml"), 1,
+              "example 2 has label 2, expected one of 0 to 1: residual.pt2 has 2 outputs, and three.safetensors has 3 "
+              "labels, 0, 1, 2: classes = […] lists the 2");
+  CHECK(folder.read("p.toml").find("classes = [\"0\", \"1\", \"2\"] }  # list here the 2 classes of the outputs") !=
+        std::string::npos);
+}
+
+TEST_CASE("init: the classes of an exported model without names are listed, in the order that it predicts") {
+  const ToolFolder folder;
+  take_export(folder, "mlp");  // 4 numbers, 3 outputs
+  auto draws = Random(4);
+  const auto x = 3 * draws.normal({60, 4});
+  const auto model = test::open_export("mlp");
+  const auto rows = at::arange(60, at::kLong);
+  const auto output = model->output(model->initial({4}, 3, draws), {x, rows, rows, rows}, nullptr);
+  const auto raised = (output - output.mean(0)).argmax(1);  // not all three are predicted
+  const std::vector<std::string> names{"fox", "cat", "dog"};
+  std::string table = "a,b,c,d,kind\n", two = table;
+  for (std::int64_t i = 0; i < 60; ++i) {
+    const auto label = static_cast<std::size_t>(raised[i].item<std::int64_t>());
+    std::string row;
+    for (std::int64_t k = 0; k < 4; ++k) {
+      row += fmt::format("{:.6f},", x[i][k].item<double>());
+    }
+    table += row + names[label] + "\n";
+    two += label == 2 ? "" : row + names[label] + "\n";
+  }
+  folder.write("animals.csv", table);
+  check_next(folder, "mlp.pt2 animals.csv", " --quiet --method grad-dot");
+  CHECK(folder.read("animals.toml")
+            .find("classes = [\"fox\", \"cat\", \"dog\"] }  # the outputs in order, by what the "
+                  "model predicts: right for ") != std::string::npos);
+  folder.write("two.csv", two);
+  check_fails(folder.run("init mlp.pt2 two.csv"), 1, "two.toml is written, where they are to be listed");
+  CHECK(folder.read("two.toml").find("classes = [\"cat\", \"fox\"] }  # list here the 3 classes of the outputs") !=
+        std::string::npos);
 }
 
 TEST_CASE("inspect: what an exported model takes and gives, and how much of it is in layers") {
@@ -232,7 +267,8 @@ TEST_CASE("train: the data of a stage that was trained elsewhere is read, and it
   CHECK(kept.out.find("has a checkpoint  from elsewhere") != kept.out.npos);
   write_images(folder, "larger.safetensors", at::arange(6, at::kLong).remainder(2));
   pipeline("larger.safetensors");
-  check_fails(folder.run("train p.toml"), 1, "examples of shape [2, 6, 6] for argument x, expected [1, 5, 5]");
+  check_fails(folder.run("train p.toml"), 1,
+              "larger.safetensors: examples of shape [2, 6, 6] for argument x of residual.pt2, expected [1, 5, 5]");
   pipeline("nowhere.safetensors");
   check_fails(folder.run("train p.toml"), 1, "nowhere.safetensors");
 }

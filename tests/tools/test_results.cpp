@@ -159,10 +159,9 @@ TEST_CASE("a run that was stopped goes on to the same bytes, with the same evide
   check_fails(less_warnings(folder.start("ulimit -f 6", rank + "full")), 1, "scores.safetensors: File too large");
   CHECK(names_in(folder / "full") == Names{".whence-partial"});
   for (const char* reader : {"report", "inspect"}) {
-    check_fails(
-        folder.run(fmt::format("{} full", reader)), 1,
-        "full: its run is not done: it is at work, or was stopped and the same command goes on from there: whence rank "
-        "pipeline.toml --stage all");
+    check_fails(folder.run(fmt::format("{} full", reader)), 1,
+                "full: its run is not done: it was stopped, and the same command goes on from there: whence rank "
+                "pipeline.toml --stage all");
   }
   fs::copy(folder / "full", folder / "vectors", fs::copy_options::recursive);
   fs::copy(folder / "full", folder / "some", fs::copy_options::recursive);

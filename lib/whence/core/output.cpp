@@ -106,6 +106,18 @@ void OutputLock::clear_beside(const fs::path& output) {
 
 OutputLock OutputLock::in(const fs::path& folder) { return {folder, fs::absolute(folder) / ".lock"}; }
 
+std::string OutputLock::writer_in(const fs::path& folder) {
+  const auto lock = fs::absolute(folder) / ".lock";
+  const int descriptor = ::open(lock.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (descriptor < 0) {
+    return {};
+  }
+  auto writer =
+      detail::lock_in_place(descriptor, lock) == detail::Locking::kOthers ? writer_of(descriptor) : std::string();
+  ::close(descriptor);
+  return writer.starts_with(fmt::format("process {} ", ::getpid())) ? std::string() : writer;
+}
+
 class TemporaryFolder::Held {
  public:
   static fs::path place() {

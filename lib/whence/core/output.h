@@ -15,6 +15,9 @@ class OutputLock {
   static OutputLock beside(const std::filesystem::path& output);
   /// For a folder that is there and is filled file by file: the lock is `.lock` in it.
   static OutputLock in(const std::filesystem::path& folder);
+  /// The other process that holds in() of a folder, "process 12 (started …)"; empty where none does, such as where it
+  /// was killed.
+  static std::string writer_in(const std::filesystem::path& folder);
   /// Removes what a killed process left of the lock of beside(), where no run will take it again: that of an output
   /// that is finished.
   static void clear_beside(const std::filesystem::path& output);

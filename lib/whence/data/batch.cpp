@@ -1,8 +1,13 @@
 #include "whence/data/batch.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 namespace whence {
+
+std::string example_text(const Batch& batch, std::int64_t row) {
+  return fmt::format("example {}", batch.ids.defined() ? batch.ids[row].item<std::int64_t>() : row);
+}
 
 at::Tensor sum_rows(const RowMap& map, const at::Tensor& x) { return rows_by_example(map, x).sum(1); }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace whence {
 
@@ -45,6 +46,9 @@ struct Batch {
   /// Whether outputs are one row a predicted token, rather than one an example.
   bool predicts_tokens() const { return text && text->predicted.defined(); }
 };
+
+/// "example 17": an example by its row in its source.
+std::string example_text(const Batch& batch, std::int64_t row);
 
 /// The sums over each example's rows of x [rows, ...]: [B, ...].
 at::Tensor sum_rows(const RowMap& map, const at::Tensor& x);

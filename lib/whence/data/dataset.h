@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "whence/core/error.h"
 #include "whence/data/batch.h"
 #include "whence/data/table_encoding.h"
 
@@ -55,7 +56,6 @@ class Dataset {
     at::Tensor mean = {},
                deviation = {};         ///< [1, C, 1, …] double: then subtracted, and divided by. Undefined: neither.
     std::vector<std::string> classes;  ///< Name of each class number; empty for values.
-    bool numbered = false;             ///< Labels are the class numbers, and `classes` are names from elsewhere.
     std::vector<std::filesystem::path> files;        ///< Where it came from.
     std::vector<Origin> origins = {};                ///< Where its rows came from, ids rising.
     TokenSequences texts = {};                       ///< In place of inputs.
@@ -75,7 +75,6 @@ class Dataset {
   bool is_text() const { return contents_.texts.tokens.defined(); }
   const TokenSequences& texts() const { return contents_.texts; }
   const std::vector<std::string>& classes() const { return contents_.classes; }
-  bool numbered() const { return contents_.numbered; }
   const std::vector<std::filesystem::path>& files() const { return contents_.files; }
   const std::vector<std::string>& notes() const { return contents_.notes; }
   /// What is subtracted from the channels of every batch and what they are divided by, [1, C, 1, …] double; undefined:
@@ -172,13 +171,34 @@ struct HeadClasses {
   bool are_places(const std::vector<std::string>& labels) const;
 };
 
+/// Thrown where nothing says which class each output of a checkpoint is: the key `classes` must.
+class ClassesNeeded : public InvalidArgument {
+ public:
+  ClassesNeeded(const std::string& text, std::vector<std::string> of_examples, std::int64_t of_head)
+      : InvalidArgument(text), labels(std::move(of_examples)), outputs(of_head) {}
+  std::vector<std::string> labels;  ///< Those that the examples have, in order.
+  std::int64_t outputs;
+};
+
+/// What one input of an example is.
+struct InputShape {
+  std::string name;  ///< Of several, which lie end to end in Dataset::inputs; of one alone "".
+  std::vector<std::int64_t> sizes;
+};
+
 /// What examples are read for.
 struct DataReading {
   TargetKind wanted = TargetKind::kClasses;
   /// The classes of the stage that the examples are for, where another table settled them. They then fix the numbering,
   /// and a label outside them is an error.
   std::vector<std::string> known_classes = {};
-  HeadClasses head = {};                                 ///< Settles the classes where nothing else does.
+  HeadClasses head = {};  ///< Settles the classes where nothing else does.
+  /// What another program calls its outputs 0, 1, …: labels that are whole numbers and none of these names are those
+  /// outputs, wherever the classes are called by these names.
+  std::vector<std::string> number_names = {};
+  /// Throws where inputs of these shapes, read from that file, do not fit the model; it is asked before labels are
+  /// settled. Empty: any shape goes.
+  std::function<void(const std::vector<InputShape>& shapes, const std::string& from)> check_shapes = {};
   const TextReading* texts = nullptr;                    ///< Not null: texts are wanted.
   std::shared_ptr<const TableEncoding> table = nullptr;  ///< Of the chain; null: fitted here.
   bool standardize = false;                              ///< Of tables that do not say, where it is fitted here.

@@ -38,6 +38,7 @@ struct SourceExamples {
   bool labels_are_names = false;                ///< The format says that labels are classes, whatever the loss.
   std::string label_column;                     ///< As messages name it; empty: targets have no column.
   std::vector<std::string> value_columns = {};  ///< That `values` come from, where several columns of a table do.
+  std::vector<InputShape> arguments = {};       ///< Of a model that takes several: what lies end to end in `inputs`.
 
   std::vector<std::filesystem::path> files;
   std::vector<Origin> origins = {};       ///< Where rows come from; empty: all from inputs_from.

@@ -66,6 +66,28 @@ std::vector<std::string> label_columns(const SourceExamples& source) {
   return source.value_columns.empty() ? std::vector{source.label_column} : source.value_columns;
 }
 
+/// Throws where a table's inputs do not fit the model, as check_shapes() does: all its rows, where labels do not yet
+/// say which are kept.
+void check_width(const SourceExamples& source, const nlohmann::json& table, const std::string& format,
+                 const DataReading& reading) {
+  if (!source.table || !reading.check_shapes) {
+    return;
+  }
+  auto encoding = reading.table;
+  if (!encoding) {
+    std::vector<std::int64_t> all(static_cast<std::size_t>(source.table->rows()));
+    std::iota(all.begin(), all.end(), 0);
+    std::vector<std::string> notes;
+    try {
+      encoding = std::make_shared<const TableEncoding>(
+          detail::fit_encoding(*source.table, all, label_columns(source), table, format, reading.standardize, notes));
+    } catch (const Error&) {
+      return;  // the labels' fault is told
+    }
+  }
+  reading.check_shapes({{"", {encoding->width()}}}, source.inputs_from);
+}
+
 std::string format_of(const nlohmann::json& table) {
   if (!table.is_object() || !table.contains("format") || !table["format"].is_string()) {
     throw InvalidArgument(
@@ -157,6 +179,15 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
     throw InvalidArgument(fmt::format("{}: {} holds {}, but the model takes {}", format, source.inputs_from,
                                       numbers ? "numbers" : "texts", numbers ? "texts" : "numbers"));
   }
+  const auto check_shapes = [&](std::vector<InputShape> shapes) {
+    if (reading.check_shapes) {
+      reading.check_shapes(shapes, source.inputs_from);
+    }
+  };
+  if (source.inputs.defined()) {
+    check_shapes(source.arguments.empty() ? std::vector{InputShape{"", source.inputs.sizes().slice(1).vec()}}
+                                          : source.arguments);
+  }
   const auto words =
       numbers ? std::vector<std::string>{} : detail::read_keys<detail::TextKeys>(table, format).label_words;
   const auto is_number = [](const std::string& cell) { return detail::number_in(cell).has_value(); };
@@ -174,12 +205,20 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
   std::map<std::string, std::int64_t> class_places;  // of labels
   auto count = count_examples(source);
   if (source.labels.defined() || source.values.defined() || !source.label_column.empty()) {
-    auto targets = detail::find_targets(source, keys, format, reading);
+    detail::Targets targets;
+    try {
+      targets = detail::find_targets(source, keys, format, reading);
+    } catch (const Error&) {
+      check_width(source, table, format, reading);
+      throw;
+    }
     rows = std::move(targets.rows);
     contents.targets = targets.values.defined() ? targets.values : at::tensor(targets.numbers, at::kLong);
     contents.classes = std::move(targets.classes);
-    contents.numbered = targets.numbered;
     class_places = std::move(targets.places);
+    if (!targets.note.empty()) {
+      contents.notes.push_back(std::move(targets.note));
+    }
   } else if (!keys.classes.empty() || !keys.drop_labels.empty()) {
     throw InvalidArgument(fmt::format("{}: key {}: the targets of {} are tokens", format,
                                       keys.classes.empty() ? "drop-labels" : "classes", source.targets_from));
@@ -216,6 +255,7 @@ std::pair<Dataset::Contents, std::int64_t> read_table(const nlohmann::json& tabl
         contents.table = std::make_shared<const TableEncoding>(detail::fit_encoding(
             *source.table, rows, label_columns(source), table, format, reading.standardize, contents.notes));
       }
+      check_shapes({{"", {contents.table->width()}}});
       contents.inputs = detail::encode(*contents.table, *source.table, rows, table, format);
     } else {
       contents.inputs = pick(source.inputs, contents.ids);

@@ -37,8 +37,9 @@ at::Tensor named_tensor(const ParameterSet& tensors, std::string_view name, cons
   return tensors.at(name);
 }
 
-/// Several inputs, laid end to end: [N, entries of all].
-at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::string>& names, const fs::path& path) {
+/// Several inputs, laid end to end: [N, entries of all]. `shapes` is told of each.
+at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::string>& names, const fs::path& path,
+                          std::vector<InputShape>& shapes) {
   std::vector<at::Tensor> parts;
   for (const auto& name : names) {
     const auto part = named_tensor(tensors, name, path);
@@ -50,6 +51,7 @@ at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::st
     if (!part.is_floating_point() && part.numel() > 0 && part.to(at::kLong).abs().max().item<std::int64_t>() > kExact) {
       throw DataError(fmt::format("{}: {} holds whole numbers beyond {}", path.string(), name, kExact));
     }
+    shapes.push_back({name, part.sizes().slice(1).vec()});
     parts.push_back(part.reshape({part.size(0), -1}));
   }
   auto type = parts.front().scalar_type();
@@ -110,7 +112,7 @@ class SafetensorsFormat : public DataFormat {
     if (tensors.contains("tokens")) {
       source.tokens = read_tokens(tensors, path);
     } else if (!keys.arguments.empty()) {
-      source.inputs = read_arguments(tensors, keys.arguments, path);
+      source.inputs = read_arguments(tensors, keys.arguments, path, source.arguments);
     } else {
       source.inputs = named_tensor(tensors, "inputs", path);
     }

@@ -141,20 +141,42 @@ class LabelNames {
 struct Numbering {
   std::vector<std::string> classes;
   std::map<std::string, std::int64_t> numbers;  // of labels
-  std::set<std::string> kept;                   // empty: all
-  bool numbered = false;                        // Dataset::numbered()
+  std::set<std::string> kept;                   // of labels; empty: all
   bool some = false;                            // of those that are kept may be all that there are
   std::string expected;                         // of an unknown label
+  std::string note;                             // what was decided, for people; empty: nothing to tell
 };
+
+std::string shown(const std::vector<std::string>& names) {
+  constexpr std::size_t kMost = 12;
+  return names.size() <= kMost
+             ? fmt::format("{}", fmt::join(names, ", "))
+             : fmt::format("{}, … ({} in all)", fmt::join(names.begin(), names.begin() + kMost, ", "), names.size());
+}
+
+bool is_among(const std::string& name, const std::vector<std::string>& names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// Whether a label is the number of one of so many outputs.
+bool is_place(const std::string& label, std::int64_t outputs) {
+  constexpr std::size_t kDigits = 9;
+  return is_whole(label) && label.size() <= kDigits && std::stoll(label) >= 0 && std::stoll(label) < outputs;
+}
 
 /// Settles which class is which.
 class Settlement {
  public:
   Settlement(const SourceExamples& source, const CommonKeys& keys, const std::string& format,
-             const DataReading& reading, const std::vector<std::string>& distinct)
-      : source_(source), format_(format), head_(reading.head), distinct_(distinct), listed_(keys.classes) {
-    out_.kept.insert(listed_.begin(), listed_.end());
-    if (out_.kept.size() != listed_.size()) {
+             const DataReading& reading, const LabelNames& labels)
+      : source_(source),
+        labels_(labels),
+        format_(format),
+        head_(reading.head),
+        distinct_(labels.distinct()),
+        listed_(keys.classes),
+        number_names_(reading.number_names.empty() && !head_.sorted ? head_.names : reading.number_names) {
+    if (std::set(listed_.begin(), listed_.end()).size() != listed_.size()) {
       throw InvalidArgument(fmt::format("{}: key classes = {} names one twice", format, label_list(listed_)));
     }
     if (!reading.known_classes.empty()) {
@@ -162,7 +184,7 @@ class Settlement {
     } else if (head_.outputs > 0 || !head_.names.empty()) {
       by_head();
     } else if (!listed_.empty()) {
-      by_name(listed_);
+      by_name(listed_names());
     } else {
       by_value();
     }
@@ -171,79 +193,133 @@ class Settlement {
   Numbering take() { return std::move(out_); }
 
  private:
-  void by_name(const std::vector<std::string>& names) {
-    out_.classes = names;
-    for (const auto& name : names) {
-      out_.numbers.emplace(name, static_cast<std::int64_t>(out_.numbers.size()));
+  /// Whether labels are numbers that stand for names, and classes are called by these.
+  bool stand_for(const std::vector<std::string>& classes) const {
+    const auto stands = [&](const auto& label) { return is_whole(label) && !is_among(label, number_names_); };
+    return !number_names_.empty() && !distinct_.empty() && std::all_of(distinct_.begin(), distinct_.end(), stands) &&
+           std::all_of(classes.begin(), classes.end(), [&](const auto& name) { return is_among(name, number_names_); });
+  }
+
+  /// The key `classes` as names, where labels are numbers that stand for some of these; else as it is.
+  std::vector<std::string> listed_names() const {
+    if (!stand_for({}) ||
+        std::none_of(listed_.begin(), listed_.end(), [&](const auto& name) { return is_among(name, number_names_); })) {
+      return listed_;
     }
-    out_.expected = fmt::format("one of {}", fmt::join(names, ", "));
+    auto out = listed_;
+    for (auto& name : out) {
+      if (is_place(name, std::ssize(number_names_))) {
+        name = number_names_[std::stoull(name)];
+      } else if (!is_among(name, number_names_)) {
+        throw InvalidArgument(fmt::format("{}: key classes: {}", format_, unknown_name("class", name, number_names_)));
+      }
+    }
+    return out;
+  }
+
+  /// Classes by their names, or by the numbers that stand for these.
+  void by_name(const std::vector<std::string>& names) {
+    const bool by_number = stand_for(names);
+    const auto number_of = [&](const std::string& name) {
+      return std::to_string(std::find(number_names_.begin(), number_names_.end(), name) - number_names_.begin());
+    };
+    if (const auto other =
+            by_number ? other_place(std::ssize(number_names_), "; drop-labels = […] leaves others out") : "";
+        !other.empty()) {
+      throw DataError(other);
+    }
+    const bool all = by_number && names == number_names_;  // where two may have one name
+    std::vector<std::string> labels;
+    for (std::size_t k = 0; k < names.size(); ++k) {
+      labels.push_back(all ? std::to_string(k) : by_number ? number_of(names[k]) : names[k]);
+      out_.numbers.emplace(labels[k], static_cast<std::int64_t>(k));
+    }
+    out_.classes = names;
+    out_.expected =
+        by_number ? fmt::format("one of {}: {}", shown(labels), shown(names)) : fmt::format("one of {}", shown(names));
     for (const auto& name : listed_) {
-      if (out_.numbers.count(name) == 0) {
+      const auto label = by_number && is_among(name, number_names_) ? number_of(name) : name;
+      if (out_.numbers.count(label) == 0) {
         throw InvalidArgument(fmt::format("{}: key classes: {}", format_, unknown_name("class", name, names)));
       }
+      out_.kept.insert(label);
     }
   }
 
-  /// Labels 0, 1, … are the outputs by their places; those that are listed may be names of theirs.
-  void by_place(std::int64_t outputs, const std::vector<std::string>& names) {
-    out_.numbered = !names.empty();
-    for (const auto& name : listed_) {
-      const auto place = std::find(names.begin(), names.end(), name) - names.begin();
-      if (place < std::ssize(names)) {
-        out_.kept.erase(name);
-        out_.kept.insert(std::to_string(place));
-      }
-    }
+  /// Labels 0, 1, … are the outputs by their places, which have no names.
+  void by_place(std::int64_t outputs) {
     for (std::int64_t k = 0; k < outputs; ++k) {
       out_.numbers.emplace(std::to_string(k), k);
-      out_.classes.push_back(names.empty() ? std::to_string(k) : names[static_cast<std::size_t>(k)]);
+      out_.classes.push_back(std::to_string(k));
     }
+    out_.kept.insert(listed_.begin(), listed_.end());
     out_.expected = fmt::format("one of 0 to {}", outputs - 1);
   }
 
-  /// Whether numbers are places among outputs that another program named.
-  bool by_places_too() const { return !head_.sorted || head_.names.empty(); }
+  /// Where labels are numbers, and not all those of `outputs` outputs: the first example of another one, and what mends
+  /// that. Else empty.
+  std::string other_place(std::int64_t outputs, const std::string& remedy) const {
+    const auto is_other = [&](const auto& label) { return !is_place(label, outputs); };
+    if (!std::all_of(distinct_.begin(), distinct_.end(), is_whole) ||
+        std::none_of(distinct_.begin(), distinct_.end(), is_other)) {
+      return {};
+    }
+    const bool from_one =
+        distinct_.front() != "0" && !is_other(distinct_.front()) && distinct_.back() == std::to_string(outputs);
+    const auto i = first(is_other);
+    return fmt::format("{} has label {}, expected one of 0 to {}{}", place_of(source_, i), labels_.name(i), outputs - 1,
+                       from_one ? fmt::format(": labels {} to {} seem to count from 1, where outputs count from 0: "
+                                              "take 1 from each",
+                                              distinct_.front(), outputs)
+                                : remedy);
+  }
 
   /// The checkpoint has its outputs already.
   void by_head() {
-    const auto outputs = head_.names.empty() ? head_.outputs : static_cast<std::int64_t>(head_.names.size());
-    const auto count = [](const auto& list) { return static_cast<std::int64_t>(list.size()); };
+    const auto outputs = head_.names.empty() ? head_.outputs : std::ssize(head_.names);
     const auto& labels = listed_.empty() ? distinct_ : listed_;
-    const auto named = [&](const auto& label) {
-      return std::find(head_.names.begin(), head_.names.end(), label) != head_.names.end();
-    };
-    if (!head_.names.empty() && std::all_of(labels.begin(), labels.end(), named)) {
-      const bool numbers =
-          by_places_too() && std::none_of(distinct_.begin(), distinct_.end(), named) && head_.are_places(distinct_);
-      return numbers ? by_place(outputs, head_.names) : by_name(head_.names);
-    }
-    if (count(listed_) == outputs && head_.names.empty()) {
-      out_.some = true;
-      return by_name(listed_);
-    }
-    if (by_places_too() && head_.are_places(labels)) {
-      return by_place(outputs, head_.names);
-    }
-    if (!head_.names.empty()) {
+    const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
+    const bool renamed =  // by other words than another program's
+        !numbers && !head_.sorted && (listed_.empty() || std::ssize(listed_) == outputs) &&
+        std::none_of(labels.begin(), labels.end(), [&](const auto& label) { return is_among(label, head_.names); });
+    if (!head_.names.empty() && !renamed) {
       by_name(head_.names);
       out_.expected += ", the classes of " + head_.from;  // which the unknown label's error then says
       return;
     }
-    const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
-    if (listed_.empty() && count(distinct_) == outputs && (numbers || head_.sorted)) {
-      return by_value();
+    if (std::ssize(listed_) == outputs) {
+      out_.some = true;
+      return by_name(listed_);
     }
-    if (listed_.empty() && count(distinct_) > outputs) {
-      throw InvalidArgument(fmt::format(
-          "{}: {} has {} outputs, and {} has {} labels, {}: classes = […] lists the {} that are the outputs, in their "
-          "order, and leaves the examples of the others out",
-          format_, head_.from, outputs, source_.targets_from, distinct_.size(), shown(distinct_), outputs));
+    if (head_.are_places(labels)) {
+      return by_place(outputs);
     }
-    throw InvalidArgument(fmt::format(
-        "{}: {} has {} outputs and does not say which class each is, and {} has the labels {}: list all {} classes in "
-        "the order of the outputs: classes = {}",
-        format_, head_.from, outputs, source_.targets_from, shown(distinct_), outputs,
-        count(distinct_) == outputs ? label_list(distinct_) : "[…]"));
+    if (listed_.empty() && std::ssize(distinct_) == outputs && (numbers || head_.sorted)) {
+      by_value();
+      if (!head_.sorted) {
+        out_.note = fmt::format("{}: the labels {} are taken for the outputs of {} in this order", source_.targets_from,
+                                shown(distinct_), head_.from);
+      }
+      return;
+    }
+    const auto other = listed_.empty() ? other_place(outputs, "") : "";
+    const auto place = other.empty() ? format_ : other;
+    if (listed_.empty() && std::ssize(distinct_) > outputs) {
+      throw ClassesNeeded(
+          fmt::format(
+              "{}: {} has {} outputs, and {} has {} labels, {}: classes = […] lists the {} that are the outputs, "
+              "in their order, and leaves the examples of the others out",
+              place, head_.from, outputs, source_.targets_from, distinct_.size(), shown(distinct_), outputs),
+          distinct_, outputs);
+    }
+    throw ClassesNeeded(
+        fmt::format("{}: {} has {} outputs and {}, and {} has the labels {}: list all {} classes in the order of the "
+                    "outputs: classes = {}",
+                    place, head_.from, outputs,
+                    head_.names.empty() ? "does not say which class each is" : "calls them " + shown(head_.names),
+                    source_.targets_from, shown(distinct_), outputs,
+                    std::ssize(distinct_) == outputs ? label_list(distinct_) : "[…]"),
+        distinct_, outputs);
   }
 
   /// Nothing numbers the classes: the distinct labels, in order.
@@ -253,8 +329,8 @@ class Settlement {
         throw DataError(
             fmt::format("{}: label {}, expected >= 0; drop-labels = {} leaves such examples out, classes = "
                         "{} makes it a class",
-                        place_of(source_, first(name)), name, label_list({name}),
-                        distinct_.size() <= 20 ? label_list(distinct_) : "[…]"));
+                        place_of(source_, first([&](const auto& label) { return label == name; })), name,
+                        label_list({name}), distinct_.size() <= 20 ? label_list(distinct_) : "[…]"));
       }
     }
     if (distinct_.size() > kManyClasses && distinct_.size() > static_cast<std::size_t>(count_targets(source_)) / 2) {
@@ -266,29 +342,21 @@ class Settlement {
     by_name(distinct_);
   }
 
-  std::int64_t first(const std::string& name) const {
-    for (std::int64_t i = 0; i < count_targets(source_); ++i) {
-      const bool same = source_.labels.defined()
-                            ? std::to_string(source_.labels[i].item<std::int64_t>()) == name
-                            : canonical_label(source_.label_cells[static_cast<std::size_t>(i)]) == name;
-      if (same) {
-        return i;
-      }
+  /// The first example that has such a label.
+  template <class Such>
+  std::int64_t first(const Such& such) const {
+    std::int64_t i = 0;
+    while (i + 1 < count_targets(source_) && (labels_.name(i).empty() || !such(labels_.name(i)))) {
+      ++i;
     }
-    return 0;
-  }
-
-  static std::string shown(const std::vector<std::string>& names) {
-    constexpr std::size_t kMost = 12;
-    return names.size() <= kMost
-               ? fmt::format("{}", fmt::join(names, ", "))
-               : fmt::format("{}, … ({} in all)", fmt::join(names.begin(), names.begin() + kMost, ", "), names.size());
+    return i;
   }
 
   const SourceExamples& source_;
+  const LabelNames& labels_;
   const std::string& format_;
   const HeadClasses& head_;
-  const std::vector<std::string>&distinct_, &listed_;
+  const std::vector<std::string>&distinct_, &listed_, number_names_;
   Numbering out_;
 };
 
@@ -370,7 +438,7 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
   }
   const auto& known = reading.known_classes.empty() ? reading.head.names : reading.known_classes;
   const LabelNames labels(source, keys, known);
-  auto numbering = Settlement(source, keys, format, reading, labels.distinct()).take();
+  auto numbering = Settlement(source, keys, format, reading, labels).take();
   std::set<std::string> met;
   std::int64_t passed = 0;
   for (std::int64_t i = 0; i < count_targets(source); ++i) {  // past the limit too: a bad label is damage anywhere
@@ -391,12 +459,12 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
   }
   for (const auto& name : numbering.kept) {
     if (met.count(name) == 0 && !numbering.some) {
-      throw InvalidArgument(
-          fmt::format("{}: key classes: no example of {} has label {}", format, source.targets_from, name));
+      throw InvalidArgument(fmt::format("{}: key classes: no example of {} has label {}, only {}", format,
+                                        source.targets_from, name, shown(labels.distinct())));
     }
   }
   out.classes = std::move(numbering.classes);
-  out.numbered = numbering.numbered;
+  out.note = std::move(numbering.note);
   out.places = std::move(numbering.numbers);
   return out;
 }
@@ -407,9 +475,7 @@ namespace whence {
 
 bool HeadClasses::are_places(const std::vector<std::string>& labels) const {
   const auto count = names.empty() ? outputs : std::ssize(names);
-  return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
-    return detail::is_whole(label) && label.size() < 10 && std::stoll(label) >= 0 && std::stoll(label) < count;
-  });
+  return std::all_of(labels.begin(), labels.end(), [&](const auto& label) { return detail::is_place(label, count); });
 }
 
 }  // namespace whence

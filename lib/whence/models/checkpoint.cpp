@@ -142,10 +142,6 @@ std::int64_t head_outputs(const Head& head, const ParameterSet& tensors) {
   return found.size() == 1 ? found.front() : 0;
 }
 
-// Of a checkpoint whose data call classes by their numbers, though `classes` names them.
-constexpr const char* kLabels = "labels";
-constexpr const char* kNumbers = "numbers";
-
 /// Outputs of the classifier that an adapter was trained with; 0 without one.
 std::int64_t adapter_outputs(const ParameterSet& tensors) {
   for (const char* name : {".classifier.weight", ".classifier.out_proj.weight", ".score.weight"}) {
@@ -165,9 +161,6 @@ std::map<std::string, std::string> data_metadata(const Dataset& data) {
   if (!data.classes().empty()) {
     out["classes"] = json_text(nlohmann::json(data.classes()));
   }
-  if (data.numbered()) {
-    out[kLabels] = kNumbers;
-  }
   if (data.table()) {
     out["standardize"] = data.table()->standardize ? "true" : "false";
   }
@@ -179,7 +172,7 @@ HeadClasses checkpoint_classes(const fs::path& checkpoint, const Model& model) {
   const bool adapter = is_adapter(checkpoint);
   HeadClasses out;
   out.from = checkpoint.string();
-  out.sorted = is_whence_checkpoint(checkpoint) && checkpoint_metadata(checkpoint, kLabels) != kNumbers;
+  out.sorted = is_whence_checkpoint(checkpoint);
   if (is_exported(checkpoint)) {
     if (const auto* exported = dynamic_cast<const ExportedModel*>(&model)) {
       out.names = exported->class_names();

@@ -206,6 +206,12 @@ Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReadi
   }
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
+  if (exported != nullptr) {
+    reading.number_names = exported->class_names();
+    reading.check_shapes = [exported](const std::vector<InputShape>& shapes, const std::string& from) {
+      exported->check_shapes(shapes, from);
+    };
+  }
   auto data = read_dataset(table, file_.path.parent_path(), reading).to(options_.dtype, options_.device);
   if (loss->is_of_output() && data.target_kind() == TargetKind::kValues && data.outputs() == 0) {
     throw InvalidArgument(
@@ -280,10 +286,16 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
       } else if (all_among(data.classes(), start.names) || start.are_places(data.classes())) {
         reading.head = start;  // training goes on with the outputs that it has
         data = read(description.train, stage, reading);
+      } else if (data.outputs() == start.outputs && !description.train.contains("classes")) {
+        note(fmt::format("stage {}: the classes {} are taken for the outputs of {} in this order", description.name,
+                         fmt::join(data.classes(), ", "), start.from));
       }
     }
     check_classes_differ(data, /*fresh=*/!trained);
     return data_.emplace(stage, std::move(data)).first->second;
+  } catch (const ClassesNeeded& error) {
+    throw ClassesNeeded(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()),
+                        error.labels, error.outputs);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));
   }
@@ -322,12 +334,8 @@ Dataset Pipeline::read_unseen(const nlohmann::json& said, std::size_t stage, con
     table = with_keys_of(description.train, said);
     DataReading reading;
     reading.known_classes = trained_on.classes();
-    if (trained_on.numbered()) {
-      reading.head = {trained_on.outputs(), trained_on.classes(), /*sorted=*/false, "stage " + description.name};
-      reading.known_classes.clear();
-    } else if (const auto& checkpoint = description.checkpoint;
-               (fs::is_directory(checkpoint) || is_exported(checkpoint)) && !is_whence_checkpoint(checkpoint) &&
-               trained_on.head_outputs() > 0) {
+    if (const auto& checkpoint = description.checkpoint;
+        fs::is_directory(checkpoint) && !is_whence_checkpoint(checkpoint) && trained_on.head_outputs() > 0) {
       const auto head = checkpoint_classes(checkpoint, *model_);  // numbers too are classes by id2label
       if (!head.names.empty() && head.names == trained_on.classes()) {
         reading.head = head;

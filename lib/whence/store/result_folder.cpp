@@ -117,9 +117,11 @@ Json finished_run_record(const fs::path& folder) {
   }
   if (!lies_at(folder / kRun)) {
     if (const auto begun = begun_run_record(folder / kPartial)) {
+      const auto writer = OutputLock::writer_in(folder);
       throw DataError(fmt::format(
-          "{}: its run is not done: it is at work, or was stopped and the same command goes on from there: {}",
-          folder.string(), command_of(*begun)));
+          "{}: its run is not done: {}: {}", folder.string(),
+          writer.empty() ? "it was stopped, and the same command goes on from there" : writer + " is at work on it",
+          command_of(*begun)));
     }
   }
   return read_run_record(folder / kRun);

@@ -122,6 +122,9 @@ class Exported : public Model, public ExportedModel, public Described {
   std::int64_t vocabulary() const override { return vocabulary_; }
   std::int64_t context() const override { return signature_.takes_tokens() ? signature_.context() : 0; }
   bool takes_texts() const override { return signature_.takes_tokens(); }
+  void check_shapes(const std::vector<InputShape>& shapes, const std::string& from) const override {
+    signature_.check_shapes(shapes, from, file_.string());
+  }
   bool records_layers() const override { return !no_layers_; }
 
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override;
@@ -135,7 +138,10 @@ class Exported : public Model, public ExportedModel, public Described {
   void leave_unused(detail::ExportArchive& archive);
   ParameterSet parameters_of(const detail::ExportArchive& archive) const;
   std::string name_here(const std::string& name) const;
-  std::vector<at::Tensor> arguments_of(const Batch& batch, const detail::Setting& setting) const;
+  at::Tensor output_of(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                       const detail::Setting& setting, Tape* tape) const;
+  std::string failing_example(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                              const detail::Setting& setting, const Batch& batch) const;
   const std::vector<c10::IValue>& fixed_inputs(const detail::Setting& setting) const;
   at::Tensor run(const ParameterSet& theta, const std::vector<at::Tensor>& arguments, const detail::Setting& setting,
                  detail::NodeRunner* runner, const detail::OneByOne* examples = nullptr) const;
@@ -239,7 +245,10 @@ void Exported::load(detail::ExportArchive archive) {
   if (!options_.head.empty() && head().of(theta_).empty()) {
     std::vector<std::string> modules;
     for (const auto& name : theta_.names()) {
-      modules.push_back(name.substr(0, name.rfind('.')));
+      const auto module = name.substr(0, name.rfind('.'));
+      if (name.find('.') != name.npos && std::find(modules.begin(), modules.end(), module) == modules.end()) {
+        modules.push_back(module);
+      }
     }
     throw InvalidArgument(
         fmt::format("exported: option head: {}: {}", archive.where, unknown_name("module", options_.head, modules)));
@@ -374,7 +383,9 @@ ExportedFacts Exported::facts() const {
 }
 
 ParameterSet Exported::initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const {
-  signature_.check_input(input_shape, file_.string());
+  if (!input_shape.empty()) {
+    signature_.check_shapes({{"", input_shape.vec()}}, "", file_.string());
+  }
   auto theta = theta_.to(at::kDouble, at::kCPU);
   const auto width = signature_.width(chosen_);
   if (outputs <= 0 || !width || *width == outputs) {
@@ -483,29 +494,58 @@ at::Tensor Exported::run_one_by_one(const ParameterSet& theta, const std::vector
   return examples.of_all(out).squeeze(1);
 }
 
-std::vector<at::Tensor> Exported::arguments_of(const Batch& batch, const detail::Setting& setting) const {
-  return signature_.arguments_of(batch, setting, file_.string());
+at::Tensor Exported::output_of(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                               const detail::Setting& setting, Tape* tape) const {
+  if (signature_.one_at_a_time() || (tape != nullptr && !no_layers_)) {
+    return run_one_by_one(theta, arguments, setting, tape);
+  }
+  detail::LayerRunner runner(layers_, theta, nullptr, nullptr);
+  return run(theta, arguments, setting, theta.additions() ? &runner : nullptr);
+}
+
+/// The first example that fails alone, with its arguments that are one whole number: ": example 17 (token 99)". Empty:
+/// none does.
+std::string Exported::failing_example(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
+                                      const detail::Setting& setting, const Batch& batch) const {
+  const at::NoGradGuard no_gradient;
+  for (std::int64_t row = 0; row < batch.size(); ++row) {
+    std::vector<at::Tensor> alone;
+    std::vector<std::string> numbers;
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+      const auto& x = alone.emplace_back(arguments[i].narrow(0, row, 1));
+      if (!x.is_floating_point() && x.numel() == 1) {
+        numbers.push_back(fmt::format("{} {}", arguments_[i], x.item<std::int64_t>()));
+      }
+    }
+    try {
+      output_of(theta, alone, setting, nullptr);
+    } catch (const InvalidArgument&) {
+      return fmt::format(": {}{}", example_text(batch, row),
+                         numbers.empty() ? "" : fmt::format(" ({})", fmt::join(numbers, ", ")));
+    }
+  }
+  return {};
 }
 
 at::Tensor Exported::output(const ParameterSet& theta, const Batch& batch, Tape* tape) const {
   const auto setting = setting_of(theta);
-  const auto arguments = arguments_of(batch, setting);
+  const auto arguments = signature_.arguments_of(batch, setting, file_.string());
+  if (theta.additions() && no_layers_) {
+    throw InvalidArgument(
+        fmt::format("{}: a tuning that adds to layers needs a program that runs one example at a "
+                    "time: use full or head",
+                    file_.string()));
+  }
   at::Tensor out;
-  if (signature_.one_at_a_time() || (tape != nullptr && !no_layers_)) {
-    out = run_one_by_one(theta, arguments, setting, tape);
-  } else {
-    if (theta.additions() && no_layers_) {
-      throw InvalidArgument(
-          fmt::format("{}: a tuning that adds to layers needs a program that runs one example at a "
-                      "time: use full or head",
-                      file_.string()));
-    }
-    detail::LayerRunner runner(layers_, theta, nullptr, nullptr);
-    out = run(theta, arguments, setting, theta.additions() ? &runner : nullptr);
+  try {
+    out = output_of(theta, arguments, setting, tape);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(error.what() + failing_example(theta, arguments, setting, batch));
   }
   if (out.dim() == 0 || out.size(0) != batch.size()) {
-    throw InvalidArgument(fmt::format("{}: an output [{}] for {} examples, expected [examples, …]", file_.string(),
-                                      fmt::join(out.sizes(), ", "), batch.size()));
+    throw InvalidArgument(fmt::format("{}: an output [{}] for {} examples, expected [examples, …]{}", file_.string(),
+                                      fmt::join(out.sizes(), ", "), batch.size(),
+                                      out.dim() == 0 ? detail::kOfEachExample : ""));
   }
   out = as_rows(out, batch);
   return out.scalar_type() == at::kBFloat16 || out.scalar_type() == at::kHalf ? out.to(at::kFloat) : out;

@@ -19,7 +19,7 @@ class ExportedLoss : public Loss {
     if (output.dim() != 2 || output.size(1) != 1) {
       throw InvalidArgument(
           fmt::format("loss exported: an output [{}], expected one number an example: torch's losses give them with "
-                      "reduction=\"none\"",
+                      "reduction=\"none\"; of predictions the loss is another, cross-entropy say",
                       fmt::join(output.sizes(), ", ")));
     }
     return widened(output).squeeze(1);

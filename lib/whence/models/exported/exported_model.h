@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "whence/core/parameters.h"
+#include "whence/data/dataset.h"
 
 namespace whence {
 
@@ -33,6 +34,9 @@ class ExportedModel {
   virtual const std::vector<std::string>& notes() const = 0;
   /// The arguments that an example needs, by forward's names; one alone is an example's input.
   virtual const std::vector<std::string>& arguments() const = 0;
+  /// Throws InvalidArgument, naming the argument, where an example's inputs of these shapes, which came from `from`, do
+  /// not fit.
+  virtual void check_shapes(const std::vector<InputShape>& shapes, const std::string& from) const = 0;
   /// Of a program that takes texts' input_ids: tokens are 0 .. vocabulary() - 1, at most context() of them; 0 of any
   /// other.
   virtual std::int64_t vocabulary() const = 0;

@@ -123,9 +123,9 @@ SelfCheck self_check(const ExportArchive& archive, const ProgramSignature& signa
   try {
     output = single ? probes.one_by_one(arguments) : probes.output(arguments);
     if (output.dim() == 0 || output.size(0) != arguments.front().size(0)) {
-      throw InvalidArgument(fmt::format("an output of {} for a batch of {}, expected one row an example",
+      throw InvalidArgument(fmt::format("an output of {} for a batch of {}, expected one row an example{}",
                                         output.dim() == 0 ? std::string("one number") : std::to_string(output.size(0)),
-                                        arguments.front().size(0)));
+                                        arguments.front().size(0), output.dim() == 0 ? kOfEachExample : ""));
     }
   } catch (const InvalidArgument& error) {
     if (stored) {

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <set>
 
@@ -122,30 +123,65 @@ at::Tensor of_texts(const Batch& batch, const ProgramInput& input, const std::st
       name));
 }
 
-/// x [B, …] as an argument's shape has it, where that is another with as many entries.
-at::Tensor shaped(const at::Tensor& x, const ProgramInput& input, const std::string& where) {
-  auto sizes = std::vector<std::int64_t>{x.size(0)};
-  std::int64_t entries = 1, open = 0;
+/// Whether examples of a shape have that of an argument. Throws InvalidArgument unless they do, or have as many numbers
+/// in the same order: in a row, or but for sizes of 1.
+bool has_shape(at::IntArrayRef shape, const ProgramInput& input, const std::string& from, const std::string& where) {
+  std::vector<std::int64_t> wanted, found;  // without sizes of 1
+  bool open = false, same = shape.size() + 1 == input.shape.size();
   for (std::size_t i = 1; i < input.shape.size(); ++i) {
-    sizes.push_back(input.shape[i].value_or(-1));
-    entries *= input.shape[i].value_or(1);
-    open += input.shape[i] ? 0 : 1;
+    const auto& size = input.shape[i];
+    open = open || !size;
+    same = same && (!size || *size == shape[i - 1]);
+    if (size != 1) {
+      wanted.push_back(size.value_or(-1));
+    }
   }
-  const auto own = x.size(0) == 0 ? 0 : x.numel() / x.size(0);
-  bool fits = x.dim() == std::ssize(input.shape);
-  for (std::int64_t i = 1; fits && i < x.dim(); ++i) {
-    const auto& size = input.shape[static_cast<std::size_t>(i)];
-    fits = !size || *size == x.size(i);
+  std::copy_if(shape.begin(), shape.end(), std::back_inserter(found), [](std::int64_t size) { return size != 1; });
+  const bool as_many = !open && c10::multiply_integers(wanted) == c10::multiply_integers(found);
+  if (same || (as_many && (wanted == found || wanted.size() < 2 || found.size() < 2))) {
+    return same;
   }
-  if (fits) {
+  const bool turned = std::is_permutation(wanted.begin(), wanted.end(), found.begin(), found.end());
+  throw InvalidArgument(fmt::format("{}{}examples of shape [{}] for argument {} of {}, expected {}{}", from,
+                                    from.empty() ? "" : ": ", fmt::join(shape, ", "), input.name, where,
+                                    shape_text({input.shape.begin() + 1, input.shape.end()}),
+                                    turned ? ": the same sizes in another order, which torch's permute() mends" : ""));
+}
+
+/// x [B, …] as an argument's shape has it.
+at::Tensor shaped(const at::Tensor& x, const ProgramInput& input, const std::string& where) {
+  if (has_shape(x.sizes().slice(1), input, "", where)) {
     return x;
   }
-  if (open == 0 && entries == own) {
-    return x.reshape(sizes);
+  std::vector<std::int64_t> sizes{x.size(0)};
+  for (std::size_t i = 1; i < input.shape.size(); ++i) {
+    sizes.push_back(*input.shape[i]);
   }
-  throw InvalidArgument(fmt::format("{}: examples of shape [{}] for argument {}, expected {}", where,
-                                    fmt::join(x.sizes().slice(1), ", "), input.name,
-                                    shape_text({input.shape.begin() + 1, input.shape.end()})));
+  return x.reshape(sizes);
+}
+
+/// Throws InvalidArgument, naming the example, where x [B, …] is no integers as an argument's type has them.
+void check_whole(const at::Tensor& x, const ProgramInput& input, const Batch& batch, const std::string& where) {
+  if (at::isFloatingType(input.dtype) || !x.is_floating_point() || x.numel() == 0) {
+    return;
+  }
+  const auto type = x.scalar_type();
+  const double exact = type == at::kBFloat16 ? 0x1p8
+                       : type == at::kHalf   ? 0x1p11
+                       : type == at::kFloat  ? 0x1p24
+                                             : 0x1p53;
+  const auto flat = x.reshape({x.size(0), -1});
+  const auto other = flat.ne(flat.round()).logical_or(flat.abs().ge(exact));
+  if (other.any().item<bool>()) {
+    const auto row = other.any(1).to(at::kInt).argmax().item<std::int64_t>();
+    const auto value = flat[row].masked_select(other[row])[0].item<double>();
+    throw InvalidArgument(fmt::format("{}: {} has {} for argument {}, expected whole numbers ({}){}", where,
+                                      example_text(batch, row), value, input.name, c10::toString(input.dtype),
+                                      std::abs(value) < exact ? ""
+                                                              : fmt::format(" below {:g}, up to which {} holds all of "
+                                                                            "them: --dtype float64 holds more",
+                                                                            exact, c10::toString(type))));
+  }
 }
 
 /// The sizes of each argument behind the batch, of arguments laid end to end: what is open in them is one size, that of
@@ -336,15 +372,15 @@ std::optional<std::int64_t> ProgramSignature::width(std::size_t output) const {
   return shape.size() < 2 ? std::optional<std::int64_t>() : shape.back();
 }
 
-void ProgramSignature::check_input(at::IntArrayRef shape, const std::string& where) const {
-  if (shape.empty() || arguments().size() != 1) {
-    return;
+void ProgramSignature::check_shapes(const std::vector<InputShape>& shapes, const std::string& from,
+                                    const std::string& where) const {
+  if (shapes.size() != arguments().size()) {
+    return;  // which reading says, by name
   }
-  auto sizes = shape.vec();
-  sizes.insert(sizes.begin(), 1);
+  std::size_t next = 0;
   for (const auto& input : inputs) {
     if (input.kind == ProgramInput::Kind::kUser) {
-      shaped(at::empty({1}, at::kByte).expand(sizes), input, where);
+      has_shape(shapes[next++].sizes, input, from, where);
     }
   }
 }
@@ -374,7 +410,9 @@ std::vector<at::Tensor> ProgramSignature::arguments_of(const Batch& batch, const
       x = batch.inputs.narrow(1, next, entries).reshape(sizes);
       next += entries;
     }
-    out.push_back(shaped(x, input, where).to(setting.device, setting.type(input.dtype)));
+    x = shaped(x, input, where);
+    check_whole(x, input, batch, where);
+    out.push_back(x.to(setting.device, setting.type(input.dtype)));
   }
   return out;
 }

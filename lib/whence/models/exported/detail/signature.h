@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "whence/data/batch.h"
+#include "whence/data/dataset.h"
 #include "whence/models/exported/detail/archive.h"
 #include "whence/models/exported/detail/program.h"
 
@@ -52,11 +52,16 @@ struct ProgramSignature {
   std::size_t chosen_output(const std::string& wanted, const std::string& where) const;
   /// The last size of an output, where it is fixed.
   std::optional<std::int64_t> width(std::size_t output) const;
-  /// Throws InvalidArgument where examples of that shape do not fit the one argument.
-  void check_input(at::IntArrayRef shape, const std::string& where) const;
+  /// Throws InvalidArgument, naming the argument, where an example's inputs of these shapes do not fit: one, or one for
+  /// each argument in order. `from` is where they come from; empty: not known.
+  void check_shapes(const std::vector<InputShape>& shapes, const std::string& from, const std::string& where) const;
   /// The arguments of forward for a batch, in order. Several are laid end to end in its inputs, [B, entries of all].
   std::vector<at::Tensor> arguments_of(const Batch& batch, const Setting& setting, const std::string& where) const;
 };
+
+/// What mends an output of one number, a loss that is a mean.
+inline constexpr const char* kOfEachExample =
+    ": a loss inside the model is one number an example: reduction=\"none\" in torch, and no mean() or sum()";
 
 /// "[any, 3, 32, 32]".
 std::string shape_text(const OpenShape& shape);
