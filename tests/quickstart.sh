@@ -27,5 +27,5 @@ grep -q '<img' "$work/examples/run/result/report.html"
 sed 's/full:proximity=0.1/head/; s#run/finetune#run/head#' "$work/examples/quickstart.toml" >"$work/examples/head.toml"
 "$whence" train "$work/examples/head.toml" --dtype float64 --quiet
 "$whence" score "$work/examples/head.toml" --stage pretrain --queries test --dtype float64 --out "$work/head" --quiet
-"$whence" evaluate "$work/examples/head.toml" --stage pretrain --scores "$work/head" --examples 10 --quiet
+"$whence" evaluate "$work/examples/head.toml" --stage pretrain --scores "$work/head" --examples 6 --quiet
 agrees "$work/head/evaluation.json"

@@ -121,7 +121,7 @@ class Rehearsal {
     out.peak = peak_bytes() - copied;
     return out;
   }
-  /// What `share` of the examples takes of what all take: a matrix over them grows with their square.
+  /// What `share` of the examples holds of what all hold: a matrix over them grows with their square.
   double of_all(double share) const { return solver_->needs().rows ? share * share : share; }
   /// The least share, from `least` on, that fills two batches of every stage: what a batch held lies in the heap while
   /// the next is made.
@@ -155,8 +155,8 @@ struct Told {
 /// Tells time and memory of all the data. Batches are rehearsed as large as they will be, since their
 /// passes take most of the memory and the peak is a max over them: to that comes what is kept of every example, by how
 /// the peak grows from a `share` of them to twice as many. Time is told by what that growth in examples and batches
-/// takes.
-Told tell(const Rehearsal& rehearsal, double share) {
+/// takes; a matrix over the examples, whose part of it grows with their square, takes no more than `most_of_matrix`.
+Told tell(const Rehearsal& rehearsal, double share, double most_of_matrix) {
   const double filled = rehearsal.fills_batches(2 * share);
   const auto wide = rehearsal.at(filled, 1);
   if (filled == 1 && wide.whole) {  // nothing is left to tell
@@ -179,8 +179,12 @@ Told tell(const Rehearsal& rehearsal, double share) {
         {peak, small.peak, more.peak,
          large.peak + grown(small.peak, more.peak, 2 * share) + (ended ? grown(more.peak, large.peak, 2 * share) : 0)});
   }
-  out.work.seconds_once = large.ready + grown(small.ready, large.ready, 2 * share);
-  out.work.seconds_a_block = large.block + grown(small.block, large.block, 2 * share);
+  const auto all = [&](double one, double two) {  // of an amount for `share` and for twice that
+    const double square = std::clamp((two - 2 * one) / 2, 0.0, most_of_matrix * share * share);
+    return two + std::max(0.0, two - one - 3 * square) * (1 / share - 2) + square * (1 / (share * share) - 4);
+  };
+  out.work.seconds_once = all(small.ready, large.ready);
+  out.work.seconds_a_block = all(small.block, large.block);
   out.whole = small.whole && more.whole && large.whole;
   return out;
 }
@@ -230,7 +234,8 @@ Json make_plan(const PlannedRun& run) {
   const double loaded_peak = peak_bytes();
   const double before = process_seconds();
   Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
-  double scores = 0, vectors = 0, passes = 0;
+  double scores = 0, vectors = 0, passes = 0, matrices = 0;
+  auto fewest = std::numeric_limits<double>::infinity();
   Json stages = Json::array(), pass;
   bool fixed = true;  // how many products are made is known before
   for (auto k = run.stages.front(); k < run.chain.size(); ++k) {
@@ -238,9 +243,13 @@ Json make_plan(const PlannedRun& run) {
     const double seconds = gradient_seconds(stage);
     pass[stage.name] = seconds;
     passes += seconds;
+    fewest = std::min(fewest, static_cast<double>(stage.objective.terms()));
     if (!run.solver.empty()) {
       const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
       fixed = fixed && products.known && products.low == products.high;
+      if (create<Solver>(rehearsed_solver(run))->needs().rows) {
+        matrices += solve_seconds(products, 0, seconds);
+      }
     }
     if (std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end()) {
       const auto queries = static_cast<double>(run.queries.size());
@@ -249,7 +258,7 @@ Json make_plan(const PlannedRun& run) {
       stages.push_back(coverage(stage, run.source.parameters(k)));
     }
   }
-  const double share = std::min(0.25, kPassSeconds / passes);
+  const double share = std::min(0.25, std::max(2 / fewest, kPassSeconds / passes));
   Told told;
   const auto block = std::min(run.query_block, run.queries.size());
   double blocks = static_cast<double>(run.queries.size()) / static_cast<double>(block);
@@ -258,10 +267,10 @@ Json make_plan(const PlannedRun& run) {
     blocks = std::ceil(blocks);  // which goes the training again for a few queries too
   } else {
     Rehearsal(run, true).at(share, share);  // what only the first time pays
-    told = tell(Rehearsal(run, true), share);
+    told = tell(Rehearsal(run, true), share, matrices);
   }
   if (!run.curvature.empty() && told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
-    told = tell(Rehearsal(run, false), share);
+    told = tell(Rehearsal(run, false), share, matrices);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
     told.work.peak_bytes -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);

@@ -20,7 +20,8 @@ struct Problem {
 
   Problem(const std::string& curvature, const std::string& loss, const std::string& model = "mlp:widths=4",
           std::int64_t width = 3, std::int64_t examples = 12)
-      : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width, 5)[0]),
+      : stage(test::toy_chain({{.tuning = "full", .loss = loss, .examples = examples}}, model, 1, width,
+                              examples > 100 ? 100 : 5)[0]),
         a(create<Curvature>(curvature)->operator_at({stage.objective, stage.theta, stage.parent})),
         semidefinite(create<Curvature>(curvature)->is_semidefinite()),
         b(Random(2).normal({3, a->size()})),

@@ -65,7 +65,7 @@ inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& q
     const auto n = count_entries(stage.theta);
     out[s] = at::zeros({queries.size(), stage.objective.data().size()}, at::kDouble);
     hessians[s] = dense_hessian(stage.objective, stage.theta, stage.parent, one_by_one);
-    inverses[s] = inverse(hessians[s].narrow(0, 0, n).narrow(1, 0, n));
+    inverses[s] = inverse(hessians[s].narrow(1, 0, n));
   }
   for (std::int64_t query = 0; query < queries.size(); ++query) {
     const auto& last = chain.back();
@@ -86,7 +86,7 @@ inline std::vector<at::Tensor> dense_scores(const Chain& chain, const Dataset& q
       if (s == 0) {
         break;
       }
-      omega = omega - at::mv(hessians[s].narrow(0, n, omega.numel()).narrow(1, 0, n), v);
+      omega = omega - at::mv(hessians[s].narrow(1, n, omega.numel()).t(), v);
       // on to what stage s - 1 trained, and past it to what it was handed
       const auto& before = chain[s - 1];
       const auto trained = leaves(before.theta), handed = leaves(before.parent);

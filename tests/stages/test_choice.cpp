@@ -160,8 +160,9 @@ TEST_CASE("a solver whose own approximation is singular is given a damping at a 
 TEST_CASE("a block's queries share their passes: where little is trained, many of them are still solved by rows") {
   for (const char* tuning : {"full", "lora:rank=2"}) {
     CAPTURE(tuning);
-    const auto chain = displaced(
-        test::toy_chain({{"full", "cross-entropy"}, {tuning, "cross-entropy"}}, "mlp:widths=100/100,activation=tanh"));
+    const auto chain = displaced(test::toy_chain({{.tuning = "full", .loss = "cross-entropy", .trained = false},
+                                                  {.tuning = tuning, .loss = "cross-entropy", .trained = false}},
+                                                 "mlp:widths=100/100,activation=tanh"));
     REQUIRE(solver_at_work("auto", "gauss-newton", chain[1], Inversion::kDamped) == "woodbury");
     constexpr double kSeconds = 600, kPasses = 8;  // of a query's four products
     const double queries = kSeconds / (kPasses * nominal_gradient_seconds(chain[1]));

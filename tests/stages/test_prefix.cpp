@@ -95,14 +95,14 @@ TEST_CASE("scores through prefixes, prompts and simplices equal the dense recurs
   };
   for (const auto& tunings : test::some(chains, 2)) {
     CAPTURE(fmt::format("{} of {}", tunings.front(), tunings.size()));
-    check_dense(TextChain(kNarrow, 1, tunings, 5, 150, 0.05), 0.5, 1e-8);
+    check_dense(TextChain(kNarrow, 1, tunings, 5, 40, 0.05), 0.5, 1e-8);
   }
 }
 
 TEST_CASE("scores through a prefix of a transformer of two blocks equal the dense recursion") {
   for (const char* tuning : {"prefix:length=2,deviation=0.5", "prefix-simplex:vertices=2,length=1,deviation=0.5"}) {
     CAPTURE(tuning);
-    check_dense(TextChain(test::kRoomyTransformers[0], 2, {tuning}, 4, 60, 0.05), 4, 1e-6);  // far from a minimum
+    check_dense(TextChain(test::kRoomyTransformers[0], 2, {tuning}, 4, 20, 0.05), 4, 1e-6);  // far from a minimum
   }
 }
 

@@ -17,6 +17,7 @@ struct ToyStage {
   std::string loss = "squared-error";
   double weight_decay = 0.05;
   std::int64_t examples = 12;
+  bool trained = true;  ///< To its minimum; else as it begins.
 };
 
 /// `examples` random inputs [N, width], with values [N, 2] or 3 classes, whichever the loss wants.
@@ -43,7 +44,7 @@ inline void converge(Stage& stage) {
   stage.theta = detach(state.theta);
 }
 
-/// A chain of small stages on random data, in double, each trained to its minimum.
+/// A chain of small stages on random data, in double.
 inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_ptr<const Model>& net,
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
   Chain chain;
@@ -59,20 +60,22 @@ inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::shared_pt
                                  .weight_decay = stages[k].weight_decay,
                                  .batch_size = batch_size},
                                 chain, draws));
-    converge(chain.back());
+    if (stages[k].trained) {
+      converge(chain.back());
+    }
   }
   return chain;
 }
 
-/// Each such chain is trained once in a run of the tests: training gives the same bits every time.
+/// Each such chain is made once in a run of the tests: training gives the same bits every time.
 inline Chain toy_chain(const std::vector<ToyStage>& stages, const std::string& model = "mlp:widths=4,activation=tanh",
                        std::uint64_t seed = 1, std::int64_t width = 3, std::int64_t batch_size = 1000) {
-  static std::map<std::string, Chain> trained;
+  static std::map<std::string, Chain> made;
   auto key = fmt::format("{} {} {} {}", model, seed, width, batch_size);
-  for (const auto& [tuning, loss, weight_decay, examples] : stages) {
-    key += fmt::format(" / {} {} {} {}", tuning, loss, weight_decay, examples);
+  for (const auto& [tuning, loss, weight_decay, examples, trained] : stages) {
+    key += fmt::format(" / {} {} {} {} {}", tuning, loss, weight_decay, examples, trained);
   }
-  auto& held = trained[key];
+  auto& held = made[key];
   if (held.empty()) {
     held = toy_chain(stages, create<Model>(model), seed, width, batch_size);
   }
@@ -111,8 +114,8 @@ inline Chain retrained(Chain chain, std::size_t stage, const at::Tensor& weights
   return chain;
 }
 
-/// d^2 objective / d (theta, parent)^2 with one row and column an entry, by differentiating each entry of the gradient
-/// of the per-example sum: no code of the curvature room.
+/// d^2 objective / d theta d (theta, parent) [P, P and entries of the parent], by differentiating each entry of theta's
+/// gradient of the per-example sum: no code of the curvature room.
 inline at::Tensor dense_hessian(const Objective& objective, const TensorList& theta, const TensorList& parent,
                                 bool one_by_one = true) {
   auto point = leaves(theta);
@@ -129,7 +132,7 @@ inline at::Tensor dense_hessian(const Objective& objective, const TensorList& th
   }
   auto all = point;
   all.insert(all.end(), from.begin(), from.end());
-  const auto g = flatten(gradient(value, all, true));
+  const auto g = flatten(gradient(value, point, true));
   TensorList rows;
   for (std::int64_t i = 0; i < g.numel(); ++i) {
     rows.push_back(flatten(gradient(g[i], all, false, true)));

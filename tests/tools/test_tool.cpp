@@ -131,8 +131,8 @@ TEST_CASE("an interrupted training leaves no checkpoint, exits 130 or 143, and g
   const std::string command = "train slow.toml --stage pretrain --dtype float64 --quiet";
   const auto slow =
       folder.pipeline("optimizer = \"lbfgs:max-iterations=2000,tolerance=1e-9\"\ncheckpoint = \"run/pretrain",
-                      "optimizer = \"adam:max-iterations=6000,learning-rate=1e-3,batch-size=8\"\n"
-                      "snapshots = 60\ncheckpoint = \"run/pretrain");
+                      "optimizer = \"adam:max-iterations=3000,learning-rate=1e-3,batch-size=8\"\n"
+                      "snapshots = 30\ncheckpoint = \"run/pretrain");
   folder.write("slow.toml", slow);
   REQUIRE(folder.run(command).status == 0);
   const auto whole = folder.read("run/pretrain.safetensors");
