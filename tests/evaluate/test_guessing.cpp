@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "support/near.h"
 #include "support/toy_chain.h"
 #include "whence/evaluate/guessing.h"
 
