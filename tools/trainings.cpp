@@ -129,10 +129,13 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   for (const auto& tensor : stage.theta) {
     digest.add(tensor);
   }
+  const auto& description = what_.pipeline.stages()[what_.stage];
+  const auto& optimizer = what_.optimizer.empty() ? description.optimizer : what_.optimizer;
+  const auto kept_after = segment_ends(optimizer, stage.objective.terms(), description.snapshots);
   const auto place = what_.bank / (digest.text() + ".safetensors");
   const auto& layout = stage.objective.trained();
   TrainingSummary out;
-  if (std::filesystem::exists(place)) {
+  if (kept_after.empty() && std::filesystem::exists(place)) {
     const auto held = read_sealed(place);
     for (std::size_t i = 0; i < stage.theta.size(); ++i) {
       stage.theta[i] = held.tensors.at(layout.names()[i]).to(stage.theta[i].options());
@@ -142,8 +145,15 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
     return out;
   }
   const auto random = Random(what_.pipeline.seed());
-  out = whence::train(
-      stage, what_.from_start ? random.stream("training of stage " + stage.name) : random.stream("evaluate"), progress);
+  if (!what_.optimizer.empty()) {
+    stage.optimizer = create<Optimizer>(what_.optimizer);
+  }
+  out = whence::train(stage,
+                      what_.from_start ? random.stream("training of stage " + stage.name) : random.stream("evaluate"),
+                      progress, kept_after);
+  if (!kept_after.empty()) {
+    return out;
+  }
   keep_in_bank(place, layout.with(stage.theta),
                {{"gradient-norm", fmt::format("{}", out.gradient_norm)}, {"converged", out.converged ? "1" : "0"}});
   return out;

@@ -38,7 +38,7 @@ class Trainings {
   /// A stage as its training with the pipeline's own seed begins.
   Stage begin(std::size_t stage, const Chain& before);
   /// Trains what begin() gave, its objective another one perhaps, as the stage was trained; or takes from the bank what
-  /// that became.
+  /// that became, which holds none with snapshots.
   TrainingSummary train(Stage& stage, const Progress& progress);
   /// The name of a stage that was trained elsewhere while nothing says by which optimizer, so that it is trained on to
   /// a minimum; empty where there is none.

@@ -50,6 +50,8 @@ TEST_SUITE("models") {
     for (const auto& name : kVits) {
       CAPTURE(name);
       const VitCase c(name);
+      CHECK(c.model->is_trained());
+      CHECK(c.model->files().size() == 2);
       const auto logits = c.model->output(c.theta, c.batch);
       CHECK(relative_error(logits, c.expected.at("logits")) < Tolerance::kDense);
       CHECK(relative_error(c.losses(c.theta, c.batch), c.expected.at("loss")) < Tolerance::kDense);

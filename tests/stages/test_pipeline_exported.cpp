@@ -76,6 +76,28 @@ TEST_CASE("images are scaled as an exported model says, unless their table says 
   CHECK(other.notes()[0].find("was exported with mean = [0.5], std = [0.25]") != std::string::npos);
 }
 
+TEST_CASE("a first stage tunes what an exported model holds") {
+  const Scratch scratch;
+  put_scaled_model(scratch);
+  const auto stage = [&](const char* tuning) {
+    scratch.put("p.toml", fmt::format("[model]\nexported = \"m.pt2\"\n[[stage]]\nname = \"a\"\n"
+                                      "train = {{ format = \"idx\", images = \"images\", labels = \"labels\" }}\n"
+                                      "tuning = \"{}\"\ncheckpoint = \"a.safetensors\"\n",
+                                      tuning));
+    return Pipeline(scratch / "p.toml", {.dtype = at::kDouble}).untrained(1)[0];
+  };
+  const auto full = stage("full");
+  const auto batch = full.objective.data().batch(0, 3);
+  const auto held = full.objective.output(full.theta, full.parent, batch);
+  for (const char* tuning : {"lora:rank=1", "bias", "full:proximity=0.1"}) {
+    CAPTURE(tuning);
+    const auto tuned = stage(tuning);
+    CHECK(tuned.objective.parent_layout().names() == full.objective.trained().names());
+    CHECK(test::relative_error(tuned.objective.output(tuned.theta, tuned.parent, batch), held) <
+          test::Tolerance::kSameAlgebra);
+  }
+}
+
 TEST_CASE("labels are an exported model's outputs by their places, all or some of them; words must be listed") {
   const Scratch scratch;
   fs::copy(test::kExports / "mlp.pt2", scratch / "m.pt2");  // three outputs

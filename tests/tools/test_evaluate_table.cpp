@@ -153,7 +153,7 @@ TEST_CASE("evaluate --scores --against lds: the ceiling beside the score where t
   const ToolFolder folder;
   auto pipeline = folder.read("pipeline.toml");
   for (auto at = pipeline.find("optimizer = "); at != pipeline.npos; at = pipeline.find("optimizer = ", at + 1)) {
-    pipeline.replace(at, pipeline.find('\n', at) - at, "optimizer = \"adam:epochs=3,learning-rate=1e-2\"");
+    pipeline.replace(at, pipeline.find('\n', at) - at, "optimizer = \"adam:epochs=3,learning-rate=1e-2\"\nsnapshots = 3");
   }
   folder.write("pipeline.toml", pipeline);
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
@@ -172,6 +172,14 @@ TEST_CASE("evaluate --scores --against lds: the ceiling beside the score where t
   CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) == 12);
   REQUIRE(folder.run(lds + " --no-ceiling").status == 0);
   CHECK_FALSE(folder.json("out/evaluation-lds.json").contains("ceiling"));
+
+  // the stage on changed labels has snapshots of its own training, by whichever optimizer
+  const std::string labels = "evaluate pipeline.toml --against mislabel --methods tracin --quiet --out labels";
+  REQUIRE(folder.run(labels).status == 0);
+  const auto own = row_of(folder.json("labels/evaluation.json")["table"], "tracin");
+  CHECK(own["by"] == "self");
+  REQUIRE(folder.run(labels + " --optimizer adam:epochs=30,learning-rate=1e-2").status == 0);
+  CHECK(row_of(folder.json("labels/evaluation.json")["table"], "tracin")["auroc"] != own["auroc"]);
 }
 
 TEST_CASE("evaluate --against recall: examples that a query is a copy of come first") {

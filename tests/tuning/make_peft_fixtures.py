@@ -51,6 +51,8 @@ FIXTURES = {
     "lora-bias-of-b": ("gpt2", lambda: lora(target_modules=["c_attn"], lora_bias=True, fan_in_fan_out=True)),
     "adalora": ("llama-gqa-tied", lambda: peft.AdaLoraConfig(
         target_modules=["q_proj", "v_proj"], init_r=3, target_r=2, lora_alpha=5, total_step=10, init_lora_weights=False)),
+    "adalora-pruned": ("llama-gqa-tied", lambda: peft.AdaLoraConfig(
+        target_modules=["q_proj", "v_proj"], init_r=3, target_r=2, lora_alpha=5, total_step=10, init_lora_weights=False)),
     "ia3-gpt2": ("gpt2", lambda: peft.IA3Config(init_ia3_weights=False, fan_in_fan_out=True)),
     "ia3-llama": ("llama-gqa-tied", lambda: peft.IA3Config(init_ia3_weights=False)),
     "hra": ("llama-gqa-tied", lambda: peft.HRAConfig(r=2, target_modules=["q_proj", "v_proj"], init_weights=False)),
@@ -80,6 +82,10 @@ def write_adapter(name, base, config):
         for path, parameter in model.named_parameters():
             if parameter.requires_grad:  # what starts where it changes nothing, and copies of the base's
                 parameter += 0.2 * torch.randn_like(parameter)
+    if name == "adalora-pruned":  # as its allocator does in the last step of training
+        model.peft_config["default"].rank_pattern = {
+            path.removeprefix("base_model.model."): [(i + j) % 3 != 0 for j in range(3)]
+            for i, path in enumerate(p for p, _ in model.named_parameters() if "lora_E" in p)}
     model.save_pretrained(FOLDER / name, save_embedding_layers=False)
     (FOLDER / name / "README.md").unlink(missing_ok=True)
     path = FOLDER / name / "adapter_config.json"

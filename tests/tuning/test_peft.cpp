@@ -118,7 +118,7 @@ class Copy : public Scratch {
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// Fixtures that come back in another form: what PEFT's says in its own is said in a plainer one.
-const std::set<std::string> kPlainer = {"adalora", "lora-bias-of-b", "p-tuning", "prefix-projected"};
+const std::set<std::string> kPlainer = {"adalora", "adalora-pruned", "lora-bias-of-b", "p-tuning", "prefix-projected"};
 
 }  // namespace
 

@@ -1,5 +1,7 @@
 #pragma once
+#include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "whence/core/parameters.h"
 #include "whence/core/random.h"
@@ -18,6 +20,10 @@ class Model {
   virtual bool takes_texts() const { return false; }
   /// Which parameters belong to one stage. A model whose last layer is called otherwise says so: Head("fc").
   virtual Head head() const { return Head(); }
+  /// The files that it was read from, without a tokenizer's; of one built from its spec none.
+  virtual std::vector<std::filesystem::path> files() const { return {}; }
+  /// Whether initial() has weights that were trained elsewhere: a first stage may then tune them.
+  virtual bool is_trained() const { return false; }
   /// Where training starts, on the CPU: float64 where it is drawn. For inputs of `input_shape` (one example; empty for
   /// texts) and `outputs` numbers out, or for texts 0: the vocabulary. Throws InvalidArgument when the shape does not
   /// fit the model.

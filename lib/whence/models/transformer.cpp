@@ -58,6 +58,12 @@ class Transformer : public Model, public LanguageModel, public Described {
   }
 
   bool takes_texts() const override { return true; }
+  std::vector<fs::path> files() const override {
+    auto out = files_;
+    out.push_back(directory_ / "config.json");
+    return out;
+  }
+  bool is_trained() const override { return !files_.empty(); }
   /// What config.json says, wherever the folder lies, and whether the head is the embedding.
   std::string description() const override { return fmt::format("{} {}", json_text(config_.json), config_.tied); }
   std::int64_t vocabulary() const override { return config_.vocabulary; }

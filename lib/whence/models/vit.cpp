@@ -145,6 +145,12 @@ class Vit : public Model, public Described {
                        fmt::join(config_.deviation, " "));
   }
   Head head() const override { return Head("classifier"); }
+  std::vector<fs::path> files() const override {
+    auto out = detail::weight_files(directory_);
+    out.push_back(directory_ / "config.json");
+    return out;
+  }
+  bool is_trained() const override { return !detail::weight_files(directory_).empty(); }
 
   ParameterSet initial(at::IntArrayRef input_shape, std::int64_t outputs, Random& random) const override {
     check_shape(input_shape);

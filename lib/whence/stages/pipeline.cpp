@@ -119,15 +119,14 @@ void Pipeline::note(const std::string& text) const {
 }
 
 std::vector<fs::path> Pipeline::model_files() const {
-  if (const auto* exported = dynamic_cast<const ExportedModel*>(model_.get())) {
-    std::vector<fs::path> files{exported->file()};
-    if (!tokenizer_.empty()) {
-      files.push_back(tokenizer_);
-    }
-    return files;
+  if (language_model_ != nullptr) {
+    return text_model_files(language_model_->directory(), tokenizer_);
   }
-  return language_model_ == nullptr ? std::vector<fs::path>()
-                                    : text_model_files(language_model_->directory(), tokenizer_);
+  auto files = model_->files();
+  if (!tokenizer_.empty()) {
+    files.push_back(tokenizer_);
+  }
+  return files;
 }
 
 std::size_t Pipeline::stage_index(const std::string& name) const {

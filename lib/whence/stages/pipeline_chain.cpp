@@ -106,7 +106,7 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
          .batch_size = options_.batch_size,
          .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
          .tasks = tasks(stage),
-         .starts_trained = language_model_ != nullptr && !checkpoint_files(language_model_->directory()).empty()},
+         .starts_trained = model_->is_trained()},
         before, Random(seed_).stream("stage " + description.name));
     out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
     return out;

@@ -24,29 +24,6 @@ namespace {
 /// When the program began, and read no file before.
 const timespec kStarted = detail::now_of_files();
 
-/// The iterations after which snapshots are taken: training's end after `count` equal segments.
-std::vector<std::int64_t> snapshot_iterations(const StageDescription& stage, std::int64_t terms) {
-  std::vector<std::int64_t> out;
-  if (stage.snapshots == 0) {
-    return out;
-  }
-  std::int64_t total = 0;
-  try {
-    total = create<Optimizer>(stage.optimizer)->planned_iterations(terms);
-  } catch (const InvalidArgument& error) {
-    throw InvalidArgument(
-        fmt::format("snapshots = {} with optimizer {}: {}", stage.snapshots, stage.optimizer, error.what()));
-  }
-  if (total < stage.snapshots) {
-    throw InvalidArgument(
-        fmt::format("snapshots = {}, expected at most training's {} iterations", stage.snapshots, total));
-  }
-  for (std::int64_t k = 1; k <= stage.snapshots; ++k) {
-    out.push_back(total / stage.snapshots * k + total % stage.snapshots * k / stage.snapshots);
-  }
-  return out;
-}
-
 }  // namespace
 
 PeftAdapter Pipeline::as_adapter(std::size_t stage, const Stage& trained, const TensorList& theta) const {
@@ -140,7 +117,8 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   }
   std::optional<detail::SnapshotWriter> snapshots;
   try {
-    snapshots.emplace(fresh, snapshot_files(stage), snapshot_iterations(description, fresh.objective.terms()),
+    snapshots.emplace(fresh, snapshot_files(stage),
+                      segment_ends(description.optimizer, fresh.objective.terms(), description.snapshots),
                       Digest().add(json_text(record)).text(), state);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("{}: stage {}: {}", file_.path.string(), description.name, error.what()));

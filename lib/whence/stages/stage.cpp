@@ -10,6 +10,7 @@
 #include "whence/models/addition.h"
 #include "whence/models/ensemble.h"
 #include "whence/models/language_model.h"
+#include "whence/stages/detail/trajectory.h"
 #include "whence/training/objective_digest.h"
 
 namespace whence {
@@ -154,10 +155,39 @@ void check_room(const Stage& stage, const Dataset& texts) {
   }
 }
 
-TrainingSummary train(Stage& stage, const Random& random, const Progress& progress) {
+std::vector<std::int64_t> segment_ends(std::string_view optimizer, std::int64_t terms, std::int64_t count) {
+  std::vector<std::int64_t> out;
+  if (count == 0) {
+    return out;
+  }
+  std::int64_t total = 0;
+  try {
+    total = create<Optimizer>(optimizer)->planned_iterations(terms);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("snapshots = {} with optimizer {}: {}", count, optimizer, error.what()));
+  }
+  if (total < count) {
+    throw InvalidArgument(fmt::format("snapshots = {}, expected at most training's {} iterations", count, total));
+  }
+  for (std::int64_t k = 1; k <= count; ++k) {
+    out.push_back(total / count * k + total % count * k / count);
+  }
+  return out;
+}
+
+TrainingSummary train(Stage& stage, const Random& random, const Progress& progress,
+                      const std::vector<std::int64_t>& kept_after) {
   TrainingState state{stage.theta, 0, {}};
-  auto summary = stage.optimizer->minimise(stage.objective, stage.parent, state, random, progress);
+  std::vector<Snapshot> trajectory;
+  const auto keep = [&](const ProgressEvent& event) {
+    if (trajectory.size() < kept_after.size() && state.iteration == kept_after[trajectory.size()]) {
+      trajectory.push_back(detail::snapshot_of(stage, state, trajectory.empty() ? Snapshot{} : trajectory.back()));
+    }
+    report(progress, event);
+  };
+  auto summary = stage.optimizer->minimise(stage.objective, stage.parent, state, random, keep);
   stage.theta = detach(state.theta);
+  stage.trajectory = std::move(trajectory);
   return summary;
 }
 

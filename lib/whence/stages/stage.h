@@ -17,6 +17,7 @@ struct Snapshot {
   double time = 0;             ///< Of the segment's steps: the sum of the learning rates, divided by 1 - momentum.
   std::int64_t steps = 0;      ///< Of the segment.
   std::int64_t iteration = 0;  ///< Steps since training began.
+  double total_time = 0;       ///< The like of time since then.
 };
 
 /// A stationarity that was measured before, and of what.
@@ -74,9 +75,15 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random);
 /// the prefix or prompt of the stage or of those before.
 void check_room(const Stage& stage, const Dataset& texts);
 
-/// Trains a stage by its optimizer, from where theta is to the end. `random` draws the order of minibatches. Throws
-/// what Optimizer::minimise throws; theta is then as it was.
-TrainingSummary train(Stage& stage, const Random& random, const Progress& progress = {});
+/// The iterations that end each of `count` equal segments, at whose ends snapshots are kept, of a training of so many
+/// terms by an optimizer. Throws InvalidArgument where it takes fewer iterations, or no number that is known before.
+std::vector<std::int64_t> segment_ends(std::string_view optimizer, std::int64_t terms, std::int64_t count);
+
+/// Trains a stage by its optimizer, from where theta is to the end. `random` draws the order of minibatches. Its
+/// trajectory becomes where it was after the iterations `kept_after`, which rise. Throws what Optimizer::minimise
+/// throws; theta and trajectory are then as they were.
+TrainingSummary train(Stage& stage, const Random& random, const Progress& progress = {},
+                      const std::vector<std::int64_t>& kept_after = {});
 
 /// How far the stage's theta is from a minimum of its objective. Throws what in_stage() makes where that is not finite.
 /// Cost: that of stationarity(objective, …), or of stationarity_key() where the stage says what it was.

@@ -37,7 +37,6 @@ const std::set<std::string, std::less<>> kNoEffect = {"auto_mapping",
                                                       "hira_dropout",
                                                       "inference_mode",
                                                       "init_ia3_weights",
-                                                      "init_r",
                                                       "init_weights",
                                                       "layers_pattern",
                                                       "layers_to_transform",
@@ -72,7 +71,7 @@ const std::map<std::string, std::set<std::string, std::less<>>> kObeyed = {
     {"LORA",
      {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias", "lora_bias",
       "use_dora"}},
-    {"ADALORA", {"r", "lora_alpha", "rank_pattern", "bias", "init_lora_weights"}},
+    {"ADALORA", {"r", "init_r", "lora_alpha", "rank_pattern", "bias", "init_lora_weights"}},
     {"IA3", {}},
     {"HIRA", {"r", "rank_pattern"}},
     {"HRA", {"r", "bias"}},
@@ -224,8 +223,9 @@ void check_start(const PeftFolder& folder) {
 
 double alpha_of(const PeftFolder& folder, const std::string& module, std::int64_t rank) {
   const double usual = value_or(folder, "lora_alpha", 8.0), r = static_cast<double>(rank);
-  // an adaptive one is scaled by alpha / (rank + 1e-5)
-  return folder.type == "ADALORA" ? usual * r / (r + 1e-5) : by_pattern(folder, "alpha_pattern", module, usual);
+  // an adaptive one is scaled by alpha / (the rank that it began with + 1e-5), however many were left out since
+  return folder.type == "ADALORA" ? usual * r / (value_or(folder, "init_r", 12.0) + 1e-5)
+                                  : by_pattern(folder, "alpha_pattern", module, usual);
 }
 bool is_stabilised(const PeftFolder& folder) { return folder.type == "LORA" && value_or(folder, "use_rslora", false); }
 

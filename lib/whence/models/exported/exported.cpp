@@ -112,6 +112,8 @@ class Exported : public Model, public ExportedModel, public Described {
 
   std::string description() const override { return options_text(options_); }
   const fs::path& file() const override { return file_; }
+  std::vector<fs::path> files() const override { return {file_}; }
+  bool is_trained() const override { return true; }
   const std::vector<std::string>& notes() const override { return notes_; }
   const std::vector<std::string>& arguments() const override { return arguments_; }
   const std::vector<std::string>& class_names() const override { return classes_; }

@@ -45,6 +45,15 @@ fs::path snapshot_path(const fs::path& checkpoint, std::int64_t number) {
   return path.replace_filename(fmt::format("{}.snapshot-{}.safetensors", name.string(), number));
 }
 
+Snapshot snapshot_of(const Stage& stage, const TrainingState& state, const Snapshot& before) {
+  return {.theta = detach(state.theta),
+          .preconditioner = stage.optimizer->preconditioner(state),
+          .time = state.time - before.total_time,
+          .steps = state.iteration - before.iteration,
+          .iteration = state.iteration,
+          .total_time = state.time};
+}
+
 SnapshotWriter::SnapshotWriter(const Stage& stage, std::vector<fs::path> files, std::vector<std::int64_t> iterations,
                                std::string training, const TrainingState& state)
     : stage_(stage), files_(std::move(files)), iterations_(std::move(iterations)), training_(std::move(training)) {
@@ -57,8 +66,8 @@ SnapshotWriter::SnapshotWriter(const Stage& stage, std::vector<fs::path> files, 
       throw DataError(fmt::format("{} is of another training than the unfinished one: remove the .unfinished file",
                                   files_[next_].string()));
     }
-    begin_ = iterations_[next_];
-    begin_time_ = total_time(files_[next_]);
+    last_.iteration = iterations_[next_];
+    last_.total_time = total_time(files_[next_]);
   }
   for (auto i = next_; i < files_.size(); ++i) {
     std::error_code ignored;
@@ -70,21 +79,21 @@ void SnapshotWriter::after_iteration(const TrainingState& state) {
   if (next_ >= files_.size() || state.iteration != iterations_[next_]) {
     return;
   }
-  auto tensors = stage_.objective.trained().with(detach(state.theta));
-  const auto preconditioner = stage_.optimizer->preconditioner(state);
+  const auto snapshot = snapshot_of(stage_, state, last_);
+  auto tensors = stage_.objective.trained().with(snapshot.theta);
   ParameterSet scales;
-  for (std::size_t i = 0; i < preconditioner.size(); ++i) {
-    scales.add(fmt::format("{}{}", kPreconditioner, tensors.names()[i]), preconditioner[i]);
+  for (std::size_t i = 0; i < snapshot.preconditioner.size(); ++i) {
+    scales.add(fmt::format("{}{}", kPreconditioner, tensors.names()[i]), snapshot.preconditioner[i]);
   }
   write_sealed(files_[next_], tensors.join(scales).to(state.theta.front().scalar_type(), at::kCPU),
                {{"stage", stage_.name},
                 {kTraining, training_},
-                {"iteration", std::to_string(state.iteration)},
-                {"steps", std::to_string(state.iteration - begin_)},
-                {"time", fmt::format("{}", state.time - begin_time_)},
-                {"total-time", fmt::format("{}", state.time)}});
-  begin_ = state.iteration;
-  begin_time_ = state.time;
+                {"iteration", std::to_string(snapshot.iteration)},
+                {"steps", std::to_string(snapshot.steps)},
+                {"time", fmt::format("{}", snapshot.time)},
+                {"total-time", fmt::format("{}", snapshot.total_time)}});
+  last_.iteration = snapshot.iteration;
+  last_.total_time = snapshot.total_time;
   ++next_;
 }
 
@@ -105,6 +114,7 @@ std::vector<Snapshot> read_trajectory(const std::vector<fs::path>& files, const 
       snapshot.preconditioner = fit_checkpoint(trained, scales, where).values();
     }
     snapshot.time = metadata_number<double>(metadata, "time", file);
+    snapshot.total_time = metadata_number<double>(metadata, "total-time", file);
     snapshot.steps = metadata_number<std::int64_t>(metadata, "steps", file);
     snapshot.iteration = metadata_number<std::int64_t>(metadata, "iteration", file);
     out.push_back(std::move(snapshot));

@@ -9,6 +9,9 @@ namespace whence::detail {
 
 std::filesystem::path snapshot_path(const std::filesystem::path& checkpoint, std::int64_t number);
 
+/// Where a training stands; `before` is the snapshot before, or none of it.
+Snapshot snapshot_of(const Stage& stage, const TrainingState& state, const Snapshot& before);
+
 /// Writes a training's snapshots as it comes by them.
 class SnapshotWriter {
  public:
@@ -24,8 +27,7 @@ class SnapshotWriter {
   std::vector<std::int64_t> iterations_;
   std::string training_;
   std::size_t next_ = 0;
-  std::int64_t begin_ = 0;  // of the segment under way: steps and time before it
-  double begin_time_ = 0;
+  Snapshot last_;  // its iteration and total time alone
 };
 
 /// What the files hold, for a stage whose theta was read from `checkpoint`. `remedy` ends the message when one is
