@@ -56,7 +56,8 @@ void AttributionRun::spot_check(const SpotCheck& asked) {
   found["key"] = record_.key();
   write_text(out_->place("evaluation.json"), json_text(found, 2) + "\n");
   write_text(out_->place("evaluation.svg"), scatter_svg(leave_one_out_plot({found, "evaluation.json"})));
-  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>(); stopped > 0 && !trainings.from_start()) {
+  if (const auto stopped = found["unconverged-trainings"].get<std::int64_t>();
+      stopped > 0 && !trainings.from_start() && !found.contains("goes-on-by")) {
     record_.doubt(
         fmt::format("{} retrainings stopped before their tolerance: the spot check carries their error", stopped));
   }
@@ -68,7 +69,7 @@ void AttributionRun::spot_check(const SpotCheck& asked) {
 std::vector<Ranking> AttributionRun::rankings(std::int64_t top) {
   auto out = ranked(top);
   const auto known = add_intervals(out, evaluation(), read_scores(out_->find("scores.safetensors")), record_.view());
-  record_.json()["intervals"] = confidence_text(known);
+  record_.json()["intervals"] = confidence_text(known, record_.view());
   return out;
 }
 

@@ -242,7 +242,7 @@ void AttributionRun::solve(const std::function<void()>& score) {
       }
       tell_choice();
     } else {
-      record_.add_stages(pipeline_, chain_, {}, false, "");
+      record_.add_stages(pipeline_, chain_, stages_.front(), {}, false, "");
     }
     record_.phase("attribute", "solve and score");
     score();
@@ -370,7 +370,8 @@ void AttributionRun::tell_choice() {
     record_.json()["instead"] = advice;
   }
   record_.add_stages(
-      pipeline_, chain_, choice_.stationarity, !unrolled_ && choice_.options.response == Response::kStationary,
+      pipeline_, chain_, stages_.front(), choice_.stationarity,
+      !unrolled_ && choice_.options.response == Response::kStationary,
       remedy.empty() || advice.empty()
           ? remedy
           : fmt::format("{}; back through the very training, for smooth activations rather than relu: {}", remedy,

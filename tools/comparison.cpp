@@ -120,6 +120,12 @@ Comparison::Comparison(const CommandLine& line, const Truth& truth)
   }
   options["train-from"] = train_from_;
   record_.add_inputs(pipeline_, queries_);
+  for (auto k = stage_; k < chain_.size(); ++k) {
+    const auto beside = pipeline_.training(k) ? std::nullopt : no_better_than_guess(chain_[k]);
+    if (const auto text = guessing_text(chain_[k], beside); !text.empty()) {
+      record_.warning(text);
+    }
+  }
   check_methods();
 }
 
@@ -259,6 +265,7 @@ bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint6
   }
   const bool asked = line_.flag("plan");
   if (!asked && (missing == 0 || line_.given(count_flag))) {
+    trainings_->check_reference(progress_);
     return false;
   }
   const auto time = time_trainings(*trainings_, missing, progress_);
@@ -273,9 +280,11 @@ bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint6
   }
   const auto& count = record_.json()["options"][count_flag];
   check_patience(time, missing,
-                 fmt::format("to wait for them type --{} {}, or fewer{}", count_flag,
+                 fmt::format("to wait for them type --{} {}, or fewer{}{}", count_flag,
                              count.is_string() ? count.get<std::string>() : count.dump(),
-                             seeds.size() > 1 ? "; --no-ceiling halves them" : ""));
+                             seeds.size() > 1 ? "; --no-ceiling halves them" : "",
+                             trainings_->untold().empty() ? "" : "; " + say_optimizer_text(trainings_->untold())));
+  trainings_->check_reference(progress_);
   return false;
 }
 
@@ -301,16 +310,16 @@ Json Comparison::told(const std::vector<Retraining>& trained) const {
     unconverged += truth.unconverged;
     count += truth.measurements.size(0);
   }
-  return {{"trainings", count},
-          {"train-from", train_from_},
-          {"seconds-a-training", json_number(one_training_)},
-          {"largest-gradient-norm", largest},
-          {"unconverged-trainings", unconverged}};
+  Json out{{"trainings", count}};
+  out.update(trainings_->told());
+  out.update({{"seconds-a-training", json_number(one_training_)},
+              {"largest-gradient-norm", largest},
+              {"unconverged-trainings", unconverged}});
+  return out;
 }
 
-void Comparison::check_repeats(const at::Tensor& measurements) {
-  const auto at_checkpoint = measure_all(measurement_, chain_.back(), queries_);
-  const double apart = ((measurements - at_checkpoint).norm() / at_checkpoint.norm()).item<double>();
+double Comparison::check_repeats(const at::Tensor& measurements) {
+  const double apart = trainings_->apart(measurements);
   constexpr double kTolerated = 1e-2;
   if (train_from_ == "start" && apart > kTolerated) {
     record_.warning(
@@ -319,6 +328,7 @@ void Comparison::check_repeats(const at::Tensor& measurements) {
                     "by {:.2g} of their size): the truth is of another training than the scores",
                     stage().name, apart));
   }
+  return apart;
 }
 
 }  // namespace whence::cli

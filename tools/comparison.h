@@ -77,15 +77,16 @@ class Comparison {
   std::vector<std::uint64_t> seeds() const;
   /// Whether --plan was told what trainings with each of `weights` [M, N] and `seeds` take, and `later` more whose
   /// weights rest on scores. Else throws InvalidArgument where they take longer than a person waits unasked, with
-  /// --`count_flag` to type.
+  /// --`count_flag` to type, or where they would say nothing of the checkpoint (Trainings::check_reference).
   bool planned(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds, std::int64_t later,
                const std::string& count_flag);
   /// One entry a seed.
   std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
   /// What evaluation.json says of the trainings of train().
   Json told(const std::vector<Retraining>& trained) const;
-  /// Warns where the training with weights of 1, whose measurements these are [Q], does not give the checkpoint again.
-  void check_repeats(const at::Tensor& measurements);
+  /// How far the training with weights of 1, whose measurements these are [Q], ends from the checkpoint
+  /// (Trainings::apart); warns where it should give that again and does not.
+  double check_repeats(const at::Tensor& measurements);
 
  private:
   InverseProblem problem(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;

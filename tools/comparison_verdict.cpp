@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "json.h"
+#include "verdict.h"
 #include "whence/attribution/attributor.h"
 
 namespace whence::cli {
@@ -20,10 +21,19 @@ struct Standing {
   Truth::Figure figure;
   double seconds = 0;
   double share = 0;  ///< Of the ceiling; NaN: not known.
+  Interval share_interval{0, 0};
 };
 
 double number_in(const Json& row, const char* key) {
   return row.contains(key) && row[key].is_number() ? row[key].get<double>() : std::nan("");
+}
+
+Interval share_interval_in(const Json& row) {
+  const auto end = [&](std::size_t i) {
+    const bool known = row.contains("share-interval-95") && row["share-interval-95"][i].is_number();
+    return known ? row["share-interval-95"][i].get<double>() : std::nan("");
+  };
+  return {end(0), end(1)};
 }
 
 /// The best first.
@@ -31,7 +41,7 @@ std::vector<Standing> standings(const Json& result, const Truth& truth) {
   std::vector<Standing> out;
   for (const auto& row : result["table"]) {
     out.push_back({row["method"].get<std::string>(), row.value("rank", ""), truth.figure(row),
-                   number_in(row, "seconds"), number_in(row, "share-of-ceiling")});
+                   number_in(row, "seconds"), number_in(row, "share-of-ceiling"), share_interval_in(row)});
   }
   std::erase_if(out, [](const Standing& at) { return !std::isfinite(at.figure.value); });
   std::stable_sort(out.begin(), out.end(),
@@ -71,7 +81,7 @@ Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
                [&](const Standing& at) { return at.figure.interval.high >= best.figure.interval.low; });
   auto found = fmt::format("{} agrees best, {}", best.method, figure_text(best.figure));
   if (std::isfinite(best.share)) {
-    found += fmt::format(", {:.2f} of what retraining itself reaches with another seed", best.share);
+    found += ", " + share_text(best.share, best.share_interval);
   }
   std::vector<std::string> others;
   std::transform(level.begin() + 1, level.end(), std::back_inserter(others),
@@ -93,7 +103,16 @@ Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
   if (!others.empty()) {
     found += fmt::format("; {} would tell them apart", more);
   }
-  const bool good = best.figure.interval.low >= best.figure.good || best.share >= 0.8;
+  constexpr double kShare = 0.8;  // of the ceiling
+  const auto reservation = reservation_text({result, "evaluation.json"});
+  bool good = best.figure.interval.low >= best.figure.good || best.share_interval.low >= kShare;
+  if (!good && best.share_interval.low < kShare && best.share_interval.high >= kShare) {
+    found += fmt::format("; whether it reaches {:g} of that cannot be told yet: {} would", kShare, more);
+  }
+  if (!reservation.empty()) {
+    good = false;
+    found += "; " + reservation;
+  }
   return {good ? Level::kTrusted : Level::kCare, (good ? "can be trusted: " : "with care: ") + found};
 }
 

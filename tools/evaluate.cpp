@@ -61,6 +61,7 @@ std::pair<Retraining, double> timed_retrain(const Setting& at, const at::Tensor&
   if (!at.asked && missing > 0) {
     check_patience(time_trainings(at.trainings, missing, at.progress), missing, at.remedy);
   }
+  at.trainings.check_reference(at.progress);
   const auto made = std::max<std::int64_t>(1, missing);
   const auto start = Clock::now();
   auto truth = at.trainings.run(weights, 0, at.progress);
@@ -81,7 +82,8 @@ Json leave_one_out(const Setting& at, std::int64_t examples) {
   const auto [truth, seconds] = timed_retrain(at, weights);
   auto out = agreement_json(at.trainings.stage(), at.trainings.queries(), at.scores, rows, truth, at.predicts_removal,
                             seconds);
-  out["train-from"] = at.trainings.word();
+  out.update(at.trainings.told());
+  out["reference-apart"] = at.trainings.apart(truth.measurements[0]);
   return out;
 }
 
@@ -101,13 +103,14 @@ Json linear_datamodelling(const Setting& at, std::int64_t subsets, double fracti
            {"lds", mean_over_queries(predicted, truth.measurements, spearman)},
            {"lds-interval-95", json_ends(agreement_interval(predicted, truth.measurements, spearman, draws))},
            {"lds-of-random-scores", mean_over_queries(summed_scores(chance, inside), truth.measurements, spearman)},
-           {"seconds-a-training", seconds},
-           {"train-from", at.trainings.word()}};
+           {"seconds-a-training", seconds}};
+  out.update(at.trainings.told());
   if (at.ceilinged) {
     const auto other = at.trainings.run(weights, 1, at.progress).measurements;
     out["ceiling"] = json_number(mean_over_queries(other, truth.measurements, spearman));
-    out["share-of-ceiling"] =
-        json_number(ceilinged_agreement(predicted, truth.measurements, other, spearman, draws).share);
+    const auto agreement = ceilinged_agreement(predicted, truth.measurements, other, spearman, draws);
+    out["share-of-ceiling"] = json_number(agreement.share);
+    out["share-interval-95"] = json_ends(agreement.share_interval);
   }
   out.update(convergence(truth));
   return out;
@@ -131,9 +134,10 @@ void print_evaluation(const Json& result) {
         number_text(result["pearson"]), number_text(result["spearman"]), number_text(result["slope"]),
         number_text(result["mean-pearson-per-query"]), number_text(result["mean-spearman-per-query"]));
   }
-  say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}{}\n", result["seconds-a-training"].get<double>(),
-      result["largest-gradient-norm"].get<double>(),
-      result["train-from"] == "start" ? "; each from where the stage's own training began" : "");
+  say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}{}{}\n",
+      result["seconds-a-training"].get<double>(), result["largest-gradient-norm"].get<double>(),
+      result["train-from"] == "start" ? "; each from where the stage's own training began" : "",
+      reference_text(result));
   say("{}\n", result["verdict"].get<std::string>());
 }
 
@@ -335,7 +339,6 @@ int evaluate(const std::vector<std::string>& arguments) {
   const auto measurement = parse_measurement(run["options"]["measurement"].get<std::string>());
   Trainings trainings({pipeline, chain, stage, queries, measurement, optimizer, from_start, out / "bank"});
   const std::string count_flag = against == "lds" ? "subsets" : "examples";
-  const auto further = further_training_command(run, name);
   const Setting setting{
       trainings,
       held.scores.to(at::kDouble),
@@ -346,7 +349,7 @@ int evaluate(const std::vector<std::string>& arguments) {
           ->predicts_removal(parse_normalization(run["options"].value("normalize", "none"))),
       line.given(count_flag) || line.flag("plan"),
       fmt::format("to wait for them type --{} {}, or fewer{}", count_flag, against == "lds" ? subsets : examples,
-                  further.empty() ? "" : "; to compare with training that goes on: " + further)};
+                  trainings.untold().empty() ? "" : "; " + say_optimizer_text(trainings.untold()))};
   if (line.flag("plan")) {
     const auto count = against == "lds" ? subsets * (setting.ceilinged ? 2 : 1)
                                         : std::min(examples, trainings.stage().objective.data().size()) + 1;
@@ -373,7 +376,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   } else {
     print_evaluation(result);
   }
-  if (result["unconverged-trainings"].get<std::int64_t>() > 0) {
+  if (result["unconverged-trainings"].get<std::int64_t>() > 0 && !result.contains("goes-on-by")) {
     warn(fmt::format("{} trainings stopped before their tolerance: the truth carries their error",
                      result["unconverged-trainings"].get<std::int64_t>()));
     return line.flag("strict") ? kStrict : kDone;

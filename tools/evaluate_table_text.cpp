@@ -52,11 +52,22 @@ std::string interval_cell(const Json& value, const Json& interval, const char* f
              : number_cell(value, format);
 }
 
+std::string reference_text(const Json& result) {
+  constexpr double kLittle = 1e-2;
+  const auto apart = result.value("reference-apart", Json());
+  return apart.is_number() && apart.get<double>() > kLittle
+             ? fmt::format("; with every example they move the queries' measurements by {:.2g} of their size",
+                           apart.get<double>())
+             : "";
+}
+
 void print_comparison(const Json& result, const Truth& truth) {
   say("{} of {}, {} queries", result["against"].get<std::string>(), result["stage"].get<std::string>(),
       result["queries"].get<std::int64_t>());
   if (result.contains("trainings")) {
-    say("; {} trainings from the {}", result["trainings"].get<std::int64_t>(), result["train-from"].get<std::string>());
+    say("; {} trainings from the {}{}", result["trainings"].get<std::int64_t>(),
+        result["train-from"].get<std::string>(),
+        result.contains("goes-on-by") ? " by " + result["goes-on-by"].get<std::string>() : "");
   }
   say("\n");
   std::vector<Cells> rows(1);
@@ -79,8 +90,9 @@ void print_comparison(const Json& result, const Truth& truth) {
     say("  {}\n", legend);
   }
   if (result.contains("seconds-a-training") && result["seconds-a-training"].is_number()) {
-    say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}\n", result["seconds-a-training"].get<double>(),
-        result["largest-gradient-norm"].get<double>());
+    say("  {:.2g} s a training, the largest |gradient| at the end {:.1e}{}\n",
+        result["seconds-a-training"].get<double>(), result["largest-gradient-norm"].get<double>(),
+        reference_text(result));
   }
   if (result.contains("verdict")) {
     say("{}\n", result["verdict"].get<std::string>());

@@ -106,6 +106,26 @@ Json inspect_pipeline(const Pipeline& pipeline) {
   return out;
 }
 
+/// What to know of the last stage that was trained elsewhere, where it cannot be loaded or is no better than a guess;
+/// empty where it is better.
+std::string foreign_text(const Pipeline& pipeline) {
+  for (auto k = pipeline.stages().size(); k > 0; --k) {
+    if (!pipeline.is_trained(k - 1) || pipeline.training(k - 1)) {
+      continue;
+    }
+    if (are_tokens(create<Loss>(pipeline.stages()[k - 1].loss)->wants())) {
+      break;
+    }
+    try {
+      const auto chain = pipeline.load(k);
+      return guessing_text(chain.back(), no_better_than_guess(chain.back()));
+    } catch (const Error& error) {
+      return error.what();
+    }
+  }
+  return {};
+}
+
 Json inspect_scores(const std::string& name, const at::Tensor& scores, const at::Tensor& example_ids) {
   return {{"name", name},
           {"examples", example_ids.size(0)},
@@ -228,7 +248,7 @@ int inspect(const std::vector<std::string>& arguments) {
   }
   const fs::path path = line.text("PATH");
   Json out;
-  bool changed = false;  // what a stage or a result was made from, since then
+  bool changed = false;  // what a stage or a result was made from, since then; or what foreign_text() says
   if (line.flag("spectrum") && !has_ending(path, ".toml")) {
     throw UsageError(fmt::format("--spectrum: {} is no pipeline (.toml)", path.string()));
   }
@@ -253,6 +273,11 @@ int inspect(const std::vector<std::string>& arguments) {
     const Pipeline pipeline(path, line.run_options());
     changed = tell_changes(pipeline);
     out = line.flag("spectrum") ? inspect_spectrum(line, pipeline) : inspect_pipeline(pipeline);
+    if (const auto text = foreign_text(pipeline); !text.empty()) {
+      warn(text);
+      out["warnings"] = {text};
+      changed = true;
+    }
   } else if (is_exported(path)) {
     out = inspect_exported(path);
   } else if (has_ending(path, ".safetensors")) {

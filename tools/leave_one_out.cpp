@@ -35,9 +35,9 @@ void tell_time(Trainings& trainings, const at::Tensor& weights, const SpotCheck&
   const bool cut_off = !(one.at_most <= one.seconds);
   if (cut_off) {
     throw InvalidArgument(fmt::format(
-        "--spot-check: one retraining takes more than {}, and --spot-check-minutes {:g} would not see three: give it "
-        "more minutes, or leave it out",
-        duration_words(one.seconds), asked.seconds / 60));
+        "--spot-check: one retraining takes more than {}, and --spot-check-minutes {:g} would not see three: {}",
+        duration_words(one.seconds), asked.seconds / 60,
+        trainings.untold().empty() ? "give it more minutes, or leave it out" : say_optimizer_text(trainings.untold())));
   }
   const double side_by_side = static_cast<double>(std::min<std::int64_t>(threads(), missing));
   const double whole = one.seconds * std::ceil(static_cast<double>(missing) / side_by_side);
@@ -106,6 +106,7 @@ Json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_re
   const auto total = weights.size(0);
   tell_time(trainings, weights, asked, quiet);
   const auto progress = terminal_progress(quiet);
+  trainings.check_reference(progress);
   const auto start = Clock::now();
   Retraining truth;
   std::vector<at::Tensor> measured;
@@ -129,7 +130,8 @@ Json spot_check(Trainings& trainings, const at::Tensor& scores, bool predicts_re
   auto out =
       agreement_json(trainings.stage(), trainings.queries(), scores, rows.narrow(0, 0, done - 1), truth,
                      predicts_removal, seconds_since(start) / static_cast<double>(std::max<std::int64_t>(1, made)));
-  out["train-from"] = trainings.word();
+  out.update(trainings.told());
+  out["reference-apart"] = trainings.apart(truth.measurements[0]);
   return out;
 }
 
@@ -195,13 +197,20 @@ std::optional<RemovalConfidence> add_intervals(std::vector<Ranking>& rankings,
   return any;
 }
 
-std::string confidence_text(const std::optional<RemovalConfidence>& confidence) {
-  return confidence ? fmt::format(
-                          "90 % of the changes that retraining finds lie in the intervals, by {} examples that "
-                          "were left out",
-                          confidence->examples())
-                    : fmt::format("none: they rest on retraining without {} examples or more (--spot-check 20)",
-                                  RemovalConfidence::kFewest);
+std::string confidence_text(const std::optional<RemovalConfidence>& confidence, const JsonView& run) {
+  if (confidence) {
+    return fmt::format(
+        "90 % of the changes that retraining finds lie in the intervals, by {} examples that were left out",
+        confidence->examples());
+  }
+  std::string first;
+  for (const auto& [name, stage] : run["stages"].items()) {
+    if (stage.value("trained-elsewhere-by", "none") == "") {
+      first = fmt::format(", once [[stage]] {} says its optimizer", name);
+    }
+  }
+  return fmt::format("none: they rest on retraining without {} examples or more (--spot-check 20{})",
+                     RemovalConfidence::kFewest, first);
 }
 
 }  // namespace whence::cli

@@ -32,7 +32,7 @@ std::optional<RemovalConfidence> add_intervals(std::vector<Ranking>& rankings,
                                                const std::optional<JsonView>& evaluation, const Scores& scores,
                                                const JsonView& run);
 
-/// What the intervals of a ranking rest on, in a phrase.
-std::string confidence_text(const std::optional<RemovalConfidence>& confidence);
+/// What the intervals of a ranking rest on, in a phrase. `run` as above.
+std::string confidence_text(const std::optional<RemovalConfidence>& confidence, const JsonView& run);
 
 }  // namespace whence::cli

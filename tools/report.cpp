@@ -177,7 +177,7 @@ Page scored_page(const Result& result, const CommandLine& line) {
     const auto scores = read_scores(result.file("scores.safetensors"));
     // as the evaluation supports them today, which may be younger than the ranking
     const auto supported = cli::add_intervals(rankings, evaluation_of(result), scores, run);
-    page.evidence.push_back({"intervals", confidence_text(supported)});
+    page.evidence.push_back({"intervals", confidence_text(supported, run)});
     page.queries = query_cards(pipeline, run, rankings);
     for (auto& card : page.queries) {
       card.shares = stage_shares(scores, card, run);

@@ -289,7 +289,26 @@ bool tell_changes(const Pipeline& pipeline) {
   return !texts.empty();
 }
 
-void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
+std::string guessing_text(const Stage& stage, const std::optional<BesideGuess>& beside) {
+  if (!beside) {
+    return {};
+  }
+  const bool classes = std::isfinite(beside->accuracy);
+  return fmt::format(
+      "stage {}: its checkpoint is no better than a guess on its own examples: mean loss {:.3g}, and {:.3g} by {} "
+      "alone{} "
+      "({} of {} examples): look at how their inputs are scaled ({}), at {}, and at whether these are the trained "
+      "weights",
+      stage.name, beside->loss, beside->guess, classes ? "how frequent each class is" : "the mean of the targets",
+      classes ? fmt::format("; {:.0f} % are right, and the most frequent class is {:.0f} %", 100 * beside->accuracy,
+                            100 * beside->most_frequent)
+              : "",
+      beside->examples, stage.objective.data().size(),
+      stage.objective.data().is_text() ? "tokenizer" : "mean, std, standardize",
+      classes ? "the order of the classes" : "the scale of the targets");
+}
+
+void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain, std::size_t first,
                            const std::vector<std::optional<Stationarity>>& stationarity, bool assumes_minimum,
                            const std::string& remedy) {
   for (std::size_t k = 0; k < chain.size(); ++k) {
@@ -304,16 +323,29 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain,
     if (auto validation = validation_of(training); !validation.is_null()) {
       told["validation"] = std::move(validation);
     }
-    if (stationarity.empty() || !stationarity[k]) {
+    const bool measured = !stationarity.empty() && stationarity[k];
+    if (!training && !(measured && stationarity[k]->relative_gradient_norm <= kFarFromMinimum)) {
+      const auto& description = pipeline.stages()[k];
+      const bool steps = dynamic_cast<const SteppingOptimizer*>(stage.optimizer.get()) != nullptr;
+      if (steps || !description.says_optimizer) {
+        told["trained-elsewhere-by"] = steps ? description.optimizer : "";
+      }
+    }
+    if (const auto beside = training || k < first ? std::nullopt : no_better_than_guess(stage)) {
+      told["no-better-than-guess"] = {
+          {"examples", beside->examples}, {"loss", beside->loss}, {"loss-of-guess", beside->guess}};
+      if (std::isfinite(beside->accuracy)) {
+        told["no-better-than-guess"].update(
+            {{"accuracy", beside->accuracy}, {"most-frequent-class", beside->most_frequent}});
+      }
+      warning(guessing_text(stage, beside));
+    }
+    if (!measured) {
       continue;
     }
     const auto& at = *stationarity[k];
     told["objective"] = at.objective;
     told["gradient-norm"] = at.gradient_norm;
-    if (!training && at.relative_gradient_norm > kFarFromMinimum) {
-      const bool steps = dynamic_cast<const SteppingOptimizer*>(stage.optimizer.get()) != nullptr;
-      told["further-training"] = steps ? "" : "sgd:learning-rate=0.01,epochs=1";
-    }
     for (auto later = chain.size() - 1; later > k; --later) {
       if (!chain[later].objective.trained().select(kAddedPrefix).empty()) {
         told["through"] = chain[later].name;

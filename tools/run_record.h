@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "json.h"
 #include "whence/attribution/attribute.h"
+#include "whence/evaluate/guessing.h"
 #include "whence/stages/choice.h"
 
 namespace whence::cli {
@@ -41,8 +42,9 @@ class RunRecord {
   void add_choice(const InverseChoice& choice);
   /// What each stage trained on what, what its training's validation measured and, where `stationarity` has one entry a
   /// stage, its gradient norm; where scores assume a minimum, warns of a stage that is far from one, with the `remedy`
-  /// (empty: that has been told), or that the measurement cannot feel.
-  void add_stages(const Pipeline& pipeline, const Chain& chain,
+  /// (empty: that has been told), or that the measurement cannot feel; and of one from `first` on, trained elsewhere,
+  /// that is no better than a guess.
+  void add_stages(const Pipeline& pipeline, const Chain& chain, std::size_t first,
                   const std::vector<std::optional<Stationarity>>& stationarity, bool assumes_minimum,
                   const std::string& remedy);
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
@@ -75,6 +77,10 @@ Json validation_of(const std::optional<StageTraining>& training);
 /// line each; empty where that is fine.
 std::vector<std::string> input_doubts(const std::string& stage, const Dataset& data, at::ScalarType dtype,
                                       bool trained);
+
+/// What to know, and to look at, of a stage whose model is no better than a guess on its own examples; empty where it
+/// is better.
+std::string guessing_text(const Stage& stage, const std::optional<BesideGuess>& beside);
 
 /// The warning that a stage's checkpoint was trained otherwise than the pipeline says today; empty where it was not.
 std::string changes_text(const Pipeline& pipeline, std::size_t stage);

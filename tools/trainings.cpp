@@ -159,6 +159,52 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   return out;
 }
 
+double Trainings::apart(const at::Tensor& measurements) const {
+  const auto own = measure_all(what_.measurement, what_.chain.back(), what_.queries);
+  const double difference = (measurements - own).norm().item<double>();
+  return difference == 0 ? 0 : difference / own.norm().item<double>();
+}
+
+std::string Trainings::untold() const {
+  const auto& stages = what_.pipeline.stages();
+  auto k = optimizer_ ? stages.size() : what_.stage;
+  while (k < stages.size() && (stages[k].says_optimizer || what_.pipeline.training(k))) {
+    ++k;
+  }
+  return k < stages.size() ? stages[k].name : "";
+}
+
+void Trainings::check_reference(const Progress& progress) {
+  const auto stage = untold();
+  if (stage.empty()) {
+    return;
+  }
+  const auto found =
+      run(at::ones({1, this->stage().objective.data().size()}, at::kDouble), 0, progress).measurements[0];
+  end_progress();
+  constexpr double kFar = 0.1;
+  if (!(apart(found) <= kFar)) {
+    const auto own = measure_all(what_.measurement, what_.chain.back(), what_.queries);
+    throw InvalidArgument(fmt::format(
+        "stage {}: how it was trained is not said, and the minimum that training goes on to is far from its checkpoint "
+        "(the queries' mean {} is {:.3g} there, {:.3g} at the checkpoint), of which retraining would say nothing: {}",
+        stage, to_string(what_.measurement), found.mean().item<double>(), own.mean().item<double>(),
+        say_optimizer_text(stage)));
+  }
+}
+
+Json Trainings::told() const {
+  Json out{{"train-from", word()}};
+  const auto& description = what_.pipeline.stages()[what_.stage];
+  const auto* optimizer = optimizer_ ? optimizer_.get() : stage().optimizer.get();
+  const bool others = optimizer_ || !what_.pipeline.training(what_.stage);
+  if (!what_.from_start && others && dynamic_cast<const SteppingOptimizer*>(optimizer) != nullptr) {
+    out["goes-on-by"] = optimizer_ ? what_.optimizer : description.optimizer;
+    out["as-trained"] = !optimizer_ || what_.optimizer == description.optimizer;
+  }
+  return out;
+}
+
 TrainingsTime time_trainings(Trainings& trainings, std::int64_t missing, const Progress& progress) {
   report(progress, {"time a training", 0, 0, ""});
   constexpr double kLimit = 20;
@@ -178,6 +224,13 @@ void check_patience(const TrainingsTime& time, std::int64_t missing, const std::
         fmt::format("{} trainings would take {}, a training {}: {}", missing, time.told,
                     duration_words(std::isnan(time.one.at_most) ? time.one.seconds : time.one.at_most), remedy));
   }
+}
+
+std::string say_optimizer_text(const std::string& stage) {
+  return fmt::format(
+      "say how it was trained in [[stage]] {}, as in optimizer = "
+      "\"adamw:learning-rate=1e-4,epochs=3,batch-size=32\"",
+      stage);
 }
 
 bool judged_from_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli.h"
+#include "json.h"
 #include "whence/evaluate/retraining.h"
 
 namespace whence::cli {
@@ -39,6 +40,18 @@ class Trainings {
   /// Trains what begin() gave, its objective another one perhaps, as the stage was trained; or takes from the bank what
   /// that became, which holds none with snapshots.
   TrainingSummary train(Stage& stage, const Progress& progress);
+  /// The name of a stage that was trained elsewhere while nothing says by which optimizer, so that it is trained on to
+  /// a minimum; empty where there is none.
+  std::string untold() const;
+  /// Throws InvalidArgument, with what to write, where there is one and a training with every example, which the bank
+  /// keeps, ends far from the checkpoint: others would say nothing of it either.
+  void check_reference(const Progress& progress);
+  /// How far a training with every example, whose measurements these are [Q], ends from the chain's own parameters: the
+  /// difference of the measurements, of their size.
+  double apart(const at::Tensor& measurements) const;
+  /// What evaluation.json says of them: where they begin, and where they go on by steps from a checkpoint that others
+  /// made or that another optimizer did, by which, and whether that is the stage's own.
+  Json told() const;
   const Chain& chain() const { return what_.chain; }
   std::size_t stage_index() const { return what_.stage; }
   const Stage& stage() const { return what_.chain[what_.stage]; }
@@ -75,6 +88,9 @@ struct TrainingsTime {
 TrainingsTime time_trainings(Trainings& trainings, std::int64_t missing, const Progress& progress);
 /// Throws InvalidArgument, which ends in `remedy`, where that is more than the ten minutes that nobody is asked about.
 void check_patience(const TrainingsTime& time, std::int64_t missing, const std::string& remedy);
+
+/// "say how it was trained …": what to write into the pipeline of a stage from elsewhere.
+std::string say_optimizer_text(const std::string& stage);
 
 /// Whether the retrainings that judge a ranking begin where the chain's own training began, with its minibatches: if
 /// steps took a stage from `stage` on to no minimum and all starts are known, as to go on from there would be another

@@ -31,11 +31,10 @@ class LeftOut : public CeilingedTruth {
     const auto n = at.data().size();
     const auto examples = std::min(n, at.line().get<std::int64_t>("examples"));
     const auto all_ones = at::ones({1, n}, at::kDouble);
-    if (at.line().flag("plan") || !at.line().given("examples")) {  // which examples is not known before they are scored
-      const auto some = at::cat({all_ones, leave_one_out_weights(at::arange(examples), n)});
-      if (at.planned(some, at.seeds(), 0, "examples")) {
-        return std::nullopt;
-      }
+    // which examples is not known before they are scored
+    const auto some = at::cat({all_ones, leave_one_out_weights(at::arange(examples), n)});
+    if (at.planned(some, at.seeds(), 0, "examples")) {
+      return std::nullopt;
     }
     const auto methods = at.scored();
     std::vector<at::Tensor> spread;
@@ -46,12 +45,13 @@ class LeftOut : public CeilingedTruth {
     }
     const auto rows = spread_rows(spread, examples);
     const auto trained = at.train(at::cat({all_ones, leave_one_out_weights(rows, n)}), at.seeds());
-    at.check_repeats(trained[0].measurements[0]);
+    const double apart = at.check_repeats(trained[0].measurements[0]);
     const auto actual = found_removals(trained[0].measurements);
     const auto other = trained.size() > 1 ? found_removals(trained[1].measurements) : at::Tensor();
     const auto draws = at.random().stream("bootstrap");
     Json out{{"examples", rows.size(0)}};
     out.update(at.told(trained));
+    out["reference-apart"] = json_number(apart);
     out["ceiling"] = ceiling_of(actual, other, draws);
     for (const auto& method : methods) {
       const auto predicted = predicted_removals(method.scores, rows);

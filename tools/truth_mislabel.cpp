@@ -40,6 +40,7 @@ class Mislabelled : public Truth {
           duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most));
       return std::nullopt;
     }
+    at.trainings().check_reference(at.progress());
     const auto start = Clock::now();
     TrainingSummary summary;
     {
@@ -58,10 +59,10 @@ class Mislabelled : public Truth {
     Json out{{"fraction", fraction},
              {"mislabelled", noisy.flipped.sum().item<std::int64_t>()},
              {"examples", at.data().size()},
-             {"train-from", at.train_from()},
              {"seconds-a-training", training_seconds},
              {"largest-gradient-norm", summary.gradient_norm},
              {"unconverged-trainings", summary.converged ? 0 : 1}};
+    out.update(at.trainings().told());
     const auto add = [&](const std::string& name, const std::string& by, const at::Tensor& suspicion, double seconds) {
       const PairStatistic statistic = [](std::span<const double> x, std::span<const double> y) {
         std::vector<bool> positive;

@@ -63,12 +63,13 @@ class Removal : public Truth {
     }
     const auto all = at::cat(weights);
     const auto trained = at.train(all, {0});
-    at.check_repeats(trained[0].measurements[0]);
+    const double apart = at.check_repeats(trained[0].measurements[0]);
     // how much worse the outcome becomes, [M, Q]
     const auto worse = (trained[0].measurements.narrow(0, 1, all.size(0) - 1) - trained[0].measurements[0]) *
                        -outcome_sign(at.measurement());
     const auto bootstrap_draws = at.random().stream("bootstrap");
     Json out = at.told(trained);
+    out["reference-apart"] = json_number(apart);
     out["removed-percent"] = percents;
     const auto P = static_cast<std::int64_t>(percents.size());
     const auto add = [&](const std::string& name, const std::function<at::Tensor(std::int64_t)>& change, Json seconds,

@@ -9,6 +9,7 @@
 
 #include "attribution_options.h"
 #include "result.h"
+#include "trainings.h"
 #include "whence/curvature/curvature.h"
 #include "whence/evaluate/statistics.h"
 
@@ -51,9 +52,8 @@ std::pair<std::int64_t, double> apart_of(const JsonView& evaluation) {
 
 std::string name_of(const std::string& spec) { return spec.substr(0, spec.find(':')); }
 
-}  // namespace
-
-Verdict verdict_of_evaluation(const JsonView& evaluation) {
+/// By its numbers alone.
+Verdict verdict_of_numbers(const JsonView& evaluation) {
   const double seconds = number_of(evaluation, "seconds-a-training", 0);
   if (evaluation["against"] == "lds") {
     auto verdict = judge(SubsetAgreement{.score = number_of(evaluation, "lds"),
@@ -61,7 +61,7 @@ Verdict verdict_of_evaluation(const JsonView& evaluation) {
                                          .subsets = evaluation["subsets"].get<std::int64_t>(),
                                          .seconds = seconds});
     if (const double share = number_of(evaluation, "share-of-ceiling"); std::isfinite(share)) {
-      verdict.text += fmt::format("; {:.2f} of what retraining itself reaches with another seed", share);
+      verdict.text += "; " + share_text(share, interval_of(evaluation, "share-interval-95"));
     }
     return verdict;
   }
@@ -76,6 +76,22 @@ Verdict verdict_of_evaluation(const JsonView& evaluation) {
                          .apart = apart,
                          .without = without,
                          .seconds = seconds});
+}
+
+}  // namespace
+
+Verdict verdict_of_evaluation(const JsonView& evaluation) {
+  auto out = verdict_of_numbers(evaluation);
+  if (evaluation.contains("goes-on-by")) {
+    out.text += "; of training that goes on from the checkpoint by " + evaluation["goes-on-by"].get<std::string>();
+  }
+  if (const auto reservation = reservation_text(evaluation); !reservation.empty()) {
+    if (out.level == Verdict::Level::kTrusted || out.level == Verdict::Level::kNot) {
+      out = {Verdict::Level::kCare, "with care" + out.text.substr(out.text.find(": "))};
+    }
+    out.text += "; " + reservation;
+  }
+  return out;
 }
 
 std::vector<JsonView> evaluations_of(const Result& result) {
@@ -93,22 +109,62 @@ std::optional<JsonView> evaluation_of(const Result& result) {
   return found.empty() ? std::nullopt : std::optional(found.front());
 }
 
-std::string further_training_command(const JsonView& run, const std::string& stage) {
+std::string check_text(const JsonView& run, const std::string& stage, const fs::path& folder) {
   const auto options = run["options"];
-  const auto stages = run["stages"];
-  if (!stages.contains(stage) || !stages[stage].contains("further-training")) {
-    return "";
+  const auto pipeline = fs::path(run["pipeline"].get<std::string>()).filename().string();
+  const auto stages = run["stages"].items();
+  std::string of = stage;
+  std::optional<std::string> elsewhere;  // whose checkpoint retraining would not lead back to ...
+  std::string by;                        // ... and its optimizer
+  bool met = stage == kEveryStage;
+  for (const auto& [name, told] : stages) {
+    met = met || name == stage;
+    if (met && told.contains("trained-elsewhere-by") && (!elsewhere || by != "")) {
+      of = stage == kEveryStage ? name : stage;
+      elsewhere = name;
+      by = told["trained-elsewhere-by"].get<std::string>();
+    }
+  }
+  if (!elsewhere) {
+    return fmt::format("whence evaluate {}{} --scores {}", pipeline, stage == kEveryStage ? " --stage NAME" : "",
+                       folder.string());
   }
   const auto spec = options["method"].get<std::string>();
   const bool inverted = create<Attributor>(spec)->uses_curvature() && options.contains("curvature");
-  const auto method = name_of(inverted ? options["curvature"].get<std::string>() : spec);
-  const auto optimizer = stages[stage]["further-training"].get<std::string>();
   const auto limit = options.value("limit-queries", std::int64_t{0});
-  return fmt::format("whence evaluate {}{} --queries {}{} --methods {} --against further-training{}",
-                     fs::path(run["pipeline"].get<std::string>()).filename().string(),
-                     stages.items().size() > 1 ? " --stage " + stage : "", options["queries"].get<std::string>(),
-                     limit > 0 ? fmt::format(" --limit-queries {}", limit) : "", method,
-                     optimizer.empty() ? "" : " --optimizer " + optimizer);
+  const auto measurement = options.value("measurement", "loss");
+  const auto command =
+      fmt::format("whence evaluate {}{} --queries {}{}{} --methods {} --against further-training", pipeline,
+                  stages.size() > 1 ? " --stage " + of : "", options["queries"].get<std::string>(),
+                  limit > 0 ? fmt::format(" --limit-queries {}", limit) : "",
+                  measurement == "loss" ? "" : " --measurement " + measurement,
+                  name_of(inverted ? options["curvature"].get<std::string>() : spec));
+  return by.empty() ? fmt::format("{}, and type {}", say_optimizer_text(*elsewhere), command) : command;
+}
+
+std::string share_text(double share, const Interval& interval) {
+  return fmt::format(
+      "{:.2f}{} of what retraining itself reaches with another seed", share,
+      std::isfinite(interval.low) ? fmt::format(" (95 % {:.2f} to {:.2f})", interval.low, interval.high) : "");
+}
+
+std::string reservation_text(const JsonView& evaluation) {
+  if (evaluation.contains("goes-on-by")) {
+    const bool favours =
+        !evaluation.value("as-trained", true) && name_of(evaluation["goes-on-by"].get<std::string>()) == "sgd";
+    return favours ? fmt::format(
+                         "steps of sgd go along examples' gradients, which favours grad-dot; better by the "
+                         "optimizer that trained it, said in [[stage]] {}, without --optimizer",
+                         evaluation["stage"].get<std::string>())
+                   : "";
+  }
+  constexpr double kElsewhere = 0.1;
+  const double apart = number_of(evaluation, "reference-apart", 0);
+  return apart > kElsewhere ? fmt::format(
+                                  "trained again with every example it ends far from its checkpoint (the "
+                                  "queries' measurements differ by {:.2g} of their size)",
+                                  apart)
+                            : "";
 }
 
 Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& evaluation, const fs::path& folder) {
@@ -137,6 +193,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
     told.beyond_range = stage.contains("queries-beyond-range");
     told.more_damping = stage.value("more-damping", "");
     told.gauss_newton = stage.value("gauss-newton", true);
+    told.guesses = stage.contains("no-better-than-guess");
     told.stopped_early = stage.contains("validation") && stage["validation"].value("stopped-early", false);
     if (stage.contains("leverages")) {
       const auto& worst = stage["leverages"][0];
@@ -170,12 +227,7 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
   if (is_self(run)) {
     return judge(evidence);  // there is no query to retrain for
   }
-  evidence.check = further_training_command(run, stage);
-  if (evidence.check.empty()) {
-    evidence.check = fmt::format("whence evaluate {}{} --scores {}",
-                                 fs::path(run["pipeline"].get<std::string>()).filename().string(),
-                                 stage == kEveryStage ? " --stage NAME" : "", folder.string());
-  }
+  evidence.check = check_text(run, stage, folder);
   auto out = judge(evidence);
   if (!response.inverts && !evaluation && out.level == Verdict::Level::kTrusted) {
     out.level = Verdict::Level::kCare;

@@ -18,9 +18,17 @@ std::vector<JsonView> evaluations_of(const Result& result);
 /// The first of these.
 std::optional<JsonView> evaluation_of(const Result& result);
 
-/// What to type where the checkpoint of a stage of run.json is from elsewhere and no minimum: how it was trained is not
-/// known, but how training goes on from it, with an example and without. Empty for any other.
-std::string further_training_command(const JsonView& run, const std::string& stage);
+/// What checks a ranking of a stage of run.json, or of every stage: what to type, and before that to write where the
+/// checkpoint of the stage, or of a later one, is from elsewhere and no minimum, and nothing says how it was trained.
+/// Retraining would not lead back to such a checkpoint, but training goes on from it, with an example and without.
+std::string check_text(const JsonView& run, const std::string& stage, const std::filesystem::path& folder);
+
+/// "0.82 (95 % 0.4 to 0.97) of what retraining itself reaches with another seed".
+std::string share_text(double share, const Interval& interval);
+
+/// What keeps the trainings of an evaluation from deciding: other steps of sgd than the stage's own, which favour a
+/// method, or an end far from the checkpoint. Empty for others.
+std::string reservation_text(const JsonView& evaluation);
 
 /// The verdict of a ranking, from its run.json and what its evaluation found. `folder`, where it is kept, stands in the
 /// command that would check it.

@@ -189,6 +189,13 @@ Verdict judge(const RankingEvidence& evidence) {
   if (evidence.claim == Claim::kNothing) {
     return make(Level::kNot, fmt::format("{} is a baseline that knows nothing", evidence.method));
   }
+  for (const auto& stage : evidence.stages) {
+    if (stage.guesses) {
+      return make(Level::kNot, fmt::format("the checkpoint of {} is no better than a guess on its own examples: what "
+                                           "is ranked is not what was trained on them",
+                                           stage.stage));
+    }
+  }
   if (evidence.evaluated && evidence.evaluated->level != Level::kTooFew) {
     return *evidence.evaluated;
   }

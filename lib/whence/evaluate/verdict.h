@@ -64,6 +64,7 @@ struct StageEvidenceSummary {
   std::int64_t leans_on = -1;     ///< ... and the example's id.
   bool gauss_newton = true;       ///< Whether there is one, and not the Hessian alone.
   bool stopped_early = false;     ///< Training ended by its validation, not at a minimum.
+  bool guesses = false;           ///< Its model is no better than a guess on its own examples.
   std::string through = {};       ///< A later stage that its scores go through and that adds to its body: such a tuning
                                   ///< has several minima, and which it ends at may change with an example.
 };
@@ -81,8 +82,9 @@ struct RankingEvidence {
   std::optional<Verdict> evaluated = {};  ///< Against retraining; decides where it settles anything.
   std::string check = {};                 ///< The command that would evaluate it.
 };
-/// Not trusted: no method's knowledge, solves that failed, a Hessian far from a minimum, predictions out of range. With
-/// care: any approximation or assumption that was not checked. Says what to type where something can be typed.
+/// Not trusted: no method's knowledge, a model that guesses, solves that failed, a Hessian far from a minimum,
+/// predictions out of range. With care: any approximation or assumption that was not checked. Says what to type where
+/// something can be typed.
 Verdict judge(const RankingEvidence& evidence);
 
 /// A time as a person says it: "40 s", "9 minutes", "3 hours".

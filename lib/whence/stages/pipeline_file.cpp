@@ -238,6 +238,7 @@ StageDescription read_stage(const nlohmann::json& json, std::size_t number, cons
   out.says_tuning = json.contains("tuning");
   out.loss = table.text("loss", out.loss);
   out.optimizer = table.text("optimizer", out.optimizer);
+  out.says_optimizer = json.contains("optimizer");
   out.weight_decay = table.at_least_zero("weight-decay");
   if (json.contains("priming")) {
     out.priming = table.text("priming");

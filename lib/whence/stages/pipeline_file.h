@@ -31,6 +31,7 @@ struct StageDescription {
   bool says_tuning = false;  ///< Else that of a checkpoint which is an adapter counts.
   std::string loss = "cross-entropy";
   std::string optimizer = "lbfgs";
+  bool says_optimizer = false;
   double weight_decay = 0;
   std::string priming;        ///< Of a primed stage; empty: it is none.
   std::string tasks;          ///< The column that names each example's task; empty: every table of `train` is one.
