@@ -65,6 +65,7 @@ class Enough : public Interrupted {};
 
 struct Rehearsed {
   double peak = 0;              ///< Bytes, without the part of the data that was copied for it.
+  double held = 0;              ///< Bytes that are allocated once all is ready for the queries.
   double ready = 0, block = 0;  ///< Seconds for what does not depend on the queries, and for one block of them.
   bool whole = true;            ///< It came to its end.
 };
@@ -108,6 +109,7 @@ class Rehearsal {
       const ProgressScope scope(watch, {"rehearse", 0, 0, ""});
       source->make_ready(run_.stages);
       out.ready = seconds_since(start);
+      out.held = allocated_bytes() - copied;
       const auto queries = run_.queries.take(at::arange(block_));
       attribute({chain, run_.stages, std::vector<ScoreSink*>(run_.stages.size(), &nowhere), queries, run_.measurement,
                  block_, run_.normalization},
@@ -121,8 +123,6 @@ class Rehearsal {
     out.peak = peak_bytes() - copied;
     return out;
   }
-  /// What `share` of the examples holds of what all hold: a matrix over them grows with their square.
-  double of_all(double share) const { return solver_->needs().rows ? share * share : share; }
   /// The least share, from `least` on, that fills two batches of every stage: what a batch held lies in the heap while
   /// the next is made.
   double fills_batches(double least) const {
@@ -152,11 +152,16 @@ struct Told {
   bool whole = true;       ///< The rehearsals came to their ends.
 };
 
+/// What a solver's matrix over the examples takes at most, which grows with their square; else nothing.
+struct MatrixOverExamples {
+  double seconds = 0, bytes = 0;
+};
+
 /// Tells time and memory of all the data. Batches are rehearsed as large as they will be, since their
 /// passes take most of the memory and the peak is a max over them: to that comes what is kept of every example, by how
-/// the peak grows from a `share` of them to twice as many. Time is told by what that growth in examples and batches
-/// takes; a matrix over the examples, whose part of it grows with their square, takes no more than `most_of_matrix`.
-Told tell(const Rehearsal& rehearsal, double share, double most_of_matrix) {
+/// the peak, or what is held, grows from a `share` of them to twice as many. Time is told by what that growth in
+/// examples and batches takes; both but for the `matrix`.
+Told tell(const Rehearsal& rehearsal, double share, const MatrixOverExamples& matrix) {
   const double filled = rehearsal.fills_batches(2 * share);
   const auto wide = rehearsal.at(filled, 1);
   if (filled == 1 && wide.whole) {  // nothing is left to tell
@@ -164,23 +169,24 @@ Told tell(const Rehearsal& rehearsal, double share, double most_of_matrix) {
   }
   const auto small = rehearsal.at(share, share), more = rehearsal.at(2 * share, share),
              large = rehearsal.at(2 * share, 2 * share);
-  const auto grown = [&](double one, double two, double from) {
-    return std::max(0.0, two - one) * (1 - rehearsal.of_all(from)) /
-           (rehearsal.of_all(2 * share) - rehearsal.of_all(share));
+  const auto grown = [&](const Rehearsed& one, const Rehearsed& two, double from, double most_of_matrix = 0) {
+    const double growth = std::max({0.0, two.peak - one.peak, two.held - one.held});
+    const double square = std::min(growth, 3 * most_of_matrix * share * share);
+    return (growth - square) * (1 - from) / share + square * (1 - from * from) / (3 * share * share);
   };
   Told out;
-  out.kept = grown(small.peak, more.peak, 0);
-  out.kept_beyond = grown(small.peak, more.peak, filled);
+  out.kept = grown(small, more, 0, matrix.bytes);
+  out.kept_beyond = grown(small, more, filled, matrix.bytes);
   auto& peak = out.work.peak_bytes;
   peak = wide.peak + out.kept_beyond;
   if (!wide.whole) {                               // its first products, which may have lacked what comes later
     const bool ended = more.whole && large.whole;  // else one may have stopped before its peak and the other behind it
     peak = std::max(
         {peak, small.peak, more.peak,
-         large.peak + grown(small.peak, more.peak, 2 * share) + (ended ? grown(more.peak, large.peak, 2 * share) : 0)});
+         large.peak + grown(small, more, 2 * share, matrix.bytes) + (ended ? grown(more, large, 2 * share) : 0)});
   }
   const auto all = [&](double one, double two) {  // of an amount for `share` and for twice that
-    const double square = std::clamp((two - 2 * one) / 2, 0.0, most_of_matrix * share * share);
+    const double square = std::clamp((two - 2 * one) / 2, 0.0, matrix.seconds * share * share);
     return two + std::max(0.0, two - one - 3 * square) * (1 / share - 2) + square * (1 / (share * share) - 4);
   };
   out.work.seconds_once = all(small.ready, large.ready);
@@ -234,7 +240,8 @@ Json make_plan(const PlannedRun& run) {
   const double loaded_peak = peak_bytes();
   const double before = process_seconds();
   Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
-  double scores = 0, vectors = 0, passes = 0, matrices = 0;
+  double scores = 0, vectors = 0, passes = 0;
+  MatrixOverExamples matrix;
   auto fewest = std::numeric_limits<double>::infinity();
   Json stages = Json::array(), pass;
   bool fixed = true;  // how many products are made is known before
@@ -248,7 +255,10 @@ Json make_plan(const PlannedRun& run) {
       const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
       fixed = fixed && products.known && products.low == products.high;
       if (create<Solver>(rehearsed_solver(run))->needs().rows) {
-        matrices += solve_seconds(products, 0, seconds);
+        constexpr double kNumberBytes = 20;  // as it is made, and in double with its factor
+        const auto rows = static_cast<double>(stage.objective.data().size() * stage.objective.data().outputs());
+        matrix.seconds += solve_seconds(products, 0, seconds);
+        matrix.bytes += kNumberBytes * rows * rows;
       }
     }
     if (std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end()) {
@@ -267,10 +277,10 @@ Json make_plan(const PlannedRun& run) {
     blocks = std::ceil(blocks);  // which goes the training again for a few queries too
   } else {
     Rehearsal(run, true).at(share, share);  // what only the first time pays
-    told = tell(Rehearsal(run, true), share, matrices);
+    told = tell(Rehearsal(run, true), share, matrix);
   }
   if (!run.curvature.empty() && told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
-    told = tell(Rehearsal(run, false), share, matrices);
+    told = tell(Rehearsal(run, false), share, matrix);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
     told.work.peak_bytes -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);

@@ -109,7 +109,7 @@ TEST_CASE("scores through a prefix of a transformer of two blocks equal the dens
 TEST_CASE("scores equal central differences of retraining the chain, prefix or simplex last") {
   for (const char* tuning : {"prefix:length=2,deviation=0.5", "prefix-simplex:vertices=2,length=1,deviation=0.5"}) {
     CAPTURE(tuning);
-    const TextChain made(kNarrow, 1, {tuning}, 8, 300, 0.1);
+    const TextChain made(kNarrow, 1, {tuning}, 8, 500, 0.1);
     const auto scores = test::Inverter("hessian", "cg:relative-tolerance=1e-12,max-iterations=5000")
                             .scores_of_all(made.chain, made.queries);
     const double h = 5e-4;

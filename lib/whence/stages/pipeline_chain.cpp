@@ -95,19 +95,18 @@ Stage Pipeline::untrained(std::size_t stage, const Chain& before) const {
   const auto& description = file_.stages.at(stage);
   const auto& data = training_data(stage);
   try {
-    auto out = begin_stage(
-        {.name = description.name,
-         .model = model_,
-         .loss = create<Loss>(description.loss),
-         .tuning = create<Tuning>(description.tuning),
-         .optimizer = optimizer(stage),
-         .data = data,
-         .weight_decay = description.weight_decay,
-         .batch_size = options_.batch_size,
-         .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
-         .tasks = tasks(stage),
-         .starts_trained = model_->is_trained()},
-        before, Random(seed_).stream("stage " + description.name));
+    auto out = begin_stage({.name = description.name,
+                            .model = model_,
+                            .loss = create<Loss>(description.loss),
+                            .tuning = create<Tuning>(description.tuning),
+                            .optimizer = optimizer(stage),
+                            .data = data,
+                            .weight_decay = description.weight_decay,
+                            .batch_size = options_.batch_size,
+                            .priming = description.priming.empty() ? nullptr : create<Priming>(description.priming),
+                            .tasks = tasks(stage),
+                            .starts_trained = model_->is_trained()},
+                           before, Random(seed_).stream("stage " + description.name));
     out.objective = out.objective.with_batch_size(batch_size_for(out, language_model_, options_));
     return out;
   } catch (const InvalidArgument& error) {
