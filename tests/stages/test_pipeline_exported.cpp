@@ -119,7 +119,8 @@ TEST_CASE("labels are an exported model's outputs by their places, all or some o
     return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
   };
   CHECK(trained_on("0", "1").training_data(0).classes() == std::vector<std::string>{"0", "1", "2"});
-  CHECK(trained_on("cat", "dog").training_data(0).outputs() == 2);  // of which the file says nothing
+  CHECK_FALSE(trained_on("0", "1").training_data(0).table()->standardize);  // weights that were made without
+  CHECK(trained_on("cat", "dog").training_data(0).outputs() == 2);          // of which the file says nothing
   const auto anew = trained_on("0", "1", "head = \"2\"\n");
   CHECK(anew.training_data(0).outputs() == 2);
   CHECK(fmt::format("{}", fmt::join(anew.notes(), "\n")).find("m.pt2 has 3 outputs, and the examples have 2 classes") !=

@@ -247,7 +247,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
   try {
     DataReading reading;
     reading.table = encoding_before(stage);
-    reading.standardize = true;
+    reading.standardize = !model_->is_trained();  // whose weights were made for numbers as they are
     const bool trained = fresh_.count(stage) == 0 && is_trained(stage);
     if (trained) {
       reading.head = checkpoint_classes(description.checkpoint, *model_);
