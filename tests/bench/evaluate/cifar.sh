@@ -29,7 +29,7 @@ methods=influence,ekfac,trak,logra,grad-dot,rep-sim,kernel followed=unrolled,seg
 for against in "$@"; do
   echo "== $against"
   options=(--methods "$followed,$methods" --subsets "${SUBSETS:-40}")
-  [[ $against != mislabel ]] || options=(--methods "$methods")  # of the stage on changed labels no snapshots are kept
+  [[ $against != mislabel ]] || options=(--methods "segment,tracin,$methods")
   [[ $against != removal ]] || options=(--methods "$followed,$methods" --remove 10,20)
   "$whence" evaluate cifar.toml --stage fit --queries test --against "$against" "${options[@]}" --out "$against" --threads 1 --quiet
 done

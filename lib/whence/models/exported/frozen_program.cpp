@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "whence/models/ops.h"
+
 namespace whence::detail {
 
 std::unique_ptr<const FrozenProgram> FrozenProgram::of(const Program& program, const ProgramSignature& signature,
