@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import json
 import pathlib
+import warnings
 
 import torch
 
@@ -133,6 +134,8 @@ def save(model, examples, path, *, dynamic=None, classes=None, mean=None, std=No
         sample = {name: value[:SAMPLE].clone() for name, value in untouched.items()}
         result = _chosen(model(**{name: value.clone() for name, value in sample.items()}), output)
         _check_output(list(result.shape), classes)
+        if result.dim() == 2 and result.size(1) > 1 and (result >= 0).all() and ((result.sum(1) - 1).abs() < 1e-3).all():
+            warnings.warn("whence_export: outputs that sum to 1: cross-entropy takes logits: leave the last softmax out")
         gradients = torch.autograd.grad(result.square().sum(), trained, allow_unused=True)
         norm = sum(g.double().square().sum().item() for g in gradients if g is not None) ** 0.5
     note = {

@@ -143,7 +143,6 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
   CHECK(at::equal(with(ten, {3, 8, 5}, {{"classes", {8, 3}}}).targets(), integers({3, 8})));  // a list that filters
   const HeadClasses three{3, {}, false, "mlp.safetensors"};
   CHECK(at::equal(with(three, {0, 1, 2}, {{"classes", {2, 1, 0}}}).targets(), integers({2, 1, 0})));
-  CHECK(at::equal(with(three, {1, 2, 3}).targets(), integers({0, 1, 2})));
   CHECK(at::equal(with(three, {80, 240, 160}).targets(), integers({0, 2, 1})));
   CHECK(at::equal(with(three, {80, 240, 160}, {{"classes", {240, 160, 80}}}).targets(), integers({2, 0, 1})));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "mlp.safetensors has 3 outputs and does not say which class each is",
@@ -158,9 +157,13 @@ TEST_CASE("classes: a checkpoint's outputs are met by place, by the list, by val
   CHECK_MESSAGE_HOLDS(DataError, "example 2 has label 3, expected one of 0 to 2" + from_one,
                       with(animals, {1, 2, 3, 1}));
   CHECK_MESSAGE_HOLDS(InvalidArgument, "example 1 has label 3, expected one of 0 to 2" + from_one, with(three, {1, 3}));
-  CHECK_MESSAGE_HOLDS(DataError, "example 1 has label 7, expected one of 0 to 2; drop-labels", with(animals, {0, 7}));
-  REQUIRE(with(three, {1, 2, 3}).notes().size() == 1);
-  CHECK(with(three, {1, 2, 3}).notes()[0].find("1, 2, 3 are taken for the outputs of mlp.safetensors in this order") !=
+  CHECK_MESSAGE_HOLDS(InvalidArgument, from_one + ", or list them as the outputs: classes = [1, 2, 3]",
+                      with(three, {1, 2, 3}));
+  CHECK_MESSAGE_HOLDS(DataError, "example 1 has label 7, expected one of 0 to 2, the numbers of the outputs: classes",
+                      with(animals, {0, 7}));
+  CHECK(at::equal(with(animals, {3, 7, 9, 5}, {{"classes", {3, 5, 7}}}).targets(), integers({0, 2, 1})));
+  REQUIRE(with(three, {2, 4, 3}).notes().size() == 1);
+  CHECK(with(three, {2, 4, 3}).notes()[0].find("2, 3, 4 are taken for the outputs of mlp.safetensors in this order") !=
         std::string::npos);
   CHECK(with(animals, {0, 2}).notes().empty());
 

@@ -57,6 +57,10 @@ TEST_CASE("a model is set beside a guess that does not look at its examples") {
     CHECK(beside->loss > beside->guess);
     CHECK(std::isnan(beside->accuracy) == values);
   }
+  auto one = reversed(decided("cross-entropy", false));  // of one class alone, which any guess knows
+  const auto first = one.objective.data().targets().eq(0).nonzero().squeeze(1);
+  one.objective = one.objective.over(first);
+  CHECK_FALSE(no_better_than_guess(one));
   const auto beside = no_better_than_guess(reversed(decided("cross-entropy", false)));
   CHECK(beside->accuracy < beside->most_frequent);
   const auto targets = decided("cross-entropy", false).objective.data().targets();

@@ -401,6 +401,18 @@ TEST_SUITE("models") {
                          InvalidArgument);
     CHECK_THROWS_WITH_AS(open_export("convnet")->initial({3, 6, 6}, 3, random), doctest::Contains("expected [2, 6, 6]"),
                          InvalidArgument);
+    const auto shares =
+        open_export("shares", ",head=out");  // of its two layers, as wide as each other, the last is new
+    CHECK(dynamic_cast<const ExportedModel&>(*shares).notes().back().find("shares that sum to 1") != std::string::npos);
+    const auto anew = shares->initial({4}, 2, random), kept = shares->initial({4}, 3, random);
+    CHECK(anew.at("head.out.2.weight").size(0) == 2);
+    CHECK(at::equal(anew.at("head.out.0.weight"), kept.at("head.out.0.weight")));
+    CHECK_THROWS_WITH_AS(open_export("shares", ",head=stem")->initial({4}, 2, random),
+                         doctest::Contains("no linear layer in stem that is trained makes these outputs"),
+                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(names("other-head", ",head=no"), doctest::Contains("unknown module \"no\""), InvalidArgument);
+    CHECK_THROWS_WITH_AS(names("other-head", ",head=fc"), doctest::Contains("another module called head"),
+                         InvalidArgument);
   }
 
   TEST_CASE("exported models: the loss that a model makes itself is an example's loss, without a Gauss-Newton") {

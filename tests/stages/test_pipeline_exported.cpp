@@ -17,22 +17,27 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A model of images [1, 5, 5] whose file tells that they were scaled by 0.5 and 0.25, and three black and white
-/// images.
-void put_scaled_model(const Scratch& scratch) {
-  const whence::detail::Zip zip(test::kExports / "residual.pt2");
+/// An exported model with other words in what the file tells of itself.
+void put_changed(const Scratch& scratch, const std::string& fixture,
+                 const std::vector<std::pair<std::string, std::string>>& words) {
+  const whence::detail::Zip zip(test::kExports / fixture);
   std::vector<std::pair<std::string, std::string>> members;
   for (const auto& name : zip.names()) {
     auto data = zip.text(name);
-    for (const auto& [key, value] :
-         {std::pair{"\"mean\": null", "\"mean\": [0.5]"}, {"\"std\": null", "\"std\": [0.25]"}}) {
-      if (const auto place = data.find(key); name == "extra/whence.json" && place != data.npos) {
-        data.replace(place, std::string(key).size(), value);
+    for (const auto& [from, to] : words) {
+      if (const auto place = data.find(from); name == "extra/whence.json" && place != data.npos) {
+        data.replace(place, from.size(), to);
       }
     }
     members.emplace_back("m/" + name, data);
   }
   scratch.put("m.pt2", test::stored_zip(members));
+}
+
+/// A model of images [1, 5, 5] whose file tells that they were scaled by 0.5 and 0.25, and three black and white
+/// images.
+void put_scaled_model(const Scratch& scratch) {
+  put_changed(scratch, "residual.pt2", {{"\"mean\": null", "\"mean\": [0.5]"}, {"\"std\": null", "\"std\": [0.25]"}});
   std::string images("\0\0\x08\x03\0\0\0\x03\0\0\0\x05\0\0\0\x05", 16), labels("\0\0\x08\x01\0\0\0\x03\0\1\1", 11);
   for (int i = 0; i < 75; ++i) {
     images.push_back(i % 2 == 0 ? '\0' : '\xff');
@@ -119,7 +124,8 @@ TEST_CASE("labels are an exported model's outputs by their places, all or some o
     return Pipeline(scratch / "p.toml", {.dtype = at::kDouble});
   };
   CHECK(trained_on("0", "1").training_data(0).classes() == std::vector<std::string>{"0", "1", "2"});
-  CHECK(trained_on("cat", "dog").training_data(0).outputs() == 2);  // of which the file says nothing
+  CHECK_FALSE(trained_on("0", "1").training_data(0).table()->standardize);  // weights that were made without
+  CHECK(trained_on("cat", "dog").training_data(0).outputs() == 2);          // of which the file says nothing
   const auto anew = trained_on("0", "1", "head = \"2\"\n");
   CHECK(anew.training_data(0).outputs() == 2);
   CHECK(fmt::format("{}", fmt::join(anew.notes(), "\n")).find("m.pt2 has 3 outputs, and the examples have 2 classes") !=
@@ -210,6 +216,11 @@ TEST_CASE("a new head for some of an exported model's classes, by name where lab
     }
   }
   CHECK(with("[\"fox\", \"cat\"]").load()[0].objective.data().outputs() == 2);
+  // exported anew with its outputs' names in another order: the stage was trained when 2 was fox
+  put_changed(scratch, "named.pt2", {{"\"cat\", \"dog\", \"fox\"", "\"fox\", \"dog\", \"cat\""}});
+  CHECK(numbers(with("[\"fox\", \"cat\"]").training_data(0)) == std::vector<std::int64_t>{0, 1, 1});
+  CHECK(numbers(with("[\"fox\", \"cat\"]").queries("numbers")) == std::vector<std::int64_t>{1, 1});
+  fs::copy(test::kExports / "named.pt2", scratch / "m.pt2", fs::copy_options::overwrite_existing);
   fs::remove_all(scratch / "run");
   CHECK_THROWS_WITH_AS(with("[\"fox\", \"cta\"]").training_data(0),
                        doctest::Contains("unknown class \"cta\"; did you mean \"cat\"?"), InvalidArgument);

@@ -52,7 +52,7 @@ at::Tensor read_arguments(const ParameterSet& tensors, const std::vector<std::st
       throw DataError(fmt::format("{}: {} holds whole numbers beyond {}", path.string(), name, kExact));
     }
     shapes.push_back({name, part.sizes().slice(1).vec()});
-    parts.push_back(part.reshape({part.size(0), -1}));
+    parts.push_back(part.dim() == 1 ? part.unsqueeze(1) : part.flatten(1));
   }
   auto type = parts.front().scalar_type();
   for (const auto& part : parts) {

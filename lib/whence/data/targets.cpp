@@ -164,6 +164,12 @@ bool is_place(const std::string& label, std::int64_t outputs) {
   return is_whole(label) && label.size() <= kDigits && std::stoll(label) >= 0 && std::stoll(label) < outputs;
 }
 
+constexpr std::size_t kFewClasses = 20;  // that a message lists
+
+constexpr const char* kListedAsOutputs =
+    ", the numbers of the outputs: classes = […] lists the labels that are the outputs, in their order, and leaves "
+    "others out";
+
 /// Settles which class is which.
 class Settlement {
  public:
@@ -223,9 +229,7 @@ class Settlement {
     const auto number_of = [&](const std::string& name) {
       return std::to_string(std::find(number_names_.begin(), number_names_.end(), name) - number_names_.begin());
     };
-    if (const auto other =
-            by_number ? other_place(std::ssize(number_names_), "; drop-labels = […] leaves others out") : "";
-        !other.empty()) {
+    if (const auto other = by_number ? other_place(std::ssize(number_names_), kListedAsOutputs) : ""; !other.empty()) {
       throw DataError(other);
     }
     const bool all = by_number && names == number_names_;  // where two may have one name
@@ -279,15 +283,16 @@ class Settlement {
     const auto outputs = head_.names.empty() ? head_.outputs : std::ssize(head_.names);
     const auto& labels = listed_.empty() ? distinct_ : listed_;
     const bool numbers = std::all_of(labels.begin(), labels.end(), is_whole);
-    const bool renamed =  // by other words than another program's
-        !numbers && !head_.sorted && (listed_.empty() || std::ssize(listed_) == outputs) &&
+    const bool listed = std::ssize(listed_) == outputs;
+    const bool renamed =  // by other words than another program's, or by numbers that are not its outputs'
+        !head_.sorted && (numbers ? listed && !head_.are_places(listed_) : listed || listed_.empty()) &&
         std::none_of(labels.begin(), labels.end(), [&](const auto& label) { return is_among(label, head_.names); });
     if (!head_.names.empty() && !renamed) {
       by_name(head_.names);
       out_.expected += ", the classes of " + head_.from;  // which the unknown label's error then says
       return;
     }
-    if (std::ssize(listed_) == outputs) {
+    if (listed) {
       out_.some = true;
       return by_name(listed_);
     }
@@ -295,6 +300,11 @@ class Settlement {
       return by_place(outputs);
     }
     if (listed_.empty() && std::ssize(distinct_) == outputs && (numbers || head_.sorted)) {
+      if (!head_.sorted && distinct_.front() == "1" && distinct_.back() == std::to_string(outputs)) {
+        throw ClassesNeeded(fmt::format("{}, or list them as the outputs: classes = {}", other_place(outputs, ""),
+                                        label_list(distinct_)),
+                            distinct_, outputs);
+      }
       by_value();
       if (!head_.sorted) {
         out_.note = fmt::format("{}: the labels {} are taken for the outputs of {} in this order", source_.targets_from,
@@ -330,7 +340,7 @@ class Settlement {
             fmt::format("{}: label {}, expected >= 0; drop-labels = {} leaves such examples out, classes = "
                         "{} makes it a class",
                         place_of(source_, first([&](const auto& label) { return label == name; })), name,
-                        label_list({name}), distinct_.size() <= 20 ? label_list(distinct_) : "[…]"));
+                        label_list({name}), distinct_.size() <= kFewClasses ? label_list(distinct_) : "[…]"));
       }
     }
     if (distinct_.size() > kManyClasses && distinct_.size() > static_cast<std::size_t>(count_targets(source_)) / 2) {
@@ -448,8 +458,11 @@ Targets find_targets(const SourceExamples& source, const CommonKeys& keys, const
     }
     const auto found = numbering.numbers.find(name);
     if (found == numbering.numbers.end()) {
-      throw DataError(fmt::format("{} has label {}, expected {}; drop-labels = {} leaves such examples out",
-                                  place_of(source, i), name, numbering.expected, label_list({name})));
+      throw DataError(fmt::format("{} has label {}, expected {}; {} leaves such examples out", place_of(source, i),
+                                  name, numbering.expected,
+                                  reading.known_classes.empty() || numbering.classes.size() > kFewClasses
+                                      ? "drop-labels = " + label_list({name})
+                                      : "classes = " + label_list(numbering.classes)));
     }
     met.insert(name);
     if (passed++ >= keys.skip && static_cast<std::int64_t>(out.rows.size()) < keys.limit) {

@@ -41,6 +41,9 @@ std::optional<BesideGuess> no_better_than_guess(const Stage& stage) {
   const auto targets = data.targets().cpu();
   const auto mean = classes ? at::bincount(targets, {}, data.outputs()).to(at::kDouble) / static_cast<double>(n)
                             : targets.to(at::kDouble).mean(0);
+  if (classes && mean.max().item<double>() == 1) {
+    return std::nullopt;  // of one class, which any guess knows
+  }
   const auto batch = sample.batch(0, count);
   const auto constant = best_constant(mean, wanted).to(batch.inputs.device()).expand({count, -1});
   const auto guesses = objective.loss().per_example(constant, batch).to(at::kCPU, at::kDouble);

@@ -35,6 +35,8 @@ std::map<std::string, std::string> data_metadata(const Dataset& data);
 std::map<std::string, std::string> checkpoint_metadata(const std::filesystem::path& checkpoint);
 /// An entry of it.
 std::string checkpoint_metadata(const std::filesystem::path& checkpoint, const std::string& key);
+/// Of what an exported model called its outputs, which numbers as labels stand for, when a stage was trained on it.
+inline constexpr const char* kNumberNames = "outputs";
 
 /// Whether `whence train` wrote it, so that it may write it again.
 bool is_whence_checkpoint(const std::filesystem::path& checkpoint);

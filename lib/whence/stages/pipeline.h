@@ -136,6 +136,7 @@ class Pipeline {
   Dataset read(const nlohmann::json& table, std::size_t stage, DataReading reading) const;
   Dataset read_unseen(const nlohmann::json& table, std::size_t stage, const std::string& where) const;
   std::shared_ptr<const TableEncoding> encoding_before(std::size_t stage) const;
+  std::vector<std::string> number_names(std::size_t stage) const;
   std::vector<std::string> tasks(std::size_t stage) const;
   void check_seed(std::size_t stage) const;
   Validation validation(std::size_t stage) const;

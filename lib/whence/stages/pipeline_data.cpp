@@ -170,6 +170,22 @@ bool lists_outputs(const nlohmann::json& table, const HeadClasses& head, bool ha
 
 }  // namespace
 
+/// What an exported model called its outputs when the stage was trained, or does now where whence did not train it;
+/// of any other model nothing.
+std::vector<std::string> Pipeline::number_names(std::size_t stage) const {
+  const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
+  const auto& checkpoint = file_.stages.at(stage).checkpoint;
+  if (exported == nullptr) {
+    return {};
+  }
+  const auto then = fresh_.count(stage) == 0 && is_trained(stage) && !is_exported(checkpoint)
+                        ? checkpoint_metadata(checkpoint, kNumberNames)
+                        : std::string();
+  const auto told = nlohmann::json::parse(then, nullptr, /*allow_exceptions=*/false);
+  const bool names = std::all_of(told.begin(), told.end(), [](const auto& name) { return name.is_string(); });
+  return told.is_array() && names ? told.get<std::vector<std::string>>() : exported->class_names();
+}
+
 Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReading reading) const {
   const auto* exported = dynamic_cast<const ExportedModel*>(model_.get());
   const auto table = exported == nullptr
@@ -207,7 +223,7 @@ Dataset Pipeline::read(const nlohmann::json& given, std::size_t stage, DataReadi
   reading.wanted = wanted;
   reading.texts = reading_ ? &*reading_ : nullptr;
   if (exported != nullptr) {
-    reading.number_names = exported->class_names();
+    reading.number_names = number_names(stage);
     reading.check_shapes = [exported](const std::vector<InputShape>& shapes, const std::string& from) {
       exported->check_shapes(shapes, from);
     };
@@ -247,7 +263,7 @@ const Dataset& Pipeline::training_data(std::size_t stage) const {
   try {
     DataReading reading;
     reading.table = encoding_before(stage);
-    reading.standardize = true;
+    reading.standardize = !model_->is_trained();  // whose weights were made for numbers as they are
     const bool trained = fresh_.count(stage) == 0 && is_trained(stage);
     if (trained) {
       reading.head = checkpoint_classes(description.checkpoint, *model_);

@@ -73,6 +73,9 @@ void Pipeline::write_checkpoint(std::size_t stage, const Stage& trained, const T
     metadata["model"] = model_spec_;
     metadata["tuning"] = description.tuning;  // which also says that training wrote it
     metadata.merge(data_metadata(trained.objective.data()));
+    if (const auto names = number_names(stage); !names.empty()) {
+      metadata[kNumberNames] = json_text(nlohmann::json(names));
+    }
   }
   if (description.checkpoint.extension() == ".safetensors") {
     write_sealed(description.checkpoint, values, std::move(metadata));

@@ -335,6 +335,30 @@ class Named(nn.Module):
         return self.fc(x)
 
 
+class Shares(nn.Module):
+    """A head of two layers as wide as each other, and a softmax behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(4, 3)
+        self.out = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+
+    def forward(self, x):
+        return self.out(self.stem(x)).softmax(1)
+
+
+class OtherHead(nn.Module):
+    """Whose last layer is not the one called head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.fc(self.head(x))
+
+
 class MeanFree(nn.Module):
     def __init__(self):
         super().__init__()
@@ -510,6 +534,13 @@ def named():
     repack(HERE / "named.pt2")
 
 
+def of_heads():
+    for name, model in [("shares", Shares), ("other-head", OtherHead)]:
+        torch.manual_seed(8)
+        whence_export.save(model(), {"x": torch.randn(3, 4)}, HERE / f"{name}.pt2")
+        repack(HERE / f"{name}.pt2")
+
+
 def main():
     torch.manual_seed(1)
     good = {
@@ -552,6 +583,7 @@ def main():
     of_form()
     of_more_forms()
     named()
+    of_heads()
     scaled()
 
 

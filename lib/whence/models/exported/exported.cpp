@@ -149,6 +149,7 @@ class Exported : public Model, public ExportedModel, public Described {
                             const detail::Setting& setting, Tape* tape) const;
   detail::Setting setting_of(const ParameterSet& theta) const;
   double copied_percent() const;
+  const detail::ProgramLayer* last_layer() const;
 
   const detail::FrozenProgram* frozen_in(const ParameterSet& theta, const detail::NodeRunner* runner) const;
 
@@ -242,9 +243,16 @@ void Exported::load(detail::ExportArchive archive) {
                     "p.requires_grad_(True) before the export",
                     archive.where));
   }
-  if (!options_.head.empty() && head().of(theta_).empty()) {
+  std::vector<std::string> names;  // as the file has them
+  for (const auto& input : signature_.inputs) {
+    if (input.kind == ProgramInput::Kind::kParameter && archive.weights.at(input.name).trained) {
+      names.push_back(input.name);
+    }
+  }
+  const auto in_head = [&](const auto& name) { return name.starts_with(options_.head + "."); };
+  if (!options_.head.empty() && std::none_of(names.begin(), names.end(), in_head)) {
     std::vector<std::string> modules;
-    for (const auto& name : theta_.names()) {
+    for (const auto& name : names) {
       const auto module = name.substr(0, name.rfind('.'));
       if (name.find('.') != name.npos && std::find(modules.begin(), modules.end(), module) == modules.end()) {
         modules.push_back(module);
@@ -252,6 +260,13 @@ void Exported::load(detail::ExportArchive archive) {
     }
     throw InvalidArgument(
         fmt::format("exported: option head: {}: {}", archive.where, unknown_name("module", options_.head, modules)));
+  }
+  if (!options_.head.empty() && !in_head(head().qualified("")) &&
+      std::any_of(names.begin(), names.end(), [&](const auto& name) { return head().holds(name); })) {
+    throw InvalidArgument(
+        fmt::format("exported: option head: {}: {} is to be the head, and the model has another module called {}, as "
+                    "heads are called here: name that one, or rename it before the export",
+                    archive.where, options_.head, head().name()));
   }
   std::map<std::string, std::string> name_of_place;  // of tied weights the first
   for (const auto& input : signature_.inputs) {
@@ -342,6 +357,21 @@ double Exported::copied_percent() const {
   return 100 * copied / static_cast<double>(theta_.entries());
 }
 
+/// The last linear layer that has as many outputs as the program; null: none has.
+const detail::ProgramLayer* Exported::last_layer() const {
+  const auto width = signature_.width(chosen_);
+  const detail::ProgramLayer* out = nullptr;
+  for (const auto& node : program_->nodes()) {
+    if (const auto found = layers_.layers.find(&node); found != layers_.layers.end() && width) {
+      const auto& layer = found->second;
+      const bool makes = layer.form == detail::ProgramLayer::Form::kLinear &&
+                         theta_.at(layer.weight).size(layer.transposed ? 1 : 0) == *width;
+      out = makes ? &layer : out;
+    }
+  }
+  return out;
+}
+
 ExportedFacts Exported::facts() const {
   using Form = detail::ProgramLayer::Form;
   ExportedFacts out;
@@ -367,9 +397,9 @@ ExportedFacts Exported::facts() const {
     }
     const auto& layer = found->second;
     ++counts[layer.form];
-    if (layer.form == Form::kLinear && theta_.at(layer.weight).size(layer.transposed ? 1 : 0) == out.width) {
-      out.last_module = layer.weight.substr(0, layer.weight.rfind('.'));
-    }
+  }
+  if (const auto* last = last_layer()) {
+    out.last_module = last->weight.substr(0, last->weight.rfind('.'));
   }
   for (const auto& [form, word] :
        {std::pair(Form::kLinear, "linear"), std::pair(Form::kConvolution, "convolution"),
@@ -393,19 +423,31 @@ ParameterSet Exported::initial(at::IntArrayRef input_shape, std::int64_t outputs
   }
   if (options_.head.empty()) {
     throw InvalidArgument(fmt::format(
-        "{}: a model of {} outputs, and the examples have {}: name the module that makes them, head = \"fc\" "
+        "{}: a model of {} outputs, and the examples have {}: {}name the module that makes them, head = \"{}\" "
         "in [model], and a new one is drawn",
-        file_.string(), *width, outputs));
+        file_.string(), *width, outputs,
+        outputs == 1 ? "targets that are classes are whole numbers (targets.long() in torch); else " : "",
+        last_layer() == nullptr ? "fc" : facts().last_module));
+  }
+  const auto* last = last_layer();
+  if (last == nullptr || !head().holds(last->weight) || (!last->bias.empty() && !head().holds(last->bias))) {
+    throw InvalidArgument(
+        fmt::format("{}: a model of {} outputs, and the examples have {}: no linear layer in {} that is trained makes "
+                    "these outputs, "
+                    "so that no other can be drawn",
+                    file_.string(), *width, outputs, options_.head));
   }
   ParameterSet out;
   for (std::size_t i = 0; i < theta.size(); ++i) {
     const auto& name = theta.names()[i];
     auto value = theta.values()[i];
-    if (head().holds(name) && value.dim() > 0 && value.size(0) == *width) {
+    if (name == last->weight) {
       auto sizes = value.sizes().vec();
-      sizes[0] = outputs;
+      sizes[last->transposed ? 1 : 0] = outputs;
       const auto fan = static_cast<double>(outputs + value.numel() / *width);
-      value = value.dim() == 1 ? at::zeros(sizes, at::kDouble) : random.stream(name).normal(sizes) * std::sqrt(2 / fan);
+      value = random.stream(name).normal(sizes) * std::sqrt(2 / fan);
+    } else if (name == last->bias) {
+      value = at::zeros({outputs}, at::kDouble);
     }
     out.add(name, value);
   }
@@ -504,11 +546,13 @@ at::Tensor Exported::output_of(const ParameterSet& theta, const std::vector<at::
 }
 
 /// The first example that fails alone, with its arguments that are one whole number: ": example 17 (token 99)". Empty:
-/// none does.
+/// none does, or each of several.
 std::string Exported::failing_example(const ParameterSet& theta, const std::vector<at::Tensor>& arguments,
                                       const detail::Setting& setting, const Batch& batch) const {
   const at::NoGradGuard no_gradient;
-  for (std::int64_t row = 0; row < batch.size(); ++row) {
+  std::string failing;
+  bool others = batch.size() == 1;  // do not
+  for (std::int64_t row = 0; row < batch.size() && (failing.empty() || !others); ++row) {
     std::vector<at::Tensor> alone;
     std::vector<std::string> numbers;
     for (std::size_t i = 0; i < arguments.size(); ++i) {
@@ -519,12 +563,15 @@ std::string Exported::failing_example(const ParameterSet& theta, const std::vect
     }
     try {
       output_of(theta, alone, setting, nullptr);
+      others = true;
     } catch (const InvalidArgument&) {
-      return fmt::format(": {}{}", example_text(batch, row),
-                         numbers.empty() ? "" : fmt::format(" ({})", fmt::join(numbers, ", ")));
+      if (failing.empty()) {
+        failing = fmt::format(": {}{}", example_text(batch, row),
+                              numbers.empty() ? "" : fmt::format(" ({})", fmt::join(numbers, ", ")));
+      }
     }
   }
-  return {};
+  return others ? failing : "";
 }
 
 at::Tensor Exported::output(const ParameterSet& theta, const Batch& batch, Tape* tape) const {

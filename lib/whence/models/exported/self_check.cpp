@@ -89,6 +89,15 @@ double difference(const at::Tensor& a, const at::Tensor& b) {
   return std::isfinite(off) ? off / std::max(1e-30, largest(x.masked_fill(x.isfinite().logical_not(), 0))) : INFINITY;
 }
 
+/// Whether each row [C] is of shares of one whole.
+bool are_shares(const at::Tensor& output) {
+  if (output.dim() != 2 || output.size(1) < 2 || !output.is_floating_point()) {
+    return false;
+  }
+  const auto x = output.to(at::kDouble);
+  return x.ge(0).all().item<bool>() && (x.sum(1) - 1).abs().max().item<double>() < 1e-3;
+}
+
 std::string short_reason(const Error& error, const std::string& where) {
   std::string text = error.what();
   return text.starts_with(where + ": ") ? text.substr(where.size() + 2) : text;
@@ -142,6 +151,12 @@ SelfCheck self_check(const ExportArchive& archive, const ProgramSignature& signa
       throw DataError(fmt::format("{}: its sample gives an output that is {:.2g} off what PyTorch gave, expected {}",
                                   archive.where, off, tolerance));
     }
+  }
+  if (are_shares(output)) {
+    out.notes.push_back(fmt::format(
+        "{}: its outputs are shares that sum to 1, as of a softmax, and cross-entropy takes logits, of which "
+        "it makes shares itself: export the model without its last softmax",
+        archive.where));
   }
   if (!single && output.size(0) > 1) {
     const auto beside = probes.output(other);
