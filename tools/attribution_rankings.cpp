@@ -9,6 +9,7 @@
 #include "report_cards.h"
 #include "result.h"
 #include "verdict.h"
+#include "whence/core/error.h"
 #include "whence/core/files.h"
 #include "whence/core/json.h"
 #include "whence/store/score_store.h"
@@ -39,19 +40,26 @@ std::optional<JsonView> AttributionRun::evaluation() const {
   return held != nullptr ? evaluation_of(*held) : std::nullopt;
 }
 
-void AttributionRun::spot_check(const SpotCheck& asked) {
+bool AttributionRun::spot_check(const SpotCheck& asked) {
   const auto known = evaluation();
   const auto& data = chain_[stages_.front()].objective.data();
   if (known && (*known)["against"] == "retraining" &&
       (*known)["examples"].get<std::int64_t>() >= std::min(asked.examples, data.size())) {
-    return;
+    return true;
   }
   record_.phase("spot-check", "retrain");
   const auto scores = read_scores(out_->find("scores.safetensors")).stages.front().scores.to(at::kDouble);
   Trainings trainings({pipeline_, chain_, stages_.front(), queries_, measurement_, "",
                        judged_from_start(pipeline_, chain_, stages_.front()), out_->folder() / "bank"});
-  auto found =
-      cli::spot_check(trainings, scores, attributor_->predicts_removal(normalization_), asked, line_.flag("quiet"));
+  Json found;
+  try {
+    found =
+        cli::spot_check(trainings, scores, attributor_->predicts_removal(normalization_), asked, line_.flag("quiet"));
+  } catch (const Error& why) {
+    end_progress();
+    warn(fmt::format("the spot check is left out: {}", why.what()));
+    return false;
+  }
   found["verdict"] = verdict_of_evaluation({found, "evaluation.json"}).text;
   found["key"] = record_.key();
   write_text(out_->place("evaluation.json"), json_text(found, 2) + "\n");
@@ -63,7 +71,8 @@ void AttributionRun::spot_check(const SpotCheck& asked) {
   }
   spot_checked_ = std::move(found);
   record_.json()["verdict"] =
-      verdict_of_ranking(record_.view(), evaluation(), line_.has("out") ? out_->folder() : fs::path("DIR")).text;
+      verdict_of_ranking(record_.view(), evaluation(), line_.has("out") ? out_->folder() : fs::path()).text;
+  return true;
 }
 
 std::vector<Ranking> AttributionRun::rankings(std::int64_t top) {

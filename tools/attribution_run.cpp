@@ -188,8 +188,7 @@ void AttributionRun::run(const fs::path& folder, std::int64_t top) {
       }
     });
   });
-  record_.json()["verdict"] =
-      verdict_of_ranking(record_.view(), judged, line_.has("out") ? folder : fs::path("DIR")).text;
+  record_.json()["verdict"] = verdict_of_ranking(record_.view(), judged, line_.has("out") ? folder : fs::path()).text;
 }
 
 void AttributionRun::publish() {

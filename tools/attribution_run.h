@@ -53,8 +53,9 @@ class AttributionRun {
   std::vector<SelfRanking> self_rankings() const;
 
   /// Retrains without some examples of the stage that run() scored, where the result does not hold as many yet; what
-  /// that finds becomes its evaluation. Throws UsageError, before anything, where there is not one stage.
-  void spot_check(const SpotCheck& asked);
+  /// that finds becomes its evaluation. Where that cannot be, warns why and returns false: the scores stand as they
+  /// are.
+  bool spot_check(const SpotCheck& asked);
 
   /// Ranks what run() scored, with intervals where an evaluation supports them, of which run.json then tells.
   std::vector<Ranking> rankings(std::int64_t top);

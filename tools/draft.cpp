@@ -208,6 +208,22 @@ class Writer {
     }
   }
 
+  /// The loss of a model that gives one number an example: of 0 and 1 it is the logit. Throws DataError for words.
+  std::string loss_of_one(const Source& source, const std::string& model) const {
+    bool bits = source.has_bits;
+    if (source.kind == SourceKind::kTable) {
+      const auto labels = facts_of(source).at(columns_.label);
+      if (!labels.is_number()) {
+        throw DataError(
+            fmt::format("{}: the labels in column {} are words, and {} gives one number: write them as 0 "
+                        "and 1, 1 for the class whose logit that is",
+                        source.path.string(), columns_.label, model));
+      }
+      bits = labels.bits == labels.filled;
+    }
+    return bits ? "binary-cross-entropy" : "squared-error";
+  }
+
   /// A model that was exported, with its weights as they are, on whatever it takes.
   void program() {
     const auto& source = only_training();
@@ -217,6 +233,7 @@ class Writer {
         source.kind == SourceKind::kPlainText || (source.kind == SourceKind::kTensors && source.inputs == 0);
     const bool takes_texts = std::any_of(facts.inputs.begin(), facts.inputs.end(),
                                          [](const auto& input) { return input.name == "input_ids"; });
+    const bool gives_one = facts.dimensions == 1 || (facts.dimensions == 2 && facts.width == 1);
     std::vector<std::string> inputs, outputs;
     for (const auto& input : facts.inputs) {
       inputs.push_back(fmt::format("{} {}", input.name, input.shape));
@@ -249,20 +266,24 @@ class Writer {
           fmt::format("{}: {} takes {}, and this holds texts", source.path.string(), file, fmt::join(inputs, ", ")));
     } else if (source.kind == SourceKind::kTable) {
       columns_ = columns_of_inputs(source);
+      columns_.values = columns_.values || (gives_one && loss_of_one(source, file) == "squared-error");
       assume_columns();
     } else if (!source.has_targets && facts.dimensions != 1) {
-      throw DataError(fmt::format("{}: no tensor \"targets\", and {} gives {}, not its examples' loss [B]",
-                                  source.path.string(), file, facts.outputs.at(facts.chosen).shape));
+      throw DataError(fmt::format("{}: no tensor \"targets\" among {}, and {} gives {}, not its examples' loss [B]",
+                                  source.path.string(), fmt::join(source.columns, ", "), file,
+                                  facts.outputs.at(facts.chosen).shape));
     }
     if (!tokenizer_.empty()) {
       model_text_ += fmt::format("tokenizer = {}\n", toml_text(relative(tokenizer_)));
     }
     const bool of_tokens = takes_texts && facts.dimensions == 3;
-    const char* loss = !source.has_targets                    ? "exported"
-                       : of_tokens                            ? "next-token"
-                       : source.has_marks                     ? "binary-cross-entropy"
-                       : source.has_values || columns_.values ? "squared-error"
-                                                              : "cross-entropy";
+    const bool of_one = gives_one && (source.kind == SourceKind::kTensors || !columns_.label.empty());
+    const std::string loss = !source.has_targets                    ? "exported"
+                             : of_tokens                            ? "next-token"
+                             : of_one                               ? loss_of_one(source, file)
+                             : source.has_marks                     ? "binary-cross-entropy"
+                             : source.has_values || columns_.values ? "squared-error"
+                                                                    : "cross-entropy";
     const char* length = source.kind == SourceKind::kPlainText ? ", length = 128" : "";
     stage("fit", trained_table(source, length), loss,
           fmt::format(

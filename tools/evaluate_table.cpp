@@ -12,6 +12,7 @@
 #include "truth.h"
 #include "whence/core/files.h"
 #include "whence/core/output.h"
+#include "whence/core/quoted.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
@@ -36,6 +37,23 @@ void add_table_options(CommandLine& line) {
       ("source-column", po::value<std::string>(),
        "the column that has the same for a query and the examples that it comes from (recall)");
 }
+
+namespace {
+
+/// What to type for a method's ranking of what it was compared on; with --self where it looked at examples by
+/// themselves.
+std::string rank_command(const CommandLine& line, const Comparison& at, const ListedMethod& method, bool self) {
+  auto out = fmt::format("whence rank {} --stage {}", shell_word(line.text("PIPELINE")), shell_word(at.stage().name));
+  out += self ? " --self" : " --queries " + shell_word(at.split());
+  if (const auto limit = line.get<std::int64_t>("limit-queries"); !self && limit > 0) {
+    out += fmt::format(" --limit-queries {}", limit);
+  }
+  out += !self && line.given("measurement") ? " --measurement " + line.text("measurement") : "";
+  out += line.given("dtype") ? " --dtype " + line.text("dtype") : "";
+  return out + (method.flags.empty() ? "" : " " + method.flags);
+}
+
+}  // namespace
 
 int evaluate_table(const CommandLine& line) {
   const auto truth = create<Truth>(line.text("against"));
@@ -73,8 +91,7 @@ int evaluate_table(const CommandLine& line) {
     for (auto& row : result["table"]) {
       for (const auto& method : at.methods()) {
         if (method.name == row["method"].get<std::string>() && method.attributor && method.claim() != Claim::kNothing) {
-          row["rank"] = fmt::format("whence rank {} --stage {} --queries {} {}", line.text("PIPELINE"), at.stage().name,
-                                    at.split(), method.flags);
+          row["rank"] = rank_command(line, at, method, row.value("by", "") == "self");
         }
       }
     }

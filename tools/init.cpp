@@ -160,8 +160,9 @@ int init(const std::vector<std::string>& arguments) {
   auto told = std::move(found.examples);
   told.insert(told.end(), draft.assumed.begin(), draft.assumed.end());
   const auto word = shell_word(out.string());
-  const auto rank = fmt::format("whence rank {}{} --limit-queries 3 --out result", word, stage);
-  const auto next = found.trained ? rank : fmt::format("whence train {} && {}", word, rank);
+  const auto dtype = line.given("dtype") ? " --dtype " + line.text("dtype") : std::string();
+  const auto rank = fmt::format("whence rank {}{} --limit-queries 3 --out result{}", word, stage, dtype);
+  const auto next = found.trained ? rank : fmt::format("whence train {}{} && {}", word, dtype, rank);
   if (line.flag("json")) {
     say("{}\n", Ready{json_text(Json{{"pipeline", out.string()}, {"assumed", told}, {"next", next}}, 2)});
   } else {

@@ -19,6 +19,7 @@
 #include "whence/core/memory.h"
 #include "whence/core/operation_count.h"
 #include "whence/core/parallel.h"
+#include "whence/core/quoted.h"
 #include "whence/data/safetensors.h"
 #include "whence/evaluate/verdict.h"
 #include "whence/kernels/low_rank.h"
@@ -72,13 +73,16 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::siz
   return last ? query_split(line, pipeline).value_or("") : "";
 }
 
-/// By what to rank a fine-tune.
-std::string advice(RegimeVerdict::Level level) {
+/// By what to rank a fine-tune of `pipeline`.
+std::string advice(RegimeVerdict::Level level, const std::string& pipeline) {
   switch (level) {
     case RegimeVerdict::Level::kIn:
       return "; whence rank --method kernel has its influence in closed form";
     case RegimeVerdict::Level::kPartly:
-      return "; whether --method kernel or influence ranks it better: whence evaluate --methods kernel,influence";
+      return fmt::format(
+          "; whether --method kernel or influence ranks it better: whence evaluate {} --methods kernel,influence --out "
+          "DIR",
+          shell_word(pipeline));
     case RegimeVerdict::Level::kOut:
       return "; whence rank without --method kernel is for it";
     case RegimeVerdict::Level::kTooFew:
@@ -442,7 +446,7 @@ Json KernelRun::judge(const Made& made) {
                                 .of_examples = data.size()};
   const auto verdict = judge_regime(evidence);
   using Regime = RegimeVerdict::Level;
-  out["verdict"] = verdict.text + advice(verdict.level);
+  out["verdict"] = verdict.text + advice(verdict.level, line_.text("PIPELINE"));
   out["level"] = verdict.level == Regime::kIn       ? "in"
                  : verdict.level == Regime::kPartly ? "partly"
                  : verdict.level == Regime::kOut    ? "out"

@@ -34,10 +34,10 @@ void tell_time(Trainings& trainings, const at::Tensor& weights, const SpotCheck&
   const auto one = trainings.time(missing, asked.seconds / 3);
   const bool cut_off = !(one.at_most <= one.seconds);
   if (cut_off) {
-    throw InvalidArgument(fmt::format(
-        "--spot-check: one retraining takes more than {}, and --spot-check-minutes {:g} would not see three: {}",
-        duration_words(one.seconds), asked.seconds / 60,
-        trainings.untold().empty() ? "give it more minutes, or leave it out" : say_optimizer_text(trainings.untold())));
+    throw InvalidArgument(
+        fmt::format("one retraining takes more than {}, and --spot-check-minutes {:g} would not see three: {}",
+                    duration_words(one.seconds), asked.seconds / 60,
+                    trainings.untold().empty() ? "give it more minutes" : say_optimizer_text(trainings.untold())));
   }
   const double side_by_side = static_cast<double>(std::min<std::int64_t>(threads(), missing));
   const double whole = one.seconds * std::ceil(static_cast<double>(missing) / side_by_side);

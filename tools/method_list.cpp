@@ -38,15 +38,16 @@ ListedMethod method_of(const std::string& text) {
     out.flags = "--response " + text;
     return out;
   }
+  const auto add = [&](const std::string& flag) { out.flags += (out.flags.empty() ? "" : " ") + flag; };
   for (const auto& part : split_at(text, '+')) {
     if (is_method<Curvature>(part) && out.asked.curvature_is_open()) {
       create<Curvature>(part);
       out.asked.curvature = part;
-      out.flags += " --curvature " + part;
+      add("--curvature " + part);
     } else if (is_method<Solver>(part)) {
       create<Solver>(part);
       out.asked.solver = part;
-      out.flags += " --solver " + part;
+      add("--solver " + part);
     } else {
       try {
         if (part == kUnrolled) {
@@ -54,7 +55,7 @@ ListedMethod method_of(const std::string& text) {
               fmt::format("--methods: {}: {} goes through training itself, expected it alone", text, part));
         }
         read_response(part, out.asked.options);
-        out.flags += " --response " + part;
+        add("--response " + part);
       } catch (const InvalidArgument& error) {
         throw UsageError(fmt::format(
             "--methods: {} is no attribution method ({}, {}), curvature ({}), solver ({}) or response ({})", part,

@@ -119,15 +119,14 @@ int rank(const std::vector<std::string>& arguments) {
   AttributionRun run(line);
   std::vector<Ranking> rankings;
   std::vector<AttributionRun::SelfRanking> self_rankings;
+  bool checked = true;
   if (run.self()) {
     run.run_self(folder);
     self_rankings = run.self_rankings();
     write_self_ranking(run.out().place("ranking.jsonl"), run, self_rankings);
   } else {
     run.run(folder, top);
-    if (asked) {
-      run.spot_check(*asked);
-    }
+    checked = !asked || run.spot_check(*asked);
     rankings = run.rankings(top);
     write_rankings(run.out().place("ranking.jsonl"), rankings);
     write_ranking_tables(run, rankings, formats);
@@ -140,7 +139,7 @@ int rank(const std::vector<std::string>& arguments) {
     run.self() ? print_self_ranking(run, self_rankings, top) : print_table(run, rankings);
     print_evidence(run.record().view());
   }
-  return run.record().exit_status(line.flag("strict"));
+  return !checked && line.flag("strict") ? kStrict : run.record().exit_status(line.flag("strict"));
 }
 
 }  // namespace whence::cli

@@ -64,7 +64,8 @@ void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
   const auto q = worst.argmax().item<std::int64_t>();
   const auto e = example[q].item<std::int64_t>();
   record.warning(fmt::format(
-      "stage {}: for {} of {} {} a removal is predicted that cannot be: leaving out example {} of {} would move {} "
+      "stage {}: for {} of {} {} a removal is predicted that cannot be: leaving out example {}, one of {}, would move "
+      "{} "
       "from {:.3g} by {:+.3g}: small eigenvalues of the curvature were divided by, or inputs are far out of scale{}",
       stage.name, beyond, queries.size(), own ? "examples looked at" : "queries",
       examples[own ? q : e].item<std::int64_t>(), stage.objective.data().size(),

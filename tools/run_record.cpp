@@ -289,6 +289,17 @@ bool tell_changes(const Pipeline& pipeline) {
   return !texts.empty();
 }
 
+namespace {
+
+/// What may be why a model is no better than a guess on a stage's examples.
+std::string look_at_text(const Stage& stage, const BesideGuess& beside) {
+  return fmt::format("how their inputs are scaled ({}), at {}, and at whether these are the trained weights",
+                     stage.objective.data().is_text() ? "tokenizer" : "mean, std, standardize",
+                     std::isfinite(beside.accuracy) ? "the order of the classes" : "the scale of the targets");
+}
+
+}  // namespace
+
 std::string guessing_text(const Stage& stage, const std::optional<BesideGuess>& beside) {
   if (!beside) {
     return {};
@@ -297,15 +308,12 @@ std::string guessing_text(const Stage& stage, const std::optional<BesideGuess>& 
   return fmt::format(
       "stage {}: its checkpoint is no better than a guess on its own examples: mean loss {:.3g}, and {:.3g} by {} "
       "alone{} "
-      "({} of {} examples): look at how their inputs are scaled ({}), at {}, and at whether these are the trained "
-      "weights",
+      "({} of {} examples): look at {}",
       stage.name, beside->loss, beside->guess, classes ? "how frequent each class is" : "the mean of the targets",
       classes ? fmt::format("; {:.0f} % are right, and the most frequent class is {:.0f} %", 100 * beside->accuracy,
                             100 * beside->most_frequent)
               : "",
-      beside->examples, stage.objective.data().size(),
-      stage.objective.data().is_text() ? "tokenizer" : "mean, std, standardize",
-      classes ? "the order of the classes" : "the scale of the targets");
+      beside->examples, stage.objective.data().size(), look_at_text(stage, *beside));
 }
 
 void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain, std::size_t first,
@@ -332,8 +340,10 @@ void RunRecord::add_stages(const Pipeline& pipeline, const Chain& chain, std::si
       }
     }
     if (const auto beside = training || k < first ? std::nullopt : no_better_than_guess(stage)) {
-      told["no-better-than-guess"] = {
-          {"examples", beside->examples}, {"loss", beside->loss}, {"loss-of-guess", beside->guess}};
+      told["no-better-than-guess"] = {{"examples", beside->examples},
+                                      {"loss", beside->loss},
+                                      {"loss-of-guess", beside->guess},
+                                      {"look-at", look_at_text(stage, *beside)}};
       if (std::isfinite(beside->accuracy)) {
         told["no-better-than-guess"].update(
             {{"accuracy", beside->accuracy}, {"most-frequent-class", beside->most_frequent}});

@@ -91,9 +91,46 @@ std::vector<std::int64_t> widths_of(const ParameterSet& tensors) {
   return {};
 }
 
+/// Throws DataError, with what to call them, where tensors of these names seem to be examples that are called otherwise
+/// than a data table reads them: by what labels are called, or beside a model that is there already.
+void check_names(const fs::path& path, const std::vector<std::string>& names, const ExportedFacts& program) {
+  const auto holds = [](const std::vector<std::string>& list, const std::string& name) {
+    return std::find(list.begin(), list.end(), name) != list.end();
+  };
+  std::vector<std::string> arguments, missing, spare;
+  for (const auto& input : program.inputs) {
+    arguments.push_back(input.name);
+  }
+  std::copy_if(arguments.begin(), arguments.end(), std::back_inserter(missing),
+               [&](const auto& name) { return !holds(names, name); });
+  std::copy_if(names.begin(), names.end(), std::back_inserter(spare),
+               [&](const auto& name) { return !holds(arguments, name) && name != "targets"; });
+  const bool has_inputs = holds(names, "inputs") || (!arguments.empty() && missing.empty());
+  if (holds(names, "tokens") || (has_inputs && holds(names, "targets"))) {
+    return;
+  }
+  if (arguments.size() > 1 && !has_inputs) {
+    throw DataError(fmt::format("{}: no tensor {}; the model takes {}, and the file holds {}{}", path.string(),
+                                fmt::join(missing, ", "), fmt::join(arguments, ", "), fmt::join(names, ", "),
+                                missing.size() == 1 && spare.size() == 1
+                                    ? fmt::format("; did you mean {}? call it {}", spare[0], missing[0])
+                                    : ""));
+  }
+  static const std::vector<std::string> kLabels{"y", "label", "labels", "target"};
+  const auto label = std::find_if(spare.begin(), spare.end(), [&](const auto& name) { return holds(kLabels, name); });
+  if (has_inputs && label != spare.end()) {
+    throw DataError(fmt::format("{}: no tensor targets; did you mean {}? call it targets", path.string(), *label));
+  }
+  if (!has_inputs && !holds(names, "targets") && (label != spare.end() || !arguments.empty())) {
+    throw DataError(fmt::format("{}: it holds {}, expected tensors called inputs and targets", path.string(),
+                                fmt::join(names, ", ")));
+  }
+}
+
 Source sniff_safetensors(const fs::path& path, const ExportedFacts& program) {
   const auto tensors = read_safetensors(path);
-  Source source{.path = path, .format = "safetensors"};
+  Source source{.path = path, .format = "safetensors", .columns = tensors.names()};
+  check_names(path, source.columns, program);
   const bool arguments =
       !program.inputs.empty() && std::all_of(program.inputs.begin(), program.inputs.end(),
                                              [&](const auto& input) { return tensors.contains(input.name); });
@@ -109,8 +146,8 @@ Source sniff_safetensors(const fs::path& path, const ExportedFacts& program) {
     if (tensors.contains("targets")) {
       const auto& targets = tensors.at("targets");
       source.has_values = targets.is_floating_point() || targets.dim() == 2;
-      source.has_marks =
-          targets.dim() == 2 && targets.size(1) > 1 && targets.eq(0).logical_or(targets.eq(1)).all().item<bool>();
+      source.has_bits = targets.eq(0).logical_or(targets.eq(1)).all().item<bool>();
+      source.has_marks = targets.dim() == 2 && targets.size(1) > 1 && source.has_bits;
     }
     return source;
   }
@@ -195,6 +232,13 @@ Source sniff_file(const fs::path& path, const ExportedFacts& program) {
     source.format = "cifar";
     source.files = {path};
     return source;
+  }
+  if (extension == ".pt" || extension == ".pth" || extension == ".ckpt") {
+    throw DataError(
+        fmt::format("{}: what torch.save wrote, which Python alone reads: whence_export.save(model, x[:2], \"{}.pt2\") "
+                    "there writes "
+                    "the model for whence (python/whence_export.py)",
+                    path.string(), path.stem().string()));
   }
   throw DataError(fmt::format(
       "{}: not recognised, expected a model folder, .pt2, .csv, .tsv, .jsonl, .txt, .safetensors, idx or CIFAR's "
@@ -303,6 +347,7 @@ std::map<std::string, ColumnFacts> facts_of(const Source& table) {
       if (number) {
         ++facts.numbers;
         facts.whole += *number == std::floor(*number) ? 1 : 0;
+        facts.bits += *number == 0 || *number == 1 ? 1 : 0;
       }
       std::istringstream words(cell);
       for (std::string word; words >> word;) {

@@ -30,7 +30,7 @@ struct Source {
   std::filesystem::path path = {};
   std::string format = {};  ///< As in a data table.
 
-  std::vector<std::string> columns = {};            ///< kTable: names, and the first rows' cells in their order.
+  std::vector<std::string> columns = {};            ///< kTable, kTensors: names; kTable: the first rows' cells.
   std::vector<std::vector<std::string>> rows = {};  ///< An absent cell is empty.
   std::set<std::string> structured = {};          ///< kTable: other columns, which hold a list or an object somewhere.
   std::filesystem::path labels = {};              ///< kIdx.
@@ -41,7 +41,8 @@ struct Source {
   std::int64_t inputs = 0;                        ///< kTensors: numbers of an example; 0: texts as tokens.
   bool has_targets = true;                        ///< kTensors: else they are a model's arguments alone,
   bool has_values = false;                        ///< whether targets are floating,
-  bool has_marks = false;                         ///< and each several of 0 or 1: of a class that an example is or not.
+  bool has_marks = false;                         ///< and each several of 0 or 1: of a class that an example is or not;
+  bool has_bits = false;                          ///< kTensors: each of 0 or 1, several or one.
   ExportedFacts program = {};                     ///< kExported.
   bool is_queries() const;                        ///< By its name: test, dev, valid, …
   /// Whether it is a model, and not data.
@@ -61,7 +62,8 @@ std::unique_ptr<Model> open_exported(const std::filesystem::path& path);
 /// What a column of a table holds.
 struct ColumnFacts {
   std::int64_t filled = 0, numbers = 0, whole = 0, distinct = 0;
-  double words = 0;  ///< The mean of a cell's.
+  std::int64_t bits = 0;  ///< Numbers that are 0 or 1.
+  double words = 0;       ///< The mean of a cell's.
   bool is_number() const { return filled > 0 && numbers == filled; }
   bool is_text() const { return !is_number() && words >= 3; }
 };

@@ -10,6 +10,7 @@
 #include "attribution_options.h"
 #include "result.h"
 #include "trainings.h"
+#include "whence/core/quoted.h"
 #include "whence/curvature/curvature.h"
 #include "whence/evaluate/statistics.h"
 
@@ -111,7 +112,7 @@ std::optional<JsonView> evaluation_of(const Result& result) {
 
 std::string check_text(const JsonView& run, const std::string& stage, const fs::path& folder) {
   const auto options = run["options"];
-  const auto pipeline = fs::path(run["pipeline"].get<std::string>()).filename().string();
+  const auto pipeline = shell_word(fs::path(run["pipeline"].get<std::string>()).filename().string());
   const auto stages = run["stages"].items();
   std::string of = stage;
   std::optional<std::string> elsewhere;  // whose checkpoint retraining would not lead back to ...
@@ -126,19 +127,24 @@ std::string check_text(const JsonView& run, const std::string& stage, const fs::
     }
   }
   if (!elsewhere) {
-    return fmt::format("whence evaluate {}{} --scores {}", pipeline, stage == kEveryStage ? " --stage NAME" : "",
-                       folder.string());
+    const bool every = stage == kEveryStage;
+    const auto evaluate = fmt::format("whence evaluate {}{} --scores {}", pipeline, every ? " --stage NAME" : "",
+                                      folder.empty() ? "DIR" : shell_word(folder.string()));
+    return !folder.empty() ? evaluate
+           : every         ? "rank again with --out DIR, then " + evaluate
+                           : "rank again with --spot-check 20, or with --out DIR and then " + evaluate;
   }
   const auto spec = options["method"].get<std::string>();
   const bool inverted = create<Attributor>(spec)->uses_curvature() && options.contains("curvature");
   const auto limit = options.value("limit-queries", std::int64_t{0});
   const auto measurement = options.value("measurement", "loss");
-  const auto command =
-      fmt::format("whence evaluate {}{} --queries {}{}{} --methods {} --against further-training", pipeline,
-                  stages.size() > 1 ? " --stage " + of : "", options["queries"].get<std::string>(),
-                  limit > 0 ? fmt::format(" --limit-queries {}", limit) : "",
-                  measurement == "loss" ? "" : " --measurement " + measurement,
-                  name_of(inverted ? options["curvature"].get<std::string>() : spec));
+  const auto dtype = options.value("dtype", "float32");
+  const auto command = fmt::format(
+      "whence evaluate {}{} --queries {}{}{}{} --methods {} --against further-training --out DIR", pipeline,
+      stages.size() > 1 ? " --stage " + of : "", options["queries"].get<std::string>(),
+      limit > 0 ? fmt::format(" --limit-queries {}", limit) : "",
+      measurement == "loss" ? "" : " --measurement " + measurement, dtype == "float32" ? "" : " --dtype " + dtype,
+      name_of(inverted ? options["curvature"].get<std::string>() : spec));
   return by.empty() ? fmt::format("{}, and type {}", say_optimizer_text(*elsewhere), command) : command;
 }
 
@@ -224,11 +230,19 @@ Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& e
     evidence.evaluated = verdict_of_evaluation(*evaluation);
   }
   const auto stage = options["stage"].get<std::string>();
-  if (is_self(run)) {
-    return judge(evidence);  // there is no query to retrain for
+  if (!is_self(run)) {  // else there is no query to retrain for
+    evidence.check = check_text(run, stage, folder);
   }
-  evidence.check = check_text(run, stage, folder);
   auto out = judge(evidence);
+  const auto guesses = std::find_if(evidence.stages.begin(), evidence.stages.end(),
+                                    [](const StageEvidenceSummary& told) { return told.guesses; });
+  if (guesses != evidence.stages.end() && evidence.claim != Claim::kNothing) {
+    const auto look_at = run["stages"][guesses->stage]["no-better-than-guess"].value("look-at", "");
+    out.text += look_at.empty() ? "" : "; look at " + look_at;
+  }
+  if (is_self(run)) {
+    return out;
+  }
   if (!response.inverts && !evaluation && out.level == Verdict::Level::kTrusted) {
     out.level = Verdict::Level::kCare;
     out.text = fmt::format(

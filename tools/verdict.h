@@ -31,8 +31,8 @@ std::string share_text(double share, const Interval& interval);
 std::string reservation_text(const JsonView& evaluation);
 
 /// The verdict of a ranking, from its run.json and what its evaluation found. `folder`, where it is kept, stands in the
-/// command that would check it.
+/// command that would check it; empty: nowhere.
 Verdict verdict_of_ranking(const JsonView& run, const std::optional<JsonView>& evaluation,
-                           const std::filesystem::path& folder = "DIR");
+                           const std::filesystem::path& folder = {});
 
 }  // namespace whence::cli

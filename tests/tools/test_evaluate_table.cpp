@@ -55,10 +55,11 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
   CHECK(result["train-from"] == "start");
   const auto verdict = result["verdict"].get<std::string>();
   CHECK(contains(verdict, " agrees best, lds "));
-  CHECK(contains(verdict, "type whence rank pipeline.toml --stage finetune --queries test"));
+  CHECK(contains(verdict, "type whence rank pipeline.toml --stage finetune --queries test --dtype float64"));
   CHECK(contains(first.out, verdict));
-  CHECK(row_of(result["table"], "ekfac+direct")["rank"].get<std::string>().ends_with(
-      " --curvature ekfac --solver direct"));
+  const std::string command = "whence rank pipeline.toml --stage finetune --queries test --dtype float64";
+  CHECK(row_of(result["table"], "influence")["rank"] == command);
+  CHECK(row_of(result["table"], "ekfac+direct")["rank"] == command + " --curvature ekfac --solver direct");
   CHECK_FALSE(row_of(result["table"], "random").contains("rank"));
   REQUIRE(folder.run("report out").status == 0);
   check_fails(folder.run("report out --out out/run.json"), 1, "out/run.json is there and is no page");
@@ -152,15 +153,21 @@ TEST_CASE("evaluate --methods: retraining, further training, removal and changed
     CHECK(row_of(result["table"], "influence")["removals"][p]["worse-by"] >
           row_of(result["table"], "random")["removals"][p]["worse-by"]);
   }
-  REQUIRE(folder.run(kTableFlags + "--against mislabel --methods influence --out labels").status == 0);
+  const std::string labels = kTableFlags + "--limit-queries 4 --against mislabel --out labels --methods influence";
+  REQUIRE(folder.run(labels).status == 0);
   result = folder.json("labels/evaluation.json");
+  CHECK(row_of(result["table"], "influence")["rank"] ==
+        "whence rank pipeline.toml --stage finetune --self --dtype float64");
+  CHECK(row_of(result["table"], "grad-cos")["rank"] ==
+        "whence rank pipeline.toml --stage finetune --queries test --limit-queries 4 --dtype float64 --method "
+        "grad-cos");
   CHECK(result["mislabelled"] == 10);
   CHECK(row_of(result["table"], "influence")["auroc"] > 0.8);
   CHECK(row_of(result["table"], "grad-cos")["by"] == "queries");
   // the stage on changed labels is kept too: with another method it is not trained again
   const auto kept = std::distance(fs::directory_iterator(folder / "labels/bank"), fs::directory_iterator());
   CHECK(kept == 1);
-  REQUIRE(folder.run(kTableFlags + "--against mislabel --methods influence,grad-dot --out labels").status == 0);
+  REQUIRE(folder.run(labels + ",grad-dot").status == 0);
   CHECK(std::distance(fs::directory_iterator(folder / "labels/bank"), fs::directory_iterator()) == kept);
   const auto more = folder.json("labels/evaluation.json");
   CHECK(row_of(more["table"], "influence")["auroc"] == row_of(result["table"], "influence")["auroc"]);
@@ -170,7 +177,8 @@ TEST_CASE("evaluate --scores --against lds: the ceiling beside the score where t
   const ToolFolder folder;
   auto pipeline = folder.read("pipeline.toml");
   for (auto at = pipeline.find("optimizer = "); at != pipeline.npos; at = pipeline.find("optimizer = ", at + 1)) {
-    pipeline.replace(at, pipeline.find('\n', at) - at, "optimizer = \"adam:epochs=3,learning-rate=1e-2\"\nsnapshots = 3");
+    pipeline.replace(at, pipeline.find('\n', at) - at,
+                     "optimizer = \"adam:epochs=3,learning-rate=1e-2\"\nsnapshots = 3");
   }
   folder.write("pipeline.toml", pipeline);
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);

@@ -1,4 +1,5 @@
 // `whence init`: what it writes runs.
+#include "../tools/draft.h"
 #include "models/exports.h"
 #include "support/tool.h"
 #include "whence/core/quoted.h"
@@ -113,7 +114,8 @@ TEST_CASE("init: an exported model, its weights as they are, on tensors, values,
 
   const auto one_hot = at::one_hot(classes, 3);
   write_images(folder, "marks.safetensors", one_hot);
-  check_next(folder, "convnet.pt2 marks.safetensors", flags);
+  CHECK(check_next(folder, "convnet.pt2 marks.safetensors --dtype float32", flags)
+            .ends_with(" --limit-queries 3 --out result --dtype float32\n"));
   CHECK(folder.read("marks.toml").find("loss = \"binary-cross-entropy\"") != std::string::npos);
   write_images(folder, "values.safetensors", one_hot.to(at::kFloat) - 0.25);
   check_next(folder, "convnet.pt2 values.safetensors", flags);
@@ -176,7 +178,72 @@ TEST_CASE("init: an exported model that makes its own loss, of tensors without t
   pairs.add("x", Random(8).normal({9, 3}).to(at::kFloat));
   pairs.add("y", Random(9).normal({9, 2}).to(at::kFloat));
   write_safetensors(folder / "pairs.safetensors", pairs);
-  check_fails(folder.run("init two.pt2 pairs.safetensors"), 1, "no tensor \"targets\", and two.pt2 gives [any, 8]");
+  check_fails(folder.run("init two.pt2 pairs.safetensors"), 1,
+              "no tensor \"targets\" among x, y, and two.pt2 gives [any, 8]");
+}
+
+TEST_CASE("init: a model of one number: the logit of labels 0 and 1, else the value, of words neither") {
+  const auto loss_of = [](const std::vector<std::string>& labels, std::int64_t dimensions, std::int64_t width) {
+    ExportedFacts facts;
+    facts.dimensions = dimensions;
+    facts.width = width;
+    facts.inputs = {{"x", "[any, 1]", "Float"}};
+    facts.outputs = {{"", "", ""}};
+    cli::Source model{.kind = cli::SourceKind::kExported, .path = "one.pt2", .program = facts};
+    cli::Source table{.path = "rows.csv", .format = "csv", .columns = {"a", "label"}};
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      table.rows.push_back({std::to_string(i), labels[i]});
+    }
+    const auto text = cli::draft_pipeline({model, table}, "rows.toml").text;
+    const auto begin = text.find("loss = \"") + 8;
+    return text.substr(begin, text.find('"', begin) - begin);
+  };
+  for (const auto& [dimensions, width] : {std::pair(2, 1), std::pair(1, 0)}) {
+    CHECK(loss_of({"0", "1", "1"}, dimensions, width) == "binary-cross-entropy");
+    CHECK(loss_of({"0", "1", "2"}, dimensions, width) == "squared-error");
+    CHECK_THROWS_WITH_AS(loss_of({"no", "yes", "yes"}, dimensions, width),
+                         "rows.csv: the labels in column label are words, and one.pt2 gives one number: write them as "
+                         "0 and 1, 1 for the class whose logit that is",
+                         DataError);
+  }
+  CHECK(loss_of({"0", "1", "1"}, 2, 2) == "cross-entropy");
+
+  const ToolFolder folder;
+  take_export(folder, "loss-inside");  // gives [any]
+  ParameterSet tensors;
+  tensors.add("x", Random(7).normal({9, 3}).to(at::kFloat));
+  tensors.add("label", at::arange(9, at::kLong).remainder(3));
+  tensors.add("targets", at::arange(9, at::kFloat).remainder(2));
+  write_safetensors(folder / "marked.safetensors", tensors);
+  check_next(folder, "loss-inside.pt2 marked.safetensors", " --quiet --method grad-dot");
+  CHECK(folder.read("marked.toml").find("loss = \"binary-cross-entropy\"") != std::string::npos);
+}
+
+TEST_CASE("init: tensors by other names, and files that Python alone reads") {
+  const ToolFolder folder;
+  take_export(folder, "two");  // x and y
+  const auto write = [&](const std::string& name, const std::vector<std::string>& names) {
+    ParameterSet tensors;
+    for (const auto& tensor : names) {
+      tensors.add(tensor, at::zeros({3, 2}));
+    }
+    write_safetensors(folder / name, tensors);
+  };
+  write("z.safetensors", {"x", "z", "targets"});
+  check_fails(
+      folder.run("init two.pt2 z.safetensors"), 1,
+      "z.safetensors: no tensor y; the model takes x, y, and the file holds x, z, targets; did you mean z? call "
+      "it y");
+  write("none.safetensors", {"a", "b"});
+  check_fails(folder.run("init two.pt2 none.safetensors"), 1, "no tensor x, y; the model takes x, y, and the file");
+  write("labels.safetensors", {"x", "labels"});
+  check_fails(folder.run("init labels.safetensors"), 1,
+              "it holds x, labels, expected tensors called inputs and targets");
+  write("both.safetensors", {"x", "y", "labels"});  // not a loss that it makes itself
+  check_fails(folder.run("init two.pt2 both.safetensors"), 1,
+              "no tensor targets; did you mean labels? call it targets");
+  folder.write("net.pth", "PK");
+  check_fails(folder.run("init net.pth labels.safetensors"), 1, "whence_export.save(model, x[:2], \"net.pt2\")");
 }
 
 TEST_CASE("init: what an exported model cannot be given") {

@@ -189,6 +189,12 @@ TEST_CASE("a built-in model is merged into a file that serves as a checkpoint") 
     CHECK(at::equal(whole.at(name), trained.at(name)));
   }
   check_fails(folder.run("merge pipeline.toml --stage finetune --out plain"), 1, "expected a .safetensors file");
+  check_fails(folder.run("merge pipeline.toml --out plain/other.safetensors"), 2, "--stage is missing");
+  folder.write("one.toml",
+               "[model]\nspec = \"linear\"\n[[stage]]\nname = \"fit\"\ncheckpoint = \"one.safetensors\"\n"
+               "train = { format = \"safetensors\", file = \"pretrain.safetensors\", limit = 20 }\n");
+  REQUIRE(folder.run("train one.toml --quiet").status == 0);
+  CHECK(folder.run("merge one.toml --out plain/one.safetensors").status == 0);  // after the only stage
   check_fails(folder.run("merge pipeline.toml --stage finetune --out queries.safetensors"), 1,
               "it was not written by whence");
 }

@@ -42,6 +42,13 @@ TEST_CASE("rank --spot-check retrains, gives intervals, and is refused where not
   check_fails(folder.run(rank + "--stage pretrain --spot-check-minutes 3"), 2, "say how many examples");
   const auto plain = folder.run(rank + "--stage finetune --out plain");
   CHECK(shows(plain.out, "intervals    none: they rest on retraining"));
+  // of what is not kept: how it is made to be
+  CHECK(last_line(folder.run(rank + "--stage finetune --method grad-dot").out)
+            .ends_with("to check: rank again with --spot-check 20, or with --out DIR and then whence evaluate "
+                       "pipeline.toml --scores DIR"));
+  CHECK(last_line(folder.run(rank + "--stage all --method grad-dot").out)
+            .ends_with("to check: rank again with --out DIR, then whence evaluate pipeline.toml --stage NAME --scores "
+                       "DIR"));
   const auto result = folder.run(rank + "--stage finetune --spot-check 10 --out out");
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
