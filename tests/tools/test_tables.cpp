@@ -225,7 +225,7 @@ TEST_CASE("tables: labels that the training data drops are dropped from its quer
   CHECK(at::equal(read_scores(folder / "jsonl").query_ids, at::tensor({2}, at::kLong)));
   check_fails(
       score("format = \"csv\", file = \"q.csv\", drop-labels = [\"\"]", "own"), 1,  // their own word counts
-      "line 2, column \"label\" has label maybe, expected one of no, yes; drop-labels = [\"maybe\"] leaves such "
+      "line 2, column \"label\" has label maybe, expected one of no, yes; classes = [\"no\", \"yes\"] leaves such "
       "examples out");
 }
 
