@@ -28,20 +28,13 @@ double number_in(const Json& row, const char* key) {
   return row.contains(key) && row[key].is_number() ? row[key].get<double>() : std::nan("");
 }
 
-Interval share_interval_in(const Json& row) {
-  const auto end = [&](std::size_t i) {
-    const bool known = row.contains("share-interval-95") && row["share-interval-95"][i].is_number();
-    return known ? row["share-interval-95"][i].get<double>() : std::nan("");
-  };
-  return {end(0), end(1)};
-}
-
 /// The best first.
 std::vector<Standing> standings(const Json& result, const Truth& truth) {
   std::vector<Standing> out;
   for (const auto& row : result["table"]) {
     out.push_back({row["method"].get<std::string>(), row.value("rank", ""), truth.figure(row),
-                   number_in(row, "seconds"), number_in(row, "share-of-ceiling"), share_interval_in(row)});
+                   number_in(row, "seconds"), number_in(row, "share-of-ceiling"),
+                   interval_of({row, "evaluation.json"}, "share-interval-95")});
   }
   std::erase_if(out, [](const Standing& at) { return !std::isfinite(at.figure.value); });
   std::stable_sort(out.begin(), out.end(),

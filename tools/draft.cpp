@@ -10,6 +10,7 @@
 
 #include "cli.h"
 #include "guess_columns.h"
+#include "trainings.h"
 #include "whence/core/error.h"
 #include "whence/core/printable.h"
 #include "whence/core/quoted.h"
@@ -20,9 +21,9 @@ namespace fs = std::filesystem;
 namespace {
 
 /// Of a stage that was trained elsewhere.
-constexpr const char* kHowTrained =
-    "# optimizer = \"adamw:learning-rate=1e-4,epochs=3,batch-size=32\"  # how it was trained, by which rankings are "
-    "checked\n";
+std::string how_trained() {
+  return fmt::format("# optimizer = \"{}\"  # how it was trained, by which rankings are checked\n", kOptimizerExample);
+}
 
 /// A pipeline file in the making.
 class Writer {
@@ -159,7 +160,7 @@ class Writer {
             tables.size() == 1 ? tables[0] : fmt::format("[{}]", fmt::join(tables, ", ")), loss,
             fmt::format("checkpoint = {}  # the model as it is; to train it on these texts first, name a new folder "
                         "here: \"run/fit\"\n{}",
-                        toml_text(relative(model_->path)), kHowTrained));
+                        toml_text(relative(model_->path)), how_trained()));
       assumed_.push_back(fmt::format("the weights of {} as they are, as if trained on {}", model_->path.string(),
                                      plain.size() == 1 ? plain[0].first->path.filename().string()
                                                        : fmt::format("{} files of texts", plain.size())));
@@ -176,7 +177,7 @@ class Writer {
               plain.empty() ? "tuning = \"full\"\n"
                             : "tuning = \"full:proximity=0.1\"  # how far from the stage before: more pull, less far\n",
               as_is ? fmt::format("checkpoint = {}  # a classifier already\n{}", toml_text(relative(model_->path)),
-                                  kHowTrained)
+                                  how_trained())
                     : fmt::format("weight-decay = 1e-3\noptimizer = \"adam:learning-rate=1e-4,epochs=2,"
                                   "batch-size=16\"  # of full; lora: 2e-3, hut or a prefix: 1e-2\ncheckpoint = {}\n",
                                   toml_text("run/" + out_.stem().string()))));
@@ -290,7 +291,7 @@ class Writer {
               "{}# weight-decay = 1e-4  # if it was trained with one\ncheckpoint = {}  # its weights as they are; "
               "to train it here, name a new file: \"run/fit.safetensors\"\n{}",
               of_tokens ? "# or masked-token, of a model that sees the tokens after each\n" : "",
-              toml_text(relative(model_->path)), kHowTrained));
+              toml_text(relative(model_->path)), how_trained()));
     assumed_.push_back(fmt::format("the weights of {} as they are, as if trained on {} by {}, without weight decay",
                                    file, source.path.filename().string(),
                                    source.has_targets ? loss : "the loss that it gives"));
@@ -330,10 +331,10 @@ class Writer {
       assume_columns();
     }
     stage("fit", trained_table(source), values ? "squared-error" : "cross-entropy",
-          model_
-              ? fmt::format("checkpoint = {}  # trained elsewhere\n{}", toml_text(relative(model_->path)), kHowTrained)
-              : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = {}\n", decay, toml_text(optimizer),
-                            toml_text(fmt::format("run/{}.safetensors", out_.stem().string()))));
+          model_ ? fmt::format("checkpoint = {}  # trained elsewhere\n{}", toml_text(relative(model_->path)),
+                               how_trained())
+                 : fmt::format("weight-decay = {}\noptimizer = {}\ncheckpoint = {}\n", decay, toml_text(optimizer),
+                               toml_text(fmt::format("run/{}.safetensors", out_.stem().string()))));
   }
 
   void queries() {

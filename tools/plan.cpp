@@ -245,6 +245,7 @@ Json make_plan(const PlannedRun& run) {
   auto fewest = std::numeric_limits<double>::infinity();
   Json stages = Json::array(), pass;
   bool fixed = true;  // how many products are made is known before
+  const bool makes_matrix = !run.solver.empty() && create<Solver>(rehearsed_solver(run))->needs().rows;
   for (auto k = run.stages.front(); k < run.chain.size(); ++k) {
     const auto& stage = run.chain[k];
     const double seconds = gradient_seconds(stage);
@@ -254,7 +255,7 @@ Json make_plan(const PlannedRun& run) {
     if (!run.solver.empty()) {
       const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
       fixed = fixed && products.known && products.low == products.high;
-      if (create<Solver>(rehearsed_solver(run))->needs().rows) {
+      if (makes_matrix) {
         constexpr double kNumberBytes = 20;  // as it is made, and in double with its factor
         const auto rows = static_cast<double>(stage.objective.data().size() * stage.objective.data().outputs());
         matrix.seconds += solve_seconds(products, 0, seconds);

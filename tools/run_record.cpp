@@ -177,9 +177,9 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
                            ? fmt::format("{:g} x mean eigenvalue{}", choice.options.relative_damping,
                                          dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
                            : fmt::format("{:.3g}", choice.options.damping);
-  const bool iterative =
-      name_of(choice.solver) == "auto" &&
-      std::all_of(solvers.begin(), solvers.end(), [](const auto& s) { return s == "auto" || s == "cg"; });
+  const bool iterative = create<Solver>(choice.solver)->picks() &&
+                         std::all_of(solvers.begin(), solvers.end(),
+                                     [](const auto& s) { return s == "cg" || create<Solver>(s)->picks(); });
   return fmt::format("curvature {}, solver {}, damping {}: {}; {}{}", name_of(choice.curvature),
                      fmt::join(solvers, " and "), damping, choice.reason, choice.otherwise,
                      iterative ? ", --solver cg:relative-tolerance=1e-6 for more digits" : "");

@@ -227,10 +227,7 @@ void check_patience(const TrainingsTime& time, std::int64_t missing, const std::
 }
 
 std::string say_optimizer_text(const std::string& stage) {
-  return fmt::format(
-      "say how it was trained in [[stage]] {}, as in optimizer = "
-      "\"adamw:learning-rate=1e-4,epochs=3,batch-size=32\"",
-      stage);
+  return fmt::format("say how it was trained in [[stage]] {}, as in optimizer = \"{}\"", stage, kOptimizerExample);
 }
 
 bool judged_from_start(const Pipeline& pipeline, const Chain& chain, std::size_t stage) {

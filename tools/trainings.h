@@ -89,6 +89,8 @@ TrainingsTime time_trainings(Trainings& trainings, std::int64_t missing, const P
 /// Throws InvalidArgument, which ends in `remedy`, where that is more than the ten minutes that nobody is asked about.
 void check_patience(const TrainingsTime& time, std::int64_t missing, const std::string& remedy);
 
+/// What an optimizer looks like, to whoever is asked for one.
+inline constexpr const char* kOptimizerExample = "adamw:learning-rate=1e-4,epochs=3,batch-size=32";
 /// "say how it was trained …": what to write into the pipeline of a stage from elsewhere.
 std::string say_optimizer_text(const std::string& stage);
 

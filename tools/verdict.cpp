@@ -16,7 +16,6 @@
 
 namespace whence::cli {
 namespace fs = std::filesystem;
-namespace {
 
 Interval interval_of(const JsonView& json, const char* key) {
   const auto end = [&](std::size_t i) {
@@ -24,6 +23,8 @@ Interval interval_of(const JsonView& json, const char* key) {
   };
   return {end(0), end(1)};
 }
+
+namespace {
 
 /// The example whose removal was predicted worst, and the correlation of the others: of the points of leave-one-out.
 std::pair<std::int64_t, double> apart_of(const JsonView& evaluation) {

@@ -23,6 +23,9 @@ std::optional<JsonView> evaluation_of(const Result& result);
 /// Retraining would not lead back to such a checkpoint, but training goes on from it, with an example and without.
 std::string check_text(const JsonView& run, const std::string& stage, const std::filesystem::path& folder);
 
+/// An interval that a JSON object has by this key; NaN where an end is not known.
+Interval interval_of(const JsonView& json, const char* key);
+
 /// "0.82 (95 % 0.4 to 0.97) of what retraining itself reaches with another seed".
 std::string share_text(double share, const Interval& interval);
 

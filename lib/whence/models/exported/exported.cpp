@@ -52,6 +52,9 @@ std::int64_t vocabulary_of(const Program& program, const ProgramSignature& signa
   }
   return 0;
 }
+
+std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.rfind('.')); }
+
 }  // namespace
 
 Exported::Exported(ExportedOptions options) : options_(std::move(options)), file_(options_.file) {
@@ -149,7 +152,7 @@ void Exported::load(ExportArchive archive) {
   if (!options_.head.empty() && std::none_of(names.begin(), names.end(), in_head)) {
     std::vector<std::string> modules;
     for (const auto& name : names) {
-      const auto module = name.substr(0, name.rfind('.'));
+      const auto module = module_of(name);
       if (name.find('.') != name.npos && std::find(modules.begin(), modules.end(), module) == modules.end()) {
         modules.push_back(module);
       }
@@ -294,7 +297,7 @@ ExportedFacts Exported::facts() const {
     ++counts[layer.form];
   }
   if (const auto* last = last_layer()) {
-    out.last_module = last->weight.substr(0, last->weight.rfind('.'));
+    out.last_module = module_of(last->weight);
   }
   for (const auto& [form, word] :
        {std::pair(Form::kLinear, "linear"), std::pair(Form::kConvolution, "convolution"),
@@ -316,15 +319,15 @@ ParameterSet Exported::initial(at::IntArrayRef input_shape, std::int64_t outputs
   if (outputs <= 0 || !width || *width == outputs) {
     return theta;
   }
+  const auto* last = last_layer();
   if (options_.head.empty()) {
     throw InvalidArgument(fmt::format(
         "{}: a model of {} outputs, and the examples have {}: {}name the module that makes them, head = \"{}\" "
         "in [model], and a new one is drawn",
         file_.string(), *width, outputs,
         outputs == 1 ? "targets that are classes are whole numbers (targets.long() in torch); else " : "",
-        last_layer() == nullptr ? "fc" : facts().last_module));
+        last == nullptr ? "fc" : module_of(last->weight)));
   }
-  const auto* last = last_layer();
   if (last == nullptr || !head().holds(last->weight) || (!last->bias.empty() && !head().holds(last->bias))) {
     throw InvalidArgument(
         fmt::format("{}: a model of {} outputs, and the examples have {}: no linear layer in {} that is trained makes "

@@ -29,6 +29,7 @@ struct ExportedOptions {
           "which of several outputs counts, by its key; empty: the only one, or logits");
   }
 };
+
 /// A model that torch.export.save wrote: read in exported.cpp, run in exported_output.cpp.
 class Exported : public Model, public ExportedModel, public Described {
  public:
