@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "json.h"
+#include "plan.h"
 #include "query_split.h"
 #include "result.h"
 #include "say.h"
@@ -17,12 +18,16 @@
 #include "whence/attribution/self_influence.h"
 #include "whence/attribution/started.h"
 #include "whence/attribution/unrolled_source.h"
+#include "whence/core/digest.h"
 #include "whence/core/options.h"
 #include "whence/core/parallel.h"
 #include "whence/core/seconds.h"
 #include "whence/core/tensors.h"
+#include "whence/data/sealed_safetensors.h"
 #include "whence/evaluate/bm25.h"
+#include "whence/evaluate/training_bank.h"
 #include "whence/evaluate/verdict.h"
+#include "whence/stages/cost.h"
 
 namespace whence::cli {
 namespace {
@@ -48,6 +53,22 @@ auto despite_indefinite(const ListedMethod& method, const Make& make) {
   }
 }
 
+InverseProblem problem_of(const InverseChoice& choice) {
+  return {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options};
+}
+
+/// Of all in a record that scores rest on, the method apart.
+std::string scores_key(const Json& record) {
+  Json out;
+  for (const char* name : {"dtype", "device", "stage", "queries", "limit-queries", "measurement"}) {
+    out[name] = record["options"][name];
+  }
+  for (const char* name : {"seed", "inputs", "versions"}) {
+    out[name] = record[name];
+  }
+  return json_text(out);
+}
+
 }  // namespace
 
 std::vector<double> removed_percents(const CommandLine& line) {
@@ -68,7 +89,27 @@ std::vector<double> removed_percents(const CommandLine& line) {
   return out;
 }
 
-Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+std::string scoring_text(const Json& plan) {
+  double low = 0, high = 0;
+  std::vector<std::pair<double, std::string>> longest;  // those that take a second
+  for (const auto& [name, seconds] : plan.items()) {
+    const double least = seconds["low"], most = seconds["high"].is_null() ? std::nan("") : double(seconds["high"]);
+    low += least;
+    high += most;
+    if (!(most < 1)) {
+      longest.emplace_back(-least,
+                           fmt::format("{} {}{}", name, std::isnan(most) ? "more than " : "", seconds_text(least)));
+    }
+  }
+  std::sort(longest.begin(), longest.end());
+  auto out = std::isnan(high) ? fmt::format("more than {} to score", seconds_text(low))
+                              : fmt::format("about {} to score", seconds_text((low + high) / 2));
+  for (std::size_t i = 0; i < longest.size(); ++i) {
+    out += (i == 0 ? ": " : ", ") + longest[i].second;
+  }
+  return out;
+}
+
 Json json_ends(const Interval& interval) { return {json_number(interval.low), json_number(interval.high)}; }
 
 Comparison::Comparison(const CommandLine& line, const Truth& truth)
@@ -120,6 +161,7 @@ Comparison::Comparison(const CommandLine& line, const Truth& truth)
   }
   options["train-from"] = train_from_;
   record_.add_inputs(pipeline_, queries_);
+  score_key_ = scores_key(record_.json());
   for (auto k = stage_; k < chain_.size(); ++k) {
     const auto beside = pipeline_.training(k) ? std::nullopt : no_better_than_guess(chain_[k]);
     if (const auto text = guessing_text(chain_[k], beside); !text.empty()) {
@@ -130,20 +172,25 @@ Comparison::Comparison(const CommandLine& line, const Truth& truth)
 }
 
 void Comparison::train_in(const std::filesystem::path& bank) {
+  bank_ = bank;
   trainings_ = std::make_unique<Trainings>(Trainings::What{pipeline_, chain_, stage_, queries_, measurement_,
                                                            line_.has("optimizer") ? line_.text("optimizer") : "",
                                                            train_from_ == "start", bank});
 }
 
-InverseProblem Comparison::problem(const ListedMethod& method, const Chain& chain, std::int64_t solved,
-                                   bool indefinite) const {
+InverseChoice Comparison::choice(const ListedMethod& method, const Chain& chain, std::int64_t solved,
+                                 bool indefinite) const {
   if (!method.attributor->uses_curvature()) {
-    return {create<Curvature>("hessian"), create<Solver>("cg"), {}};  // which the method does not look at
+    return {"hessian", "cg", {}, {}, {}, {}};
   }
   auto asked = method.asked;
   asked.indefinite = indefinite;
-  const auto choice = choose_inverse(chain, stage_, solved, asked, progress_);
-  return {create<Curvature>(choice.curvature), create<Solver>(choice.solver), choice.options};
+  return choose_inverse(chain, stage_, solved, asked, progress_);
+}
+
+InverseProblem Comparison::problem(const ListedMethod& method, const Chain& chain, std::int64_t solved,
+                                   bool indefinite) const {
+  return problem_of(choice(method, chain, solved, indefinite));
 }
 
 std::shared_ptr<const Attributor> Comparison::informed(const ListedMethod& method) const {
@@ -165,8 +212,9 @@ std::shared_ptr<const Attributor> Comparison::informed(const ListedMethod& metho
   return with->with_starts({{chain_[last].name, start}});
 }
 
-std::unique_ptr<ScoreSource> Comparison::source(const ListedMethod& method, const Chain& chain, bool indefinite) const {
-  auto out = method.attributor->prepare(chain, problem(method, chain, queries_.size(), indefinite));
+std::unique_ptr<ScoreSource> Comparison::source(const ListedMethod& method, const Chain& chain,
+                                                const InverseProblem& inverse) const {
+  auto out = method.attributor->prepare(chain, inverse);
   out->check({stage_}, measurement_, Normalization::kNone);
   return out;
 }
@@ -177,11 +225,10 @@ void Comparison::check_methods() {
     try {
       truth_.check_method(method);
       if (method.attributor) {
-        const InverseOptions options = method.asked.options;
+        const InverseOptions& options = method.asked.options;
         const auto open = options.response == Response::kProximalBregman ? "gauss-newton" : "hessian";
         const auto curvature = method.asked.curvature_is_open() ? open : method.asked.curvature;
-        method.attributor->prepare(chain_, {create<Curvature>(curvature), create<Solver>("cg"), options})
-            ->check({stage_}, measurement_, Normalization::kNone);
+        source(method, chain_, {create<Curvature>(curvature), create<Solver>("cg"), options});
       }
       able.push_back(method);
     } catch (const InvalidArgument& error) {
@@ -199,7 +246,8 @@ at::Tensor Comparison::scores(const ListedMethod& method, const Chain& chain) co
     return bm25(texts_of(queries_), texts_of(chain[stage_].objective.data())) * outcome_sign(measurement_);
   }
   return despite_indefinite(method, [&](bool indefinite) {
-    return score_matrix(chain, stage_, *source(method, chain, indefinite), queries_, measurement_);
+    const auto inverse = problem(method, chain, queries_.size(), indefinite);
+    return score_matrix(chain, stage_, *source(method, chain, inverse), queries_, measurement_);
   });
 }
 
@@ -238,15 +286,82 @@ at::Tensor Comparison::self_scores(const ListedMethod& method, const Chain& chai
   });
 }
 
+std::filesystem::path Comparison::place_of_scores(const ListedMethod& method) const {
+  return bank_ / (Digest().add(score_key_).add(method.name).text() + ".safetensors");
+}
+
+std::optional<Comparison::Scored> Comparison::kept_scores(const ListedMethod& method) const {
+  const auto place = place_of_scores(method);
+  if (!std::filesystem::exists(place)) {
+    return std::nullopt;
+  }
+  const auto held = read_sealed(place);
+  return Scored{method.name, held.tensors.at("scores"), metadata_number<double>(held.metadata, "seconds", place),
+                method.claim()};
+}
+
 std::vector<Comparison::Scored> Comparison::scored() const {
   std::vector<Scored> out;
   for (std::size_t i = 0; i < methods_.size(); ++i) {
     const auto& method = methods_[i];
+    if (auto kept = kept_scores(method)) {
+      out.push_back(std::move(*kept));
+      continue;
+    }
     report(progress_,
            {"score by " + method.name, static_cast<std::int64_t>(i), static_cast<std::int64_t>(methods_.size()), ""});
     const auto start = Clock::now();
     auto made = scores(method, chain_);
-    out.push_back({method.name, std::move(made), seconds_since(start), method.claim()});
+    const double seconds = seconds_since(start);
+    ParameterSet held;
+    held.add("scores", made);
+    keep_in_bank(place_of_scores(method), held, {{"seconds", fmt::format("{}", seconds)}});
+    out.push_back({method.name, std::move(made), seconds, method.claim()});
+  }
+  end_progress();
+  return out;
+}
+
+std::optional<std::vector<Comparison::Scored>> Comparison::scored_before() const {
+  std::vector<Scored> out;
+  for (const auto& method : methods_) {
+    auto kept = kept_scores(method);
+    if (!kept) {
+      return std::nullopt;
+    }
+    out.push_back(std::move(*kept));
+  }
+  return out;
+}
+
+Json Comparison::scoring_plan(std::int64_t again) const {
+  Json out = Json::object();
+  for (const auto& method : methods_) {
+    const bool curved = method.attributor && method.attributor->uses_curvature();
+    const auto times = (std::filesystem::exists(place_of_scores(method)) ? 0 : 1) + (curved ? again : 0);
+    if (!method.attributor || times == 0) {
+      continue;
+    }
+    report(progress_, {"time scores by " + method.name, 0, 0, ""});
+    const auto seconds = despite_indefinite(method, [&](bool indefinite) {
+      const auto chosen = choice(method, chain_, queries_.size(), indefinite);
+      const auto made = source(method, chain_, problem_of(chosen));
+      return scoring_seconds({chain_,
+                              *method.attributor,
+                              chosen.options,
+                              {stage_},
+                              queries_,
+                              measurement_,
+                              Normalization::kNone,
+                              std::min(AttributionTask().query_block, queries_.size()),
+                              *made,
+                              curved ? chosen.curvature : "",
+                              curved ? chosen.solver : "",
+                              0,
+                              0});
+    });
+    out[method.name] = {{"low", static_cast<double>(times) * seconds.low},
+                        {"high", json_number(static_cast<double>(times) * seconds.high)}};
   }
   end_progress();
   return out;
@@ -256,33 +371,34 @@ std::vector<std::uint64_t> Comparison::seeds() const {
   return line_.flag("no-ceiling") ? std::vector<std::uint64_t>{0} : std::vector<std::uint64_t>{0, 1};
 }
 
-bool Comparison::planned(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds, std::int64_t later,
-                         const std::string& count_flag) {
-  const auto all = weights.size(0) * static_cast<std::int64_t>(seeds.size()) + later;
-  auto missing = later;
-  for (const auto seed : seeds) {
-    missing += trainings_->missing(weights, seed);
+bool Comparison::planned(const Work& work) {
+  const auto all = work.weights.size(0) * static_cast<std::int64_t>(work.seeds.size()) + work.later;
+  auto missing = work.later;
+  for (const auto seed : work.seeds) {
+    missing += trainings_->missing(work.weights, seed);
   }
   const bool asked = line_.flag("plan");
-  if (!asked && (missing == 0 || line_.given(count_flag))) {
+  if (!asked && (missing == 0 || line_.given(work.count_flag))) {
     trainings_->check_reference(progress_);
     return false;
   }
   const auto time = time_trainings(*trainings_, missing, progress_);
   if (asked) {
+    const auto scoring = scoring_plan(work.scored_again);
     const Json plan{{"against", line_.text("against")}, {"trainings", all},
                     {"kept-trainings", all - missing},  {"seconds-a-training", time.one.seconds},
-                    {"side-by-side", time.at_once},     {"seconds", time.seconds}};
-    line_.flag("json")
-        ? say("{}\n", Ready{json_text(plan, 2)})
-        : say("{} trainings, {} of them kept, {} at a time\ntime    {}\n", all, all - missing, time.at_once, time.told);
+                    {"side-by-side", time.at_once},     {"seconds", time.seconds},
+                    {"scoring-seconds", scoring}};
+    line_.flag("json") ? say("{}\n", Ready{json_text(plan, 2)})
+                       : say("{} trainings, {} of them kept, {} at a time\ntime    {} to train{}\n", all, all - missing,
+                             time.at_once, time.told, scoring.empty() ? "" : ", " + scoring_text(scoring));
     return true;
   }
-  const auto& count = record_.json()["options"][count_flag];
+  const auto& count = record_.json()["options"][work.count_flag];
   check_patience(time, missing,
-                 fmt::format("to wait for them type --{} {}, or fewer{}{}", count_flag,
+                 fmt::format("to wait for them type --{} {}, or fewer{}{}", work.count_flag,
                              count.is_string() ? count.get<std::string>() : count.dump(),
-                             seeds.size() > 1 ? "; --no-ceiling halves them" : "",
+                             work.seeds.size() > 1 ? "; --no-ceiling halves them" : "",
                              trainings_->untold().empty() ? "" : "; " + say_optimizer_text(trainings_->untold())));
   trainings_->check_reference(progress_);
   return false;

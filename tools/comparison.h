@@ -1,7 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,9 +21,10 @@ class Truth;
 /// --remove: percents of the examples. Throws UsageError.
 std::vector<double> removed_percents(const CommandLine& line);
 
-/// A number, or null for what JSON has none for.
-Json json_number(double value);
 Json json_ends(const Interval& interval);
+
+/// "about 18 s to score: unrolled 17 s", of Comparison::scoring_plan().
+std::string scoring_text(const Json& plan);
 
 /// What `whence evaluate --methods` compares: methods' scores of a stage's examples for queries, and the trainings that
 /// a truth is made of.
@@ -39,7 +42,7 @@ class Comparison {
   Comparison(const CommandLine& line, const Truth& truth);
   Comparison(const Comparison&) = delete;
   Comparison& operator=(const Comparison&) = delete;
-  /// Keeps trainings in `bank`, and takes those that are there. Before any is asked for.
+  /// Keeps trainings and scores in `bank`, and takes those that are there. Before any is asked for.
   void train_in(const std::filesystem::path& bank);
 
   const CommandLine& line() const { return line_; }
@@ -60,8 +63,14 @@ class Comparison {
   const std::string& train_from() const { return train_from_; }
   Random random() const { return Random(pipeline_.seed()).stream("evaluate"); }
 
-  /// Every method's scores.
+  /// Every method's scores: the bank keeps them, each as it is made, and has those that an earlier run made of the
+  /// same.
   std::vector<Scored> scored() const;
+  /// The same where the bank has them all; makes none.
+  std::optional<std::vector<Scored>> scored_before() const;
+  /// Seconds that scoring takes, {low, high} by name, null where only the least is known: of methods whose scores the
+  /// bank has not, and so often `again` of those that use a curvature. Cost: rehearsals (plan.h).
+  Json scoring_plan(std::int64_t again = 0) const;
   /// One method's, of another chain of the same stages.
   at::Tensor scores(const ListedMethod& method, const Chain& chain) const;
   /// One method's, by the curvature of the stage with example `weights` [N], chosen and damped as that of all: the mean
@@ -75,11 +84,17 @@ class Comparison {
 
   /// The pipeline's own seed (0) and, unless --no-ceiling, another.
   std::vector<std::uint64_t> seeds() const;
-  /// Whether --plan was told what trainings with each of `weights` [M, N] and `seeds` take, and `later` more whose
-  /// weights rest on scores. Else throws InvalidArgument where they take longer than a person waits unasked, with
-  /// --`count_flag` to type, or where they would say nothing of the checkpoint (Trainings::check_reference).
-  bool planned(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds, std::int64_t later,
-               const std::string& count_flag);
+  /// What a truth is going to ask for.
+  struct Work {
+    at::Tensor weights;                ///< [M, N]: trainings with each of them
+    std::vector<std::uint64_t> seeds;  ///< and of these,
+    std::int64_t later = 0;            ///< and so many more whose weights rest on scores.
+    std::string count_flag;            ///< Says how many: "subsets".
+    std::int64_t scored_again = 0;     ///< How often methods that use a curvature score once more.
+  };
+  /// Whether --plan was told what that takes. Else throws InvalidArgument where the trainings take longer than a person
+  /// waits unasked, or where they would say nothing of the checkpoint (Trainings::check_reference).
+  bool planned(const Work& work);
   /// One entry a seed.
   std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
   /// What evaluation.json says of the trainings of train().
@@ -89,10 +104,15 @@ class Comparison {
   double check_repeats(const at::Tensor& measurements);
 
  private:
+  std::filesystem::path place_of_scores(const ListedMethod& method) const;
+  std::optional<Scored> kept_scores(const ListedMethod& method) const;
+  /// Of a method that uses a curvature; else one that it does not look at.
+  InverseChoice choice(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
   InverseProblem problem(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
   /// The method's attributor as it knows of this pipeline's trainings.
   std::shared_ptr<const Attributor> informed(const ListedMethod& method) const;
-  std::unique_ptr<ScoreSource> source(const ListedMethod& method, const Chain& chain, bool indefinite) const;
+  std::unique_ptr<ScoreSource> source(const ListedMethod& method, const Chain& chain,
+                                      const InverseProblem& inverse) const;
   /// Leaves out what is there to compare with and cannot be had; throws for what was asked for.
   void check_methods();
 
@@ -108,6 +128,8 @@ class Comparison {
   std::vector<ListedMethod> methods_;
   Progress progress_;
   std::string train_from_;
+  std::string score_key_;  ///< Of all that scores rest on but the method.
+  std::filesystem::path bank_;
   std::unique_ptr<Trainings> trainings_;
   double one_training_ = 0;  ///< Seconds, of train().
 };

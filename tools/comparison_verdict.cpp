@@ -65,9 +65,14 @@ Verdict verdict_of_comparison(const Json& result, const Truth& truth) {
   const auto& best = all.front();
   const auto more = "more " + truth.more();
   if (!(best.figure.interval.low > by_chance)) {
-    return {Level::kTooFew,
-            fmt::format("too few to say: no method is apart from chance, the best, {}, has {}; {} would tell",
-                        best.method, figure_text(best.figure), more)};
+    // what a few examples do is then lost in what the seed does
+    const auto advice = !truth.ceiling_is_chance(result) ? more + " would tell"
+                        : truth.more() == "--examples"
+                            ? "nor is training with another seed, which does more here than an example: --against lds, "
+                              "which leaves halves out, tells more"
+                            : "nor is training with another seed, which does more here than what is left out";
+    return {Level::kTooFew, fmt::format("too few to say: no method is apart from chance, the best, {}, has {}; {}",
+                                        best.method, figure_text(best.figure), advice)};
   }
   std::vector<Standing> level{best};  // those that may be as good
   std::copy_if(all.begin() + 1, all.end(), std::back_inserter(level),

@@ -233,69 +233,89 @@ Json coverage(const Stage& stage, const std::vector<std::string>& looked_at) {
           {"not-attributed", missing}};
 }
 
-}  // namespace
+/// What a run takes once its chain and queries are there.
+struct Foreseen {
+  Told told;
+  double blocks = 0;           ///< Of queries.
+  bool fixed = true;           ///< How many products are made is known before.
+  Json pass = Json::object();  ///< Seconds of a stage's gradient.
 
-Json make_plan(const PlannedRun& run) {
+  double seconds() const { return told.work.seconds_once + blocks * told.work.seconds_a_block; }
+  /// Low and high; NaN where a rehearsal did not come to its end. A part of the data takes other numbers of products.
+  SecondsRange range(double before) const {
+    constexpr double kUnsure = 1.5;
+    const double all = before + seconds();
+    return {fixed || !told.whole ? all : all / kUnsure, !told.whole ? std::nan("") : fixed ? all : all * kUnsure};
+  }
+};
+
+Foreseen foresee(const PlannedRun& run) {
   constexpr double kPassSeconds = 0.1;  // of the gradient of what is rehearsed on
-  const double loaded_peak = peak_bytes();
-  const double before = process_seconds();
-  Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
-  double scores = 0, vectors = 0, passes = 0;
+  Foreseen out;
+  double passes = 0;
   MatrixOverExamples matrix;
   auto fewest = std::numeric_limits<double>::infinity();
-  Json stages = Json::array(), pass;
-  bool fixed = true;  // how many products are made is known before
   const bool makes_matrix = !run.solver.empty() && create<Solver>(rehearsed_solver(run))->needs().rows;
   for (auto k = run.stages.front(); k < run.chain.size(); ++k) {
     const auto& stage = run.chain[k];
     const double seconds = gradient_seconds(stage);
-    pass[stage.name] = seconds;
+    out.pass[stage.name] = seconds;
     passes += seconds;
     fewest = std::min(fewest, static_cast<double>(stage.objective.terms()));
-    if (!run.solver.empty()) {
-      const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
-      fixed = fixed && products.known && products.low == products.high;
-      if (makes_matrix) {
-        constexpr double kNumberBytes = 20;  // as it is made, and in double with its factor
-        const auto rows = static_cast<double>(stage.objective.data().size() * stage.objective.data().outputs());
-        matrix.seconds += solve_seconds(products, 0, seconds);
-        matrix.bytes += kNumberBytes * rows * rows;
-      }
+    if (run.solver.empty()) {
+      continue;
     }
-    if (std::find(run.stages.begin(), run.stages.end(), k) != run.stages.end()) {
-      const auto queries = static_cast<double>(run.queries.size());
-      scores += queries * static_cast<double>(stage.objective.data().size()) * run.score_bytes;
-      vectors += queries * run.source.cost(k, run.query_block).bytes_a_query;
-      stages.push_back(coverage(stage, run.source.parameters(k)));
+    const auto products = product_count(run.solver, run.curvature, stage, run.inverse.effective_inversion());
+    out.fixed = out.fixed && products.known && products.low == products.high;
+    if (makes_matrix) {
+      constexpr double kNumberBytes = 20;  // as it is made, and in double with its factor
+      const auto rows = static_cast<double>(stage.objective.data().size() * stage.objective.data().outputs());
+      matrix.seconds += solve_seconds(products, 0, seconds);
+      matrix.bytes += kNumberBytes * rows * rows;
     }
   }
   const double share = std::min(0.25, std::max(2 / fewest, kPassSeconds / passes));
-  Told told;
   const auto block = std::min(run.query_block, run.queries.size());
-  double blocks = static_cast<double>(run.queries.size()) / static_cast<double>(block);
+  out.blocks = static_cast<double>(run.queries.size()) / static_cast<double>(block);
   if (const auto own = run.source.rehearse({run.queries, run.measurement, 0, block}, run.stages)) {
-    told.work = *own;
-    blocks = std::ceil(blocks);  // which goes the training again for a few queries too
-  } else {
-    Rehearsal(run, true).at(share, share);  // what only the first time pays
-    told = tell(Rehearsal(run, true), share, matrix);
+    out.told.work = *own;
+    out.blocks = std::ceil(out.blocks);  // which goes the training again for a few queries too
+    return out;
   }
-  if (!run.curvature.empty() && told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
-    told = tell(Rehearsal(run, false), share, matrix);
+  Rehearsal(run, true).at(share, share);  // what only the first time pays
+  out.told = tell(Rehearsal(run, true), share, matrix);
+  if (!run.curvature.empty() && out.told.kept > keepable_bytes(option(run.curvature, "graph-bytes"))) {
+    out.told = tell(Rehearsal(run, false), share, matrix);
   } else if (!run.curvature.empty() && create<Curvature>(run.curvature)->factored()) {
     constexpr double kMostKept = 1 << 30;  // kronecker.cpp
-    told.work.peak_bytes -= std::clamp(told.kept - keepable_bytes(kMostKept), 0.0, told.kept_beyond);
+    out.told.work.peak_bytes -= std::clamp(out.told.kept - keepable_bytes(kMostKept), 0.0, out.told.kept_beyond);
   }
-  const double peak = std::max(loaded_peak, told.work.peak_bytes);
+  return out;
+}
+
+}  // namespace
+
+SecondsRange scoring_seconds(const PlannedRun& run) { return foresee(run).range(0); }
+
+Json make_plan(const PlannedRun& run) {
+  const double loaded_peak = peak_bytes();
+  const double before = process_seconds();
+  Json out{{"queries", run.queries.size()}, {"query-block", run.query_block}};
+  double scores = 0, vectors = 0;
+  Json stages = Json::array();
+  for (const auto k : run.stages) {
+    const auto& stage = run.chain[k];
+    const auto queries = static_cast<double>(run.queries.size());
+    scores += queries * static_cast<double>(stage.objective.data().size()) * run.score_bytes;
+    vectors += queries * run.source.cost(k, run.query_block).bytes_a_query;
+    stages.push_back(coverage(stage, run.source.parameters(k)));
+  }
+  const auto foreseen = foresee(run);
+  const double peak = std::max(loaded_peak, foreseen.told.work.peak_bytes);
   out["memory-bytes"] = {{"program", run.program_bytes}, {"loaded", loaded_peak}, {"peak", peak}};
   out["disk-bytes"] = {{"scores", scores}, {"vectors", vectors}};
-  const double seconds = before + told.work.seconds_once + blocks * told.work.seconds_a_block;
-  constexpr double kUnsure = 1.5;  // a part of the data takes other numbers of products
-  out["seconds"] = {{"low", fixed || !told.whole ? seconds : seconds / kUnsure},
-                    {"high", !told.whole ? Json(nullptr)
-                             : fixed     ? Json(seconds)
-                                         : Json(seconds * kUnsure)},
-                    {"gradient-pass", pass}};
+  const auto seconds = foreseen.range(before);
+  out["seconds"] = {{"low", seconds.low}, {"high", json_number(seconds.high)}, {"gradient-pass", foreseen.pass}};
   out["stages"] = std::move(stages);
   return out;
 }

@@ -49,6 +49,8 @@ class Truth {
   virtual Columns columns(const Json& row) const = 0;
   /// The cells of a last row, of what the truth itself reaches; none where that is not known.
   virtual std::vector<std::string> ceiling(const Json& /*result*/) const { return {}; }
+  /// Whether that is known and not apart from chance.
+  virtual bool ceiling_is_chance(const Json& /*result*/) const { return false; }
   /// What the numbers of the table are, in a line; empty where the columns' names say it.
   virtual std::string legend(const Json& /*result*/) const { return {}; }
 };

@@ -36,4 +36,14 @@ std::vector<std::string> CeilingedTruth::ceiling(const Json& result) const {
   return {"ceiling: another seed", interval_cell(reached[name_], reached[name_ + "-interval-95"]), "1"};
 }
 
+bool CeilingedTruth::ceiling_is_chance(const Json& result) const {
+  const auto& reached = result["ceiling"];
+  return reached.is_object() && !(figure(reached).interval.low > 0);
+}
+
+std::string CeilingedTruth::legend(const Json& result) const {
+  return ceiling_is_chance(result) ? "another seed is not apart from chance here: no share of such a ceiling is told"
+                                   : "";
+}
+
 }  // namespace whence::cli

@@ -11,6 +11,8 @@ class CeilingedTruth : public Truth {
   Figure figure(const Json& row) const override;
   Columns columns(const Json& row) const override;
   std::vector<std::string> ceiling(const Json& result) const override;
+  bool ceiling_is_chance(const Json& result) const override;
+  std::string legend(const Json& result) const override;
 
  protected:
   /// The agreement's name in evaluation.json, what it is, and from where on it is a good one.

@@ -22,7 +22,7 @@ class LinearDatamodelling : public CeilingedTruth {
     const auto subsets = at.line().get<std::int64_t>("subsets");
     const auto fraction = at.line().get<double>("fraction");
     const auto weights = subset_weights(subsets, at.data().size(), fraction, at.random().stream("subsets"));
-    if (at.planned(weights, at.seeds(), 0, "subsets")) {
+    if (at.planned({.weights = weights, .seeds = at.seeds(), .count_flag = "subsets"})) {
       return std::nullopt;
     }
     const auto methods = at.scored();

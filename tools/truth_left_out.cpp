@@ -12,10 +12,12 @@ namespace cli {
 namespace {
 
 /// Rows spread over the order of the methods' mean ranks, so that none of them has picked its own.
-at::Tensor spread_rows(const std::vector<at::Tensor>& scores, std::int64_t count) {
+at::Tensor spread_rows(const std::vector<Comparison::Scored>& methods, std::int64_t count) {
   TensorList ranks;
-  for (const auto& of_method : scores) {
-    ranks.push_back(of_method.mean(0).argsort().argsort().to(at::kDouble));
+  for (const auto& method : methods) {
+    if (method.claim != Claim::kNothing) {
+      ranks.push_back(method.scores.mean(0).argsort().argsort().to(at::kDouble));
+    }
   }
   return rows_across_scores(at::stack(ranks), count);
 }
@@ -31,20 +33,20 @@ class LeftOut : public CeilingedTruth {
     const auto n = at.data().size();
     const auto examples = std::min(n, at.line().get<std::int64_t>("examples"));
     const auto all_ones = at::ones({1, n}, at::kDouble);
-    // which examples is not known before they are scored
-    const auto some = at::cat({all_ones, leave_one_out_weights(at::arange(examples), n)});
-    if (at.planned(some, at.seeds(), 0, "examples")) {
+    const auto weights_of = [&](const at::Tensor& rows) { return at::cat({all_ones, leave_one_out_weights(rows, n)}); };
+    const auto before = at.scored_before();  // else it is not known yet which examples are left out
+    Comparison::Work work{.weights = all_ones, .seeds = at.seeds(), .count_flag = "examples"};
+    if (before) {
+      work.weights = weights_of(spread_rows(*before, examples));
+    } else {
+      work.later = examples * static_cast<std::int64_t>(work.seeds.size());
+    }
+    if (at.planned(work)) {
       return std::nullopt;
     }
-    const auto methods = at.scored();
-    std::vector<at::Tensor> spread;
-    for (const auto& method : methods) {
-      if (method.claim != Claim::kNothing) {
-        spread.push_back(method.scores);
-      }
-    }
-    const auto rows = spread_rows(spread, examples);
-    const auto trained = at.train(at::cat({all_ones, leave_one_out_weights(rows, n)}), at.seeds());
+    const auto methods = before ? *before : at.scored();
+    const auto rows = spread_rows(methods, examples);
+    const auto trained = at.train(weights_of(rows), at.seeds());
     const double apart = at.check_repeats(trained[0].measurements[0]);
     const auto actual = found_removals(trained[0].measurements);
     const auto other = trained.size() > 1 ? found_removals(trained[1].measurements) : at::Tensor();

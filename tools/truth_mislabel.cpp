@@ -36,7 +36,8 @@ class Mislabelled : public Truth {
     if (at.line().flag("plan")) {
       const auto one = at.trainings().time(1, 20);
       end_progress();
-      say("1 training of {}: {}about {}\n", begun.name, std::isnan(one.at_most) ? "more than " : "",
+      say("1 training of {}: {}about {}; the methods' scores are not counted\n", begun.name,
+          std::isnan(one.at_most) ? "more than " : "",
           duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most));
       return std::nullopt;
     }

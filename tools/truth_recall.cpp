@@ -46,7 +46,8 @@ class KnownSources : public Truth {
                                         column, at.stage().name, of_queries.front()));
     }
     if (at.line().flag("plan")) {
-      say("no trainings: {} methods, {} queries with sources\n", at.methods().size(), kept.size());
+      say("no trainings: {} methods, {} queries with sources\ntime    {}\n", at.methods().size(), kept.size(),
+          scoring_text(at.scoring_plan()));
       return std::nullopt;
     }
     const std::vector<std::int64_t> ks{1, 5, 10, 50};

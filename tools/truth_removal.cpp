@@ -46,7 +46,11 @@ class Removal : public Truth {
     const auto of_methods = std::count_if(at.methods().begin(), at.methods().end(),
                                           [](const auto& method) { return method.claim() != Claim::kNothing; }) *
                             static_cast<std::int64_t>(percents.size());
-    if (at.planned(at::cat(weights), {0}, of_methods, "remove")) {
+    if (at.planned({.weights = at::cat(weights),
+                    .seeds = {0},
+                    .later = of_methods,
+                    .count_flag = "remove",
+                    .scored_again = static_cast<std::int64_t>(percents.size())})) {
       return std::nullopt;
     }
     const auto methods = at.scored();

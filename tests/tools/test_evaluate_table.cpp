@@ -41,6 +41,18 @@ TEST_CASE("a table's verdict names a quicker method where it comes within 5 % of
   CHECK(contains(verdict(0.75), "not apart from it: ekfac; type whence rank by influence"));
 }
 
+TEST_CASE("where neither a method nor another seed is apart from chance, more of the same is not advised") {
+  const auto retraining = create<cli::Truth>("retraining");
+  nlohmann::ordered_json result{
+      {"ceiling", {{"pearson", 0.1}, {"pearson-interval-95", {-0.2, 0.3}}}},
+      {"table", {{{"method", "influence"}, {"pearson", 0.1}, {"pearson-interval-95", {-0.1, 0.3}}, {"seconds", 1}}}}};
+  CHECK(contains(cli::verdict_of_comparison(result, *retraining).text, "--against lds, which leaves halves out"));
+  CHECK(contains(retraining->legend(result), "another seed is not apart from chance"));
+  result["ceiling"]["pearson-interval-95"] = {0.05, 0.3};
+  CHECK(contains(cli::verdict_of_comparison(result, *retraining).text, "more --examples would tell"));
+  CHECK(retraining->legend(result).empty());
+}
+
 TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later runs take from the bank") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
@@ -67,7 +79,8 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
   CHECK(contains(folder.read("out/report.html"), "dashed: the ceiling"));
   CHECK(row_of(result["table"], "influence")["lds"] > row_of(result["table"], "random")["lds"]);
   CHECK(row_of(result["table"], "grad-cos")["share-of-ceiling"].is_number());
-  CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) == 16);
+  CHECK(std::distance(fs::directory_iterator(folder / "out/bank"), fs::directory_iterator()) ==
+        20);  // and the scores of 4 methods
 
   // another run takes them, and trains what is new
   fs::rename(folder / "out/bank", folder / "bank");
@@ -77,13 +90,34 @@ TEST_CASE("evaluate --methods: a table with its ceiling, whose trainings later r
   REQUIRE(again.status == 0);
   auto repeated = folder.json("again/evaluation.json");
   CHECK(repeated["seconds-a-training"].is_null());
-  for (const auto& row : repeated["table"]) {
+  for (const auto& row : repeated["table"]) {  // scores too: these are the seconds that they took then
     CHECK(row["lds"] == row_of(result["table"], row["method"])["lds"]);
+    CHECK(row["seconds"] == row_of(result["table"], row["method"])["seconds"]);
   }
   CHECK(repeated["ceiling"] == result["ceiling"]);
   REQUIRE(folder.run(kTableFlags + "--against lds --methods influence --subsets 9 --out again").status == 0);
-  CHECK(std::distance(fs::directory_iterator(folder / "again/bank"), fs::directory_iterator()) == 18);
+  CHECK(std::distance(fs::directory_iterator(folder / "again/bank"), fs::directory_iterator()) == 22);
 
+  const auto plan = [&](const std::string& flags) {
+    const auto run = folder.run(kTableFlags + flags + " --out again --plan --json");
+    REQUIRE(run.status == 0);
+    return nlohmann::json::parse(run.out);
+  };
+  auto planned = plan("--against lds --methods influence,trak --subsets 9");
+  CHECK(planned["kept-trainings"] == 18);
+  CHECK(planned["scoring-seconds"].size() == 1);
+  CHECK(planned["scoring-seconds"]["trak"]["low"].get<double>() > 0);
+  // the examples that are left out are those that the kept scores tell; else none of them is known
+  planned = plan("--against retraining --methods influence --examples 3");
+  CHECK(planned["scoring-seconds"].empty());
+  REQUIRE(folder.run(kTableFlags + "--against retraining --methods influence --examples 3 --out again").status == 0);
+  CHECK(plan("--against retraining --methods influence --examples 3")["kept-trainings"] == 8);
+  planned = plan("--against retraining --methods influence,trak --examples 3");
+  CHECK(planned["kept-trainings"] == 2);
+  CHECK(planned["trainings"] == 8);
+
+  check_fails(folder.run(kTableFlags + "--against lds --methods segment --subsets 8"), 1,
+              "--methods: segment: stage finetune: response segment needs the sum of its learning rates");
   check_fails(folder.run(kTableFlags + "--against lds --methods influence,nosuch --subsets 8"), 2, "nosuch");
   check_fails(folder.run(kTableFlags + "--against lds --methods bm25 --subsets 8"), 2, "words of texts");
   check_fails(folder.run(kTableFlags + "--against recall --methods influence"), 2, "--source-column is missing");

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -116,7 +117,7 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
     return *slot;
   }
   const auto& at = chain_[stage];
-  check_primed(at, curvature_);
+  check_stage(at);
   auto made = std::make_unique<Prepared>(Prepared{{}, {at, curvature_, options_}});
   auto& evidence = evidence_[stage];
   evidence.damping = options_.damping;
@@ -140,12 +141,6 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       filter.inversion = Inversion::kSegment;
       filter.time = at.trajectory.empty() ? options_.time : at.trajectory[i].time;
       filter.steps = at.trajectory.empty() ? options_.steps : at.trajectory[i].steps;
-      if (!(filter.time > 0)) {
-        throw InvalidArgument(fmt::format(
-            "stage {}: response segment needs the sum of its learning rates: train it with sgd or adam and snapshots = "
-            "1 or more in the pipeline, or give segment:time=…,steps=…",
-            at.name));
-      }
       if (!at.trajectory.empty() && !at.trajectory[i].preconditioner.empty()) {
         segment.root = widened(flatten(at.trajectory[i].preconditioner)).sqrt();
         const OperatorPtr scale = diagonal_operator(segment.root);
@@ -166,10 +161,24 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
   return *slot;
 }
 
+void Adjoint::check_stage(const Stage& stage) const {
+  check_primed(stage, curvature_);
+  const auto& path = stage.trajectory;
+  const bool timed = path.empty()
+                         ? options_.time > 0
+                         : std::all_of(path.begin(), path.end(), [](const auto& segment) { return segment.time > 0; });
+  if (options_.response == Response::kSegment && !timed) {
+    throw InvalidArgument(fmt::format(
+        "stage {}: response segment needs the sum of its learning rates: train it with sgd or adam and snapshots = 1 "
+        "or more in the pipeline, or give segment:time=…,steps=…",
+        stage.name));
+  }
+}
+
 void Adjoint::check(std::size_t first) const {
   for (std::size_t k = first; k < chain_.size(); ++k) {
     const auto& stage = chain_[k];
-    check_primed(stage, curvature_);
+    check_stage(stage);
     if (options_.response == Response::kSegment && k > first && stage.objective.tuning().starts_from_parent()) {
       throw InvalidArgument(fmt::format(
           "stage {}: its training starts at numbers made of stage {}'s, and response segment follows only a start at "

@@ -61,8 +61,8 @@ class Adjoint {
   Adjoint& operator=(const Adjoint&) = delete;
 
   /// Throws InvalidArgument, before any work, for a primed stage from `first` on whose priming is not exact, or with a
-  /// curvature other than the Hessian, for response segment through a stage that starts_from_parent(), and where the
-  /// curvature cannot be had of a stage or of how it uses its parent.
+  /// curvature other than the Hessian, for response segment through a stage that starts_from_parent() or without
+  /// learning rates that are known, and where the curvature cannot be had of a stage or of how it uses its parent.
   void check(std::size_t first) const;
 
   /// What does not depend on measurements, of the stages from `first` on: curvatures, dampings, what solvers make
@@ -101,6 +101,7 @@ class Adjoint {
  private:
   struct Prepared;
   Prepared& prepared(std::size_t stage);
+  void check_stage(const Stage& stage) const;
 
   const Chain chain_;  ///< A copy, which shares the tensors.
   const InverseProblem problem_;
