@@ -25,6 +25,7 @@
 #include "whence/kernels/low_rank.h"
 #include "whence/kernels/parameter_filter.h"
 #include "whence/kernels/regime.h"
+#include "whence/stages/head_start.h"
 #include "whence/store/score_store.h"
 
 namespace whence::cli {
@@ -149,6 +150,11 @@ void KernelRun::load() {
   auto& outputs = record_.json()["options"]["outputs"];
   if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
     outputs = solver_->both_directions() && data.classes().size() == 2 ? "difference" : "all";
+  }
+  if (outputs == "difference" && data.classes().size() != 2) {
+    throw UsageError(fmt::format("--outputs difference is of two classes, and stage {} has {}: leave it out",
+                                 stage().name,
+                                 data.classes().empty() ? "values" : fmt::format("{}", data.classes().size())));
   }
   outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));
@@ -364,7 +370,11 @@ void KernelRun::regress(const Made& made, Json& out) const {
     }
     if (first) {
       out["solver-notes"] = fit->notes();
-      if (fit->ways().front() == LeaveOut::kClosed) {
+      if (at_start() && parse_head_start(pipeline_.stages()[index_].head_start)) {
+        out["solver-notes"].push_back(
+            "the head began at a regression on the labels of all examples, through which the kernel knows them: its "
+            "leave-one-out is not told, and a lambda chosen by it may be too small");
+      } else if (fit->ways().front() == LeaveOut::kClosed) {
         out["skill"]["leave-one-out"] = number(told(fit->foretold(), data));
       }
     }

@@ -148,9 +148,24 @@ TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an inte
   check_fails(folder.run(command + "--filter heads --out x"), 1, "heads");
   check_fails(folder.run(command + "--at middle --out x"), 2, "--at = middle, expected start or end");
   check_fails(folder.run(command + "--ranks 0 --out x"), 2, "--ranks = 0");
+  check_fails(folder.run(command + "--outputs difference --out x"), 2,
+              "--outputs difference is of two classes, and stage finetune has 3: leave it out");
   check_fails(folder.run(command + "--stage pretrain --queries test --out x"), 1, "queries are of the last stage");
   check_fails(folder.run(command), 2, "--out");
   CHECK(!fs::exists(folder / "x"));
+}
+
+TEST_CASE("kernel: of a head that began at the regression on all labels no leave-one-out is told") {
+  const ToolFolder folder;
+  train_finetune(folder,
+                 folder.pipeline("tuning = \"full:proximity=0.1\"", "tuning = \"full\"\nhead-start = \"regression\""));
+  const std::string command = "kernel pipeline.toml --dtype float64 --quiet --examples 18 --limit-queries 5 ";
+  REQUIRE(folder.run(command + "--out start").status == 0);
+  const auto start = folder.json("start/kernel.json");
+  CHECK(start["skill"]["leave-one-out"].is_null());
+  CHECK(has(start["solver-notes"].back().get<std::string>(), "the head began at a regression on the labels"));
+  REQUIRE(folder.run(command + "--at end --out end").status == 0);
+  CHECK(folder.json("end/kernel.json")["skill"]["leave-one-out"].is_number());
 }
 
 TEST_CASE("kernel: a run that was killed midway goes on to the same bytes") {

@@ -13,7 +13,7 @@ namespace whence {
 
 /// What a kernel's blocks may take.
 struct KernelLimits {
-  double bytes = 2e9;            ///< Beside the model, its data and the kernel itself.
+  double bytes = 8e9;            ///< Beside the model, its data and the kernel itself.
   std::int64_t block = 0;        ///< Examples a block; 0: as many as the bytes allow.
   std::int64_t most_block = 64;  ///< At most so many where `block` is 0.
 };
