@@ -212,8 +212,9 @@ class Chooser {
   void damp_by_default() {
     out_.options.relative_damping = kRelativeDamping;
     const bool factored = create<Curvature>(out_.curvature)->factored() || solver_->family().has_value();
-    out_.options.training_damping = !factored && std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
-                                                [](const Stage& stage) { return stage.inverse_time > 0; });
+    out_.options.training_damping =
+        !factored && std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                                 [](const Stage& stage) { return stage.inverse_time > 0; });
   }
   /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
   bool needs_damping() const {
