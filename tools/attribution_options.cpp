@@ -46,9 +46,8 @@ void add_attribution_options(CommandLine& line) {
       ("inversion", po::value<std::string>()->default_value("damped"),
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")  //
       ("damping", po::value<std::string>()->default_value("auto"),
-       "absolute; auto: 0 at a minimum, else the mean eigenvalue of each stage's curvature, or what "
-       "outweighs "
-       "a hessian's negative curvature")                                                                //
+       "absolute; training: the mean eigenvalue of each stage's curvature, or 1 / its training time where that is "
+       "more; auto: 0 at a minimum, else training, or what outweighs a hessian's negative curvature")   //
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
       ("normalize", po::value<std::string>()->default_value("none"),
        "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //
@@ -86,8 +85,12 @@ void repeat_choice(CommandLine& line, const JsonView& options) {
   for (const auto& [name, asked] : options["asked"].items()) {
     if (asked == "auto" && !line.given(name)) {
       const bool relative = name == "damping" && options["relative-damping"].get<double>() > 0;
-      const auto flag = relative ? std::string("relative-damping") : name;
-      line.read({"--" + flag, options[flag].is_string() ? options[flag].get<std::string>() : options[flag].dump()},
+      const bool trained = relative && options.value("training-damping", false);
+      const auto flag = relative && !trained ? std::string("relative-damping") : name;
+      const auto chosen = options[flag];
+      line.read({"--" + flag, trained              ? std::string(kTrainingDamping)
+                              : chosen.is_string() ? chosen.get<std::string>()
+                                                   : chosen.dump()},
                 [](const std::string&) { return true; });
     }
   }
@@ -131,15 +134,18 @@ InverseRequest inverse_request(const CommandLine& line) {
   create<Solver>(out.solver);
   read_response(line.text("response"), out.options);
   out.options.inversion = parse_inversion(line.text("inversion"));
-  if (const auto text = line.text("damping"); text != "auto") {
+  if (const auto text = line.text("damping"); text == kTrainingDamping) {
+    out.training_damping = true;
+    out.relative_damping = kRelativeDamping;
+  } else if (text != "auto") {
     double value = 0;
     if (!detail::read_option(text, value)) {
-      throw UsageError(fmt::format("--damping = {}, expected auto or a number >= 0", text));
+      throw UsageError(fmt::format("--damping = {}, expected auto, training or a number >= 0", text));
     }
     out.damping = non_negative("damping", value);
   }
   if (line.has("relative-damping")) {
-    if (out.damping.value_or(0) != 0) {
+    if (out.damping.value_or(0) != 0 || out.training_damping) {
       throw UsageError("--damping and --relative-damping exclude each other");
     }
     out.damping.reset();

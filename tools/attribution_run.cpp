@@ -356,7 +356,7 @@ void AttributionRun::tell_choice() {
       : needs_none
           ? "scores are those of its proximal Bregman objective (--response proximal-bregman asks for just that)"
       : have_gauss_newton(chain_, 0)
-          ? "scores assume a minimum: type --curvature gauss-newton --relative-damping 1, which needs none"
+          ? "scores assume a minimum: type --curvature gauss-newton --damping training, which needs none"
           : "scores assume a minimum, and no Gauss-Newton matrix, which would need none, is to be had of this "
             "objective";
   std::string advice;

@@ -14,19 +14,20 @@
 namespace whence::cli {
 namespace {
 
-/// Flags with which removals that are predicted `excess` times too large become possible: the default where none
-/// relative to the eigenvalues was asked for; else the square of that many times as much, and room. Of one eigenvalue
-/// far below the damping, a removal's part falls as the damping rises; over a network's spectrum, as slowly as its
-/// root. Empty where nothing is damped.
-std::string more_damping(const InverseOptions* options, double excess) {
+/// Flags with which removals that are predicted `excess` times too large by a `damping` become possible: the default
+/// where none relative to the eigenvalues was asked for; else the square of that many times as much, and room. Of one
+/// eigenvalue far below the damping, a removal's part falls as the damping rises; over a network's spectrum, as slowly
+/// as its root. Empty where nothing is damped.
+std::string more_damping(const InverseOptions* options, double damping, double excess) {
   constexpr double kRoom = 1.2;
   if (options == nullptr) {
     return {};
   }
-  const double relative = options->relative_damping;
-  return fmt::format("--relative-damping {:g}", relative < kRelativeDamping
-                                                    ? kRelativeDamping
-                                                    : rounded_up(std::pow(kRoom * excess, 2) * relative));
+  const double times = std::pow(kRoom * excess, 2), relative = options->relative_damping;
+  return relative < kRelativeDamping ? fmt::format("--damping {}", kTrainingDamping)
+         : options->training_damping && damping > 0
+             ? fmt::format("--damping {:g}", rounded_up(times * damping))
+             : fmt::format("--relative-damping {:g}", rounded_up(times * relative));
 }
 
 }  // namespace
@@ -56,7 +57,7 @@ void doubt_beyond_range(const PredictedRemovals& predicted, RunRecord& record) {
   }
   const bool own = predicted.own();
   auto& told = record.json()["stages"][stage.name];
-  const auto remedy = more_damping(inverse, worst.max().item<double>());
+  const auto remedy = more_damping(inverse, told.value("damping", 0.0), worst.max().item<double>());
   told["queries-beyond-range"] = beyond;
   if (!remedy.empty()) {
     told["more-damping"] = remedy;

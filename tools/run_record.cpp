@@ -173,8 +173,9 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
   if (solvers.empty()) {
     solvers.push_back(name_of(choice.solver));
   }
-  const auto damping = choice.options.relative_damping > 0
-                           ? fmt::format("{:g} x mean eigenvalue{}", choice.options.relative_damping,
+  const auto& [relative, trained] = std::tie(choice.options.relative_damping, choice.options.training_damping);
+  const auto damping = relative > 0 || trained
+                           ? fmt::format("{:g} x mean eigenvalue{}{}", relative, trained ? " or 1 / training time" : "",
                                          dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
                            : fmt::format("{:.3g}", choice.options.damping);
   const bool iterative = create<Solver>(choice.solver)->picks() &&
@@ -198,6 +199,9 @@ void RunRecord::add_request(const InverseRequest& asked) {
   if (asked.relative_damping) {
     options["asked"]["relative-damping"] = *asked.relative_damping;
   }
+  if (asked.training_damping) {
+    options["asked"]["training-damping"] = true;
+  }
 }
 
 void RunRecord::add_choice(const InverseChoice& choice) {
@@ -206,6 +210,9 @@ void RunRecord::add_choice(const InverseChoice& choice) {
   options["solver"] = resolved_spec<Solver>(choice.solver);
   options["damping"] = choice.options.damping;
   options["relative-damping"] = choice.options.relative_damping;
+  if (choice.options.training_damping) {
+    options["training-damping"] = true;
+  }
   if (!choice.reason.empty()) {
     json_["chosen"] = {{"reason", choice.reason}, {"otherwise", choice.otherwise}};
   }
@@ -226,7 +233,8 @@ std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const
   const auto chosen = earlier["options"];
   auto asked = json_.at("options"), before = chosen.json();
   for (auto* options : {&asked, &before}) {
-    for (const char* key : {"curvature", "solver", "damping", "relative-damping", "threads", "batch-size"}) {
+    for (const char* key :
+         {"curvature", "solver", "damping", "relative-damping", "training-damping", "threads", "batch-size"}) {
       options->erase(key);
     }
   }
@@ -238,6 +246,7 @@ std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const
   out.solver = chosen["solver"].get<std::string>();
   out.options.damping = chosen["damping"].get<double>();
   out.options.relative_damping = chosen["relative-damping"].get<double>();
+  out.options.training_damping = chosen.value("training-damping", false);
   if (earlier.contains("chosen")) {
     out.reason = earlier["chosen"]["reason"].get<std::string>();
     out.otherwise = earlier["chosen"]["otherwise"].get<std::string>();

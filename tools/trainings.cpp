@@ -142,6 +142,7 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
     }
     out.gradient_norm = metadata_number<double>(held.metadata, "gradient-norm", place);
     out.converged = metadata_number<std::int64_t>(held.metadata, "converged", place) > 0;
+    out.inverse_time = stage.inverse_time = metadata_number<double>(held.metadata, "inverse-time", place);
     return out;
   }
   const auto random = Random(what_.pipeline.seed());
@@ -155,7 +156,9 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
     return out;
   }
   keep_in_bank(place, layout.with(stage.theta),
-               {{"gradient-norm", fmt::format("{}", out.gradient_norm)}, {"converged", out.converged ? "1" : "0"}});
+               {{"gradient-norm", fmt::format("{}", out.gradient_norm)},
+                {"converged", out.converged ? "1" : "0"},
+                {"inverse-time", fmt::format("{}", out.inverse_time)}});
   return out;
 }
 

@@ -80,6 +80,22 @@ TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-
   CHECK(choose_inverse(last, 1, 3, {}).curvature == "hessian");
 }
 
+TEST_CASE("where training was too short for the mean eigenvalue, the damping is the inverse of its time") {
+  auto chain = displaced(test::toy_chain(kTwoStages));
+  CHECK_FALSE(choose_inverse(chain, 0, 3, {}).options.training_damping);  // by lbfgs, which has no time
+  chain[0].inverse_time = 1e3;
+  chain[1].inverse_time = 1e-9;
+  const auto choice = choose_inverse(chain, 0, 3, {});
+  CHECK(choice.options.training_damping);
+  CHECK_FALSE(choose_inverse(chain, 0, 3, {.curvature = "ekfac"}).options.training_damping);
+  CHECK_FALSE(choose_inverse(chain, 0, 3, {.relative_damping = 1.0}).options.training_damping);
+  CHECK(choose_inverse(chain, 0, 3, {.relative_damping = 1.0, .training_damping = true}).options.training_damping);
+  Adjoint adjoint(chain, {create<Curvature>(choice.curvature), create<Solver>("direct"), choice.options});
+  adjoint.prepare(0);
+  CHECK(adjoint.evidence()[0].damping == 1e3);
+  CHECK(adjoint.evidence()[1].damping == doctest::Approx(adjoint.evidence()[1].mean_eigenvalue));
+}
+
 TEST_CASE("negative curvature is looked for before any solve, and outweighed or refused with the number to type") {
   const auto chain = at_saddle();
   const auto& stage = chain[0];

@@ -81,6 +81,25 @@ TEST_CASE("--from: before the pipeline or after it, switches or values before it
   CHECK(folder.json("relative/run.json")["options"]["relative-damping"] == 0.1);
   REQUIRE(folder.run("score --from first/run.json --self --out self").status == 0);
   CHECK(folder.json("self/run.json")["options"]["self"] == true);
+  // what training was too short for is repeated too
+  std::string once = kOneStage;
+  once.replace(once.find("weight-decay"), 0, "optimizer = \"adam:epochs=2,learning-rate=1e-3\"\n");
+  folder.write("short.toml", once);
+  REQUIRE(folder.run("train short.toml --force --quiet").status == 0);
+  const auto chosen = folder.run("rank short.toml --out short");
+  CAPTURE(chosen.err);
+  REQUIRE(chosen.status == 0);
+  CHECK(chosen.err.find("damping 1 x mean eigenvalue or 1 / training time (") != std::string::npos);
+  const auto shorter = folder.json("short/run.json");
+  CHECK(shorter["options"]["training-damping"] == true);
+  const auto& stage = shorter["stages"].front();
+  CHECK(stage["damping"].get<double>() > 2 * stage["mean-eigenvalue"].get<double>());
+  REQUIRE(folder.run("score --from short/run.json --out again").status == 0);
+  CHECK(folder.read("again/scores.safetensors") == folder.read("short/scores.safetensors"));
+  REQUIRE(folder.run("rank short.toml --curvature gauss-newton --damping training --out typed").status == 0);
+  CHECK(folder.read("typed/scores.safetensors") == folder.read("short/scores.safetensors"));
+  check_fails(folder.run("rank short.toml --damping training --relative-damping 2 --out x"), 2, "exclude each other");
+  check_fails(folder.run("rank short.toml --damping much --out x"), 2, "expected auto, training or a number >= 0");
   check_fails(folder.run("score --from nowhere.json --out x"), 1, "nowhere.json");
   check_fails(folder.run("score --from first/run.json --oout x"), 2, "did you mean \"--out\"?");
   check_fails(folder.run("score --out x --from"), 2, "from");

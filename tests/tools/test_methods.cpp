@@ -150,7 +150,7 @@ TEST_CASE("every curvature, solver and response scores a chain, and run.json say
   check_fails(folder.run(base + "--out no --curvature hessian --response proximal-bregman"), 1,
               "the curvature is of the family hessian");
   check_fails(folder.run(base + "--out no --response segment"), 1,
-              "stage finetune: response segment needs the sum of its learning rates");
+              "stage pretrain: response segment needs the sum of its learning rates");
   check_fails(folder.run(base + "--out no --response segment:time=5 --solver cg"), 1,
               "use --solver auto, direct, lanczos or");
   check_fails(folder.run(base + "--out no --response undone"), 1,

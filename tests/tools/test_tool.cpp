@@ -249,7 +249,7 @@ TEST_CASE("bad checkpoints, dampings and results: one line, nothing half-written
   const auto indefinite = less_stale_warning(folder.run(rank + "--curvature hessian --damping 0"));
   check_fails(indefinite, 1, "the Hessian has negative curvature");
   check_fails(indefinite, 1, "type --damping ");
-  check_fails(folder.run(rank + "--damping some"), 2, "--damping = some, expected auto or a number >= 0");
+  check_fails(folder.run(rank + "--damping some"), 2, "--damping = some, expected auto, training or a number >= 0");
   CHECK_FALSE(fs::exists(folder / "result/scores.safetensors"));
   CHECK(folder.run(rank + "--curvature hessian").status == 0);  // the damping that outweighs it is found
   CHECK(folder.json("result/run.json")["options"]["damping"].get<double>() > 0);

@@ -107,6 +107,23 @@ TEST_SUITE("training") {
           Tolerance::kSameAlgebra);
   }
 
+  TEST_CASE("the inverse of training time: of the learning rates' sum, over what steps divide the gradient by") {
+    const auto objective = made_objective("linear", "squared-error");
+    TensorList g;
+    objective.value(objective.trained().values(), {}, &g);
+    const auto inverse_time = [&](const std::string& spec) {
+      auto state = fresh_state(objective);
+      const auto optimizer = create<Optimizer>(spec + ",schedule=constant,batch-size=24");
+      CHECK(optimizer->inverse_time(state) == 0);
+      optimizer->minimise(objective, {}, state, Random(1), {});
+      return optimizer->inverse_time(state);
+    };
+    CHECK(inverse_time("sgd:learning-rate=0.01,momentum=0.5,max-iterations=2") == doctest::Approx(1 / (4 * 0.01)));
+    const auto all = flatten(g);
+    const double root = std::sqrt(all.square().mean().item<double>());
+    CHECK(inverse_time("adam:learning-rate=0.01,epsilon=1e-30,max-iterations=1") == doctest::Approx(root / 0.01));
+  }
+
   TEST_CASE("options are named when they are out of bounds") {
     CHECK_THROWS_WITH_AS(create<Optimizer>("adam:beta1=1"), "adam: option beta1 = 1, expected in [0, 1)",
                          InvalidArgument);

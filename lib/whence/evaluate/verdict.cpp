@@ -62,7 +62,7 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
     }
     const auto more_damping = !evidence.curved ? std::string()
                               : at.damping > 0 ? fmt::format("; type --damping {:.3g}", 10 * at.damping)
-                                               : fmt::format("; type --relative-damping {:g}", kRelativeDamping);
+                                               : fmt::format("; type --damping {}", kTrainingDamping);
     if (at.unconverged > 0 && !(at.residual <= kFailed)) {
       return make(level, fmt::format("{} of {} solves at {} failed (relative residual {:.1e}){}", at.unconverged,
                                      at.solves, at.stage, at.residual, more_damping));

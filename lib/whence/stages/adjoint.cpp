@@ -133,6 +133,9 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       evidence.mean_eigenvalue = mean_eigenvalue(*segment.curvature, kProbes, Random(0).stream("mean eigenvalue"));
       evidence.damping += options_.relative_damping * std::abs(evidence.mean_eigenvalue);
     }
+    if (options_.training_damping) {
+      evidence.damping = std::max(evidence.damping, at.inverse_time);
+    }
     Filter filter{options_.inversion, evidence.damping};
     auto solved = segment.curvature;
     std::shared_ptr<const CurvaturePoint> point =

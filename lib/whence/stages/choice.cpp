@@ -42,6 +42,7 @@ class Chooser {
     out_.options = request_.options;
     out_.options.damping = request_.damping.value_or(0);
     out_.options.relative_damping = request_.relative_damping.value_or(0);
+    out_.options.training_damping = request_.training_damping;
     out_.stationarity.resize(chain_.size());
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto& stage = chain_[k];
@@ -166,7 +167,7 @@ class Chooser {
       return;  // the solver's own, or none
     }
     if (request_.options.inversion == Inversion::kFiltered) {
-      out_.options.relative_damping = kRelativeDamping;
+      damp_by_default();
       return;
     }
     if (family_ == CurvatureFamily::kHessian) {
@@ -179,10 +180,10 @@ class Chooser {
             fmt::format("the Hessian has negative curvature ({:.2g} at stage {}), which the damping outweighs",
                         smallest_, chain_[*negative_stage_].name));
       } else if (!at_minimum()) {
-        out_.options.relative_damping = kRelativeDamping;
+        damp_by_default();
         reasons_.push_back(fmt::format("the checkpoint is no minimum ({})", gradient_text()));
       } else if (request_.indefinite && request_.curvature_is_open()) {  // of a primed stage
-        out_.options.relative_damping = kRelativeDamping;
+        damp_by_default();
         reasons_.emplace_back("a solve with the Hessian met negative curvature");
       } else if (needs_damping()) {
         take_needed_damping();
@@ -203,9 +204,18 @@ class Chooser {
           fmt::format("the checkpoint is a minimum ({}) of an objective with weight decay", gradient_text()));
       return;
     }
-    out_.options.relative_damping = kRelativeDamping;
+    damp_by_default();
   }
 
+  /// Factors spread a curvature's few large eigenvalues, which is a damping of its own: more than the mean eigenvalue
+  /// made them worse, docs/defaults.md.
+  void damp_by_default() {
+    out_.options.relative_damping = kRelativeDamping;
+    const bool factored = create<Curvature>(out_.curvature)->factored() || solver_->family().has_value();
+    out_.options.training_damping =
+        !factored && std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
+                                 [](const Stage& stage) { return stage.inverse_time > 0; });
+  }
   /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
   bool needs_damping() const {
     const bool foreign = solver_->family() && solver_->family() != family_;
@@ -214,7 +224,7 @@ class Chooser {
                        [&](const Stage& s) { return solver_->needs_damping(s.objective.trained().entries()); });
   }
   void take_needed_damping() {
-    out_.options.relative_damping = kRelativeDamping;
+    damp_by_default();
     reasons_.push_back(fmt::format("solver {} needs a damping", solver_name()));
   }
 
@@ -304,7 +314,7 @@ class Chooser {
           "not outweigh it, so that solves would fail: type --damping {:.2g}{}{}",
           chain_[*negative_stage_].name, smallest_, sufficient_damping(),
           has_gauss_newton()
-              ? fmt::format(", or --curvature gauss-newton --relative-damping {:g}, which has none", kRelativeDamping)
+              ? fmt::format(", or --curvature gauss-newton --damping {}, which has none", kTrainingDamping)
               : std::string(),
           at_minimum() ? "" : fmt::format(" (the checkpoint is no minimum: {})", gradient_text())));
     }

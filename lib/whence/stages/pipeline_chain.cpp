@@ -163,10 +163,11 @@ std::optional<Stage> Pipeline::start_of_others(std::size_t stage, const Chain& b
   for (const auto& name : fresh.objective.trained().names()) {
     if (!fresh.objective.parent_layout().contains(name)) {
       throw InvalidArgument(fmt::format(
-          "stage {}: where its training began is not known: {} was not trained by whence, and {} is none of {}; give "
-          "the weights that it began with as the checkpoint of a stage before it, or train it with whence",
-          description.name, description.checkpoint.string(), name,
-          stage == 0 ? "a stage before it, there being none" : "stage " + file_.stages[stage - 1].name + "'s"));
+          "stage {}: where its training began is not known: {} was not trained by whence, and {}; give the weights "
+          "that it began with as the checkpoint of a stage before it, or train it with whence",
+          description.name, description.checkpoint.string(),
+          stage == 0 ? fmt::format("no stage is before it that {} could come from", name)
+                     : fmt::format("stage {} before it has no {}", file_.stages[stage - 1].name, name)));
     }
   }
   return fresh;
@@ -217,6 +218,7 @@ Chain Pipeline::load(std::size_t count) const {
     }
     if (const auto told = training(i); told && !told->stationarity_of.empty()) {
       stage.measured = {told->stationarity_of, told->stationarity};
+      stage.inverse_time = told->summary.inverse_time;
     }
     stage.trajectory = detail::read_trajectory(snapshot_files(i), stage, description.checkpoint, remedy);
     chain.push_back(std::move(stage));

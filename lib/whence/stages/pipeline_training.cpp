@@ -148,6 +148,7 @@ StageTraining Pipeline::train(std::size_t stage, const Progress& progress, bool 
   try {
     out.summary = fresh.optimizer->minimise(fresh.objective, fresh.parent, state,
                                             Random(seed_).stream("training of stage " + description.name), watch);
+    tell_inverse_time(*fresh.optimizer, state, out.summary);
     check_finite(state.theta, "a trained parameter");
   } catch (const NumericalError& error) {
     throw in_stage(fresh, error);

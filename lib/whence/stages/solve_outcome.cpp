@@ -45,8 +45,8 @@ void check_solves(const Stage& stage, const std::vector<SolverSummary>& summarie
           "stage {}: the curvature with damping {:.3g} is not positive definite: {}; type {}--damping {}", stage.name,
           damping, summary.message,
           stage.objective.has_gauss_newton()
-              ? fmt::format("--curvature gauss-newton --relative-damping {:g}, whose curvature is never negative, or ",
-                            kRelativeDamping)
+              ? fmt::format("--curvature gauss-newton --damping {}, whose curvature is never negative, or ",
+                            kTrainingDamping)
               : std::string(),
           met < 0 ? fmt::format("{:.2g} or more", damping - 2 * met) : std::string("with a larger number")));
     }

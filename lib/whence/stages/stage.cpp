@@ -175,6 +175,12 @@ std::vector<std::int64_t> segment_ends(std::string_view optimizer, std::int64_t 
   return out;
 }
 
+void tell_inverse_time(const Optimizer& optimizer, const TrainingState& state, TrainingSummary& summary) {
+  const bool earlier = summary.kept > 0 && summary.kept < state.iteration;  // than its end
+  summary.inverse_time = optimizer.inverse_time(state) *
+                         (earlier ? static_cast<double>(state.iteration) / static_cast<double>(summary.kept) : 1);
+}
+
 TrainingSummary train(Stage& stage, const Random& random, const Progress& progress,
                       const std::vector<std::int64_t>& kept_after) {
   TrainingState state{stage.theta, 0, {}};
@@ -186,7 +192,9 @@ TrainingSummary train(Stage& stage, const Random& random, const Progress& progre
     report(progress, event);
   };
   auto summary = stage.optimizer->minimise(stage.objective, stage.parent, state, random, keep);
+  tell_inverse_time(*stage.optimizer, state, summary);
   stage.theta = detach(state.theta);
+  stage.inverse_time = summary.inverse_time;
   stage.trajectory = std::move(trajectory);
   return summary;
 }

@@ -37,6 +37,7 @@ struct Stage {
   std::vector<Snapshot> trajectory = {};  ///< In order, the last at theta; empty where none was kept.
   /// What training measured at its end; stationarity() answers by it as long as nothing it rests on is otherwise.
   std::optional<MeasuredStationarity> measured = {};
+  double inverse_time = 0;  ///< Of its training (training/optimizer.h); 0: not known, or no steps made it.
 
   /// The body that the next stage starts from.
   ParameterSet handed_on() const { return objective.hand_on(theta, parent); }
@@ -74,6 +75,9 @@ Stage begin_stage(StageParts parts, const Chain& before, Random random);
 /// Throws InvalidArgument, naming the stage, where the longest of the texts has no room in the model's context behind
 /// the prefix or prompt of the stage or of those before.
 void check_room(const Stage& stage, const Dataset& texts);
+
+/// Puts Optimizer::inverse_time() of a training that ended at `state` into its summary, for where what it kept was.
+void tell_inverse_time(const Optimizer& optimizer, const TrainingState& state, TrainingSummary& summary);
 
 /// The iterations that end each of `count` equal segments, at whose ends snapshots are kept, of a training of so many
 /// terms by an optimizer. Throws InvalidArgument where it takes fewer iterations, or no number that is known before.

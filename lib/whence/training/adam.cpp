@@ -40,6 +40,19 @@ TensorList AdamSteps::preconditioner(const TrainingState& state) const {
   return out;
 }
 
+double AdamSteps::inverse_time(const TrainingState& state) const {
+  if (!(state.time > 0) || state.memory.empty()) {
+    return 0;
+  }
+  double sum = 0, count = 0;
+  for (const auto& square : state.memory[1]) {
+    const auto moved = square.gt(0);
+    sum += (scale(square, state.iteration).square() * moved).sum(at::kDouble).item<double>();
+    count += static_cast<double>(moved.sum().item<std::int64_t>());
+  }
+  return count > 0 ? std::sqrt(sum / count) / state.time : 0;
+}
+
 /// What `steps` steps with the mean squared gradient `square` divide the next direction by.
 at::Tensor AdamSteps::scale(const at::Tensor& square, std::int64_t steps) const {
   const double correction = 1 - std::pow(options_.beta2, static_cast<double>(steps));

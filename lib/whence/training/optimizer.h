@@ -37,6 +37,7 @@ struct TrainingSummary {
   std::vector<ValidationResult> validation = {};  ///< Of a training that was validated, what was measured, in order.
   std::int64_t kept = -1;      ///< Of such a one, the iteration after which the parameters were what it ends with.
   bool stopped_early = false;  ///< Whether it ended as its validation had not been better for long.
+  double inverse_time = 0;     ///< Optimizer::inverse_time() of the end; 0: of no use.
 };
 
 /// Minimises an objective over theta.
@@ -56,6 +57,12 @@ class Optimizer {
   /// What a step that starts at `state` multiplies the gradient's entries by, apart from the learning rate; empty where
   /// it follows the gradient.
   virtual TensorList preconditioner(const TrainingState&) const { return {}; }
+  /// The curvature up to which training from 0 to `state` had no time to go: along directions of less it is not near
+  /// the minimum, and damping by it is what early stopping comes to (G. Raskutti et al., "Early stopping and
+  /// non-parametric regression", JMLR 2014). 1 / state.time where steps follow the gradient; else that over the
+  /// preconditioner, as the one number with the Frobenius norm of this diagonal matrix, of entries that had a gradient.
+  /// 0 where steps have no learning rate, or before the first.
+  virtual double inverse_time(const TrainingState&) const { return 0; }
   /// Iterations that see all of `terms` terms once.
   virtual std::int64_t iterations_an_epoch(std::int64_t /*terms*/) const { return 1; }
 };

@@ -36,6 +36,7 @@ class Sgd : public SteppingOptimizer, public StackedTraining {
                                        const Random& random) const override {
     return std::make_unique<detail::MinibatchSteps>(minibatches(objective, parent, random));
   }
+  double inverse_time(const TrainingState& state) const override { return state.time > 0 ? 1 / state.time : 0; }
   bool stacks() const override { return detail::stacks(options_.loop); }
   TensorList minimise_all(const Objective& objective, const TensorList& parent, const TensorList& theta,
                           const at::Tensor& weights, const Random& random, const Progress& progress) const override {

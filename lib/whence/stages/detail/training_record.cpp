@@ -51,7 +51,8 @@ std::string training_text(const StageTraining& training) {
            {"gradient-norm", at.gradient_norm},
            {"data-gradient-norm", at.data_gradient_norm},
            {"relative-gradient-norm", at.relative_gradient_norm},
-           {"gradient-of", training.stationarity_of}};
+           {"gradient-of", training.stationarity_of},
+           {"inverse-time", training.summary.inverse_time}};
   if (const auto& summary = training.summary; !summary.validation.empty()) {
     out[kValidation] = validation_json(summary.validation);
     out["kept"] = summary.kept;
@@ -68,6 +69,7 @@ StageTraining read_training(const std::string& text, const std::string& where) {
   out.stationarity = {told.value("objective", 0.0), told.value("gradient-norm", 0.0),
                       told.value("data-gradient-norm", 0.0), told.value("relative-gradient-norm", 0.0)};
   out.stationarity_of = told.value("gradient-of", "");
+  out.summary.inverse_time = told.value("inverse-time", 0.0);
   out.examples = told.value("examples", std::int64_t{0});
   out.parameters = told.value("parameters", std::int64_t{0});
   if (told.contains(kValidation)) {

@@ -48,6 +48,7 @@ class AdamSteps : public SteppingOptimizer, public StackedTraining {
   }
   /// 1 / (sqrt(v) + epsilon) with the bias of v corrected; ones before the first step.
   TensorList preconditioner(const TrainingState& state) const override;
+  double inverse_time(const TrainingState& state) const override;
 
  private:
   MinibatchSteps minibatches(const Objective& objective, const TensorList& parent, const Random& random) const;
