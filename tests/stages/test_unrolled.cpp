@@ -17,7 +17,17 @@ namespace {
 struct Trained {
   std::string tuning, optimizer, loss = "cross-entropy";
   std::int64_t examples = 8;
+  bool blind = false;  ///< The first input is 0, so that its weights have no gradient.
 };
+
+Dataset toy_data(const Trained& stage, const Random& random) {
+  const auto data = test::toy_data(stage.loss, stage.examples, 3, random);
+  auto batch = data.batch(0, data.size());
+  if (stage.blind) {
+    batch.inputs.select(1, 0).zero_();
+  }
+  return Dataset({batch.inputs, batch.targets, batch.ids, 1, {}, {}, data.classes(), {}});
+}
 
 struct Run {
   Chain chain;
@@ -33,16 +43,15 @@ Run train_all(const std::vector<Trained>& stages, at::ScalarType dtype = at::kDo
   const std::shared_ptr<const Model> model = create<Model>("mlp:widths=4,activation=tanh");
   for (std::size_t k = 0; k < stages.size(); ++k) {
     const auto draws = random.stream("stage " + std::to_string(k));
-    auto stage = begin_stage(
-        {.name = "stage" + std::to_string(k),
-         .model = model,
-         .loss = create<Loss>(stages[k].loss),
-         .tuning = create<Tuning>(stages[k].tuning),
-         .optimizer = create<Optimizer>(stages[k].optimizer),
-         .data = test::toy_data(stages[k].loss, stages[k].examples, 3, draws.stream("data")).to(dtype, at::kCPU),
-         .weight_decay = 0.02,
-         .batch_size = 3},
-        out.chain, draws);
+    auto stage = begin_stage({.name = "stage" + std::to_string(k),
+                              .model = model,
+                              .loss = create<Loss>(stages[k].loss),
+                              .tuning = create<Tuning>(stages[k].tuning),
+                              .optimizer = create<Optimizer>(stages[k].optimizer),
+                              .data = toy_data(stages[k], draws.stream("data")).to(dtype, at::kCPU),
+                              .weight_decay = 0.02,
+                              .batch_size = 3},
+                             out.chain, draws);
     const auto plain = stage.objective;
     if (weights.defined() && k == weighted) {
       stage.objective = plain.with_weights(weights);
@@ -95,6 +104,8 @@ TEST_CASE("unrolled scores equal central differences of training again: every op
       {{"full", clipped}},
       {{"full", "adam:learning-rate=0.05,max-iterations=1,batch-size=4,epsilon=0.05"}},
       {{"full", clipped}, {"full:proximity=0.3", momentum}},
+      {{"full", momentum},
+       {"full:proximity=0.3", "adam:learning-rate=0.02,epochs=3,batch-size=3", "cross-entropy", 8, true}},
       {{"full", clipped}, {"head", "adam:learning-rate=0.05,epochs=3,batch-size=5"}},
       {{"full", momentum}, {"lora:rank=1,alpha=4", clipped}},
       {{"full", momentum},

@@ -78,7 +78,8 @@ void AdamSteps::step(TrainingState& state, const TensorList& g, double rate) con
   state.time += rate;
 }
 
-/// Tensor by tensor, as the step. Where the mean square is 0, so is every gradient so far, and nothing goes through it.
+/// Tensor by tensor, as the step. Where the mean square is 0, so is every gradient so far, and nothing goes through it:
+/// the embeddings of words that no text has, under a pull to the parent's, stay the parent's wherever those go.
 at::Tensor AdamSteps::pull_back(const TrainingState& before, const TensorList& g, double rate,
                                 StepAdjoint& adjoint) const {
   const auto t = before.iteration + 1;
@@ -99,8 +100,9 @@ at::Tensor AdamSteps::pull_back(const TrainingState& before, const TensorList& g
       square.add_(flat(before.memory[1][i]), options_.beta2);
     }
     const auto root = (square / square_correction).sqrt(), divisor = root + options_.epsilon;
-    const auto moved = part(of_theta) * (rate / mean_correction) / divisor;
-    const auto bent = at::where(square > 0, mean / (divisor * root * (2 * square_correction)), at::zeros_like(mean));
+    const auto felt = [&](const at::Tensor& x) { return at::where(square > 0, x, at::zeros_like(x)); };
+    const auto moved = felt(part(of_theta) * (rate / mean_correction) / divisor);
+    const auto bent = felt(mean / (divisor * root * (2 * square_correction)));
     const auto of_mean = part(of_memory[0]) - moved, of_square = part(of_memory[1]) + moved * bent;
     part(out).copy_(of_mean * (1 - options_.beta1) + of_square * (2 * (1 - options_.beta2) * at));
     part(adjoint.memory[0]).copy_(of_mean * options_.beta1);

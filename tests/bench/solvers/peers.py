@@ -64,9 +64,9 @@ def read_idx(path):
 
 def read_data(table, folder):
     """Inputs and labels in float64 of a `train` or `data` table, as whence's readers make them."""
-    unknown = set(table) - {"format", "images", "labels", "file", "header", "label", "limit"}
-    if unknown:
-        raise ValueError(f"peers.py does not read {', '.join(sorted(unknown))}")
+    unknown = set(table) - {"format", "images", "labels", "file", "header", "label", "limit", "classes", "standardize"}
+    if unknown or table.get("standardize"):
+        raise ValueError(f"peers.py does not read {', '.join(sorted(unknown)) or 'standardized columns'}")
     if table["format"] == "idx":
         inputs, labels = read_idx(folder / table["images"]).double() / 255, read_idx(folder / table["labels"]).long()
     elif table["format"] == "cifar":
@@ -79,6 +79,9 @@ def read_data(table, folder):
         inputs, labels = torch.from_numpy(np.delete(rows, label, 1)), torch.from_numpy(rows[:, label].astype(np.int64))
     else:
         raise ValueError(f"peers.py does not read format {table['format']}")
+    if "classes" in table:
+        kept = torch.isin(labels, torch.tensor(table["classes"]))
+        inputs, labels = inputs[kept], torch.tensor([table["classes"].index(label) for label in labels[kept].tolist()])
     limit = table.get("limit", len(labels))
     return inputs[:limit], labels[:limit]
 
