@@ -136,7 +136,7 @@ data = {{ format = "jsonl", file = "{name}-{part}-test.jsonl", {table_of} }}
 """)
         done = whence("train", f"{name}-text.toml")
         print(f"== {name}: {len(train)} texts, {len(test)} queries;", done.stdout.strip(), flush=True)
-        for part in ("text", "prompt"):
+        for part in ARGS.parts:
             for method in [*ARGS.methods, "bm25"]:
                 if method == "bm25":
                     found = bm25([row[part] for row in test], [row[part] for row in train])
@@ -146,7 +146,7 @@ data = {{ format = "jsonl", file = "{name}-{part}-test.jsonl", {table_of} }}
                     found = None
                 table[name, part, method] = "- -" if found is None else quality(found, same)
                 print(f"{part:7} {method:13} {table[name, part, method]}", flush=True)
-    columns = [(name, part) for name in ARGS.sets for part in ("text", "prompt")]
+    columns = [(name, part) for name in ARGS.sets for part in ARGS.parts]
     print("| method | " + " | ".join(f"{name}, {part}" for name, part in columns) + " |\n| --- |" + " ---: |" * len(columns))
     for method in [*ARGS.methods, "bm25"]:
         print(f"| {method} | " + " | ".join(table[*column, method] for column in columns) + " |")
@@ -159,6 +159,7 @@ if __name__ == "__main__":
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--sets", type=lambda text: text.split(","), default=["grammars", "math_with_reason", "math_without_reason"])
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=["text", "prompt"])
     parser.add_argument("--a-kind", type=int, default=90)
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--length", type=int, default=256, help="the most tokens of a text; DataInf's model has 128")
