@@ -85,7 +85,7 @@ void repeat_choice(CommandLine& line, const JsonView& options) {
   for (const auto& [name, asked] : options["asked"].items()) {
     if (asked == "auto" && !line.given(name)) {
       const bool relative = name == "damping" && options["relative-damping"].get<double>() > 0;
-      const bool trained = relative && options.value("training-damping", false);
+      const bool trained = relative && options.contains("training-damping");
       const auto flag = relative && !trained ? std::string("relative-damping") : name;
       const auto chosen = options[flag];
       line.read({"--" + flag, trained              ? std::string(kTrainingDamping)

@@ -25,7 +25,7 @@ std::string more_damping(const InverseOptions* options, double damping, double e
   }
   const double times = std::pow(kRoom * excess, 2), relative = options->relative_damping;
   return relative < kRelativeDamping ? fmt::format("--damping {}", kTrainingDamping)
-         : options->training_damping && damping > 0
+         : !options->least_damping.empty() && damping > 0
              ? fmt::format("--damping {:g}", rounded_up(times * damping))
              : fmt::format("--relative-damping {:g}", rounded_up(times * relative));
 }

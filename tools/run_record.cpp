@@ -173,7 +173,8 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
   if (solvers.empty()) {
     solvers.push_back(name_of(choice.solver));
   }
-  const auto& [relative, trained] = std::tie(choice.options.relative_damping, choice.options.training_damping);
+  const double relative = choice.options.relative_damping;
+  const bool trained = !choice.options.least_damping.empty();
   const auto damping = relative > 0 || trained
                            ? fmt::format("{:g} x mean eigenvalue{}{}", relative, trained ? " or 1 / training time" : "",
                                          dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
@@ -210,8 +211,8 @@ void RunRecord::add_choice(const InverseChoice& choice) {
   options["solver"] = resolved_spec<Solver>(choice.solver);
   options["damping"] = choice.options.damping;
   options["relative-damping"] = choice.options.relative_damping;
-  if (choice.options.training_damping) {
-    options["training-damping"] = true;
+  if (!choice.options.least_damping.empty()) {
+    options["training-damping"] = choice.options.least_damping;
   }
   if (!choice.reason.empty()) {
     json_["chosen"] = {{"reason", choice.reason}, {"otherwise", choice.otherwise}};
@@ -246,7 +247,7 @@ std::optional<InverseChoice> RunRecord::choice_of(const JsonView& earlier) const
   out.solver = chosen["solver"].get<std::string>();
   out.options.damping = chosen["damping"].get<double>();
   out.options.relative_damping = chosen["relative-damping"].get<double>();
-  out.options.training_damping = chosen.value("training-damping", false);
+  out.options.least_damping = chosen.value("training-damping", std::vector<double>());
   if (earlier.contains("chosen")) {
     out.reason = earlier["chosen"]["reason"].get<std::string>();
     out.otherwise = earlier["chosen"]["otherwise"].get<std::string>();

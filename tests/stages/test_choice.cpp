@@ -82,18 +82,31 @@ TEST_CASE("at a minimum the Hessian without damping, elsewhere the damped Gauss-
 
 TEST_CASE("where training was too short for the mean eigenvalue, the damping is the inverse of its time") {
   auto chain = displaced(test::toy_chain(kTwoStages));
-  CHECK_FALSE(choose_inverse(chain, 0, 3, {}).options.training_damping);  // by lbfgs, which has no time
+  CHECK(choose_inverse(chain, 0, 3, {}).options.least_damping.empty());  // by lbfgs, which has no time
   chain[0].inverse_time = 1e3;
   chain[1].inverse_time = 1e-9;
   const auto choice = choose_inverse(chain, 0, 3, {});
-  CHECK(choice.options.training_damping);
-  CHECK_FALSE(choose_inverse(chain, 0, 3, {.curvature = "ekfac"}).options.training_damping);
-  CHECK_FALSE(choose_inverse(chain, 0, 3, {.relative_damping = 1.0}).options.training_damping);
-  CHECK(choose_inverse(chain, 0, 3, {.relative_damping = 1.0, .training_damping = true}).options.training_damping);
+  CHECK(choice.options.least_damping == std::vector<double>{1e3, 1e-9});
+  CHECK(choose_inverse(chain, 0, 3, {.curvature = "ekfac"}).options.least_damping[0] == doctest::Approx(300));
+  CHECK(choose_inverse(chain, 0, 3, {.relative_damping = 1.0}).options.least_damping.empty());
+  CHECK(choose_inverse(chain, 0, 3, {.relative_damping = 1.0, .training_damping = true}).options.least_damping[0] ==
+        1e3);
+  CHECK(choose_inverse(chain, 1, 3, {}).options.least_damping[0] == 0);  // nothing is solved there
   Adjoint adjoint(chain, {create<Curvature>(choice.curvature), create<Solver>("direct"), choice.options});
   adjoint.prepare(0);
   CHECK(adjoint.evidence()[0].damping == 1e3);
   CHECK(adjoint.evidence()[1].damping == doctest::Approx(adjoint.evidence()[1].mean_eigenvalue));
+
+  // trained elsewhere, by an optimizer that is told: by its learning rates and the gradients of examples
+  chain[0].inverse_time = 0;
+  chain[0].optimizer = create<Optimizer>("sgd:learning-rate=0.1,momentum=0.5,max-iterations=5,schedule=constant");
+  CHECK(choose_inverse(chain, 0, 3, {}).options.least_damping[0] == doctest::Approx(0.5 / 0.5));
+  chain[0].optimizer = create<Optimizer>("adam:learning-rate=0.1,max-iterations=5,schedule=constant,batch-size=4");
+  const auto told = choose_inverse(chain, 0, 3, {});
+  const auto& at = *told.stationarity[0];
+  const double square = at.gradient_norm * at.gradient_norm + at.data_gradient_norm * at.data_gradient_norm / 4;
+  const auto entries = static_cast<double>(chain[0].objective.trained().entries());
+  CHECK(told.options.least_damping[0] == doctest::Approx(std::sqrt(square / entries) / 0.5));
 }
 
 TEST_CASE("negative curvature is looked for before any solve, and outweighed or refused with the number to type") {

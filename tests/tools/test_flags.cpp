@@ -91,8 +91,8 @@ TEST_CASE("--from: before the pipeline or after it, switches or values before it
   REQUIRE(chosen.status == 0);
   CHECK(chosen.err.find("damping 1 x mean eigenvalue or 1 / training time (") != std::string::npos);
   const auto shorter = folder.json("short/run.json");
-  CHECK(shorter["options"]["training-damping"] == true);
-  const auto& stage = shorter["stages"].front();
+  CHECK(shorter["options"]["training-damping"][0] == shorter["stages"]["fit"]["damping"]);
+  const auto& stage = shorter["stages"]["fit"];
   CHECK(stage["damping"].get<double>() > 2 * stage["mean-eigenvalue"].get<double>());
   REQUIRE(folder.run("score --from short/run.json --out again").status == 0);
   CHECK(folder.read("again/scores.safetensors") == folder.read("short/scores.safetensors"));

@@ -133,8 +133,8 @@ Adjoint::Prepared& Adjoint::prepared(std::size_t stage) {
       evidence.mean_eigenvalue = mean_eigenvalue(*segment.curvature, kProbes, Random(0).stream("mean eigenvalue"));
       evidence.damping += options_.relative_damping * std::abs(evidence.mean_eigenvalue);
     }
-    if (options_.training_damping) {
-      evidence.damping = std::max(evidence.damping, at.inverse_time);
+    if (stage < options_.least_damping.size()) {
+      evidence.damping = std::max(evidence.damping, options_.least_damping[stage]);
     }
     Filter filter{options_.inversion, evidence.damping};
     auto solved = segment.curvature;

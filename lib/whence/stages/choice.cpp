@@ -26,6 +26,8 @@ constexpr double kPatienceAtMinimumSeconds = 1800;
 /// Of looking for negative curvature.
 constexpr std::int64_t kProbes = 2, kProbeSteps = 20;
 constexpr double kProbeSeconds = 20;
+/// Of 1 / training time, what factors are damped by: docs/defaults.md.
+constexpr double kOfFactors = 0.3;
 
 class Chooser {
  public:
@@ -42,7 +44,6 @@ class Chooser {
     out_.options = request_.options;
     out_.options.damping = request_.damping.value_or(0);
     out_.options.relative_damping = request_.relative_damping.value_or(0);
-    out_.options.training_damping = request_.training_damping;
     out_.stationarity.resize(chain_.size());
     for (auto k = first_; k < chain_.size(); ++k) {
       const auto& stage = chain_[k];
@@ -52,6 +53,9 @@ class Chooser {
     choose_curvature();
     family_ = create<Curvature>(out_.curvature)->family();
     choose_damping();
+    if (request_.training_damping) {
+      damp_by_training();
+    }
     choose_solver();
     if (request_.curvature_is_open() || request_.solver_is_open() || request_.damping_is_open()) {
       out_.reason = fmt::format("{}", fmt::join(reasons_, "; "));
@@ -207,14 +211,29 @@ class Chooser {
     damp_by_default();
   }
 
-  /// Factors spread a curvature's few large eigenvalues, which is a damping of its own: more than the mean eigenvalue
-  /// made them worse, docs/defaults.md.
   void damp_by_default() {
     out_.options.relative_damping = kRelativeDamping;
+    damp_by_training();
+  }
+  /// A part of 1 / time is enough for factors, which spread a curvature's few large eigenvalues: a damping of its own.
+  void damp_by_training() {
     const bool factored = create<Curvature>(out_.curvature)->factored() || solver_->family().has_value();
-    out_.options.training_damping =
-        !factored && std::any_of(chain_.begin() + static_cast<std::ptrdiff_t>(first_), chain_.end(),
-                                 [](const Stage& stage) { return stage.inverse_time > 0; });
+    auto& least = out_.options.least_damping;
+    least.assign(chain_.size(), 0);
+    for (auto k = first_; k < chain_.size(); ++k) {
+      least[k] = (factored ? kOfFactors : 1) * inverse_time(k);
+    }
+    if (std::all_of(least.begin(), least.end(), [](double one) { return one == 0; })) {
+      least.clear();
+    }
+  }
+  double inverse_time(std::size_t k) const {
+    const auto& stage = chain_[k];
+    const auto& at = *out_.stationarity[k];
+    return stage.inverse_time > 0 || !stage.optimizer
+               ? stage.inverse_time
+               : stage.optimizer->estimated_inverse_time({stage.objective.terms(), at.gradient_norm,
+                                                          at.data_gradient_norm, stage.objective.trained().entries()});
   }
   /// Whether the solver's own approximation is singular, or nearly, whatever the curvature.
   bool needs_damping() const {

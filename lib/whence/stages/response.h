@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "whence/solvers/solver.h"
 
@@ -23,9 +24,9 @@ struct InverseOptions {
   double time = 0;         ///< kSegment, for a stage without snapshots: the sum of its learning rates ...
   std::int64_t steps = 0;  ///< ... and how many they were; 0: infinitely many small ones.
   Inversion inversion = Inversion::kDamped;
-  double damping = 0;             ///< Absolute.
-  double relative_damping = 0;    ///< Times the mean eigenvalue of the stage's curvature; added to `damping`.
-  bool training_damping = false;  ///< At least Stage::inverse_time, whatever the other two come to.
+  double damping = 0;                      ///< Absolute.
+  double relative_damping = 0;             ///< Times the mean eigenvalue of the stage's curvature; added to `damping`.
+  std::vector<double> least_damping = {};  ///< A stage's is no less than its entry, whatever the others come to.
 
   /// What is made of a curvature's eigenvalues, the response included.
   Inversion effective_inversion() const { return response == Response::kSegment ? Inversion::kSegment : inversion; }

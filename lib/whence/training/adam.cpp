@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -51,6 +52,12 @@ double AdamSteps::inverse_time(const TrainingState& state) const {
     count += static_cast<double>(moved.sum().item<std::int64_t>());
   }
   return count > 0 ? std::sqrt(sum / count) / state.time : 0;
+}
+
+double AdamSteps::estimated_inverse_time(const TrainingEnd& end) const {
+  const auto batch = static_cast<double>(std::min(options_.loop.batch_size, end.terms));
+  const double square = std::pow(end.gradient_norm, 2) + std::pow(end.term_norm, 2) / batch;
+  return std::sqrt(square / static_cast<double>(end.entries)) / planned_time(options_.loop, end.terms);
 }
 
 /// What `steps` steps with the mean squared gradient `square` divide the next direction by.

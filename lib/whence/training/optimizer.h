@@ -40,6 +40,14 @@ struct TrainingSummary {
   double inverse_time = 0;     ///< Optimizer::inverse_time() of the end; 0: of no use.
 };
 
+/// Where a training ended, of which no more is known.
+struct TrainingEnd {
+  std::int64_t terms = 0;    ///< Objective::terms
+  double gradient_norm = 0;  ///< |grad Phi|
+  double term_norm = 0;      ///< Root mean square of |grad loss_i|.
+  std::int64_t entries = 0;  ///< Of what was trained.
+};
+
 /// Minimises an objective over theta.
 class Optimizer {
  public:
@@ -63,6 +71,9 @@ class Optimizer {
   /// preconditioner, as the one number with the Frobenius norm of this diagonal matrix, of entries that had a gradient.
   /// 0 where steps have no learning rate, or before the first.
   virtual double inverse_time(const TrainingState&) const { return 0; }
+  /// The same of a whole training by this that others made: by the learning rates that it would have, and a minibatch's
+  /// gradient at the end. 0 where it has none.
+  virtual double estimated_inverse_time(const TrainingEnd&) const { return 0; }
   /// Iterations that see all of `terms` terms once.
   virtual std::int64_t iterations_an_epoch(std::int64_t /*terms*/) const { return 1; }
 };

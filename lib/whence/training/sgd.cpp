@@ -37,6 +37,9 @@ class Sgd : public SteppingOptimizer, public StackedTraining {
     return std::make_unique<detail::MinibatchSteps>(minibatches(objective, parent, random));
   }
   double inverse_time(const TrainingState& state) const override { return state.time > 0 ? 1 / state.time : 0; }
+  double estimated_inverse_time(const TrainingEnd& end) const override {
+    return (1 - options_.momentum) / detail::planned_time(options_.loop, end.terms);
+  }
   bool stacks() const override { return detail::stacks(options_.loop); }
   TensorList minimise_all(const Objective& objective, const TensorList& parent, const TensorList& theta,
                           const at::Tensor& weights, const Random& random, const Progress& progress) const override {

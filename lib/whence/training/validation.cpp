@@ -110,6 +110,9 @@ class StoppingEarly : public SteppingOptimizer {
   std::int64_t iterations_an_epoch(std::int64_t terms) const override { return optimizer_->iterations_an_epoch(terms); }
   TensorList preconditioner(const TrainingState& state) const override { return optimizer_->preconditioner(state); }
   double inverse_time(const TrainingState& state) const override { return optimizer_->inverse_time(state); }
+  double estimated_inverse_time(const TrainingEnd& end) const override {
+    return optimizer_->estimated_inverse_time(end);
+  }
   std::unique_ptr<TrainingSteps> steps(const Objective& objective, const TensorList& parent,
                                        const Random& random) const override {
     const auto* stepping = dynamic_cast<const SteppingOptimizer*>(optimizer_.get());

@@ -49,6 +49,7 @@ class AdamSteps : public SteppingOptimizer, public StackedTraining {
   /// 1 / (sqrt(v) + epsilon) with the bias of v corrected; ones before the first step.
   TensorList preconditioner(const TrainingState& state) const override;
   double inverse_time(const TrainingState& state) const override;
+  double estimated_inverse_time(const TrainingEnd& end) const override;
 
  private:
   MinibatchSteps minibatches(const Objective& objective, const TensorList& parent, const Random& random) const;

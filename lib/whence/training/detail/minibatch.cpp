@@ -48,6 +48,15 @@ std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t ex
   return all_iterations(options, iterations_an_epoch(options, examples));
 }
 
+double planned_time(const MinibatchOptions& options, std::int64_t examples) {
+  const auto total = all_iterations(options, iterations_an_epoch(options, examples));
+  double out = 0;
+  for (std::int64_t i = 0; i < total; ++i) {
+    out += scheduled_rate(options, i, total);
+  }
+  return out;
+}
+
 std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms) {
   const auto batch_size = std::min(options.batch_size, terms);
   return (terms + batch_size - 1) / batch_size;

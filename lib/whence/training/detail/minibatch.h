@@ -58,6 +58,9 @@ double scheduled_rate(const MinibatchOptions& options, std::int64_t iteration, s
 /// Optimizer::planned_iterations for those that step along minibatches' gradients.
 std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t examples);
 
+/// The sum of the learning rates of a training that goes on to its planned end.
+double planned_time(const MinibatchOptions& options, std::int64_t examples);
+
 /// Optimizer::iterations_an_epoch likewise.
 std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms);
 
