@@ -13,8 +13,8 @@ inline constexpr double kFarFromMinimum = 1e-3;
 /// what served linear datamodelling scores best over a network and a convnet, tests/bench/defaults.
 inline constexpr double kRelativeDamping = 1;
 /// The word for the damping that is chosen where the damping is open and no minimum is there: that, or
-/// Stage::inverse_time where it is more. Over eight small trainings of MNIST, digits and CIFAR that stopped early it
-/// raised linear datamodelling scores by 0 to .21, docs/defaults.md.
+/// Stage::inverse_time where it is more (estimated by the optimizer where it is not known; of factors a part of it).
+/// docs/defaults.md has what that does to linear datamodelling scores.
 inline constexpr const char* kTrainingDamping = "training";
 /// What a ranking needs of an iterative solve, of its residual and of the growth of its energy: at 1e-2 Spearman stayed
 /// above .995 up to a condition of 1e7, and of usual problems the first ten the same ten.
