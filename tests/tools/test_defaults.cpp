@@ -39,7 +39,8 @@ TEST_CASE(
   auto result = folder.run(base + "--out one");
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
-  CHECK(result.err.find("whence: curvature gauss-newton, solver direct, damping 1 x mean eigenvalue or 1 / training time (") !=
+  CHECK(result.err.find(
+            "whence: curvature gauss-newton, solver direct, damping 1 x mean eigenvalue or 1 / training time (") !=
         std::string::npos);
   CHECK(result.err.find("the checkpoint is no minimum") != std::string::npos);
   CHECK(result.err.find("warning") == std::string::npos);  // the line has said it
