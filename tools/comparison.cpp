@@ -287,7 +287,15 @@ at::Tensor Comparison::self_scores(const ListedMethod& method, const Chain& chai
 }
 
 std::filesystem::path Comparison::place_of_scores(const ListedMethod& method) const {
-  return bank_ / (Digest().add(score_key_).add(method.name).text() + ".safetensors");
+  Digest digest;
+  digest.add(score_key_).add(method.name);
+  if (method.attributor && method.attributor->uses_curvature()) {
+    const auto chosen = choice(method, chain_, queries_.size(), false);  // which another version may make otherwise
+    const auto& options = chosen.options;
+    digest.add(json_text(
+        Json{chosen.curvature, chosen.solver, options.damping, options.relative_damping, options.least_damping}));
+  }
+  return bank_ / (digest.text() + ".safetensors");
 }
 
 std::optional<Comparison::Scored> Comparison::kept_scores(const ListedMethod& method) const {

@@ -176,7 +176,7 @@ std::string choice_text(const InverseChoice& choice, const std::vector<StageEvid
   const double relative = choice.options.relative_damping;
   const bool trained = !choice.options.least_damping.empty();
   const auto damping = relative > 0 || trained
-                           ? fmt::format("{:g} x mean eigenvalue{}{}", relative, trained ? " or 1 / training time" : "",
+                           ? fmt::format("{:g} x mean eigenvalue{}{}", relative, trained ? " or by training time" : "",
                                          dampings.empty() ? "" : fmt::format(" ({})", fmt::join(dampings, ", ")))
                            : fmt::format("{:.3g}", choice.options.damping);
   const bool iterative = create<Solver>(choice.solver)->picks() &&

@@ -125,7 +125,7 @@ Stage Trainings::begin(std::size_t stage, const Chain& before) {
 
 TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   Digest digest;
-  digest.add(key(what_.pipeline.seed())).add(objective_digest(stage.objective));
+  digest.add(key(what_.pipeline.seed())).add(objective_digest(stage.objective)).add("inverse-time");
   for (const auto& tensor : stage.theta) {
     digest.add(tensor);
   }
@@ -149,9 +149,13 @@ TrainingSummary Trainings::train(Stage& stage, const Progress& progress) {
   if (!what_.optimizer.empty()) {
     stage.optimizer = create<Optimizer>(what_.optimizer);
   }
+  const double before = what_.from_start ? 0 : stage.inverse_time;
   out = whence::train(stage,
                       what_.from_start ? random.stream("training of stage " + stage.name) : random.stream("evaluate"),
                       progress, kept_after);
+  if (before > 0 && out.inverse_time > 0) {  // it went on: times add up
+    out.inverse_time = stage.inverse_time = 1 / (1 / before + 1 / out.inverse_time);
+  }
   if (!kept_after.empty()) {
     return out;
   }

@@ -92,6 +92,11 @@ TEST_CASE("where training was too short for the mean eigenvalue, the damping is 
   CHECK(choose_inverse(chain, 0, 3, {.relative_damping = 1.0, .training_damping = true}).options.least_damping[0] ==
         1e3);
   CHECK(choose_inverse(chain, 1, 3, {}).options.least_damping[0] == 0);  // nothing is solved there
+  // a Hessian whose negative curvature that outweighs is not refused
+  auto saddle = at_saddle();
+  saddle[0].inverse_time = 1e3;
+  CHECK(choose_inverse(saddle, 0, 1, {.curvature = "hessian", .relative_damping = 1e-9, .training_damping = true})
+            .options.least_damping[0] == 1e3);
   Adjoint adjoint(chain, {create<Curvature>(choice.curvature), create<Solver>("direct"), choice.options});
   adjoint.prepare(0);
   CHECK(adjoint.evidence()[0].damping == 1e3);

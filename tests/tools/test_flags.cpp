@@ -89,7 +89,7 @@ TEST_CASE("--from: before the pipeline or after it, switches or values before it
   const auto chosen = folder.run("rank short.toml --out short");
   CAPTURE(chosen.err);
   REQUIRE(chosen.status == 0);
-  CHECK(chosen.err.find("damping 1 x mean eigenvalue or 1 / training time (") != std::string::npos);
+  CHECK(chosen.err.find("damping 1 x mean eigenvalue or by training time (") != std::string::npos);
   const auto shorter = folder.json("short/run.json");
   CHECK(shorter["options"]["training-damping"][0] == shorter["stages"]["fit"]["damping"]);
   const auto& stage = shorter["stages"]["fit"];

@@ -98,6 +98,24 @@ TEST_CASE("--self: the matrix's diagonal without the matrix, one file and one li
   check_fails(folder.run("rank self.toml --self --stage finetune --method grad-cos --quiet"), 1, "use grad-dot");
 }
 
+TEST_CASE("--self: each stage is damped by its own training time, as for queries") {
+  const ToolFolder folder;
+  auto pipeline = folder.pipeline();
+  int stage = 0;
+  for (auto at = pipeline.find("optimizer = "); at != pipeline.npos; at = pipeline.find("optimizer = ", at + 1)) {
+    pipeline.replace(at, pipeline.find('\n', at) - at,
+                     fmt::format("optimizer = \"sgd:epochs=2,learning-rate={}\"", stage++ == 0 ? 1e-3 : 1e-4));
+  }
+  folder.write("pipeline.toml", pipeline);
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
+  REQUIRE(folder.run("score pipeline.toml --stage all --self --dtype float64 --quiet --out self").status == 0);
+  const auto run = folder.json("self/run.json");
+  const auto least = run["options"]["training-damping"].get<std::vector<double>>();
+  CHECK(least[1] > 5 * least[0]);
+  CHECK(run["stages"]["pretrain"]["damping"] == least[0]);
+  CHECK(run["stages"]["finetune"]["damping"] == least[1]);
+}
+
 TEST_CASE("--format: csv, jsonl and npy beside safetensors, of queries, of --self and of every stage") {
   const ToolFolder folder;
   REQUIRE(folder.run("train pipeline.toml --quiet").status == 0);

@@ -54,6 +54,11 @@ TEST_SUITE("training") {
           stopping_early(create<Optimizer>(spec), validation)->minimise(objective, {}, state, Random(1), {});
       CHECK(summary.kept == turn);
       CHECK(summary.iterations == turn + 3);
+      if (spec.starts_with("sgd")) {  // whose time goes with its steps' rates
+        const auto& kept = summary.validation[static_cast<std::size_t>(turn) - 1];
+        CHECK(kept.time > 0);
+        CHECK(kept.time < state.time);
+      }
       CHECK(summary.stopped_early);
       CHECK_FALSE(summary.converged);
       CHECK(same_bits(state.theta, there));

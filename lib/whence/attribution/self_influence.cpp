@@ -112,7 +112,11 @@ SelfInfluence self_influence(const SelfInfluenceTask& task, const Progress& prog
   } else if (!curved && solver == nullptr) {
     solver = create<Solver>("identity");  // asked for nothing
   }
-  const auto source = task.attributor->prepare(alone, {task.curvature, solver, task.options});
+  auto options = task.options;
+  if (!options.least_damping.empty()) {
+    options.least_damping = {options.least_damping.at(task.stage)};
+  }
+  const auto source = task.attributor->prepare(alone, {task.curvature, solver, options});
   source->check({0}, Measurement::kLoss, Normalization::kNone);
   const auto scorer = source->self_scorer();
   if (curved && (solver->takes_factors() || task.curvature->factored())) {

@@ -52,10 +52,10 @@ class Chooser {
     }
     choose_curvature();
     family_ = create<Curvature>(out_.curvature)->family();
-    choose_damping();
     if (request_.training_damping) {
       damp_by_training();
     }
+    choose_damping();
     choose_solver();
     if (request_.curvature_is_open() || request_.solver_is_open() || request_.damping_is_open()) {
       out_.reason = fmt::format("{}", fmt::join(reasons_, "; "));
@@ -303,9 +303,9 @@ class Chooser {
       const double met = request_.damping_is_open() ? flat * std::abs(spectrum.mean) : 0;
       const double rounding =
           std::max(met, a->rounding() * std::max(std::abs(spectrum.largest), std::abs(spectrum.smallest)));
-      const double damping = out_.options.relative_damping > 0
-                                 ? out_.options.damping + out_.options.relative_damping * std::abs(spectrum.mean)
-                                 : out_.options.damping;
+      const auto& options = out_.options;
+      const double least = k < options.least_damping.size() ? options.least_damping[k] : 0;
+      const double damping = std::max(least, options.damping + options.relative_damping * std::abs(spectrum.mean));
       if (spectrum.smallest + damping < -rounding && !(spectrum.smallest >= smallest_)) {
         negative_stage_ = k;
         smallest_ = spectrum.smallest;

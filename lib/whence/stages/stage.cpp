@@ -176,9 +176,12 @@ std::vector<std::int64_t> segment_ends(std::string_view optimizer, std::int64_t 
 }
 
 void tell_inverse_time(const Optimizer& optimizer, const TrainingState& state, TrainingSummary& summary) {
-  const bool earlier = summary.kept > 0 && summary.kept < state.iteration;  // than its end
-  summary.inverse_time = optimizer.inverse_time(state) *
-                         (earlier ? static_cast<double>(state.iteration) / static_cast<double>(summary.kept) : 1);
+  summary.inverse_time = optimizer.inverse_time(state);
+  for (const auto& at : summary.validation) {
+    if (at.iteration == summary.kept && at.time > 0) {  // it kept what was there before its end
+      summary.inverse_time *= state.time / at.time;
+    }
+  }
 }
 
 TrainingSummary train(Stage& stage, const Random& random, const Progress& progress,

@@ -13,6 +13,7 @@ struct ValidationResult {
   std::int64_t iteration = 0;
   double loss = 0;
   double accuracy = 0;  ///< NaN where the examples are of no classes.
+  double time = 0;      ///< TrainingState::time then; 0: not known.
 };
 
 /// Where training stands between two iterations: all that is needed to go on with the same bits.
@@ -37,7 +38,7 @@ struct TrainingSummary {
   std::vector<ValidationResult> validation = {};  ///< Of a training that was validated, what was measured, in order.
   std::int64_t kept = -1;      ///< Of such a one, the iteration after which the parameters were what it ends with.
   bool stopped_early = false;  ///< Whether it ended as its validation had not been better for long.
-  double inverse_time = 0;     ///< Optimizer::inverse_time() of the end; 0: of no use.
+  double inverse_time = 0;     ///< Optimizer::inverse_time() where what it kept was; 0: it has none.
 };
 
 /// Where a training ended, of which no more is known.
@@ -65,14 +66,15 @@ class Optimizer {
   /// What a step that starts at `state` multiplies the gradient's entries by, apart from the learning rate; empty where
   /// it follows the gradient.
   virtual TensorList preconditioner(const TrainingState&) const { return {}; }
-  /// The curvature up to which training from 0 to `state` had no time to go: along directions of less it is not near
-  /// the minimum, and damping by it is what early stopping comes to (G. Raskutti et al., "Early stopping and
-  /// non-parametric regression", JMLR 2014). 1 / state.time where steps follow the gradient; else that over the
-  /// preconditioner, as the one number with the Frobenius norm of this diagonal matrix, of entries that had a gradient.
-  /// 0 where steps have no learning rate, or before the first.
+  /// The curvature up to which training from 0 to `state` had no time to go, in a curvature's unit: along directions of
+  /// less it is not near the minimum, and damping by it is what early stopping comes to (G. Raskutti et al., "Early
+  /// stopping and non-parametric regression", JMLR 2014). 1 / state.time where steps follow the gradient; else that
+  /// over the preconditioner, as the one number with the Frobenius norm of this diagonal matrix, of entries that had a
+  /// gradient. Clipped steps count as whole. 0 where steps have no learning rate, or before the first. Cost: a pass
+  /// over the parameters.
   virtual double inverse_time(const TrainingState&) const { return 0; }
-  /// The same of a whole training by this that others made: by the learning rates that it would have, and a minibatch's
-  /// gradient at the end. 0 where it has none.
+  /// The same of a whole training by this that others made: by the learning rates that it would have, and for Adam by a
+  /// minibatch's gradient at the end, as large in every entry. Too small where many had none. 0 where it has none.
   virtual double estimated_inverse_time(const TrainingEnd&) const { return 0; }
   /// Iterations that see all of `terms` terms once.
   virtual std::int64_t iterations_an_epoch(std::int64_t /*terms*/) const { return 1; }

@@ -144,6 +144,7 @@ class StoppingEarly : public SteppingOptimizer {
                      const Progress& progress) const {
     auto results = state.validation;
     results.push_back(validate(validation_, data, objective, state.theta, parent, state.iteration, progress));
+    results.back().time = state.time;
     if (best_of(results, validation_.by_accuracy) + 1 == results.size()) {
       state.best = detach(state.theta);
     }

@@ -26,7 +26,7 @@ nlohmann::ordered_json validation_json(const std::vector<ValidationResult>& resu
   auto out = nlohmann::ordered_json::array();
   for (const auto& at : results) {
     auto accuracy = std::isnan(at.accuracy) ? nlohmann::ordered_json() : nlohmann::ordered_json(at.accuracy);
-    out.push_back(nlohmann::ordered_json::array({at.iteration, at.loss, std::move(accuracy)}));
+    out.push_back(nlohmann::ordered_json::array({at.iteration, at.loss, std::move(accuracy), at.time}));
   }
   return out;
 }
@@ -36,7 +36,8 @@ std::vector<ValidationResult> read_validation(const JsonView& told) {
   for (const auto& at : told.list()) {
     const auto accuracy = at[2];
     out.push_back({at[0].get<std::int64_t>(), at[1].get<double>(),
-                   accuracy.is_null() ? std::numeric_limits<double>::quiet_NaN() : accuracy.get<double>()});
+                   accuracy.is_null() ? std::numeric_limits<double>::quiet_NaN() : accuracy.get<double>(),
+                   at.size() > 3 ? at[3].get<double>() : 0});
   }
   return out;
 }
