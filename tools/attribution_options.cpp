@@ -47,7 +47,8 @@ void add_attribution_options(CommandLine& line) {
        "damped 1/(h+damping), filtered h/(h^2+damping^2) or pseudo")  //
       ("damping", po::value<std::string>()->default_value("auto"),
        "absolute; training: the mean eigenvalue of each stage's curvature, or 1 / its training time where that is "
-       "more; auto: 0 at a minimum, else training, or what outweighs a hessian's negative curvature")   //
+       "more (of factors 0.3 of that); auto: 0 at a minimum, else training, or what outweighs a hessian's negative "
+       "curvature")                                                                                     //
       ("relative-damping", po::value<double>(), "times the mean eigenvalue of each stage's curvature")  //
       ("normalize", po::value<std::string>()->default_value("none"),
        "divide scores by lengths: none, cosine (the query's and the example's) or relatif (the example's)")  //

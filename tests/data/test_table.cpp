@@ -150,6 +150,7 @@ TEST_CASE("csv and tsv: what each refusal says") {
   refuse("x,label\n1.5,0\n1.5x,0\n", "line 3, column \"x\": \"1.5x\" is not a finite number");
   refuse("x,label\n1,0\n1,\n", "t.csv: line 3, column \"label\": no label; drop-labels = [\"\"] leaves");
   refuse("x,x,label\n1,2,0\n", "t.csv: line 1 names column \"x\" twice");
+  refuse("0,0.5,0\n1,2,0\n", "line 1 names column \"0\" twice: its names are numbers, of a row perhaps, which header");
   refuse("label\n1\n", "no column besides the label \"label\"");
   refuse("x,label\n1,0\n2,-3\n", "t.csv: line 3, column \"label\": label -3, expected >= 0; drop-labels = [-3]");
 

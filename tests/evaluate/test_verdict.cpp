@@ -103,6 +103,9 @@ TEST_SUITE("evaluate") {
     CHECK(says(judge(far), "to check: whence evaluate p.toml --scores out"));
     far.assumes_minimum = false;
     CHECK_FALSE(says(judge(far), "minimum"));
+    far.hessian = true;  // response segment
+    CHECK(judge(far).level == Level::kCare);
+    CHECK(says(judge(far), "the training of fit is followed as descent"));
 
     auto failed = good();
     failed.stages.push_back({.stage = "tune", .damping = 1e-3, .solves = 4, .unconverged = 2, .residual = 0.7});

@@ -23,6 +23,14 @@ TEST_SUITE("training") {
     CHECK(rate("linear", 23) == doctest::Approx(0.1));
     CHECK(rate("cosine", 14) == doctest::Approx(1));
     CHECK(rate("cosine", 9) == doctest::Approx(1 + std::sqrt(0.5)));
+    options.max_iterations = 24;
+    for (const auto* schedule : {"constant", "linear", "cosine"}) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < 24; ++i) {
+        sum += rate(schedule, i);
+      }
+      CHECK(whence::detail::planned_time(options, 100) == doctest::Approx(sum));
+    }
     CHECK(whence::detail::progress_detail(0.21312, 3.14e-5) == "loss 0.2131, |gradient| 3.1e-05");
   }
 

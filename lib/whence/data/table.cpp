@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "whence/core/files.h"
@@ -47,7 +48,14 @@ class TableReader {
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end(),
                                           [](const auto& a, const auto& b) { return a == b && !a.empty(); });
     if (twice != sorted.end()) {
-      throw DataError(fmt::format("{}: line {} names column \"{}\" twice", path.string(), line_, *twice));
+      const bool numbers = std::all_of(names_.begin(), names_.end(), [](const auto& name) {
+        char* end = nullptr;
+        std::strtod(name.c_str(), &end);
+        return !name.empty() && *end == '\0';
+      });
+      throw DataError(
+          fmt::format("{}: line {} names column \"{}\" twice{}", path.string(), line_, *twice,
+                      numbers ? ": its names are numbers, of a row perhaps, which header = false says" : ""));
     }
   }
 

@@ -105,6 +105,11 @@ std::optional<Verdict> stage_verdict(const StageEvidenceSummary& at, const Ranki
     return make(level, fmt::format("the curvature at {} is an approximation, which keeps order better than size{}",
                                    at.stage, off_minimum ? "; " + gradient : ""));
   }
+  if (!evidence.assumes_minimum && at.relative_gradient > kMinimum) {
+    return make(level, fmt::format("the training of {} is followed as descent by the curvature at its end, or in some "
+                                   "segments by that at theirs",
+                                   at.stage));
+  }
   if (off_minimum) {
     return make(level, fmt::format("at {} {}, and removals are told as if it were one", at.stage, gradient));
   }

@@ -76,6 +76,7 @@ RegimeFit::RegimeFit(at::Tensor gram, at::Tensor start, const Dataset& data, con
   };
   const auto bound = [&] { return kAtRest * (1 + length(at.gradient) / scale_); };
   for (int step = 0; step < kNewtonSteps && length(rest) > bound(); ++step) {
+    check_interruption();
     const auto direction = at::linalg_solve(jacobian(), -rest.unsqueeze(1)).view_as(coefficients_);
     const auto before = coefficients_;
     const double was = length(rest);

@@ -49,12 +49,11 @@ std::int64_t planned_iterations(const MinibatchOptions& options, std::int64_t ex
 }
 
 double planned_time(const MinibatchOptions& options, std::int64_t examples) {
-  const auto total = all_iterations(options, iterations_an_epoch(options, examples));
-  double out = 0;
-  for (std::int64_t i = 0; i < total; ++i) {
-    out += scheduled_rate(options, i, total);
-  }
-  return out;
+  const auto total = static_cast<double>(all_iterations(options, iterations_an_epoch(options, examples)));
+  const auto rise = static_cast<double>(options.warm_up), risen = std::min(rise, total), rest = total - risen;
+  const double steps = (rise > 0 ? risen * (risen + 1) / (2 * rise) : 0) +
+                       (options.schedule == "constant" || rest == 0 ? rest : (rest + 1) / 2);  // both others' sum
+  return options.learning_rate * steps;
 }
 
 std::int64_t iterations_an_epoch(const MinibatchOptions& options, std::int64_t terms) {
