@@ -188,9 +188,15 @@ InverseChoice Comparison::choice(const ListedMethod& method, const Chain& chain,
   return choose_inverse(chain, stage_, solved, asked, progress_);
 }
 
-InverseProblem Comparison::problem(const ListedMethod& method, const Chain& chain, std::int64_t solved,
-                                   bool indefinite) const {
-  return problem_of(choice(method, chain, solved, indefinite));
+const Comparison::Chosen& Comparison::own_choice(const ListedMethod& method, bool indefinite) const {
+  const std::pair key(method.name, indefinite);
+  const auto found = chosen_.find(key);
+  if (found != chosen_.end()) {
+    return found->second;
+  }
+  const auto start = Clock::now();
+  auto made = choice(method, chain_, queries_.size(), indefinite);
+  return chosen_.emplace(key, Chosen{std::move(made), seconds_since(start)}).first->second;
 }
 
 std::shared_ptr<const Attributor> Comparison::informed(const ListedMethod& method) const {
@@ -242,12 +248,17 @@ void Comparison::check_methods() {
 }
 
 at::Tensor Comparison::scores(const ListedMethod& method, const Chain& chain) const {
+  return scores_by(method, chain,
+                   [&](bool indefinite) { return problem_of(choice(method, chain, queries_.size(), indefinite)); });
+}
+
+at::Tensor Comparison::scores_by(const ListedMethod& method, const Chain& chain,
+                                 const std::function<InverseProblem(bool)>& problem) const {
   if (!method.attributor) {
     return bm25(texts_of(queries_), texts_of(chain[stage_].objective.data())) * outcome_sign(measurement_);
   }
   return despite_indefinite(method, [&](bool indefinite) {
-    const auto inverse = problem(method, chain, queries_.size(), indefinite);
-    return score_matrix(chain, stage_, *source(method, chain, inverse), queries_, measurement_);
+    return score_matrix(chain, stage_, *source(method, chain, problem(indefinite)), queries_, measurement_);
   });
 }
 
@@ -259,7 +270,7 @@ at::Tensor Comparison::scores_at(const ListedMethod& method, const at::Tensor& w
   weighted[stage_].objective = weighted[stage_].objective.with_weights(weights);
   try {
     return despite_indefinite(method, [&](bool indefinite) {
-      const auto inverse = problem(method, chain_, queries_.size(), indefinite);
+      const auto inverse = problem_of(own_choice(method, indefinite).choice);
       if (inverse.curvature->factored()) {
         return at::Tensor();  // factors are of all examples
       }
@@ -272,7 +283,7 @@ at::Tensor Comparison::scores_at(const ListedMethod& method, const at::Tensor& w
 
 at::Tensor Comparison::self_scores(const ListedMethod& method, const Chain& chain) const {
   return despite_indefinite(method, [&](bool indefinite) {
-    auto inverse = problem(method, chain, 1, indefinite);
+    const auto inverse = problem_of(choice(method, chain, 1, indefinite));
     const bool open = create<Solver>(method.asked.solver)->picks();
     return self_influence({.chain = chain,
                            .stage = stage_,
@@ -290,7 +301,7 @@ std::filesystem::path Comparison::place_of_scores(const ListedMethod& method) co
   Digest digest;
   digest.add(score_key_).add(method.name);
   if (method.attributor && method.attributor->uses_curvature()) {
-    const auto chosen = choice(method, chain_, queries_.size(), false);  // which another version may make otherwise
+    const auto& chosen = own_choice(method, false).choice;  // which another version may make otherwise
     const auto& options = chosen.options;
     digest.add(json_text(
         Json{chosen.curvature, chosen.solver, options.damping, options.relative_damping, options.least_damping}));
@@ -318,9 +329,12 @@ std::vector<Comparison::Scored> Comparison::scored() const {
     }
     report(progress_,
            {"score by " + method.name, static_cast<std::int64_t>(i), static_cast<std::int64_t>(methods_.size()), ""});
+    const bool curved = method.attributor && method.attributor->uses_curvature();
+    const double choosing = curved ? own_choice(method, false).seconds : 0;
     const auto start = Clock::now();
-    auto made = scores(method, chain_);
-    const double seconds = seconds_since(start);
+    auto made =
+        scores_by(method, chain_, [&](bool indefinite) { return problem_of(own_choice(method, indefinite).choice); });
+    const double seconds = choosing + seconds_since(start);
     ParameterSet held;
     held.add("scores", made);
     keep_in_bank(place_of_scores(method), held, {{"seconds", fmt::format("{}", seconds)}});
@@ -352,7 +366,7 @@ Json Comparison::scoring_plan(std::int64_t again) const {
     }
     report(progress_, {"time scores by " + method.name, 0, 0, ""});
     const auto seconds = despite_indefinite(method, [&](bool indefinite) {
-      const auto chosen = choice(method, chain_, queries_.size(), indefinite);
+      const auto& chosen = own_choice(method, indefinite).choice;
       const auto made = source(method, chain_, problem_of(chosen));
       return scoring_seconds({chain_,
                               *method.attributor,

@@ -2,9 +2,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli.h"
@@ -106,9 +109,17 @@ class Comparison {
  private:
   std::filesystem::path place_of_scores(const ListedMethod& method) const;
   std::optional<Scored> kept_scores(const ListedMethod& method) const;
-  /// Of a method that uses a curvature; else one that it does not look at.
+  struct Chosen {
+    InverseChoice choice;
+    double seconds = 0;  ///< That choosing took.
+  };
+  /// Of a method that uses a curvature, for the queries; else one that it does not look at.
   InverseChoice choice(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
-  InverseProblem problem(const ListedMethod& method, const Chain& chain, std::int64_t solved, bool indefinite) const;
+  /// The same for the queries and the chain as it is: chosen once.
+  const Chosen& own_choice(const ListedMethod& method, bool indefinite) const;
+  /// By `problem` of whether negative curvature was met.
+  at::Tensor scores_by(const ListedMethod& method, const Chain& chain,
+                       const std::function<InverseProblem(bool)>& problem) const;
   /// The method's attributor as it knows of this pipeline's trainings.
   std::shared_ptr<const Attributor> informed(const ListedMethod& method) const;
   std::unique_ptr<ScoreSource> source(const ListedMethod& method, const Chain& chain,
@@ -128,7 +139,8 @@ class Comparison {
   std::vector<ListedMethod> methods_;
   Progress progress_;
   std::string train_from_;
-  std::string score_key_;  ///< Of all that scores rest on but the method.
+  mutable std::map<std::pair<std::string, bool>, Chosen> chosen_;  ///< By method and whether it is indefinite.
+  std::string score_key_;                                          ///< Of all that scores rest on but the method.
   std::filesystem::path bank_;
   std::unique_ptr<Trainings> trainings_;
   double one_training_ = 0;  ///< Seconds, of train().
