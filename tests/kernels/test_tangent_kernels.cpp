@@ -31,8 +31,8 @@ void check_kernels(KernelPoint point, const std::vector<std::int64_t>& blocks = 
   const auto merged = point.objective.merge(point.theta, point.parent);
   const auto taped = whence::detail::taped_names(point, merged, data);
   const auto entk = create<TangentKernel>("entk");
-  const whence::detail::TapedBlock left(point, merged, taped, data, 0, 2),
-      right(point, merged, taped, data, 1, data.size());
+  const whence::detail::TapedBlock left(point, merged, taped, data, 0, 2, 2),
+      right(point, merged, taped, data, 1, data.size(), 2);
   for (std::size_t p = 0; p < point.names.size(); ++p) {
     CAPTURE(point.names[p]);
     const auto expected = defined_kernel("entk", of_each[p].narrow(0, 0, 2), of_each[p].narrow(0, 1, data.size() - 1));
@@ -144,7 +144,7 @@ TEST_CASE("a vocabulary of which a block sees few words takes those rows alone")
                   {}, Random(1));
   auto point = point_of(stage);
   const auto merged = point.objective.merge(point.theta, point.parent);
-  const whence::detail::TapedBlock block(point, merged, point.names, point.objective.data(), 0, 2);
+  const whence::detail::TapedBlock block(point, merged, point.names, point.objective.data(), 0, 2, 1);
   const auto table = std::find_if(block.parameters().begin(), block.parameters().end(),
                                   [](const auto& parameter) { return parameter.height == 3000; });
   REQUIRE(table != block.parameters().end());

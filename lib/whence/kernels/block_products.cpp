@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "whence/core/chunks.h"
+#include "whence/core/parallel.h"
 #include "whence/core/progress.h"
 
 namespace whence::detail {
@@ -126,17 +128,110 @@ at::Tensor formed_products(const TangentKernel& kernel, const Met& met, const Pa
   return out;
 }
 
-at::Tensor ghost_products(const Met& met) {
+/// [B, C, B', C'] from the products of all pairs of positions, of both sides.
+at::Tensor paired_products(const MatrixUse& rows, const MatrixUse& columns) {
+  TensorList parts;
+  for_each_part(rows, columns, [&](std::int64_t begin, std::int64_t length) {
+    const auto some = part_of(rows, begin, length);
+    parts.push_back(
+        sum_of_positions(side_products_of(some.first, columns.first), side_products_of(some.second, columns.second)));
+  });
+  return at::cat(parts);
+}
+
+/// Whether what the layers saw is on the same side of both uses, the same for every output.
+bool can_cross(const MatrixUse& rows, const MatrixUse& columns) {
+  return rows.input_first == columns.input_first && rows.input().outputs() == 1 && columns.input().outputs() == 1 &&
+         !rows.signal().is_picks() && !columns.signal().is_picks();
+}
+
+/// The same from <signal_l, sum over m of <input_l, input'_m> signal'_m>: all outputs share the sums' weights.
+/// `itself`: the columns are the rows, of which those from an example's own on are made, the others being their mirror
+/// image.
+at::Tensor crossed_products(const MatrixUse& rows, const MatrixUse& columns, bool itself) {
+  const auto a = rows.signal().values.contiguous(), b = columns.signal().values.contiguous();
+  const auto outputs = a.size(1), positions = a.size(2), width = a.size(3);
+  const auto examples = b.size(0), others = b.size(1), met = b.size(2);
+  auto out = at::zeros({examples, a.size(0), outputs, others}, a.options().dtype(at::kDouble));
+  // sums of some rows at a time, which are read again before a cache has lost them; a device has them all at once
+  constexpr std::int64_t kCached = 1 << 20;
+  const auto row_bytes = others * positions * width * a.element_size();
+  const auto some = a.is_cpu() ? std::max<std::int64_t>(1, kCached / row_bytes) : a.size(0);
+  in_chunks(a.size(0), positions * examples * met * a.element_size(), [&](std::int64_t from, std::int64_t length) {
+    const auto weights = side_products_of(part_of(rows, from, length).input(), columns.input())
+                             .to(a.scalar_type())
+                             .reshape({length * positions, examples * met});
+    const auto column = [&](std::int64_t d) {
+      const c10::NoGradGuard no_grad;
+      const auto here = weights.narrow(1, d * met, met);
+      for (auto begin = itself ? std::max<std::int64_t>(0, d - from) : 0; begin < length; begin += some) {
+        const auto count = std::min(some, length - begin);
+        auto sums = at::empty({others, count * positions, width}, a.options());
+        for (std::int64_t e = 0; e < others; ++e) {
+          auto one = sums[e];
+          at::mm_out(one, here.narrow(0, begin * positions, count * positions), b[d][e]);
+        }
+        out[d]
+            .narrow(0, from + begin, count)
+            .copy_(at::bmm(a.narrow(0, from + begin, count).view({count, outputs, positions * width}),
+                           sums.view({others, count, positions * width}).permute({1, 2, 0})));
+      }
+    };
+    if (a.is_cpu()) {
+      parallel_for(examples, column);
+    } else {
+      for (std::int64_t d = 0; d < examples; ++d) {
+        column(d);
+      }
+    }
+  });
+  if (itself) {
+    const auto n = examples;
+    const auto below = at::ones({n, n}, out.options().dtype(at::kBool)).triu(1).view({n, n, 1, 1});
+    out.add_((out * below).permute({1, 0, 3, 2}));
+  }
+  return out.permute({1, 2, 0, 3});
+}
+
+/// Multiplications of a pair of uses, by all pairs of positions and by crossed sums, which are not to be had: infinite.
+struct GhostCost {
+  double paired = 0, crossed = std::numeric_limits<double>::infinity();
+  bool crosses() const { return crossed < paired; }
+  double least() const { return std::min(paired, crossed); }
+};
+GhostCost cost_of(const MatrixUse& a, const MatrixUse& b, std::int64_t height, std::int64_t width, bool itself) {
+  constexpr double kSum = 16, kThin = 4;  // what a sum over positions counts, and a product of few outputs
+  const auto number = [](std::int64_t count) { return static_cast<double>(count); };
+  const auto products = [&](const Side& left, const Side& right, std::int64_t entries) {
+    return number(left.outputs() * right.outputs()) * (left.is_picks() || right.is_picks() ? 1 : number(entries));
+  };
+  const auto examples = number(examples_of(a.second)) * number(examples_of(b.second));
+  const auto positions = number(a.second.positions()), met = number(b.second.positions());
+  const auto outputs = number(std::max(a.first.outputs(), a.second.outputs())),
+             others = number(std::max(b.first.outputs(), b.second.outputs()));
+  GhostCost out{
+      .paired = examples * positions * met *
+                (products(a.first, b.first, height) + products(a.second, b.second, width) + kSum * outputs * others)};
+  if (can_cross(a, b)) {
+    const auto seen = a.input_first ? height : width;
+    const auto signals = number(a.input_first ? width : height);
+    out.crossed =
+        examples * positions *
+        (met * products(a.input(), b.input(), seen) + (met + kThin * outputs) * others * signals * (itself ? 0.5 : 1));
+  }
+  return out;
+}
+
+/// `same`: the columns are the rows.
+at::Tensor ghost_products(const Met& met, std::int64_t width, bool same) {
   at::Tensor out;
-  for (const auto& a : met.rows) {
-    for (const auto& b : met.columns) {
-      TensorList parts;
-      for_each_part(a, b, [&](std::int64_t begin, std::int64_t length) {
-        const auto some = part_of(a, begin, length);
-        parts.push_back(
-            sum_of_positions(side_products_of(some.first, b.first), side_products_of(some.second, b.second)));
-      });
-      const auto part = at::cat(parts);
+  for (std::size_t i = 0; i < met.rows.size(); ++i) {
+    for (std::size_t j = 0; j < met.columns.size(); ++j) {
+      const auto& a = met.rows[i];
+      const auto& b = met.columns[j];
+      const bool itself = same && i == j;
+      const auto part =
+          cost_of(a, b, met.height, width, itself).crosses() ? crossed_products(a, b, itself) : paired_products(a, b);
       out = out.defined() ? out.add_(part) : part;
     }
   }
@@ -185,17 +280,11 @@ at::Tensor sum_of_positions(const at::Tensor& first, const at::Tensor& second) {
 
 double ghost_cost(const ParameterGradients& rows, const ParameterGradients& columns) {
   double out = 0;
-  const auto side = [](const Side& a, const Side& b, std::int64_t width) {
-    const auto outputs = static_cast<double>(a.outputs() * b.outputs());
-    return a.is_picks() || b.is_picks() ? outputs : outputs * static_cast<double>(width);
-  };
-  const auto height = std::min(rows.active(), columns.active());
-  for (const auto& a : rows.uses) {
-    for (const auto& b : columns.uses) {
-      const auto pairs = static_cast<double>(examples_of(a.second) * a.second.positions()) *
-                         static_cast<double>(examples_of(b.second) * b.second.positions());
-      const auto outputs = static_cast<double>(outputs_of(rows) * outputs_of(columns));
-      out += pairs * (side(a.first, b.first, height) + side(a.second, b.second, rows.width) + 16 * outputs);
+  for (std::size_t i = 0; i < rows.uses.size(); ++i) {
+    for (std::size_t j = 0; j < columns.uses.size(); ++j) {
+      const bool itself = &rows == &columns && i == j;
+      out +=
+          cost_of(rows.uses[i], columns.uses[j], std::min(rows.active(), columns.active()), rows.width, itself).least();
     }
   }
   return out;
@@ -235,7 +324,8 @@ at::Tensor parameter_products(const TangentKernel& kernel, const ParameterGradie
   if (met.height == 0) {
     return at::zeros({b, c, d, e}, rows.uses.front().second.values.options().dtype(at::kDouble));
   }
-  return (ghost ? ghost_products(met) : formed_products(kernel, met, rows, columns)).view({b, c, d, e});
+  return (ghost ? ghost_products(met, rows.width, &rows == &columns) : formed_products(kernel, met, rows, columns))
+      .reshape({b, c, d, e});
 }
 
 at::Tensor block_products(const TangentKernel& kernel, const TapedBlock& rows, const TapedBlock& columns) {

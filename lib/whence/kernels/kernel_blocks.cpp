@@ -48,7 +48,6 @@ std::int64_t blocks_in(std::int64_t examples, std::int64_t block) { return (exam
 /// What the longest example shows of a block's cost.
 struct Probe {
   double kept = 0, pass = 0;  ///< Bytes: of what is left of a pass, and of the pass.
-  double signals = 0;         ///< Of the pass, what backward passes bring.
   double pass_seconds = 0;
   double pair = 0, forming = 0;  ///< Multiplications of a pair of examples, and of what is formed of one.
   std::int64_t outputs = 0;
@@ -60,10 +59,9 @@ Probe probe(const TangentKernel& kernel, const KernelPoint& point, const Dataset
   const auto taped = detail::taped_names(point, merged, data);
   const auto row = longest_row(data);
   std::optional<detail::TapedBlock> one;
-  const auto count = count_operations([&] { one.emplace(point, merged, taped, data, row, row + 1); });
+  const auto count = count_operations([&] { one.emplace(point, merged, taped, data, row, row + 1, 1); });
   Probe out{.kept = one->bytes(),
             .pass = one->pass_bytes(),
-            .signals = one->signal_bytes(),
             .pass_seconds = count.nominal_seconds(),
             .outputs = one->outputs()};
   const auto outputs = static_cast<double>(out.outputs);
@@ -79,7 +77,8 @@ Probe probe(const TangentKernel& kernel, const KernelPoint& point, const Dataset
       forming += outputs * size * static_cast<double>(use.first.is_picks() ? 1 : use.first.positions());
       positions = std::max(positions, static_cast<double>(use.second.positions()));
     }
-    const auto formed = outputs * outputs * size, ghost = detail::ghost_cost(parameter, parameter);
+    const auto another = parameter;
+    const auto formed = outputs * outputs * size, ghost = detail::ghost_cost(parameter, another);
     double scratch = 0;
     if (kernel.plain() && ghost < formed + 2 * forming / examples) {
       out.pair += ghost;
@@ -142,6 +141,7 @@ std::string KernelPlan::text() const {
 
 KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, const Dataset& rows,
                        const Dataset* columns, const KernelLimits& limits) {
+  constexpr double kOfPass = 0.25;  // of what is allowed
   check_point(point);
   const auto& other = columns == nullptr ? rows : *columns;
   if (rows.size() == 0 || other.size() == 0) {
@@ -154,12 +154,13 @@ KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, co
   const auto wanted = std::min(most, limits.block > 0 ? limits.block : limits.most_block);
   const auto cost = probe(kernel, point, length_of(other) > length_of(rows) ? other : rows, wanted);
   out.outputs = cost.outputs;
+  out.pass = std::clamp(static_cast<std::int64_t>(kOfPass * limits.bytes / cost.pass), std::int64_t{1}, wanted);
   const auto longest = std::max(length_of(rows), length_of(other));
   const auto bytes = [&](std::int64_t block) {
     const auto left = shares(rows, block, longest), right = columns == nullptr ? left : shares(other, block, longest);
     const bool alone = columns == nullptr && block >= out.rows;  // one block, of itself
-    const double held = alone ? 0 : left.laid_out * cost.kept;
-    return held + std::max(right.passed * cost.pass, right.passed * cost.signals + right.laid_out * cost.kept);
+    const double passed = std::min(right.passed, static_cast<double>(out.pass));
+    return (alone ? 0 : left.laid_out * cost.kept) + passed * cost.pass + right.laid_out * cost.kept;
   };
   const auto scratch = [&](std::int64_t block) {
     const auto left = shares(rows, block, longest), right = columns == nullptr ? left : shares(other, block, longest);
@@ -215,7 +216,7 @@ void make_kernel(const TangentKernel& kernel, const KernelPoint& point, const Da
   const auto row_blocks = blocks_in(plan.rows, plan.block), column_blocks = blocks_in(plan.columns, plan.block);
   const auto taped_block = [&](const Dataset& data, std::int64_t i) {
     const auto begin = i * plan.block;
-    detail::TapedBlock out(point, merged, taped, data, begin, std::min(data.size(), begin + plan.block));
+    detail::TapedBlock out(point, merged, taped, data, begin, std::min(data.size(), begin + plan.block), plan.pass);
     if (out.outputs() != c) {
       throw InvalidArgument(fmt::format("kernel: {} outputs, of which the plan knows {}", out.outputs(), c));
     }

@@ -24,7 +24,8 @@ struct KernelPlan {
   std::int64_t rows = 0, columns = 0, outputs = 0;  ///< Examples on each side, and C.
   bool halved = false;                              ///< Rows are the columns, of a symmetric kernel: blocks below the
                                                     ///< diagonal are made, those above mirrored.
-  std::int64_t block = 0;                           ///< Examples a block, on both sides.
+  std::int64_t block = 0;                           ///< Examples a block, on both sides,
+  std::int64_t pass = 1;                            ///< and examples that go through the model at a time.
   double block_bytes = 0;      ///< What the pass of a block holds, with the block that it is to meet.
   double scratch_bytes = 0;    ///< For products, at most, of two blocks whose passes are over.
   double matrix_bytes = 0;     ///< Of the kernel, rows x C x columns x C float64: where it lies is the sink's affair.
@@ -50,12 +51,12 @@ KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, co
 /// below keeps all in memory. Blocks that the sink has are not made again. Progress is told in blocks.
 ///
 /// A linear layer's, convolution's or embedding's part is the sum over pairs of positions of <input, input'> <signal,
-/// signal'>, or the product of gradients that are formed a part at a time, whichever takes fewer multiplications:
-/// "ghost" products, I. Goodfellow 2015. Of a parameter that is used several times (a tied one, a layer used twice) or
-/// is the source of a pulled weight, gradients are summed over the uses first. A kernel that is not plain has them
-/// formed, a part of a parameter at a time, never all. Parameters that no recorded layer owns (what makes a prefix) go
-/// by autograd, an example and output at a time. Products are in algebra_type() of the model's dtype, sums of them in
-/// float64: a sign kernel's are whole numbers.
+/// signal'>, one side after the other or both at once, or the product of gradients that are formed a part at a time,
+/// whichever takes fewer multiplications: "ghost" products, I. Goodfellow 2015. Of a parameter that is used several
+/// times (a tied one, a layer used twice) or is the source of a pulled weight, gradients are summed over the uses
+/// first. A kernel that is not plain has them formed, a part of a parameter at a time, never all. Parameters that no
+/// recorded layer owns (what makes a prefix) go by autograd, an example and output at a time. Products are in
+/// algebra_type() of the model's dtype, sums of them in float64: a sign kernel's are whole numbers.
 ///
 /// Throws NumericalError where an entry is not finite.
 void make_kernel(const TangentKernel& kernel, const KernelPoint& point, const Dataset& rows, const Dataset* columns,

@@ -100,7 +100,7 @@ LowRankKernels low_rank_kernels(const KernelPoint& point, const Dataset& data, c
   const auto n = data.size(), c = plan.outputs, most = *std::max_element(ranks.begin(), ranks.end());
   const auto blocks = (n + plan.block - 1) / plan.block;
   const auto block = [&](std::int64_t i) {
-    return detail::TapedBlock(point, merged, taped, data, i * plan.block, std::min(n, (i + 1) * plan.block));
+    return detail::TapedBlock(point, merged, taped, data, i * plan.block, std::min(n, (i + 1) * plan.block), plan.pass);
   };
   Products all;
   for (std::size_t k = 0; k < 2 + ranks.size(); ++k) {

@@ -7,7 +7,9 @@
 #include <map>
 #include <set>
 #include <utility>
+#include <vector>
 
+#include "whence/core/memory.h"
 #include "whence/core/progress.h"
 #include "whence/core/rounding.h"
 #include "whence/models/addition.h"
@@ -136,6 +138,111 @@ at::Tensor formed_matrix(const MatrixUse& use, std::int64_t height, std::int64_t
   return at::matmul(first.to(type).transpose(2, 3), second.to(type)).flatten(2);
 }
 
+/// A side of several passes as one, laid out as long as the longest.
+class JoinedSides {
+ public:
+  at::Tensor picks(const TensorList& parts) { return cat(parts, 1, -1); }
+  /// Made once for all parameters that share the parts, as those of layers that see the same.
+  at::Tensor values(const TensorList& parts) {
+    std::vector<const void*> key;
+    for (const auto& part : parts) {
+      key.push_back(part.data_ptr());
+    }
+    auto& found = made_[key];
+    if (!found.defined()) {
+      found = cat(parts, 2, 0);
+    }
+    return found;
+  }
+
+ private:
+  static at::Tensor cat(const TensorList& parts, std::int64_t along, double filling) {
+    std::int64_t longest = 0;
+    for (const auto& part : parts) {
+      longest = std::max(longest, part.size(along));
+    }
+    TensorList padded;
+    for (const auto& part : parts) {
+      std::vector<std::int64_t> more(static_cast<std::size_t>(2 * (part.dim() - along)), 0);
+      more.back() = longest - part.size(along);
+      padded.push_back(more.back() == 0 ? part : at::constant_pad_nd(part, more, filling));
+    }
+    return at::cat(padded);
+  }
+  std::map<std::vector<const void*>, at::Tensor> made_;
+};
+
+/// The gradients at rows `places` of the height, of which it has all that it has itself; undefined: at all.
+void lay_out(ParameterGradients& gradients, const at::Tensor& places) {
+  if (!gradients.places.defined()) {
+    return;
+  }
+  auto own = gradients.places;
+  if (places.defined()) {
+    const auto lookup = at::full({gradients.height}, -1, own.options());
+    lookup.index_put_({places}, at::arange(places.numel(), own.options()));
+    own = lookup.index_select(0, own);
+  }
+  for (auto& use : gradients.uses) {
+    auto& first = use.first;
+    if (first.is_picks()) {
+      const auto flat = first.picks.flatten();
+      first.picks = own.index_select(0, flat.clamp_min(0)).masked_fill(flat.lt(0), -1).view(first.picks.sizes());
+    } else {
+      auto shape = first.values.sizes().vec();
+      shape[3] = places.defined() ? places.numel() : gradients.height;
+      first.values = at::zeros(shape, first.values.options()).index_copy_(3, own, first.values);
+    }
+  }
+  gradients.places = places;
+}
+
+/// What several passes left, as one would have left it. Each parameter's parts go as they are joined.
+std::vector<ParameterGradients> joined(std::vector<std::vector<ParameterGradients>> parts) {
+  auto out = std::move(parts.front());
+  if (parts.size() == 1) {
+    return out;
+  }
+  JoinedSides joined_sides;
+  for (std::size_t p = 0; p < out.size(); ++p) {
+    std::vector<ParameterGradients> all{std::move(out[p])};
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      all.push_back(std::move(parts[i][p]));
+    }
+    TensorList formed, places;
+    for (const auto& one : all) {
+      formed.push_back(one.formed);
+      places.push_back(one.places);
+    }
+    auto& whole = out[p];
+    whole = {all[0].name, all[0].height, all[0].width, {}, {}, {}};
+    if (formed[0].defined()) {
+      whole.formed = at::cat(formed);
+    }
+    if (std::all_of(places.begin(), places.end(), [](const auto& some) { return some.defined(); })) {
+      whole.places = std::get<0>(at::_unique(at::cat(places)));
+    }
+    for (auto& one : all) {
+      lay_out(one, whole.places);
+    }
+    for (std::size_t u = 0; u < all[0].uses.size(); ++u) {
+      const auto side = [&](Side MatrixUse::*of) {
+        TensorList some;
+        const bool picks = (all[0].uses[u].*of).is_picks();
+        for (const auto& one : all) {
+          const auto& from = one.uses[u].*of;
+          some.push_back(picks ? from.picks : from.values);
+        }
+        return picks ? Side{{}, joined_sides.picks(some)} : Side{joined_sides.values(some), {}};
+      };
+      whole.uses.push_back({side(&MatrixUse::first), side(&MatrixUse::second), all[0].uses[u].input_first});
+    }
+    all.clear();
+    give_back_freed_memory();  // parts are of sizes that the allocator keeps, which would take as much again
+  }
+  return out;
+}
+
 }  // namespace
 
 std::int64_t Side::outputs() const { return is_picks() ? 1 : values.size(1); }
@@ -162,8 +269,27 @@ std::vector<std::string> taped_names(const KernelPoint& point, const ParameterSe
 }
 
 TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, const std::vector<std::string>& taped,
-                       const Dataset& data, std::int64_t begin, std::int64_t end)
+                       const Dataset& data, std::int64_t begin, std::int64_t end, std::int64_t pass)
     : examples_(end - begin) {
+  std::vector<std::vector<ParameterGradients>> parts;
+  for (auto from = begin; from < end; from += pass) {
+    parts.push_back(passed(point, merged, taped, data, from, std::min(end, from + pass)));
+  }
+  parameters_ = joined(std::move(parts));
+  std::vector<std::string> others;
+  for (const auto& name : point.names) {
+    if (!is_among(name, taped)) {
+      others.push_back(name);
+    }
+  }
+  if (!others.empty()) {
+    form_by_autograd(point, data, begin, others);
+  }
+}
+
+std::vector<ParameterGradients> TapedBlock::passed(const KernelPoint& point, const ParameterSet& merged,
+                                                   const std::vector<std::string>& taped, const Dataset& data,
+                                                   std::int64_t begin, std::int64_t end) {
   const auto batch = data.batch(begin, end);
   const auto is_part = [&](const TapeEntry& entry) {
     const auto sources = weight_sources(entry);
@@ -178,7 +304,7 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
     entries = pass.entries();
     signals.resize(entries.size());
     const auto outputs = point.outputs(pass.output(), batch);
-    if (outputs.dim() != 2 || outputs.size(0) != examples_) {
+    if (outputs.dim() != 2 || outputs.size(0) != end - begin) {
       throw InvalidArgument("kernel: outputs of a shape other than [examples, outputs]");
     }
     check_finite(outputs.detach(), "the model's outputs");
@@ -190,22 +316,19 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
         signals[i].push_back(std::move(found[i]));
       }
     }
+    double bytes = 0;
     for (auto& entry : entries) {
-      pass_bytes_ += 3 * (bytes_of(entry.input) + bytes_of(entry.output));
-      signal_bytes_ += static_cast<double>(outputs_) * bytes_of(entry.output);
+      bytes += 3 * bytes_of(entry.input) + static_cast<double>(3 + outputs_) * bytes_of(entry.output);
       entry.output = at::Tensor();  // lets the graph go
     }
-    pass_bytes_ += signal_bytes_;
+    pass_bytes_ = std::max(pass_bytes_, bytes);
   }
   const c10::NoGradGuard no_grad;
   InputPositions positions;
-  std::vector<std::string> others;
   std::vector<at::Tensor> stacked(entries.size());
+  std::vector<ParameterGradients> out;
   for (const auto& name : point.names) {
     ParameterGradients gradients{name, 0, 0, {}, {}, {}};
-    if (!is_among(name, taped)) {
-      others.push_back(name);
-    }
     for (std::size_t i = 0; i < entries.size() && is_among(name, taped); ++i) {
       const auto& entry = entries[i];
       const bool matrix =
@@ -238,11 +361,9 @@ TapedBlock::TapedBlock(const KernelPoint& point, const ParameterSet& merged, con
       }
     }
     leave_out_zeros(gradients);
-    parameters_.push_back(std::move(gradients));
+    out.push_back(std::move(gradients));
   }
-  if (!others.empty()) {
-    form_by_autograd(point, data, begin, others);
-  }
+  return out;
 }
 
 void TapedBlock::form_by_autograd(const KernelPoint& point, const Dataset& data, std::int64_t begin,

@@ -8,11 +8,15 @@ namespace whence::detail {
 at::Tensor block_products(const TangentKernel& kernel, const TapedBlock& rows, const TapedBlock& columns);
 
 /// One parameter's part of it: `ghost` by products of positions, else by gradients that are formed a part at a time.
-/// Both are the same for a plain kernel; a parameter that is no matrix is formed as it is.
+/// Both are the same for a plain kernel; a parameter that is no matrix is formed as it is. Of a layer's positions l, m
+/// <input_l, input'_m> is the same for every output: products go by signal_l and the sum over m of that times
+/// signal'_m, C T T' + C^2 T products of signals a pair of examples, or by all pairs of signals, C^2 T T', whichever
+/// takes less.
 at::Tensor parameter_products(const TangentKernel& kernel, const ParameterGradients& rows,
                               const ParameterGradients& columns, bool ghost);
 
-/// Multiplications of either way; of ghost products each of the sums over positions counts as 16.
+/// Multiplications of either way, weighted by what they take: a sum over pairs of positions counts as 16, products with
+/// few outputs as 4. Where `columns` is `rows` itself half of some suffices.
 double ghost_cost(const ParameterGradients& rows, const ParameterGradients& columns);
 double formed_cost(const ParameterGradients& rows, const ParameterGradients& columns);
 

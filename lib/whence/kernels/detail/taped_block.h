@@ -43,24 +43,28 @@ struct ParameterGradients {
 /// gradients with others' need.
 class TapedBlock {
  public:
-  /// Examples begin .. end-1. `merged` is the point's model, `taped` taped_names() of it.
+  /// Examples begin .. end-1, at most `pass` of them going through the model at a time. `merged` is the point's model,
+  /// `taped` taped_names() of it.
   TapedBlock(const KernelPoint& point, const ParameterSet& merged, const std::vector<std::string>& taped,
-             const Dataset& data, std::int64_t begin, std::int64_t end);
+             const Dataset& data, std::int64_t begin, std::int64_t end, std::int64_t pass);
 
   std::int64_t examples() const { return examples_; }
   std::int64_t outputs() const { return outputs_; }
   const std::vector<ParameterGradients>& parameters() const { return parameters_; }  ///< In the order of point.names.
   double bytes() const;                                                              ///< Held now.
-  double pass_bytes() const { return pass_bytes_; }      ///< What the pass held, estimated; of that
-  double signal_bytes() const { return signal_bytes_; }  ///< the signals, which go when what is held now is made.
+  double pass_bytes() const { return pass_bytes_; }  ///< What a pass held at most, estimated.
 
  private:
+  /// What one pass leaves.
+  std::vector<ParameterGradients> passed(const KernelPoint& point, const ParameterSet& merged,
+                                         const std::vector<std::string>& taped, const Dataset& data, std::int64_t begin,
+                                         std::int64_t end);
   void form_by_autograd(const KernelPoint& point, const Dataset& data, std::int64_t begin,
                         const std::vector<std::string>& names);
 
   std::int64_t examples_, outputs_ = 0;
   std::vector<ParameterGradients> parameters_;
-  double pass_bytes_ = 0, signal_bytes_ = 0;
+  double pass_bytes_ = 0;
 };
 
 /// Which of a point's names a recorded layer owns and uses as they are; the others go by autograd.
