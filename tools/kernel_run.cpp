@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <map>
 
 #include "json.h"
 #include "memory_limit.h"
@@ -20,25 +19,24 @@
 #include "whence/core/operation_count.h"
 #include "whence/core/parallel.h"
 #include "whence/core/quoted.h"
-#include "whence/data/safetensors.h"
 #include "whence/evaluate/verdict.h"
 #include "whence/kernels/low_rank.h"
 #include "whence/kernels/parameter_filter.h"
 #include "whence/kernels/regime.h"
 #include "whence/stages/head_start.h"
-#include "whence/store/score_store.h"
 
 namespace whence::cli {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr double kPatience = 120;             // seconds that a person waits for what was not asked for in numbers
-constexpr std::int64_t kMostOutputs = 1024;   // N C, the same
-constexpr std::int64_t kFewestOfAClass = 16;  // examples that no patience takes away
-constexpr std::size_t kMostMoves = 400;       // points of the plot
-constexpr double kLinearisedPasses = 8;       // times a forward pass, of the linearisation
+constexpr double kPatience = 120;              // seconds that a person waits for what was not asked for in numbers
+constexpr std::int64_t kMostOutputs = 1024;    // N C, the same
+constexpr std::int64_t kFeatureOutputs = 128;  // N C of which features are looked at twice: their mean needs no more
+constexpr std::int64_t kFewestOfAClass = 16;   // examples that no patience takes away
+constexpr std::size_t kMostMoves = 400;        // points of the plot
+constexpr double kLinearisedPasses = 8;        // times a forward pass, of the linearisation
 
-const std::vector<std::string> kFiles{"kernel.safetensors", "kernel.json"};
+const std::vector<std::string> kFiles{kMatricesFile, "kernel.json"};
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
@@ -93,14 +91,6 @@ std::string advice(RegimeVerdict::Level level, const std::string& pipeline) {
 }
 
 }  // namespace
-
-struct KernelRun::Made {
-  std::map<std::string, at::Tensor> matrices;
-  at::Tensor of(const std::string& name) const {
-    const auto found = matrices.find(name);
-    return found == matrices.end() ? at::Tensor() : found->second;
-  }
-};
 
 KernelRun::KernelRun(const CommandLine& line)
     : line_(line),
@@ -199,21 +189,25 @@ at::Tensor KernelRun::rows_of(std::int64_t examples) const {
   return at::tensor(rows, at::kLong);
 }
 
-std::vector<KernelRun::Job> KernelRun::jobs(std::int64_t examples) const {
+std::vector<KernelJob> KernelRun::jobs(std::int64_t examples, std::int64_t outputs) const {
   const auto data = stage().objective.data().take(rows_of(examples));
+  const auto looked_at = std::min(examples, std::max<std::int64_t>(2, kFeatureOutputs / outputs));
+  const auto features = stage().objective.data().take(rows_of(looked_at));
   const auto here = point(at_start() ? start_ : stage().theta);
-  std::vector<Job> out{{"train", kernel_, here, data, {}}};
+  const auto options = record_.view()["options"];
+  const auto spec = options["kernel"].get<std::string>(), asked = options["outputs"].get<std::string>();
+  std::vector<KernelJob> out{{"train", kernel_, spec, here, asked, data, {}}};
   if (has_queries()) {
-    out.push_back({"queries", kernel_, here, *queries_, data});
+    out.push_back({"queries", kernel_, spec, here, asked, *queries_, data});
     if (!kernel_->symmetric()) {
-      out.push_back({"flipped", kernel_, here, data, *queries_});
+      out.push_back({"flipped", kernel_, spec, here, asked, data, *queries_});
     }
   }
   if (!kernel_->plain() || !at_start()) {
-    out.push_back({"features-start", entk_, point(start_), data, {}});
+    out.push_back({"features-start", entk_, "entk", point(start_), asked, features, {}});
   }
   if (!kernel_->plain() || at_start()) {
-    out.push_back({"features-end", entk_, point(stage().theta), data, {}});
+    out.push_back({"features-end", entk_, "entk", point(stage().theta), asked, features, {}});
   }
   const KernelLimits limits{.bytes = keepable_bytes(KernelLimits{}.bytes)};
   for (auto& job : out) {
@@ -231,7 +225,7 @@ void KernelRun::size() {
     const auto classes = std::max<std::int64_t>(1, static_cast<std::int64_t>(data.classes().size()));
     const auto fewest = std::min(data.size(), kFewestOfAClass * classes);
     examples = std::min(data.size(), std::max(fewest, kMostOutputs / outputs));
-    jobs_ = jobs(examples);
+    jobs_ = jobs(examples, outputs);
     double seconds = 0;
     for (const auto& job : jobs_) {
       seconds += job.plan.seconds;
@@ -243,7 +237,7 @@ void KernelRun::size() {
   }
   examples = std::min(examples, data.size());
   if (jobs_.empty() || jobs_.front().rows.size() != examples) {
-    jobs_ = jobs(examples);
+    jobs_ = jobs(examples, outputs);
   }
   examples_ = jobs_.front().rows;
   record_.json()["options"]["examples"] = examples;
@@ -282,7 +276,7 @@ void KernelRun::check_sizes() const {
   }
 }
 
-KernelRun::Cost KernelRun::cost() const {
+KernelRun::Cost KernelRun::cost(const KernelMatrices& kept) const {
   const auto n = examples_.size(), c = jobs_.front().plan.outputs;
   const auto& first = jobs_.front().plan;
   const auto asked = static_cast<double>(has_queries() ? queries_->size() : n);
@@ -290,8 +284,10 @@ KernelRun::Cost KernelRun::cost() const {
   double passes = 0, theta = 0, nominal = 0;
   for (const auto& job : jobs_) {
     out.matrices += job.plan.matrix_bytes;
-    passes = std::max(passes, job.plan.peak_bytes());
-    nominal += job.plan.seconds;
+    if (!kept.contains(job.name)) {
+      passes = std::max(passes, job.plan.peak_bytes());
+      nominal += job.plan.seconds;
+    }
   }
   for (const auto& values : start_) {
     theta += static_cast<double>(values.numel()) * static_cast<double>(values.element_size());
@@ -323,32 +319,13 @@ Json KernelRun::plan() {
   return out;
 }
 
-at::Tensor KernelRun::make(const Job& job, const fs::path& work) {
-  const auto folder = work / job.name;
-  const auto file = folder / "made.safetensors";
-  const auto c = job.plan.outputs, rows = job.rows.size(), columns = (job.columns ? *job.columns : job.rows).size();
-  fs::create_directories(folder);
-  if (!fs::exists(file)) {
-    fs::create_directories(folder / "blocks");
-    ScoreStore store(folder / "blocks", {{"scores", at::arange(columns * c)}}, at::arange(rows * c), at::kDouble);
-    const auto named = [&](ProgressEvent event) {
-      event.phase = fmt::format("kernel {}, {}", job.name, event.phase);
-      report(progress_, event);
-    };
-    make_kernel(*job.kernel, job.point, job.rows, job.columns ? &*job.columns : nullptr, job.plan, store.sink("scores"),
-                named);
-    store.write(file, record_.key());
-  }
-  return read_scores(file).stages.at(0).scores.clone().view({rows, c, columns, c});
-}
-
-void KernelRun::regress(const Made& made, Json& out) const {
+void KernelRun::regress(const KernelMatrices& made, Json& out) const {
   const auto& data = examples_;
   const bool classes = data.target_kind() == TargetKind::kClasses;
   const auto here = point(at_start() ? start_ : stage().theta);
   const auto start = outputs_at(here, data);
   KernelProblem problem;
-  problem.kernel = made.of("train");
+  problem.kernel = made.at("train");
   if (classes) {
     problem.labels = data.targets().to(at::kCPU);
     problem.classes = static_cast<std::int64_t>(data.classes().size());
@@ -364,7 +341,8 @@ void KernelRun::regress(const Made& made, Json& out) const {
     problem.start = from_start ? start : at::Tensor();
     const auto fit = solver_->fit(problem);
     if (has_queries()) {
-      const KernelQueries asked{made.of("queries"), made.of("flipped"),
+      const auto flipped = made.find("flipped");
+      const KernelQueries asked{made.at("queries"), flipped == made.end() ? at::Tensor() : flipped->second,
                                 from_start ? outputs_at(here, *queries_) : at::Tensor()};
       out["skill"][first ? "kernel" : "kernel-otherwise"] = number(told(fit->outputs(asked), *queries_));
     }
@@ -396,7 +374,7 @@ void KernelRun::low_rank(Json& out) const {
   }
 }
 
-Json KernelRun::judge(const Made& made) {
+Json KernelRun::judge(const KernelMatrices& made) {
   const auto& asked = has_queries() ? *queries_ : examples_;
   const auto& data = stage().objective.data();
   const auto outputs = linearise(stage().objective.with_batch_size(jobs_.front().plan.block), start_, stage().theta,
@@ -431,10 +409,17 @@ Json KernelRun::judge(const Made& made) {
   regress(made, out);
   low_rank(out);
   give_back_freed_memory();
-  const auto entk_start = kernel_->plain() && at_start() ? made.of("train") : made.of("features-start");
-  const auto entk_end = kernel_->plain() && !at_start() ? made.of("train") : made.of("features-end");
-  const auto change = feature_change(entk_start, entk_end);
-  out["feature-change"] = {{"relative", number(change.relative)},
+  const auto& looked_at = jobs_.back().rows;  // a kernel at the other end, at least
+  const auto features = [&](bool at_start_of_stage) {
+    if (!kernel_->plain() || at_start() != at_start_of_stage) {
+      return made.at(at_start_of_stage ? "features-start" : "features-end");
+    }
+    const auto some = at::isin(examples_.ids(), looked_at.ids()).nonzero().squeeze(1);
+    return made.at("train").index_select(0, some).index_select(2, some);
+  };
+  const auto change = feature_change(features(true), features(false));
+  out["feature-change"] = {{"examples", looked_at.size()},
+                           {"relative", number(change.relative)},
                            {"mean", number(change.mean)},
                            {"median", number(change.median)},
                            {"frobenius", number(change.frobenius)}};
@@ -494,19 +479,22 @@ JsonView KernelRun::run(const fs::path& folder) {
     record_.repeat(finished->run());
     return JsonView::read(finished->file("kernel.json"));
   }
+  auto made = kept_matrices(folder, jobs_);
   if (!line_.flag("quiet")) {
     end_progress();
     const auto all = stage().objective.data().size();
-    remark("whence: {} examples of {}{}: {} kernel matrices, about {}\n",
+    remark("whence: {} examples of {}{}: {} kernel matrices{}, about {}\n",
            examples_.size() < all ? fmt::format("{} of {}", examples_.size(), all) : fmt::format("{}", all),
            stage().name, examples_.size() < all && !line_.given("examples") ? " (--examples N for another number)" : "",
-           jobs_.size(), duration_words(cost().seconds));
+           jobs_.size(), made.empty() ? "" : fmt::format(", {} of them as {} has them", made.size(), folder.string()),
+           duration_words(cost(made).seconds));
   }
   record_.phase("kernels", "make kernels");
   const auto work = out.begin(key, record_.json());
-  Made made;
   for (const auto& job : jobs_) {
-    made.matrices[job.name] = make(job, work);
+    if (!made.contains(job.name)) {
+      made[job.name] = make_matrix(job, work, key, progress_);
+    }
   }
   record_.phase("judge", "test the regime");
   give_back_freed_memory();  // of passes, whose buffers are of no use to a solver
@@ -515,12 +503,7 @@ JsonView KernelRun::run(const fs::path& folder) {
   json["seconds"] = record_.json()["seconds"];
   json["peak-bytes"] = peak_bytes();
   json["warnings"] = record_.json()["warnings"];
-  ParameterSet tensors;
-  tensors.add("train", made.of("train"));
-  if (has_queries()) {
-    tensors.add("queries", made.of("queries"));
-  }
-  write_safetensors(out.place("kernel.safetensors"), tensors, {{"key", key}});
+  write_matrices(out.place(kMatricesFile), jobs_, made, key);
   write_text(out.place("kernel.json"), json_text(json, 1) + "\n");
   record_.json()["verdict"] = json["verdict"];
   out.publish(key, record_.json());

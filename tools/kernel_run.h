@@ -7,8 +7,8 @@
 
 #include "cli.h"
 #include "json.h"
+#include "kernel_matrices.h"
 #include "run_record.h"
-#include "whence/kernels/kernel_blocks.h"
 #include "whence/kernels/kernel_solver.h"
 #include "whence/store/result_folder.h"
 
@@ -23,21 +23,11 @@ class KernelRun {
   /// What run() would make and take.
   Json plan();
   /// Makes the result in `folder`, or finds it there: what its kernel.json says. An earlier run that was interrupted
-  /// is gone on with.
+  /// is gone on with; of a finished one of another fine-tune, what has its start is kept.
   JsonView run(const std::filesystem::path& folder);
   RunRecord& record() { return record_; }
 
  private:
-  /// One kernel matrix that is made.
-  struct Job {
-    std::string name;
-    std::shared_ptr<const TangentKernel> kernel;
-    KernelPoint point;
-    Dataset rows;
-    std::optional<Dataset> columns;  ///< Nothing: the rows.
-    KernelPlan plan = {};
-  };
-  struct Made;  // the matrices
   /// What making and judging the kernels takes beside what the process holds before.
   struct Cost {
     double matrices = 0;  ///< Bytes.
@@ -47,18 +37,18 @@ class KernelRun {
 
   void load();
   /// What is made with so many of the examples.
-  std::vector<Job> jobs(std::int64_t examples) const;
+  std::vector<KernelJob> jobs(std::int64_t examples, std::int64_t outputs) const;
   /// As many examples as were asked for, or as a person waits for; refuses what does not fit.
   void size();
   /// Evenly over the classes, the first of each.
   at::Tensor rows_of(std::int64_t examples) const;
   void check_sizes() const;
-  Cost cost() const;
+  /// Of all matrices but those that are `kept`.
+  Cost cost(const KernelMatrices& kept = {}) const;
   KernelPoint point(const TensorList& theta) const;
-  at::Tensor make(const Job& job, const std::filesystem::path& work);
-  Json judge(const Made& made);
+  Json judge(const KernelMatrices& made);
   /// The kernel's regression, and what it makes of what is asked.
-  void regress(const Made& made, Json& out) const;
+  void regress(const KernelMatrices& made, Json& out) const;
   void low_rank(Json& out) const;
   bool at_start() const { return line_.text("at") == "start"; }
   bool has_queries() const { return queries_.has_value(); }
@@ -79,7 +69,7 @@ class KernelRun {
   std::vector<std::string> names_;
   std::optional<Dataset> queries_;
   Dataset examples_;
-  std::vector<Job> jobs_;
+  std::vector<KernelJob> jobs_;
 };
 
 }  // namespace whence::cli

@@ -31,6 +31,22 @@ void train_finetune(const ToolFolder& folder, const std::string& pipeline = "") 
   REQUIRE(result.status == 0);
 }
 
+/// A pipeline of one stage that stays near its start: nearly linear in what it trains.
+std::string one_wide_layer(const std::string& rate) {
+  return fmt::format(R"(seed = 3
+[model]
+spec = "mlp:widths=128,activation=tanh"
+[[stage]]
+name = "finetune"
+train = {{ format = "safetensors", file = "finetune.safetensors" }}
+optimizer = "sgd:epochs=40,learning-rate={},batch-size=60"
+checkpoint = "run/finetune.safetensors"
+[queries.test]
+data = {{ format = "safetensors", file = "queries.safetensors" }}
+)",
+                     rate);
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("tools");
@@ -91,18 +107,7 @@ TEST_CASE("kernel: matrices, tests and a verdict, as a whole result that is foun
 TEST_CASE("kernel: a fine-tune that hardly moves is in the regime, one far from its start is not") {
   const ToolFolder folder;
   folder.write_data("finetune.safetensors", 60, 1);
-  // a wide layer that is held near its start: nearly linear in what it trains
-  train_finetune(folder, R"(seed = 3
-[model]
-spec = "mlp:widths=128,activation=tanh"
-[[stage]]
-name = "finetune"
-train = { format = "safetensors", file = "finetune.safetensors" }
-optimizer = "sgd:epochs=40,learning-rate=0.05,batch-size=60"
-checkpoint = "run/finetune.safetensors"
-[queries.test]
-data = { format = "safetensors", file = "queries.safetensors" }
-)");
+  train_finetune(folder, one_wide_layer("0.05"));
   auto result = folder.run("kernel pipeline.toml --quiet --dtype float64 --out near");
   CAPTURE(result.err);
   CAPTURE(result.out);
@@ -124,6 +129,35 @@ data = { format = "safetensors", file = "queries.safetensors" }
   CHECK_FALSE(has(far["verdict"], "closed form"));
   CHECK(far["share-of-move"]["linearised"].get<double>() < near["share-of-move"]["linearised"].get<double>());
   CHECK(far["feature-change"]["frobenius"].get<double>() > near["feature-change"]["frobenius"].get<double>());
+}
+
+TEST_CASE("kernel: what a result has of the start serves another fine-tune from there, and no other kernel") {
+  const ToolFolder folder;
+  folder.write_data("finetune.safetensors", 60, 1);
+  train_finetune(folder, one_wide_layer("0.05"));
+  const std::string command = "kernel pipeline.toml --dtype float64 --out ";
+  REQUIRE(folder.run(command + "out").status == 0);
+  const auto before = read_safetensors(folder / "out/kernel.safetensors").at("train").clone();
+  folder.write("pipeline.toml", one_wide_layer("0.1"));
+  REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet --force").status == 0);
+  const auto again = folder.run(command + "out"), anew = folder.run(command + "anew");
+  CAPTURE(again.err);
+  REQUIRE(again.status == 0);
+  CHECK(has(again.err, "3 kernel matrices, 2 of them as out has them"));
+  CHECK(has(anew.err, "3 kernel matrices, about"));
+  CHECK(read_safetensors(folder / "out/kernel.safetensors").at("train").equal(before));
+  auto kept = folder.json("out/kernel.json"), made = folder.json("anew/kernel.json");
+  for (auto* json : {&kept, &made}) {
+    json->erase("seconds");
+    json->erase("peak-bytes");
+  }
+  CHECK(kept == made);
+  for (const char* flags : {" --filter biases", " --at end", " --kernel signgd", " --examples 30"}) {
+    CAPTURE(flags);
+    const auto other = folder.run(command + "out" + flags);
+    CAPTURE(other.err);
+    CHECK_FALSE(has(other.err, "of them as out has them"));
+  }
 }
 
 TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an interruption") {
