@@ -76,36 +76,44 @@ TEST_CASE("a head of classes begins where the logistic regression's gradient is 
   CHECK(slope() <= 1e-5);
 }
 
-TEST_CASE("of a head of two layers the last begins at the regression, on what the first makes of the body") {
-  const test::Scratch folder;
-  folder.put("config.json", test::kTinyTransformers[3].config);
-  Dataset::Contents contents;
-  contents.texts = test::tiny_texts(true).texts();
-  contents.texts.targets = at::Tensor();
-  contents.targets = at::tensor({0, 1, 1, 0}, at::kLong);
-  contents.classes = {"no", "yes"};
-  contents.ids = at::arange(4, at::kLong);
-  auto stage = begin_stage({.name = "tuned",
-                            .model = create<Model>("transformer:directory=" + folder.folder().string()),
-                            .loss = create<Loss>("cross-entropy"),
-                            .data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU)},
-                           {}, Random(1));
-  const auto before = stage.objective.trained().with(clone(stage.theta));
-  regress_head(stage, kDecay);
-  const auto theta = leaves(stage.theta);
-  const auto slopes =
-      gradient(stage.objective.example_losses(theta, {}, stage.objective.data().batch(0, 4)).mean(), theta);
-  std::int64_t moved = 0;
-  for (std::size_t i = 0; i < theta.size(); ++i) {
-    CAPTURE(before.names()[i]);
-    if (at::equal(stage.theta[i], before.values()[i])) {
-      continue;
+TEST_CASE("of a transformer's head the last layer begins at the regression, on what those before make of the body") {
+  struct Case {
+    std::size_t model;
+    const char* head;
+    int moved;
+  };
+  for (const auto& on : {Case{3, "classifier.", 2}, Case{1, "score.", 1}}) {  // behind a layer; without a bias
+    CAPTURE(on.head);
+    const test::Scratch folder;
+    folder.put("config.json", test::kTinyTransformers[on.model].config);
+    Dataset::Contents contents;
+    contents.texts = test::tiny_texts(true).texts();
+    contents.texts.targets = at::Tensor();
+    contents.targets = at::tensor({0, 1, 1, 0}, at::kLong);
+    contents.classes = {"no", "yes"};
+    contents.ids = at::arange(4, at::kLong);
+    auto stage = begin_stage({.name = "tuned",
+                              .model = create<Model>("transformer:directory=" + folder.folder().string()),
+                              .loss = create<Loss>("cross-entropy"),
+                              .data = Dataset(std::move(contents)).to(at::kDouble, at::kCPU)},
+                             {}, Random(1));
+    const auto before = stage.objective.trained().with(clone(stage.theta));
+    regress_head(stage, kDecay);
+    const auto theta = leaves(stage.theta);
+    const auto slopes =
+        gradient(stage.objective.example_losses(theta, {}, stage.objective.data().batch(0, 4)).mean(), theta);
+    int moved = 0;
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+      CAPTURE(before.names()[i]);
+      if (at::equal(stage.theta[i], before.values()[i])) {
+        continue;
+      }
+      ++moved;
+      CHECK(before.names()[i].find(on.head) != std::string::npos);
+      CHECK((slopes[i] + kDecay * stage.theta[i]).norm().item<double>() <= 1e-5);
     }
-    ++moved;
-    CHECK(before.names()[i].find("classifier.") != std::string::npos);
-    CHECK((slopes[i] + kDecay * stage.theta[i]).norm().item<double>() <= 1e-5);
+    CHECK(moved == on.moved);
   }
-  CHECK(moved == 2);
 }
 
 TEST_CASE("the words of a head's start, and stages without a head of their own") {

@@ -26,10 +26,10 @@ struct RegressionOptions {
 
 constexpr std::string_view kRegression = "regression";
 
-/// The layer of a head that makes the model's output, where it is a linear one of a weight and a bias.
+/// The layer of a head that makes the model's output, where it is a linear one.
 struct LastLayer {
-  std::string weight, bias;
-  Dataset seen;  ///< The examples, with what the layer sees of them for inputs: [N, width].
+  std::string weight, bias;  ///< No bias: empty.
+  Dataset seen;              ///< The examples, with what the layer sees of them for inputs: [N, width].
 };
 std::optional<LastLayer> last_layer(const Objective& objective, const TensorList& theta, const TensorList& parent) {
   const auto& data = objective.data();
@@ -46,8 +46,7 @@ std::optional<LastLayer> last_layer(const Objective& objective, const TensorList
       return std::nullopt;
     }
     const auto& last = tape.entries.back();
-    if (last.kind != TapeEntry::Kind::kLinear || last.transposed || last.bias.empty() || last.made_by ||
-        !at::equal(last.output, output)) {
+    if (last.kind != TapeEntry::Kind::kLinear || last.transposed || last.made_by || !at::equal(last.output, output)) {
       return std::nullopt;
     }
     out.weight = last.weight;
@@ -101,12 +100,17 @@ void regress_head(Stage& stage, double weight_decay, const Progress& progress) {
   if (const auto last = last_layer(alone, head.values(), body.values())) {
     ParameterSet linear;
     linear.add("head.weight", head.at(last->weight));
-    linear.add("head.bias", head.at(last->bias));
-    const auto ended = minimise(Objective(create<Model>("linear"), borrowed(objective.loss()), create<Tuning>("full"),
+    if (!last->bias.empty()) {
+      linear.add("head.bias", head.at(last->bias));
+    }
+    const auto* model = last->bias.empty() ? "linear:bias=false" : "linear";
+    const auto ended = minimise(Objective(create<Model>(model), borrowed(objective.loss()), create<Tuning>("full"),
                                           last->seen, weight_decay, linear, {}, objective.batch_size()),
                                 linear.values(), {});
     found.add(last->weight, ended[0]);
-    found.add(last->bias, ended[1]);
+    if (!last->bias.empty()) {
+      found.add(last->bias, ended[1]);
+    }
   } else {
     found = head.with(minimise(alone, head.values(), body.values()));
   }
