@@ -5,6 +5,7 @@
 #include "training/problem.h"
 #include "whence/core/described.h"
 #include "whence/core/random.h"
+#include "whence/stages/stage.h"
 #include "whence/training/objective_digest.h"
 
 using namespace whence;
@@ -72,6 +73,35 @@ TEST_CASE("how far from a minimum, where one example of a thousand has nearly al
   const auto g = gradient(few.example_losses(point, {}, few.data().batch(worst)).sum(), point);
   const auto many = few.over(at::cat({best.repeat({999}), worst}));
   CHECK(stationarity(many, theta, {}).data_gradient_norm == doctest::Approx(std::sqrt(exact_dot(g, g) / 1000)));
+}
+
+TEST_CASE("how far from a minimum, where float64 would take long: lengths by one backward pass") {
+  for (const std::int64_t count : {16, 300}) {
+    CAPTURE(count);
+    const std::int64_t times = (std::int64_t{1} << 25) / count / 1000 + 1, inputs = 1000 * times;  // too many in all
+    Dataset::Contents contents;
+    contents.inputs = Random(1).normal({count, 1000}).to(at::kFloat).repeat({1, times});
+    contents.targets = at::arange(count).remainder(2);
+    contents.classes = {"a", "b"};
+    contents.ids = at::arange(count);
+    auto stage = begin_stage({.name = "wide",
+                              .model = create<Model>("linear"),
+                              .loss = create<Loss>("cross-entropy"),
+                              .data = Dataset(std::move(contents)).to(at::kFloat, at::kCPU)},
+                             {}, Random(1));
+    stage.theta[0] = (Random(2).normal({2, 1000}) / static_cast<double>(30 * times)).to(at::kFloat).repeat({1, times});
+    REQUIRE(stage.theta[0].size(1) == inputs);
+    const auto& data = stage.objective.data();
+    const auto point = leaves(stage.theta);
+    double squares = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto g = gradient(stage.objective.example_losses(point, {}, data.batch(i, i + 1)).sum(), point);
+      squares += exact_dot(g, g) / static_cast<double>(count);
+    }
+    const auto found = stationarity(stage.objective, stage.theta, {});
+    CHECK(found.data_gradient_norm == doctest::Approx(std::sqrt(squares)).epsilon(count > 256 ? 0.05 : 1e-4));
+    CHECK(found.gradient_norm > 0);
+  }
 }
 
 TEST_CASE("every model, loss and tuning that has options says what they are") {

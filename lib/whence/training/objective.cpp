@@ -6,12 +6,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
+#include <string>
 
 #include "whence/core/error.h"
 #include "whence/core/progress.h"
 #include "whence/core/random.h"
 #include "whence/core/rounding.h"
+#include "whence/models/addition.h"
 #include "whence/models/ops.h"
+#include "whence/models/per_sample.h"
 #include "whence/training/priming.h"
 
 namespace whence {
@@ -272,6 +276,38 @@ double Objective::value(const TensorList& theta, const TensorList& parent, Tenso
   return total;
 }
 
+namespace {
+
+/// Whether lengths of terms' gradients follow from what layers saw and their signals (models/per_sample.h): all that is
+/// trained is a layer's, as it is.
+bool has_lengths(const Objective& objective, const TensorList& theta, const ParameterSet& merged) {
+  if (objective.inner() != nullptr || !objective.model().records_layers()) {
+    return false;
+  }
+  Tape tape;
+  {
+    const at::NoGradGuard no_gradient;
+    objective.model().output(merged, objective.data().batch(0, 1), &tape);
+  }
+  std::set<std::string> owned;
+  for (const auto& entry : tape.entries) {
+    owned.insert(entry.bias);
+    for (const auto& name : weight_sources(entry)) {
+      owned.insert(name);
+    }
+  }
+  const auto& names = objective.trained().names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!owned.contains(names[i]) || !merged.contains(names[i]) ||
+        merged.at(names[i]).data_ptr() != theta[i].data_ptr()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent) {
   constexpr std::int64_t kLargest = 128, kDrawn = 128;
   constexpr int kProbes = 4;
@@ -279,7 +315,9 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   const auto among = std::min(n, kLargest + kDrawn);
   // in forward passes over all terms, a backward one being two
   const double passes = 3 + (1 + 2 * kProbes) * static_cast<double>(among) / static_cast<double>(n);
-  if (theta.front().scalar_type() != at::kDouble && objective.affordable_passes(theta, parent) >= passes) {
+  const bool is_double = theta.front().scalar_type() == at::kDouble;
+  const bool affordable = is_double || objective.affordable_passes(theta, parent) >= passes;
+  if (affordable && !is_double) {
     TensorList wide, from;
     for (const auto& value : theta) {
       wide.push_back(value.detach().to(at::kDouble));
@@ -295,8 +333,6 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   at::Tensor losses;
   out.objective = objective.value(theta, parent, &g, &losses);
   out.gradient_norm = std::sqrt(exact_dot(g, g));
-  // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
-  // (Hutchinson 1990).
   auto random = Random(0).stream("stationarity");
   auto signs = random.uniform({kProbes, among}, -1, 1).sign();
   auto sample = objective;
@@ -310,6 +346,25 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
   }
   const auto point = leaves(theta);
   const auto fixed = detach(parent);
+  double square = 0;
+  const auto relate = [&] {
+    out.data_gradient_norm = std::sqrt(square / static_cast<double>(n));
+    out.relative_gradient_norm = out.data_gradient_norm > 0 ? out.gradient_norm / out.data_gradient_norm : 0;
+    return out;
+  };
+  const auto merged = objective.merge(detach(theta), fixed);
+  if (!affordable && has_lengths(objective, theta, merged)) {  // one backward pass in place of one a probe
+    sample.for_each_batch([&](const Batch& batch) {
+      const auto squares =
+          per_sample_squared_norms(objective.model(), objective.loss(), merged, batch, objective.trained().names())
+              .to(at::kCPU);
+      const auto shares = signs[0].index_select(0, sample.terms_in(batch)).square().to(at::kDouble);
+      square += (squares * shares).sum().item<double>();
+    });
+    return relate();
+  }
+  // With independent signs s_i the mean of |sum s_i grad loss_i|^2 is sum |grad loss_i|^2, whatever the tuning
+  // (Hutchinson 1990).
   std::vector<TensorList> sums;
   sample.for_each_batch([&](const Batch& batch) {
     const auto each = sample.term_losses(point, fixed, batch);
@@ -324,13 +379,10 @@ Stationarity stationarity(const Objective& objective, const TensorList& theta, c
       }
     }
   });
-  double square = 0;
   for (const auto& sum : sums) {
     square += exact_dot(sum, sum) / kProbes;
   }
-  out.data_gradient_norm = std::sqrt(square / static_cast<double>(n));
-  out.relative_gradient_norm = out.data_gradient_norm > 0 ? out.gradient_norm / out.data_gradient_norm : 0;
-  return out;
+  return relate();
 }
 
 }  // namespace whence

@@ -137,8 +137,9 @@ struct Stationarity {
 };
 
 /// Cost: one pass over the data, forward and backward, and four backward over 256 terms at most: the 128 of the largest
-/// losses, and of the others as many drawn at random. Where those take a few
-/// seconds at most they are made in float64, so that rounding is not taken for a minimum, nor a minimum for rounding.
+/// losses, and of the others as many drawn at random. Where those take a few seconds at most they are made in float64,
+/// so that rounding is not taken for a minimum, nor a minimum for rounding; where they take longer one backward pass
+/// gives the lengths of the terms' gradients, of a model whose layers are known and parameters that are its own.
 Stationarity stationarity(const Objective& objective, const TensorList& theta, const TensorList& parent);
 
 }  // namespace whence
