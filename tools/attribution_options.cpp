@@ -152,6 +152,11 @@ InverseRequest inverse_request(const CommandLine& line) {
     out.damping.reset();
     out.relative_damping = non_negative("relative-damping", line.get<double>("relative-damping"));
   }
+  const bool damped = out.training_damping || out.damping.value_or(0) > 0 || out.relative_damping.value_or(0) > 0;
+  if (damped && out.options.inversion == Inversion::kPseudo) {
+    throw UsageError(
+        "--inversion pseudo takes no damping, it leaves out what is 0: leave out --damping, or --inversion");
+  }
   return out;
 }
 

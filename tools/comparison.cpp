@@ -411,9 +411,9 @@ bool Comparison::planned(const Work& work) {
                     {"kept-trainings", all - missing},  {"seconds-a-training", time.one.seconds},
                     {"side-by-side", time.at_once},     {"seconds", time.seconds},
                     {"scoring-seconds", scoring}};
-    line_.flag("json") ? say("{}\n", Ready{json_text(plan, 2)})
-                       : say("{} trainings, {} of them kept, {} at a time\ntime    {} to train{}\n", all, all - missing,
-                             time.at_once, time.told, scoring.empty() ? "" : ", " + scoring_text(scoring));
+    tell_plan(plan,
+              fmt::format("{} trainings, {} of them kept, {} at a time\ntime    {} to train{}", all, all - missing,
+                          time.at_once, time.told, scoring.empty() ? "" : ", " + scoring_text(scoring)));
     return true;
   }
   const auto& count = record_.json()["options"][work.count_flag];
@@ -424,6 +424,11 @@ bool Comparison::planned(const Work& work) {
                              trainings_->untold().empty() ? "" : "; " + say_optimizer_text(trainings_->untold())));
   trainings_->check_reference(progress_);
   return false;
+}
+
+void Comparison::tell_plan(const Json& plan, const std::string& text) const {
+  end_progress();
+  say("{}\n", Ready{line_.flag("json") ? json_text(plan, 2) : text});
 }
 
 std::vector<Retraining> Comparison::train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds) {

@@ -98,6 +98,8 @@ class Comparison {
   /// Whether --plan was told what that takes. Else throws InvalidArgument where the trainings take longer than a person
   /// waits unasked, or where they would say nothing of the checkpoint (Trainings::check_reference).
   bool planned(const Work& work);
+  /// What --plan says: `text`, or `plan` with --json.
+  void tell_plan(const Json& plan, const std::string& text) const;
   /// One entry a seed.
   std::vector<Retraining> train(const at::Tensor& weights, const std::vector<std::uint64_t>& seeds);
   /// What evaluation.json says of the trainings of train().

@@ -35,10 +35,16 @@ class Mislabelled : public Truth {
     auto noisy = mislabel(begun, fraction, at.random().stream("labels"));
     if (at.line().flag("plan")) {
       const auto one = at.trainings().time(1, 20);
-      end_progress();
-      say("1 training of {}: {}about {}; the methods' scores are not counted\n", begun.name,
-          std::isnan(one.at_most) ? "more than " : "",
-          duration_words(std::isnan(one.at_most) ? one.seconds : one.at_most));
+      const bool ends = !std::isnan(one.at_most);
+      const auto seconds = ends ? one.at_most : one.seconds;
+      at.tell_plan({{"against", at.line().text("against")},
+                    {"trainings", 1},
+                    {"kept-trainings", 0},
+                    {"seconds-a-training", seconds},
+                    {"side-by-side", 1},
+                    {"seconds", seconds}},
+                   fmt::format("1 training of {}: {}about {}; the methods' scores are not counted",
+                               printable(begun.name), ends ? "" : "more than ", duration_words(seconds)));
       return std::nullopt;
     }
     at.trainings().check_reference(at.progress());

@@ -46,8 +46,14 @@ class KnownSources : public Truth {
                                         column, at.stage().name, of_queries.front()));
     }
     if (at.line().flag("plan")) {
-      say("no trainings: {} methods, {} queries with sources\ntime    {}\n", at.methods().size(), kept.size(),
-          scoring_text(at.scoring_plan()));
+      const auto scoring = at.scoring_plan();
+      at.tell_plan({{"against", at.line().text("against")},
+                    {"trainings", 0},
+                    {"kept-trainings", 0},
+                    {"seconds", 0},
+                    {"scoring-seconds", scoring}},
+                   fmt::format("no trainings: {} methods, {} queries with sources\ntime    {}", at.methods().size(),
+                               kept.size(), scoring_text(scoring)));
       return std::nullopt;
     }
     const std::vector<std::int64_t> ks{1, 5, 10, 50};

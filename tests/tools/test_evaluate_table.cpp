@@ -188,6 +188,9 @@ TEST_CASE("evaluate --methods: retraining, further training, removal and changed
           row_of(result["table"], "random")["removals"][p]["worse-by"]);
   }
   const std::string labels = kTableFlags + "--limit-queries 4 --against mislabel --out labels --methods influence";
+  const auto plan = nlohmann::json::parse(folder.run(labels + " --plan --json").out);
+  CHECK(plan["trainings"] == 1);
+  CHECK(plan["seconds"].get<double>() > 0);
   REQUIRE(folder.run(labels).status == 0);
   result = folder.json("labels/evaluation.json");
   CHECK(row_of(result["table"], "influence")["rank"] ==
@@ -269,7 +272,12 @@ checkpoint = "fit.safetensors"
 data = { format = "csv", file = "queries.csv", ignore = ["source"], label = "label" }
 )");
   REQUIRE(folder.run("train pipeline.toml --dtype float64 --quiet").status == 0);
-  const auto run = folder.run(kTableFlags + "--against recall --methods rep-sim --source-column source --out out");
+  const std::string command = kTableFlags + "--against recall --methods rep-sim --source-column source --out out";
+  const auto plan = nlohmann::json::parse(folder.run(command + " --plan --json").out);
+  CHECK(plan["trainings"] == 0);
+  CHECK(plan["scoring-seconds"].contains("rep-sim"));
+  CHECK(folder.run(command + " --plan").out.starts_with("no trainings: "));
+  const auto run = folder.run(command);
   CAPTURE(run.err);
   REQUIRE(run.status == 0);
   const auto result = folder.json("out/evaluation.json");

@@ -99,6 +99,10 @@ TEST_CASE("--from: before the pipeline or after it, switches or values before it
   REQUIRE(folder.run("rank short.toml --curvature gauss-newton --damping training --out typed").status == 0);
   CHECK(folder.read("typed/scores.safetensors") == folder.read("short/scores.safetensors"));
   check_fails(folder.run("rank short.toml --damping training --relative-damping 2 --out x"), 2, "exclude each other");
+  check_fails(folder.run("rank short.toml --damping training --inversion pseudo --out x"), 2,
+              "--inversion pseudo takes no damping");
+  check_fails(folder.run("rank short.toml --damping 0.1 --inversion pseudo --out x"), 2,
+              "--inversion pseudo takes no damping");
   check_fails(folder.run("rank short.toml --damping much --out x"), 2, "expected auto, training or a number >= 0");
   check_fails(folder.run("score --from nowhere.json --out x"), 1, "nowhere.json");
   check_fails(folder.run("score --from first/run.json --oout x"), 2, "did you mean \"--out\"?");
