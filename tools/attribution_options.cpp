@@ -155,7 +155,8 @@ InverseRequest inverse_request(const CommandLine& line) {
   const bool damped = out.training_damping || out.damping.value_or(0) > 0 || out.relative_damping.value_or(0) > 0;
   if (damped && out.options.inversion == Inversion::kPseudo) {
     throw UsageError(
-        "--inversion pseudo takes no damping, it leaves out what is 0: leave out --damping, or --inversion");
+        "--inversion pseudo takes no damping, it leaves out what is 0: leave out --damping and --relative-damping, or "
+        "--inversion");
   }
   return out;
 }

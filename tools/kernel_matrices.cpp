@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <torch/version.h>
 
 #include "whence/core/digest.h"
 #include "whence/core/error.h"
@@ -29,7 +30,7 @@ at::Tensor KernelJob::shaped(const at::Tensor& values) const {
 
 std::string KernelJob::key() const {
   Digest digest;
-  digest.add(WHENCE_VERSION).add(spec).add(outputs).add(objective_digest(point.objective));
+  digest.add(WHENCE_VERSION).add(TORCH_VERSION).add(spec).add(outputs).add(objective_digest(point.objective));
   for (const auto& parameter : point.names) {
     digest.add(parameter);
   }

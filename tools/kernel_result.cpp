@@ -64,10 +64,12 @@ std::vector<Line> lines_of(const JsonView& json) {
     const auto change = json["feature-change"];
     out.push_back(
         {"features",
-         fmt::format("elements of the eNTK move by {:.3g} of their size (each of its own: mean {:.3g}, median "
-                     "{:.3g}; the matrix {:.3g})",
-                     number_of(change, "relative"), number_of(change, "mean"), number_of(change, "median"),
-                     number_of(change, "frobenius")),
+         fmt::format(
+             "elements of the eNTK{} move by {:.3g} of their size (each of its own: mean {:.3g}, median "
+             "{:.3g}; the matrix {:.3g})",
+             change.contains("examples") ? fmt::format(" of {} examples", change["examples"].get<std::int64_t>()) : "",
+             number_of(change, "relative"), number_of(change, "mean"), number_of(change, "median"),
+             number_of(change, "frobenius")),
          state_of(tests["fixed"])});
   }
   if (!json["skill"]["kernel"].is_null()) {

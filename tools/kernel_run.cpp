@@ -31,7 +31,8 @@ namespace {
 
 constexpr double kPatience = 120;              // seconds that a person waits for what was not asked for in numbers
 constexpr std::int64_t kMostOutputs = 1024;    // N C, the same
-constexpr std::int64_t kFeatureOutputs = 128;  // N C of which features are looked at twice: their mean needs no more
+constexpr std::int64_t kFeatureOutputs = 128;  // N C of which features are looked at twice: their mean needs no more,
+constexpr std::int64_t kFewestLookedAt = 8;    // of examples at least
 constexpr std::int64_t kFewestOfAClass = 16;   // examples that no patience takes away
 constexpr std::size_t kMostMoves = 400;        // points of the plot
 constexpr double kLinearisedPasses = 8;        // times a forward pass, of the linearisation
@@ -191,7 +192,7 @@ at::Tensor KernelRun::rows_of(std::int64_t examples) const {
 
 std::vector<KernelJob> KernelRun::jobs(std::int64_t examples, std::int64_t outputs) const {
   const auto data = stage().objective.data().take(rows_of(examples));
-  const auto looked_at = std::min(examples, std::max<std::int64_t>(2, kFeatureOutputs / outputs));
+  const auto looked_at = std::min(examples, std::max(kFewestLookedAt, kFeatureOutputs / outputs));
   const auto features = stage().objective.data().take(rows_of(looked_at));
   const auto here = point(at_start() ? start_ : stage().theta);
   const auto options = record_.view()["options"];
@@ -295,7 +296,7 @@ KernelRun::Cost KernelRun::cost(const KernelMatrices& kept) const {
   // the linearisation holds the move and what it is multiplied with, and of a block's pass, which it differentiates
   // once more, the half of what two outputs' kernel holds of it
   const double linearised =
-      2 * theta + 4 * first.pass_bytes / static_cast<double>(6 + c) * std::min(asked, static_cast<double>(first.block));
+      2 * theta + 4 * first.pass_bytes / static_cast<double>(6 + c) * std::min(asked, static_cast<double>(first.pass));
   out.bytes = out.matrices + std::max({passes, solver_->bytes(n, c), linearised});
   nominal += asked * kLinearisedPasses * first.pass_seconds / static_cast<double>(1 + c);
   constexpr double kFits = 2, kOfDoubles = 2;  // which take twice as long
@@ -377,7 +378,7 @@ void KernelRun::low_rank(Json& out) const {
 Json KernelRun::judge(const KernelMatrices& made) {
   const auto& asked = has_queries() ? *queries_ : examples_;
   const auto& data = stage().objective.data();
-  const auto outputs = linearise(stage().objective.with_batch_size(jobs_.front().plan.block), start_, stage().theta,
+  const auto outputs = linearise(stage().objective.with_batch_size(jobs_.front().plan.pass), start_, stage().theta,
                                  stage().parent, asked, progress_);
   const double linear_share = share_of_move(outputs.start, outputs.linearised, outputs.end);
   Json out{{"verdict", ""},

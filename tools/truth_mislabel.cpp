@@ -36,15 +36,16 @@ class Mislabelled : public Truth {
     if (at.line().flag("plan")) {
       const auto one = at.trainings().time(1, 20);
       const bool ends = !std::isnan(one.at_most);
-      const auto seconds = ends ? one.at_most : one.seconds;
-      at.tell_plan({{"against", at.line().text("against")},
-                    {"trainings", 1},
-                    {"kept-trainings", 0},
-                    {"seconds-a-training", seconds},
-                    {"side-by-side", 1},
-                    {"seconds", seconds}},
-                   fmt::format("1 training of {}: {}about {}; the methods' scores are not counted",
-                               printable(begun.name), ends ? "" : "more than ", duration_words(seconds)));
+      at.tell_plan(
+          {{"against", at.line().text("against")},
+           {"trainings", 1},
+           {"kept-trainings", 0},
+           {"seconds-a-training", one.seconds},
+           {"side-by-side", 1},
+           {"seconds", ends ? Json(one.at_most) : Json(nullptr)},
+           {"scoring-seconds", nullptr}},
+          fmt::format("1 training of {}: {}about {}; the methods' scores are not counted", printable(begun.name),
+                      ends ? "" : "more than ", duration_words(ends ? one.at_most : one.seconds)));
       return std::nullopt;
     }
     at.trainings().check_reference(at.progress());

@@ -50,6 +50,8 @@ class KnownSources : public Truth {
       at.tell_plan({{"against", at.line().text("against")},
                     {"trainings", 0},
                     {"kept-trainings", 0},
+                    {"seconds-a-training", nullptr},
+                    {"side-by-side", nullptr},
                     {"seconds", 0},
                     {"scoring-seconds", scoring}},
                    fmt::format("no trainings: {} methods, {} queries with sources\ntime    {}", at.methods().size(),

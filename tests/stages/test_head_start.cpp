@@ -5,6 +5,7 @@
 #include "support/text_points.h"
 #include "support/toy_chain.h"
 #include "whence/core/error.h"
+#include "whence/models/ops.h"
 #include "whence/stages/head_start.h"
 
 using namespace whence;
@@ -43,9 +44,43 @@ at::Tensor head_of(const Stage& stage) {
   return at::cat({parameters.at("head.weight"), parameters.at("head.bias").unsqueeze(1)}, 1);
 }
 
+/// A layer of tanh and a head without a bias, that count how often examples go through them.
+class CountedModel : public Model {
+ public:
+  ParameterSet initial(at::IntArrayRef shape, std::int64_t outputs, Random& random) const override {
+    ParameterSet theta;
+    theta.add("body.0.weight", random.normal({4, c10::multiply_integers(shape)}));
+    theta.add("head.weight", random.normal({outputs, 4}));
+    return theta;
+  }
+  at::Tensor output(const ParameterSet& theta, const Batch& batch, Tape* tape) const override {
+    ++passes;
+    return linear(theta, "head", at::tanh(linear(theta, "body.0", inputs_like(theta, batch.inputs), tape)), tape);
+  }
+  mutable int passes = 0;
+};
+
 }  // namespace
 
 TEST_SUITE_BEGIN("stages");
+
+TEST_CASE("a head without a bias begins at the regression on features that are made once") {
+  const auto model = std::make_shared<CountedModel>();
+  auto stage = begin_stage({.name = "tuned",
+                            .model = model,
+                            .loss = create<Loss>("cross-entropy"),
+                            .data = test::toy_data("cross-entropy", 12, 3, Random(3))},
+                           {}, Random(1));
+  const auto body = stage.theta[0].clone();
+  model->passes = 0;
+  regress_head(stage, kDecay);
+  CHECK(model->passes == 1);
+  CHECK(stage.theta[0].equal(body));
+  const auto batch = stage.objective.data().batch(0, 12);
+  const auto x = at::tanh(batch.inputs.mm(body.t()));
+  const auto wrong = at::softmax(x.mm(stage.theta[1].t()), 1) - at::one_hot(batch.targets, 3).to(at::kDouble);
+  CHECK((wrong.t().mm(x) / 12 + kDecay * stage.theta[1]).norm().item<double>() <= 1e-5);
+}
 
 TEST_CASE("a head of values begins at the ridge regression on its body's features, which stay as they are") {
   for (const auto& [tuning, later] :

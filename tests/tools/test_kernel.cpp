@@ -152,12 +152,35 @@ TEST_CASE("kernel: what a result has of the start serves another fine-tune from 
     json->erase("peak-bytes");
   }
   CHECK(kept == made);
+  // the features at 128 outputs: of 42 examples, the first of each class in turn
+  REQUIRE(folder.run(command + "end --at end").status == 0);
+  const auto targets = read_safetensors(folder / "finetune.safetensors").at("targets");
+  TensorList rows;
+  for (std::int64_t turn = 0; rows.size() < 42; ++turn) {
+    for (std::int64_t label = 0; label < 3 && rows.size() < 42; ++label) {
+      const auto of_class = targets.eq(label).nonzero().squeeze(1);
+      if (turn < of_class.numel()) {
+        rows.push_back(of_class.narrow(0, turn, 1));
+      }
+    }
+  }
+  const auto chosen = at::cat(rows);
+  const auto at_rows = [&](const at::Tensor& kernel) { return kernel.index_select(0, chosen).index_select(2, chosen); };
+  const auto start = at_rows(before), end = at_rows(read_safetensors(folder / "end/kernel.safetensors").at("train"));
+  CHECK(kept["feature-change"]["examples"] == 42);
+  CHECK(kept["feature-change"]["relative"].get<double>() ==
+        doctest::Approx(((end - start).abs().mean() / start.abs().mean()).item<double>()).epsilon(1e-9));
   for (const char* flags : {" --filter biases", " --at end", " --kernel signgd", " --examples 30"}) {
     CAPTURE(flags);
-    const auto other = folder.run(command + "out" + flags);
+    fs::remove_all(folder / "copy");
+    fs::copy(folder / "out", folder / "copy", fs::copy_options::recursive);
+    const auto other = folder.run(command + "copy" + flags);
     CAPTURE(other.err);
-    CHECK_FALSE(has(other.err, "of them as out has them"));
+    REQUIRE(other.status == 0);
+    CHECK_FALSE(has(other.err, "of them as"));
   }
+  fs::copy(folder / "out", folder / "fewer", fs::copy_options::recursive);
+  CHECK(has(folder.run(command + "fewer --limit-queries 17").err, "3 kernel matrices, 1 of them as fewer has them"));
 }
 
 TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an interruption") {

@@ -205,7 +205,7 @@ void make_kernel(const TangentKernel& kernel, const KernelPoint& point, const Da
                  const KernelPlan& plan, ScoreSink& sink, const Progress& progress) {
   check_point(point);
   const auto& other = columns == nullptr ? rows : *columns;
-  if (plan.rows != rows.size() || plan.columns != other.size() || plan.block < 1 ||
+  if (plan.rows != rows.size() || plan.columns != other.size() || plan.block < 1 || plan.pass < 1 ||
       plan.halved != (columns == nullptr && kernel.symmetric())) {
     throw InvalidArgument(fmt::format("kernel: a plan of {} x {} examples for {} x {}, expected that of plan_kernel()",
                                       plan.rows, plan.columns, rows.size(), other.size()));

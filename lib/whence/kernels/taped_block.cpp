@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -138,38 +139,41 @@ at::Tensor formed_matrix(const MatrixUse& use, std::int64_t height, std::int64_t
   return at::matmul(first.to(type).transpose(2, 3), second.to(type)).flatten(2);
 }
 
-/// A side of several passes as one, laid out as long as the longest.
-class JoinedSides {
+/// Sides of several passes as one, laid out as long as the longest.
+at::Tensor joined_side(const TensorList& parts, std::int64_t along, double filling) {
+  std::int64_t longest = 0;
+  for (const auto& part : parts) {
+    longest = std::max(longest, part.size(along));
+  }
+  TensorList padded;
+  for (const auto& part : parts) {
+    std::vector<std::int64_t> more(static_cast<std::size_t>(2 * (part.dim() - along)), 0);
+    more.back() = longest - part.size(along);
+    padded.push_back(more.back() == 0 ? part : at::constant_pad_nd(part, more, filling));
+  }
+  return at::cat(padded);
+}
+at::Tensor joined_picks(const TensorList& parts) { return joined_side(parts, 1, -1); }
+
+/// Sides' values, joined once for all parameters that share the parts, as those of layers that see the same. Parts must
+/// have been there before the first of them is freed: they are known by where they lie.
+class JoinedValues {
  public:
-  at::Tensor picks(const TensorList& parts) { return cat(parts, 1, -1); }
-  /// Made once for all parameters that share the parts, as those of layers that see the same.
-  at::Tensor values(const TensorList& parts) {
-    std::vector<const void*> key;
+  at::Tensor operator()(const TensorList& parts) {
+    std::vector<Place> key;
     for (const auto& part : parts) {
-      key.push_back(part.data_ptr());
+      key.push_back({part.data_ptr(), part.sizes().vec(), part.strides().vec()});
     }
     auto& found = made_[key];
     if (!found.defined()) {
-      found = cat(parts, 2, 0);
+      found = joined_side(parts, 2, 0);
     }
     return found;
   }
 
  private:
-  static at::Tensor cat(const TensorList& parts, std::int64_t along, double filling) {
-    std::int64_t longest = 0;
-    for (const auto& part : parts) {
-      longest = std::max(longest, part.size(along));
-    }
-    TensorList padded;
-    for (const auto& part : parts) {
-      std::vector<std::int64_t> more(static_cast<std::size_t>(2 * (part.dim() - along)), 0);
-      more.back() = longest - part.size(along);
-      padded.push_back(more.back() == 0 ? part : at::constant_pad_nd(part, more, filling));
-    }
-    return at::cat(padded);
-  }
-  std::map<std::vector<const void*>, at::Tensor> made_;
+  using Place = std::tuple<const void*, std::vector<std::int64_t>, std::vector<std::int64_t>>;
+  std::map<std::vector<Place>, at::Tensor> made_;
 };
 
 /// The gradients at rows `places` of the height, of which it has all that it has itself; undefined: at all.
@@ -203,7 +207,7 @@ std::vector<ParameterGradients> joined(std::vector<std::vector<ParameterGradient
   if (parts.size() == 1) {
     return out;
   }
-  JoinedSides joined_sides;
+  JoinedValues joined_values;
   for (std::size_t p = 0; p < out.size(); ++p) {
     std::vector<ParameterGradients> all{std::move(out[p])};
     for (std::size_t i = 1; i < parts.size(); ++i) {
@@ -222,20 +226,24 @@ std::vector<ParameterGradients> joined(std::vector<std::vector<ParameterGradient
     if (std::all_of(places.begin(), places.end(), [](const auto& some) { return some.defined(); })) {
       whole.places = std::get<0>(at::_unique(at::cat(places)));
     }
+    bool laid_out = false;
     for (auto& one : all) {
+      laid_out = laid_out || one.places.defined();
       lay_out(one, whole.places);
     }
     for (std::size_t u = 0; u < all[0].uses.size(); ++u) {
-      const auto side = [&](Side MatrixUse::*of) {
+      const auto side = [&](Side MatrixUse::*of, bool made_now) {
         TensorList some;
         const bool picks = (all[0].uses[u].*of).is_picks();
         for (const auto& one : all) {
           const auto& from = one.uses[u].*of;
           some.push_back(picks ? from.picks : from.values);
         }
-        return picks ? Side{{}, joined_sides.picks(some)} : Side{joined_sides.values(some), {}};
+        return picks ? Side{{}, joined_picks(some)}
+                     : Side{made_now ? joined_side(some, 2, 0) : joined_values(some), {}};
       };
-      whole.uses.push_back({side(&MatrixUse::first), side(&MatrixUse::second), all[0].uses[u].input_first});
+      whole.uses.push_back(
+          {side(&MatrixUse::first, laid_out), side(&MatrixUse::second, false), all[0].uses[u].input_first});
     }
     all.clear();
     give_back_freed_memory();  // parts are of sizes that the allocator keeps, which would take as much again

@@ -289,16 +289,16 @@ bool has_lengths(const Objective& objective, const TensorList& theta, const Para
     const at::NoGradGuard no_gradient;
     objective.model().output(merged, objective.data().batch(0, 1), &tape);
   }
-  std::set<std::string> owned;
+  std::set<std::string> owned, sources;
   for (const auto& entry : tape.entries) {
     owned.insert(entry.bias);
     for (const auto& name : weight_sources(entry)) {
-      owned.insert(name);
+      (entry.made_by ? sources : owned).insert(name);
     }
   }
   const auto& names = objective.trained().names();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!owned.contains(names[i]) || !merged.contains(names[i]) ||
+    if (owned.contains(names[i]) == sources.contains(names[i]) || !merged.contains(names[i]) ||
         merged.at(names[i]).data_ptr() != theta[i].data_ptr()) {
       return false;
     }
