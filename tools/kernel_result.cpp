@@ -10,7 +10,7 @@
 namespace whence::cli {
 namespace {
 
-/// "84.0 %" of right classes, or "R^2 0.912".
+/// "84.0 %" of right classes or events, or "R^2 0.912".
 std::string skill_text(const JsonView& json, double value) {
   return std::isnan(value)             ? "not measured"
          : json["classes"].get<bool>() ? fmt::format("{:.1f} %", 100 * value)
@@ -40,6 +40,13 @@ std::string subject(const JsonView& json) {
   return out + fmt::format(", {} output{}", json["outputs"].get<int>(), json["outputs"].get<int>() == 1 ? "" : "s");
 }
 
+/// How much of what the outputs moved the linearisation makes.
+std::string move_text(const JsonView& json) {
+  const double share = number_of(json["share-of-move"], "linearised");
+  return share < 0 ? "it is farther from the outputs than their start is"
+                   : fmt::format("it makes {:.0f} % of the move of the outputs", 100 * share);
+}
+
 struct Line {
   const char* name;
   std::string value;
@@ -56,9 +63,7 @@ std::vector<Line> lines_of(const JsonView& json) {
   const auto tests = json["tests"];
   std::vector<Line> out{{"fine-tune", fmt::format("from {} to {}, on {}", skill_text(json, "before"),
                                                   skill_text(json, "after"), asked_text(json))},
-                        {"linearised",
-                         fmt::format("{}; it makes {:.0f} % of the move of the outputs", skill_text(json, "linearised"),
-                                     100 * number_of(json["share-of-move"], "linearised")),
+                        {"linearised", fmt::format("{}; {}", skill_text(json, "linearised"), move_text(json)),
                          state_of(tests["linear"])}};
   if (!json["feature-change"].is_null()) {
     const auto change = json["feature-change"];

@@ -33,6 +33,7 @@ constexpr double kPatience = 120;              // seconds that a person waits fo
 constexpr std::int64_t kMostOutputs = 1024;    // N C, the same
 constexpr std::int64_t kFeatureOutputs = 128;  // N C of which features are looked at twice: their mean needs no more,
 constexpr std::int64_t kFewestLookedAt = 8;    // of examples at least
+constexpr std::int64_t kMostRank = 1024;       // of --ranks, or the widest layer
 constexpr std::int64_t kFewestOfAClass = 16;   // examples that no patience takes away
 constexpr std::size_t kMostMoves = 400;        // points of the plot
 constexpr double kLinearisedPasses = 8;        // times a forward pass, of the linearisation
@@ -70,21 +71,25 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::siz
     throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
                                       pipeline.stages()[stage].name, pipeline.stages().back().name));
   }
-  return last ? query_split(line, pipeline).value_or("") : "";
+  return !last                             ? ""
+         : pipeline.query_splits().empty() ? query_split(line, pipeline).value_or("")
+                                           : required_query_split(line, pipeline);
 }
 
-/// By what to rank a fine-tune of `pipeline`.
-std::string advice(RegimeVerdict::Level level, const std::string& pipeline) {
+/// By what to rank a fine-tune of `pipeline`; `stage`: a flag, where one is needed.
+std::string advice(RegimeVerdict::Level level, const std::string& pipeline, const std::string& stage,
+                   const std::string& kernel) {
   switch (level) {
     case RegimeVerdict::Level::kIn:
-      return "; whence rank --method kernel has its influence in closed form";
+      return fmt::format("; its influence in closed form: whence rank {}{} --method kernel{}", shell_word(pipeline),
+                         stage, kernel == "entk" ? "" : ":kernel=" + kernel);
     case RegimeVerdict::Level::kPartly:
       return fmt::format(
           "; whether --method kernel or influence ranks it better: whence evaluate {} --methods kernel,influence --out "
           "DIR",
           shell_word(pipeline));
     case RegimeVerdict::Level::kOut:
-      return "; whence rank without --method kernel is for it";
+      return fmt::format("; rank it without --method kernel: whence rank {}{}", shell_word(pipeline), stage);
     case RegimeVerdict::Level::kTooFew:
       return "";
   }
@@ -138,6 +143,15 @@ void KernelRun::load() {
         "or values",
         stage().name, objective.inner() != nullptr ? "a primed stage has none" : "here tokens are predicted"));
   }
+  if (data.target_kind() != TargetKind::kClasses && solver_->classifies() && line_.text("solver") == "auto") {
+    solver_ = create<KernelSolver>("kernel-ridge");
+    record_.json()["options"]["solver"] = resolved_spec<KernelSolver>("kernel-ridge");
+  }
+  if (!kernel_->symmetric() && solver_->wants_symmetry()) {
+    throw UsageError(
+        fmt::format("--solver {} takes a symmetric kernel, and {} is none: leave it out, or type kernel-ridge",
+                    line_.text("solver"), line_.text("kernel")));
+  }
   auto& outputs = record_.json()["options"]["outputs"];
   if (outputs == "auto") {  // one logit of two classes is what the system of both directions is made for
     outputs = solver_->both_directions() && data.classes().size() == 2 ? "difference" : "all";
@@ -150,6 +164,7 @@ void KernelRun::load() {
   outputs_ = outputs == "all" ? model_outputs() : logit_difference();
   start_ = pipeline_.start(index_, Chain(chain_.begin(), chain_.end() - 1));
   names_ = filtered_parameters(objective, stage().theta, stage().parent, line_.text("filter"));
+  check_ranks();
   if (!split_.empty()) {
     const auto all = pipeline_.queries(split_, line_.whole("limit-queries", 0));
     queries_ = all;
@@ -158,6 +173,27 @@ void KernelRun::load() {
     }
   }
   record_.add_inputs(pipeline_, queries_.value_or(Dataset()));
+}
+
+TargetKind KernelRun::kind() const {
+  const auto held = stage().objective.data().target_kind();
+  return held == TargetKind::kClasses ? held : stage().objective.loss().wants();
+}
+
+void KernelRun::check_ranks() const {
+  const auto& trained = stage().objective.trained().with(stage().theta);
+  std::int64_t widest = 1;
+  for (const auto& name : names_) {
+    const auto& value = trained.at(name);
+    widest = std::max({widest, value.size(0), value.numel() / value.size(0)});
+  }
+  const auto most = std::max(kMostRank, widest);
+  for (const auto rank : ranks_) {
+    if (rank > most) {
+      throw UsageError(fmt::format("--ranks = {}, expected at most {}: the widest layer of {} has {}", rank, most,
+                                   stage().name, widest));
+    }
+  }
 }
 
 KernelPoint KernelRun::point(const TensorList& theta) const {
@@ -210,7 +246,7 @@ std::vector<KernelJob> KernelRun::jobs(std::int64_t examples, std::int64_t outpu
   if (!kernel_->plain() || at_start()) {
     out.push_back({"features-end", entk_, "entk", point(stage().theta), asked, features, {}});
   }
-  const KernelLimits limits{.bytes = keepable_bytes(KernelLimits{}.bytes)};
+  const auto limits = kernel_limits();
   for (auto& job : out) {
     job.plan = plan_kernel(*job.kernel, job.point, job.rows, job.columns ? &*job.columns : nullptr, limits);
   }
@@ -332,10 +368,13 @@ void KernelRun::regress(const KernelMatrices& made, Json& out) const {
     problem.classes = static_cast<std::int64_t>(data.classes().size());
   } else {
     problem.targets = data.targets().to(at::kCPU, at::kDouble).view(start.sizes());
+    if (kind() == TargetKind::kProbabilities) {  // whose outputs are logits
+      problem.targets = 2 * problem.targets - 1;
+    }
   }
   const auto told = [&](const at::Tensor& outputs, const Dataset& of) {
     return classes ? predicted_classes(outputs).eq(of.targets().to(at::kCPU)).to(at::kDouble).mean().item<double>()
-                   : skill(outputs, of);
+                   : skill(outputs, of, kind());
   };
   for (const bool from_start : {line_.flag("from-start"), !line_.flag("from-start")}) {
     const bool first = from_start == line_.flag("from-start");
@@ -365,8 +404,7 @@ void KernelRun::low_rank(Json& out) const {
     return;
   }
   const auto found = low_rank_kernels(point(at_start() ? start_ : stage().theta), examples_, ranks_,
-                                      Random(pipeline_.seed()).stream("low rank"), 0.95,
-                                      {.bytes = keepable_bytes(KernelLimits{}.bytes)}, progress_);
+                                      Random(pipeline_.seed()).stream("low rank"), 0.95, kernel_limits(), progress_);
   for (const auto& rank : found.ranks) {
     out["low-rank"].push_back({{"rank", rank.rank},
                                {"mean", number(rank.mean)},
@@ -392,14 +430,14 @@ Json KernelRun::judge(const KernelMatrices& made) {
            {"solver", record_.json()["options"]["solver"]},
            {"from-start", line_.flag("from-start")},
            {"outputs", jobs_.front().plan.outputs},
-           {"classes", data.target_kind() == TargetKind::kClasses},
+           {"classes", data.target_kind() == TargetKind::kClasses || kind() == TargetKind::kProbabilities},
            {"of-examples", data.size()},
            {"asked", asked.size()},
            {"held-out", has_queries()},
            {"skill",
-            {{"before", number(skill(outputs.start, asked))},
-             {"after", number(skill(outputs.end, asked))},
-             {"linearised", number(skill(outputs.linearised, asked))},
+            {{"before", number(skill(outputs.start, asked, kind()))},
+             {"after", number(skill(outputs.end, asked, kind()))},
+             {"linearised", number(skill(outputs.linearised, asked, kind()))},
              {"kernel", nullptr},
              {"kernel-otherwise", nullptr},
              {"leave-one-out", nullptr}}},
@@ -432,7 +470,7 @@ Json KernelRun::judge(const KernelMatrices& made) {
                                 .after = value("after"),
                                 .linearised = value("linearised"),
                                 .linear_share = linear_share,
-                                .kernel = value("kernel"),
+                                .kernel = at_start() ? value("kernel") : RegimeEvidence::kUnknown,
                                 .asked = asked.size(),
                                 .held_out = has_queries(),
                                 .feature_change = change.relative,
@@ -442,7 +480,8 @@ Json KernelRun::judge(const KernelMatrices& made) {
                                 .of_examples = data.size()};
   const auto verdict = judge_regime(evidence);
   using Regime = RegimeVerdict::Level;
-  out["verdict"] = verdict.text + advice(verdict.level, line_.text("PIPELINE"));
+  const auto flag = pipeline_.stages().size() > 1 ? " --stage " + shell_word(stage().name) : "";
+  out["verdict"] = verdict.text + advice(verdict.level, line_.text("PIPELINE"), flag, evidence.kernel_name);
   out["level"] = verdict.level == Regime::kIn       ? "in"
                  : verdict.level == Regime::kPartly ? "partly"
                  : verdict.level == Regime::kOut    ? "out"
@@ -491,10 +530,11 @@ JsonView KernelRun::run(const fs::path& folder) {
            duration_words(cost(made).seconds));
   }
   record_.phase("kernels", "make kernels");
-  const auto work = out.begin(key, record_.json());
+  const auto kernels = record_.key({"solver", "from-start", "ranks"});  // which another solver can go on from
+  const auto work = out.begin(kernels, record_.json());
   for (const auto& job : jobs_) {
     if (!made.contains(job.name)) {
-      made[job.name] = make_matrix(job, work, key, progress_);
+      made[job.name] = make_matrix(job, work, kernels, progress_);
     }
   }
   record_.phase("judge", "test the regime");
@@ -507,6 +547,7 @@ JsonView KernelRun::run(const fs::path& folder) {
   write_matrices(out.place(kMatricesFile), jobs_, made, key);
   write_text(out.place("kernel.json"), json_text(json, 1) + "\n");
   record_.json()["verdict"] = json["verdict"];
+  out.abandon();
   out.publish(key, record_.json());
   return {json, "kernel.json"};
 }

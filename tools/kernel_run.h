@@ -43,6 +43,9 @@ class KernelRun {
   /// Evenly over the classes, the first of each.
   at::Tensor rows_of(std::int64_t examples) const;
   void check_sizes() const;
+  void check_ranks() const;
+  /// What the targets are: classes, events (kProbabilities) or values.
+  TargetKind kind() const;
   /// Of all matrices but those that are `kept`.
   Cost cost(const KernelMatrices& kept = {}) const;
   KernelPoint point(const TensorList& theta) const;

@@ -465,11 +465,14 @@ void RunRecord::add_solves(const std::vector<AttributionSolves>& solves, const s
   }
 }
 
-std::string RunRecord::key() const {
+std::string RunRecord::key(const std::vector<std::string>& without) const {
   auto options = json_["options"];
   options.erase("threads");
   options.erase("batch-size");
   options.erase("asked");
+  for (const auto& name : without) {
+    options.erase(name);
+  }
   const auto text = json_text(Json{
       {"options", options}, {"seed", json_["seed"]}, {"inputs", json_["inputs"]}, {"versions", json_["versions"]}});
   return digest(std::as_bytes(std::span(text)));

@@ -50,7 +50,7 @@ class RunRecord {
   void add_solves(const std::vector<AttributionSolves>& solves, const std::vector<StageEvidence>& evidence,
                   const Chain& chain);
   /// A digest of all that the result rests on: digests of the inputs, options, seed, versions.
-  std::string key() const;
+  std::string key(const std::vector<std::string>& without = {}) const;
   /// Of an earlier run.json that was asked the same of the same inputs: its choice. What is measured in choosing may
   /// come out otherwise the next time, and a run that goes on must not.
   std::optional<InverseChoice> choice_of(const JsonView& earlier) const;

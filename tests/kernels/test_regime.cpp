@@ -110,11 +110,16 @@ TEST_CASE("how much features change, and skills, by hand") {
                        InvalidArgument);
   const auto data = test::toy_data("cross-entropy", 6, 3, Random(2));
   const auto right = at::one_hot(data.targets(), 3).to(at::kDouble);
-  CHECK(skill(right, data) == 1);
-  CHECK(skill(-right, data) == 0);
+  CHECK(skill(right, data, TargetKind::kClasses) == 1);
+  CHECK(skill(-right, data, TargetKind::kClasses) == 0);
   const auto values = test::toy_data("squared-error", 6, 3, Random(2));
-  CHECK(skill(values.targets(), values) == 1);
-  CHECK(skill(values.targets().mean(0, true).expand({6, 2}), values) == doctest::Approx(0));
+  const auto kind = TargetKind::kValues;
+  CHECK(skill(values.targets(), values, kind) == 1);
+  CHECK(skill(values.targets().mean(0, true).expand({6, 2}), values, kind) == doctest::Approx(0));
+  const auto events = test::toy_data("binary-cross-entropy", 6, 3, Random(2));
+  const auto logits = events.targets() - 0.5;
+  CHECK(skill(logits, events, TargetKind::kProbabilities) == 1);
+  CHECK(skill(-3 * logits, events, TargetKind::kProbabilities) == 0);
 }
 
 TEST_CASE("the verdict: each test at its threshold") {

@@ -114,7 +114,7 @@ TEST_CASE("kernel: a fine-tune that hardly moves is in the regime, one far from 
   REQUIRE(result.status == 0);
   const auto near = folder.json("near/kernel.json");
   CHECK(near["level"] == "in");
-  CHECK(has(near["verdict"], "; whence rank --method kernel has its influence in closed form"));
+  CHECK(has(near["verdict"], "; its influence in closed form: whence rank pipeline.toml --method kernel"));
   CHECK(near["feature-change"]["relative"].get<double>() < 2);
   CHECK(near["share-of-move"]["linearised"].get<double>() > 0.9);
   CHECK(near["feature-change"]["frobenius"].get<double>() < 0.5);
@@ -205,11 +205,21 @@ TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an inte
   check_fails(folder.run(command + "--filter heads --out x"), 1, "heads");
   check_fails(folder.run(command + "--at middle --out x"), 2, "--at = middle, expected start or end");
   check_fails(folder.run(command + "--ranks 0 --out x"), 2, "--ranks = 0");
+  check_fails(folder.run(command + "--ranks 4,5000 --out x"), 2, "--ranks = 5000, expected at most 1024");
   check_fails(folder.run(command + "--outputs difference --out x"), 2,
               "--outputs difference is of two classes, and stage finetune has 3: leave it out");
   check_fails(folder.run(command + "--stage pretrain --queries test --out x"), 1, "queries are of the last stage");
   check_fails(folder.run(command), 2, "--out");
+  check_fails(folder.run(command + "--kernel a-signgd --solver kernel-logistic --out x"), 2,
+              "--solver kernel-logistic takes a symmetric kernel, and a-signgd is none");
+  // a solver that fails leaves the kernels to another
+  CHECK(folder.run(command + "--solver support-vectors:form=svc --from-start --out other").status != 0);
+  CHECK(folder.run(command + "--out other").status == 0);
+  CHECK_FALSE(fs::exists(folder / "other/.whence-partial"));
   CHECK(!fs::exists(folder / "x"));
+  folder.write("two.toml", folder.read("pipeline.toml") +
+                               "[queries.more]\ndata = { format = \"safetensors\", file = \"queries.safetensors\" }\n");
+  check_fails(folder.run("kernel two.toml --out x"), 2, "--queries is missing: two.toml has more, test");
 }
 
 TEST_CASE("kernel: of a head that began at the regression on all labels no leave-one-out is told") {

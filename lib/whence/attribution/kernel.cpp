@@ -109,7 +109,7 @@ class KernelSource : public TestedSource {
     const auto& made = fitted(progress);
     const auto asked = queries.data.take(at::arange(queries.begin, queries.end));
     const auto point = point_at(made.theta);
-    const auto rows = flat(kernel_of(*kernel_, point, asked, &last().objective.data(), limits(), progress));
+    const auto rows = flat(kernel_of(*kernel_, point, asked, &last().objective.data(), kernel_limits(), progress));
     const auto batch = asked.to(at::kDouble, at::kCPU).batch(0, asked.size());
     const auto of_queries = start_of(made, rows, outputs_at(point, asked));
     const auto outputs = made.fit.predict(rows, of_queries);
@@ -164,7 +164,7 @@ class KernelSource : public TestedSource {
     }
     const auto moved = linearise(at.objective, *start(), at.theta, at.parent, at.objective.data());
     const double linear = share_of_move(moved.start, moved.linearised, moved.end),
-                 fit = share_of_move(moved.start, made.fit.outputs(), moved.end);
+                 fit = share_of_move(made.start, made.fit.outputs(), made.end);
     const auto told = [&](const char* what, double share) {
       return fmt::format(
           "stage {}: not in the kernel regime: {} makes {:.0f} % of what the fine-tune did to its examples' outputs, "
@@ -212,6 +212,7 @@ class KernelSource : public TestedSource {
     TensorList theta;  ///< Where the kernel is taken.
     at::Tensor gram;   ///< [N C, N C]
     at::Tensor start;  ///< f_0 of the examples: [N, C].
+    at::Tensor end;    ///< Their outputs where training ended, of a kernel at its start.
     RegimeFit fit;
   };
 
@@ -230,7 +231,6 @@ class KernelSource : public TestedSource {
     const auto& at = last();
     return {at.objective, theta, at.parent, filtered_parameters(at.objective, theta, at.parent, options_.filter)};
   }
-  static KernelLimits limits() { return {.bytes = keepable_bytes(KernelLimits{}.bytes)}; }
   static at::Tensor flat(const at::Tensor& kernel) {
     return kernel.reshape({kernel.size(0) * kernel.size(1), kernel.size(2) * kernel.size(3)});
   }
@@ -250,15 +250,14 @@ class KernelSource : public TestedSource {
     const bool from_start = options_.at != "end" && start() != nullptr;
     const auto& theta = from_start ? *start() : at.theta;
     const auto point = point_at(theta);
-    auto gram = flat(kernel_of(*kernel_, point, data, nullptr, limits(), progress));
+    auto gram = flat(kernel_of(*kernel_, point, data, nullptr, kernel_limits(), progress));
     auto outputs = outputs_at(point, data);
     const auto n = static_cast<double>(data.size());
     const double unit = gram.diagonal().mean().item<double>() / n;
+    const auto end = from_start ? outputs_at(point_at(at.theta), data) : at::Tensor();
     double ridge = options_.ridge * unit;
     if (ridge == 0) {
-      ridge = from_start ? nearest_ridge(gram, outputs, data, at.objective.loss(), outputs_at(point_at(at.theta), data),
-                                         progress)
-                         : unit;
+      ridge = from_start ? nearest_ridge(gram, outputs, data, at.objective.loss(), end, progress) : unit;
     }
     if (!from_start) {  // the fit that has the fine-tune's own outputs for its answer
       const auto batch = data.to(at::kDouble, at::kCPU).batch(0, data.size());
@@ -266,7 +265,7 @@ class KernelSource : public TestedSource {
       outputs = outputs + at::mv(gram, slopes.flatten()).view_as(outputs) / (n * ridge);
     }
     RegimeFit fit(gram, outputs, data, at.objective.loss(), ridge);
-    return fitted_.emplace(Fitted{from_start, theta, std::move(gram), std::move(outputs), std::move(fit)});
+    return fitted_.emplace(Fitted{from_start, theta, std::move(gram), std::move(outputs), end, std::move(fit)});
   }
 
   at::Tensor loss_slopes(const Batch& batch, const at::Tensor& outputs) const {

@@ -172,12 +172,13 @@ KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, co
   while (limits.block == 0 && out.block > 1 && peak(out.block) > limits.bytes) {
     --out.block;
   }
-  if (peak(out.block) > limits.bytes) {
+  if (const double allowed = out.block == 1 ? std::max(limits.bytes, limits.at_most) : limits.bytes;
+      peak(out.block) > allowed) {
     throw InvalidArgument(fmt::format(
         "kernel: a block of {} example{} takes {} ({} an example's pass, {} what is kept of it, products {}), of {} "
         "allowed: allow more memory, or take {}fewer parameters or shorter texts",
         out.block, out.block == 1 ? "" : "s", size_text(peak(out.block)), size_text(cost.pass), size_text(cost.kept),
-        size_text(cost.scratch), size_text(limits.bytes), out.block == 1 ? "" : "a smaller block, "));
+        size_text(cost.scratch), size_text(allowed), out.block == 1 ? "" : "a smaller block, "));
   }
   if (limits.block == 0) {  // as many blocks, evenly
     out.block = (most + blocks_in(most, out.block) - 1) / blocks_in(most, out.block);
@@ -199,6 +200,10 @@ KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, co
   out.seconds =
       out.forward_passes * cost.pass_seconds * (left.mean_passed + right.mean_passed) / 2 + products.nominal_seconds();
   return out;
+}
+
+KernelLimits kernel_limits() {
+  return {.bytes = keepable_bytes(KernelLimits{}.bytes), .at_most = std::max(0.0, memory_limit() - resident_bytes())};
 }
 
 void make_kernel(const TangentKernel& kernel, const KernelPoint& point, const Dataset& rows, const Dataset* columns,

@@ -13,7 +13,8 @@ namespace whence {
 
 /// What a kernel's blocks may take.
 struct KernelLimits {
-  double bytes = 8e9;            ///< Beside the model, its data and the kernel itself.
+  double bytes = 8e9;            ///< Beside the model, its data and the kernel itself,
+  double at_most = 0;            ///< or this where one example alone takes more.
   std::int64_t block = 0;        ///< Examples a block; 0: as many as the bytes allow.
   std::int64_t most_block = 64;  ///< At most so many where `block` is 0.
 };
@@ -45,6 +46,9 @@ struct KernelPlan {
 /// where names are empty or not trained, or where one side is empty.
 KernelPlan plan_kernel(const TangentKernel& kernel, const KernelPoint& point, const Dataset& rows,
                        const Dataset* columns, const KernelLimits& limits = {});
+
+/// Where memory is limited: a third of what is left, and all of it for an example that takes more (core/memory.h).
+KernelLimits kernel_limits();
 
 /// Makes the kernel block by block. The sink's rows and columns are (example, output) pairs, example * C + output: a
 /// ScoreStore of rows C by columns C cells in float64 resumes after a kill (store/score_store.h), and a KernelMatrix

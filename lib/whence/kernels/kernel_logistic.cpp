@@ -260,6 +260,7 @@ class KernelLogistic : public KernelSolver {
                           chosen.lambda, chosen.folds, chosen.loss / static_cast<double>(problem.kernel.size(0))));
     return out;
   }
+  bool wants_symmetry() const override { return true; }
   bool classifies() const override { return true; }
   double bytes(std::int64_t examples, std::int64_t outputs) const override {
     const auto n = static_cast<double>(examples) * static_cast<double>(outputs);

@@ -119,6 +119,8 @@ class KernelSolver {
   /// Whether it learns from a kernel that is not symmetric in both directions. Of two classes that takes one logit,
   /// logit_difference() (tangent_kernel.h).
   virtual bool both_directions() const { return false; }
+  /// Whether fit() refuses a kernel that is not symmetric.
+  virtual bool wants_symmetry() const { return false; }
   /// What a fit of N examples and C outputs holds at its peak beside the kernel, and multiplies.
   virtual double bytes(std::int64_t examples, std::int64_t outputs) const = 0;
   virtual double multiplications(std::int64_t examples, std::int64_t outputs) const = 0;

@@ -101,10 +101,13 @@ FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end) {
   return out;
 }
 
-double skill(const at::Tensor& outputs, const Dataset& data) {
+double skill(const at::Tensor& outputs, const Dataset& data, TargetKind kind) {
   const auto targets = data.targets().to(at::kCPU);
-  if (data.target_kind() == TargetKind::kClasses) {
+  if (kind == TargetKind::kClasses) {
     return outputs.argmax(1).eq(targets).to(at::kDouble).mean().item<double>();
+  }
+  if (kind == TargetKind::kProbabilities) {  // a logit above 0 is an event that is expected
+    return outputs.gt(0).eq(targets.reshape(outputs.sizes()).gt(0.5)).to(at::kDouble).mean().item<double>();
   }
   const auto values = targets.to(at::kDouble).reshape(outputs.sizes());
   const double spread = (values - values.mean(0, true)).square().sum().item<double>();
@@ -148,7 +151,10 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
                                  evidence.held_out ? "queries" : "of its own examples", error, figure(evidence.before),
                                  figure(evidence.after));
   told += fmt::format(", its linearisation to {}{} (more than half: {})", figure(evidence.linearised),
-                      moves ? fmt::format(" and by {:.0f} % of the outputs' move", 100 * evidence.linear_share) : "",
+                      !moves ? ""
+                      : evidence.linear_share >= 0
+                          ? fmt::format(" and by {:.0f} % of the outputs' move", 100 * evidence.linear_share)
+                          : " and farther from its outputs than its start is",
                       yes_no(out.linear));
   if (!std::isnan(evidence.feature_change)) {
     told += fmt::format("; its features move by {:.2g} of their size (below {:g}: {})", evidence.feature_change,
@@ -159,7 +165,8 @@ RegimeVerdict judge_regime(const RegimeEvidence& evidence) {
                         evidence.examples < evidence.of_examples
                             ? fmt::format(" of {} of {} examples", evidence.examples, evidence.of_examples)
                             : "",
-                        figure(evidence.kernel), 100 * kKernelSolves, yes_no(out.solves));
+                        figure(evidence.kernel), 100 * kKernelSolves,
+                        improves ? yes_no(out.solves) : "not tested, the fine-tune improved nothing");
   }
   int held = 0, made = 0;
   for (const auto& test : {out.solves, out.linear, out.fixed}) {

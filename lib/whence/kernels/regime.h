@@ -44,9 +44,10 @@ struct FeatureChange {
 /// Two Gram matrices of one shape, float64. The mean is infinite where an element was 0 and is no more.
 FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end);
 
-/// How well outputs [N, C] tell the targets of `data`: the share of classes that they put first, or of values 1 -
-/// squared error / variance, which is 0 for the mean and negative for worse.
-double skill(const at::Tensor& outputs, const Dataset& data);
+/// How well outputs [N, C] tell the targets of `data`: the share of classes that they put first, of events
+/// the share on whose side of 1/2 they are, or of values 1 - squared error / variance,
+/// which is 0 for the mean and negative for worse.
+double skill(const at::Tensor& outputs, const Dataset& data, TargetKind kind);
 
 /// What of the fine-tune's move in the outputs another model's outputs make up: 1 - |other - end|^2 / |start - end|^2;
 /// 1 is all of it. NaN where the fine-tune moved nothing.
@@ -62,7 +63,7 @@ struct RegimeEvidence {
   std::int64_t asked = 0;                      ///< on so many examples ...
   bool held_out = false;                       ///< ... that the stage did not train on.
   double feature_change = kUnknown;            ///< FeatureChange::relative.
-  bool classes = true;                         ///< Whether skills are shares of right classes.
+  bool classes = true;                         ///< Whether skills are shares, of right classes or events.
   std::string kernel_name = "entk";
   std::int64_t examples = 0, of_examples = 0;  ///< How many of the stage's examples the kernel was made of.
 };

@@ -151,6 +151,7 @@ class SupportVectors : public KernelSolver {
     }
     return std::make_unique<SupportVectorFit>(problem, options_);
   }
+  bool wants_symmetry() const override { return true; }
   bool classifies() const override { return true; }
   double bytes(std::int64_t examples, std::int64_t) const override {
     const auto n = static_cast<double>(examples);
