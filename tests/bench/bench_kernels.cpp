@@ -73,8 +73,7 @@ int bench_kernels(int argc, char** argv) {
   const KernelPoint point{stage.objective, stage.theta, stage.parent,
                           filtered_parameters(stage.objective, stage.theta, stage.parent, argc > 6 ? argv[6] : "all")};
   const auto kernel = create<TangentKernel>(argc > 7 ? argv[7] : "entk");
-  const auto plan =
-      plan_kernel(*kernel, point, data, nullptr, {.bytes = 64e9, .block = argc > 5 ? std::stoll(argv[5]) : 0});
+  const auto plan = plan_kernel(*kernel, point, data, nullptr, {.block = argc > 5 ? std::stoll(argv[5]) : 0});
   fmt::print(stderr, "{}\n", plan.text());
 
   give_back_freed_memory();
