@@ -356,7 +356,7 @@ Json KernelRun::plan() {
   return out;
 }
 
-void KernelRun::regress(const KernelMatrices& made, Json& out) const {
+void KernelRun::regress(const KernelMatrices& made, Json& out) {
   const auto& data = examples_;
   const bool classes = data.target_kind() == TargetKind::kClasses;
   const auto here = point(at_start() ? start_ : stage().theta);
@@ -376,10 +376,15 @@ void KernelRun::regress(const KernelMatrices& made, Json& out) const {
     return classes ? predicted_classes(outputs).eq(of.targets().to(at::kCPU)).to(at::kDouble).mean().item<double>()
                    : skill(outputs, of, kind());
   };
+  ProgressScope scope(progress_, {"fit with the kernel", 0, 2, ""});
   for (const bool from_start : {line_.flag("from-start"), !line_.flag("from-start")}) {
     const bool first = from_start == line_.flag("from-start");
     problem.start = from_start ? start : at::Tensor();
     const auto fit = solver_->fit(problem);
+    if (!fit->converged()) {
+      record_.warning(fmt::format("stage {}: the regression with the kernel did not converge: {}", stage().name,
+                                  fit->notes().back()));
+    }
     if (has_queries()) {
       const auto flipped = made.find("flipped");
       const KernelQueries asked{made.at("queries"), flipped == made.end() ? at::Tensor() : flipped->second,

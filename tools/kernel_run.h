@@ -51,7 +51,7 @@ class KernelRun {
   KernelPoint point(const TensorList& theta) const;
   Json judge(const KernelMatrices& made);
   /// The kernel's regression, and what it makes of what is asked.
-  void regress(const KernelMatrices& made, Json& out) const;
+  void regress(const KernelMatrices& made, Json& out);
   void low_rank(Json& out) const;
   bool at_start() const { return line_.text("at") == "start"; }
   bool has_queries() const { return queries_.has_value(); }

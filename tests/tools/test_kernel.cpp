@@ -212,6 +212,12 @@ TEST_CASE("kernel: signs, both directions, filters, the end, solvers and an inte
   check_fails(folder.run(command), 2, "--out");
   check_fails(folder.run(command + "--kernel a-signgd --solver kernel-logistic --out x"), 2,
               "--solver kernel-logistic takes a symmetric kernel, and a-signgd is none");
+  const auto stopped = folder.run(command + "--solver kernel-logistic:max-iterations=1 --strict --out stopped");
+  CHECK(stopped.status == 4);
+  CHECK(has(stopped.err, "stage finetune: the regression with the kernel did not converge: 1 Newton step, largest"));
+  check_fails(folder.run(command + "--solver least-squares:tolerance=1 --out x"), 1,
+              "least-squares: tolerance = 1 leaves none of the kernel's directions");
+  fs::remove_all(folder / "x");
   // a solver that fails leaves the kernels to another
   CHECK(folder.run(command + "--solver support-vectors:form=svc --from-start --out other").status != 0);
   CHECK(folder.run(command + "--out other").status == 0);

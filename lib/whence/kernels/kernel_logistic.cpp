@@ -128,8 +128,9 @@ class KernelLogisticFit : public KernelFit {
     coefficients_ = found.coefficients;
     const auto f = offset + at::mv(kernel_, coefficients_.flatten()).view(offset.sizes());
     loss_ = logistic_loss(f, targets_);
-    notes_.push_back(fmt::format("{} Newton steps, largest slope {:.1e}{}", found.iterations, found.slope,
-                                 found.slope <= options_.tolerance ? "" : ": not converged"));
+    converged_ = found.slope <= options_.tolerance;
+    notes_.push_back(fmt::format("{} Newton step{}, largest slope {:.1e}{}", found.iterations,
+                                 found.iterations == 1 ? "" : "s", found.slope, converged_ ? "" : ": not converged"));
   }
   void note(std::string text) { notes_.insert(notes_.begin(), std::move(text)); }
 

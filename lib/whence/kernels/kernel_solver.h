@@ -87,6 +87,8 @@ class KernelFit {
 
   /// What was chosen and how it went, for people and kernel.json: "lambda 0.12, the least of 9 by leave-one-out".
   const std::vector<std::string>& notes() const { return notes_; }
+  /// Whether the solver came to its tolerance; what does not iterate always does.
+  bool converged() const { return converged_; }
   /// Of the penalty lambda / 2 a' K a; NaN where the solver has none.
   double lambda() const { return lambda_; }
   const KernelProblem& problem() const { return problem_; }
@@ -104,6 +106,7 @@ class KernelFit {
 
   KernelProblem problem_;
   double lambda_;
+  bool converged_ = true;
   std::vector<std::string> notes_;
 };
 

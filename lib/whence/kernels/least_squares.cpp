@@ -44,6 +44,10 @@ PseudoInverse pseudo_inverse(const at::Tensor& kernel, double tolerance) {
   }
   // of a symmetric kernel what is below 0 is rounding, or no kernel
   const auto kept = sizes.gt(tolerance * sizes.abs().max()).logical_and(sizes.gt(0)).nonzero().squeeze(1);
+  if (kept.numel() == 0 && sizes.abs().max().item<double>() > 0) {
+    throw NumericalError(fmt::format(
+        "least-squares: tolerance = {:g} leaves none of the kernel's directions, expected well below 1", tolerance));
+  }
   if (kept.numel() == 0) {
     throw NumericalError("least-squares: the kernel is 0, and nothing can be learnt from it");
   }
