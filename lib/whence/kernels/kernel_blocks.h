@@ -60,7 +60,8 @@ KernelLimits kernel_limits();
 /// times (a tied one, a layer used twice) or is the source of a pulled weight, gradients are summed over the uses
 /// first. A kernel that is not plain has them formed, a part of a parameter at a time, never all. Parameters that no
 /// recorded layer owns (what makes a prefix) go by autograd, an example and output at a time. Products are in
-/// algebra_type() of the model's dtype, sums of them in float64: a sign kernel's are whole numbers.
+/// algebra_type() of the model's dtype, and so are sums over one layer's positions where they go one side after the
+/// other; all other sums are in float64: a sign kernel's are whole numbers.
 ///
 /// Throws NumericalError where an entry is not finite.
 void make_kernel(const TangentKernel& kernel, const KernelPoint& point, const Dataset& rows, const Dataset* columns,
