@@ -44,9 +44,9 @@ struct FeatureChange {
 /// Two Gram matrices of one shape, float64. The mean is infinite where an element was 0 and is no more.
 FeatureChange feature_change(const at::Tensor& start, const at::Tensor& end);
 
-/// How well outputs [N, C] tell the targets of `data`, which are of `kind`: the share of classes that they put first, of
-/// events (kProbabilities) the share on whose side of 1/2 they are, or of values 1 - squared error / variance, which is
-/// 0 for the mean and negative for worse.
+/// How well outputs [N, C] tell the targets of `data`, which are of `kind`: the share of classes that they put first,
+/// of events (kProbabilities) the share on whose side of 1/2 they are, or of values 1 - squared error / variance, which
+/// is 0 for the mean and negative for worse.
 double skill(const at::Tensor& outputs, const Dataset& data, TargetKind kind);
 
 /// What of the fine-tune's move in the outputs another model's outputs make up: 1 - |other - end|^2 / |start - end|^2;
