@@ -27,13 +27,13 @@ Json test(const std::optional<bool>& holds, double value, double threshold) {
   return {{"holds", holds ? Json(*holds) : Json(nullptr)}, {"value", number(value)}, {"threshold", threshold}};
 }
 
-/// By what to rank a fine-tune of `pipeline`; `stage`: a flag, where one is needed.
+/// By what to rank a fine-tune of `pipeline`; `stage`: a flag, where one is needed; `method`: of this kernel.
 std::string advice(RegimeVerdict::Level level, const std::string& pipeline, const std::string& stage,
-                   const std::string& kernel) {
+                   const std::string& method) {
   switch (level) {
     case RegimeVerdict::Level::kIn:
-      return fmt::format("; its influence in closed form: whence rank {}{} --method kernel{}", shell_word(pipeline),
-                         stage, kernel == "entk" ? "" : ":kernel=" + kernel);
+      return fmt::format("; its influence in closed form: whence rank {}{} --method {}", shell_word(pipeline), stage,
+                         method);
     case RegimeVerdict::Level::kPartly:
       return fmt::format(
           "; whether --method kernel or influence ranks it better: whence evaluate {} --methods kernel,influence --out "
@@ -179,7 +179,8 @@ Json KernelRun::judge(const KernelMatrices& made) {
   const auto verdict = judge_regime(evidence);
   using Regime = RegimeVerdict::Level;
   const auto flag = pipeline_.stages().size() > 1 ? " --stage " + shell_word(stage().name) : "";
-  out["verdict"] = verdict.text + advice(verdict.level, line_.text("PIPELINE"), flag, evidence.kernel_name);
+  out["verdict"] = verdict.text + advice(verdict.level, line_.text("PIPELINE"), flag,
+                                         kernel_->plain() ? "kernel" : "kernel:kernel=" + evidence.kernel_name);
   out["level"] = verdict.level == Regime::kIn       ? "in"
                  : verdict.level == Regime::kPartly ? "partly"
                  : verdict.level == Regime::kOut    ? "out"

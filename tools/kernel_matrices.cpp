@@ -16,21 +16,16 @@
 
 namespace whence::cli {
 namespace fs = std::filesystem;
-namespace {
-
-/// The jobs whose matrices a result keeps.
-bool is_kept(const KernelJob& job) { return job.name == "train" || job.name == "queries"; }
-
-}  // namespace
 
 at::Tensor KernelJob::shaped(const at::Tensor& values) const {
   const auto c = plan.outputs;
   return values.view({rows.size(), c, (columns ? *columns : rows).size(), c});
 }
 
-std::string KernelJob::key() const {
+std::string matrix_key(const KernelJob& job) {
+  const auto& point = job.point;
   Digest digest;
-  digest.add(WHENCE_VERSION).add(TORCH_VERSION).add(spec).add(outputs).add(objective_digest(point.objective));
+  digest.add(WHENCE_VERSION).add(TORCH_VERSION).add(job.spec).add(job.outputs).add(objective_digest(point.objective));
   for (const auto& parameter : point.names) {
     digest.add(parameter);
   }
@@ -40,7 +35,7 @@ std::string KernelJob::key() const {
       digest.add(value).add(value.device().str());
     }
   }
-  digest.add(dataset_digest(rows)).add(columns ? dataset_digest(*columns) : "");
+  digest.add(dataset_digest(job.rows)).add(job.columns ? dataset_digest(*job.columns) : "");
   return digest.text();
 }
 
@@ -69,9 +64,9 @@ void write_matrices(const fs::path& path, const std::vector<KernelJob>& jobs, co
   ParameterSet tensors;
   std::map<std::string, std::string> metadata{{"key", run}};
   for (const auto& job : jobs) {
-    if (is_kept(job)) {
+    if (job.kept) {
       tensors.add(job.name, matrices.at(job.name));
-      metadata[job.name] = job.key();
+      metadata[job.name] = job.key;
     }
   }
   write_safetensors(path, tensors, metadata);
@@ -85,7 +80,7 @@ KernelMatrices kept_matrices(const fs::path& folder, const std::vector<KernelJob
     const auto tensors = read_safetensors(file);
     for (const auto& job : jobs) {
       const auto of = metadata.find(job.name);
-      if (is_kept(job) && of != metadata.end() && of->second == job.key()) {
+      if (job.kept && of != metadata.end() && of->second == job.key) {
         out[job.name] = job.shaped(tensors.at(job.name).clone());
       }
     }

@@ -61,9 +61,8 @@ std::string split_of(const CommandLine& line, const Pipeline& pipeline, std::siz
     throw InvalidArgument(fmt::format("stage {}: queries are of the last stage, {}: leave out --queries",
                                       pipeline.stages()[stage].name, pipeline.stages().back().name));
   }
-  return !last                             ? ""
-         : pipeline.query_splits().empty() ? query_split(line, pipeline).value_or("")
-                                           : required_query_split(line, pipeline);
+  const bool asks = line.has("queries") || !pipeline.query_splits().empty();
+  return last && asks ? required_query_split(line, pipeline) : "";
 }
 
 }  // namespace
@@ -203,18 +202,18 @@ std::vector<KernelJob> KernelRun::jobs(std::int64_t examples, std::int64_t outpu
   const auto here = point(at_start() ? start_ : stage().theta);
   const auto options = record_.view()["options"];
   const auto spec = options["kernel"].get<std::string>(), asked = options["outputs"].get<std::string>();
-  std::vector<KernelJob> out{{"train", kernel_, spec, here, asked, data, {}}};
+  std::vector<KernelJob> out{{"train", kernel_, spec, here, asked, true, data, {}}};
   if (has_queries()) {
-    out.push_back({"queries", kernel_, spec, here, asked, *queries_, data});
+    out.push_back({"queries", kernel_, spec, here, asked, true, *queries_, data});
     if (!kernel_->symmetric()) {
-      out.push_back({"flipped", kernel_, spec, here, asked, data, *queries_});
+      out.push_back({"flipped", kernel_, spec, here, asked, false, data, *queries_});
     }
   }
   if (!kernel_->plain() || !at_start()) {
-    out.push_back({"features-start", entk_, "entk", point(start_), asked, features, {}});
+    out.push_back({"features-start", entk_, "entk", point(start_), asked, false, features, {}});
   }
   if (!kernel_->plain() || at_start()) {
-    out.push_back({"features-end", entk_, "entk", point(stage().theta), asked, features, {}});
+    out.push_back({"features-end", entk_, "entk", point(stage().theta), asked, false, features, {}});
   }
   const auto limits = kernel_limits();
   for (auto& job : out) {
@@ -338,6 +337,9 @@ JsonView KernelRun::run(const fs::path& folder) {
   if (const auto* finished = out.finished(key, kFiles)) {
     record_.repeat(finished->run());
     return JsonView::read(finished->file("kernel.json"));
+  }
+  for (auto& job : jobs_) {
+    job.key = job.kept ? matrix_key(job) : "";
   }
   auto made = kept_matrices(folder, jobs_);
   if (!line_.flag("quiet")) {
